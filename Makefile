@@ -1,0 +1,50 @@
+# Needs make and Python 3.11-3.13, nothing else. Every target runs in .venv, built from exact pins.
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+export TINYJAX_DATA ?= $(abspath ../shared/data)
+
+.PHONY: quickstart test test-all lint lock clean
+
+quickstart: .venv/.installed
+	rm -rf runs/quickstart
+	$(BIN)/python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
+
+test: lint
+	$(PYTEST) -m "not slow"
+
+test-all: lint
+	$(PYTEST)
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# uv if there is one, else pip. The package itself is installed offline: its build backend is pinned.
+.venv/.installed: requirements.lock pyproject.toml
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
+		{ echo 'tinyjax needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python' >&2; exit 2; }
+	rm -rf .venv
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --python "$(PYTHON)" .venv && \
+		uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+		"$(PYTHON)" -m venv .venv && \
+		$(BIN)/python -m pip install --quiet -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	touch $@
+
+# Keeps the pins that still fit; remove requirements.lock first to renew them all.
+lock:
+	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 2; }
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev \
+		--no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,24 @@
+"""Synthetic thermal scenes: people, vehicles and animals by night, tested by night and by day.
+
+    python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
+"""
+
+from tinyjax.data.synthetic import SHIFTS
+from tinyjax.defaults import detector
+
+
+def get_config(arg=None):
+    config = detector()
+    config.model.backbone = "mobilenetv3/s-3"
+    config.data.format = "synthetic"
+    config.data.common = {"size": (128, 160)}
+    config.data.train = {"n": 800, "seed": 0}
+    config.data.suites = {
+        "night": {"n": 200, "seed": 1},
+        "day": {"n": 200, "seed": 1, **SHIFTS["day"]},
+    }
+    config.best_on = "night"
+    config.augment.scale_low, config.augment.scale_high, config.augment.focus = 0.8, 1.25, 0.0
+    config.schedule.steps, config.schedule.warmup, config.schedule.flat = 700, 50, 0.3
+    config.every.log, config.every.save, config.every.evaluate = 20, 350, 700
+    return config

@@ -1,0 +1,214 @@
+"""Configurations: a Python file, arguments for it, overrides, and the command line they come by.
+
+    python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimiser.lr=0.1 --workdir x
+
+Imports no JAX: `--help` and a mistyped option answer at once. We parse the overrides ourselves:
+ml_collections' own flags read sys.argv, know fields by their last name only and do not check the
+elements of a tuple.
+"""
+
+import argparse
+import ast
+import json
+import runpy
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tinyjax.errors import UserError, suggest
+
+PREFIX = "--config."
+
+
+def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The locked config of "configs/x.py" or "configs/x.py:width=0.5,fast", overridden.
+
+    The file defines `get_config(arg=None)`; what follows the colon is its argument.
+    overrides: "--config.a.b=value" each, applied in order.
+
+    Raises UserError: no such file, no `get_config` in it, and all that `override` raises.
+    """
+    _, colon, arg = spec.partition(":")
+    config = names(spec)["get_config"](arg if colon else None)
+    return override(config.lock(), overrides)
+
+
+def names(spec: str) -> dict[str, Any]:
+    """All that a config file defines, `get_config` and whatever else, by name."""
+    path = Path(spec.partition(":")[0])
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"--config {spec}: no such Python file: {path}")
+    defined = runpy.run_path(str(path))
+    if "get_config" not in defined:
+        raise UserError(f"--config {spec}: {path} defines no get_config(arg=None)")
+    return defined
+
+
+def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
+    """Set fields of `config` in place from "--config.a.b=value" and return it.
+
+    A value is read as the type of the field's default: int, float (an int will do), bool (true or
+    false, also a bare "--config.a.b" for true), str, tuple or list ("(8, 16)" or "8,16", elements
+    of the types the default has). A field whose default is None takes any Python literal or text.
+
+    Raises UserError naming the field and its nearest neighbours, or the value and the type wanted.
+    """
+    for text in overrides:
+        key, equals, value = text.removeprefix(PREFIX).partition("=")
+        *groups, name = key.split(".")
+        group: Any = config
+        for part in groups:
+            group = group.get(part) if isinstance(group, ConfigDict) else None
+        if not isinstance(group, ConfigDict) or name not in group:
+            raise UserError(f"{PREFIX}{key}: no such field; {_nearest(key, config)}")
+        if isinstance(group[name], ConfigDict):
+            inner = ", ".join(f"{key}.{path}" for path in _paths(group[name]))
+            raise UserError(f"{PREFIX}{key}: a group, not a field; its fields: {inner or 'none'}")
+        group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
+    return config
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Arguments of a config file, "width=0.5,steps=100,fast", over their defaults.
+
+    For use inside `get_config(arg)`; values are read as in `override`, a bare name is a true bool.
+    After big_vision's configs/common.py.
+
+    Raises UserError as `override` does.
+    """
+    config = ConfigDict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        name, equals, value = item.partition("=")
+        if name not in config:
+            raise UserError(f"config argument {name!r}: {suggest(name, defaults)}")
+        config[name] = _parse(f"config argument {name}", value if equals else None, config, name)
+    return config.lock()
+
+
+def to_json(config: ConfigDict) -> str:
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The inverse of `to_json`, locked; JSON's lists come back as tuples."""
+    return ConfigDict(_tuples(json.loads(text))).lock()
+
+
+def options(
+    command: str,
+    about: str | None,
+    argv: Sequence[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    needs: Sequence[str] = ("config", "workdir"),
+) -> argparse.Namespace:
+    """The command line that all commands share.
+
+    `--config FILE[:ARGS]`, `--workdir DIR` (a Path), and overrides "--config.a.b=value",
+    "--config.a.b value" or "--config.a.b": a list under `overrides`, ready for `load`.
+
+    Args:
+        command: the module's name within tinyjax; about: its docstring, for --help.
+        argv: the arguments, by default the process's own.
+        flags: the command's own, name -> arguments of argparse's `add_argument`.
+        needs: which of "config" and "workdir" must be given; the others default to None.
+
+    An unknown or missing option ends the program with exit code 2, as argparse does.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tinyjax.{command}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared: Mapping[str, Mapping[str, Any]] = {
+        "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
+        "workdir": {"metavar": "DIR", "type": Path, "help": "the run folder"},
+    }
+    for name, how in shared.items():
+        parser.add_argument(f"--{name}", required=name in needs, **how)
+    # For --help only: argparse knows no open set of options, so these never reach it.
+    parser.add_argument(f"{PREFIX}A.B", metavar="VALUE", dest=argparse.SUPPRESS, help="set a field")
+    for name, how in (flags or {}).items():
+        parser.add_argument(name, **how)
+
+    rest: list[str] = []
+    overrides: list[str] = []
+    pending = list(sys.argv[1:] if argv is None else argv)
+    while pending:
+        item = pending.pop(0)
+        if not item.startswith(PREFIX):
+            rest.append(item)
+        elif "=" in item or not pending or pending[0].startswith("--"):
+            overrides.append(item)
+        else:
+            overrides.append(f"{item}={pending.pop(0)}")
+    return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
+
+
+def _paths(config: ConfigDict) -> list[str]:
+    """Every field, "a.b.c"."""
+    paths = []
+    for key, value in config.items():
+        inner = _paths(value) if isinstance(value, ConfigDict) else []
+        paths += [f"{key}.{path}" for path in inner] or [key]
+    return paths
+
+
+def _nearest(key: str, config: ConfigDict) -> str:
+    """Most mistakes are a field of another group or a slip of the pen: look for both."""
+    paths = _paths(config)
+    leaf = key.rpartition(".")[2]
+    moved = [path for path in paths if path.rpartition(".")[2] == leaf]
+    near = moved or get_close_matches(key, paths, n=3)
+    if not near:
+        return f"known: {', '.join(config)}"
+    return f"did you mean {' or '.join(PREFIX + path for path in near)}?"
+
+
+def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
+    default, kind = group[name], group.get_type(name)
+    if text is None:
+        if kind is not bool:
+            raise UserError(f"{where}: needs a value: {where}=...")
+        return True
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind in (int, float, str):
+            return kind(text)
+        if kind in (tuple, list):
+            return kind(_elements(ast.literal_eval(text), default or ()))
+    except (ValueError, KeyError, SyntaxError, TypeError):
+        raise UserError(f"{where} = {text!r}: wants {_wanted(kind, default)}") from None
+    if kind is not type(None):
+        raise UserError(f"{where}: a {kind.__name__} cannot be set from the command line")
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _elements(values: Any, default: Sequence[Any]) -> list[Any]:
+    kinds = {type(v) for v in default}
+    if not isinstance(values, tuple | list):
+        raise TypeError
+    if kinds == {float}:
+        values = [float(v) if type(v) is int else v for v in values]
+    if kinds and not {type(v) for v in values} <= kinds:
+        raise TypeError
+    return list(values)
+
+
+def _wanted(kind: type, default: Any) -> str:
+    words = {bool: "true or false", int: "an int", float: "a float"}
+    return words.get(kind) or f"a {kind.__name__} like {default!r}"
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,116 @@
+"""Reading image files, from folders and from zips, and fitting them to the network's input."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tinyjax.errors import UserError
+
+Place = Path | zipfile.Path  # the two share what is used here: `/`, iterdir, is_file, read_bytes
+Rule = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", low, high)
+
+PERCENTILES: Rule = ("percentiles", 1.0, 99.0)
+GREY = 114  # mid-grey in the sense of the YOLO family: ImageNet's mean times 255
+
+
+@contextmanager
+def opened(source: str | Path) -> Iterator[Place]:
+    """The root of a folder or of a .zip, which is read in place.
+
+    Raises UserError if `source` is neither.
+    """
+    path = Path(source)
+    if path.is_dir():
+        yield path
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            yield zipfile.Path(file)
+    elif path.exists():
+        raise UserError(f"{path}: neither a folder nor a .zip file")
+    else:
+        raise UserError(f"{path}: no such folder or .zip file")
+
+
+def read(place: Place, channels: int = 1, range16: Rule = PERCENTILES) -> np.ndarray:
+    """One image file as uint8 [H, W, channels], channels 1 or 3.
+
+    Colour becomes grey by luminance (ITU-R 601), grey becomes colour by replication. Deeper pixels
+    (16-bit integers, floats) come to 8 bits by `range16`, see `to_uint8`; nothing else does.
+
+    Raises UserError if the file is no image that Pillow can read, or `channels` is neither 1 nor 3.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"channels = {channels}: give 1 (grey) or 3 (colour)")
+    try:
+        with Image.open(io.BytesIO(place.read_bytes())) as file:
+            file.load()
+            if file.mode in ("I", "F") or file.mode.startswith("I;16"):
+                grey = to_uint8(np.asarray(file), range16)
+            else:
+                pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"))
+                return pixels.reshape(*pixels.shape[:2], channels)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{place}: not a readable image ({error})") from error
+    return np.repeat(grey[..., None], channels, axis=-1)
+
+
+def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
+    """Deep pixels of any shape to uint8, low -> 0 and high -> 255, clipped beyond.
+
+    ("percentiles", p, q): low and high are this image's own percentiles, which is what a camera's
+    automatic gain does. ("range", low, high): fixed counts, so that a grey value keeps its
+    temperature from image to image.
+
+    Raises UserError for another name, or a rule whose high does not exceed its low.
+    """
+    name, low, high = rule
+    if name not in ("percentiles", "range") or not low < high:
+        raise UserError(f'range16 = {rule!r}: give ("percentiles", low, high) or '
+                        '("range", low, high), with low < high')
+    values = raw.astype(np.float32)
+    if name == "percentiles":
+        low, high = np.percentile(values, (low, high))
+    unit = (values - low) / max(high - low, 1e-6)  # a flat image has no span of its own
+    return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+
+
+def letterbox(
+    image: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit an image into `size`, aspect kept, centred on mid-grey.
+
+    image: uint8 [h, w, C]. size: (H, W).
+    Returns uint8 [H, W, C], scale float32 [2] (sx, sy) and offset float32 [2] (ox, oy), see
+    `to_network`. An image of that size already comes back as it is. Bilinear, with the filter
+    widened when shrinking, so that small objects are averaged and not skipped.
+    """
+    (h, w), (height, width) = image.shape[:2], size
+    if (h, w) == (height, width):
+        return image, np.ones(2, np.float32), np.zeros(2, np.float32)
+    ratio = min(height / h, width / w)
+    new_h, new_w = max(1, round(h * ratio)), max(1, round(w * ratio))
+    top, left = (height - new_h) // 2, (width - new_w) // 2
+    small = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    small = small.resize((new_w, new_h), Image.Resampling.BILINEAR)
+    out = np.full((height, width, image.shape[-1]), GREY, np.uint8)
+    out[top : top + new_h, left : left + new_w] = np.asarray(small).reshape(new_h, new_w, -1)
+    scale = np.array([new_w / w, new_h / h], np.float32)  # of the whole pixels, so boxes are exact
+    return out, scale, np.array([left, top], np.float32)
+
+
+def to_network(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Boxes [..., 4] xyxy from pixels of the file to pixels of the network's input.
+
+    scale, offset: [2] in (x, y), as `letterbox` returns them.
+    """
+    return boxes * np.tile(scale, 2) + np.tile(offset, 2)
+
+
+def to_file(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The inverse of `to_network`: detections back to the pixels in which they are scored."""
+    return (boxes - np.tile(offset, 2)) / np.tile(scale, 2)

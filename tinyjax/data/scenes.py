@@ -1,0 +1,275 @@
+"""What there is to see in a synthetic thermal scene: plain geometry, drawn from random numbers.
+
+Everything carries two temperatures, by night and by day, in degrees Celsius. A clear night leaves
+the ground at about 8, so that people, animals and running engines stand out, and roofs and glass
+that face the cold sky are colder still; a sunny day heats the ground to about 32, the temperature
+of clothes and fur.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+CLASSES = ("person", "vehicle", "animal")
+CLUTTER = -1
+CELLS = (32, 12, 5)  # px, the grids of the ground's texture
+MOST_HIDDEN = 0.35  # of an object's box, by any one thing before it
+LEAST_INSIDE = 0.6  # of an object's box, inside the image
+
+
+class Thing(NamedTuple):
+    """Something opaque that stands in the scene.
+
+    parts: float64 [P, 8], rounded boxes (x, y, half width, half height, angle, corner, night, day)
+    in pixels, radians and degrees Celsius; corner is the radius in units of the smaller half side.
+    extent: float64 [4] xyxy round the outlines of the parts, not clipped to the image.
+    """
+
+    label: int
+    parts: np.ndarray
+    extent: np.ndarray
+
+
+class Scene(NamedTuple):
+    """What there is to see. Things go from far (high in the image) to near."""
+
+    texture: tuple[np.ndarray, ...]  # per CELLS: float32 [2 (night, day), h, w], normal
+    stains: np.ndarray  # float64 [S, 8] as Thing.parts, but temperatures are added to the ground
+    things: tuple[Thing, ...]
+
+
+def rng_of(seed: int, index: int, what: str) -> np.random.Generator:
+    """The scene and the sensor draw from streams of their own, so that neither moves the other."""
+    stream = ("scene", "sensor").index(what)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, stream))))
+
+
+def scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
+    """Scene `index` of the stream `seed`; two to eight objects at 128 x 160, more if larger."""
+    height, width = size
+    rng = rng_of(seed, index, "scene")
+    texture = tuple(
+        rng.standard_normal((2, height // cell + 2, width // cell + 2), dtype=np.float32)
+        for cell in CELLS
+    )
+    stains = _stains(rng, size)
+    # Near the camera things are larger and lower in the image: one zoom a scene, one tilt.
+    zoom, tilt = rng.uniform(0, 1), rng.uniform(0, 0.5)
+    room = height * width / (128 * 160)
+    wanted = int(rng.integers(2, max(2, round(8 * room)) + 1))
+
+    image = np.array([0, 0, width, height])
+    things: list[Thing] = []
+    for _ in range(4 * wanted):
+        x, y = rng.uniform(0, width), rng.uniform(0.12, 1.08) * height
+        near = np.clip(zoom + tilt * (2 * y / height - 1) + 0.1 * rng.standard_normal(), 0, 1)
+        label = int(rng.integers(len(CLASSES)))
+        thing = _thing(label, (_person, _vehicle, _animal)[label](rng, near, x, y))
+        inside = _shared(thing.extent, image) >= LEAST_INSIDE
+        if len(things) < wanted and inside and _fits(thing, things):
+            things.append(thing)
+    for make, most in ((_building, 1), (_tree, 5), (_pole, 3), (_bin, 3), (_spot, 4)):
+        for _ in range(rng.integers(0, round(most * room) + 1)):
+            thing = _thing(CLUTTER, make(rng, *_place(rng, size)))
+            if _fits(thing, things):
+                things.append(thing)
+    things.sort(key=lambda thing: thing.extent[3])
+    return Scene(texture, stains, tuple(things))
+
+
+def reach(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half the width and height of the upright rectangle round each part, parts [8] or [P, 8]."""
+    half_w, half_h, angle, corner = parts.T[2:6]
+    radius = corner * np.minimum(half_w, half_h)
+    c, s = np.abs(np.cos(angle)), np.abs(np.sin(angle))
+    half_w, half_h = half_w - radius, half_h - radius
+    return c * half_w + s * half_h + radius, s * half_w + c * half_h + radius
+
+
+def _thing(label: int, parts: np.ndarray) -> Thing:
+    x, y = parts[:, :2].T
+    half_w, half_h = reach(parts)
+    low, high = (x - half_w, y - half_h), (x + half_w, y + half_h)
+    return Thing(label, parts, np.array([*map(np.min, low), *map(np.max, high)]))
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> float:
+    """How much of box a lies inside box b, 0..1."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.tolist(), b.tolist()
+    w, h = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
+    return max(w, 0) * max(h, 0) / ((ax2 - ax1) * (ay2 - ay1))
+
+
+def _fits(new: Thing, things: list[Thing]) -> bool:
+    """Whether no object, the new one included, would be hidden too far by a nearer thing."""
+    for other in things:
+        far, near = (new, other) if new.extent[3] < other.extent[3] else (other, new)
+        if far.label != CLUTTER and _shared(far.extent, near.extent) > MOST_HIDDEN:
+            return False
+    return True
+
+
+def _stand(
+    rows: list[tuple], x: float, y: float, scale: float, turn: float = 0.0, flip: int = 1
+) -> np.ndarray:
+    """Parts given in units of `scale` round a foot at (0, 0), to pixels round a foot at (x, y)."""
+    parts = np.array(rows, float)
+    local = parts[:, :2] * (flip * scale, scale)
+    c, s = np.cos(turn), np.sin(turn)
+    parts[:, 0] = x + c * local[:, 0] - s * local[:, 1]
+    parts[:, 1] = y + s * local[:, 0] + c * local[:, 1]
+    parts[:, 2:4] *= scale
+    parts[:, 4] = flip * parts[:, 4] + turn
+    return parts
+
+
+def _person(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
+    """Torso, head and legs, 9 to 28 px tall; the face is the warmest, clothes differ."""
+    tall = 9 + 19 * near
+    wide, splay = rng.uniform(0.22, 0.28), rng.uniform(0, 0.18)
+    clothes, skin = rng.uniform(0, 1, 2)
+    legs = (0.085, 0.24, 14 + 4 * clothes, 29 + 5 * clothes)
+    torso = (17 + 5 * clothes, 30 + 5 * clothes)
+    rows = [
+        (-0.11, -0.22, legs[0], legs[1], splay, 1, *legs[2:]),
+        (0.11, -0.22, legs[0], legs[1], -splay, 1, *legs[2:]),
+        (0, -0.58, wide, 0.24, 0, 0.9, *torso),
+        (0, -0.87, 0.115, 0.13, 0, 1, 25 + 3 * skin, 33 + 2 * skin),
+    ]
+    return _stand(rows, x, y, tall, turn=0.12 * rng.standard_normal())
+
+
+def _vehicle(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
+    """14 to 48 px long, at any heading; cold glass and roof, hot bonnet and tyres if it has run."""
+    long = 14 + 30 * near
+    heading, half = rng.uniform(-np.pi, np.pi), rng.uniform(0.24, 0.30)
+    ran = rng.uniform() < 0.75
+    paint, engine = rng.uniform(0, 1, 2)
+    body = (7 + 6 * paint, 25 + 22 * paint)
+    roof = (4 + 4 * paint, 27 + 22 * paint)
+    glass = (2 + 2 * paint, 26 + 6 * paint)
+    bonnet = (18 + 10 * engine, 40 + 8 * engine) if ran else (body[0] - 2, body[1] + 2)
+    tyres = (15 + 6 * engine, 38 + 6 * engine) if ran else (7.0, 34.0)
+    rows = [
+        *((x, y, 0.085, 0.05, 0, 1, *tyres) for x in (-0.3, 0.3) for y in (-half, half)),
+        (0, 0, 0.5, half, 0, 0.4, *body),
+        (0.34, 0, 0.14, 0.75 * half, 0, 0.5, *bonnet),
+        (-0.07, 0, 0.32, 0.8 * half, 0, 0.3, *glass),
+        (-0.09, 0, 0.20, 0.7 * half, 0, 0.3, *roof),
+    ]
+    # Seen at a slant, what points away from the camera is shortened, lengthwise most.
+    parts = np.array(rows)
+    along = 1 - 0.45 * np.sin(heading) ** 2
+    across = 1 - 0.25 * np.cos(heading) ** 2
+    parts[:, [0, 2]] *= along
+    parts[:, [1, 3]] *= across
+    return _stand(list(map(tuple, parts)), x, y, long, turn=heading)
+
+
+def _animal(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
+    """Four legs, a level body and a head, 8 to 24 px long; fur keeps the body cooler."""
+    long = 8 + 16 * near
+    fur, skin = rng.uniform(0, 1, 2)
+    stout, head_up = rng.uniform(0.13, 0.18), rng.uniform(-0.05, 0.08)
+    body = (16 + 6 * fur, 29 + 6 * fur)
+    legs = (13 + 3 * fur, 28 + 5 * fur)
+    head = (20 + 4 * skin, 31 + 3 * skin)
+    rows = [
+        *((fore, -0.14, 0.045, 0.15, 0, 1, *legs) for fore in (-0.32, -0.2, 0.14, 0.25)),
+        (-0.45, -0.36, 0.09, 0.03, 0.7, 1, *body),
+        (-0.05, -0.36, 0.36, stout, 0, 1, *body),
+        (0.29, -0.45 - head_up, 0.13, 0.075, -0.7, 1, *body),
+        (0.40, -0.53 - head_up, 0.11, 0.08, 0.25, 1, *head),
+    ]
+    return _stand(rows, x, y, long, flip=int(rng.choice((-1, 1))))
+
+
+def _place(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, float]:
+    return rng.uniform(0, size[1]), rng.uniform(0.08, 1.1) * size[0]
+
+
+def _building(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
+    """A wall, a roof edge and rows of windows, some of them lit from inside."""
+    wide, tall = rng.uniform(34, 70), rng.uniform(20, 44)
+    y *= 0.5  # far from the camera
+    wall, roof = rng.uniform(0, 1, 2)
+    rows: list[tuple] = [
+        (0, -tall / 2, wide / 2, tall / 2, 0, 0, 10 + 2 * wall, 29 + 8 * wall),
+        (0, -tall, wide / 2 + 1, 1.5, 0, 0, 4 + 3 * roof, 34 + 8 * roof),
+    ]
+    across = np.arange(-wide / 2 + 6, wide / 2 - 5, rng.uniform(9, 14))
+    for level in np.arange(-tall + 8, -5, rng.uniform(10, 14)):
+        for column in across:
+            warm = rng.uniform(0, 1)
+            rows.append((column, level, 2.2, 2.8, 0, 0, 7 + 9 * warm, 27 + 4 * warm))
+    return _stand(rows, x, y, 1.0)
+
+
+def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
+    """A crown at the air's temperature: about the ground's by night, well under it by day."""
+    spread, leaves = rng.uniform(4, 11), int(rng.integers(5, 10))
+    at = rng.standard_normal((leaves, 2)) * (0.55 * spread, 0.35 * spread)
+    air = rng.uniform(0, 1)
+    rows = []
+    for cx, cy in at:
+        side, turn, own = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
+        rows.append((cx, cy - spread, side * spread, 0.7 * side * spread, turn, 1,
+                     8 + 3 * air + own, 24 + 4 * air + 1.5 * own))
+    trunk = (0, -0.4 * spread, 0.08 * spread + 0.4, 0.4 * spread, 0, 0.5, 8.0, 27.0)
+    return _stand([trunk, *rows], x, y, 1.0)
+
+
+def _pole(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
+    """Thin and upright, with a lamp that is hot by night."""
+    tall, half, metal = rng.uniform(18, 50), rng.uniform(0.5, 1.1), rng.uniform(0, 1)
+    rows: list[tuple] = [
+        (0, -tall / 2, half, tall / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)
+    ]
+    if rng.uniform() < 0.5:
+        rows.append((2 * half, -tall, 2.5 * half, half + 0.3, 0, 1, 17 + 6 * metal, 32 + 4 * metal))
+    return _stand(rows, x, y, 1.0, turn=0.03 * rng.standard_normal())
+
+
+def _bin(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
+    """A box of one temperature, of a person's or a vehicle's size, warm or cold."""
+    wide, tall, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
+    lid = rng.uniform(-2, 2)
+    rows = [(0, -tall, wide, tall, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
+            (0, -2 * tall, wide, 1.0, 0, 0.2, 3 + 16 * heat + lid, 26 + 18 * heat + 2 * lid)]
+    return _stand(rows, x, y, 1.0, turn=0.1 * rng.standard_normal())
+
+
+def _spot(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
+    """Round and warm: a manhole, an ember, a sunlit stone."""
+    radius, heat = rng.uniform(0.8, 3.5), rng.uniform(0, 1)
+    rows = [(0, 0, radius, rng.uniform(0.6, 1) * radius, 0, 1, 13 + 12 * heat, 34 + 10 * heat)]
+    return _stand(rows, x, y, 1.0)
+
+
+def _stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Fields, roads, painted lines and shadows, float64 [S, 8], temperatures over the ground's."""
+    height, width = size
+    across = float(np.hypot(height, width))
+
+    def rows(most: int, one: Callable[[], tuple], least: int = 0) -> list[tuple]:
+        return [(rng.uniform(0, width), rng.uniform(0, height), *one())
+                for _ in range(rng.integers(least, most + 1))]
+
+    def field() -> tuple:
+        return (*rng.uniform(0.15, 0.6, 2) * across, rng.uniform(0, np.pi), rng.uniform(0, 1),
+                1.3 * rng.standard_normal(), 2.5 * rng.standard_normal())
+
+    def road() -> tuple:  # asphalt holds the day's warmth
+        return (across, rng.uniform(0.03, 0.09) * across, rng.uniform(0, np.pi), 0,
+                rng.uniform(1, 3), rng.uniform(0, 5))
+
+    def line() -> tuple:
+        return (rng.uniform(0.1, 0.5) * across, rng.uniform(0.4, 0.8), rng.uniform(0, np.pi), 0,
+                rng.uniform(-2, 0), rng.uniform(-4, 0))
+
+    def shadow() -> tuple:
+        half_w, half_h = rng.uniform(4, 22), rng.uniform(2, 9)
+        return half_w, half_h, rng.uniform(-0.4, 0.4), 0.8, 0.0, rng.uniform(-7, -3)
+
+    return np.array([*rows(5, field, 2), *rows(2, road), *rows(4, line), *rows(5, shadow)], float)

@@ -1,0 +1,33 @@
+"""Batches as a pure function of (seed, step): the data position is the step, so nothing about the input is saved."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
+    """Which samples step `step` sees: consecutive pieces of one shuffle per epoch, with no sample dropped.
+
+    Args:
+        seed: uint32 or int32 scalar, the member's.
+        step: int32 scalar, counted from 0.
+        batch: samples per step, at most `n`.
+        n: size of the set.
+
+    Returns:
+        int32 [batch]; a batch that straddles two epochs takes from both shuffles.
+    """
+    if batch > n:
+        raise ValueError(f"a batch of {batch} from {n} samples: at most {n}")
+    position = step * batch + jnp.arange(batch)
+    epoch, place = position // n, position % n
+
+    def shuffle(epoch):
+        return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), n)
+
+    return jnp.where(epoch == epoch[0], shuffle(epoch[0])[place], shuffle(epoch[0] + 1)[place])
+
+
+def gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:
+    """Samples `index` [B] of a set that lives on the device, each array [N, ...] -> [B, ...]."""
+    return {name: array[index] for name, array in arrays.items()}

@@ -1,0 +1,32 @@
+"""The cells of a detector: all levels flattened into one axis, finest first."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Grid(NamedTuple):
+    """Static geometry of N = sum of h * w cells; arrays of numpy, so they are constants of the program."""
+
+    strides: tuple[int, ...]
+    shapes: tuple[tuple[int, int], ...]  # (h, w) of every level
+    starts: tuple[int, ...]  # first cell of every level
+    centres: np.ndarray  # float32 [N, 2] (x, y), pixels
+    stride: np.ndarray  # float32 [N], pixels
+
+
+def make_grid(height: int, width: int, strides: tuple[int, ...]) -> Grid:
+    """The cells of an input of `height` x `width` pixels: a level of stride s has ceil(h / s) x ceil(w / s)."""
+    shapes = tuple((-(-height // s), -(-width // s)) for s in strides)
+    centres = []
+    for s, (h, w) in zip(strides, shapes, strict=True):
+        y, x = np.mgrid[:h, :w]
+        centres.append((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * s)
+    counts = [h * w for h, w in shapes]
+    return Grid(
+        tuple(strides),
+        shapes,
+        tuple(int(n) for n in np.cumsum([0, *counts[:-1]])),
+        np.concatenate(centres).astype(np.float32),
+        np.repeat(strides, counts).astype(np.float32),
+    )

@@ -1,0 +1,109 @@
+"""Scores of detections, by pycocotools."""
+
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+MAX_DETECTIONS = 100  # per image and class
+
+
+def score(
+    predictions: Mapping[str, np.ndarray],
+    truth: Mapping[str, Any],
+    bins: Mapping[str, tuple[float, float]],
+) -> dict[str, float]:
+    """Average precision over IoU 0.50:0.05:0.95 (Lin et al., Microsoft COCO, 2014).
+
+    Args:
+        predictions: "boxes" float32 [N, K, 4], xyxy in original pixels; "scores" float32 [N, K],
+            where 0 or less marks an empty slot; "labels" int32 [N, K], 0-based. A slot whose score
+            or box is not finite is empty too: a diverged member scores 0.
+        truth: COCO dict in original pixels, image ids 0..N-1 and category ids label + 1. A
+            don't-care region is one crowd annotation of every class.
+        bins: name -> (low, high), half-open, of sqrt(area) in original pixels.
+
+    Returns:
+        "AP", "AP50", "AP75", "AR100"; "AP/x" and "AP50/x" for every class and every bin x; "images"
+        and "boxes", the counts of images and of objects. NaN where there is no object to find; such
+        classes and bins stay out of the means.
+
+    Raises:
+        ValueError: the predictions are not of these images or name a class that there is not.
+    """
+    with redirect_stdout(StringIO()):
+        evaluation = COCOeval(_truth(truth), _predictions(predictions, truth), "bbox")
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        evaluation.params.areaRng = [(0.0, np.inf), *map(_areas, bins.values())]
+        evaluation.params.areaRngLbl = ["all", *bins]
+        evaluation.evaluate()
+        evaluation.accumulate()
+
+    thresholds = evaluation.params.iouThrs
+    at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
+    precision = evaluation.eval["precision"][..., 0]  # iou recall class area
+    names = {c["id"]: c["name"] for c in truth["categories"]}
+    whole = precision[..., 0]
+    parts = {names[i]: whole[:, :, k] for k, i in enumerate(evaluation.params.catIds)}
+    parts |= {name: precision[..., a] for a, name in enumerate(bins, start=1)}
+
+    scores = {"AP": _mean(whole), "AP50": _mean(whole[at50]), "AP75": _mean(whole[at75])}
+    for name, part in parts.items():
+        scores |= {f"AP/{name}": _mean(part), f"AP50/{name}": _mean(part[at50])}
+    scores["AR100"] = _mean(evaluation.eval["recall"][:, :, 0, 0])  # iou class
+    scores["images"] = float(len(truth["images"]))
+    scores["boxes"] = float(sum(not a["iscrowd"] for a in truth["annotations"]))
+    return scores
+
+
+def _truth(truth: Mapping[str, Any]) -> COCO:
+    # Annotations are copied: pycocotools writes into them. It also takes id 0 for "no match".
+    annotations = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
+    return _coco(truth, annotations)
+
+
+def _predictions(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> COCO:
+    boxes, scores, labels = (np.asarray(predictions[k]) for k in ("boxes", "scores", "labels"))
+    if len(boxes) != len(truth["images"]):
+        raise ValueError(f"predictions of {len(boxes)} images for {len(truth['images'])} images")
+
+    real = (scores > 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1)
+    image, _ = np.nonzero(real)
+    boxes, scores, labels = boxes[real].astype(np.float64), scores[real], labels[real]
+    if not set(np.unique(labels)) <= {c["id"] - 1 for c in truth["categories"]}:
+        raise ValueError(f"labels {np.unique(labels)} for {len(truth['categories'])} classes")
+
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    rows = zip(
+        image.tolist(),
+        (labels + 1).tolist(),
+        np.concatenate([boxes[:, :2], sides], -1).tolist(),
+        sides.prod(-1).tolist(),
+        scores.tolist(),
+        strict=True,
+    )
+    keys = ("image_id", "category_id", "bbox", "area", "score", "id")
+    return _coco(truth, [dict(zip(keys, (*r, i), strict=True)) for i, r in enumerate(rows, 1)])
+
+
+def _coco(truth: Mapping[str, Any], annotations: list[dict]) -> COCO:
+    coco = COCO()
+    coco.dataset = {**truth, "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _areas(sides: tuple[float, float]) -> tuple[float, float]:
+    """[low, high) in sides of a square -> the closed range of areas that pycocotools wants."""
+    low, high = sides
+    return low**2, np.nextafter(high**2, -np.inf)
+
+
+def _mean(values: np.ndarray) -> float:
+    """pycocotools writes -1 where a class or bin has no object."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,100 @@
+"""Backbones. `build` one by name, `init` its weights, `apply` it: three functions over flat dicts.
+
+`init` and `apply` serve any linen module called as `module(x, train)`, a whole detector included;
+nothing outside this room sees the module library's own trees.
+"""
+
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from tinyjax.errors import UserError, suggest
+
+FAMILIES = ("efficientnet", "mobilenetv3")
+
+Flat = dict[str, Array]
+
+
+def variants() -> list[str]:
+    """Every name that `build` knows, such as "efficientnet/b-3"."""
+    return [f"{family}/{variant}" for family in FAMILIES for variant in _family(family).VARIANTS]
+
+
+def build(
+    name: str,
+    classes: int | None = None,
+    dtype: DTypeLike = jnp.float32,
+    **multipliers: float,
+) -> nn.Module:
+    """The backbone of that name; called as `model(x, train)` it gives (logits, {stride: features}).
+
+    Args:
+        name: "family/variant", one of `variants()`.
+        classes: logits of the classifier; None for none, and logits are None.
+        dtype: to compute in; parameters and statistics are float32 in any case.
+        multipliers: `width` (and `depth`) of a network off the ladders, times a family's unscaled
+            one: `build("efficientnet/b0", width=0.5, depth=0.6)`.
+
+    Raises:
+        UserError: unknown name, or multipliers that the named network does not take.
+    """
+    if name not in variants():
+        raise UserError(f"model {name!r} is unknown; {suggest(name, variants())}")
+    family, variant = name.split("/")
+    module = _family(family)
+    arch = module.VARIANTS[variant]
+    if multipliers:
+        arch = _scaled(name, module.BASES.get(variant), multipliers)
+    return module.Model(arch, classes, dtype)
+
+
+@partial(jax.jit, static_argnames=("model", "shape"))
+def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Flat, Flat]:
+    """Fresh float32 weights and running statistics, as flat dicts path -> array.
+
+    A weight is a function of `seed` and of its own path: not of the platform, of `classes`, or of
+    what else the network holds. `shape` is an input's, (B, H, W, C); only C matters to a backbone.
+    """
+    key = jax.random.key(seed, impl="threefry2x32")
+    variables = model.init(key, jnp.zeros(shape), train=False)
+    return _flatten(variables["params"]), _flatten(variables["stats"])
+
+
+def apply(
+    model: nn.Module, params: Flat, stats: Flat, x: Array, train: bool
+) -> tuple[Any, Flat]:
+    """The model's output for x [B, H, W, C], and the running statistics after it.
+
+    With `train` BatchNorm uses the batch's moments and returns moved ones; without, it uses `stats`
+    and returns them.
+    """
+    variables = {"params": _unflatten(params), "stats": _unflatten(stats)}
+    if not train:
+        return model.apply(variables, x, train=False), stats
+    out, moved = model.apply(variables, x, train=True, mutable=["stats"])
+    return out, _flatten(moved["stats"])
+
+
+_flatten = partial(flatten_dict, sep="/")
+_unflatten = partial(unflatten_dict, sep="/")
+
+
+def _family(name: str):
+    return import_module(f"{__name__}.{name}")
+
+
+def _scaled(name: str, base, multipliers: dict[str, float]):
+    given = ", ".join(multipliers)
+    if base is None:
+        raise UserError(f"model {name!r} is already scaled: drop {given}, or name a base network")
+    known = base.__annotations__.keys() - {"return"}
+    if unknown := multipliers.keys() - known:
+        raise UserError(f"model {name!r}: no multiplier {unknown.pop()!r}; {suggest(given, known)}")
+    return base(**multipliers)

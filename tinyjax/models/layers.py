@@ -1,0 +1,208 @@
+"""The layers all networks are built from. They compute in the dtype of their input.
+
+Parameters, statistics and the arithmetic on statistics are float32. A module that owns a parameter
+named `kernel` applies it once at every position of its output; `count.multiply_adds` relies on it.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tinyjax.models.scaling import Architecture, Block
+from tinyjax.ops.conv import conv2d
+
+# All of them map 0 to 0 (save the gates), which is what makes zero-padded channels stay zero.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "hard_swish": nn.hard_swish,
+    "sigmoid": nn.sigmoid,
+    "hard_sigmoid": nn.hard_sigmoid,
+}
+
+
+def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Array:
+    """Normal of variance 2 / (k k C_out), torchvision's `kaiming_normal_(mode="fan_out")`.
+
+    As there, a depthwise kernel is drawn as if it reached every output: `groups` does not count.
+    """
+    return jax.random.normal(key, shape) * math.sqrt(2 / (math.prod(shape[:-2]) * shape[-1]))
+
+
+def he_group_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Array:
+    """Normal of variance 2 groups / (k k C_out): EfficientNet's own, timm's "goog" rule."""
+    return he_fan_out(key, shape) * math.sqrt(groups)
+
+
+def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform within 1 / sqrt(C_out) of 0: EfficientNet's classifier."""
+    bound = 1 / math.sqrt(shape[-1])
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+class Dense(nn.Module):
+    """x [..., C] -> x kernel + bias [..., features]; also the 1x1 convolution of pooled vectors."""
+
+    features: int
+    init: Callable = he_fan_out
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def batch_norm(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    mean: Array,
+    var: Array,
+    *,
+    train: bool,
+    eps: float,
+    momentum: float,
+) -> tuple[Array, Array, Array]:
+    """Normalise x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
+
+    Args:
+        x: any float dtype; the arithmetic is float32.
+        scale, bias, mean, var: f32[C].
+        train: use the batch's own moments and move the running ones towards them.
+        eps: added to the variance.
+        momentum: torch's, the weight of the *new* value.
+
+    Returns:
+        y in x's shape and dtype, and the running mean and variance. As in torch the running
+        variance is the unbiased one, the variance normalised by is not.
+    """
+    x32 = x.astype(jnp.float32)
+    if train:
+        count = math.prod(x.shape[:-1])
+        batch_mean, batch_var = x32.mean((0, 1, 2)), x32.var((0, 1, 2))
+        unbiased = batch_var * (count / max(count - 1, 1))
+        new_mean = mean + momentum * (batch_mean - mean)
+        new_var = var + momentum * (unbiased - var)
+    else:
+        batch_mean, batch_var, new_mean, new_var = mean, var, mean, var
+    slope = scale * jax.lax.rsqrt(batch_var + eps)
+    y = x32 * slope + (bias - batch_mean * slope)
+    return y.astype(x.dtype), jax.lax.stop_gradient(new_mean), jax.lax.stop_gradient(new_var)
+
+
+class BatchNorm(nn.Module):
+    """`batch_norm` with its parameters and, in collection "stats", its running moments."""
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("stats", "mean", jnp.zeros, shape)
+        var = self.variable("stats", "var", jnp.ones, shape)
+        y, new_mean, new_var = batch_norm(
+            x, scale, bias, mean.value, var.value,
+            train=train, eps=self.eps, momentum=self.momentum,
+        )  # fmt: skip
+        if train and not self.is_initializing():
+            mean.value, var.value = new_mean, new_var
+        return y
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, BatchNorm, activation: [B, H, W, C] -> [B, H/s, W/s, features]."""
+
+    features: int
+    size: int = 1
+    stride: int = 1
+    groups: int = 1
+    act: str = "identity"
+    init: Callable = he_fan_out
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.init, shape, self.groups)
+        y = conv2d(x, kernel.astype(x.dtype), self.stride, self.groups)
+        return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate in 0..1 computed from all channels' spatial means."""
+
+    squeeze: int
+    act: str
+    gate: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        pooled = x.mean((1, 2))  # [B, C]
+        squeezed = ACTIVATIONS[self.act](Dense(self.squeeze, name="reduce")(pooled))
+        gate = ACTIVATIONS[self.gate](Dense(x.shape[-1], name="expand")(squeezed))
+        return x * gate[:, None, None, :]
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise, squeeze-excite, project 1x1; a skip where shapes allow (MBConv).
+
+    `conv` and `excite` are ConvBN and SqueezeExcite with the family's own settings.
+    """
+
+    spec: Block
+    conv: Callable
+    excite: Callable
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        kernel, stride, expand, out, squeeze, act = self.spec
+        y = x
+        if expand != x.shape[-1]:
+            y = self.conv(expand, act=act, name="expand")(y, train)
+        depthwise = self.conv(expand, kernel, stride, groups=expand, act=act, name="depthwise")
+        y = depthwise(y, train)
+        if squeeze:
+            y = self.excite(squeeze, name="se")(y)
+        y = self.conv(out, name="project")(y, train)
+        return x + y if stride == 1 and x.shape[-1] == out else y
+
+
+class Stage(nn.Module):
+    """Blocks in a row."""
+
+    specs: tuple[Block, ...]
+    conv: Callable
+    excite: Callable
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        for i, spec in enumerate(self.specs):
+            x = InvertedResidual(spec, self.conv, self.excite, name=f"block{i}")(x, train)
+        return x
+
+
+def trunk(
+    x: Array, train: bool, arch: Architecture, act: str, conv: Callable, excite: Callable
+) -> dict[int, Array]:
+    """Stem and stages, to be called inside a compact method: the last output at each stride.
+
+    x [B, H, W, 1 or 3] -> {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}, odd sizes rounded
+    up at each level. At stride 2 it is the stem's output where no block keeps that resolution.
+    """
+    x, stride = conv(arch.stem, 3, 2, act=act, name="stem")(x, train), 2
+    features = {stride: x}
+    for n, specs in enumerate(arch.stages, 1):
+        x = Stage(specs, conv, excite, name=f"stage{n}")(x, train)
+        stride *= math.prod(spec.stride for spec in specs)
+        features[stride] = x
+    return features

@@ -1,0 +1,45 @@
+"""MobileNetV3 (arXiv 1905.02244) Large and Small, and Small's siblings S-1..S-6, as torchvision
+builds them."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from tinyjax.models import layers, scaling
+
+BASES = {"large": scaling.mobilenetv3_large, "small": scaling.mobilenetv3_small}
+VARIANTS = {
+    **{name: base() for name, base in BASES.items()},
+    **{f"s-{k}": scaling.mobilenetv3_small(scaling.WIDTH**-k) for k in range(7)},
+}
+
+
+class Model(nn.Module):
+    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}), see `layers.trunk`.
+
+    Without `classes` there is no classifier, and neither is its 1x1 convolution (`head`). Features
+    are of `dtype`, the dtype computed in. `eps` and torch's `momentum` are torchvision's; weights
+    trained in timm want eps 1e-5. No dropout.
+    """
+
+    arch: scaling.Architecture
+    classes: int | None = None
+    dtype: DTypeLike = jnp.float32
+    eps: float = 1e-3
+    momentum: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+        conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
+        excite = partial(layers.SqueezeExcite, act="relu", gate="hard_sigmoid")
+        features = layers.trunk(x.astype(self.dtype), train, self.arch, "hard_swish", conv, excite)
+        if self.classes is None:
+            return None, features
+        dense = partial(layers.Dense, init=nn.initializers.normal(0.01))
+        y = conv(self.arch.head, act="hard_swish", name="head")(features[32], train)
+        y = y.mean((1, 2), dtype=jnp.float32)
+        y = nn.hard_swish(dense(self.arch.hidden, name="hidden")(y))
+        return dense(self.classes, name="classifier")(y), features

@@ -1,0 +1,164 @@
+"""The folder of a run: what stands where, and how it is written so that a kill leaves it whole."""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyjax import config as configs
+from tinyjax.errors import UserError
+
+log = logging.getLogger("tinyjax")
+
+METRICS = ("step", "split", "metric", "value")
+
+
+def member_id(overrides: dict[str, Any]) -> str:
+    """Name of a member: a hash of what sets it apart from the config; a plain run overrides nothing."""
+    text = json.dumps(overrides, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    yield temporary
+    os.replace(temporary, path)
+
+
+def open_folder(folder: Path, config_json: str) -> None:
+    """Make the folder, or check that it is of the same config, and start its log.
+
+    Raises UserError if the folder belongs to a run of another config.
+    """
+    stored = folder / "config.json"
+    if stored.exists() and (theirs := stored.read_text()) != config_json:
+        raise UserError(
+            f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
+            "give another --workdir, or the config this one was begun with"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(stored) as path:
+        path.write_text(config_json)
+    with atomic(folder / "environment.txt") as path:
+        path.write_text(_environment())
+    start_log(folder / "log.txt")
+
+
+def start_log(file: Path | None = None) -> None:
+    """Messages go to stdout and, if given, to the end of `file`."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [logging.StreamHandler(sys.stdout)]
+    if file:
+        log.addHandler(logging.FileHandler(file))
+
+
+def append_metrics(file: Path, step: int, split: str, values: dict[str, float]) -> None:
+    """Add rows step, split, metric, value to the end of a CSV file."""
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.writer(stream)
+        if new:
+            writer.writerow(METRICS)
+        writer.writerows([step, split, name, repr(float(value))] for name, value in values.items())
+
+
+def cut_metrics(file: Path, step: int) -> None:
+    """Drop what a resumed run at `step` will write again: later training rows, evaluations from `step` on."""
+    if not file.exists():
+        return
+    with file.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if None not in row.values()]
+    kept = [row for row in rows if int(row["step"]) < step + (row["split"] == "train")]
+    write_rows(file, kept, METRICS)
+
+
+def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> None:
+    """Write a CSV file whole."""
+    with atomic(file) as path, path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
+    """`variables` as <file>.safetensors, names "params/<path>" and "stats/<path>", and `about` as <file>.json."""
+    from safetensors.numpy import save_file
+
+    flat = {
+        f"{kind}/{path}": np.asarray(leaf)
+        for kind, tree in variables._asdict().items()
+        for path, leaf in tree.items()
+    }
+    with atomic(file.with_suffix(".safetensors")) as path:
+        save_file(flat, path)
+    with atomic(file.with_suffix(".json")) as path:
+        path.write_text(json.dumps(about, indent=2))
+
+
+def read_weights(file: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """What `write_weights` wrote: {"params": {path: array}, "stats": {path: array}} and `about`.
+
+    Raises UserError if the files are not there.
+    """
+    from safetensors.numpy import load_file
+
+    for suffix in (".safetensors", ".json"):
+        if not file.with_suffix(suffix).exists():
+            raise UserError(f"{file.with_suffix(suffix)}: no such weights; has the run finished?")
+    trees: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
+    for name, leaf in load_file(file.with_suffix(".safetensors")).items():
+        kind, path = name.split("/", 1)
+        trees[kind][path] = leaf
+    return trees, json.loads(file.with_suffix(".json").read_text())
+
+
+def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, Any, dict[str, Any]]:
+    """Config, variables and description of a finished run.
+
+    which: "last" or "best" of its averaged weights. overrides: of the run's config, as on the command line.
+    Raises UserError if the folder holds no finished run.
+    """
+    from tinyjax.step import Variables
+
+    if not (folder / "config.json").exists():
+        raise UserError(f"--workdir {folder}: no run here (no config.json)")
+    config = configs.override(configs.from_json((folder / "config.json").read_text()), overrides)
+    name = member_id({}) + ("" if which == "last" else f"-{which}")
+    trees, about = read_weights(folder / "weights" / name)
+    return config, Variables(**trees), about
+
+
+def _first_difference(theirs: str, ours: str) -> str:
+    a, b = (dict(_leaves(json.loads(text))) for text in (theirs, ours))
+    for key in sorted(a.keys() | b.keys()):
+        if a.get(key) != b.get(key):
+            return f"{key}: {a.get(key, 'absent')} there, {b.get(key, 'absent')} here"
+    return "the order of its keys"
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _environment() -> str:
+    packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
+    machine = f"{platform.platform()}, {os.cpu_count()} processors"
+    return "\n".join([f"python {platform.python_version()}", machine, *packages, ""])

@@ -1,0 +1,120 @@
+"""The training step of one member, once, for every task: gradient, clip, optimiser, EMA, divergence.
+
+`step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing shapes is an array
+in `hyper`; the learning rate, too, is applied here and not inside the optimiser.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Flat = dict[str, Array]
+
+
+class Variables(NamedTuple):
+    """What a network computes with."""
+
+    params: Flat
+    stats: Flat
+
+
+class Best(NamedTuple):
+    """The averaged weights that scored best so far; score -inf and step -1 before the first evaluation."""
+
+    score: Array
+    step: Array
+    variables: Variables
+
+
+class State(NamedTuple):
+    """One member, whole: what a checkpoint holds."""
+
+    step: Array  # int32, updates done; also the position in the data
+    params: Flat
+    stats: Flat
+    moments: Any
+    ema: Variables
+    best: Best
+    stopped_at: Array  # int32, the step of the first non-finite loss or gradient; -1 while training
+
+
+class Task(NamedTuple):
+    """Plain functions closed over the static part of the config."""
+
+    init: Callable[..., Variables]  # (seed) -> Variables
+    loss: Callable[..., Any]  # (variables, batch, key, hyper) -> (f32[], (stats, metrics))
+    predict: Callable[..., Any]  # (variables, images) -> predictions in fixed shapes
+    score: Callable[..., dict[str, float]]  # (predictions, split) -> numbers, on the host
+
+
+def init_state(task: Task, tx: optax.GradientTransformation, seed: int) -> State:
+    """A member at step 0; its weights are a function of `seed` and of their own paths."""
+    params, stats = task.init(seed)
+    ema = Variables(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, stats))
+    best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), jax.tree.map(jnp.copy, ema))
+    return State(jnp.int32(0), params, stats, tx.init(params), ema, best, jnp.int32(-1))
+
+
+def make_optimiser(name: str, momentum: float, b2: float, clip: float) -> optax.GradientTransformation:
+    """Everything between gradient and learning rate; decay is added by the step, decoupled.
+
+    name: "adamw" (`momentum` is its first coefficient, `b2` its second) or "sgd" (Nesterov).
+    clip: of the gradient's global norm.
+    """
+    rule = {
+        "adamw": lambda: optax.scale_by_adam(momentum, b2),
+        "sgd": lambda: optax.trace(momentum, nesterov=True),
+    }[name]()
+    return optax.chain(optax.clip_by_global_norm(clip), rule)
+
+
+def make_schedule(steps: int, warmup: int, flat: float, end: float) -> Callable[[Array], Array]:
+    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, cosine down to `end`."""
+    bend = max(warmup, round(flat * steps))
+
+    def schedule(step):
+        up = (step + 1) / max(warmup, 1)
+        fraction = jnp.clip((step - bend) / max(steps - bend, 1), 0, 1)
+        return jnp.minimum(up, end + (1 - end) * (1 + jnp.cos(math.pi * fraction)) / 2)
+
+    return schedule
+
+
+def make_step(task: Task, tx: optax.GradientTransformation, schedule: Callable[[Array], Array]):
+    """The step of one member.
+
+    Returns:
+        `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`, `weight_decay`, `ema` and what the task's
+        loss reads. A step whose loss or gradient is not finite changes nothing but `stopped_at`, and neither
+        does any after it.
+    """
+
+    def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
+        (loss, (stats, metrics)), gradient = jax.value_and_grad(
+            lambda params: task.loss(Variables(params, state.stats), batch, key, hyper), has_aux=True
+        )(state.params)
+        norm = optax.global_norm(gradient)
+
+        rate = hyper["lr"] * schedule(state.step)
+        update, moments = tx.update(gradient, state.moments, state.params)
+        decay = {path: hyper["weight_decay"] * (p.ndim > 1) for path, p in state.params.items()}
+        params = {path: p - rate * (update[path] + decay[path] * p) for path, p in state.params.items()}
+
+        # A short memory first: an average over the first steps would be mostly of the random start.
+        keep = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, Variables(params, stats))
+
+        sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = state._replace(params=params, stats=stats, moments=moments, ema=ema)
+        new = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, state)
+        stopped = jnp.where(sound | (state.stopped_at >= 0), state.stopped_at, state.step)
+        new = new._replace(step=state.step + 1, stopped_at=stopped)
+        return new, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
+
+    return step

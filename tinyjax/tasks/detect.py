@@ -1,0 +1,70 @@
+"""Detection: the four functions the rest of the system needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tinyjax import models
+from tinyjax.data.augment import augment, normalise
+from tinyjax.data.images import to_file
+from tinyjax.data.records import Split
+from tinyjax.detect.grid import make_grid
+from tinyjax.detect.losses import detection_loss
+from tinyjax.detect.network import Detector
+from tinyjax.detect.postprocess import detections
+from tinyjax.detect.score import score
+from tinyjax.step import Task, Variables
+
+
+def make_model(config: ConfigDict, classes: int) -> Detector:
+    """The network of a config, for so many classes."""
+    backbone = models.build(config.model.backbone, dtype=jnp.dtype(config.model.dtype))
+    return Detector(backbone, classes, tuple(config.model.strides), config.model.width)
+
+
+def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
+    """Task of a config: training on windows of `config.input.crop`, prediction on whole frames."""
+    model = make_model(config, len(classes))
+    channels, window = config.input.channels, tuple(config.input.crop)
+    grid = make_grid(*window, tuple(config.model.strides))
+
+    def init(seed):
+        return Variables(*models.init(model, seed, (1, *window, channels)))
+
+    def loss(variables, batch, key, hyper):
+        batch = augment(key, batch, hyper["augment"], window)
+        (logits, offsets), stats = models.apply(model, *variables, batch["images"], train=True)
+        value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid)
+        return value, (stats, parts)
+
+    @jax.jit
+    def predict(variables, images):
+        """uint8 [B, H, W, C] -> boxes, scores, labels of `detections`, in pixels of `images`."""
+        (logits, offsets), _ = models.apply(model, *variables, normalise(images), train=False)
+        frame = make_grid(*images.shape[1:3], tuple(config.model.strides))
+        return detections(logits, offsets, frame, overlap=config.nms.overlap, count=config.nms.count)
+
+    def score_split(predictions, split):
+        bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
+        return score(in_file_pixels(predictions, split), split.truth, bins)
+
+    return Task(init, loss, predict, score_split)
+
+
+def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
+    """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files' pixels."""
+    boxes = [to_file(b, s, o) for b, s, o in zip(predictions["boxes"], split.scale, split.offset, strict=True)]
+    return {**predictions, "boxes": np.stack(boxes).astype(np.float32)}
+
+
+def predict_all(task: Task, variables: Variables, images: np.ndarray, batch: int = 32) -> dict[str, np.ndarray]:
+    """Predictions for N images of the network's size, in batches of one compiled shape.
+
+    The last batch is filled up with its own last image, so that nothing is compiled for a remainder.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+        parts.append(jax.device_get(task.predict(variables, images[rows])))
+    return {name: np.concatenate([p[name] for p in parts])[: len(images)] for name in parts[0]}

@@ -1,0 +1,158 @@
+"""Train: a config in, a run folder out.
+
+    python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
+
+The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was given,
+75 told to stop (SIGTERM) and saved.
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tinyjax import config as configs
+from tinyjax import runfolder
+from tinyjax.errors import UserError, exit_code
+
+STOPPED = 75  # EX_TEMPFAIL: run the same command again
+log = runfolder.log
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = configs.options("train", __doc__, argv)
+    return train(configs.load(options.config, options.overrides), options.workdir)
+
+
+def train(config, folder: Path) -> int:
+    """Train one network as `config` says; everything it makes is in `folder`."""
+    runfolder.open_folder(folder, configs.to_json(config))
+    if (folder / "results.csv").exists():
+        log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
+        return 0
+
+    import jax
+    import jax.numpy as jnp
+    from tqdm import tqdm
+
+    from tinyjax import figures, step as steps
+    from tinyjax.checkpoint import Checkpoints
+    from tinyjax.data import load_set
+    from tinyjax.data.stream import batch_indices, gather
+    from tinyjax.models import count
+    from tinyjax.tasks import detect
+
+    # ---- data: small sets live on the device as uint8
+    started = time.time()
+    training = load_set(config.data, config.data.train)
+    suites = {name: load_set(config.data, own) for name, own in config.data.suites.items()}
+    n, height, width, channels = training.images.shape
+    log.info(f"data: {n} training images of {width} x {height}, {', '.join(training.classes)}")
+    for name, split in suites.items():
+        log.info(f"      {name}: {len(split.names)} images, {int(split.valid.sum())} objects")
+    fields = ("images", "boxes", "labels", "valid", "ignore")
+    data = {name: jnp.asarray(getattr(training, name)) for name in fields}
+
+    # ---- task, optimiser, step
+    task = detect.make_task(config, training.classes)
+    o, s = config.optimiser, config.schedule
+    tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
+    schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
+    step = steps.make_step(task, tx, schedule)
+    hyper = jax.tree.map(
+        jnp.asarray,
+        {
+            "seed": config.seed, "lr": o.lr, "weight_decay": o.weight_decay, "ema": config.ema,
+            "augment": config.augment.to_dict(), "loss": config.loss.to_dict(),
+        },
+    )  # fmt: skip
+
+    def train_step(state, data, hyper):
+        index = batch_indices(hyper["seed"], state.step, config.input.batch, n)
+        return step(state, gather(data, index), hyper)
+
+    # ---- state: from the newest checkpoint, or fresh
+    checkpoints = Checkpoints(folder / "populations" / "0" / "checkpoints")
+    state = jax.jit(lambda: steps.init_state(task, tx, config.seed))()
+    model = detect.make_model(config, len(training.classes))
+    about = {
+        "frame": (height, width),
+        "parameters": count.parameters(state.params),
+        "backbone_parameters": count.parameters({k: v for k, v in state.params.items() if k.startswith("backbone/")}),
+        "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
+    }
+    log.info(
+        f"model: {config.model.backbone}, {about['parameters']:,} parameters, {about['backbone_parameters']:,} of them "
+        f"in the backbone; {about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame"
+    )
+    if (at := checkpoints.latest()) is not None:
+        state = checkpoints.restore(state)
+        log.info(f"resuming at step {at} of {s.steps}")
+    runfolder.cut_metrics(folder / "metrics.csv", int(state.step))
+
+    begin = time.time()
+    program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()
+    log.info(f"compiled in {time.time() - begin:.0f} s")
+
+    # ---- evaluation: predict once, score every suite
+    def evaluate(state, at):
+        scores = {}
+        for name, split in suites.items():
+            predictions = detect.predict_all(task, state.ema, split.images)
+            scores[name] = task.score(predictions, split)
+            runfolder.append_metrics(folder / "metrics.csv", at, name, scores[name])
+            figures.samples(split, detect.in_file_pixels(predictions, split), folder / "samples" / f"{name}.png")
+        figures.curves(folder / "metrics.csv", folder / "figures")
+        summary = ", ".join(f"{name} AP50 {v['AP50']:.3f} AP {v['AP']:.3f}" for name, v in scores.items())
+        log.info(f"step {at}: {summary}")
+        return scores
+
+    # ---- loop
+    told_to_stop = []
+    signal.signal(signal.SIGTERM, lambda *_: told_to_stop.append(True))
+    every, done = config.every, int(state.step)
+    bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
+    scores: dict[str, dict[str, float]] = {}
+    while True:
+        due = done == s.steps or (done > 0 and done % every.evaluate == 0)
+        if due or told_to_stop or (done > 0 and done % every.save == 0):
+            checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
+        if due:
+            scores = evaluate(state, done)
+            if scores[config.best_on]["AP50"] > float(state.best.score):
+                copy = jax.tree.map(jnp.copy, state.ema)
+                state = state._replace(best=steps.Best(jnp.float32(scores[config.best_on]["AP50"]), jnp.int32(done), copy))
+            waited = done - int(state.best.step)
+            if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
+                break
+        if told_to_stop:
+            log.info(f"told to stop: saved at step {done}; the same command goes on from there")
+            return STOPPED
+        state, metrics = program(state, data, hyper)
+        done += 1
+        bar.update()
+        if done % every.log == 0:
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if (stopped := int(state.stopped_at)) >= 0:
+                raise UserError(f"{folder}: loss or gradient is not finite at step {stopped}; lower optimiser.lr")
+            runfolder.append_metrics(folder / "metrics.csv", done, "train", values)
+            rate = (bar.format_dict["rate"] or 0) * config.input.batch
+            bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s")
+    bar.close()
+    checkpoints.close()
+
+    # ---- what a run leaves behind; results.csv comes last and says that it is finished
+    member = runfolder.member_id({})
+    about |= {"config": config.to_dict(), "classes": training.classes, "seed": config.seed}
+    last = {**about, "step": done, "scores": scores}
+    best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
+    runfolder.write_weights(folder / "weights" / member, state.ema, last)
+    runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
+    rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
+    runfolder.write_rows(folder / "results.csv", rows, rows[0])
+    log.info(f"finished after {time.time() - started:.0f} s; see {folder}/results.csv, figures/, samples/, weights/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
