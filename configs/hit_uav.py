@@ -1,6 +1,6 @@
 """HIT-UAV, thermal drone images: person, car, bicycle at 320 x 256, from scratch.
 
-    python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
+python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 """
 
 import os

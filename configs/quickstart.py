@@ -1,6 +1,6 @@
 """Synthetic thermal scenes: people, vehicles and animals by night, tested by night and by day.
 
-    python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
+python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
 """
 
 from tinyjax.data.synthetic import SHIFTS

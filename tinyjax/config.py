@@ -3,8 +3,8 @@
     python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimiser.lr=0.1 --workdir x
 
 Imports no JAX: `--help` and a mistyped option answer at once. We parse the overrides ourselves:
-ml_collections' own flags read sys.argv, know fields by their last name only and do not check the
-elements of a tuple.
+ml_collections' own flags look for a mistyped field in its own group only, cannot set one whose
+default is None, and do not check the elements of a tuple.
 """
 
 import argparse

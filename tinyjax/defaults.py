@@ -1,4 +1,6 @@
-"""What every detection config starts from; a config file changes what it is about and nothing else."""
+"""What every detection config starts from; a config file changes what it is about and nothing
+else.
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,24 +14,27 @@ def detector() -> ConfigDict:
                 "backbone": "mobilenetv3/s-1",
                 "strides": (4, 8),  # of the head's levels
                 "width": 0,  # of neck and head; 0: that of the backbone's stride-16 features
-                "dtype": "float32",  # or "bfloat16", for activations; weights and losses stay float32
+                "dtype": "float32",  # of activations, or "bfloat16"; weights and losses stay
             },
             "data": {
-                "format": "coco",  # the module of tinyjax.data that loads; the rest are its arguments
+                "format": "coco",  # the module of tinyjax.data whose `load` takes the rest
                 "common": {},
                 "train": {},
                 "suites": {},  # name -> what differs from `common`
             },
             "input": {"channels": 1, "crop": (128, 160), "batch": 16},
             "augment": {
-                "flip": 0.5,
-                "scale_low": 0.6,
+                "flip": 0.5,  # probability, as are the next two
+                "flip_vertical": 0.0,
+                "transpose": 0.0,  # of a square window
+                "scale_low": 0.6,  # zoom, log-uniform
                 "scale_high": 1.6,
-                "focus": 0.7,
-                "contrast": 0.4,
-                "brightness": 0.1,
-                "noise": 0.02,
-                "invert": 0.0,
+                "aspect": 0.0,  # log range of width over height
+                "focus": 0.7,  # probability that the window is laid around some object
+                "contrast": 0.4,  # log range of the gain
+                "brightness": 0.1,  # range of the offset, 1 is the full grey range
+                "noise": 0.02,  # largest standard deviation, same unit
+                "invert": 0.0,  # probability of turned polarity
             },
             "loss": {"class": 1.0, "box": 2.0, "offset": 0.25},
             "optimiser": {
@@ -45,7 +50,7 @@ def detector() -> ConfigDict:
             "every": {"log": 50, "save": 500, "evaluate": 1000},
             "best_on": "val",  # the suite whose AP50 picks the best weights and counts for patience
             "patience": 0,  # evaluations without a better score before stopping; 0: never
-            "nms": {"overlap": 0.65, "count": 100},
+            "nms": {"overlap": 0.5, "count": 100},
             "score": {
                 "bins": {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
             },

@@ -21,7 +21,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """What a command's process ends with: `main`'s own code, or 2 and the message of a `UserError`."""
+    """What a command's process ends with: `main`'s own code, or 2 and the message of a
+    `UserError`.
+    """
     try:
         return main()
     except UserError as error:

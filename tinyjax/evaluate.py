@@ -1,9 +1,10 @@
 """Evaluate: the weights of a finished run on its suites.
 
-    python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift] [--config.score.bins...]
+    python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
+    [--config.score.bins...]
 
-Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (side of a square of equal area, in pixels of the
-file), and writes them to <workdir>/evaluations/<weights>.csv.
+Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (side of a square of
+equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv.
 """
 
 import sys
@@ -14,14 +15,24 @@ from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code, suggest
 
 FLAGS = {
-    "--weights": {"choices": ("last", "best"), "default": "last", "help": "averaged weights: the last, or the best"},
-    "--suite": {"action": "append", "metavar": "NAME", "help": "only this suite; may be given several times"},
+    "--weights": {
+        "choices": ("last", "best"),
+        "default": "last",
+        "help": "averaged weights: the last, or the best",
+    },
+    "--suite": {
+        "action": "append",
+        "metavar": "NAME",
+        "help": "only this suite; may be given several times",
+    },
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
-    config, variables, about = runfolder.load_run(options.workdir, options.weights, options.overrides)
+    config, variables, about = runfolder.load_run(
+        options.workdir, options.weights, options.overrides
+    )
     names = options.suite or list(config.data.suites)
     for name in names:
         if name not in config.data.suites:
@@ -36,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         split = load_set(config.data, config.data.suites[name])
         scores[name] = task.score(detect.predict_all(task, variables, split.images), split)
-    runfolder.log.info(f"{options.workdir}: {options.weights} weights, step {about['step']}\n{table(scores)}")
+    runfolder.log.info(
+        f"{options.workdir}: {options.weights} weights, step {about['step']}\n{table(scores)}"
+    )
     file = Path(options.workdir) / "evaluations" / f"{options.weights}.csv"
     rows = [{"suite": name, **values} for name, values in scores.items()]
     file.parent.mkdir(exist_ok=True)
@@ -46,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
-    """Scores as text: a row per suite and part (all, each class, each size bin), columns AP, AP50, AP75."""
+    """Scores as text: a row per suite and part (all, each class, each size bin), columns AP, AP50,
+    AP75.
+    """
     lines = [f"{'suite':<12}{'part':<16}{'AP':>8}{'AP50':>8}{'AP75':>8}{'images':>8}{'boxes':>8}"]
     for suite, s in scores.items():
         whole = f"{suite:<12}{'all':<16}{s['AP']:>8.3f}{s['AP50']:>8.3f}{s['AP75']:>8.3f}"

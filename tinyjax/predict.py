@@ -1,9 +1,11 @@
 """Predict: what a trained network finds in an image or in a folder of images.
 
-    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/ [--threshold 0.3]
+    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/ [--threshold
+    0.3]
 
-Writes <output>/<name>.png with the boxes drawn, and <output>/predictions.json: a list in the COCO format of results
-(image_id is a number of "images", bbox is x, y, width, height in pixels of the file).
+Writes <output>/<name>.png with the boxes drawn, and <output>/predictions.json: a list in the COCO
+format of results (image_id is a number of "images", bbox is x, y, width, height in pixels of the
+file).
 """
 
 import json
@@ -16,16 +18,36 @@ from tinyjax.errors import UserError, exit_code
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FLAGS = {
-    "--input": {"required": True, "type": Path, "metavar": "PATH", "help": "an image, or a folder of images"},
-    "--output": {"required": True, "type": Path, "metavar": "DIR", "help": "where pictures and json go"},
-    "--weights": {"choices": ("last", "best"), "default": "last", "help": "averaged weights: the last, or the best"},
-    "--threshold": {"type": float, "default": 0.3, "help": "lowest score that is kept (default 0.3)"},
+    "--input": {
+        "required": True,
+        "type": Path,
+        "metavar": "PATH",
+        "help": "an image, or a folder of images",
+    },
+    "--output": {
+        "required": True,
+        "type": Path,
+        "metavar": "DIR",
+        "help": "where pictures and json go",
+    },
+    "--weights": {
+        "choices": ("last", "best"),
+        "default": "last",
+        "help": "averaged weights: the last, or the best",
+    },
+    "--threshold": {
+        "type": float,
+        "default": 0.3,
+        "help": "lowest score that is kept (default 0.3)",
+    },
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.options("predict", __doc__, argv, FLAGS, needs=("workdir",))
-    config, variables, about = runfolder.load_run(options.workdir, options.weights, options.overrides)
+    config, variables, about = runfolder.load_run(
+        options.workdir, options.weights, options.overrides
+    )
     files = find_images(options.input)
 
     import numpy as np
@@ -41,12 +63,18 @@ def main(argv: list[str] | None = None) -> int:
     for number, file in enumerate(files):
         image = read(file, config.input.channels)
         fitted, scale, offset = letterbox(image, tuple(about["frame"]))
-        found = {k: v[0] for k, v in detect.predict_all(task, variables, fitted[None], batch=1).items()}
-        found["boxes"] = np.clip(to_file(found["boxes"], scale, offset), 0, np.tile(image.shape[1::-1], 2))
+        found = {
+            k: v[0] for k, v in detect.predict_all(task, variables, fitted[None], batch=1).items()
+        }
+        found["boxes"] = np.clip(
+            to_file(found["boxes"], scale, offset), 0, np.tile(image.shape[1::-1], 2)
+        )
         found = {k: v[found["scores"] >= options.threshold] for k, v in found.items()}
         picture = figures.draw(image, found=found, threshold=options.threshold)
         figures.legend(picture, classes).save(options.output / f"{file.stem}.png")
-        for (x1, y1, x2, y2), score, label in zip(*(v.tolist() for v in found.values()), strict=True):
+        for (x1, y1, x2, y2), score, label in zip(
+            *(v.tolist() for v in found.values()), strict=True
+        ):
             results.append(
                 {
                     "image_id": number,
@@ -59,7 +87,10 @@ def main(argv: list[str] | None = None) -> int:
             )
     with runfolder.atomic(options.output / "predictions.json") as path:
         path.write_text(json.dumps(results, indent=1))
-    runfolder.log.info(f"{len(results)} objects in {len(files)} images; pictures and predictions.json in {options.output}")
+    runfolder.log.info(
+        f"{len(results)} objects in {len(files)} images; "
+        f"pictures and predictions.json in {options.output}"
+    )
     return 0
 
 
@@ -71,7 +102,9 @@ def find_images(source: Path) -> list[Path]:
         raise UserError(f"--input {source}: no such file or folder")
     files = sorted(f for f in source.iterdir() if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise UserError(f"--input {source}: no images in this folder; known are {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"--input {source}: no images in this folder; known are {', '.join(SUFFIXES)}"
+        )
     return files
 
 

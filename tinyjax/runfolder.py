@@ -24,7 +24,9 @@ METRICS = ("step", "split", "metric", "value")
 
 
 def member_id(overrides: dict[str, Any]) -> str:
-    """Name of a member: a hash of what sets it apart from the config; a plain run overrides nothing."""
+    """Name of a member: a hash of what sets it apart from the config; a plain run overrides
+    nothing.
+    """
     text = json.dumps(overrides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -77,7 +79,9 @@ def append_metrics(file: Path, step: int, split: str, values: dict[str, float]) 
 
 
 def cut_metrics(file: Path, step: int) -> None:
-    """Drop what a resumed run at `step` will write again: later training rows, evaluations from `step` on."""
+    """Drop what a resumed run at `step` will write again: later training rows, evaluations from
+    `step` on.
+    """
     if not file.exists():
         return
     with file.open(newline="") as stream:
@@ -95,7 +99,9 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str
 
 
 def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
-    """`variables` as <file>.safetensors, names "params/<path>" and "stats/<path>", and `about` as <file>.json."""
+    """`variables` as <file>.safetensors, names "params/<path>" and "stats/<path>", and `about` as
+    <file>.json.
+    """
     from safetensors.numpy import save_file
 
     flat = {
@@ -109,7 +115,7 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
         path.write_text(json.dumps(about, indent=2))
 
 
-def read_weights(file: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """What `write_weights` wrote: {"params": {path: array}, "stats": {path: array}} and `about`.
 
     Raises UserError if the files are not there.
@@ -119,7 +125,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str
     for suffix in (".safetensors", ".json"):
         if not file.with_suffix(suffix).exists():
             raise UserError(f"{file.with_suffix(suffix)}: no such weights; has the run finished?")
-    trees: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
+    trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
     for name, leaf in load_file(file.with_suffix(".safetensors")).items():
         kind, path = name.split("/", 1)
         trees[kind][path] = leaf
@@ -129,7 +135,8 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str
 def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, Any, dict[str, Any]]:
     """Config, variables and description of a finished run.
 
-    which: "last" or "best" of its averaged weights. overrides: of the run's config, as on the command line.
+    which: "last" or "best" of its averaged weights. overrides: of the run's config, as on the
+        command line.
     Raises UserError if the folder holds no finished run.
     """
     from tinyjax.step import Variables

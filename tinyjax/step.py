@@ -1,7 +1,8 @@
-"""The training step of one member, once, for every task: gradient, clip, optimiser, EMA, divergence.
+"""The training step of one member, once, for every task: gradient, clip, optimiser, EMA,
+divergence.
 
-`step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing shapes is an array
-in `hyper`; the learning rate, too, is applied here and not inside the optimiser.
+`step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing
+shapes is an array in `hyper`; the learning rate, too, is applied here and not inside the optimiser.
 """
 
 import math
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+
+from tinyjax.errors import UserError, suggest
 
 Flat = dict[str, Array]
 
@@ -24,7 +27,9 @@ class Variables(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The averaged weights that scored best so far; score -inf and step -1 before the first evaluation."""
+    """The averaged weights that scored best so far; score -inf and step -1 before the first
+    evaluation.
+    """
 
     score: Array
     step: Array
@@ -60,21 +65,27 @@ def init_state(task: Task, tx: optax.GradientTransformation, seed: int) -> State
     return State(jnp.int32(0), params, stats, tx.init(params), ema, best, jnp.int32(-1))
 
 
-def make_optimiser(name: str, momentum: float, b2: float, clip: float) -> optax.GradientTransformation:
+def make_optimiser(
+    name: str, momentum: float, b2: float, clip: float
+) -> optax.GradientTransformation:
     """Everything between gradient and learning rate; decay is added by the step, decoupled.
 
     name: "adamw" (`momentum` is its first coefficient, `b2` its second) or "sgd" (Nesterov).
     clip: of the gradient's global norm.
     """
-    rule = {
+    rules = {
         "adamw": lambda: optax.scale_by_adam(momentum, b2),
         "sgd": lambda: optax.trace(momentum, nesterov=True),
-    }[name]()
-    return optax.chain(optax.clip_by_global_norm(clip), rule)
+    }
+    if name not in rules:
+        raise UserError(f"optimiser.name = {name!r}: {suggest(name, rules)}")
+    return optax.chain(optax.clip_by_global_norm(clip), rules[name]())
 
 
 def make_schedule(steps: int, warmup: int, flat: float, end: float) -> Callable[[Array], Array]:
-    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, cosine down to `end`."""
+    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, cosine down
+    to `end`.
+    """
     bend = max(warmup, round(flat * steps))
 
     def schedule(step):
@@ -89,26 +100,31 @@ def make_step(task: Task, tx: optax.GradientTransformation, schedule: Callable[[
     """The step of one member.
 
     Returns:
-        `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`, `weight_decay`, `ema` and what the task's
-        loss reads. A step whose loss or gradient is not finite changes nothing but `stopped_at`, and neither
-        does any after it.
+        `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
+        `weight_decay`, `ema` and what the task's loss reads. A step whose loss or gradient is not
+        finite changes nothing but `stopped_at`, and neither does any after it.
     """
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
         (loss, (stats, metrics)), gradient = jax.value_and_grad(
-            lambda params: task.loss(Variables(params, state.stats), batch, key, hyper), has_aux=True
+            lambda params: task.loss(Variables(params, state.stats), batch, key, hyper),
+            has_aux=True,
         )(state.params)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
 
         rate = hyper["lr"] * schedule(state.step)
         update, moments = tx.update(gradient, state.moments, state.params)
         decay = {path: hyper["weight_decay"] * (p.ndim > 1) for path, p in state.params.items()}
-        params = {path: p - rate * (update[path] + decay[path] * p) for path, p in state.params.items()}
+        params = {
+            path: p - rate * (update[path] + decay[path] * p) for path, p in state.params.items()
+        }
 
         # A short memory first: an average over the first steps would be mostly of the random start.
         keep = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, Variables(params, stats))
+        ema = jax.tree.map(
+            lambda old, new: keep * old + (1 - keep) * new, state.ema, Variables(params, stats)
+        )
 
         sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         new = state._replace(params=params, stats=stats, moments=moments, ema=ema)

@@ -2,18 +2,19 @@
 
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
-The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was given,
-75 told to stop (SIGTERM) and saved.
+The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was
+given, 75 told to stop (SIGTERM) and saved.
 """
 
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tinyjax import config as configs
 from tinyjax import runfolder
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, exit_code, suggest
 
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
 log = runfolder.log
@@ -35,7 +36,8 @@ def train(config, folder: Path) -> int:
     import jax.numpy as jnp
     from tqdm import tqdm
 
-    from tinyjax import figures, step as steps
+    from tinyjax import figures
+    from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
     from tinyjax.data import load_set
     from tinyjax.data.stream import batch_indices, gather
@@ -47,6 +49,7 @@ def train(config, folder: Path) -> int:
     training = load_set(config.data, config.data.train)
     suites = {name: load_set(config.data, own) for name, own in config.data.suites.items()}
     n, height, width, channels = training.images.shape
+    check(config, n, suites)
     log.info(f"data: {n} training images of {width} x {height}, {', '.join(training.classes)}")
     for name, split in suites.items():
         log.info(f"      {name}: {len(split.names)} images, {int(split.valid.sum())} objects")
@@ -75,15 +78,23 @@ def train(config, folder: Path) -> int:
     checkpoints = Checkpoints(folder / "populations" / "0" / "checkpoints")
     state = jax.jit(lambda: steps.init_state(task, tx, config.seed))()
     model = detect.make_model(config, len(training.classes))
-    about = {
-        "frame": (height, width),
+    about: dict[str, Any] = {
         "parameters": count.parameters(state.params),
-        "backbone_parameters": count.parameters({k: v for k, v in state.params.items() if k.startswith("backbone/")}),
+        "backbone_parameters": count.parameters(
+            {k: v for k, v in state.params.items() if k.startswith("backbone/")}
+        ),
         "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
     }
     log.info(
-        f"model: {config.model.backbone}, {about['parameters']:,} parameters, {about['backbone_parameters']:,} of them "
-        f"in the backbone; {about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame"
+        f"model: {config.model.backbone}, {about['parameters']:,} parameters, "
+        f"{about['backbone_parameters']:,} of them in the backbone; "
+        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame"
+    )
+    member = runfolder.member_id({})
+    runfolder.write_rows(
+        folder / "members.csv",
+        [{"member": member, "seed": config.seed, "backbone": config.model.backbone, **about}],
+        ("member", "seed", "backbone", *about),
     )
     if (at := checkpoints.latest()) is not None:
         state = checkpoints.restore(state)
@@ -101,9 +112,13 @@ def train(config, folder: Path) -> int:
             predictions = detect.predict_all(task, state.ema, split.images)
             scores[name] = task.score(predictions, split)
             runfolder.append_metrics(folder / "metrics.csv", at, name, scores[name])
-            figures.samples(split, detect.in_file_pixels(predictions, split), folder / "samples" / f"{name}.png")
+            figures.samples(
+                split, detect.in_file_pixels(predictions, split), folder / "samples" / f"{name}.png"
+            )
         figures.curves(folder / "metrics.csv", folder / "figures")
-        summary = ", ".join(f"{name} AP50 {v['AP50']:.3f} AP {v['AP']:.3f}" for name, v in scores.items())
+        summary = ", ".join(
+            f"{name} AP50 {v['AP50']:.3f} AP {v['AP']:.3f}" for name, v in scores.items()
+        )
         log.info(f"step {at}: {summary}")
         return scores
 
@@ -121,7 +136,11 @@ def train(config, folder: Path) -> int:
             scores = evaluate(state, done)
             if scores[config.best_on]["AP50"] > float(state.best.score):
                 copy = jax.tree.map(jnp.copy, state.ema)
-                state = state._replace(best=steps.Best(jnp.float32(scores[config.best_on]["AP50"]), jnp.int32(done), copy))
+                state = state._replace(
+                    best=steps.Best(
+                        jnp.float32(scores[config.best_on]["AP50"]), jnp.int32(done), copy
+                    )
+                )
             waited = done - int(state.best.step)
             if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
                 break
@@ -134,7 +153,10 @@ def train(config, folder: Path) -> int:
         if done % every.log == 0:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if (stopped := int(state.stopped_at)) >= 0:
-                raise UserError(f"{folder}: loss or gradient is not finite at step {stopped}; lower optimiser.lr")
+                raise UserError(
+                    f"{folder}: loss or gradient is not finite at step {stopped}; "
+                    "lower optimiser.lr"
+                )
             runfolder.append_metrics(folder / "metrics.csv", done, "train", values)
             rate = (bar.format_dict["rate"] or 0) * config.input.batch
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s")
@@ -142,16 +164,36 @@ def train(config, folder: Path) -> int:
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
-    member = runfolder.member_id({})
-    about |= {"config": config.to_dict(), "classes": training.classes, "seed": config.seed}
+    about |= {
+        "frame": (height, width),
+        "config": config.to_dict(),
+        "classes": training.classes,
+        "seed": config.seed,
+    }
     last = {**about, "step": done, "scores": scores}
     best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
     runfolder.write_weights(folder / "weights" / member, state.ema, last)
     runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
     rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
     runfolder.write_rows(folder / "results.csv", rows, rows[0])
-    log.info(f"finished after {time.time() - started:.0f} s; see {folder}/results.csv, figures/, samples/, weights/")
+    log.info(
+        f"finished after {time.time() - started:.0f} s; "
+        f"scores, figures, samples and weights are in {folder}"
+    )
     return 0
+
+
+def check(config, images: int, suites) -> None:
+    """Raise UserError for what only shows once the data is known."""
+    if not 1 <= config.input.batch <= images:
+        raise UserError(
+            f"input.batch = {config.input.batch}: the training set has {images} images; "
+            f"give 1 to {images}"
+        )
+    if config.best_on not in suites:
+        raise UserError(
+            f"best_on = {config.best_on!r}: no such suite; {suggest(config.best_on, suites)}"
+        )
 
 
 if __name__ == "__main__":

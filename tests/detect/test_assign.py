@@ -90,6 +90,10 @@ def test_between_equal_boxes_the_class_score_decides():
 
 def test_vmaps_with_fixed_shapes():
     truth = jnp.tile(jnp.array([[20.0, 20, 26, 30], [0, 0, 0, 0]]), (3, 1, 1))
-    pairs = jax.vmap(lambda t: assign(jnp.full((N, 3), 0.1), around_cells(2), t, jnp.zeros(2, jnp.int32), t[:, 2] > 0, GRID))(truth)
+    pairs = jax.vmap(
+        lambda t: assign(
+            jnp.full((N, 3), 0.1), around_cells(2), t, jnp.zeros(2, jnp.int32), t[:, 2] > 0, GRID
+        )
+    )(truth)
     assert pairs.cell.shape == (3, 2, POSITIVES)
     assert (pairs.keep[:, 0].sum(1) >= 2).all()

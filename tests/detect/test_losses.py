@@ -43,7 +43,9 @@ def test_covered_is_the_cells_centred_in_a_box():
 
 
 def test_class_loss_is_the_dense_one():
-    """Against the loss written out over all cells and classes, positives' targets put in by hand."""
+    """Against the loss written out over all cells and classes, positives' targets put in by
+    hand.
+    """
     from tinyjax.detect.assign import assign
     from tinyjax.detect.boxes import decode
 
@@ -51,7 +53,14 @@ def test_class_loss_is_the_dense_one():
     data = batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
     _, parts = detection_loss(logits, offsets, data, WEIGHTS, GRID)
     boxes = decode(offsets[0], GRID.centres, GRID.stride)
-    pairs = assign(jax.nn.sigmoid(logits[0]), boxes, data["boxes"][0], data["labels"][0], data["valid"][0], GRID)
+    pairs = assign(
+        jax.nn.sigmoid(logits[0]),
+        boxes,
+        data["boxes"][0],
+        data["labels"][0],
+        data["valid"][0],
+        GRID,
+    )
     dense = np.zeros((N, 2), np.float32)
     for g, label in enumerate([1, 0]):
         for cell, keep, target in zip(pairs.cell[g], pairs.keep[g], pairs.target[g], strict=True):
@@ -64,7 +73,9 @@ def test_class_loss_is_the_dense_one():
 
 def test_perfect_boxes_cost_nothing():
     box = jnp.array([10.0, 10, 16, 18])
-    offsets = encode(jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride))
+    offsets = encode(
+        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride)
+    )
     _, parts = detection_loss(outputs()[0], offsets[None], batch([[box]], [[True]]), WEIGHTS, GRID)
     assert float(parts["box_loss"]) == pytest.approx(0, abs=1e-5)
     assert float(parts["offset_loss"]) == pytest.approx(0, abs=1e-5)

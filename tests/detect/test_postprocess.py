@@ -41,9 +41,15 @@ def test_detections_come_in_fixed_shape_sorted_and_decoded():
     box = jnp.array([10.0, 12, 16, 22])
     cells = [3 * 16 + 3, 256 + 9]
     logits = jnp.full((1, N, 3), -20.0).at[0, cells[0], 1].set(2.0).at[0, cells[1], 1].set(1.0)
-    offsets = encode(jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride))
+    offsets = encode(
+        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride)
+    )
     out = detections(logits, offsets[None], GRID, overlap=0.6, count=10, pool=20)
-    assert {k: v.shape for k, v in out.items()} == {"boxes": (1, 10, 4), "scores": (1, 10), "labels": (1, 10)}
+    assert {k: v.shape for k, v in out.items()} == {
+        "boxes": (1, 10, 4),
+        "scores": (1, 10),
+        "labels": (1, 10),
+    }
     np.testing.assert_allclose(out["boxes"][0, 0], box, atol=1e-4)
     assert int(out["labels"][0, 0]) == 1
     assert float(out["scores"][0, 0]) > 0.8

@@ -6,7 +6,6 @@ Run as `python tests/models/make_references.py` with torch 2.13.0, torchvision 0
 
 import json
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +58,13 @@ def networks():
         return model, [*model.features[:-1]]
 
     for k in range(8):
-        model = timm_efficientnet._gen_efficientnet("efficientnet_b0", 1.46**-k, 1.45**-k,
-                                                    num_classes=CLASSES)  # fmt: skip
+        model = timm_efficientnet._gen_efficientnet(
+            "efficientnet_b0", 1.46**-k, 1.45**-k, num_classes=CLASSES
+        )
         yield f"timm.efficientnet.{f'b-{k}' if k else 'b0'}", *from_timm(model, 7)
     for k in range(7):
-        settings, hidden = tv_mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=1.46**-k)
-        model = tv.MobileNetV3(settings, hidden, num_classes=CLASSES)
+        conf = tv_mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=1.46**-k)
+        model = tv.MobileNetV3(*conf, num_classes=CLASSES)
         yield f"torchvision.mobilenetv3.s-{k}", *from_torchvision(model)
     large = tv.mobilenet_v3_large(num_classes=CLASSES)
     yield "torchvision.mobilenetv3.large", *from_torchvision(large)

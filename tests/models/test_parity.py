@@ -5,42 +5,62 @@ import json
 import jax
 import numpy as np
 import pytest
-from make_references import CLASSES, FOLDER, LOGITS, SHAPE, digest, draw, image
+from make_references import CLASSES, FOLDER, LOGITS, digest, draw, image
 
 from tinyjax import models
 from tinyjax.models import names
 
+ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
+QUICK = (
+    *("timm.efficientnet.b0", "timm.efficientnet.b-3", "timm.efficientnet.b-7"),
+    *("torchvision.mobilenetv3.large", "torchvision.mobilenetv3.s-0"),
+    *("torchvision.mobilenetv3.s-3", "torchvision.mobilenetv3.s-6"),
+)
 
-def draw_as_theirs(shapes, state_dict, name_of):
-    """Weights for our flat `shapes`, drawn under the names of a torch `state_dict` of shapes."""
-    return {
-        path: names.from_torch(draw(name_of(path), state_dict[name_of(path)]), len(leaf.shape))
-        for path, leaf in shapes.items()
-    }
 
-
-@pytest.mark.parametrize("reference", sorted(FOLDER.glob("*.npz")), ids=lambda path: path.stem)
-def test_logits_and_features_are_the_source_librarys(reference):
-    source, family, variant = reference.stem.split(".")
-    stored = np.load(reference)
-    state_dict = json.loads(str(stored["shapes"]))
+def load(stem, shapes):
+    """A reference: the arrays stored, our model, its flat shapes, and their name of each path."""
+    source, family, variant = stem.split(".")
     model = models.build(f"{family}/{variant}", CLASSES)
-    model = model.clone(eps=1e-5 if source == "timm" or family == "efficientnet" else 1e-3)
+    if source == "timm":
+        model = model.clone(eps=1e-5)  # of both families there
+    params, stats = shapes(f"{family}/{variant}")
+    theirs = {path: getattr(names, source)(path, model.arch) for path in [*params, *stats]}
+    return np.load(FOLDER / f"{stem}.npz"), model, params, stats, theirs
 
-    def name_of(path):
-        return getattr(names, source)(path, model.arch)
 
-    params, stats = jax.eval_shape(lambda: models.init(model, 0, SHAPE))
-    assert sorted(map(name_of, [*params, *stats])) == sorted(state_dict)
-    params = draw_as_theirs(params, state_dict, name_of)
-    stats = draw_as_theirs(stats, state_dict, name_of)
+@pytest.mark.parametrize("stem", ALL)
+def test_names_and_shapes_are_one_to_one(stem, shapes):
+    stored, _, params, stats, theirs = load(stem, shapes)
+    state_dict = json.loads(str(stored["shapes"]))
+    assert sorted(theirs.values()) == sorted(state_dict)
+    for path, leaf in {**params, **stats}.items():
+        value = np.empty(state_dict[theirs[path]])
+        assert names.from_torch(value, leaf.ndim).shape == leaf.shape, path
 
-    run = jax.jit(lambda p, s, x: models.apply(model, p, s, x, train=False)[0])
+
+@pytest.mark.parametrize(
+    "stem", [stem if stem in QUICK else pytest.param(stem, marks=pytest.mark.slow) for stem in ALL]
+)
+def test_logits_and_features_are_the_source_librarys(stem, shapes):
+    stored, model, *flat, theirs = load(stem, shapes)
+    state_dict = json.loads(str(stored["shapes"]))
+
+    def weight(path, leaf):
+        return names.from_torch(draw(theirs[path], state_dict[theirs[path]]), leaf.ndim)
+
+    params, stats = ({path: weight(path, leaf) for path, leaf in part.items()} for part in flat)
+    run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=False)[0])
     logits, features = run(params, stats, image())
-    assert features.keys() == {int(k[7:]) for k in stored if k.startswith("feature")}
-    found = {"logits": logits[:, ::LOGITS], **{f"feature{k}": f for k, f in features.items()}}
+    found = {f"feature{k}": digest(np.asarray(f)) for k, f in features.items()}
+    found["logits"] = logits[:, ::LOGITS]
+    assert found.keys() == set(stored) - {"shapes", "multiply_adds"}
     for key, value in found.items():
-        ours = value if key == "logits" else digest(np.asarray(value))
-        np.testing.assert_allclose(
-            ours, stored[key], rtol=1e-4, atol=1e-4 * np.abs(stored[key]).mean(), err_msg=key
-        )
+        scale = np.abs(stored[key]).mean()
+        np.testing.assert_allclose(value, stored[key], atol=1e-4 * scale, rtol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("name_of", [names.timm, names.torchvision])
+def test_other_paths_have_no_name(name_of):
+    with pytest.raises(ValueError, match="'neck/kernel' is no path"):
+        name_of("neck/kernel", models.build("efficientnet/b0").arch)

@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 
 def load_set(config: ConfigDict, own: ConfigDict) -> Any:
-    """One split by the `data` part of a config: `load` of its format, `own` arguments over the common ones."""
+    """One split by the `data` part of a config: `load` of its format, `own` arguments over the
+    common ones.
+    """
     load = import_module(f"{__name__}.{config.format}").load
     return load(**{**config.common.to_dict(), **own.to_dict()})

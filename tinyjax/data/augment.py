@@ -1,6 +1,8 @@
-"""On-device augmentation of a batch with boxes: flip, scale and crop, gain, offset, noise, polarity.
+"""On-device augmentation of a batch with boxes: flip, scale and crop, gain, offset, noise,
+polarity.
 
-A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry goes through one
+A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry
+goes through one
 `scale_and_translate`: no pixel is resampled twice, and boxes follow by the same affine map.
 """
 
@@ -16,7 +18,9 @@ MIN_VISIBLE = 0.4  # of the area; our own choice
 
 
 def normalise(images: Array) -> Array:
-    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the grey that fills borders."""
+    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the grey that
+    fills borders.
+    """
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
 
@@ -27,32 +31,32 @@ def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> d
         key: one typed PRNG key.
         batch: images uint8 [B, H, W, C]; boxes float32 [B, G, 4] xyxy pixels; labels int32 [B, G];
             valid, ignore bool [B, G].
-        strength: scalars. `flip`: probability; `scale_low`, `scale_high`: range of the log-uniform zoom;
-            `focus`: probability that the window is laid around some object; `contrast`: log range of the gain;
-            `brightness`: range of the offset, in units of the full grey range; `noise`: largest standard deviation,
-            same unit; `invert`: probability of turned polarity.
+        strength: scalars, see `tinyjax.defaults`: probabilities `flip`, `flip_vertical`,
+            `transpose` (of square windows only), `focus`, `invert`; log-uniform zoom between
+            `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
+            range of the gain; `brightness` and `noise`, in units of the full grey range.
         size: (h, w) of the window, pixels.
 
     Returns:
-        The batch with images float32 [B, h, w, C], normalised. Boxes are clipped to the window; one that is cut to
-        less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored instead of background.
+        The batch with images float32 [B, h, w, C], normalised. Boxes are clipped to the window; one
+        that is cut to less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored
+        instead of background.
     """
     keys = jax.random.split(key, batch["images"].shape[0])
     return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
 
 
 def _augment_one(key, sample, *, strength, size):
-    place, look = jax.random.split(key)
-    zoom, shift, flip = _draw_window(place, sample, strength, size)
-    h, w = size
-    image = normalise(sample["images"])
+    place, turn, look = jax.random.split(key, 3)
+    zoom, shift = _draw_window(place, sample, strength, size)
     image = jax.image.scale_and_translate(
-        image, (h, w, image.shape[2]), (0, 1), jnp.stack([zoom, zoom]), -shift, "linear", antialias=True
-    )
-    image = jnp.where(flip, image[:, ::-1], image)
+        normalise(sample["images"]), (*size, sample["images"].shape[2]), (0, 1), zoom, -shift,
+        "linear", antialias=True,
+    )  # fmt: skip
+    boxes = sample["boxes"] * jnp.tile(zoom[::-1], 2) - jnp.tile(shift[::-1], 2)
+    image, boxes = _turn(turn, image, boxes, strength)
 
-    boxes = sample["boxes"] * zoom - jnp.tile(shift[::-1], 2)  # shift is (y, x), boxes are (x, y, x, y)
-    boxes = jnp.where(flip, jnp.array([w, 0, w, 0]) + boxes[:, [2, 1, 0, 3]] * jnp.array([-1, 1, -1, 1]), boxes)
+    h, w = size
     clipped = jnp.clip(boxes, 0, jnp.array([w, h, w, h], jnp.float32))
     side = clipped[:, 2:] - clipped[:, :2]
     visible = side.prod(-1) / jnp.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-6)
@@ -68,26 +72,47 @@ def _augment_one(key, sample, *, strength, size):
 
 
 def _draw_window(key, sample, strength, size):
-    """Zoom f32[], shift f32[2] (y, x) in output pixels (x_out = zoom * x_in - shift) and whether to flip."""
-    k_zoom, k_focus, k_object, k_place, k_flip = jax.random.split(key, 5)
+    """Zoom and shift, both f32[2] (y, x): x_out = zoom * x_in - shift, in pixels."""
+    k_zoom, k_aspect, k_focus, k_object, k_place = jax.random.split(key, 5)
     low, high = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
-    zoom = jnp.exp(jax.random.uniform(k_zoom, minval=low, maxval=high))
+    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    log_zoom = jax.random.uniform(k_zoom, minval=low, maxval=high)
+    zoom = jnp.exp(log_zoom + jnp.stack([-half, half]))
 
     window = jnp.array(size, jnp.float32)
-    room = zoom * jnp.array(sample["images"].shape[:2], jnp.float32) - window  # [2] (y, x); < 0: a border shows
+    room = zoom * jnp.array(sample["images"].shape[:2], jnp.float32) - window  # < 0: border shows
     first, last = jnp.minimum(room, 0), jnp.maximum(room, 0)
     # Around an object: its centre falls in the window's inner part, wherever the frame allows it.
     pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
     centre = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
     focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["focus"])
-    near, far = jnp.clip(centre - 0.9 * window, first, last), jnp.clip(centre - 0.1 * window, first, last)
+    near, far = (jnp.clip(centre - part * window, first, last) for part in (0.9, 0.1))
     first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
-    shift = first + jax.random.uniform(k_place, (2,)) * (last - first)
-    return zoom, shift, jax.random.uniform(k_flip) < strength["flip"]
+    return zoom, first + jax.random.uniform(k_place, (2,)) * (last - first)
+
+
+def _turn(key, image, boxes, strength):
+    """Mirror images and boxes across either axis and, if the window is square, the diagonal."""
+    h, w, _ = image.shape
+    flip, flip_vertical, transpose = jax.random.uniform(key, (3,)) < jnp.stack(
+        [strength["flip"], strength["flip_vertical"], strength["transpose"]]
+    )
+    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
+    image = jnp.where(flip, image[:, ::-1], image)
+    x1, x2 = jnp.where(flip, w - x2, x1), jnp.where(flip, w - x1, x2)
+    image = jnp.where(flip_vertical, image[::-1], image)
+    y1, y2 = jnp.where(flip_vertical, h - y2, y1), jnp.where(flip_vertical, h - y1, y2)
+    boxes = jnp.stack([x1, y1, x2, y2], -1)
+    if h == w:
+        image = jnp.where(transpose, image.swapaxes(0, 1), image)
+        boxes = jnp.where(transpose, boxes[:, jnp.array([1, 0, 3, 2])], boxes)
+    return image, boxes
 
 
 def _photometric(key, image, strength):
-    """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of [0, 1] grey."""
+    """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of
+    [0, 1] grey.
+    """
     k_gain, k_offset, k_sigma, k_noise, k_invert = jax.random.split(key, 5)
     gain = jnp.exp(strength["contrast"] * jax.random.uniform(k_gain, minval=-1, maxval=1))
     gain = jnp.where(jax.random.uniform(k_invert) < strength["invert"], -gain, gain)

@@ -1,4 +1,6 @@
-"""Batches as a pure function of (seed, step): the data position is the step, so nothing about the input is saved."""
+"""Batches as a pure function of (seed, step): the data position is the step, so nothing about the
+input is saved.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,8 @@ from jax import Array
 
 
 def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
-    """Which samples step `step` sees: consecutive pieces of one shuffle per epoch, with no sample dropped.
+    """Which samples step `step` sees: consecutive pieces of one shuffle per epoch, with no sample
+    dropped.
 
     Args:
         seed: uint32 or int32 scalar, the member's.

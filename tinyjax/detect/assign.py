@@ -1,14 +1,14 @@
 """Which cells answer for which object: by cost, inside a fixed window of cells around each object.
 
 Task-aligned assignment (TOOD, arXiv 2108.07755, eq. 5) with the dynamic number of positives of OTA
-(arXiv 2107.08430, section 2.5), over K x K candidates a level instead of all cells: shapes are fixed, and the
-work is G x 50 instead of G x 6400. The size floor of one stride keeps 5-pixel objects, which may contain no
-cell centre, from being lost; the blend with a Wasserstein similarity still ranks cells whose boxes miss.
+(arXiv 2107.08430, section 2.5), over K x K candidates a level instead of all cells: shapes are
+fixed, and the work is G x 50 instead of G x 6400. The size floor of one stride keeps 5-pixel
+objects, which may contain no cell centre, from being lost; the blend with a Wasserstein similarity
+still ranks cells whose boxes miss.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -30,7 +30,9 @@ class Assignment(NamedTuple):
     target: Array  # float32 [G, P] quality in [0, 1] that the class score should reach
 
 
-def assign(scores: Array, boxes: Array, truth: Array, labels: Array, valid: Array, grid: Grid) -> Assignment:
+def assign(
+    scores: Array, boxes: Array, truth: Array, labels: Array, valid: Array, grid: Grid
+) -> Assignment:
     """Positives of one image. Nothing here is differentiated: pass values under `stop_gradient`.
 
     Args:
@@ -67,7 +69,8 @@ def assign(scores: Array, boxes: Array, truth: Array, labels: Array, valid: Arra
     first = jnp.full(n, g).at[cell].min(jnp.where(keep, index, g))
     keep &= index == first[cell]
 
-    # Scores should rank as the metric does, and an object's best cell should reach its best overlap.
+    # Scores should rank as the metric does, and an object's best cell should reach its best
+    # overlap.
     strength = jnp.where(keep, best, 0)
     quality = jnp.where(keep, overlap, 0)
     scale = quality.max(1, keepdims=True) / jnp.maximum(strength.max(1, keepdims=True), 1e-12)
@@ -82,7 +85,8 @@ def candidates(truth: Array, grid: Grid) -> tuple[Array, Array]:
 
     Returns:
         cell: int32 [G, levels * WINDOW^2] indices into the grid, clipped into the map.
-        eligible: bool, same shape: inside the map, and within max(half side, one stride) of the centre per axis.
+        eligible: bool, same shape: inside the map, and within max(half side, one stride) of the
+            centre per axis.
     """
     centre, size = centre_size(truth)
     dy, dx = (d.reshape(-1) - WINDOW // 2 for d in np.mgrid[:WINDOW, :WINDOW])
@@ -96,4 +100,3 @@ def candidates(truth: Array, grid: Grid) -> tuple[Array, Array]:
         cells.append(start + jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1))
         eligible.append(inside & near)
     return jnp.concatenate(cells, 1), jnp.concatenate(eligible, 1)
-

@@ -1,12 +1,15 @@
-"""Boxes: `xyxy` in pixels of the network's input, float32. Pixel i covers [i, i + 1), so a cell of stride s at
-index i is centred on (i + 1/2) s. Every function guards its divisions: a padding box is a point, never a NaN.
+"""Boxes: `xyxy` in pixels of the network's input, float32. Pixel i covers [i, i + 1), so a cell of
+stride s at index i is centred on (i + 1/2) s. Every function guards its divisions: a padding box is
+a point, never a NaN.
 """
 
 import jax.numpy as jnp
 from jax import Array
 
 EPS = 1e-9
-LOG_SIZE = 4.0  # sizes are decoded within stride * exp(+-4), far outside any object a level is given
+LOG_SIZE = (
+    4.0  # sizes are decoded within stride * exp(+-4), far outside any object a level is given
+)
 
 
 def centre_size(boxes: Array) -> tuple[Array, Array]:
@@ -18,8 +21,8 @@ def centre_size(boxes: Array) -> tuple[Array, Array]:
 def encode(boxes: Array, cells: Array, strides: Array) -> Array:
     """xyxy boxes as offsets from cells: centre displacement in strides, log of the size in strides.
 
-    Unlike four distances to the sides this reaches cells that lie outside the box, as most cells near a
-    5-pixel person do.
+    Unlike four distances to the sides this reaches cells that lie outside the box, as most cells
+    near a 5-pixel person do.
 
     Args:
         boxes: [..., 4] pixels.
@@ -64,10 +67,11 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def diou(a: Array, b: Array) -> Array:
-    """IoU less the squared centre distance over the squared diagonal of the hull (arXiv 1911.08287, eq. 7).
+    """IoU less the squared centre distance over the squared diagonal of the hull (arXiv 1911.08287,
+    eq. 7).
 
-    Unlike IoU alone it still pulls a box that has slipped off its 5-pixel object; unlike CIoU it has no
-    term whose gradient grows as 1 / size^2. [..., 4], [..., 4] -> [...] in (-1, 1].
+    Unlike IoU alone it still pulls a box that has slipped off its 5-pixel object; unlike CIoU it
+    has no term whose gradient grows as 1 / size^2. [..., 4], [..., 4] -> [...] in (-1, 1].
     """
     distance = ((centre_size(a)[0] - centre_size(b)[0]) ** 2).sum(-1)
     hull = jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
@@ -75,7 +79,8 @@ def diou(a: Array, b: Array) -> Array:
 
 
 def wasserstein_similarity(a: Array, b: Array, scale: float = 12.8) -> Array:
-    """exp(-W2 / scale) of the boxes' Gaussians (arXiv 2110.13389, eq. 7): ranks candidates that do not overlap.
+    """exp(-W2 / scale) of the boxes' Gaussians (arXiv 2110.13389, eq. 7): ranks candidates that do
+    not overlap.
 
     [..., 4], [..., 4] -> [...] in (0, 1]; `scale` in pixels, the typical object size.
     """

@@ -6,7 +6,9 @@ import numpy as np
 
 
 class Grid(NamedTuple):
-    """Static geometry of N = sum of h * w cells; arrays of numpy, so they are constants of the program."""
+    """Static geometry of N = sum of h * w cells; arrays of numpy, so they are constants of the
+    program.
+    """
 
     strides: tuple[int, ...]
     shapes: tuple[tuple[int, int], ...]  # (h, w) of every level
@@ -16,7 +18,9 @@ class Grid(NamedTuple):
 
 
 def make_grid(height: int, width: int, strides: tuple[int, ...]) -> Grid:
-    """The cells of an input of `height` x `width` pixels: a level of stride s has ceil(h / s) x ceil(w / s)."""
+    """The cells of an input of `height` x `width` pixels: a level of stride s has ceil(h / s) x
+    ceil(w / s).
+    """
     shapes = tuple((-(-height // s), -(-width // s)) for s in strides)
     centres = []
     for s, (h, w) in zip(strides, shapes, strict=True):

@@ -1,4 +1,6 @@
-"""The detection loss: a quality-aware focal loss on classes, DIoU and L1 on boxes. All float32, all fixed shapes."""
+"""The detection loss: a quality-aware focal loss on classes, DIoU and L1 on boxes. All float32, all
+fixed shapes.
+"""
 
 from functools import partial
 
@@ -11,27 +13,35 @@ from tinyjax.detect.boxes import decode, diou, encode
 from tinyjax.detect.grid import Grid
 
 
-def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid, axis=None):
+def detection_loss(
+    logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid, axis=None
+):
     """Loss of a batch of B images.
 
-    No target of the size cells x classes is built: every cell pays the negative term, and the positives'
+    No target of the size cells x classes is built: every cell pays the negative term, and the
+        positives'
     few pairs replace it by their own.
 
     Args:
         logits: float32 [B, N, C] class scores before the sigmoid.
         offsets: float32 [B, N, 4], see `boxes.encode`.
-        batch: boxes float32 [B, G, 4] (xyxy pixels), labels int [B, G], valid bool [B, G], ignore bool [B, G].
+        batch: boxes float32 [B, G, 4] (xyxy pixels), labels int [B, G], valid bool [B, G], ignore
+            bool [B, G].
         weights: scalars `class`, `box`, `offset` of the three parts.
         grid: geometry of the N cells.
         axis: name of a mesh axis over which the batch is split: normalisers are summed over it.
 
     Returns:
-        The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of pairs).
+        The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of
+        pairs).
     """
     cells, strides = jnp.asarray(grid.centres), jnp.asarray(grid.stride)
     boxes = decode(offsets, cells, strides)
     pairs = jax.vmap(partial(assign, grid=grid))(
-        *lax.stop_gradient((jax.nn.sigmoid(logits), boxes)), batch["boxes"], batch["labels"], batch["valid"]
+        *lax.stop_gradient((jax.nn.sigmoid(logits), boxes)),
+        batch["boxes"],
+        batch["labels"],
+        batch["valid"],
     )
     keep, target = pairs.keep, pairs.target  # [B, G, P]
 
@@ -52,33 +62,42 @@ def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, gr
     ).reshape(keep.shape)
     class_loss = (negative + jnp.where(keep, replaced, 0).sum()) / quality
 
-    # Boxes are weighted by their target, so that well-placed cells shape them most. A padding pair is given
-    # a unit box first: the `where` on the inputs keeps NaN out of the gradient.
+    # Boxes are weighted by their target, so that well-placed cells shape them most. A padding pair
+    # is given a unit box first: the `where` on the inputs keeps NaN out of the gradient.
     unit = jnp.array([0.0, 0.0, 1.0, 1.0])
     truth = jnp.where(keep[..., None], batch["boxes"][:, :, None], unit)
     predicted = offsets[image, pairs.cell]
-    decoded = jnp.where(keep[..., None], decode(predicted, cells[pairs.cell], strides[pairs.cell]), unit)
+    decoded = jnp.where(
+        keep[..., None], decode(predicted, cells[pairs.cell], strides[pairs.cell]), unit
+    )
     wanted = encode(truth, cells[pairs.cell], strides[pairs.cell])
     box_loss = (jnp.where(keep, target, 0) * (1 - diou(decoded, truth))).sum() / quality
     offset_loss = (jnp.where(keep, target, 0) * jnp.abs(predicted - wanted).sum(-1)).sum() / quality
 
-    loss = weights["class"] * class_loss + weights["box"] * box_loss + weights["offset"] * offset_loss
+    loss = (
+        weights["class"] * class_loss + weights["box"] * box_loss + weights["offset"] * offset_loss
+    )
     return loss, {
-        "class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss, "positives": positives,
+        "class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss, "positives":
+        positives,
     }  # fmt: skip
 
 
 def focal(logit: Array, target) -> Array:
-    """Quality focal loss, |target - p|^2 BCE(p, target) (arXiv 2006.04388, eq. 3, beta = 2); elementwise."""
+    """Quality focal loss, |target - p|^2 BCE(p, target) (arXiv 2006.04388, eq. 3, beta = 2);
+    elementwise.
+    """
     p = jax.nn.sigmoid(logit)
     cross_entropy = jax.nn.softplus(logit) - logit * target
     return (target - p) ** 2 * cross_entropy
 
 
 def covered(boxes: Array, grid: Grid) -> Array:
-    """Cells whose centre lies in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers none.
+    """Cells whose centre lies in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers
+    none.
 
-    A box covers the outer product of an interval of rows and one of columns, so the cells x boxes matrix is never
+    A box covers the outer product of an interval of rows and one of columns, so the cells x boxes
+    matrix is never
     made: one small matrix product a level.
     """
     levels = []

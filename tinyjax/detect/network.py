@@ -1,6 +1,8 @@
-"""The detector: any backbone, a depthwise neck that only adds, a depthwise head shared by all levels.
+"""The detector: any backbone, a depthwise neck that only adds, a depthwise head shared by all
+levels.
 
-Sizes follow the backbone: the neck is as wide as its stride-16 features. Heads sit at the finest strides, where a 6-pixel
+Sizes follow the backbone: the neck is as wide as its stride-16 features. Heads sit at the finest
+    strides, where a 6-pixel
 person has a cell to answer for it; deeper stages enter as context through the neck.
 """
 
@@ -20,7 +22,8 @@ PRIOR = 0.002  # of an object of one class at one cell, the score of an untraine
 class Detector(nn.Module):
     """Images [B, H, W, 1 or 3] -> class logits f32[B, N, classes] and box offsets f32[B, N, 4].
 
-    N runs over the cells of all levels, in the order of `grid.make_grid`; offsets are those of `boxes.encode`.
+    N runs over the cells of all levels, in the order of `grid.make_grid`; offsets are those of
+    `boxes.encode`.
     """
 
     backbone: nn.Module
@@ -37,7 +40,9 @@ class Detector(nn.Module):
 
 
 class Separable(nn.Module):
-    """Depthwise k x k, BatchNorm, pointwise, BatchNorm, activation: [B, H, W, C] -> [B, H/s, W/s, width]."""
+    """Depthwise k x k, BatchNorm, pointwise, BatchNorm, activation: [B, H, W, C] -> [B, H/s, W/s,
+    width].
+    """
 
     width: int
     size: int = 3
@@ -53,8 +58,9 @@ class Separable(nn.Module):
 class Neck(nn.Module):
     """Backbone features {stride: [B, h, w, c]} -> {stride: [B, h, w, width]} for `strides`.
 
-    A feature pyramid (arXiv 1612.03144) from stride 32 up, fused by sums, which keep zero-padded channels exact where
-    concatenation would not, and one step back down between the head's levels (arXiv 1803.01534).
+    A feature pyramid (arXiv 1612.03144) from stride 32 up, fused by sums, which keep zero-padded
+    channels exact where concatenation would not, and one step back down between the head's levels
+    (arXiv 1803.01534).
     """
 
     width: int
@@ -74,7 +80,9 @@ class Neck(nn.Module):
         below = None
         for s in sorted(self.strides):
             if below is not None:
-                levels[s] = levels[s] + Separable(self.width, stride=2, name=f"down{s}")(below, train)
+                levels[s] = levels[s] + Separable(self.width, stride=2, name=f"down{s}")(
+                    below, train
+                )
             below = levels[s]
         return {s: levels[s] for s in self.strides}
 
@@ -82,7 +90,8 @@ class Neck(nn.Module):
 class Head(nn.Module):
     """{stride: [B, h, w, D]} -> logits f32[B, N, classes], offsets f32[B, N, 4].
 
-    Convolutions are shared by the levels, BatchNorm is each level's own: it absorbs the levels' different statistics (RTMDet).
+    Convolutions are shared by the levels, BatchNorm is each level's own: it absorbs the levels'
+    different statistics (RTMDet).
     """
 
     classes: int
@@ -90,7 +99,9 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, levels: dict[int, Array], train: bool) -> tuple[Array, Array]:
         width = next(iter(levels.values())).shape[-1]
-        stem, class_tower, box_tower = (SharedSeparable(width, name=n) for n in ("stem", "class_tower", "box_tower"))
+        stem, class_tower, box_tower = (
+            SharedSeparable(width, name=n) for n in ("stem", "class_tower", "box_tower")
+        )
         prior = nn.initializers.constant(math.log(PRIOR / (1 - PRIOR)))
         class_out = Output(self.classes, prior, name="class_out")
         box_out = Output(4, _first_boxes, name="box_out")
@@ -103,7 +114,9 @@ class Head(nn.Module):
 
 
 def _first_boxes(key, shape):
-    """Boxes of an untrained head: on the cell, 2 strides wide, so that overlap ranks candidates from the first step."""
+    """Boxes of an untrained head: on the cell, 2 strides wide, so that overlap ranks candidates
+    from the first step.
+    """
     return jnp.array([0, 0, math.log(2), math.log(2)])
 
 
@@ -122,7 +135,9 @@ class Kernel(nn.Module):
 
 
 class SharedSeparable(nn.Module):
-    """`Separable` of size 3 with one pair of kernels and a BatchNorm per level, named by its stride."""
+    """`Separable` of size 3 with one pair of kernels and a BatchNorm per level, named by its
+    stride.
+    """
 
     width: int
 
@@ -150,8 +165,10 @@ class Output(nn.Module):
         return x @ kernel + bias
 
 
-def upsample(x: Array, shape: tuple[int, int]) -> Array:
-    """Nearest-neighbour doubling of [B, h, w, C], cropped to `shape`: [B, H, W, C] with H <= 2 h, W <= 2 w."""
+def upsample(x: Array, shape: tuple[int, ...]) -> Array:
+    """Nearest-neighbour doubling of [B, h, w, C], cropped to `shape`: [B, H, W, C] with H <= 2 h, W
+    <= 2 w.
+    """
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
     return x[:, : shape[0], : shape[1]]

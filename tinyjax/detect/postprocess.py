@@ -11,7 +11,12 @@ from tinyjax.detect.grid import Grid
 
 
 def detections(
-    logits: Array, offsets: Array, grid: Grid, overlap: float = 0.65, count: int = 100, pool: int = 300
+    logits: Array,
+    offsets: Array,
+    grid: Grid,
+    overlap: float = 0.65,
+    count: int = 100,
+    pool: int = 300,
 ) -> dict[str, Array]:
     """Class-wise non-maximum suppression of a batch.
 
@@ -44,7 +49,8 @@ def _detect(logits, offsets, *, grid, overlap, count, pool):
 
 
 def suppress(boxes: Array, labels: Array, overlap: float) -> Array:
-    """Greedy non-maximum suppression of boxes [P, 4] in descending order of score -> bool [P], those that stay.
+    """Greedy non-maximum suppression of boxes [P, 4] in descending order of score -> bool [P],
+    those that stay.
 
     P trips, each one vector operation: a fixed count, so it vmaps.
     """

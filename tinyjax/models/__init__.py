@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from tinyjax.errors import UserError, suggest
+from tinyjax.models.initial import Law, draw
 
 FAMILIES = ("efficientnet", "mobilenetv3")
 
@@ -59,17 +60,22 @@ def build(
 def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Flat, Flat]:
     """Fresh float32 weights and running statistics, as flat dicts path -> array.
 
-    A weight is a function of `seed` and of its own path: not of the platform, of `classes`, or of
-    what else the network holds. `shape` is an input's, (B, H, W, C); only C matters to a backbone.
+    A weight is a function of `seed` (an integer, which may be traced and mapped), its path and its
+    shape: not of `classes`, or of what else the network holds. Ordinary initialisers of linen may
+    be mixed with those of `initial`; they only take longer to compile.
+
+    Args:
+        shape: of an input, (B, H, W, C); only C matters to a backbone.
     """
     key = jax.random.key(seed, impl="threefry2x32")
     variables = model.init(key, jnp.zeros(shape), train=False)
-    return _flatten(variables["params"]), _flatten(variables["stats"])
+    params = _flatten(variables["params"])
+    laws = {path: leaf for path, leaf in params.items() if isinstance(leaf, Law)}
+    fresh = params | draw(key, laws), _flatten(variables["stats"])
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), fresh)
 
 
-def apply(
-    model: nn.Module, params: Flat, stats: Flat, x: Array, train: bool
-) -> tuple[Any, Flat]:
+def apply(model: nn.Module, params: Flat, stats: Flat, x: Array, train: bool) -> tuple[Any, Flat]:
     """The model's output for x [B, H, W, C], and the running statistics after it.
 
     With `train` BatchNorm uses the batch's moments and returns moved ones; without, it uses `stats`
@@ -96,5 +102,6 @@ def _scaled(name: str, base, multipliers: dict[str, float]):
         raise UserError(f"model {name!r} is already scaled: drop {given}, or name a base network")
     known = base.__annotations__.keys() - {"return"}
     if unknown := multipliers.keys() - known:
-        raise UserError(f"model {name!r}: no multiplier {unknown.pop()!r}; {suggest(given, known)}")
+        field = min(unknown)
+        raise UserError(f"model {name!r}: no multiplier {field!r}; {suggest(field, known)}")
     return base(**multipliers)

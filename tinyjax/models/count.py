@@ -31,7 +31,7 @@ def multiply_adds(model: nn.Module, shape: Any) -> int:
         out = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
-            kernel = module.get_variable("params", "kernel")
+            kernel = nn.unbox(module.get_variable("params", "kernel"))
             total += math.prod(out.shape[:-1]) * math.prod(kernel.shape)
         return out
 

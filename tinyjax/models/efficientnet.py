@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from tinyjax.models import layers, scaling
+from tinyjax.models import initial, layers, scaling
 
 BASES = {"b0": scaling.efficientnet}
 VARIANTS = {
@@ -32,12 +32,12 @@ class Model(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         conv = partial(
-            layers.ConvBN, init=layers.he_group_fan_out, eps=self.eps, momentum=self.momentum
+            layers.ConvBN, initial=initial.he_group_fan_out, eps=self.eps, momentum=self.momentum
         )
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
         features = layers.trunk(x.astype(self.dtype), train, self.arch, "silu", conv, excite)
         if self.classes is None:
             return None, features
         y = conv(self.arch.head, act="silu", name="head")(features[32], train)
-        y = y.mean((1, 2), dtype=jnp.float32)
-        return layers.Dense(self.classes, layers.uniform_fan_out, name="classifier")(y), features
+        y = y.mean((1, 2)).astype(jnp.promote_types(y.dtype, jnp.float32))
+        return layers.Dense(self.classes, initial.uniform_fan_out, name="classifier")(y), features

@@ -1,7 +1,7 @@
 """The layers all networks are built from. They compute in the dtype of their input.
 
-Parameters, statistics and the arithmetic on statistics are float32. A module that owns a parameter
-named `kernel` applies it once at every position of its output; `count.multiply_adds` relies on it.
+Parameters and statistics are float32. A module that owns a parameter named `kernel` applies it once
+at every position of its output; `count.multiply_adds` relies on it.
 """
 
 import math
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tinyjax.models.initial import he_fan_out
 from tinyjax.models.scaling import Architecture, Block
 from tinyjax.ops.conv import conv2d
 
@@ -26,34 +27,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Array:
-    """Normal of variance 2 / (k k C_out), torchvision's `kaiming_normal_(mode="fan_out")`.
-
-    As there, a depthwise kernel is drawn as if it reached every output: `groups` does not count.
-    """
-    return jax.random.normal(key, shape) * math.sqrt(2 / (math.prod(shape[:-2]) * shape[-1]))
-
-
-def he_group_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Array:
-    """Normal of variance 2 groups / (k k C_out): EfficientNet's own, timm's "goog" rule."""
-    return he_fan_out(key, shape) * math.sqrt(groups)
-
-
-def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform within 1 / sqrt(C_out) of 0: EfficientNet's classifier."""
-    bound = 1 / math.sqrt(shape[-1])
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
-
 class Dense(nn.Module):
     """x [..., C] -> x kernel + bias [..., features]; also the 1x1 convolution of pooled vectors."""
 
     features: int
-    init: Callable = he_fan_out
+    initial: Callable = he_fan_out
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.initial, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
@@ -72,8 +54,8 @@ def batch_norm(
     """Normalise x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
 
     Args:
-        x: any float dtype; the arithmetic is float32.
-        scale, bias, mean, var: f32[C].
+        x: any float dtype; the arithmetic is in float32 at least.
+        scale, bias, mean, var: float[C].
         train: use the batch's own moments and move the running ones towards them.
         eps: added to the variance.
         momentum: torch's, the weight of the *new* value.
@@ -82,17 +64,17 @@ def batch_norm(
         y in x's shape and dtype, and the running mean and variance. As in torch the running
         variance is the unbiased one, the variance normalised by is not.
     """
-    x32 = x.astype(jnp.float32)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if train:
         count = math.prod(x.shape[:-1])
-        batch_mean, batch_var = x32.mean((0, 1, 2)), x32.var((0, 1, 2))
+        batch_mean, batch_var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
         unbiased = batch_var * (count / max(count - 1, 1))
         new_mean = mean + momentum * (batch_mean - mean)
         new_var = var + momentum * (unbiased - var)
     else:
         batch_mean, batch_var, new_mean, new_var = mean, var, mean, var
     slope = scale * jax.lax.rsqrt(batch_var + eps)
-    y = x32 * slope + (bias - batch_mean * slope)
+    y = wide * slope + (bias - batch_mean * slope)
     return y.astype(x.dtype), jax.lax.stop_gradient(new_mean), jax.lax.stop_gradient(new_var)
 
 
@@ -126,14 +108,14 @@ class ConvBN(nn.Module):
     stride: int = 1
     groups: int = 1
     act: str = "identity"
-    init: Callable = he_fan_out
+    initial: Callable = he_fan_out
     eps: float = 1e-5
     momentum: float = 0.1
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.init, shape, self.groups)
+        kernel = self.param("kernel", self.initial, shape, self.groups)
         y = conv2d(x, kernel.astype(x.dtype), self.stride, self.groups)
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
 

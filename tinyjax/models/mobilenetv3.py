@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from tinyjax.models import layers, scaling
+from tinyjax.models import initial, layers, scaling
 
 BASES = {"large": scaling.mobilenetv3_large, "small": scaling.mobilenetv3_small}
 VARIANTS = {
@@ -38,8 +38,8 @@ class Model(nn.Module):
         features = layers.trunk(x.astype(self.dtype), train, self.arch, "hard_swish", conv, excite)
         if self.classes is None:
             return None, features
-        dense = partial(layers.Dense, init=nn.initializers.normal(0.01))
+        dense = partial(layers.Dense, initial=initial.small_normal)
         y = conv(self.arch.head, act="hard_swish", name="head")(features[32], train)
-        y = y.mean((1, 2), dtype=jnp.float32)
+        y = y.mean((1, 2)).astype(jnp.promote_types(y.dtype, jnp.float32))
         y = nn.hard_swish(dense(self.arch.hidden, name="hidden")(y))
         return dense(self.classes, name="classifier")(y), features

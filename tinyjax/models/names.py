@@ -3,6 +3,8 @@
 A path and the architecture it belongs to give their name in a `state_dict`; `from_torch` gives the
 layout. Exact for timm's efficientnet_b0 and mobilenetv3_*_100 (not the tf_ ones: other padding),
 torchvision's efficientnet_b0 and mobilenet_v3_*, and the scaled networks built by those libraries.
+Paths are the backbone's own ("stem/kernel"), without what a detector puts before them; anything
+else is a ValueError.
 """
 
 import re
@@ -42,10 +44,13 @@ def timm(path: str, arch: Architecture) -> str:
         case [stage, block, conv]:
             parts = [part for part in _parts(arch, stage, block) if part != "se"]
             # A block without expansion calls its projection by the name of the expansion.
-            theirs = ["conv_pw", "conv_dw", "conv_pwl"] if len(parts) == 3 else ["conv_dw", "conv_pw"]
+            short = ["conv_dw", "conv_pw"]
+            theirs = ["conv_pw", "conv_dw", "conv_pwl"] if "expand" in parts else short
             i = parts.index(conv)
             owner = f"blocks.{_number(stage) - 1}.{_number(block)}."
             owner += f"bn{i + 1}" if norm else theirs[i]
+        case _:
+            raise ValueError(f"{path!r} is no path of a backbone")
     return f"{owner}.{leaf}"
 
 
@@ -67,17 +72,19 @@ def torchvision(path: str, arch: Architecture) -> str:
             owner = "classifier.3" if arch.hidden else "classifier.1"
         case [stage, block, part, *side]:
             s, b = _number(stage), _number(block)
-            owner = f"features.{1 + sum(depths[: s - 1]) + b}" if arch.hidden else f"features.{s}.{b}"
-            owner += f".block.{_parts(arch, stage, block).index(part)}."
+            index = f"{1 + sum(depths[: s - 1]) + b}" if arch.hidden else f"{s}.{b}"
+            owner = f"features.{index}.block.{_parts(arch, stage, block).index(part)}."
             owner += {"reduce": "fc1", "expand": "fc2"}[side[0]] if side else f"{norm:d}"
+        case _:
+            raise ValueError(f"{path!r} is no path of a backbone")
     return f"{owner}.{leaf}"
 
 
 def from_torch(value: np.ndarray, ndim: int) -> np.ndarray:
     """Their layout to ours, which has `ndim` axes.
 
-    Convolutions (out, in, k, k) -> (k, k, in, out). Linear layers (out, in), or the 1x1 convolutions
-    (out, in, 1, 1) they stand for in squeeze-excite and `hidden`, -> (in, out). Vectors stay.
+    Convolutions (out, in, k, k) -> (k, k, in, out). Linear layers (out, in), or the convolutions
+    (out, in, 1, 1) in their place in squeeze-excite and `hidden`, -> (in, out). Vectors stay.
     """
     if ndim == 4:
         return value.transpose(2, 3, 1, 0)
@@ -87,7 +94,7 @@ def from_torch(value: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def _split(path: str) -> tuple[list[str], bool, str]:
-    """"stem/bn/mean" -> (["stem"], True, "running_mean")."""
+    """E.g. "stem/bn/mean" -> (["stem"], True, "running_mean")."""
     *layer, leaf = path.split("/")
     norm = layer[-1] == "bn"
     return (layer[:-1] if norm else layer), norm, _LEAVES[leaf]

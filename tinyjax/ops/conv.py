@@ -1,7 +1,9 @@
-"""One convolution behind every layer, lowered to the form that is fast on the platform it is compiled for.
+"""One convolution behind every layer, lowered to the form that is fast on the platform it is
+compiled for.
 
-XLA's CPU back end has no fast path for depthwise kernels, and pads the matrix product inside a 1x1 one; the
-forms below are 3 to 50 times faster there (docs/performance.md). Elsewhere the library call is kept.
+XLA's CPU back end has no fast path for depthwise kernels, and pads the matrix product inside a 1x1
+one; the forms below are 3 to 50 times faster there (docs/performance.md). Elsewhere the library
+call is kept.
 """
 
 from functools import partial
@@ -13,7 +15,8 @@ from jax import Array, lax
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
-    """2-D convolution with symmetric zero padding k // 2, as torch's `Conv2d(k, stride, padding=k // 2)`.
+    """2-D convolution with symmetric zero padding k // 2, as torch's `Conv2d(k, stride, padding=k
+    // 2)`.
 
     Args:
         x: [B, H, W, C], float.
@@ -51,7 +54,9 @@ def _forward(form, stride, groups, on_cpu, x, kernel):
 
 def _backward(form, stride, groups, on_cpu, x, kernel, dy):
     if on_cpu and _is_depthwise(x, kernel, groups):
-        return _depthwise_input_grad(x, kernel, dy, stride), _depthwise_kernel_grad(x, kernel, dy, stride)
+        return _depthwise_input_grad(x, kernel, dy, stride), _depthwise_kernel_grad(
+            x, kernel, dy, stride
+        )
     return jax.vjp(form, x, kernel)[1](dy)
 
 
@@ -83,7 +88,9 @@ def _pad(x, half):
 
 
 def _taps(padded, k, stride, height, width):
-    """The k * k views of a padded [.., H, W, C] input that a k x k kernel's taps see, each [.., height, width, C]."""
+    """The k * k views of a padded [.., H, W, C] input that a k x k kernel's taps see, each [..,
+    height, width, C].
+    """
     for i in range(k):
         for j in range(k):
             rows = slice(i, i + (height - 1) * stride + 1, stride)
@@ -92,21 +99,28 @@ def _taps(padded, k, stride, height, width):
 
 
 def _depthwise(x, kernel, stride):
-    """Sum over the taps of shifted input times one weight per channel: k * k fused multiply-adds."""
+    """Sum over the taps of shifted input times one weight per channel: k * k fused
+    multiply-adds.
+    """
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
     taps = _taps(_pad(x, k // 2), k, stride, height, width)
     return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(k * k, -1), strict=True))
 
 
 def _depthwise_input_grad(x, kernel, dy, stride):
-    """The transposed convolution, one phase of the input grid at a time: row s * m + a meets only the taps
-    t = a + k // 2 (mod s), in output row m + (a + k // 2 - t) / s. Spreading `dy` by the stride would multiply zeros.
+    """The transposed convolution, one phase of the input grid at a time: row s * m + a meets only
+    the taps t = a + k // 2 (mod s), in output row m + (a + k // 2 - t) / s. Spreading `dy` by the
+    stride would multiply zeros.
     """
     k, half, (height, width) = kernel.shape[0], kernel.shape[0] // 2, dy.shape[1:3]
     padded = _pad(dy, half)
 
     def taps_of(phase):  # -> [(tap, first row of the padded dy)]
-        return [(t, half + (phase + half - t) // stride) for t in range(k) if (phase + half - t) % stride == 0]
+        return [
+            (t, half + (phase + half - t) // stride)
+            for t in range(k)
+            if (phase + half - t) % stride == 0
+        ]
 
     def phase(a, b):
         return sum(
@@ -126,13 +140,17 @@ def _depthwise_input_grad(x, kernel, dy, stride):
 def _depthwise_kernel_grad(x, kernel, dy, stride):
     """k * k running products over the batch at full [H, W, C] resolution, then one sum over space.
 
-    Reducing each product to [C] at once makes XLA:CPU walk memory by columns without vectorising: 3 to 6 times slower.
+    Reducing each product to [C] at once makes XLA:CPU walk memory by columns without vectorising: 3
+    to 6 times slower.
     """
     k, (height, width, channels) = kernel.shape[0], dy.shape[1:]
 
     def add_image(sums, image):
         padded, dy = image
-        return tuple(s + tap * dy for s, tap in zip(sums, _taps(padded, k, stride, height, width), strict=True)), None
+        return tuple(
+            s + tap * dy
+            for s, tap in zip(sums, _taps(padded, k, stride, height, width), strict=True)
+        ), None
 
     zeros = tuple(jnp.zeros((height, width, channels), jnp.float32) for _ in range(k * k))
     sums, _ = lax.scan(add_image, zeros, (_pad(x, k // 2), dy))

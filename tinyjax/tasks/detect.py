@@ -14,6 +14,7 @@ from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
 from tinyjax.detect.score import score
+from tinyjax.errors import UserError
 from tinyjax.step import Task, Variables
 
 
@@ -27,23 +28,35 @@ def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
     """Task of a config: training on windows of `config.input.crop`, prediction on whole frames."""
     model = make_model(config, len(classes))
     channels, window = config.input.channels, tuple(config.input.crop)
-    grid = make_grid(*window, tuple(config.model.strides))
+    if config.augment.transpose > 0 and window[0] != window[1]:
+        raise UserError(
+            f"augment.transpose = {config.augment.transpose}: input.crop = {window} is not square; "
+            "give a square crop, or transpose = 0"
+        )
+    strides = tuple(config.model.strides)
+    grid = make_grid(window[0], window[1], strides)
 
     def init(seed):
         return Variables(*models.init(model, seed, (1, *window, channels)))
 
     def loss(variables, batch, key, hyper):
         batch = augment(key, batch, hyper["augment"], window)
-        (logits, offsets), stats = models.apply(model, *variables, batch["images"], train=True)
+        (logits, offsets), stats = models.apply(
+            model, variables.params, variables.stats, batch["images"], train=True
+        )
         value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid)
         return value, (stats, parts)
 
     @jax.jit
     def predict(variables, images):
         """uint8 [B, H, W, C] -> boxes, scores, labels of `detections`, in pixels of `images`."""
-        (logits, offsets), _ = models.apply(model, *variables, normalise(images), train=False)
-        frame = make_grid(*images.shape[1:3], tuple(config.model.strides))
-        return detections(logits, offsets, frame, overlap=config.nms.overlap, count=config.nms.count)
+        (logits, offsets), _ = models.apply(
+            model, variables.params, variables.stats, normalise(images), train=False
+        )
+        frame = make_grid(images.shape[1], images.shape[2], strides)
+        return detections(
+            logits, offsets, frame, overlap=config.nms.overlap, count=config.nms.count
+        )
 
     def score_split(predictions, split):
         bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
@@ -53,15 +66,23 @@ def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
 
 
 def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
-    """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files' pixels."""
-    boxes = [to_file(b, s, o) for b, s, o in zip(predictions["boxes"], split.scale, split.offset, strict=True)]
+    """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files'
+    pixels.
+    """
+    boxes = [
+        to_file(b, s, o)
+        for b, s, o in zip(predictions["boxes"], split.scale, split.offset, strict=True)
+    ]
     return {**predictions, "boxes": np.stack(boxes).astype(np.float32)}
 
 
-def predict_all(task: Task, variables: Variables, images: np.ndarray, batch: int = 32) -> dict[str, np.ndarray]:
+def predict_all(
+    task: Task, variables: Variables, images: np.ndarray, batch: int = 32
+) -> dict[str, np.ndarray]:
     """Predictions for N images of the network's size, in batches of one compiled shape.
 
-    The last batch is filled up with its own last image, so that nothing is compiled for a remainder.
+    The last batch is filled up with its own last image, so that nothing is compiled for a
+    remainder.
     """
     parts = []
     for start in range(0, len(images), batch):

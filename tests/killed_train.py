@@ -1,0 +1,99 @@
+"""`tinyjax.train` that kills itself, SIGKILL and no goodbye, at a named point.
+
+python tests/killed_train.py POINT --config .. --workdir ..
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+from tinyjax import checkpoint, runfolder, train
+from tinyjax.tasks import detect
+
+
+def kill(*_args, **_kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(number, fn, then=kill):
+    """`fn`, but its `number`-th call is `then`."""
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        return then(*args, **kwargs) if len(calls) == number else fn(*args, **kwargs)
+
+    return wrapped
+
+
+def after(fn):
+    """`fn`, then death."""
+
+    def wrapped(*args, **kwargs):
+        fn(*args, **kwargs)
+        kill()
+
+    return wrapped
+
+
+def before_save():
+    checkpoint.Checkpoints.save = on_call(2, checkpoint.Checkpoints.save)
+
+
+def inside_save():
+    """All is written, but the folder has not been renamed into place."""
+    rename = pathlib.Path.rename
+    seen = []
+
+    def dies(self, target):
+        if pathlib.Path(target).name == "6":
+            seen.append(target)
+            kill()
+        return rename(self, target)
+
+    pathlib.Path.rename = dies
+    os_rename = os.rename
+
+    def os_dies(source, target, **kwargs):
+        if pathlib.Path(target).name == "6":
+            kill()
+        return os_rename(source, target, **kwargs)
+
+    os.rename = os_dies
+
+
+def after_save():
+    save = checkpoint.Checkpoints.save
+    checkpoint.Checkpoints.save = on_call(2, save, then=after(save))
+
+
+def inside_evaluation():
+    detect.predict_all = on_call(2, detect.predict_all)
+
+
+def after_metrics_of_the_first_suite():
+    append = runfolder.append_metrics
+    # 6 training rows have been written by then, one per step
+    runfolder.append_metrics = on_call(7, append, then=after(append))
+
+
+def before_weights():
+    runfolder.write_weights = on_call(1, runfolder.write_weights)
+
+
+def before_results():
+    runfolder.write_rows = on_call(2, runfolder.write_rows)  # the first call cuts metrics.csv
+
+
+POINTS = {
+    f.__name__: f
+    for f in (
+        before_save, inside_save, after_save, inside_evaluation,
+        after_metrics_of_the_first_suite, before_weights, before_results,
+    )
+}  # fmt: skip
+
+if __name__ == "__main__":
+    POINTS[sys.argv[1]]()
+    sys.exit(train.main(sys.argv[2:]))

@@ -1,0 +1,137 @@
+"""BatchNorm, convolution and first weights, against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tinyjax import models
+from tinyjax.models import initial
+from tinyjax.models.layers import BatchNorm, ConvBN, SqueezeExcite
+
+EPS, MOMENTUM = 1e-3, 0.3
+
+
+@pytest.fixture
+def batch_norm():
+    rng = np.random.default_rng(0)
+    x = (2 + 3 * rng.standard_normal((3, 4, 5, 2))).astype(np.float32)
+    params = {"scale": np.float32([0.5, 2]), "bias": np.float32([1, -1])}
+    stats = {"mean": np.float32([0.2, -0.4]), "var": np.float32([0.7, 1.5])}
+    return BatchNorm(EPS, MOMENTUM), params, stats, x
+
+
+def test_batch_norm_in_training(batch_norm):
+    model, params, stats, x = batch_norm
+    y, new = models.apply(model, params, stats, x, train=True)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    wanted = (x - mean) / np.sqrt(var + EPS) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    # torch: momentum weighs the new value; the running variance is the unbiased one.
+    unbiased = x.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(new["mean"], 0.7 * stats["mean"] + 0.3 * mean, rtol=1e-5)
+    np.testing.assert_allclose(new["var"], 0.7 * stats["var"] + 0.3 * unbiased, rtol=1e-5)
+
+
+def test_batch_norm_in_evaluation(batch_norm):
+    model, params, stats, x = batch_norm
+    y, new = models.apply(model, params, stats, x, train=False)
+    wanted = (x - stats["mean"]) / np.sqrt(stats["var"] + EPS) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    assert new is stats
+
+
+def test_batch_norm_statistics_are_float32_in_bfloat16(batch_norm):
+    model, params, stats, x = batch_norm
+    x = jnp.asarray(x + 100, jnp.bfloat16)
+    y, new = models.apply(model, params, stats, x, train=True)
+    assert y.dtype == jnp.bfloat16
+    assert new["mean"].dtype == new["var"].dtype == jnp.float32
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(
+        new["mean"], 0.7 * stats["mean"] + 0.3 * exact.mean((0, 1, 2)), rtol=1e-5
+    )
+    unbiased = exact.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(new["var"], 0.7 * stats["var"] + 0.3 * unbiased, rtol=1e-3)
+
+
+def test_batch_norm_gradient_is_through_the_batchs_moments(batch_norm):
+    model, params, stats, x = batch_norm
+    weights = np.random.default_rng(1).standard_normal(x.shape)
+
+    def loss(x):
+        return (models.apply(model, params, stats, x, train=True)[0] * weights).sum()
+
+    # A shift or a scale of a whole channel is normalised away, so the gradient is orthogonal to it.
+    gradient = jax.grad(loss)(x)
+    assert np.abs(gradient).max() > 0.1
+    np.testing.assert_allclose(gradient.sum((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose((gradient * x).sum((0, 1, 2)), 0, atol=2e-2)
+
+
+def test_conv_bn_paths_and_padding():
+    model = ConvBN(1, size=3, stride=2)
+    params, stats = models.init(model, 0, (1, 4, 4, 1))
+    assert params.keys() == {"kernel", "bn/scale", "bn/bias"}
+    assert stats.keys() == {"bn/mean", "bn/var"}
+    # Symmetric padding: the first window is centred on the first pixel, as in torch; "SAME" would
+    # centre it on the second.
+    kernel = jnp.arange(9.0).reshape(3, 3, 1, 1)
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1)
+    y, _ = models.apply(model, params | {"kernel": kernel}, stats, x, train=False)
+    np.testing.assert_allclose(y[0, :, :, 0], [[4, 0], [0, 0]], rtol=1e-4)
+
+
+def test_squeeze_excite():
+    model = SqueezeExcite(1, act="relu", gate="hard_sigmoid")
+    params = {
+        "reduce": {"kernel": np.float32([[1], [2]]), "bias": np.float32([0.5])},
+        "expand": {"kernel": np.float32([[0.6, -3]]), "bias": np.float32([0, 1])},
+    }
+    x = np.float32([[[[0, 1], [1, 0]]]])  # channel means 0.5, 0.5; squeezed 2; gates 0.7, 0
+    y = model.apply({"params": params}, x)
+    np.testing.assert_allclose(y, [[[[0, 0], [0.7, 0]]]], atol=1e-6)
+
+
+def laws(**shapes):
+    return {path: initial.he_fan_out(None, shape) for path, shape in shapes.items()}
+
+
+def test_first_weights_are_a_function_of_seed_and_path():
+    key = jax.random.key(3)
+    weights = initial.draw(key, laws(a=(3, 3, 7, 8), b=(1, 1, 8, 8), c=(5, 20)))
+    alone = initial.draw(key, laws(b=(1, 1, 8, 8)))
+    assert np.array_equal(alone["b"], weights["b"])
+    other = initial.draw(jax.random.key(4), laws(b=(1, 1, 8, 8)))
+    assert not np.intersect1d(other["b"], weights["b"]).size
+    numbers = np.concatenate([w.ravel() / w.std() for w in weights.values()])
+    assert len(np.unique(numbers)) == len(numbers), "two weights share random numbers"
+
+
+DEPTHWISE, POINTWISE = (5, 5, 1, 512), (1, 1, 256, 512)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape", "groups", "std"),
+    [
+        (initial.he_fan_out, DEPTHWISE, 512, np.sqrt(2 / (25 * 512))),
+        (initial.he_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
+        (initial.he_group_fan_out, DEPTHWISE, 512, np.sqrt(2 / 25)),
+        (initial.he_group_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
+    ],
+)
+def test_first_weights_of_convolutions(rule, shape, groups, std):
+    weights = initial.draw(jax.random.key(0), {"a": rule(None, shape, groups)})["a"]
+    assert weights.shape == shape
+    assert abs(weights.mean()) < 4 * std / np.sqrt(weights.size)
+    assert weights.std() == pytest.approx(std, rel=0.03)
+    assert np.abs(weights).max() > 3 * std  # not uniform
+
+
+def test_first_weights_of_linear_layers():
+    shape = (200, 400)
+    uniform, normal = initial.uniform_fan_out(None, shape), initial.small_normal(None, shape)
+    weights = initial.draw(jax.random.key(0), {"a": uniform, "b": normal})
+    assert np.abs(weights["a"]).max() == pytest.approx(0.05, rel=1e-3)
+    assert weights["a"].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.01)
+    assert weights["b"].std() == pytest.approx(0.01, rel=0.01)

@@ -1,0 +1,50 @@
+"""The ladders, block by block."""
+
+import pytest
+
+from tinyjax.models import efficientnet, mobilenetv3, scaling
+
+# k -> stem, repeats x channels of the stages, head
+EFFICIENTNETS = {
+    0: (32, "1x16 2x24 2x40 3x80 3x112 4x192 1x320", 1280),
+    1: (24, "1x16 2x16 2x32 3x56 3x80 3x128 1x216", 880),
+    2: (16, "1x8 1x16 1x24 2x40 2x56 2x88 1x152", 600),
+    3: (16, "1x8 1x8 1x16 1x24 1x40 2x64 1x104", 408),
+    4: (8, "1x8 1x8 1x8 1x16 1x24 1x40 1x72", 280),
+    5: (8, "1x8 1x8 1x8 1x16 1x16 1x32 1x48", 192),
+    6: (8, "1x8 1x8 1x8 1x8 1x16 1x24 1x32", 136),
+    7: (8, "1x8 1x8 1x8 1x8 1x8 1x16 1x24", 88),
+}
+
+
+@pytest.mark.parametrize("k", EFFICIENTNETS)
+def test_efficientnets(k):
+    arch = efficientnet.VARIANTS[f"b-{k}" if k else "b0"]
+    stages = " ".join(f"{len(stage)}x{stage[-1].out}" for stage in arch.stages)
+    assert (arch.stem, stages, arch.head) == EFFICIENTNETS[k]
+
+
+def test_squeeze_is_a_quarter_of_the_blocks_input():
+    squeezes = [[b.squeeze for b in stage] for stage in efficientnet.VARIANTS["b-1"].stages]
+    assert squeezes == [[6], [4, 4], [4, 8], [8, 14, 14], [14, 20, 20], [20, 32, 32], [32]]
+
+
+def test_strides_are_in_a_stages_first_block():
+    for variant in (*efficientnet.VARIANTS.values(), *mobilenetv3.VARIANTS.values()):
+        assert all(block.stride == 1 for stage in variant.stages for block in stage[1:])
+
+
+@pytest.mark.parametrize(
+    ("channels", "rounded"), [(1, 8), (8, 8), (11.9, 16), (12, 16), (19, 24), (90.5, 88), (10, 16)]
+)
+def test_make_divisible(channels, rounded):
+    # 11.9 and 10 would round to 8, which is below nine tenths of them; so would 19 to 16.
+    assert scaling.make_divisible(channels) == rounded
+
+
+def test_s_ladder_keeps_depth_and_rounds_like_torchvision():
+    arch = mobilenetv3.VARIANTS["s-3"]
+    assert [len(stage) for stage in arch.stages] == [1, 2, 3, 2, 3]
+    assert (arch.stem, arch.head, arch.hidden) == (8, 192, 328)
+    # expansion and squeeze are rounded on their own, not derived from the rounded input
+    assert arch.stages[4][0] == scaling.Block(5, 2, 96, 32, 24, "hard_swish")

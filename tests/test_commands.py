@@ -1,0 +1,159 @@
+"""The three commands, end to end on tiny data, and what they say when something is wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.monitoring
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyjax import config, errors, evaluate, predict, train
+
+CONFIG = str(Path(__file__).parent / "tiny_config.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands") / "run"
+    assert train.main(["--config", CONFIG, "--workdir", str(folder)]) == 0
+    return folder
+
+
+def rows(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_train_leaves_the_run_folder_of_the_design(folder):
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert {
+        "config.json", "environment.txt", "log.txt", "members.csv", "metrics.csv", "results.csv",
+        "figures/training.png", "figures/scores.png", "samples/val.png", "samples/day.png",
+    } <= found  # fmt: skip
+    assert [r["suite"] for r in rows(folder / "results.csv")] == ["day", "val"]
+    losses = [
+        r for r in rows(folder / "metrics.csv") if (r["split"], r["metric"]) == ("train", "loss")
+    ]
+    assert [int(r["step"]) for r in losses] == list(range(1, 13))
+    assert np.isfinite([float(r["value"]) for r in losses]).all()
+
+
+def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
+    assert evaluate.main(["--workdir", str(folder)]) == 0
+    again = {r["suite"]: r for r in rows(folder / "evaluations" / "last.csv")}
+    for row in rows(folder / "results.csv"):
+        for name, value in again[row["suite"]].items():
+            assert row[name] == value
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("AP50", "person", "8-16", "val", "day"))
+
+
+def test_evaluate_the_best_weights_on_one_suite_with_other_bins(folder, capsys):
+    argv = [
+        "--workdir",
+        str(folder),
+        "--weights",
+        "best",
+        "--suite",
+        "val",
+        "--config.nms.overlap=0.7",
+    ]
+    assert evaluate.main(argv) == 0
+    assert [r["suite"] for r in rows(folder / "evaluations" / "best.csv")] == ["val"]
+
+
+def test_predict_a_folder_of_mixed_sizes(folder, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    sizes = {"a.png": (64, 64), "b.jpg": (100, 60)}
+    for name, (w, h) in sizes.items():
+        Image.fromarray(rng.integers(0, 255, (h, w), np.uint8)).save(source / name)
+    (source / "notes.txt").write_text("not an image")
+    argv = [
+        "--workdir",
+        str(folder),
+        "--input",
+        str(source),
+        "--output",
+        str(output),
+        "--threshold",
+        "0.0005",
+    ]
+    assert predict.main(argv) == 0
+    assert {p.name for p in output.iterdir()} == {"a.png", "b.png", "predictions.json"}
+    found = json.loads((output / "predictions.json").read_text())
+    assert {f["file_name"] for f in found} == set(sizes)
+    for one in found:
+        x, y, w, h = one["bbox"]
+        width, height = sizes[one["file_name"]]
+        assert 0 <= x <= x + w <= width + 0.02
+        assert 0 <= y <= y + h <= height + 0.02
+        assert one["score"] >= 0.0005
+        assert one["category"] == ("person", "vehicle", "animal")[one["category_id"] - 1]
+
+
+def test_more_steps_compile_nothing_more(tmp_path):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: (
+            compiled.append(name) if name.endswith("backend_compile_duration") else None
+        )
+    )
+    counts = []
+    for steps in (12, 12, 18):  # the first warms up what is shared by runs of one process
+        compiled.clear()
+        argv = ["--config", CONFIG, "--workdir", str(tmp_path / f"{len(counts)}")]
+        assert train.main([*argv, f"--config.schedule.steps={steps}"]) == 0
+        counts.append(len(compiled))
+    assert counts[1] == counts[2] > 0
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_help_touches_no_device(command):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['{command}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('tinyjax.{command}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        "assert not {'jax', 'matplotlib', 'flax'} & set(sys.modules), 'heavy imports'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"tinyjax.{command}" in done.stdout
+
+
+TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
+OUTPUT = "--workdir {run} --output {empty}/out --input "
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "message"),
+    [
+        (evaluate, "--workdir {empty}", "no run here"),
+        (evaluate, "--workdir {run} --suite vall", "did you mean 'val'"),
+        (predict, OUTPUT + "{empty}/x.png", "no such file"),
+        (predict, OUTPUT + "{empty}", "no images"),
+        (train, TRAIN + "schedule.step=3", "schedule.steps"),
+        (train, TRAIN + "input.batch=11", "input.batch = 11: the training set has 10 images"),
+        (train, TRAIN + "best_on=test", "best_on = 'test': no such suite"),
+        (train, TRAIN + "optimiser.name=adam", "did you mean 'adamw'"),
+        (train, TRAIN + "input.crop=(32,64) --config.augment.transpose=0.5", "not square"),
+        (train, TRAIN + "optimiser.lr=1e30", "not finite at step"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder, tmp_path, capsys):
+    argv = line.format(run=folder, empty=tmp_path).split()
+    assert errors.exit_code(lambda: command.main(argv)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_config_survives_its_json():
+    loaded = config.load(CONFIG)
+    assert config.from_json(config.to_json(loaded)) == loaded
