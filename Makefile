@@ -22,6 +22,7 @@ test-all: lint
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # uv if there is one, else pip. The package itself is installed offline: its build backend is pinned.

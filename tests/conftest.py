@@ -1,12 +1,16 @@
 """Fixtures shared by all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A program that one test compiled is not compiled again by the next, nor by a test's own processes.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tinyjax-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 
 @pytest.fixture(scope="session")

@@ -157,3 +157,12 @@ def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder
 def test_config_survives_its_json():
     loaded = config.load(CONFIG)
     assert config.from_json(config.to_json(loaded)) == loaded
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    folder = tmp_path / "run"
+    argv = ["--config", CONFIG, "--workdir", str(folder), "--config.best_on=val"]
+    argv += ["--config.optimiser.lr=0.0", "--config.patience=1", "--config.every.evaluate=2"]
+    assert train.main(argv) == 0
+    steps = {int(r["step"]) for r in rows(folder / "metrics.csv") if r["split"] == "val"}
+    assert steps == {2, 4}

@@ -13,33 +13,22 @@ import pytest
 from tests.killed_train import POINTS
 
 HERE = Path(__file__).parent
-CONFIG = HERE / "tiny_config.py"
-SAME = ("metrics.csv", "results.csv", "config.json", "weights")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+SAME = ("metrics.csv", "results.csv", "config.json", "members.csv", "weights")
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Processes share compiled programs, so that a test waits for one compilation and not for
-    thirty.
-    """
-    cache = tmp_path_factory.mktemp("compiled")
-    return {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(HERE.parent),
-    }
+def start(folder, *script, more=()):
+    command = [sys.executable, *(script or ("-m", "tinyjax.train"))]
+    command += ["--config", str(HERE / "tiny_config.py"), "--workdir", str(folder), *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
 
 
-def command(folder, *script):
-    script = script or ("-m", "tinyjax.train")
-    return [sys.executable, *script, "--config", str(CONFIG), "--workdir", str(folder)]
-
-
-def run(folder, environment, *script):
-    return subprocess.run(
-        command(folder, *script), env=environment, capture_output=True, text=True, check=False
-    )
+def run(folder, *script, more=()):
+    """Exit code, standard output and error of a whole run."""
+    process = start(folder, *script, more=more)
+    out, err = process.communicate()
+    return process.returncode, out, err
 
 
 def contents(folder):
@@ -53,86 +42,70 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, environment):
+def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run(folder, environment)
-    assert done.returncode == 0, done.stderr
-    return contents(folder)
-
-
-def test_the_run_folder_has_what_it_promises(undisturbed):
-    assert {"metrics.csv", "results.csv", "config.json"} < set(undisturbed)
-    assert len([name for name in undisturbed if name.endswith(".safetensors")]) == 2
+    code, _, err = run(folder)
+    assert code == 0, err
+    return folder
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at(point, undisturbed, environment, tmp_path):
+def test_killed_at(point, undisturbed, tmp_path):
     folder = tmp_path / "run"
-    dead = run(folder, environment, str(HERE / "killed_train.py"), point)
-    assert dead.returncode == -signal.SIGKILL, dead.stderr
-    again = run(folder, environment)
-    assert again.returncode == 0, again.stderr
-    assert contents(folder) == undisturbed
+    code, _, err = run(folder, str(HERE / "killed_train.py"), point)
+    assert code == -signal.SIGKILL, err
+    code, _, err = run(folder)
+    assert code == 0, err
+    assert contents(folder) == contents(undisturbed)
     assert not list((folder / "populations" / "0" / "checkpoints").glob("*tmp*"))
 
 
-def test_killed_at_random_times(undisturbed, environment, tmp_path):
+def test_killed_at_random_times(undisturbed, tmp_path):
     folder, draw, kills = tmp_path / "run", random.Random(0), 0
     while True:
-        process = subprocess.Popen(
-            command(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(folder)
         try:
-            # From the first checkpoint on; before it there is nothing to lose. Delays grow, so that
-            # it ends.
-            process.wait(timeout=draw.uniform(2, 8) + kills)
+            # Delays grow, so that it ends on any machine.
+            process.communicate(timeout=draw.uniform(2, 8) + kills)
+            break
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.communicate()
             kills += 1
-        else:
-            break
     assert process.returncode == 0
     assert kills > 0
-    assert contents(folder) == undisturbed
+    assert contents(folder) == contents(undisturbed)
 
 
-def test_told_to_stop_saves_and_leaves_with_75(undisturbed, environment, tmp_path):
+def test_told_to_stop_saves_and_leaves_with_75(undisturbed, tmp_path):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    metrics = folder / "metrics.csv"
-    while process.poll() is None and not metrics.exists():
+    process = start(folder)
+    while process.poll() is None and not (folder / "metrics.csv").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 75, err
-    assert b"saved at step" in out
-    assert run(folder, environment).returncode == 0
-    assert contents(folder) == undisturbed
+    assert "saved at step" in out
+    assert run(folder)[0] == 0
+    assert contents(folder) == contents(undisturbed)
 
 
-def test_a_finished_run_says_so_and_does_nothing(undisturbed, environment, tmp_path):
-    folder = tmp_path / "run"
-    assert run(folder, environment).returncode == 0
-    before = {file: file.stat().st_mtime_ns for file in (folder / "weights").iterdir()}
-    again = run(folder, environment)
-    assert again.returncode == 0
-    assert "finished" in again.stdout
-    assert before == {file: file.stat().st_mtime_ns for file in (folder / "weights").iterdir()}
+def test_a_finished_run_says_so_and_does_nothing(undisturbed):
+    def written():
+        return {file: file.stat().st_mtime_ns for file in (undisturbed / "weights").iterdir()}
+
+    before = written()
+    assert len([file for file in before if file.suffix == ".safetensors"]) == 2  # last and best
+    code, out, _ = run(undisturbed)
+    assert code == 0
+    assert "finished" in out
+    assert before == written()
 
 
-def test_another_config_is_refused(environment, tmp_path):
-    folder = tmp_path / "run"
-    assert run(folder, environment).returncode == 0
-    other = subprocess.run(
-        [*command(folder), "--config.optimiser.lr=0.5"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert other.returncode == 2
-    assert "optimiser.lr: 0.001 there, 0.5 here" in other.stderr
-    assert "Traceback" not in other.stderr
+def test_another_config_is_refused(undisturbed):
+    before = contents(undisturbed)
+    code, _, err = run(undisturbed, more=["--config.optimiser.lr=0.5"])
+    assert code == 2
+    assert "optimiser.lr: 0.001 there, 0.5 here" in err
+    assert "Traceback" not in err
+    assert contents(undisturbed) == before

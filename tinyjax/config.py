@@ -53,7 +53,8 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 
     A value is read as the type of the field's default: int, float (an int will do), bool (true or
     false, also a bare "--config.a.b" for true), str, tuple or list ("(8, 16)" or "8,16", elements
-    of the types the default has). A field whose default is None takes any Python literal or text.
+    of the types the default has; names need no quotes). A field whose default is None takes any
+    Python literal or text.
 
     Raises UserError naming the field and its nearest neighbours, or the value and the type wanted.
     """
@@ -181,7 +182,7 @@ def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
         if kind in (int, float, str):
             return kind(text)
         if kind in (tuple, list):
-            return kind(_elements(ast.literal_eval(text), default or ()))
+            return kind(_elements(text, default or ()))
     except (ValueError, KeyError, SyntaxError, TypeError):
         raise UserError(f"{where} = {text!r}: wants {_wanted(kind, default)}") from None
     if kind is not type(None):
@@ -192,8 +193,11 @@ def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
         return text
 
 
-def _elements(values: Any, default: Sequence[Any]) -> list[Any]:
+def _elements(text: str, default: Sequence[Any]) -> list[Any]:
     kinds = {type(v) for v in default}
+    if kinds == {str} and not text.startswith(("(", "[")):
+        return text.split(",")  # names need no quotes: person,dog
+    values = ast.literal_eval(text)
     if not isinstance(values, tuple | list):
         raise TypeError
     if kinds == {float}:

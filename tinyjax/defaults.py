@@ -1,6 +1,4 @@
-"""What every detection config starts from; a config file changes what it is about and nothing
-else.
-"""
+"""What every detection config starts from."""
 
 from ml_collections import ConfigDict
 

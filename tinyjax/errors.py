@@ -8,8 +8,8 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A mistake in what the user gave: a file, a field, a value.
 
-    The message names the file, the field, the value and what would be right; a command prints it
-    as one line, without a traceback, and ends with exit code 2.
+    The message names the file, the field, the value and what would be right; a command prints it as
+    one line, without a traceback, and ends with exit code 2.
     """
 
 
@@ -21,9 +21,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """What a command's process ends with: `main`'s own code, or 2 and the message of a
-    `UserError`.
-    """
+    """A command's exit code: `main`'s own, or 2 and the message of a `UserError`."""
     try:
         return main()
     except UserError as error:

@@ -1,10 +1,10 @@
 """Evaluate: the weights of a finished run on its suites.
 
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
-    [--config.score.bins...]
 
-Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (side of a square of
-equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv.
+Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (the side of a square of
+equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv. Fields
+of the run's config may be overridden, such as --config.nms.overlap=0.6.
 """
 
 import sys

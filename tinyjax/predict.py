@@ -1,11 +1,10 @@
 """Predict: what a trained network finds in an image or in a folder of images.
 
-    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/ [--threshold
-    0.3]
+    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/
 
 Writes <output>/<name>.png with the boxes drawn, and <output>/predictions.json: a list in the COCO
-format of results (image_id is a number of "images", bbox is x, y, width, height in pixels of the
-file).
+format of results, image_id counting the images in order of name, bbox = x, y, width, height in
+pixels of the file.
 """
 
 import json

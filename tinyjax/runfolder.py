@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError
@@ -59,13 +61,33 @@ def open_folder(folder: Path, config_json: str) -> None:
     start_log(folder / "log.txt")
 
 
+class _Console(logging.StreamHandler):
+    """Standard output, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
 def start_log(file: Path | None = None) -> None:
     """Messages go to stdout and, if given, to the end of `file`."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    log.handlers = [logging.StreamHandler(sys.stdout)]
+    log.handlers = [_Console()]
     if file:
         log.addHandler(logging.FileHandler(file))
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT (Ctrl-C) add themselves to, instead of ending the process."""
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def append_metrics(file: Path, step: int, split: str, values: dict[str, float]) -> None:
@@ -136,8 +158,7 @@ def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, A
     """Config, variables and description of a finished run.
 
     which: "last" or "best" of its averaged weights. overrides: of the run's config, as on the
-        command line.
-    Raises UserError if the folder holds no finished run.
+    command line. Raises UserError if the folder holds no finished run.
     """
     from tinyjax.step import Variables
 

@@ -70,8 +70,8 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """Everything between gradient and learning rate; decay is added by the step, decoupled.
 
-    name: "adamw" (`momentum` is its first coefficient, `b2` its second) or "sgd" (Nesterov).
-    clip: of the gradient's global norm.
+    name: "adamw" (`momentum` is its first coefficient, `b2` its second) or "sgd" (Nesterov). clip:
+    of the gradient's global norm.
     """
     rules = {
         "adamw": lambda: optax.scale_by_adam(momentum, b2),

@@ -3,12 +3,12 @@
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
 The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was
-given, 75 told to stop (SIGTERM) and saved.
+given, 75 told to stop (SIGTERM or Ctrl-C) and saved.
 """
 
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ log = runfolder.log
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.options("train", __doc__, argv)
-    return train(configs.load(options.config, options.overrides), options.workdir)
+    config = configs.load(options.config, options.overrides)
+    with runfolder.stop_requests() as stop:
+        return train(config, options.workdir, stop)
 
 
-def train(config, folder: Path) -> int:
-    """Train one network as `config` says; everything it makes is in `folder`."""
+def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
+    """Train one network as `config` says; everything it makes is in `folder`.
+
+    As soon as `stop` holds something the run saves and returns `STOPPED`.
+    """
     runfolder.open_folder(folder, configs.to_json(config))
     if (folder / "results.csv").exists():
         log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
@@ -123,14 +128,12 @@ def train(config, folder: Path) -> int:
         return scores
 
     # ---- loop
-    told_to_stop = []
-    signal.signal(signal.SIGTERM, lambda *_: told_to_stop.append(True))
     every, done = config.every, int(state.step)
     bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
     scores: dict[str, dict[str, float]] = {}
     while True:
         due = done == s.steps or (done > 0 and done % every.evaluate == 0)
-        if due or told_to_stop or (done > 0 and done % every.save == 0):
+        if due or stop or (done > 0 and done % every.save == 0):
             checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
         if due:
             scores = evaluate(state, done)
@@ -144,7 +147,7 @@ def train(config, folder: Path) -> int:
             waited = done - int(state.best.step)
             if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
                 break
-        if told_to_stop:
+        if stop:
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
         state, metrics = program(state, data, hyper)
@@ -176,10 +179,10 @@ def train(config, folder: Path) -> int:
     runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
     rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
     runfolder.write_rows(folder / "results.csv", rows, rows[0])
-    log.info(
-        f"finished after {time.time() - started:.0f} s; "
-        f"scores, figures, samples and weights are in {folder}"
-    )
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
+    for name, values in scores.items():
+        picture = folder / "samples" / f"{name}.png"
+        log.info(f"{name}: AP50 {values['AP50']:.3f}, AP {values['AP']:.3f}, pictures in {picture}")
     return 0
 
 

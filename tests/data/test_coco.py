@@ -25,9 +25,13 @@ def document():
         return {"id": id, "image_id": image, "category_id": category, "bbox": bbox, **more}
 
     return {
-        "categories": [{"id": 3, "name": "person"}, {"id": 7, "name": "car"},
-                       {"id": 8, "name": "boat"}, {"id": 9, "name": "blur"},
-                       {"id": 11, "name": "dontcare", "ignore": 1}],
+        "categories": [
+            {"id": 3, "name": "person"},
+            {"id": 7, "name": "car"},
+            {"id": 8, "name": "boat"},
+            {"id": 9, "name": "blur"},
+            {"id": 11, "name": "dontcare", "ignore": 1},
+        ],
         "images": [
             {"id": 50, "file_name": "b.png", "width": 60, "height": 40, "altitude_m": 60},
             {"id": 20, "file_name": "a.png", "width": 60, "height": 40, "altitude_m": 90},
@@ -104,14 +108,17 @@ def test_labels_follow_the_order_of_classes(folder):
 
 def test_dont_care_by_name_category_and_annotation(folder):
     split = coco.load(folder, "val", ("person", "car"), dontcare=("blur",))
-    np.testing.assert_array_equal(split.boxes[0][split.ignore[0]], [[30, 20, 40, 30],
-                                                                    [40, 1, 45, 6]])
-    np.testing.assert_array_equal(split.boxes[1][split.ignore[1]], [[11, 12, 17, 19],
-                                                                    [21, 22, 27, 29]])
+    np.testing.assert_array_equal(
+        split.boxes[0][split.ignore[0]], [[30, 20, 40, 30], [40, 1, 45, 6]]
+    )
+    np.testing.assert_array_equal(
+        split.boxes[1][split.ignore[1]], [[11, 12, 17, 19], [21, 22, 27, 29]]
+    )
     assert not (split.valid & split.ignore).any()
     assert not split.labels[split.ignore].any()
-    crowd = Counter((a["image_id"], a["category_id"]) for a in split.truth["annotations"]
-                    if a["iscrowd"])
+    crowd = Counter(
+        (a["image_id"], a["category_id"]) for a in split.truth["annotations"] if a["iscrowd"]
+    )
     assert crowd == {(0, 1): 2, (0, 2): 2, (1, 1): 2, (1, 2): 2}
     assert background(split) == {"boat": 2}  # a crowd of an unused category is background too
 
@@ -120,7 +127,10 @@ def test_unused_categories_are_background_and_counted_per_image(folder):
     split = coco.load(folder, "val", ("person",))
     assert background(split) == {"boat": 2, "blur": 1, "car": 2}
     assert [m["background"] for m in split.truth["images"]] == [
-        {"car": 1, "boat": 1, "blur": 1}, {"car": 1, "boat": 1}, {}]
+        {"car": 1, "boat": 1, "blur": 1},
+        {"car": 1, "boat": 1},
+        {},
+    ]
 
 
 def test_fields_of_the_source_and_its_areas_are_kept(folder):
@@ -168,13 +178,19 @@ def wrong_files():
         "empty": (lambda d: d["images"].clear(), "names no images"),
         "no bbox": (lambda d: d["annotations"][0].pop("bbox"), "'annotations' has no 'bbox'"),
         "image": (lambda d: d["annotations"][0].update(image_id=4), "1: image_id 4 is none"),
-        "category": (lambda d: d["annotations"][0].update(category_id=4),
-                     "category_id 4; known: 3, 7"),
+        "category": (
+            lambda d: d["annotations"][0].update(category_id=4),
+            "category_id 4; known: 3, 7",
+        ),
         "ids": (lambda d: d["images"][0].update(id=20), "two images share an id"),
-        "size": (lambda d: d["images"][0].update(width=64),
-                 r"b\.png: the image is 40 x 60 .* says 40 x 64"),
-        "missing": (lambda d: d["images"][0].update(file_name="z.png"),
-                    r"z\.png: no such image \(1 of 3"),
+        "size": (
+            lambda d: d["images"][0].update(width=64),
+            r"b\.png: the image is 40 x 60 .* says 40 x 64",
+        ),
+        "missing": (
+            lambda d: d["images"][0].update(file_name="z.png"),
+            r"z\.png: no such image \(1 of 3",
+        ),
     }
 
 

@@ -79,8 +79,10 @@ def test_a_zip_is_read_in_place(tmp_path, noise):
 
 def test_a_source_that_is_neither_folder_nor_zip_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("no zip")
-    with pytest.raises(UserError, match=r"a\.txt: neither a folder nor a \.zip"), \
-            opened(tmp_path / "a.txt"):
+    with (
+        pytest.raises(UserError, match=r"a\.txt: neither a folder nor a \.zip"),
+        opened(tmp_path / "a.txt"),
+    ):
         pass
     with pytest.raises(UserError, match="missing: no such"), opened(tmp_path / "missing"):
         pass

@@ -27,8 +27,16 @@ def split():
         objects(),
         objects(((5.5, 6.25, 11, 20), 0, False)),
     ]
-    infos = [{"id": 70 + i, "file_name": f"{i}.jpg", "height": 60, "width": 80,
-              "time_of_day": ("day", "night", "day")[i]} for i in range(3)]
+    infos = [
+        {
+            "id": 70 + i,
+            "file_name": f"{i}.jpg",
+            "height": 60,
+            "width": 80,
+            "time_of_day": ("day", "night", "day")[i],
+        }
+        for i in range(3)
+    ]
     images = [np.full((30, 48, 1), i, np.uint8) for i in range(3)]
     return stack(images, rows, infos, CLASSES, np.full((3, 2), 0.5), np.full((3, 2), (4.0, 0.0)))
 
@@ -38,9 +46,15 @@ def score(truth, detections):
     coco = COCO()
     coco.dataset = truth
     coco.createIndex()
-    rows = [{"image_id": i, "category_id": c, "score": 0.9 - 0.01 * k,
-             "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            for k, (i, c, (x1, y1, x2, y2)) in enumerate(detections)]
+    rows = [
+        {
+            "image_id": i,
+            "category_id": c,
+            "score": 0.9 - 0.01 * k,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+        }
+        for k, (i, c, (x1, y1, x2, y2)) in enumerate(detections)
+    ]
     run = COCOeval(coco, coco.loadRes(rows), "bbox")
     run.evaluate()
     run.accumulate()
@@ -55,8 +69,9 @@ def test_arrays_are_padded_and_in_the_networks_pixels(split):
     assert split.boxes.dtype == np.float32
     assert split.labels.dtype == np.int32
     assert split.valid.dtype == split.ignore.dtype == bool
-    np.testing.assert_array_equal(split.boxes[0, :3], [[9, 5, 14, 15], [24, 2.5, 39, 25],
-                                                       [5, 1, 8.5, 4.5]])
+    np.testing.assert_array_equal(
+        split.boxes[0, :3], [[9, 5, 14, 15], [24, 2.5, 39, 25], [5, 1, 8.5, 4.5]]
+    )
     assert split.labels[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert split.valid[0].tolist() == [True, False, True] + 5 * [False]
     assert split.ignore[0].tolist() == [False, True, False] + 5 * [False]
@@ -81,14 +96,24 @@ def test_slots_are_the_next_multiple_of_eight(most, slots):
 def test_too_few_slots_are_named():
     rows = objects(*[((0, 0, 1, 1), 0, False)] * 5)
     with pytest.raises(UserError, match="slots = 4: an image holds 5 boxes"):
-        stack([np.zeros((4, 4, 1), np.uint8)], [rows], [{"file_name": "a"}], CLASSES,
-              np.ones((1, 2)), np.zeros((1, 2)), slots=4)
+        stack(
+            [np.zeros((4, 4, 1), np.uint8)],
+            [rows],
+            [{"file_name": "a"}],
+            CLASSES,
+            np.ones((1, 2)),
+            np.zeros((1, 2)),
+            slots=4,
+        )
 
 
 def test_truth_is_in_the_files_pixels_with_ids_that_pycocotools_can_use(split):
     truth = split.truth
     assert [(m["id"], m["source_id"], m["time_of_day"]) for m in truth["images"]] == [
-        (0, 70, "day"), (1, 71, "night"), (2, 72, "day")]
+        (0, 70, "day"),
+        (1, 71, "night"),
+        (2, 72, "day"),
+    ]
     assert truth["categories"] == [{"id": 1, "name": "person"}, {"id": 2, "name": "car"}]
     assert [a["id"] for a in truth["annotations"]] == [1, 2, 3, 4, 5]
     last = truth["annotations"][-1]
@@ -116,7 +141,12 @@ def test_a_subset_keeps_arrays_and_truth_together(split):
     np.testing.assert_array_equal(part.boxes, split.boxes[[2, 0]])
     assert [(m["id"], m["source_id"]) for m in part.truth["images"]] == [(0, 72), (1, 70)]
     assert [(a["id"], a["image_id"], a["category_id"]) for a in part.truth["annotations"]] == [
-        (1, 0, 1), (2, 1, 2), (3, 1, 1), (4, 1, 2), (5, 1, 1)]
+        (1, 0, 1),
+        (2, 1, 2),
+        (3, 1, 1),
+        (4, 1, 2),
+        (5, 1, 1),
+    ]
     right = [(1, 2, (10, 10, 20, 30)), (1, 1, (2, 2, 9, 9)), (0, 1, (5.5, 6.25, 11, 20))]
     assert score(part.truth, right) == pytest.approx(1)
     assert [m["id"] for m in split.truth["images"]] == [0, 1, 2]  # the whole is as it was

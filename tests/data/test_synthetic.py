@@ -156,6 +156,7 @@ def test_noise_pattern_and_blur_have_the_strength_they_name():
 
     assert not sensed(flat).any()
     white, lines = sensed(flat, noise=1.0), sensed(flat, pattern=1.0)
+
     # A line pattern is rows plus columns and nothing else, white noise is mostly something else.
     def rest(image):
         image = image - image.mean(0) - image.mean(1, keepdims=True) + image.mean()

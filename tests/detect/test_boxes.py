@@ -9,9 +9,7 @@ from tinyjax.detect.grid import make_grid
 
 
 def test_decode_inverts_encode():
-    """Exact for 5-pixel persons and for cells outside the box: pixel conventions live or die
-    here.
-    """
+    """Exact for 5-pixel persons and for cells outside the box: the pixel conventions' own test."""
     rng = np.random.default_rng(0)
     grid = make_grid(64, 80, (4, 8))
     cell = rng.integers(0, len(grid.stride), 500)

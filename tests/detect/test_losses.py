@@ -43,9 +43,7 @@ def test_covered_is_the_cells_centred_in_a_box():
 
 
 def test_class_loss_is_the_dense_one():
-    """Against the loss written out over all cells and classes, positives' targets put in by
-    hand.
-    """
+    """Against the loss written out over all cells and classes, with the positives' targets."""
     from tinyjax.detect.assign import assign
     from tinyjax.detect.boxes import decode
 

@@ -2,8 +2,8 @@
 polarity.
 
 A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry
-goes through one
-`scale_and_translate`: no pixel is resampled twice, and boxes follow by the same affine map.
+goes through one `scale_and_translate`: no pixel is resampled twice, and boxes follow by the same
+affine map.
 """
 
 from functools import partial

@@ -60,8 +60,10 @@ def load(
         places = [home / "images" / str(info["file_name"]) for info in infos]
         missing = [str(place) for place in places if not place.is_file()]
         if missing:
-            raise UserError(f"{missing[0]}: no such image ({len(missing)} of {len(infos)} images "
-                            f"that {file} names are not there)")
+            raise UserError(
+                f"{missing[0]}: no such image ({len(missing)} of {len(infos)} images "
+                f"that {file} names are not there)"
+            )
         with ThreadPoolExecutor(2) as pool:  # Pillow decodes outside the interpreter's lock
             decoded = pool.map(lambda place: _fit(read(place, channels, range16), size), places)
             images, shapes, scale, offset = zip(*decoded, strict=True)
@@ -69,8 +71,10 @@ def load(
     sized = [_with_size(*row) for row in zip(infos, shapes, places, strict=True)]
     if size is None and len(set(shapes)) > 1:
         sizes = sorted(set(shapes))
-        raise UserError(f"{file}: images of {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]} "
-                        "(height, width); give size = (height, width) of the network's input")
+        raise UserError(
+            f"{file}: images of {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]} "
+            "(height, width); give size = (height, width) of the network's input"
+        )
     objects, unused = _objects(sized, document["annotations"], roles, str(file))
     infos = [{**info, "background": count} for info, count in zip(sized, unused, strict=True)]
     return stack(images, objects, infos, classes, np.stack(scale), np.stack(offset))
@@ -86,13 +90,16 @@ def _with_size(info: dict[str, Any], shape: tuple[int, int], place: Place) -> di
     height, width = shape
     said = info.get("height", height), info.get("width", width)
     if said != shape:
-        raise UserError(f"{place}: the image is {height} x {width} (height x width), but the json "
-                        f"says {said[0]} x {said[1]}; its boxes would not fit")
+        raise UserError(
+            f"{place}: the image is {height} x {width} (height x width), but the json "
+            f"says {said[0]} x {said[1]}; its boxes would not fit"
+        )
     return {**info, "height": height, "width": width}
 
 
 def _home(root: Place, split: str) -> Place:
     """The folder that holds annotations/ and images/: the root itself or one below it."""
+
     def candidates() -> Iterator[Place]:
         yield root
         yield from sorted((d for d in root.iterdir() if d.is_dir()), key=lambda d: d.name)
@@ -105,8 +112,9 @@ def _home(root: Place, split: str) -> Place:
         if annotations.is_dir():
             names = (re.fullmatch(r"instances_(.+)\.json", f.name) for f in annotations.iterdir())
             splits += sorted(name[1] for name in names if name)
-    raise UserError(f"{root}: no annotations/instances_{split}.json; for split: "
-                    f"{suggest(split, splits)}")
+    raise UserError(
+        f"{root}: no annotations/instances_{split}.json; for split: {suggest(split, splits)}"
+    )
 
 
 def _parse(file: Place) -> dict[str, Any]:
@@ -114,18 +122,24 @@ def _parse(file: Place) -> dict[str, Any]:
         document = json.loads(file.read_bytes())
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error})") from error
-    wanted = {"images": ("id", "file_name"), "categories": ("id", "name"),
-              "annotations": ("id", "image_id", "category_id", "bbox")}
+    wanted = {
+        "images": ("id", "file_name"),
+        "categories": ("id", "name"),
+        "annotations": ("id", "image_id", "category_id", "bbox"),
+    }
     for field, keys in wanted.items():
         rows = document.get(field) if isinstance(document, dict) else None
         if not isinstance(rows, list):
-            raise UserError(f"{file}: not COCO: no list {field!r}; a COCO detection file has "
-                            f"the lists {', '.join(wanted)}")
+            raise UserError(
+                f"{file}: not COCO: no list {field!r}; a COCO detection file has "
+                f"the lists {', '.join(wanted)}"
+            )
         for row in rows:
             for key in keys:
                 if not isinstance(row, dict) or key not in row:
-                    raise UserError(f"{file}: not COCO: an entry of {field!r} has no {key!r}: "
-                                    f"{row}")
+                    raise UserError(
+                        f"{file}: not COCO: an entry of {field!r} has no {key!r}: {row}"
+                    )
     if not document["images"]:
         raise UserError(f"{file}: names no images")
     if len({info["id"] for info in document["images"]}) < len(document["images"]):
@@ -148,8 +162,10 @@ def _roles(
     for category in categories:
         name = str(category["name"])
         if category.get("ignore") and name in classes:
-            raise UserError(f"{file}: category {name!r} is marked \"ignore\": 1, so it cannot be "
-                            "one of classes; leave it out")
+            raise UserError(
+                f'{file}: category {name!r} is marked "ignore": 1, so it cannot be '
+                "one of classes; leave it out"
+            )
         if category.get("ignore") or name in dontcare:
             role = DONTCARE
         else:
@@ -186,8 +202,12 @@ def _objects(
 
     def join(these: list[tuple]) -> Objects:
         boxes, labels, ignore, area = zip(*these, strict=True) if these else ((), (), (), ())
-        return Objects(np.array(boxes, float).reshape(-1, 4), np.array(labels, np.int32),
-                       np.array(ignore, bool), np.array(area, float))
+        return Objects(
+            np.array(boxes, float).reshape(-1, 4),
+            np.array(labels, np.int32),
+            np.array(ignore, bool),
+            np.array(area, float),
+        )
 
     return [join(rows[i]) for i in infos], [dict(unused[i]) for i in infos]
 

@@ -70,8 +70,10 @@ def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
     """
     name, low, high = rule
     if name not in ("percentiles", "range") or not low < high:
-        raise UserError(f'range16 = {rule!r}: give ("percentiles", low, high) or '
-                        '("range", low, high), with low < high')
+        raise UserError(
+            f'range16 = {rule!r}: give ("percentiles", low, high) or '
+            '("range", low, high), with low < high'
+        )
     values = raw.astype(np.float32)
     if name == "percentiles":
         low, high = np.percentile(values, (low, high))

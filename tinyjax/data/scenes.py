@@ -214,8 +214,18 @@ def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     rows = []
     for cx, cy in at:
         side, turn, own = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
-        rows.append((cx, cy - spread, side * spread, 0.7 * side * spread, turn, 1,
-                     8 + 3 * air + own, 24 + 4 * air + 1.5 * own))
+        rows.append(
+            (
+                cx,
+                cy - spread,
+                side * spread,
+                0.7 * side * spread,
+                turn,
+                1,
+                8 + 3 * air + own,
+                24 + 4 * air + 1.5 * own,
+            )
+        )
     trunk = (0, -0.4 * spread, 0.08 * spread + 0.4, 0.4 * spread, 0, 0.5, 8.0, 27.0)
     return _stand([trunk, *rows], x, y, 1.0)
 
@@ -223,9 +233,7 @@ def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
 def _pole(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     """Thin and upright, with a lamp that is hot by night."""
     tall, half, metal = rng.uniform(18, 50), rng.uniform(0.5, 1.1), rng.uniform(0, 1)
-    rows: list[tuple] = [
-        (0, -tall / 2, half, tall / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)
-    ]
+    rows: list[tuple] = [(0, -tall / 2, half, tall / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)]
     if rng.uniform() < 0.5:
         rows.append((2 * half, -tall, 2.5 * half, half + 0.3, 0, 1, 17 + 6 * metal, 32 + 4 * metal))
     return _stand(rows, x, y, 1.0, turn=0.03 * rng.standard_normal())
@@ -235,8 +243,10 @@ def _bin(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     """A box of one temperature, of a person's or a vehicle's size, warm or cold."""
     wide, tall, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
     lid = rng.uniform(-2, 2)
-    rows = [(0, -tall, wide, tall, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
-            (0, -2 * tall, wide, 1.0, 0, 0.2, 3 + 16 * heat + lid, 26 + 18 * heat + 2 * lid)]
+    rows = [
+        (0, -tall, wide, tall, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
+        (0, -2 * tall, wide, 1.0, 0, 0.2, 3 + 16 * heat + lid, 26 + 18 * heat + 2 * lid),
+    ]
     return _stand(rows, x, y, 1.0, turn=0.1 * rng.standard_normal())
 
 
@@ -253,20 +263,39 @@ def _stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     across = float(np.hypot(height, width))
 
     def rows(most: int, one: Callable[[], tuple], least: int = 0) -> list[tuple]:
-        return [(rng.uniform(0, width), rng.uniform(0, height), *one())
-                for _ in range(rng.integers(least, most + 1))]
+        return [
+            (rng.uniform(0, width), rng.uniform(0, height), *one())
+            for _ in range(rng.integers(least, most + 1))
+        ]
 
     def field() -> tuple:
-        return (*rng.uniform(0.15, 0.6, 2) * across, rng.uniform(0, np.pi), rng.uniform(0, 1),
-                1.3 * rng.standard_normal(), 2.5 * rng.standard_normal())
+        return (
+            *rng.uniform(0.15, 0.6, 2) * across,
+            rng.uniform(0, np.pi),
+            rng.uniform(0, 1),
+            1.3 * rng.standard_normal(),
+            2.5 * rng.standard_normal(),
+        )
 
     def road() -> tuple:  # asphalt holds the day's warmth
-        return (across, rng.uniform(0.03, 0.09) * across, rng.uniform(0, np.pi), 0,
-                rng.uniform(1, 3), rng.uniform(0, 5))
+        return (
+            across,
+            rng.uniform(0.03, 0.09) * across,
+            rng.uniform(0, np.pi),
+            0,
+            rng.uniform(1, 3),
+            rng.uniform(0, 5),
+        )
 
     def line() -> tuple:
-        return (rng.uniform(0.1, 0.5) * across, rng.uniform(0.4, 0.8), rng.uniform(0, np.pi), 0,
-                rng.uniform(-2, 0), rng.uniform(-4, 0))
+        return (
+            rng.uniform(0.1, 0.5) * across,
+            rng.uniform(0.4, 0.8),
+            rng.uniform(0, np.pi),
+            0,
+            rng.uniform(-2, 0),
+            rng.uniform(-4, 0),
+        )
 
     def shadow() -> tuple:
         half_w, half_h = rng.uniform(4, 22), rng.uniform(2, 9)

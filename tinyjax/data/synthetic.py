@@ -51,8 +51,10 @@ def load(n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths:
         if name not in STRENGTHS:
             raise UserError(f"no strength {name!r} of synthetic scenes; {suggest(name, STRENGTHS)}")
     if n < 1 or seed < 0 or min(size) < 64:
-        raise UserError(f"synthetic scenes: n = {n}, seed = {seed}, size = {size}; "
-                        "give n >= 1, seed >= 0 and a size of at least (64, 64)")
+        raise UserError(
+            f"synthetic scenes: n = {n}, seed = {seed}, size = {size}; "
+            "give n >= 1, seed >= 0 and a size of at least (64, 64)"
+        )
     look = {**STRENGTHS, **strengths}
     images, objects, infos = [], [], []
     for i in range(n):
@@ -63,8 +65,15 @@ def load(n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths:
         labels = np.array([t.label for t in there.things if t.label != CLUTTER], np.int32)
         area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         objects.append(Objects(boxes, labels, np.zeros(len(labels), bool), area))
-        infos.append({"file_name": f"synthetic_{seed}_{i:06d}", "height": size[0],
-                      "width": size[1], "seed": seed, "index": i})
+        infos.append(
+            {
+                "file_name": f"synthetic_{seed}_{i:06d}",
+                "height": size[0],
+                "width": size[1],
+                "seed": seed,
+                "index": i,
+            }
+        )
     return stack(images, objects, infos, CLASSES, np.ones((n, 2)), np.zeros((n, 2)))
 
 
@@ -94,8 +103,14 @@ def temperature(
             patch += np.float32(opacity) * cover * (np.float32(_at(part[6:], day)) - patch)
             if thing.label != CLUTTER and cover.any():
                 y, x = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
-                drawn.append((columns.start + x[0], rows.start + y[0],
-                              columns.start + x[-1] + 1, rows.start + y[-1] + 1))
+                drawn.append(
+                    (
+                        columns.start + x[0],
+                        rows.start + y[0],
+                        columns.start + x[-1] + 1,
+                        rows.start + y[-1] + 1,
+                    )
+                )
         if drawn:
             corners = np.array(drawn)
             boxes.append((*corners[:, :2].min(0), *corners[:, 2:].max(0)))

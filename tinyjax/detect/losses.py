@@ -19,8 +19,7 @@ def detection_loss(
     """Loss of a batch of B images.
 
     No target of the size cells x classes is built: every cell pays the negative term, and the
-        positives'
-    few pairs replace it by their own.
+    positives' few pairs replace it by their own.
 
     Args:
         logits: float32 [B, N, C] class scores before the sigmoid.
@@ -97,8 +96,7 @@ def covered(boxes: Array, grid: Grid) -> Array:
     none.
 
     A box covers the outer product of an interval of rows and one of columns, so the cells x boxes
-    matrix is never
-    made: one small matrix product a level.
+    matrix is never made: one small matrix product a level.
     """
     levels = []
     for stride, (h, w) in zip(grid.strides, grid.shapes, strict=True):

@@ -2,8 +2,8 @@
 levels.
 
 Sizes follow the backbone: the neck is as wide as its stride-16 features. Heads sit at the finest
-    strides, where a 6-pixel
-person has a cell to answer for it; deeper stages enter as context through the neck.
+strides, where a 6-pixel person has a cell to answer for it; deeper stages enter as context through
+the neck.
 """
 
 import math
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from tinyjax.models.initial import he_group_fan_out, small_normal
 from tinyjax.models.layers import BatchNorm, ConvBN
 from tinyjax.ops.conv import conv2d
 
@@ -130,7 +131,7 @@ class Kernel(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.width)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        kernel = self.param("kernel", he_group_fan_out, shape, self.groups)
         return conv2d(x, kernel.astype(x.dtype), 1, self.groups)
 
 
@@ -159,7 +160,7 @@ class Output(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, d = x.shape
-        kernel = self.param("kernel", nn.initializers.normal(0.01), (d, self.features))
+        kernel = self.param("kernel", small_normal, (d, self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
         x = x.astype(jnp.float32).reshape(b, h * w, d)  # b h w d -> b (h w) d
         return x @ kernel + bias

@@ -36,7 +36,7 @@ class Law(struct.PyTreeNode, AxisMetadata):
         return self.replace(value=val)
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Law":
-        raise NotImplementedError("lifted transforms are not used")
+        raise TypeError("a weight still to be drawn cannot be lifted")
 
     remove_axis = add_axis
 

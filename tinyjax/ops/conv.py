@@ -99,9 +99,7 @@ def _taps(padded, k, stride, height, width):
 
 
 def _depthwise(x, kernel, stride):
-    """Sum over the taps of shifted input times one weight per channel: k * k fused
-    multiply-adds.
-    """
+    """Sum over taps of shifted input times a weight per channel: k * k fused multiply-adds."""
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
     taps = _taps(_pad(x, k // 2), k, stride, height, width)
     return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(k * k, -1), strict=True))

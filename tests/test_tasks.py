@@ -1,0 +1,65 @@
+"""The detection task as a whole: its step vmaps over members, and bfloat16 trains."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny_config
+from tinyjax import step as steps
+from tinyjax.data import synthetic
+from tinyjax.tasks import detect
+
+FIELDS = ("images", "boxes", "labels", "valid", "ignore")
+
+
+def prepared(dtype="float32"):
+    config = tiny_config.get_config()
+    config.model.dtype = dtype
+    split = synthetic.load(4, (64, 64), seed=3)
+    task = detect.make_task(config, split.classes)
+    tx = steps.make_optimiser("sgd", 0.9, 0.0, 10.0)
+    step = steps.make_step(task, tx, lambda step: 1.0)
+    hyper = {
+        "seed": 0,
+        "lr": 0.01,
+        "weight_decay": 0.0,
+        "ema": 0.9,
+        "augment": config.augment.to_dict(),
+        "loss": config.loss.to_dict(),
+    }
+    batch = {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
+    return task, tx, step, jax.tree.map(jnp.asarray, hyper), batch
+
+
+def test_the_step_vmaps_over_members():
+    """Two seeds and learning rates in one program are the two alone, to float32's rounding."""
+    task, tx, step, hyper, batch = prepared()
+    states = [steps.init_state(task, tx, seed) for seed in (0, 1)]
+    hypers = [{**hyper, "seed": jnp.int32(s), "lr": jnp.float32(0.01 * (s + 1))} for s in (0, 1)]
+    stack = lambda *xs: jnp.stack(xs)  # noqa: E731
+    packed = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))(
+        jax.tree.map(stack, *states), batch, jax.tree.map(stack, *hypers)
+    )
+    alone = jax.jit(step)
+    for i in (0, 1):
+        state, metrics = alone(states[i], batch, hypers[i])
+        assert float(packed[1]["loss"][i]) == pytest.approx(float(metrics["loss"]), rel=1e-4)
+        for path, value in state.params.items():
+            moved = float(jnp.abs(value - states[i].params[path]).max())
+            np.testing.assert_allclose(packed[0].params[path][i], value, atol=0.02 * moved + 1e-6)
+
+
+def test_bfloat16_trains_with_float32_weights_and_losses():
+    task, tx, step, hyper, batch = prepared("bfloat16")
+    state = steps.init_state(task, tx, 0)
+    step = jax.jit(step)
+    losses = []
+    for _ in range(10):
+        state, metrics = step(state, batch, hyper)
+        losses.append(float(metrics["loss"]))
+    assert metrics["loss"].dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.stats))} == {
+        jnp.dtype("float32")
+    }
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
