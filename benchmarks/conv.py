@@ -64,7 +64,7 @@ def contestants(side, c, d, k, stride, groups):
 
 def medians(calls):
     """Seconds, name -> median over the rounds."""
-    times = {name: [] for name in calls}
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
             begin = time.perf_counter()

@@ -3,11 +3,13 @@
 python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
 """
 
+from tinyjax.config import parse_arg
 from tinyjax.data.synthetic import SHIFTS
 from tinyjax.defaults import detector
 
 
 def get_config(arg=None):
+    parse_arg(arg)
     config = detector()
     config.model.backbone = "mobilenetv3/s-3"
     config.data.format = "synthetic"
@@ -19,6 +21,6 @@ def get_config(arg=None):
     }
     config.best_on = "night"
     config.augment.scale_low, config.augment.scale_high, config.augment.focus = 0.8, 1.25, 0.0
-    config.schedule.steps, config.schedule.warmup, config.schedule.flat = 700, 50, 0.3
-    config.every.log, config.every.save, config.every.evaluate = 20, 350, 700
+    config.schedule.steps, config.schedule.warmup, config.schedule.flat = 900, 50, 0.3
+    config.every.log, config.every.save, config.every.evaluate = 20, 450, 900
     return config

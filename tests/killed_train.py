@@ -42,25 +42,15 @@ def before_save():
 
 
 def inside_save():
-    """All is written, but the folder has not been renamed into place."""
-    rename = pathlib.Path.rename
-    seen = []
+    """All of step 6 is written, but its folder has not been renamed into place."""
+    rename = os.rename
 
-    def dies(self, target):
-        if pathlib.Path(target).name == "6":
-            seen.append(target)
-            kill()
-        return rename(self, target)
-
-    pathlib.Path.rename = dies
-    os_rename = os.rename
-
-    def os_dies(source, target, **kwargs):
+    def dies(source, target, **kwargs):
         if pathlib.Path(target).name == "6":
             kill()
-        return os_rename(source, target, **kwargs)
+        return rename(source, target, **kwargs)
 
-    os.rename = os_dies
+    os.rename = dies
 
 
 def after_save():
@@ -83,7 +73,7 @@ def before_weights():
 
 
 def before_results():
-    runfolder.write_rows = on_call(2, runfolder.write_rows)  # the first call cuts metrics.csv
+    runfolder.write_rows = on_call(2, runfolder.write_rows)  # after members.csv
 
 
 POINTS = {

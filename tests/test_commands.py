@@ -85,7 +85,7 @@ def test_predict_a_folder_of_mixed_sizes(folder, tmp_path):
         "0.0005",
     ]
     assert predict.main(argv) == 0
-    assert {p.name for p in output.iterdir()} == {"a.png", "b.png", "predictions.json"}
+    assert {p.name for p in output.iterdir()} == {"a.png.png", "b.jpg.png", "predictions.json"}
     found = json.loads((output / "predictions.json").read_text())
     assert {f["file_name"] for f in found} == set(sizes)
     for one in found:
@@ -99,11 +99,12 @@ def test_predict_a_folder_of_mixed_sizes(folder, tmp_path):
 
 def test_more_steps_compile_nothing_more(tmp_path):
     compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: (
-            compiled.append(name) if name.endswith("backend_compile_duration") else None
-        )
-    )
+
+    def listen(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
     for steps in (12, 12, 18):  # the first warms up what is shared by runs of one process
         compiled.clear()
@@ -141,17 +142,33 @@ OUTPUT = "--workdir {run} --output {empty}/out --input "
         (predict, OUTPUT + "{empty}/x.png", "no such file"),
         (predict, OUTPUT + "{empty}", "no images"),
         (train, TRAIN + "schedule.step=3", "schedule.steps"),
-        (train, TRAIN + "input.batch=11", "input.batch = 11: the training set has 10 images"),
+        (train, TRAIN + "batch=11", "batch = 11: the training set has 10 images"),
         (train, TRAIN + "best_on=test", "best_on = 'test': no such suite"),
         (train, TRAIN + "optimiser.name=adam", "did you mean 'adamw'"),
-        (train, TRAIN + "input.crop=(32,64) --config.augment.transpose=0.5", "not square"),
+        (train, TRAIN + "crop=(32,64) --config.augment.transpose=0.5", "not square"),
         (train, TRAIN + "optimiser.lr=1e30", "not finite at step"),
+        (train, TRAIN + "optimiser.lr=1e30 --config.every.log=100", "not finite at step"),
+        (train, TRAIN + "model.strides=8,4", "model.strides = (8, 4)"),
+        (train, TRAIN + "model.strides=4,16", "in a row"),
+        (train, TRAIN + "model.dtype=bf16", "did you mean 'bfloat16'"),
+        (train, TRAIN + "model.backbone=mobilenetv3/s-9", "did you mean"),
+        (train, TRAIN + "data.format=voc", "data.format = 'voc'"),
+        (train, TRAIN + "seed=5000000000", "seed = 5000000000: give 0 to"),
+        (train, TRAIN + "every.save=0", "every.save = 0"),
+        (train, TRAIN + "schedule.steps=-1", "schedule.steps = -1"),
+        (predict, "--workdir {run} --input {run}/samples --output {run}/samples", "another folder"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder, tmp_path, capsys):
     argv = line.format(run=folder, empty=tmp_path).split()
     assert errors.exit_code(lambda: command.main(argv)) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_failed_start_leaves_its_folder_free(tmp_path):
+    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
+    assert errors.exit_code(lambda: train.main([*argv, "--config.batch=11"])) == 2
+    assert train.main(argv) == 0
 
 
 def test_config_survives_its_json():

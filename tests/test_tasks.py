@@ -10,26 +10,16 @@ from tinyjax import step as steps
 from tinyjax.data import synthetic
 from tinyjax.tasks import detect
 
-FIELDS = ("images", "boxes", "labels", "valid", "ignore")
-
 
 def prepared(dtype="float32"):
     config = tiny_config.get_config()
     config.model.dtype = dtype
     split = synthetic.load(4, (64, 64), seed=3)
-    task = detect.make_task(config, split.classes)
+    task = detect.make_task(config, split.classes, channels=1)
     tx = steps.make_optimiser("sgd", 0.9, 0.0, 10.0)
     step = steps.make_step(task, tx, lambda step: 1.0)
-    hyper = {
-        "seed": 0,
-        "lr": 0.01,
-        "weight_decay": 0.0,
-        "ema": 0.9,
-        "augment": config.augment.to_dict(),
-        "loss": config.loss.to_dict(),
-    }
-    batch = {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
-    return task, tx, step, jax.tree.map(jnp.asarray, hyper), batch
+    config.optimiser.lr, config.optimiser.weight_decay = 0.01, 0.0
+    return task, tx, step, detect.hyper_of(config), detect.on_device(split)
 
 
 def test_the_step_vmaps_over_members():
@@ -54,6 +44,7 @@ def test_bfloat16_trains_with_float32_weights_and_losses():
     task, tx, step, hyper, batch = prepared("bfloat16")
     state = steps.init_state(task, tx, 0)
     step = jax.jit(step)
+    assert "bf16" in step.lower(state, batch, hyper).as_text()
     losses = []
     for _ in range(10):
         state, metrics = step(state, batch, hyper)

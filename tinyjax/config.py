@@ -115,7 +115,7 @@ def options(
         command: the module's name within tinyjax; about: its docstring, for --help.
         argv: the arguments, by default the process's own.
         flags: the command's own, name -> arguments of argparse's `add_argument`.
-        needs: which of "config" and "workdir" must be given; the others default to None.
+        needs: which of "config" and "workdir" it takes; they must be given.
 
     An unknown or missing option ends the program with exit code 2, as argparse does.
     """
@@ -129,8 +129,8 @@ def options(
         "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
         "workdir": {"metavar": "DIR", "type": Path, "help": "the run folder"},
     }
-    for name, how in shared.items():
-        parser.add_argument(f"--{name}", required=name in needs, **how)
+    for name in needs:
+        parser.add_argument(f"--{name}", required=True, **shared[name])
     # For --help only: argparse knows no open set of options, so these never reach it.
     parser.add_argument(f"{PREFIX}A.B", metavar="VALUE", dest=argparse.SUPPRESS, help="set a field")
     for name, how in (flags or {}).items():
@@ -196,7 +196,7 @@ def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
 def _elements(text: str, default: Sequence[Any]) -> list[Any]:
     kinds = {type(v) for v in default}
     if kinds == {str} and not text.startswith(("(", "[")):
-        return text.split(",")  # names need no quotes: person,dog
+        return text.split(",") if text else []  # names need no quotes: person,dog
     values = ast.literal_eval(text)
     if not isinstance(values, tuple | list):
         raise TypeError

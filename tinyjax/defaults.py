@@ -20,7 +20,11 @@ def detector() -> ConfigDict:
                 "train": {},
                 "suites": {},  # name -> what differs from `common`
             },
-            "input": {"channels": 1, "crop": (128, 160), "batch": 16},
+            "crop": (
+                128,
+                160,
+            ),  # window of training, in pixels of the frame; prediction is on frames
+            "batch": 16,
             "augment": {
                 "flip": 0.5,  # probability, as are the next two
                 "flip_vertical": 0.0,
@@ -48,7 +52,8 @@ def detector() -> ConfigDict:
             "every": {"log": 50, "save": 500, "evaluate": 1000},
             "best_on": "val",  # the suite whose AP50 picks the best weights and counts for patience
             "patience": 0,  # evaluations without a better score before stopping; 0: never
-            "nms": {"overlap": 0.5, "count": 100},
+            # non-maximum suppression: IoU, detections kept a frame, (cell, class) pairs that enter
+            "nms": {"overlap": 0.5, "count": 300, "pool": 1000},
             "score": {
                 "bins": {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
             },

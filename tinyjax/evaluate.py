@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.tasks import detect
 
     runfolder.start_log()
-    task = detect.make_task(config, tuple(about["classes"]))
+    task = detect.make_task(config, tuple(about["classes"]), about["frame"][2])
     scores = {}
     for name in names:
         split = load_set(config.data, config.data.suites[name])

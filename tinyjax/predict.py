@@ -2,8 +2,8 @@
 
     python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/
 
-Writes <output>/<name>.png with the boxes drawn, and <output>/predictions.json: a list in the COCO
-format of results, image_id counting the images in order of name, bbox = x, y, width, height in
+Writes <output>/<file name>.png with the boxes drawn, and <output>/predictions.json: a list in the
+COCO format of results, image_id counting the images in order of name, bbox = x, y, width, height in
 pixels of the file.
 """
 
@@ -48,31 +48,35 @@ def main(argv: list[str] | None = None) -> int:
         options.workdir, options.weights, options.overrides
     )
     files = find_images(options.input)
+    if options.output.resolve() == files[0].parent.resolve():
+        raise UserError(f"--output {options.output}: the images are there; name another folder")
 
     import numpy as np
 
     from tinyjax import figures
-    from tinyjax.data.images import letterbox, read, to_file
+    from tinyjax.data.images import PERCENTILES, letterbox, read, to_file
     from tinyjax.tasks import detect
 
     runfolder.start_log()
-    task, classes = detect.make_task(config, tuple(about["classes"])), about["classes"]
+    (height, width, channels), classes = about["frame"], tuple(about["classes"])
+    task = detect.make_task(config, classes, channels)
     options.output.mkdir(parents=True, exist_ok=True)
     results = []
     for number, file in enumerate(files):
-        image = read(file, config.input.channels)
-        fitted, scale, offset = letterbox(image, tuple(about["frame"]))
+        image = read(file, channels, config.data.common.get("range16", PERCENTILES))
+        fitted, scale, offset = letterbox(image, (height, width))
+        predictions = detect.predict_all(task, variables, fitted[None], batch=1)
+        keep = predictions["scores"][0] >= options.threshold
+        boxes = to_file(predictions["boxes"][0], scale, offset)
         found = {
-            k: v[0] for k, v in detect.predict_all(task, variables, fitted[None], batch=1).items()
+            "boxes": np.clip(boxes, 0, np.tile(image.shape[1::-1], 2))[keep],
+            "scores": predictions["scores"][0][keep],
+            "labels": predictions["labels"][0][keep],
         }
-        found["boxes"] = np.clip(
-            to_file(found["boxes"], scale, offset), 0, np.tile(image.shape[1::-1], 2)
-        )
-        found = {k: v[found["scores"] >= options.threshold] for k, v in found.items()}
         picture = figures.draw(image, found=found, threshold=options.threshold)
-        figures.legend(picture, classes).save(options.output / f"{file.stem}.png")
+        figures.legend(picture, classes).save(options.output / f"{file.name}.png")
         for (x1, y1, x2, y2), score, label in zip(
-            *(v.tolist() for v in found.values()), strict=True
+            *(found[name].tolist() for name in ("boxes", "scores", "labels")), strict=True
         ):
             results.append(
                 {

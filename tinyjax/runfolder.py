@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import signal
@@ -43,22 +44,35 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def open_folder(folder: Path, config_json: str) -> None:
-    """Make the folder, or check that it is of the same config, and start its log.
+    """Make the folder and start its log, unless it is another run's.
 
-    Raises UserError if the folder belongs to a run of another config.
+    Raises UserError if it holds a checkpoint or the results of another config. A start that failed
+    before its first checkpoint leaves nothing to protect.
     """
     stored = folder / "config.json"
-    if stored.exists() and (theirs := stored.read_text()) != config_json:
+    begun = finished(folder) or any(checkpoint_folder(folder).glob("[0-9]*"))
+    if begun and (theirs := stored.read_text()) != config_json:
         raise UserError(
             f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
             "give another --workdir, or the config this one was begun with"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    start_log(folder / "log.txt")
+    if finished(folder):
+        return
     with atomic(stored) as path:
         path.write_text(config_json)
     with atomic(folder / "environment.txt") as path:
         path.write_text(_environment())
-    start_log(folder / "log.txt")
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run has ended: its results are what it writes last."""
+    return (folder / "results.csv").exists()
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    return folder / "populations" / "0" / "checkpoints"
 
 
 class _Console(logging.StreamHandler):
@@ -134,7 +148,7 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
     with atomic(file.with_suffix(".safetensors")) as path:
         save_file(flat, path)
     with atomic(file.with_suffix(".json")) as path:
-        path.write_text(json.dumps(about, indent=2))
+        path.write_text(json.dumps(_without_nan(about), indent=2, allow_nan=False))
 
 
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -168,6 +182,13 @@ def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, A
     name = member_id({}) + ("" if which == "last" else f"-{which}")
     trees, about = read_weights(folder / "weights" / name)
     return config, Variables(**trees), about
+
+
+def _without_nan(tree: Any) -> Any:
+    """JSON knows no NaN and no infinity: they become null."""
+    if isinstance(tree, dict):
+        return {key: _without_nan(value) for key, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _first_difference(theirs: str, ours: str) -> str:

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
+from tinyjax.data.stream import stream_key
 from tinyjax.errors import UserError, suggest
 
 Flat = dict[str, Array]
@@ -57,12 +59,20 @@ class Task(NamedTuple):
     score: Callable[..., dict[str, float]]  # (predictions, split) -> numbers, on the host
 
 
-def init_state(task: Task, tx: optax.GradientTransformation, seed: int) -> State:
+def init_state(task: Task, tx: optax.GradientTransformation, seed: ArrayLike) -> State:
     """A member at step 0; its weights are a function of `seed` and of their own paths."""
     params, stats = task.init(seed)
     ema = Variables(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, stats))
     best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), jax.tree.map(jnp.copy, ema))
     return State(jnp.int32(0), params, stats, tx.init(params), ema, best, jnp.int32(-1))
+
+
+def keep_best(state: State, score: Array) -> State:
+    """The averaged weights take the place of the best ones if `score` is above theirs."""
+    new = Best(score, state.step, state.ema)
+    better = score > state.best.score
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, state.best)
+    return state._replace(best=best)
 
 
 def make_optimiser(
@@ -106,7 +116,7 @@ def make_step(task: Task, tx: optax.GradientTransformation, schedule: Callable[[
     """
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
+        key = jax.random.fold_in(stream_key(hyper["seed"], "draws"), state.step)
         (loss, (stats, metrics)), gradient = jax.value_and_grad(
             lambda params: task.loss(Variables(params, state.stats), batch, key, hyper),
             has_aux=True,

@@ -33,12 +33,12 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
     runfolder.open_folder(folder, configs.to_json(config))
-    if (folder / "results.csv").exists():
+    if runfolder.finished(folder):
         log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
         return 0
 
     import jax
-    import jax.numpy as jnp
+    import numpy as np
     from tqdm import tqdm
 
     from tinyjax import figures
@@ -58,30 +58,23 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     log.info(f"data: {n} training images of {width} x {height}, {', '.join(training.classes)}")
     for name, split in suites.items():
         log.info(f"      {name}: {len(split.names)} images, {int(split.valid.sum())} objects")
-    fields = ("images", "boxes", "labels", "valid", "ignore")
-    data = {name: jnp.asarray(getattr(training, name)) for name in fields}
+    data = detect.on_device(training)
 
     # ---- task, optimiser, step
-    task = detect.make_task(config, training.classes)
+    task = detect.make_task(config, training.classes, channels)
     o, s = config.optimiser, config.schedule
     tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
     schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
     step = steps.make_step(task, tx, schedule)
-    hyper = jax.tree.map(
-        jnp.asarray,
-        {
-            "seed": config.seed, "lr": o.lr, "weight_decay": o.weight_decay, "ema": config.ema,
-            "augment": config.augment.to_dict(), "loss": config.loss.to_dict(),
-        },
-    )  # fmt: skip
+    hyper = detect.hyper_of(config)
 
     def train_step(state, data, hyper):
-        index = batch_indices(hyper["seed"], state.step, config.input.batch, n)
+        index = batch_indices(hyper["seed"], state.step, config.batch, n)
         return step(state, gather(data, index), hyper)
 
     # ---- state: from the newest checkpoint, or fresh
-    checkpoints = Checkpoints(folder / "populations" / "0" / "checkpoints")
-    state = jax.jit(lambda: steps.init_state(task, tx, config.seed))()
+    checkpoints = Checkpoints(runfolder.checkpoint_folder(folder))
+    state = jax.jit(lambda seed: steps.init_state(task, tx, seed))(hyper["seed"])
     model = detect.make_model(config, len(training.classes))
     about: dict[str, Any] = {
         "parameters": count.parameters(state.params),
@@ -107,6 +100,7 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     runfolder.cut_metrics(folder / "metrics.csv", int(state.step))
 
     begin = time.time()
+    keep_best = jax.jit(steps.keep_best)
     program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
@@ -133,21 +127,17 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     scores: dict[str, dict[str, float]] = {}
     while True:
         due = done == s.steps or (done > 0 and done % every.evaluate == 0)
-        if due or stop or (done > 0 and done % every.save == 0):
+        stopping = bool(stop)
+        if due or stopping or (done > 0 and done % every.save == 0):
             checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
         if due:
+            refuse_divergence(state, folder)
             scores = evaluate(state, done)
-            if scores[config.best_on]["AP50"] > float(state.best.score):
-                copy = jax.tree.map(jnp.copy, state.ema)
-                state = state._replace(
-                    best=steps.Best(
-                        jnp.float32(scores[config.best_on]["AP50"]), jnp.int32(done), copy
-                    )
-                )
+            state = keep_best(state, np.float32(scores[config.best_on]["AP50"]))
             waited = done - int(state.best.step)
             if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
                 break
-        if stop:
+        if stopping:
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
         state, metrics = program(state, data, hyper)
@@ -155,20 +145,16 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
         bar.update()
         if done % every.log == 0:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if (stopped := int(state.stopped_at)) >= 0:
-                raise UserError(
-                    f"{folder}: loss or gradient is not finite at step {stopped}; "
-                    "lower optimiser.lr"
-                )
+            refuse_divergence(state, folder)
             runfolder.append_metrics(folder / "metrics.csv", done, "train", values)
-            rate = (bar.format_dict["rate"] or 0) * config.input.batch
+            rate = (bar.format_dict["rate"] or 0) * config.batch
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s")
     bar.close()
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
     about |= {
-        "frame": (height, width),
+        "frame": (height, width, channels),
         "config": config.to_dict(),
         "classes": training.classes,
         "seed": config.seed,
@@ -187,15 +173,32 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
 
 
 def check(config, images: int, suites) -> None:
-    """Raise UserError for what only shows once the data is known."""
-    if not 1 <= config.input.batch <= images:
+    """Raise UserError for what no single field can tell."""
+    if not 1 <= config.batch <= images:
         raise UserError(
-            f"input.batch = {config.input.batch}: the training set has {images} images; "
-            f"give 1 to {images}"
+            f"batch = {config.batch}: the training set has {images} images; give 1 to {images}"
         )
     if config.best_on not in suites:
         raise UserError(
             f"best_on = {config.best_on!r}: no such suite; {suggest(config.best_on, suites)}"
+        )
+    if not suites[config.best_on].valid.any():
+        raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
+    positive = {"schedule.steps": config.schedule.steps}
+    positive |= {f"every.{name}": number for name, number in config.every.items()}
+    for name, number in positive.items():
+        if number < 1:
+            raise UserError(f"{name} = {number}: give a number of steps, 1 or more")
+    if not 0 <= config.seed < 2**31:
+        raise UserError(f"seed = {config.seed}: give 0 to {2**31 - 1}")
+
+
+def refuse_divergence(state, folder: Path) -> None:
+    """Raise UserError if the member was stopped by a loss or gradient that is not finite."""
+    if (stopped := int(state.stopped_at)) >= 0:
+        raise UserError(
+            f"{folder}: loss or gradient is not finite at step {stopped}; "
+            "give a lower optimiser.lr and another --workdir"
         )
 
 

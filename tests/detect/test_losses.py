@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.detect.boxes import encode
+from tinyjax.detect.assign import assign
+from tinyjax.detect.boxes import decode, encode
 from tinyjax.detect.grid import make_grid
 from tinyjax.detect.losses import covered, detection_loss, focal
 
@@ -44,9 +45,6 @@ def test_covered_is_the_cells_centred_in_a_box():
 
 def test_class_loss_is_the_dense_one():
     """Against the loss written out over all cells and classes, with the positives' targets."""
-    from tinyjax.detect.assign import assign
-    from tinyjax.detect.boxes import decode
-
     logits, offsets = outputs()
     data = batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
     _, parts = detection_loss(logits, offsets, data, WEIGHTS, GRID)
@@ -77,6 +75,27 @@ def test_perfect_boxes_cost_nothing():
     _, parts = detection_loss(outputs()[0], offsets[None], batch([[box]], [[True]]), WEIGHTS, GRID)
     assert float(parts["box_loss"]) == pytest.approx(0, abs=1e-5)
     assert float(parts["offset_loss"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_box_smaller_than_a_cell_covers_one():
+    boxes = jnp.array([[[7.5, 7.5, 8.5, 8.6]]])  # between all centres
+    assert np.asarray(covered(boxes, GRID)[0])[: GRID.starts[1]].sum() >= 1
+    assert np.asarray(covered(boxes, GRID)[0])[GRID.starts[1] :].sum() >= 1
+
+
+def test_a_positive_inside_a_dont_care_box_still_learns():
+    logits, offsets = outputs()
+    both = batch([[[8.0, 8, 24, 24], [12, 12, 18, 20]]], [[False, True]], ignore=[[True, False]])
+    slope = jax.grad(lambda z: detection_loss(z, offsets, both, WEIGHTS, GRID)[0])(logits)[0]
+    inside = np.asarray(covered(both["boxes"][:, :1], GRID)[0])
+    learning = np.asarray((slope != 0).any(-1)) & inside
+    pairs = assign(
+        jax.nn.sigmoid(logits[0]), decode(offsets[0], GRID.centres, GRID.stride),
+        both["boxes"][0], both["labels"][0], both["valid"][0], GRID,
+    )  # fmt: skip
+    positives = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
+    assert set(np.flatnonzero(learning)) == set(positives.tolist())
+    assert len(positives) >= 2
 
 
 def test_no_loss_inside_a_dont_care_box():

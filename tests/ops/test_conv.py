@@ -53,8 +53,14 @@ def test_bfloat16_stays_bfloat16():
     assert float(y[0, 4, 4, 0]) == 9
 
 
-def test_depthwise_is_not_a_convolution_of_the_library_on_cpu():
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_is_not_a_convolution_of_the_library_on_cpu(stride):
     """The point of the module: XLA:CPU's grouped convolution is the slow path."""
     x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
-    text = jax.jit(jax.grad(lambda x: conv2d(x, kernel, 1, 4).sum())).lower(x).compile().as_text()
-    assert "convolution" not in text
+    slopes = jax.grad(lambda x, kernel: conv2d(x, kernel, stride, 4).sum(), (0, 1))
+    text = jax.jit(slopes).lower(x, kernel).compile().as_text()
+    assert "convolution(" not in text
+    assert (
+        "convolution("
+        in jax.jit(lambda x, k: library(x, k, stride, 4)).lower(x, kernel).compile().as_text()
+    )

@@ -2,9 +2,17 @@
 input is saved.
 """
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+def stream_key(seed: Array, name: str) -> Array:
+    """The key of one of a member's streams of random numbers: streams share no draw."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
@@ -26,7 +34,7 @@ def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
     epoch, place = position // n, position % n
 
     def shuffle(epoch):
-        return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), n)
+        return jax.random.permutation(jax.random.fold_in(stream_key(seed, "order"), epoch), n)
 
     return jnp.where(epoch == epoch[0], shuffle(epoch[0])[place], shuffle(epoch[0] + 1)[place])
 

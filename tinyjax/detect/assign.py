@@ -73,7 +73,7 @@ def assign(
     # overlap.
     strength = jnp.where(keep, best, 0)
     quality = jnp.where(keep, overlap, 0)
-    scale = quality.max(1, keepdims=True) / jnp.maximum(strength.max(1, keepdims=True), 1e-12)
+    scale = quality.max(1, keepdims=True) / jnp.maximum(strength.max(1, keepdims=True), 1e-30)
     return Assignment(cell, keep, jnp.clip(strength * scale, 0, 1))
 
 

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tinyjax.detect.assign import assign
-from tinyjax.detect.boxes import decode, diou, encode
+from tinyjax.detect.boxes import centre_size, decode, diou, encode
 from tinyjax.detect.grid import Grid
 
 
-def detection_loss(
-    logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid, axis=None
-):
+def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid):
     """Loss of a batch of B images.
 
     No target of the size cells x classes is built: every cell pays the negative term, and the
@@ -28,7 +26,6 @@ def detection_loss(
             bool [B, G].
         weights: scalars `class`, `box`, `offset` of the three parts.
         grid: geometry of the N cells.
-        axis: name of a mesh axis over which the batch is split: normalisers are summed over it.
 
     Returns:
         The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of
@@ -44,11 +41,7 @@ def detection_loss(
     )
     keep, target = pairs.keep, pairs.target  # [B, G, P]
 
-    def total(x):
-        return lax.psum(x.sum(), axis) if axis else x.sum()
-
-    positives = jnp.maximum(total(keep.astype(jnp.float32)), 1)
-    quality = jnp.maximum(total(target), 1)
+    quality = jnp.maximum(target.sum(), 1)  # of the whole batch: an image may be empty
 
     # b n c -> b g p, the logit of each pair's own class
     image = jnp.arange(logits.shape[0])[:, None, None]
@@ -76,10 +69,8 @@ def detection_loss(
     loss = (
         weights["class"] * class_loss + weights["box"] * box_loss + weights["offset"] * offset_loss
     )
-    return loss, {
-        "class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss, "positives":
-        positives,
-    }  # fmt: skip
+    parts = {"class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss}
+    return loss, {**parts, "positives": keep.sum()}
 
 
 def focal(logit: Array, target) -> Array:
@@ -92,17 +83,21 @@ def focal(logit: Array, target) -> Array:
 
 
 def covered(boxes: Array, grid: Grid) -> Array:
-    """Cells whose centre lies in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers
-    none.
+    """Cells that lie in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers none.
 
-    A box covers the outer product of an interval of rows and one of columns, so the cells x boxes
-    matrix is never made: one small matrix product a level.
+    A box smaller than a cell is widened to one, or it would mostly fall between the cells' centres
+    and its object be punished as background. A box covers the outer product of an interval of rows
+    and one of columns, so the cells x boxes matrix is never made: one small matrix product a level.
     """
+    centre, size = centre_size(boxes)
+    there = (size > 0).all(-1)[..., None]  # [B, G, 1]
     levels = []
     for stride, (h, w) in zip(grid.strides, grid.shapes, strict=True):
-        y, x = ((jnp.arange(n) + 0.5) * stride for n in (h, w))
-        rows = (y >= boxes[..., 1:2]) & (y < boxes[..., 3:4])  # [B, G, h]
-        columns = (x >= boxes[..., 0:1]) & (x < boxes[..., 2:3])  # [B, G, w]
+        half = jnp.maximum(size, stride) / 2
+        low, high = centre - half, centre + half
+        x, y = ((jnp.arange(n) + 0.5) * stride for n in (w, h))
+        columns = (x >= low[..., :1]) & (x < high[..., :1])  # [B, G, w]
+        rows = (y >= low[..., 1:]) & (y < high[..., 1:]) & there  # [B, G, h]
         hits = jnp.einsum("bgh,bgw->bhw", rows.astype(jnp.float32), columns.astype(jnp.float32))
         levels.append(hits.reshape(boxes.shape[0], h * w) > 0)
     return jnp.concatenate(levels, 1)

@@ -14,9 +14,9 @@ def detections(
     logits: Array,
     offsets: Array,
     grid: Grid,
-    overlap: float = 0.65,
-    count: int = 100,
-    pool: int = 300,
+    overlap: float,
+    count: int,
+    pool: int,
 ) -> dict[str, Array]:
     """Class-wise non-maximum suppression of a batch.
 

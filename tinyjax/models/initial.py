@@ -2,7 +2,8 @@
 
 XLA compiles a loop for every threefry call on CPU, so a network that draws weight by weight takes
 it tens of seconds. Here an initialiser only says what is to be drawn (`Law`), and `draw` cuts all
-weights from rows of random numbers that one call makes.
+weights from rows of random numbers that one call makes. Linen hands layers the plain array, so to
+them an initialiser returns Any.
 """
 
 import math
@@ -41,7 +42,7 @@ class Law(struct.PyTreeNode, AxisMetadata):
     remove_axis = add_axis
 
 
-def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Law:
+def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
     """Normal of variance 2 / (k k C_out): torchvision's `kaiming_normal_(mode="fan_out")`.
 
     As there, a depthwise kernel is drawn as if it reached every output: `groups` does not count.
@@ -49,17 +50,17 @@ def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Law:
     return Law(jnp.zeros(shape), math.sqrt(2 / _fan_out(shape)))
 
 
-def he_group_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Law:
+def he_group_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
     """Normal of variance 2 groups / (k k C_out): EfficientNet's own rule, "goog" in timm."""
     return Law(jnp.zeros(shape), math.sqrt(2 * groups / _fan_out(shape)))
 
 
-def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Law:
+def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Any:
     """Uniform within 1 / sqrt(C_out) of 0: EfficientNet's classifier."""
     return Law(jnp.zeros(shape), 1 / math.sqrt(_fan_out(shape)), uniform=True)
 
 
-def small_normal(key: Array, shape: tuple[int, ...]) -> Law:
+def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
     """Normal of standard deviation 0.01: torchvision's linear layers of MobileNetV3."""
     return Law(jnp.zeros(shape), 0.01)
 

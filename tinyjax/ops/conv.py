@@ -150,6 +150,7 @@ def _depthwise_kernel_grad(x, kernel, dy, stride):
             for s, tap in zip(sums, _taps(padded, k, stride, height, width), strict=True)
         ), None
 
-    zeros = tuple(jnp.zeros((height, width, channels), jnp.float32) for _ in range(k * k))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    zeros = tuple(jnp.zeros((height, width, channels), wide) for _ in range(k * k))
     sums, _ = lax.scan(add_image, zeros, (_pad(x, k // 2), dy))
     return jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape).astype(kernel.dtype)

@@ -14,27 +14,41 @@ from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
 from tinyjax.detect.score import score
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, suggest
 from tinyjax.step import Task, Variables
+
+STRIDES = (4, 8, 16, 32)
+DTYPES = ("float32", "bfloat16")
+FIELDS = ("images", "boxes", "labels", "valid", "ignore")
 
 
 def make_model(config: ConfigDict, classes: int) -> Detector:
-    """The network of a config, for so many classes."""
-    backbone = models.build(config.model.backbone, dtype=jnp.dtype(config.model.dtype))
-    return Detector(backbone, classes, tuple(config.model.strides), config.model.width)
+    """The network of a config, for so many classes.
+
+    Raises UserError if `model.strides` or `model.dtype` is none that it can have.
+    """
+    strides, dtype = tuple(config.model.strides), config.model.dtype
+    if not strides or strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
+        raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
+    if dtype not in DTYPES:
+        raise UserError(f"model.dtype = {dtype!r}: {suggest(dtype, DTYPES)}")
+    backbone = models.build(config.model.backbone, dtype=jnp.dtype(dtype))
+    return Detector(backbone, classes, strides, config.model.width)
 
 
-def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
-    """Task of a config: training on windows of `config.input.crop`, prediction on whole frames."""
+def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Task:
+    """Task of a config: training on windows of `config.crop`, prediction on whole frames.
+
+    Raises UserError as `make_model` does, and for a transposition of windows that are not square.
+    """
     model = make_model(config, len(classes))
-    channels, window = config.input.channels, tuple(config.input.crop)
+    window = tuple(config.crop)
     if config.augment.transpose > 0 and window[0] != window[1]:
         raise UserError(
-            f"augment.transpose = {config.augment.transpose}: input.crop = {window} is not square; "
+            f"augment.transpose = {config.augment.transpose}: crop = {window} is not square; "
             "give a square crop, or transpose = 0"
         )
-    strides = tuple(config.model.strides)
-    grid = make_grid(window[0], window[1], strides)
+    grid = make_grid(window[0], window[1], model.strides)
 
     def init(seed):
         return Variables(*models.init(model, seed, (1, *window, channels)))
@@ -53,16 +67,32 @@ def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
         (logits, offsets), _ = models.apply(
             model, variables.params, variables.stats, normalise(images), train=False
         )
-        frame = make_grid(images.shape[1], images.shape[2], strides)
-        return detections(
-            logits, offsets, frame, overlap=config.nms.overlap, count=config.nms.count
-        )
+        frame = make_grid(images.shape[1], images.shape[2], model.strides)
+        return detections(logits, offsets, frame, **config.nms)
 
     def score_split(predictions, split):
         bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
         return score(in_file_pixels(predictions, split), split.truth, bins)
 
     return Task(init, loss, predict, score_split)
+
+
+def on_device(split: Split) -> dict[str, jax.Array]:
+    """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
+    return {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
+
+
+def hyper_of(config: ConfigDict) -> dict:
+    """The numbers of a config that a population may vary, as arrays."""
+    numbers = {
+        "seed": config.seed,
+        "lr": config.optimiser.lr,
+        "weight_decay": config.optimiser.weight_decay,
+        "ema": config.ema,
+        "augment": config.augment.to_dict(),
+        "loss": config.loss.to_dict(),
+    }
+    return jax.tree.map(jnp.asarray, numbers)
 
 
 def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
