@@ -4,7 +4,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest
+# One process a core; the tests of a file stay together and share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 export TINYJAX_DATA ?= $(abspath ../shared/data)
 

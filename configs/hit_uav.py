@@ -25,5 +25,5 @@ def get_config(arg=None):
     config.crop = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
     config.schedule.steps, config.ema = 11000, 0.999
-    config.every.save, config.every.evaluate = 1000, 5500
+    config.every.save, config.every.evaluate = 1000, 2200
     return config

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax import config, errors, evaluate, predict, train
+from tinyjax import config, errors, evaluate, predict, runfolder, train
 
 CONFIG = str(Path(__file__).parent / "tiny_config.py")
 
@@ -38,7 +38,7 @@ def test_train_leaves_the_run_folder_of_the_design(folder):
     losses = [
         r for r in rows(folder / "metrics.csv") if (r["split"], r["metric"]) == ("train", "loss")
     ]
-    assert [int(r["step"]) for r in losses] == list(range(1, 13))
+    assert [int(r["step"]) for r in losses] == list(range(1, 7))
     assert np.isfinite([float(r["value"]) for r in losses]).all()
 
 
@@ -97,7 +97,7 @@ def test_predict_a_folder_of_mixed_sizes(folder, tmp_path):
         assert one["category"] == ("person", "vehicle", "animal")[one["category_id"] - 1]
 
 
-def test_more_steps_compile_nothing_more(tmp_path):
+def test_more_steps_compile_nothing_more(folder, tmp_path):
     compiled = []
 
     def listen(name, *_, **__):
@@ -106,12 +106,12 @@ def test_more_steps_compile_nothing_more(tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
-    for steps in (12, 12, 18):  # the first warms up what is shared by runs of one process
+    for steps in (6, 9):  # `folder` has warmed up what is shared by runs of one process
         compiled.clear()
         argv = ["--config", CONFIG, "--workdir", str(tmp_path / f"{len(counts)}")]
         assert train.main([*argv, f"--config.schedule.steps={steps}"]) == 0
         counts.append(len(compiled))
-    assert counts[1] == counts[2] > 0
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
@@ -165,10 +165,15 @@ def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder
     assert message in capsys.readouterr().err
 
 
-def test_a_failed_start_leaves_its_folder_free(tmp_path):
-    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
-    assert errors.exit_code(lambda: train.main([*argv, "--config.batch=11"])) == 2
-    assert train.main(argv) == 0
+def test_a_folder_is_taken_from_its_first_checkpoint_on(tmp_path):
+    """A start that failed on a typo must not cost the user the folder."""
+    folder = tmp_path / "run"
+    runfolder.open_folder(folder, '{"lr": 1}')
+    runfolder.open_folder(folder, '{"lr": 2}')
+    (runfolder.checkpoint_folder(folder) / "3").mkdir(parents=True)
+    runfolder.open_folder(folder, '{"lr": 2}')
+    with pytest.raises(errors.UserError, match="lr: 2 there, 1 here"):
+        runfolder.open_folder(folder, '{"lr": 1}')
 
 
 def test_config_survives_its_json():
@@ -179,7 +184,12 @@ def test_config_survives_its_json():
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     folder = tmp_path / "run"
     argv = ["--config", CONFIG, "--workdir", str(folder), "--config.best_on=val"]
-    argv += ["--config.optimiser.lr=0.0", "--config.patience=1", "--config.every.evaluate=2"]
+    argv += [
+        "--config.optimiser.lr=0.0",
+        "--config.patience=1",
+        "--config.every.evaluate=2",
+        "--config.schedule.steps=6",
+    ]
     assert train.main(argv) == 0
     steps = {int(r["step"]) for r in rows(folder / "metrics.csv") if r["split"] == "val"}
     assert steps == {2, 4}
