@@ -11,14 +11,14 @@ from tinyjax.data import synthetic
 from tinyjax.tasks import detect
 
 
-def prepared(dtype="float32"):
+def prepared(dtype="float32", optimiser="sgd", lr=0.01):
     config = tiny_config.get_config()
     config.model.dtype = dtype
     split = synthetic.load(4, (64, 64), seed=3)
     task = detect.make_task(config, split.classes, channels=1)
-    tx = steps.make_optimiser("sgd", 0.9, 0.0, 10.0)
+    tx = steps.make_optimiser(optimiser, 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, lambda step: 1.0)
-    config.optimiser.lr, config.optimiser.weight_decay = 0.01, 0.0
+    config.optimiser.lr, config.optimiser.weight_decay = lr, 0.0
     return task, tx, step, detect.hyper_of(config), detect.on_device(split)
 
 
@@ -41,16 +41,16 @@ def test_the_step_vmaps_over_members():
 
 
 def test_bfloat16_trains_with_float32_weights_and_losses():
-    task, tx, step, hyper, batch = prepared("bfloat16")
+    task, tx, step, hyper, batch = prepared("bfloat16", "adamw", 3e-3)
     state = steps.init_state(task, tx, 0)
     step = jax.jit(step)
     assert "bf16" in step.lower(state, batch, hyper).as_text()
     losses = []
-    for _ in range(10):
-        state, metrics = step(state, batch, hyper)
+    for _ in range(40):
+        state, metrics = step(state._replace(step=jnp.int32(0)), batch, hyper)  # the same views
         losses.append(float(metrics["loss"]))
     assert metrics["loss"].dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.stats))} == {
         jnp.dtype("float32")
     }
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert losses[-1] < 0.8 * losses[0]
