@@ -2,7 +2,7 @@
 compiled for.
 
 XLA's CPU back end has no fast path for depthwise kernels, and pads the matrix product inside a 1x1
-one; the forms below are 3 to 50 times faster there (docs/performance.md). Elsewhere the library
+one; the forms below are 10 to 40 times faster there (docs/performance.md). Elsewhere the library
 call is kept.
 """
 
