@@ -1,9 +1,9 @@
 """One convolution behind every layer, lowered to the form that is fast on the platform it is
 compiled for.
 
-XLA's CPU back end has no fast path for depthwise kernels and a slow gradient for 1x1 ones: the forms
-below are 10 to 40 and up to 5 times faster there (docs/performance.md). Elsewhere the library call
-is kept.
+XLA's CPU back end has no fast path for depthwise kernels and a slow gradient for 1x1 ones: the
+forms below are 10 to 40 and up to 5 times faster there (docs/performance.md). Elsewhere the library
+call is kept.
 """
 
 from functools import partial
