@@ -8,13 +8,14 @@ import pytest
 
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile more than they compute: half the time without the compiler's own optimisations.
-XLA_FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-# A program that one test compiled is not compiled again by the next, nor by a test's own processes.
+# Tests compile more than they compute: half the time without the compiler's own optimisations. A
+# program that one test compiled is not compiled again by the next, nor by a test's own processes.
+# Workers inherit all this from the process that starts them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tinyjax-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-    os.environ["XLA_FLAGS"] = XLA_FLAGS
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def make_model(config: ConfigDict, classes: int) -> Detector:
     Raises UserError if `model.strides` or `model.dtype` is none that it can have.
     """
     strides, dtype = tuple(config.model.strides), config.model.dtype
-    if not strides or strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
+    if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
     if dtype not in DTYPES:
         raise UserError(f"model.dtype = {dtype!r}: {suggest(dtype, DTYPES)}")
