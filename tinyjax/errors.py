@@ -1,5 +1,6 @@
 """Errors that are the user's to mend."""
 
+import errno
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -21,9 +22,24 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """A command's exit code: `main`'s own, or 2 and the message of a `UserError`."""
+    """A command's exit code: `main`'s own, or 2 and the message of a `UserError`.
+
+    What the operating system refuses (a full disk, a folder that may not be written) is the user's
+    to mend too, and so is a device that is out of memory.
+    """
     try:
         return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        if error.errno is None:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = ": make room, then run the same command again" if full else ""
+        print(f"error: {error.filename or 'disk'}: {error.strerror}{advice}", file=sys.stderr)
+    except RuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # jax's word for an out of memory
+            raise
+        reason = str(error).partition("\n")[0]
+        print(f"error: {reason}; give a smaller batch, crop or network", file=sys.stderr)
+    return 2
