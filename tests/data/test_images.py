@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax.data.images import GREY, letterbox, opened, read, to_file, to_network, to_uint8
+from tinyjax.data.images import GREY, fit, opened, read, to_file, to_network, to_uint8
 from tinyjax.errors import UserError
 
 
@@ -89,7 +89,7 @@ def test_a_source_that_is_neither_folder_nor_zip_is_named(tmp_path):
 
 
 def test_letterbox_of_the_same_size_is_the_image_itself(noise):
-    image, scale, offset = letterbox(noise, (12, 17))
+    image, scale, offset = fit(noise, (12, 17))
     assert image is noise
     assert scale.tolist() == [1, 1]
     assert offset.tolist() == [0, 0]
@@ -104,7 +104,7 @@ def test_letterbox_carries_a_drawn_box_to_where_it_is_seen(file, size, channels)
     x1, y1, x2, y2 = box.astype(int)
     image = np.zeros((h, w, channels), np.uint8)
     image[y1:y2, x1:x2] = 255
-    out, scale, offset = letterbox(image, size)
+    out, scale, offset = fit(image, size)
     assert out.shape == (*size, channels)
     assert out.dtype == np.uint8
 

@@ -2,33 +2,52 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, suggest
 
 Place = Path | zipfile.Path  # the two share what is used here: `/`, iterdir, is_file, read_bytes
 Rule = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", low, high)
 
 PERCENTILES: Rule = ("percentiles", 1.0, 99.0)
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FITS = ("letterbox", "resize")
+MOST_PIXELS = 2**26  # 8192 x 8192: a file that says it has more is broken, or a bomb
+MOST_BYTES, MOST_RATIO = 2**24, 200  # of a zip's entry, unpacked, and unpacked to packed
+DIGITS = 2  # of a pixel: what six digits of a relative box are good for, and no labeller's hand is
 GREY = 114  # mid-grey in the sense of the YOLO family: ImageNet's mean times 255
+
+
+class Bytes(Protocol):
+    """An image file: a path, an entry of a zip, or a record."""
+
+    @property
+    def name(self) -> str: ...
+    def is_file(self) -> bool: ...
+    def read_bytes(self) -> bytes: ...
 
 
 @contextmanager
 def opened(source: str | Path) -> Iterator[Place]:
     """The root of a folder or of a .zip, which is read in place.
 
-    Raises UserError if `source` is neither.
+    Raises UserError if `source` is neither, if an entry of the zip would leave the folder it is
+    unpacked to, or is packed so tightly that it can only be a decompression bomb.
     """
     path = Path(source)
     if path.is_dir():
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
+            for entry in file.infolist():
+                _check_entry(path, entry)
             yield zipfile.Path(file)
     elif path.exists():
         raise UserError(f"{path}: neither a folder nor a .zip file")
@@ -36,25 +55,52 @@ def opened(source: str | Path) -> Iterator[Place]:
         raise UserError(f"{path}: no such folder or .zip file")
 
 
-def read(place: Place, channels: int = 1, range16: Rule = PERCENTILES) -> np.ndarray:
+def content(file: Bytes) -> bytes:
+    """What a small file holds. Raises UserError if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from error
+
+
+def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+    parts = PurePosixPath(entry.filename.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts:
+        raise UserError(f"{path}: entry {entry.filename!r} leaves the folder; pack the zip anew")
+    if entry.file_size > MOST_BYTES and entry.file_size > MOST_RATIO * entry.compress_size:
+        raise UserError(
+            f"{path}: entry {entry.filename!r} unpacks {entry.compress_size:,} bytes to "
+            f"{entry.file_size:,}: a decompression bomb? unpack it yourself and give the folder"
+        )
+
+
+def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.ndarray:
     """One image file as uint8 [H, W, channels], channels 1 or 3.
 
     Colour becomes grey by luminance (ITU-R 601), grey becomes colour by replication. Deeper pixels
     (16-bit integers, floats) come to 8 bits by `range16`, see `to_uint8`; nothing else does.
 
-    Raises UserError if the file is no image that Pillow can read, or `channels` is neither 1 nor 3.
+    Raises UserError if the file is no image that Pillow can read, has more than `MOST_PIXELS`, or
+    `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
         raise UserError(f"channels = {channels}: give 1 (grey) or 3 (colour)")
     try:
         with Image.open(io.BytesIO(place.read_bytes())) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise UserError(
+                    f"{place}: says it is {file.width} x {file.height} pixels; at most "
+                    f"{MOST_PIXELS:,} pixels are read"
+                )
             file.load()
             if file.mode in ("I", "F") or file.mode.startswith("I;16"):
                 grey = to_uint8(np.asarray(file), range16)
             else:
                 pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"))
                 return pixels.reshape(*pixels.shape[:2], channels)
-    except (OSError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         raise UserError(f"{place}: not a readable image ({error})") from error
     return np.repeat(grey[..., None], channels, axis=-1)
 
@@ -81,21 +127,26 @@ def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
     return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
 
 
-def letterbox(
-    image: np.ndarray, size: tuple[int, int]
+def fit(
+    image: np.ndarray, size: tuple[int, int], how: str = "letterbox"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit an image into `size`, aspect kept, centred on mid-grey.
+    """Bring an image to `size`: "letterbox", aspect kept, centred on mid-grey; or "resize",
+    stretched.
 
-    image: uint8 [h, w, C]. size: (H, W).
+    image: uint8 [h, w, C]. size: (H, W). Raises UserError for another rule.
     Returns uint8 [H, W, C], scale float32 [2] (sx, sy) and offset float32 [2] (ox, oy), see
     `to_network`. An image of that size already comes back as it is. Bilinear, with the filter
     widened when shrinking, so that small objects are averaged and not skipped.
     """
+    if how not in FITS:
+        raise UserError(f"fit = {how!r}: {suggest(how, FITS)}")
     (h, w), (height, width) = image.shape[:2], size
     if (h, w) == (height, width):
         return image, np.ones(2, np.float32), np.zeros(2, np.float32)
-    ratio = min(height / h, width / w)
-    new_h, new_w = max(1, round(h * ratio)), max(1, round(w * ratio))
+    new_h, new_w = height, width
+    if how == "letterbox":
+        ratio = min(height / h, width / w)
+        new_h, new_w = max(1, round(h * ratio)), max(1, round(w * ratio))
     top, left = (height - new_h) // 2, (width - new_w) // 2
     small = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     small = small.resize((new_w, new_h), Image.Resampling.BILINEAR)
@@ -116,3 +167,15 @@ def to_network(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.n
 def to_file(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The inverse of `to_network`: detections back to the pixels in which they are scored."""
     return (boxes - np.tile(offset, 2)) / np.tile(scale, 2)
+
+
+def in_pixels(
+    box: Sequence[float] | np.ndarray, shape: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """A box xyxy in parts of the sides of an image of `shape` (h, w), in its pixels.
+
+    Rounded to `DIGITS`, so that it is what was labelled before a tool divided it by the size.
+    """
+    height, width = shape
+    x1, y1, x2, y2 = np.round(np.multiply(box, (width, height, width, height)), DIGITS).tolist()
+    return x1, y1, x2, y2

@@ -1,0 +1,47 @@
+"""Your own images, from scratch: COCO, Pascal VOC, YOLO or prepared files, a folder or a zip.
+
+    python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine
+
+Arguments, joined by commas: source; format, if what is there does not tell (auto, coco, voc, yolo,
+arrayrecord); classes, joined by + (default: all that are there); dontcare, likewise; train and val,
+the names of the two splits; channels, 1 or 3; height and width of the network's input, needed if
+the images differ in size, and fit, letterbox or resize; backbone; steps.
+"""
+
+from tinyjax.config import parse_arg
+from tinyjax.defaults import detector
+from tinyjax.errors import UserError
+
+
+def get_config(arg=None):
+    config = detector()
+    arg = parse_arg(
+        arg,
+        source="",
+        format="auto",
+        classes="",
+        dontcare="",
+        train="train",
+        val="val",
+        channels=1,
+        height=0,
+        width=0,
+        fit="letterbox",
+        backbone=config.model.backbone,
+        steps=config.schedule.steps,
+    )
+    if not arg.source:
+        raise UserError("configs/own.py: give source, as in configs/own.py:source=mine.zip")
+    config.model.backbone, config.schedule.steps = arg.backbone, arg.steps
+    config.data.format = arg.format
+    config.data.common = {
+        "source": arg.source,
+        "classes": tuple(filter(None, arg.classes.split("+"))),
+        "dontcare": tuple(filter(None, arg.dontcare.split("+"))),
+        "channels": arg.channels,
+        "size": (arg.height, arg.width) if arg.height and arg.width else None,
+        "fit": arg.fit,
+    }
+    config.data.train = {"split": arg.train}
+    config.data.suites = {"val": {"split": arg.val}}
+    return config

@@ -1,0 +1,143 @@
+"""COCO, VOC, YOLO and ArrayRecord: the same set in each gives the same arrays."""
+
+import json
+
+import layouts
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyjax.data import arrayrecord
+from tinyjax.data.files import LAYOUTS, layout_of, load
+from tinyjax.data.images import opened
+from tinyjax.data.listing import refuse
+from tinyjax.errors import UserError
+
+SPLITS = {"train": 5, "val": 3}
+WRITERS = {
+    "coco": layouts.coco,
+    "roboflow coco": layouts.roboflow_coco,
+    "voc": layouts.voc,
+    "flat voc": layouts.flat_voc,
+    "yolo": layouts.yolo,
+    "roboflow yolo": layouts.roboflow_yolo,
+}
+
+
+def same(a, b):
+    for name in ("images", "boxes", "labels", "valid", "ignore", "scale", "offset"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert (a.names, a.classes) == (b.names, b.classes)
+    for x, y in zip(a.truth["annotations"], b.truth["annotations"], strict=True):
+        assert x == y
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return load(
+        layouts.coco(tmp_path_factory.mktemp("reference"), SPLITS), "train", layouts.CLASSES
+    )
+
+
+def test_the_reference_is_what_was_drawn(expected):
+    for i, (name, image, objects) in enumerate(layouts.scenes("train", 5)):
+        assert expected.names[i] == name
+        assert np.array_equal(expected.images[i, ..., 0], image)
+        assert expected.boxes[i, : len(objects)].tolist() == [box for _, box in objects]
+        assert [expected.classes[k] for k in expected.labels[i, : len(objects)]] == [
+            category for category, _ in objects
+        ]
+        assert expected.valid[i].sum() == len(objects)
+
+
+@pytest.mark.parametrize("packed", ["folder", "zip", "nested zip"])
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_gives_the_same_arrays(layout, packed, tmp_path, expected):
+    source = WRITERS[layout](tmp_path / "set", SPLITS)
+    if packed != "folder":
+        inside = "deeper/" if packed == "nested zip" and "voc" not in layout else ""
+        source = layouts.zipped(source, tmp_path / "set.zip", inside)
+    own = {"first_pixel": 0} if layout == "flat voc" else {}
+    same(load(source, "train", layouts.CLASSES, **own), expected)
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_prepared_once_it_is_still_the_same(layout, tmp_path, expected):
+    source = WRITERS[layout](tmp_path / "set", SPLITS)
+    with opened(source) as root:
+        module = layout_of(root, "auto")
+        listings = {name: module.listing(root, name, refuse) for name in SPLITS}
+        arrayrecord.write(listings, tmp_path / "prepared")
+    prepared = load(tmp_path / "prepared", "train", layouts.CLASSES)
+    same(prepared, expected)
+    assert layout_of(tmp_path / "prepared", "auto").__name__.endswith("arrayrecord")
+    assert arrayrecord.splits(tmp_path / "prepared") == ["train", "val"]
+
+
+def test_prepared_keeps_what_is_dont_care_and_every_field(tmp_path):
+    folder = layouts.coco(tmp_path / "set", SPLITS)
+    file = folder / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    document["categories"].append({"id": 9, "name": "blur", "ignore": 1})
+    for image in document["images"]:
+        image["altitude_m"] = 60
+    first, second, third = document["annotations"][:3]
+    first["category_id"], second["iscrowd"], third["area"] = 9, 1, 33.5
+    file.write_text(json.dumps(document))
+    listings = {"train": layout_of(folder, "coco").listing(folder, "train", refuse)}
+    arrayrecord.write(listings, tmp_path / "prepared")
+    before, after = (load(s, "train") for s in (folder, tmp_path / "prepared"))
+    same(before, after)
+    assert before.classes == ("person", "car")
+    assert before.ignore.sum() == 2
+    assert {image["altitude_m"] for image in after.truth["images"]} == {60}
+    assert before.truth["images"] == after.truth["images"]
+
+
+def test_voc_difficult_is_dont_care_and_corners_count_from_one(tmp_path):
+    image = np.zeros((layouts.HEIGHT, layouts.WIDTH), np.uint8)
+    layouts.save(tmp_path / "train" / "a.jpg.png", layouts.png(image))
+    hard = (
+        "<object><name>car</name><difficult>1</difficult><bndbox><xmin>11</xmin><ymin>12</ymin>"
+        "<xmax>20</xmax><ymax>30</ymax></bndbox></object>"
+    )
+    xml = layouts.voc_xml("a.jpg.png", [("car", [4, 5, 10, 20])], 1, hard)
+    layouts.save(tmp_path / "train" / "a.jpg.xml", xml)
+    split = load(tmp_path, "train")
+    assert split.boxes[0, :2].tolist() == [[4, 5, 10, 20], [10, 11, 20, 30]]
+    assert split.valid[0, :2].tolist() == [True, False]
+    assert split.ignore[0, :2].tolist() == [False, True]
+
+
+def test_yolo_polygons_become_their_boxes(tmp_path):
+    folder = layouts.yolo(tmp_path, SPLITS)
+    label = folder / "labels" / "train" / "train_00.txt"
+    label.write_text("1 0.25 0.5 0.5 0.25 0.75 0.5 0.5 0.75\n")
+    split = load(folder, "train")
+    assert split.boxes[0, 0].tolist() == [24, 16, 72, 48]
+    assert split.labels[0, 0] == 1
+
+
+def test_mixed_sizes_are_fitted_by_either_rule(tmp_path):
+    folder = layouts.coco(tmp_path, SPLITS)
+    file = folder / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    small = next(i for i in document["images"] if i["file_name"] == "train_00.png")
+    small["width"], small["height"] = 48, 64
+    document["annotations"] = [
+        {"id": 1, "image_id": small["id"], "category_id": 1, "bbox": [12, 16, 6, 8]}
+    ]
+    file.write_text(json.dumps(document))
+    Image.new("L", (48, 64)).save(folder / "images" / "train_00.png")
+    with pytest.raises(UserError, match=r"images of 2 sizes, from \(64, 48\)"):
+        load(folder, "train")
+    boxed = load(folder, "train", size=(64, 96))
+    stretched = load(folder, "train", size=(64, 96), fit="resize")
+    assert boxed.boxes[0, 0].tolist() == [36, 16, 42, 24]  # 24 columns of grey on either side
+    assert stretched.boxes[0, 0].tolist() == [24, 16, 36, 24]  # twice as wide
+    for split in (boxed, stretched):
+        assert split.truth["annotations"][0]["bbox"] == [12, 16, 6, 8]
+
+
+def test_layouts_are_told_apart():
+    assert set(LAYOUTS) == {"coco", "voc", "yolo", "arrayrecord"}

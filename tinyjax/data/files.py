@@ -1,0 +1,227 @@
+"""Detection data from files: a layout's listing, judged, decoded and brought to one size."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyjax.data import images
+from tinyjax.data.images import PERCENTILES, Place, Rule, opened
+from tinyjax.data.listing import Entry, Listing, Refuse, refuse
+from tinyjax.data.records import Objects, Split, stack
+from tinyjax.errors import UserError, suggest
+
+LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" looks for them
+
+
+def load(
+    source: str | Path,
+    split: str,
+    classes: Sequence[str] = (),
+    dontcare: Sequence[str] = (),
+    layout: str = "auto",
+    size: tuple[int, int] | None = None,
+    fit: str = "letterbox",
+    channels: int = 1,
+    range16: Rule = PERCENTILES,
+    first_pixel: int = 1,
+    refuse: Refuse = refuse,
+) -> Split:
+    """Load one split whole into memory, its images in order of file name.
+
+    The same images and boxes in another layout give the same arrays, bit for bit.
+
+    Args:
+        source: a folder, or a .zip that is read in place.
+        classes: names of the scored categories, in the order of the labels; by default all that
+            the source has and does not mark as don't-care.
+        dontcare: names of further categories that are neither objects nor background. Every
+            category in neither is background; `truth["images"]` counts them by name in
+            "background" and keeps all fields of the source.
+        layout: one of `LAYOUTS`, or "auto" to go by what is there.
+        size: (H, W) of the network's input, to which images are brought by the rule `fit`, see
+            `images.fit`; None if all images share one size, which is then kept.
+        channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
+        first_pixel: of VOC files, see `voc.listing`.
+        refuse: called with the kind and the message of every problem that is one image's or one
+            box's, which is left out if it returns; by default the first stops the loading. A box
+            that overhangs its image is left as it is.
+
+    Raises UserError for: a missing source, split, image or class; a file that is not of its layout;
+    images of differing size without `size`; an image whose size is not what its label file says; a
+    box that is empty, not finite or outside its image.
+    """
+    with opened(source) as root:
+        listed = listing(root, split, layout, first_pixel, refuse)
+        classes, ignored = _roles(listed, classes, dontcare)
+        entries = _present(listed, refuse)
+        decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
+        read: list[_Decoded] = []
+        with ThreadPoolExecutor(2) as pool:  # Pillow decodes outside the interpreter's lock
+            for entry, decoded in zip(entries, pool.map(decode, entries), strict=True):
+                if isinstance(decoded, UserError):
+                    refuse("unreadable image", str(decoded))
+                elif wrong := _other_size(entry, decoded.shape):
+                    refuse("other size", wrong)
+                else:
+                    read.append(decoded)
+    if not read:
+        raise UserError(f"{listed.where}: no image of split {split!r} can be used")
+    shapes = [one.shape for one in read]
+    if size is None and len(set(shapes)) > 1:
+        sizes = sorted(set(shapes))
+        raise UserError(
+            f"{listed.where}: images of {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]} "
+            "(height, width); give size = (height, width) of the network's input"
+        )
+    objects, infos = [], []
+    for one in read:
+        boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
+        height, width = one.shape
+        objects.append(boxes)
+        infos.append({**one.entry.info, "height": height, "width": width, "background": background})
+    pixels, scale, offset = ([getattr(o, f) for o in read] for f in ("image", "scale", "offset"))
+    return stack(pixels, objects, infos, classes, np.stack(scale), np.stack(offset))
+
+
+def listing(
+    root: Place, split: str, layout: str, first_pixel: int = 1, refuse: Refuse = refuse
+) -> Listing:
+    """What the files of a split say, see `load`. Raises UserError if they name no image."""
+    module = layout_of(root, layout)
+    own = {"first_pixel": first_pixel} if module.__name__.endswith("voc") else {}
+    listed = module.listing(root, split, refuse, **own)
+    if not listed.entries:
+        raise UserError(f"{listed.where}: split {split!r} has no images")
+    return listed
+
+
+def layout_of(root: Place, layout: str) -> Any:
+    """The module that reads `layout`, or for "auto" the one that finds splits in `root`.
+
+    Raises UserError for an unknown layout, and if none is recognised.
+    """
+    if layout not in (*LAYOUTS, "auto"):
+        raise UserError(f"layout = {layout!r}: {suggest(layout, (*LAYOUTS, 'auto'))}")
+    for name in LAYOUTS if layout == "auto" else (layout,):
+        module = import_module(f"tinyjax.data.{name}")
+        if layout != "auto" or module.splits(root):
+            return module
+    raise UserError(
+        f"{root}: no layout that is known: COCO has annotations/*.json, YOLO a data.yaml, VOC "
+        "Annotations/*.xml and ImageSets/Main/*.txt; docs/data.md shows them"
+    )
+
+
+class _Decoded(NamedTuple):
+    entry: Entry
+    image: np.ndarray  # uint8 [H, W, C], the network's input size
+    shape: tuple[int, int]  # (h, w) of the file
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+def _roles(
+    listed: Listing, classes: Sequence[str], dontcare: Sequence[str]
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The scored classes in the order of their labels, and the names that are don't-care."""
+    asked = [*classes, *dontcare]
+    for name in asked:
+        if name not in listed.categories:
+            known = suggest(name, listed.categories)
+            raise UserError(f"{listed.where}: no category {name!r}; {known}")
+        if asked.count(name) > 1:
+            raise UserError(f"{name!r} is named twice in classes and dontcare; name it once")
+    for name in classes:
+        if name in listed.ignored:
+            raise UserError(
+                f'{listed.where}: category {name!r} is marked "ignore": 1, so it cannot be '
+                "one of classes; leave it out"
+            )
+    ignored = listed.ignored | {*dontcare}
+    every = (name for name in dict.fromkeys(listed.categories) if name not in ignored)
+    found = tuple(classes) or tuple(every)
+    if not found:
+        raise UserError(f"{listed.where}: no category to learn; give at least one class")
+    return found, ignored
+
+
+def _present(listed: Listing, refuse: Refuse) -> list[Entry]:
+    """The entries whose image is there, in order of file name."""
+    missing = [entry for entry in listed.entries if not entry.place.is_file()]
+    for entry in missing:
+        many = f"{len(missing)} of {len(listed.entries)} images that {listed.where} names"
+        refuse("missing image", f"{entry.place}: no such image ({many} are not there)")
+    there = (
+        [entry for entry in listed.entries if entry not in missing] if missing else listed.entries
+    )
+    return sorted(there, key=lambda entry: str(entry.info["file_name"]))
+
+
+def _decode(
+    entry: Entry, channels: int, range16: Rule, size: tuple[int, int] | None, fit: str
+) -> _Decoded | UserError:
+    try:
+        image = images.read(entry.place, channels, range16)
+        height, width, _ = image.shape
+        fitted, scale, offset = images.fit(image, size or (height, width), fit)
+        return _Decoded(entry, fitted, (height, width), scale, offset)
+    except UserError as error:
+        return error
+
+
+def _other_size(entry: Entry, shape: tuple[int, int]) -> str:
+    height, width = shape
+    said = entry.info.get("height", height), entry.info.get("width", width)
+    if said == shape:
+        return ""
+    return (
+        f"{entry.place}: the image is {height} x {width} (height x width), but its label file says "
+        f"{said[0]} x {said[1]}; its boxes would not fit"
+    )
+
+
+def _objects(
+    one: _Decoded, classes: tuple[str, ...], ignored: frozenset[str], relative: bool, refuse: Refuse
+) -> tuple[Objects, dict[str, int]]:
+    """The objects of an image, and how many of each background category it holds."""
+    rows, background = [], Counter[str]()
+    for label in one.entry.labels:
+        if label.category not in classes and label.category not in ignored:
+            background[label.category] += 1
+            continue
+        box = np.array(images.in_pixels(label.box, one.shape) if relative else label.box, float)
+        if wrong := _wrong(box, one.shape):
+            refuse(wrong[0], f"{label.where}: {wrong[1]}")
+            continue
+        dontcare = label.ignore or label.category in ignored
+        number = classes.index(label.category) if label.category in classes else 0
+        area = np.prod(box[2:] - box[:2]) if label.area is None else label.area
+        rows.append((box, number, dontcare, area))
+    boxes, labels, ignore, area = zip(*rows, strict=True) if rows else ([], [], [], [])
+    objects = Objects(
+        np.array(boxes, float).reshape(-1, 4),
+        np.array(labels, np.int32),
+        np.array(ignore, bool),
+        np.array(area, float),
+    )
+    return objects, dict(background)
+
+
+def _wrong(box: np.ndarray, shape: tuple[int, int]) -> tuple[str, str] | None:
+    """Kind and description of what makes a box unusable."""
+    x1, y1, x2, y2 = box.tolist()
+    height, width = shape
+    text = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+    if not np.isfinite(box).all():
+        return "box not finite", f"box {text} is not finite; give numbers"
+    if x2 <= x1 or y2 <= y1:
+        return "empty box", f"box {text} is empty; width and height must be above 0"
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        return "box outside", f"box {text} lies outside its image of {width} x {height} px"
+    return None

@@ -1,0 +1,77 @@
+"""What every layout of files is first read into: which images there are, and what is labelled in
+them, nothing decoded and nothing judged yet.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, NoReturn
+
+from tinyjax.data.images import SUFFIXES, Bytes, Place
+from tinyjax.errors import UserError, suggest
+
+Refuse = Callable[[str, str], None]  # (kind of problem, message); what returns is left out
+
+
+class Label(NamedTuple):
+    """One labelled object, as the source has it."""
+
+    where: str  # what a message calls it
+    category: str
+    box: tuple[float, float, float, float]  # xyxy in pixels of the file, or relative to its sides
+    ignore: bool = False  # a don't-care box
+    area: float | None = None  # px^2; None: that of the box
+
+
+class Entry(NamedTuple):
+    """One image."""
+
+    place: Bytes
+    info: dict[str, Any]  # "file_name", "height" and "width" if the source says, what else it says
+    labels: Sequence[Label]
+
+
+class Listing(NamedTuple):
+    """One split."""
+
+    where: str  # the file or folder that lists it
+    entries: Sequence[Entry]
+    categories: tuple[str, ...]  # in the source's order
+    ignored: frozenset[str] = frozenset()  # of these, what the source marks as don't-care
+    relative: bool = False  # boxes are in [0, 1] of the image's width and height
+
+
+def refuse(kind: str, message: str) -> NoReturn:
+    """A loader's answer to a problem unless it is given another: stop."""
+    raise UserError(message)
+
+
+def homes(root: Place) -> Iterator[Place]:
+    """`root`, the folders in it, and theirs: archives often wrap a set once or twice."""
+    yield root
+    first = folders(root)
+    yield from first
+    for folder in first:
+        yield from folders(folder)
+
+
+def folders(place: Place) -> list[Place]:
+    return sorted((d for d in place.iterdir() if d.is_dir()), key=lambda d: d.name)
+
+
+def inside(root: Place, name: str, where: str) -> Place:
+    """`root / name`. Raises UserError if `name` leaves `root`."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        raise UserError(f"{where}: file name {name!r} leaves the data set; give a path inside it")
+    return root / str(path)
+
+
+def image_files(place: Place) -> list[Place]:
+    """The images in a folder, in order of name."""
+    files = (f for f in place.iterdir() if PurePosixPath(f.name).suffix.lower() in SUFFIXES)
+    return sorted(files, key=lambda f: f.name)
+
+
+def no_split(where: Any, split: str, known: Sequence[str]) -> UserError:
+    return UserError(f"{where}: no split {split!r}; {suggest(split, sorted(set(known)))}")

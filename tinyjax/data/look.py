@@ -1,0 +1,157 @@
+"""A look at data before training: what is there, what is odd, what a detector could not see."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tinyjax.data.records import Split, background
+
+THUMBNAIL = (40, 32)  # width, height: what HIT-UAV's leak was measured with
+ALIKE = 0.95  # correlation of two thumbnails from which on they are taken for near-duplicates
+FEW = 0.05  # of a class's objects may be smaller than a cell before a warning; our own choice
+SHOWN = 3  # examples of each kind of problem
+
+
+class Look(NamedTuple):
+    """What one split holds."""
+
+    images: int
+    empty: int  # images without objects
+    objects: dict[str, int]  # class -> how many
+    dontcare: int
+    background: dict[str, int]  # unused category -> how many
+    sides: dict[str, np.ndarray]  # class -> sqrt(w * h) of its objects, in pixels of the network
+    overhang: list[str]  # images with a box that overhangs them
+    twice: list[str]  # images where a class has the same box twice
+
+
+def look(split: Split) -> Look:
+    """Count what a split holds."""
+    label = [split.labels[i][split.valid[i]] for i in range(len(split.names))]
+    corner = split.boxes[..., 2:] - split.boxes[..., :2]
+    side = np.sqrt(np.maximum(corner.prod(-1), 0))
+    sides = {name: side[split.valid & (split.labels == k)] for k, name in enumerate(split.classes)}
+    overhang, twice = [], []
+    rows: list[list[tuple]] = [[] for _ in split.names]
+    for a in split.truth["annotations"]:
+        if not a["iscrowd"]:
+            rows[a["image_id"]].append((a["category_id"], *a["bbox"]))
+    for info, boxes in zip(split.truth["images"], rows, strict=True):
+        width, height = info["width"], info["height"]
+        if any(x < 0 or y < 0 or x + w > width or y + h > height for _, x, y, w, h in boxes):
+            overhang.append(info["file_name"])
+        if len(set(boxes)) < len(boxes):
+            twice.append(info["file_name"])
+    return Look(
+        images=len(split.names),
+        empty=sum(len(one) == 0 for one in label),
+        objects={name: len(values) for name, values in sides.items()},
+        dontcare=int(split.ignore.sum()),
+        background=background(split),
+        sides=sides,
+        overhang=overhang,
+        twice=twice,
+    )
+
+
+def alike(split: Split, other: Split) -> np.ndarray:
+    """float32 [N]: for each image of `split` the largest correlation of its thumbnail with one of
+    `other`'s. A picture without any contrast is like no other.
+    """
+    ours, theirs = _thumbnails(split), _thumbnails(other)
+    blocks = (ours[i : i + 256] @ theirs.T for i in range(0, len(ours), 256))
+    return np.concatenate([block.max(1) for block in blocks])
+
+
+def _thumbnails(split: Split) -> np.ndarray:
+    """float32 [N, pixels], each of mean 0 and length 1."""
+    rows = []
+    for image in split.images:
+        grey = Image.fromarray(image.mean(-1).astype(np.uint8))
+        rows.append(np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel())
+    centred = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-3)
+
+
+def lines(name: str, seen: Look) -> list[str]:
+    """A split in a few lines."""
+    counts = ", ".join(f"{kind} {count}" for kind, count in seen.objects.items())
+    extra = [f"{seen.empty} without objects"] if seen.empty else []
+    extra += [f"{seen.dontcare} don't-care boxes"] if seen.dontcare else []
+    unused = ", ".join(f"{kind} {count}" for kind, count in seen.background.items())
+    extra += [f"background: {unused}"] if unused else []
+    return ["; ".join([f"{name}: {seen.images} images, {counts}", *extra])]
+
+
+def sizes(seen: Look) -> list[str]:
+    """Percentiles of the sides of each class's objects."""
+    out = [f"{'side of objects, px':<22}{'5 %':>7}{'25 %':>7}{'50 %':>7}{'75 %':>7}{'95 %':>7}"]
+    for name, sides in seen.sides.items():
+        if len(sides):
+            values = np.percentile(sides, (5, 25, 50, 75, 95))
+            out.append(f"  {name:<20}" + "".join(f"{value:>7.1f}" for value in values))
+    return out
+
+
+def warnings(looks: Mapping[str, Look], stride: int) -> list[str]:
+    """What a user should know before hours of training; `stride` is the detector's finest."""
+    out = []
+    for name, seen in looks.items():
+        for kind, sides in seen.sides.items():
+            small = float(np.mean(sides < stride)) if len(sides) else 0.0
+            if small > FEW:
+                out.append(
+                    f"{name}: {100 * small:.0f} % of the objects of class {kind} are smaller than "
+                    f"one cell of the finest stride, {stride} px: give larger images (data.common."
+                    "size), or lower model.strides"
+                )
+            if not len(sides):
+                out.append(f"{name}: no object of class {kind}")
+        for odd, what in ((seen.overhang, "overhang it"), (seen.twice, "are there twice")):
+            if odd:
+                out.append(f"{name}: {len(odd)} images with boxes that {what} ({_some(odd)})")
+    return out
+
+
+def leaks(splits: Mapping[str, Split], train: str = "train") -> list[str]:
+    """For every split but `train`, how many of its images are near-duplicates of one there."""
+    out = []
+    for name, split in splits.items():
+        if name != train:
+            most = alike(split, splits[train])
+            many = int((most > ALIKE).sum())
+            out.append(
+                f"{name}: {many} of {len(most)} images ({100 * many / len(most):.0f} %) have a "
+                f"near-duplicate in {train} (thumbnail correlation above {ALIKE}; the largest is "
+                f"{most.max():.2f})"
+            )
+    return out
+
+
+def brief(training: Split, suites: Mapping[str, Split], stride: int) -> list[str]:
+    """The look that a run begins with: counts, sizes of the training set's objects, warnings."""
+    splits = {"training": training, **suites}
+    looks = {name: look(split) for name, split in splits.items()}
+    out = [line for name, seen in looks.items() for line in lines(name, seen)]
+    out += sizes(looks["training"])
+    many = ", ".join(
+        f"{name} {(alike(one, training) > ALIKE).sum()}" for name, one in suites.items()
+    )
+    out.append(f"near-duplicates of training images (thumbnail correlation above {ALIKE}): {many}")
+    return out + [f"warning: {text}" for text in warnings(looks, stride)]
+
+
+def problems(found: Sequence[tuple[str, str]]) -> list[str]:
+    """(kind, message) pairs as a loader refuses them, counted by kind, with a few examples each."""
+    out = []
+    for kind, many in Counter(kind for kind, _ in found).most_common():
+        out.append(f"{kind}: {many}")
+        out += [f"    {text}" for text in [t for k, t in found if k == kind][:SHOWN]]
+    return out
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", .." if len(names) > SHOWN else "")
