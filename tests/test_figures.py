@@ -1,166 +1,14 @@
+import csv
+from collections import Counter
+
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image
 
 from tinyjax import figures
-from tinyjax.data.records import Split
-
-CLASSES = ("person", "car")
-EMPTY = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int)}
-
-
-def grey(height=40, width=60, channels=1):
-    ramp = np.arange(height * width * channels).reshape(height, width, channels)
-    return (100 + ramp % 50).astype(np.uint8)
-
-
-def truth_of(*rows):
-    """rows: (xyxy, label, "valid" or "ignore" or "padding")."""
-    boxes, labels, kinds = zip(*rows, strict=True)
-    kinds = np.array(kinds)
-    return {
-        "boxes": np.array(boxes, np.float32),
-        "labels": np.array(labels, np.int32),
-        "valid": kinds == "valid",
-        "ignore": kinds == "ignore",
-    }
-
-
-def found_of(*rows):
-    """rows: (xyxy, label, score)."""
-    boxes, labels, scores = zip(*rows, strict=True)
-    return {
-        "boxes": np.array(boxes, np.float32),
-        "labels": np.array(labels, np.int32),
-        "scores": np.array(scores, np.float32),
-    }
-
-
-def enlarged(image, factor):
-    return np.repeat(np.repeat(np.broadcast_to(image, (*image.shape[:2], 3)), factor, 0), factor, 1)
-
-
-def colour(label):
-    return ImageColor.getrgb(figures.ON_IMAGE[label])
-
-
-@pytest.mark.parametrize(
-    ("size", "factor"), [((40, 60), 3), ((256, 320), 3), ((256, 480), 2), ((512, 640), 1)]
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_draw_keeps_pixels_square(size, factor, channels):
-    image = grey(*size, channels)
-    np.testing.assert_array_equal(np.asarray(figures.draw(image)), enlarged(image, factor))
-
-
-def test_draw_truth_hides_nothing_of_the_object():
-    image = grey()
-    before = image.copy()
-    truth = truth_of(((10, 12, 16, 18), 1, "valid"), ((0, 0, 0, 0), 0, "padding"))
-    picture = np.asarray(figures.draw(image, truth))
-    plain = enlarged(image, 3)
-
-    inside = np.s_[36:54, 30:48]
-    np.testing.assert_array_equal(picture[inside], plain[inside])
-    for row, column in [(40, 29), (40, 28), (40, 48), (40, 49), (35, 40), (34, 40), (54, 40)]:
-        assert tuple(picture[row, column]) == colour(1)
-    assert tuple(picture[40, 27]) == tuple(picture[40, 50]) == (0, 0, 0)
-    # nothing is drawn anywhere else, so nothing for the padding row
-    outside = np.ones(picture.shape[:2], bool)
-    outside[33:57, 27:51] = False
-    np.testing.assert_array_equal(picture[outside], plain[outside])
-    np.testing.assert_array_equal(image, before)
-
-
-def test_draw_hatches_what_is_not_scored():
-    image = grey()
-    region = (10, 12, 30, 32)
-    picture = np.asarray(figures.draw(image, truth_of((region, 0, "ignore"))))
-    changed = (picture != enlarged(image, 3)).any(-1)
-    rows, columns = np.nonzero(changed)
-    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (36, 96, 30, 90)
-    assert 0.1 < changed[36:96, 30:90].mean() < 0.3
-    hatch = np.unique(picture[changed])
-    assert set(hatch) == {grey for _, grey in figures.HATCH}
-
-
-def test_draw_predictions_from_the_threshold_on():
-    image = grey()
-    plain = enlarged(image, 3)
-    low = found_of(((10, 12, 30, 32), 0, figures.THRESHOLD - 0.01))
-    np.testing.assert_array_equal(np.asarray(figures.draw(image, found=low)), plain)
-    assert (np.asarray(figures.draw(image, found=low, threshold=0.1)) != plain).any()
-    np.testing.assert_array_equal(np.asarray(figures.draw(image, found=EMPTY)), plain)
-
-    high = np.asarray(figures.draw(image, found=found_of(((10, 12, 30, 32), 1, 0.9))))
-    np.testing.assert_array_equal(high[36:96, 30:90], plain[36:96, 30:90])
-    assert tuple(high[60, 28]) == tuple(high[60, 91]) == colour(1)
-    assert (high[12:32, 28:58] != plain[12:32, 28:58]).any()  # the score, above the box
-
-
-def test_draw_puts_the_best_on_top():
-    box = (10, 12, 30, 32)
-    for scores, top in [((0.9, 0.5), 0), ((0.5, 0.9), 1)]:
-        found = found_of((box, 0, scores[0]), (box, 1, scores[1]))
-        assert tuple(np.asarray(figures.draw(grey(), found=found))[60, 28]) == colour(top)
-
-
-@pytest.mark.parametrize(
-    "box", [(np.nan, 0, 1, 1), (-1e30, -1e30, 1e30, 1e30), (0, 0, np.inf, np.inf), (50, 30, 20, 10)]
-)
-def test_draw_survives_wild_predictions(box):
-    picture = figures.draw(grey(), found=found_of((box, 0, 0.9)))
-    assert picture.size == (180, 120)
-
-
-def split_of(n=9, scale=(1.0, 1.0), offset=(0.0, 0.0)):
-    truth = truth_of(((10, 12, 30, 32), 0, "valid"), ((0, 0, 0, 0), 0, "padding"))
-    repeated = {k: np.repeat(v[None], n, 0) for k, v in truth.items()}
-    repeated["valid"][0] = False  # an image without objects is no sample
-    return Split(
-        images=np.repeat(grey()[None], n, 0),
-        scale=np.tile(np.array(scale, np.float32), (n, 1)),
-        offset=np.tile(np.array(offset, np.float32), (n, 1)),
-        names=tuple(f"{i}.png" for i in range(n)),
-        classes=CLASSES,
-        truth={},
-        **repeated,
-    )
-
-
-def test_samples_map_predictions_onto_the_network_input(tmp_path):
-    split = split_of(scale=(0.5, 0.25), offset=(2.0, 4.0))
-    in_file = (np.array([10, 12, 30, 32]) - [2, 4, 2, 4]) / [0.5, 0.25, 0.5, 0.25]
-    found = found_of((in_file, 0, 0.9))
-    predictions = {k: np.repeat(v[None], 9, 0) for k, v in found.items()}
-    path = tmp_path / "samples" / "val.png"
-    figures.samples(split, predictions, path, count=2)
-
-    sheet = np.asarray(Image.open(path))
-    row = figures.LINE + 120 + figures.GAP
-    assert sheet.shape == (2 * row + figures.LINE, 2 * 180 + figures.GAP, 3)
-    y, right = figures.LINE + 60, 180 + figures.GAP
-    assert tuple(sheet[y, 28]) == tuple(sheet[y, right + 28]) == colour(0)
-    assert tuple(sheet[y, 91]) == tuple(sheet[y, right + 91]) == colour(0)
-
-
-def test_samples_are_spread_and_have_objects(tmp_path, monkeypatch):
-    chosen = []
-    monkeypatch.setattr(figures, "grid", lambda pairs, path, names, classes: chosen.extend(names))
-    none = {k: np.repeat(v[None], 9, 0) for k, v in EMPTY.items()}
-    figures.samples(split_of(), none, tmp_path / "a.png", count=3)
-    assert chosen == ["1.png", "5.png", "8.png"]
-    chosen.clear()
-    figures.samples(split_of(n=3), none, tmp_path / "a.png", count=5)
-    assert chosen == ["1.png", "2.png"]
-
-
-def test_legend_names_every_class():
-    picture = Image.new("RGB", (500, 50), "black")
-    out = np.asarray(figures.legend(picture, CLASSES))
-    assert out.shape == (50 + figures.LINE, 500, 3)
-    colours = {tuple(c) for c in out[50:].reshape(-1, 3).tolist()}
-    assert {colour(0), colour(1)} <= colours
+from tinyjax.data.records import Objects, stack
+from tinyjax.detect import analyse
+from tinyjax.detect.score import score
 
 
 def write(path, rows):
@@ -225,3 +73,193 @@ def test_running_mean():
     np.testing.assert_allclose(mean[1:-1], (values[:-2] + values[1:-1] + values[2:]) / 3)
     np.testing.assert_allclose(mean[[0, -1]], [(0 + 1) / 2, (38**2 + 39**2) / 2])
     np.testing.assert_array_equal(figures._running_mean(values[:5]), values[:5])
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    monkeypatch.setitem(figures.STYLE, "savefig.dpi", 40)
+
+
+def case(classes, images=3, seed=0, value=None):
+    """A split with two objects of each class an image, and predictions for it: the first object
+    found, the second not, and one false detection. value: of all scores.
+    """
+    rng = np.random.default_rng(seed)
+    pixels = [rng.integers(0, 255, (64, 96, 1), np.uint8) for _ in range(images)]
+    infos = [{"file_name": f"{i}.png", "width": 96, "height": 64} for i in range(images)]
+    n = len(classes)
+    corner = rng.uniform(0, 40, (images, 2 * n, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(6, 20, (images, 2 * n, 2))], -1)
+    label = np.repeat(np.arange(n), 2)
+    area = np.prod(boxes[..., 2:] - boxes[..., :2], -1)
+    objects = [Objects(boxes[i], label, np.zeros(2 * n, bool), area[i]) for i in range(images)]
+    split = stack(pixels, objects, infos, classes, np.ones((images, 2)), np.zeros((images, 2)))
+    guess = boxes.copy()
+    guess[:, 1::2] += 500
+    scores = np.tile(np.where(label % 2, 0.6, 0.4) + np.tile([0.2, -0.1], n), (images, 1))
+    scores = scores if value is None else np.full_like(scores, value)
+    predictions = {"boxes": guess, "scores": scores, "labels": np.tile(label, (images, 1))}
+    return split, predictions
+
+
+def report(folder, **cases):
+    suites = {name: split for name, (split, _) in cases.items()}
+    predictions = {name: found for name, (_, found) in cases.items()}
+    scores = {name: score(found, split.truth, {}) for name, (split, found) in cases.items()}
+    figures.report(folder, suites, predictions, scores)
+    with (folder / "per_class.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+NAMES = ("precision_recall", "f1", "confusion", "per_class")
+LONG = tuple(f"a_vehicle_of_a_rather_long_name_and_number_{k}" for k in range(20))
+CASES = {
+    "one class": case(("person",)),
+    "20 classes": case(LONG, images=1),
+    "nothing found": case(("person", "car"), value=0.0),
+    "not a number": case(("person", "car"), value=np.nan),
+    "odd names": case(("_hidden", "$x$ and $y")),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CASES)
+def test_report_draws_anything(tmp_path, coarse, name):
+    split, predictions = CASES[name]
+    rows = report(tmp_path, val=(split, predictions))
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(NAMES)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["worst_val.png"]
+    assert [row["class"] for row in rows] == [*split.classes, "all"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_report_without_objects(tmp_path, coarse):
+    split, predictions = case(("person", "car"), value=0.0)
+    nothing = [Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool), np.zeros(0))] * 3
+    empty = stack(
+        split.images, nothing, split.truth["images"], split.classes, split.scale, split.offset
+    )
+    rows = report(tmp_path, val=(empty, predictions))
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(NAMES)
+    assert not (tmp_path / "samples").exists()
+    assert {row["AP50"] for row in rows} == {"nan"}
+    figures.labels(empty, (4, 8), tmp_path / "labels.png")
+    assert not (tmp_path / "labels.png").exists()
+
+
+def test_report_of_several_suites(tmp_path, coarse):
+    rows = report(tmp_path, val=case(("person", "car")), shift=case(("person", "car"), seed=1))
+    assert Counter(row["suite"] for row in rows) == {"val": 3, "shift": 3}
+    assert {path.stem for path in (tmp_path / "samples").iterdir()} == {"worst_val", "worst_shift"}
+    person = rows[0]
+    assert (person["class"], person["images"], person["boxes"]) == ("person", "3", "6")
+    # Half of the persons found with a score of 0.6, what is false has 0.3.
+    assert [float(person[k]) for k in ("threshold", "precision", "recall")] == [0.6, 1.0, 0.5]
+    assert float(person["F1"]) == pytest.approx(2 / 3)
+
+
+def judged(classes=("person", "car")):
+    split, predictions = case(classes)
+    return split, predictions, analyse.match(predictions, split.truth)
+
+
+def test_precision_recall_shows_the_numbers():
+    matches = judged()[2]
+    (axes,) = figures._precision_recall({"val": matches}).axes
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
+        "val",
+        "recall",
+        "precision",
+    )
+    recall, precision = axes.lines[0].get_xydata().T
+    # Half is found without an error; the curve falls to 0 at the next of the 101 recalls.
+    np.testing.assert_allclose(recall, np.arange(52) / 100)
+    np.testing.assert_allclose(precision, [1.0] * 51 + [0])
+    legend = axes.get_legend()
+    assert legend.get_title().get_text() == "AP50 (IoU 0.50)"
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["person  0.505", "car  0.505", "mean  0.505"]
+
+
+def test_f1_marks_the_best():
+    matches = judged()[2]
+    figure = figures._f1({"val": matches}, {"val": analyse.curves(matches)})
+    f1, precision, recall = figure.axes
+    assert [axes.get_ylabel() for axes in figure.axes] == ["F1", "precision", "recall"]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"score threshold"}
+    dots = [line.get_xydata()[0] for line in f1.lines if line.get_marker() == "o"]
+    # Cars are found with a score of 0.8; at 0.6 the persons are found, too.
+    np.testing.assert_allclose(dots, [(0.6, 2 / 3), (0.8, 2 / 3), (0.6, 2 / 3)])
+    texts = [text.get_text() for text in recall.get_legend().get_texts()]
+    assert texts == ["person  0.667 at 0.600", "car  0.667 at 0.800", "mean  0.667 at 0.600"]
+    assert np.isnan(precision.lines[0].get_ydata()[-1])  # nothing scores 1
+
+
+def test_confusion_shows_shares_and_counts():
+    matches = judged()[2]
+    table = np.array([[3, 1, 0], [0, 399, 1], [2, 0, 0]])
+    figure = figures._confusion({"val": matches}, {"val": table}, {"val": 0.25})
+    (axes,) = figure.axes
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {
+        (0, 0): "75%\n3",
+        (1, 0): "25%\n1",
+        (1, 1): "100%\n399",
+        (2, 1): "<1%\n1",
+        (0, 2): "100%\n2",
+    }
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["person", "car", "missed"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["person", "car", "background"]
+    assert axes.get_title() == "val: IoU 0.50, scores from 0.250"
+
+
+def test_per_class_shows_the_numbers():
+    rows = [
+        {"class": "person", "images": 2, "boxes": 1500, "AP": 0.25, "AP50": 0.5},
+        {"class": "car", "images": 0, "boxes": 0, "AP": np.nan, "AP50": np.nan},
+    ]
+    (axes,) = figures._per_class({"val": rows}).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 0, 0.25, 0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["0.500", "no objects", "0.250", "no objects"]
+    assert axes.get_yticklabels()[0].get_text() == "person\n1,500 boxes, 2 images"
+
+
+def test_labels_show_the_numbers():
+    split, *_ = judged(("person", "car", "truck"))
+    split.valid[0] = False
+    split.ignore[0, 0] = True
+    figure = figures._labels(split, (4, 8))
+    count, size, crowd, place = figure.axes[:4]
+    assert [bar.get_width() for bar in count.patches] == [4, 4, 4]
+    assert [line.get_xdata()[0] for line in size.lines] == [4, 8]
+    assert size.get_xscale() == "log"
+    assert [text.get_text() for text in size.texts] == ["stride 4", "stride 8"]
+    height = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in crowd.patches}
+    assert {k: h for k, h in height.items() if h} == {0: 1, 6: 2}
+    assert place.images[0].get_array().sum() == 12
+    title = figure.get_suptitle()
+    assert title == "12 boxes in 3 images of 96 x 64 px; 1 don't-care boxes left out"
+
+
+def test_labels_mark_the_median():
+    split, *_ = judged()
+    side = np.sqrt(np.prod(split.boxes[..., 2:] - split.boxes[..., :2], -1))
+    size = figures._labels(split, (4, 8)).axes[1]
+    for k, lines in enumerate(c for c in size.collections if len(c.get_segments()) == 1):
+        (line,) = lines.get_segments()
+        own = side[split.valid & (split.labels == k)]
+        np.testing.assert_allclose(line[:, 0], np.median(own), rtol=1e-6)
+    assert k == 1
+
+
+def test_labels_are_written(tmp_path, coarse):
+    figures.labels(judged()[0], (4, 8), tmp_path / "figures" / "labels.png")
+    assert np.asarray(Image.open(tmp_path / "figures" / "labels.png").convert("L")).min() < 100
+
+
+def test_names_are_cut_in_the_middle():
+    assert figures._short("person") == "person"
+    cut = figures._short("emergency_vehicle_of_type_07")
+    assert cut == "emergency_v\u2026_type_07"
+    assert figures._short("$") == r"\$"

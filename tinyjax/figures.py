@@ -1,11 +1,11 @@
-"""Pictures of a run: curves of its metrics, samples of its detections.
+"""Figures of a run: its training, and what its detector gets right and wrong.
 
 Colours are Okabe and Ito's, told apart with any colour vision (jfly.uni-koeln.de/color).
 """
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,31 @@ from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from tinyjax.data.images import to_network
+from tinyjax import runfolder
 from tinyjax.data.records import Split
+from tinyjax.detect import analyse
+from tinyjax.pictures import worst
 
-# The same colours twice: what stands out on paper does not on a dark image.
 ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-ON_IMAGE = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
-HATCH = ((0, 60), (1, 210))  # a dark and a bright line, so that one shows on any ground
-HEIGHT, LINE, GAP = 20, 34, 8  # of a score, of a line of text, between things; pixels
-THRESHOLD = 0.3  # of the scores that are drawn
-LABEL, CAPTION = (ImageFont.load_default(height) for height in (HEIGHT, 22))
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.04, 0.5)}  # place of a legend
+DASHES = ("-", "--", ":", "-.")
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.prop_cycle": cycler(color=ON_WHITE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
     "legend.frameon": False,
+    "legend.title_fontsize": 8,
     "lines.linewidth": 1.4,
+    "savefig.bbox": "tight",
     "savefig.dpi": 200,
 }
 
@@ -112,144 +113,264 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return (total / count)[half : half + len(values)]
 
 
-def samples(
-    split: Split, predictions: Mapping[str, np.ndarray], path: Path, count: int = 4
+def report(
+    folder: Path,
+    suites: Mapping[str, Split],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    scores: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """A contact sheet of `count` images of a split, the same ones at every call.
+    """Everything that tells how a detector did, by suite.
 
-    predictions: boxes float32 [N, K, 4], scores [N, K], labels [N, K], as they are scored: boxes in
-    pixels of the files.
+    Writes into `folder`: figures/precision_recall.png, f1.png, confusion.png, per_class.png;
+    per_class.csv with the rows of `analyse.per_class`; samples/worst_<suite>.png where anything is
+    wrong. All at IoU 0.50, and where one threshold is needed, at the one of the best mean F1.
+
+    predictions: suite -> boxes float32 [N, K, 4], scores [N, K], labels [N, K], as they are scored:
+    boxes in pixels of the files. scores: suite -> what `score` returns.
     """
-    pool = np.flatnonzero(split.valid.any(-1))
-    pool = pool if len(pool) else np.arange(len(split.names))
-    chosen = pool[np.unique(np.linspace(0, len(pool) - 1, count).round().astype(int))]
-    pairs = []
-    for i in chosen:
-        truth = {k: getattr(split, k)[i] for k in ("boxes", "labels", "valid", "ignore")}
-        found = {k: predictions[k][i] for k in ("boxes", "scores", "labels")}
-        found["boxes"] = to_network(found["boxes"], split.scale[i], split.offset[i])
-        pairs.append((draw(split.images[i], truth=truth), draw(split.images[i], found=found)))
-    grid(pairs, path, [split.names[i] for i in chosen], split.classes)
+    matches = {name: analyse.match(predictions[name], suites[name].truth) for name in suites}
+    found = {name: analyse.curves(own) for name, own in matches.items()}
+    points = {name: analyse.operating_point(own) for name, own in found.items()}
+    tables = {name: analyse.per_class(matches[name], found[name], scores[name]) for name in suites}
+    rows = [{"suite": name, **row} for name, own in tables.items() for row in own]
+    runfolder.write_rows(folder / "per_class.csv", rows, rows[0])
+    confused = {
+        name: analyse.confusion(predictions[name], split.truth, points[name])
+        for name, split in suites.items()
+    }
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    with rc_context(STYLE):
+        for name, figure in {
+            "precision_recall": _precision_recall(matches),
+            "f1": _f1(matches, found),
+            "confusion": _confusion(matches, confused, points),
+            "per_class": _per_class(tables),
+        }.items():
+            figure.savefig(folder / "figures" / f"{name}.png")
+    for name, split in suites.items():
+        path = folder / "samples" / f"worst_{name}.png"
+        worst(split, predictions[name], matches[name], points[name], path)
 
 
-def draw(
-    image: np.ndarray,
-    truth: Mapping[str, np.ndarray] | None = None,
-    found: Mapping[str, np.ndarray] | None = None,
-    threshold: float = THRESHOLD,
-) -> Image.Image:
-    """An image with boxes around its objects, in a colour per class; small ones enlarged.
-
-    Args:
-        image: uint8 [H, W, 1 or 3]. Up to 480 px a side it is enlarged 2 or 3 times, pixels kept
-            square, so that a person of 6 px can be seen.
-        truth: boxes [G, 4] xyxy in pixels of `image`, labels [G], valid [G], ignore [G]: a thin
-            line around each object, hatching over each don't-care region.
-        found: boxes [K, 4], scores [K], labels [K]: a line and the score.
-        threshold: predictions that score less are not drawn.
-    """
-    height, width, _ = image.shape
-    factor = int(np.clip(960 // max(height, width), 1, 3))
-    pixels = np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
-    if truth is not None:
-        for box in truth["boxes"][truth["ignore"]]:
-            _hatch(pixels, box * factor)
-    picture = Image.fromarray(pixels)
-    pen = ImageDraw.Draw(picture)
-    if truth is not None:
-        real = truth["valid"]
-        for box, label in zip(truth["boxes"][real], truth["labels"][real], strict=True):
-            _outline(pen, box * factor, label, 2)
-    if found is not None:
-        # A wild prediction must not end a run: no NaN, nothing beyond Pillow's integers.
-        boxes = np.nan_to_num(found["boxes"] * factor).clip(-9, 2**15)
-        drawn = np.argsort(found["scores"])  # the best last, on top of the others
-        drawn = drawn[found["scores"][drawn] >= threshold]
-        for k in drawn:
-            _outline(pen, boxes[k], found["labels"][k], 3)
-        for k in drawn:
-            x, y, *_ = boxes[k]
-            pen.text(
-                (max(x - 2, 0), max(y - 5, HEIGHT)),
-                f"{found['scores'][k]:.2f}".removeprefix("0"),
-                _colour(found["labels"][k]),
-                font=LABEL,
-                anchor="ls",
-                stroke_width=1,
-                stroke_fill="black",
-            )
-    return picture
+def _precision_recall(matches: Mapping[str, analyse.Matches]) -> Figure:
+    """A panel per suite; the area under each curve is the class's AP50."""
+    most, room = _room(matches)
+    figure, panels = _panels(len(matches), 2.4 + room, max(2.4, 0.8 + 0.16 * most))
+    recall = np.linspace(0, 1, 101)
+    for axes, (suite, own) in zip(panels, matches.items(), strict=True):
+        for name, precision, line in _lines(own.classes, own.precision):
+            # Beyond the highest recall that is reached precision is 0: one such point is drawn.
+            reached = 1 + np.count_nonzero(precision)
+            label = f"{name}  {_number(precision.mean())}"
+            axes.plot(recall[:reached], precision[:reached], label=label, **line)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=suite)
+        axes.set_box_aspect(1)
+        axes.legend(**BESIDE, handles=axes.lines, title="AP50 (IoU 0.50)")
+    return figure
 
 
-def grid(
-    pairs: Sequence[tuple[Image.Image, Image.Image]],
-    path: Path,
-    names: Sequence[str],
-    classes: Sequence[str],
-) -> None:
-    """A contact sheet: a row per image, truth left and prediction right, classes named below."""
-    rows = [
-        (
-            _captioned(left, f"truth: {name}"),
-            _captioned(right, f"prediction, scores from {THRESHOLD}"),
+def _f1(matches: Mapping[str, analyse.Matches], found: Mapping[str, analyse.Curves]) -> Figure:
+    """A row per suite: F1, precision and recall against the score threshold."""
+    most, room = _room(matches)
+    size = (6.8 + room, len(found) * max(2.4, 0.8 + 0.16 * most))
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(found), 3, sharex=True, sharey=True, squeeze=False)
+    for row, (suite, own) in zip(rows, found.items(), strict=True):
+        classes = matches[suite].classes
+        quantities = {"F1": own.f1, "precision": own.precision, "recall": own.recall}
+        for axes, (quantity, values) in zip(row, quantities.items(), strict=True):
+            for _, curve, line in _lines(classes, values):
+                axes.plot(analyse.THRESHOLDS, curve, **line)
+            axes.set(ylabel=quantity, xlim=(0, 1), ylim=(0, 1.02))
+            axes.axvline(analyse.operating_point(own), color="#888888", linewidth=0.8, zorder=1)
+        handles = []
+        for name, curve, line in _lines(classes, own.f1):
+            at, value = analyse.THRESHOLDS[analyse.best(curve)], curve[analyse.best(curve)]
+            label = f"{name}  {_number(value)}" + ("" if np.isnan(value) else f" at {at:.3f}")
+            handles += row[0].plot(at, value, marker="o", markersize=4, label=label, **line)
+        row[0].set_title(f"{suite}, IoU 0.50", loc="left")
+        row[2].legend(**BESIDE, handles=handles, title="best F1 (dots; grey: of the mean)")
+    for axes in rows[-1]:
+        axes.set(xlabel="score threshold")
+    return figure
+
+
+def _confusion(
+    matches: Mapping[str, analyse.Matches],
+    confused: Mapping[str, np.ndarray],
+    points: Mapping[str, float],
+) -> Figure:
+    """A panel per suite; rows add up to 100 %."""
+    most, room = _room(matches)
+    cell = float(np.clip(6 / most, 0.42, 0.62))  # inches
+    side = cell * (most + 1)
+    figure, panels = _panels(len(confused), side + room, side + 0.3 + 0.8 * room)
+    for axes, (suite, table) in zip(panels, confused.items(), strict=True):
+        names = [_short(name) for name in matches[suite].classes]
+        share = table / np.maximum(table.sum(1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (i, j), count in np.ndenumerate(table):
+            if count:
+                part = f"{share[i, j]:.0%}" if share[i, j] >= 0.005 else "<1%"
+                axes.text(
+                    j,
+                    i,
+                    f"{part}\n{count:,}",
+                    color="white" if share[i, j] > 0.55 else "black",
+                    fontsize=12.5 * cell,
+                    ha="center",
+                    va="center",
+                )
+        axes.set_xticks(
+            range(len(table)), [*names, "missed"], rotation=45, ha="right", rotation_mode="anchor"
         )
-        for (left, right), name in zip(pairs, names, strict=True)
-    ]
-    width = max(left.width for left, _ in rows)
-    sheet = Image.new("RGB", (2 * width + GAP, sum(left.height + GAP for left, _ in rows)), "white")
-    y = 0
-    for left, right in rows:
-        sheet.paste(left, (0, y))
-        sheet.paste(right, (width + GAP, y))
-        y += left.height + GAP
+        axes.set_yticks(range(len(table)), [*names, "background"])
+        axes.set(xlabel="prediction", ylabel="truth (rows add up to 100%)")
+        axes.set_title(f"{suite}: IoU 0.50, scores from {points[suite]:.3f}")
+        axes.grid(False)
+        for line in (axes.axhline, axes.axvline):
+            line(len(table) - 1.5, color="black", linewidth=0.8)
+    return figure
+
+
+def _per_class(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """A panel per suite: bars of AP50 and AP, counts beside the classes' names."""
+    most = max(map(len, tables.values()))
+    figure, panels = _panels(len(tables), 4, 1.0 + 0.36 * most)
+    bars = {"AP50 (IoU 0.50)": ("AP50", -0.2, 5), "AP (IoU 0.50:0.95)": ("AP", 0.2, 0)}
+    for axes, (suite, rows) in zip(panels, tables.items(), strict=True):
+        place = np.arange(len(rows))
+        for label, (name, shift, colour) in bars.items():
+            values = np.array([row[name] for row in rows])
+            own = axes.barh(
+                place + shift, np.nan_to_num(values), 0.4, color=ON_WHITE[colour], label=label
+            )
+            axes.bar_label(own, [_number(v) for v in values], padding=2, fontsize=7)
+        names = [
+            f"{_short(row['class'])}\n{row['boxes']:,} boxes, {row['images']:,} images"
+            for row in rows
+        ]
+        axes.set_yticks(place, names, fontsize=7)
+        axes.set(xlim=(0, 1.1), ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlabel="average precision", title=suite)
+        axes.grid(axis="y", visible=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def labels(split: Split, strides: Sequence[int], path: Path) -> None:
+    """What a split's objects are like: counts and sizes by class, objects an image, places.
+
+    Sizes and places are in pixels of the network's input, `strides` of the detector's levels are
+    marked among them. Don't-care boxes are left out. Without an object no file is made.
+    """
+    if not split.valid.any():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    legend(sheet, classes).save(path)
+    with rc_context(STYLE):
+        _labels(split, strides).savefig(path)
 
 
-def _captioned(picture: Image.Image, text: str) -> Image.Image:
-    out = Image.new("RGB", (picture.width, LINE + picture.height), "white")
-    out.paste(picture, (0, LINE))
-    ImageDraw.Draw(out).text((2, LINE // 2), text, "black", font=CAPTION, anchor="lm")
-    return out
+def _labels(split: Split, strides: Sequence[int]) -> Figure:
+    n, (images, height, width, _) = len(split.classes), split.images.shape
+    boxes, label = split.boxes[split.valid], split.labels[split.valid]
+    figure = Figure(figsize=(7.2, 4.0 + 0.3 * n), layout="constrained")
+    (count, size), (crowd, place) = figure.subplots(
+        2, 2, height_ratios=(0.8 + 0.3 * n, 2.4), width_ratios=(2, 3)
+    )
+    figure.suptitle(
+        f"{len(boxes):,} boxes in {images:,} images of {width} x {height} px; "
+        f"{split.ignore.sum():,} don't-care boxes left out",
+        fontsize=9,
+    )
+    number = np.bincount(label, minlength=n)
+    bars = count.barh(range(n), number, color=ON_WHITE[0])
+    count.bar_label(bars, [f"{one:,}" for one in number], padding=2, fontsize=7)
+    count.set_yticks(range(n), [_short(name) for name in split.classes])
+    count.set(xlabel="boxes", xlim=(0, 1.3 * number.max()), ylim=(n - 0.4, -0.8))
+    count.locator_params(axis="x", nbins=4)
+
+    # A box clipped to nothing has no place on a logarithmic axis.
+    side = np.maximum(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)), 0.5)
+    edges = np.geomspace(min(side.min(), *strides) / 1.2, max(side.max(), *strides) * 1.2, 49)
+    size.set_ylim(count.get_ylim())
+    for k in np.flatnonzero(number):
+        share, _ = np.histogram(side[label == k], edges)
+        top, bottom = k + 0.4 - 0.8 * share / share.max(), k + 0.4
+        size.stairs(top, edges, baseline=bottom, fill=True, color=ON_WHITE[0], alpha=0.7)
+        size.vlines(np.median(side[label == k]), bottom - 0.8, bottom, color=ON_WHITE[-1])
+    for stride in strides:
+        size.axvline(stride, color=ON_WHITE[1], linestyle="--", linewidth=1)
+        above = (stride, size.get_ylim()[1])
+        size.annotate(f"stride {stride}", above, color=ON_WHITE[1], fontsize=7, ha="center")
+    size.set_xscale("log", base=2)
+    size.xaxis.set_major_formatter(ScalarFormatter())
+    size.set_yticks(range(n), [])
+    size.set(xlabel="box side $\\sqrt{wh}$ / px; black: median")
+    for axes in (count, size):
+        axes.grid(axis="y", visible=False)
+
+    each = split.valid.sum(1)
+    step = -(-int(each.max()) // 40)  # at most 40 bars
+    crowd.hist(each, np.arange(0, each.max() + step + 1, step) - 0.5, color=ON_WHITE[0])
+    crowd.set(xlabel="boxes in an image", ylabel="images")
+    crowd.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    crowd.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    cell = max(height, width) / 32
+    cells = (round(height / cell), round(width / cell))
+    heat, *_ = np.histogram2d(y, x, cells, ((0, height), (0, width)))
+    picture = place.imshow(heat, extent=(0, width, height, 0), cmap="cividis", vmin=0)
+    figure.colorbar(
+        picture,
+        ax=place,
+        label=f"boxes centred in a {cell:.3g} px cell",
+        ticks=MaxNLocator(5, integer=True),
+    )
+    place.set(xlabel="x / px", ylabel="y / px")
+    place.grid(False)
+    return figure
 
 
-def legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
-    """`picture` with a strip below that names the classes' colours and the hatching."""
-    side = LINE // 2
-    ground = np.full((side, side, 3), 128, np.uint8)
-    _hatch(ground, np.array([0, 0, side, side]))
-    marks = [Image.new("RGB", (side, side), _colour(k)) for k in range(len(classes))]
-    marks.append(Image.fromarray(ground))
-
-    out = Image.new("RGB", (picture.width, picture.height + LINE), "white")
-    out.paste(picture)
-    pen = ImageDraw.Draw(out)
-    x, middle = GAP, picture.height + LINE // 2
-    for mark, name in zip(marks, [*classes, "don't care"], strict=True):
-        out.paste(mark, (x, middle - side // 2))
-        x += side + GAP
-        pen.text((x, middle), name, "black", font=CAPTION, anchor="lm")
-        x += round(pen.textlength(name, font=CAPTION)) + 3 * GAP
-    return out
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """So many panels of that size in inches, as many a row as fit on a page."""
+    across = min(count, max(1, int(9 // width)))
+    down = -(-count // across)
+    figure = Figure(figsize=(across * width, down * height), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel().tolist()
+    for empty in panels[count:]:
+        empty.remove()
+    return figure, panels[:count]
 
 
-def _colour(label: int) -> str:
-    return ON_IMAGE[label % len(ON_IMAGE)]
+def _room(matches: Mapping[str, analyse.Matches]) -> tuple[int, float]:
+    """How many classes there are, and the inches that a column of their names and numbers takes."""
+    names = [_short(name) for own in matches.values() for name in own.classes]
+    most = max(len(own.classes) for own in matches.values())
+    return most, 1.2 + 0.06 * max(map(len, names))
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, label: int, width: int) -> None:
-    """A line just outside the box, which hides nothing of the object, and a dark edge around it."""
-    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-    x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)  # the last pixel inside
-    for grow, thick, colour in ((width + 1, width + 1, "black"), (width, width, _colour(label))):
-        pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=colour, width=thick)
+def _lines(
+    classes: Sequence[str], values: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Name, curve and look of each class of [C, points], and of their mean if there are several.
+
+    The mean ends where one of the classes does: without it, it would jump.
+    """
+    for k, (name, curve) in enumerate(zip(classes, values, strict=True)):
+        yield _short(name), curve, {"color": ON_WHITE[k % 6], "linestyle": DASHES[k // 6 % 4]}
+    if len(classes) > 1:
+        absent = np.isnan(values).sum(0)
+        mean = np.where(absent == absent[0], analyse.over_classes(values), np.nan)
+        yield "mean", mean, {"color": ON_WHITE[-1], "linewidth": 2.2}
 
 
-def _hatch(pixels: np.ndarray, box: np.ndarray) -> None:
-    """Diagonals over a box of uint8 [H, W, 3], in place."""
-    height, width, _ = pixels.shape
-    limits = [width, height, width, height]
-    x1, y1, x2, y2 = np.clip(np.rint(box), 0, limits).astype(int)
-    diagonal = np.add.outer(np.arange(y1, y2), np.arange(x1, x2)) % 12
-    for offset, grey in HATCH:
-        pixels[y1:y2, x1:x2][diagonal == offset] = grey
+def _short(name: str) -> str:
+    """A class's name as text of a figure: cut in the middle if long, "$" without its meaning."""
+    name = name if len(name) <= 20 else f"{name[:11]}…{name[-8:]}"
+    return name.replace("$", r"\$")
+
+
+def _number(value: float) -> str:
+    return "no objects" if np.isnan(value) else f"{value:.3f}"

@@ -4,42 +4,12 @@ import copy
 
 import numpy as np
 import pytest
+from handmade import CLASSES, predictions_of, truth_of
 
 from tinyjax.detect.score import score
 
-CLASSES = ("person", "car")
 BINS = {"<8": (0, 8), "8-16": (8, 16), ">=16": (16, np.inf)}
 NAN = float("nan")
-
-
-def truth_of(*objects, images=1):
-    """objects: (image, label, xyxy) or (image, label, xyxy, "crowd")."""
-    annotations = [
-        {
-            "id": i,  # from 0, which pycocotools alone takes for "no match"
-            "image_id": image,
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-            "iscrowd": int(bool(crowd)),
-        }
-        for i, (image, label, (x1, y1, x2, y2), *crowd) in enumerate(objects)
-    ]
-    categories = [{"id": c, "name": name} for c, name in enumerate(CLASSES, start=1)]
-    numbered = [{"id": i, "file_name": f"{i}.png"} for i in range(images)]
-    return {"images": numbered, "annotations": annotations, "categories": categories}
-
-
-def predictions_of(*detections, images=1, slots=None):
-    """detections: (image, label, xyxy, score); the slots that are left stay empty."""
-    slots = slots or max(len(detections), 1)
-    boxes = np.zeros((images, slots, 4), np.float32)
-    scores = np.zeros((images, slots), np.float32)
-    labels = np.zeros((images, slots), np.int32)
-    for k, (image, label, box, value) in enumerate(detections):
-        boxes[image, k], scores[image, k], labels[image, k] = box, value, label
-    return {"boxes": boxes, "scores": scores, "labels": labels}
-
 
 A = (10, 10, 20, 20)
 B = (50, 50, 60, 60)

@@ -35,14 +35,8 @@ def score(
     Raises:
         ValueError: the predictions are not of these images or name a class that there is not.
     """
-    with redirect_stdout(StringIO()):
-        evaluation = COCOeval(_truth(truth), _predictions(predictions, truth), "bbox")
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.params.areaRng = [(0.0, np.inf), *map(_areas, bins.values())]
-        evaluation.params.areaRngLbl = ["all", *bins]
-        evaluation.evaluate()
-        evaluation.accumulate()
-
+    areas = [(0.0, np.inf), *map(_areas, bins.values())]
+    evaluation = evaluate(predictions, truth, areaRng=areas, areaRngLbl=["all", *bins])
     thresholds = evaluation.params.iouThrs
     at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
     precision = evaluation.eval["precision"][..., 0]  # iou recall class area
@@ -60,6 +54,33 @@ def score(
     return scores
 
 
+def evaluate(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], **params: Any
+) -> COCOeval:
+    """pycocotools' evaluation of what `score` takes, matched and accumulated.
+
+    params: attributes of its `Params`. Its annotation ids are 1 + the place in
+    `truth["annotations"]`, its detection ids 1 + the place in `filled(predictions)`.
+
+    Raises ValueError as `score` does.
+    """
+    with redirect_stdout(StringIO()):
+        evaluation = COCOeval(_truth(truth), _predictions(predictions, truth), "bbox")
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        for name, value in params.items():
+            setattr(evaluation.params, name, value)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def filled(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and slot, int [D] each, of every detection that is scored."""
+    scores, boxes = (np.asarray(predictions[name]) for name in ("scores", "boxes"))
+    image, slot = np.nonzero((scores > 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1))
+    return image, slot
+
+
 def _truth(truth: Mapping[str, Any]) -> COCO:
     # Annotations are copied: pycocotools writes into them. It also takes id 0 for "no match".
     annotations = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
@@ -67,13 +88,14 @@ def _truth(truth: Mapping[str, Any]) -> COCO:
 
 
 def _predictions(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> COCO:
-    boxes, scores, labels = (np.asarray(predictions[k]) for k in ("boxes", "scores", "labels"))
-    if len(boxes) != len(truth["images"]):
-        raise ValueError(f"predictions of {len(boxes)} images for {len(truth['images'])} images")
+    if (n := len(predictions["boxes"])) != len(truth["images"]):
+        raise ValueError(f"predictions of {n} images for {len(truth['images'])} images")
 
-    real = (scores > 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1)
-    image, _ = np.nonzero(real)
-    boxes, scores, labels = boxes[real].astype(np.float64), scores[real], labels[real]
+    image, slot = filled(predictions)
+    boxes, scores, labels = (
+        np.asarray(predictions[name])[image, slot] for name in ("boxes", "scores", "labels")
+    )
+    boxes = boxes.astype(np.float64)
     if not set(np.unique(labels)) <= {c["id"] - 1 for c in truth["categories"]}:
         raise ValueError(f"labels {np.unique(labels)} for {len(truth['categories'])} classes")
 
