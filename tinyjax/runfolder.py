@@ -154,18 +154,30 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """What `write_weights` wrote: {"params": {path: array}, "stats": {path: array}} and `about`.
 
-    Raises UserError if the files are not there.
+    Raises UserError if the files are not there, or broken.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    for suffix in (".safetensors", ".json"):
-        if not file.with_suffix(suffix).exists():
-            raise UserError(f"{file.with_suffix(suffix)}: no such weights; has the run finished?")
+    # Not with_suffix: a file that was renamed may have a dot in its name.
+    tensors, about = (file.with_name(file.name + end) for end in (".safetensors", ".json"))
+    for path in (tensors, about):
+        if not path.is_file():
+            others = ", ".join(sorted(p.stem for p in file.parent.glob("*.safetensors")))
+            there = f"there are: {others}" if others else "has the run finished?"
+            raise UserError(f"{path}: no such weights; {there}")
     trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
-    for name, leaf in load_file(file.with_suffix(".safetensors")).items():
-        kind, path = name.split("/", 1)
-        trees[kind][path] = leaf
-    return trees, json.loads(file.with_suffix(".json").read_text())
+    try:
+        for name, leaf in load_file(tensors).items():
+            kind, key = name.split("/", 1)
+            trees[kind][key] = leaf
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{tensors}: broken, or not written by tinyjax ({error})") from error
+    try:
+        described = json.loads(about.read_text())
+    except ValueError as error:
+        raise UserError(f"{about}: not json ({error})") from error
+    return trees, described
 
 
 def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, Any, dict[str, Any]]:
