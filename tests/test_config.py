@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tinyjax.config import from_json, load, names, options, override, parse_arg, to_json
+from tinyjax.defaults import DETECTOR, detector
 from tinyjax.errors import UserError
 
 FILE = """
@@ -257,3 +259,20 @@ def test_help_loads_nothing_heavy():
     assert "About training." in done.stdout
     assert "--config.A.B" in done.stdout
     assert done.stdout.endswith("[]\n")
+
+
+def test_the_page_of_fields_is_what_the_table_makes():
+    docs = Path(__file__).parents[1] / "docs"
+    page = runpy.run_path(str(docs / "make_configs.py"))["page"]()
+    assert (docs / "configs.md").read_text() == page
+    for path in DETECTOR:
+        assert f"| `{path}` |" in page
+
+
+def test_defaults_do_not_share_what_can_change():
+    """A suite that one config adds must not be in the next."""
+    first = detector()
+    first.data.suites = {"val": {"split": "val"}}
+    first.score.bins["all"] = (0, 9)
+    assert detector().data.suites.to_dict() == {}
+    assert "all" not in detector().score.bins

@@ -1,61 +1,83 @@
-"""What every detection config starts from."""
+"""What every detection config starts from: each field, its default and what it means.
+
+`docs/configs.md` is made from this table (`python docs/make_configs.py`).
+"""
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
+# Sizes are (height, width) in pixels, lengths in steps.
+DETECTOR: dict[str, tuple[Any, str]] = {
+    "seed": (0, "of the first weights, the order of the data and every random draw"),
+    "model.backbone": (
+        "mobilenetv3/s-1",
+        "family/variant: efficientnet/b0, b-1 .. b-7, mobilenetv3/small, s-1 .. s-6",
+    ),
+    "model.strides": ((4, 8), "of the head's levels: one or more of 4, 8, 16, 32, in a row"),
+    "model.width": (0, "channels of neck and head; 0: those of the backbone at stride 16"),
+    "model.dtype": ("float32", "of activations, or bfloat16; weights and losses stay float32"),
+    "data.format": (
+        "auto",
+        "coco, voc, yolo, arrayrecord, or auto to go by what is there; synthetic",
+    ),
+    "data.common": ({}, "arguments of the loader, docs/data.md, for all splits"),
+    "data.train": ({}, "what the training split adds to them"),
+    "data.suites": ({}, "name -> what a suite adds; every suite is scored"),
+    "crop": (
+        (128, 160),
+        "window of training, in pixels of the frame; prediction is on whole frames",
+    ),
+    "batch": (16, "windows a step"),
+    "augment.flip": (0.5, "probability of a mirror image, left to right"),
+    "augment.flip_vertical": (0.0, "probability of a mirror image, upside down"),
+    "augment.transpose": (0.0, "probability of rows becoming columns; for square windows"),
+    "augment.scale_low": (0.6, "zoom is log-uniform from this"),
+    "augment.scale_high": (1.6, "to this"),
+    "augment.aspect": (0.0, "log range of width over height"),
+    "augment.focus": (0.7, "probability that the window is laid around some object"),
+    "augment.contrast": (0.4, "log range of the gain"),
+    "augment.brightness": (0.1, "range of the offset; 1 is the full grey range"),
+    "augment.noise": (0.02, "largest standard deviation, same unit"),
+    "augment.invert": (0.0, "probability of turned polarity: hot becomes cold"),
+    "loss.class": (1.0, "weight of the quality focal loss"),
+    "loss.box": (2.0, "weight of the DIoU loss"),
+    "loss.offset": (0.25, "weight of the L1 loss of the box's numbers"),
+    "optimiser.name": ("adamw", "or sgd"),
+    "optimiser.lr": (2e-3, "at the top of the schedule"),
+    "optimiser.weight_decay": (0.05, "of kernels, not of biases and BatchNorm; times the rate"),
+    "optimiser.momentum": (0.9, "of SGD; AdamW's b1"),
+    "optimiser.b2": (0.999, "of AdamW"),
+    "optimiser.clip": (10.0, "largest global norm of the gradient"),
+    "schedule.steps": (8000, "how long to train"),
+    "schedule.warmup": (300, "steps of linear rise"),
+    "schedule.flat": (0.4, "part of the steps before the cosine begins"),
+    "schedule.end": (0.02, "part of the rate that is left at the end"),
+    "ema": (0.998, "decay of the averaged weights, which are the ones that are scored and kept"),
+    "every.log": (50, "steps between rows of metrics.csv"),
+    "every.save": (500, "steps between checkpoints"),
+    "every.evaluate": (1000, "steps between evaluations"),
+    "best_on": ("val", "the suite whose AP50 picks the best weights and counts for patience"),
+    "patience": (0, "evaluations without a better score before stopping; 0: never"),
+    "nms.overlap": (0.5, "IoU from which the lower score is dropped"),
+    "nms.count": (300, "detections kept a frame"),
+    "nms.pool": (1000, "(cell, class) pairs that enter"),
+    "score.bins": (
+        {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
+        "name -> from, to: sides of a square as large as the object, in pixels of the file",
+    ),
+    "log.tensorboard": (False, "also write event files; pip install 'tinyjax[tensorboard]'"),
+    "log.wandb": ("", "also log to this project of W&B; pip install 'tinyjax[wandb]'"),
+}
+
 
 def detector() -> ConfigDict:
-    """Defaults of a detection run. Sizes are (height, width) in pixels, lengths in steps."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": {
-                "backbone": "mobilenetv3/s-1",
-                "strides": (4, 8),  # of the head's levels
-                "width": 0,  # of neck and head; 0: that of the backbone's stride-16 features
-                "dtype": "float32",  # of activations, or "bfloat16"; weights and losses stay
-            },
-            "data": {
-                "format": "coco",  # the module of tinyjax.data whose `load` takes the rest
-                "common": {},
-                "train": {},
-                "suites": {},  # name -> what differs from `common`
-            },
-            "crop": (
-                128,
-                160,
-            ),  # window of training, in pixels of the frame; prediction is on frames
-            "batch": 16,
-            "augment": {
-                "flip": 0.5,  # probability, as are the next two
-                "flip_vertical": 0.0,
-                "transpose": 0.0,  # of a square window
-                "scale_low": 0.6,  # zoom, log-uniform
-                "scale_high": 1.6,
-                "aspect": 0.0,  # log range of width over height
-                "focus": 0.7,  # probability that the window is laid around some object
-                "contrast": 0.4,  # log range of the gain
-                "brightness": 0.1,  # range of the offset, 1 is the full grey range
-                "noise": 0.02,  # largest standard deviation, same unit
-                "invert": 0.0,  # probability of turned polarity
-            },
-            "loss": {"class": 1.0, "box": 2.0, "offset": 0.25},
-            "optimiser": {
-                "name": "adamw",  # or "sgd"
-                "lr": 2e-3,
-                "weight_decay": 0.05,
-                "momentum": 0.9,
-                "b2": 0.999,
-                "clip": 10.0,
-            },
-            "schedule": {"steps": 8000, "warmup": 300, "flat": 0.4, "end": 0.02},
-            "ema": 0.998,
-            "every": {"log": 50, "save": 500, "evaluate": 1000},
-            "best_on": "val",  # the suite whose AP50 picks the best weights and counts for patience
-            "patience": 0,  # evaluations without a better score before stopping; 0: never
-            # non-maximum suppression: IoU, detections kept a frame, (cell, class) pairs that enter
-            "nms": {"overlap": 0.5, "count": 300, "pool": 1000},
-            "score": {
-                "bins": {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
-            },
-        }
-    )
+    """The defaults as a config."""
+    config: dict[str, Any] = {}
+    for path, (default, _) in DETECTOR.items():
+        *groups, name = path.split(".")
+        group = config
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[name] = default
+    return ConfigDict(config)

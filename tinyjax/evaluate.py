@@ -3,8 +3,9 @@
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
 
 Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (the side of a square of
-equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv. Fields
-of the run's config may be overridden, such as --config.nms.overlap=0.6.
+equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv, figures
+and the worst images to the folder <workdir>/evaluations/<weights>. Fields of the run's config may
+be overridden, such as --config.nms.overlap=0.6.
 """
 
 import sys
@@ -38,15 +39,19 @@ def main(argv: list[str] | None = None) -> int:
         if name not in config.data.suites:
             raise UserError(f"--suite {name}: {suggest(name, config.data.suites)}")
 
+    from tinyjax import figures
     from tinyjax.data import load_set
     from tinyjax.tasks import detect
 
     runfolder.start_log()
-    task = detect.make_task(config, tuple(about["classes"]), about["frame"][2])
-    scores = {}
+    classes = tuple(about["classes"])
+    task = detect.make_task(config, classes, about["frame"][2])
+    suites, scores, found = {}, {}, {}
     for name in names:
-        split = load_set(config.data, config.data.suites[name])
-        scores[name] = task.score(detect.predict_all(task, variables, split.images), split)
+        suites[name] = load_set(config.data, config.data.suites[name], classes=classes)
+        predictions = detect.predict_all(task, variables, suites[name].images)
+        scores[name] = task.score(predictions, suites[name])
+        found[name] = detect.in_file_pixels(predictions, suites[name])
     runfolder.log.info(
         f"{options.workdir}: {options.weights} weights, step {about['step']}\n{table(scores)}"
     )
@@ -54,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     rows = [{"suite": name, **values} for name, values in scores.items()]
     file.parent.mkdir(exist_ok=True)
     runfolder.write_rows(file, rows, rows[0])
-    runfolder.log.info(f"written to {file}")
+    figures.report(file.with_suffix(""), suites, found, scores)
+    runfolder.log.info(f"written to {file}; figures and the worst images to {file.with_suffix('')}")
     return 0
 
 

@@ -9,7 +9,10 @@ given, 75 told to stop (SIGTERM or Ctrl-C) and saved.
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
@@ -41,23 +44,27 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from tinyjax import figures
+    from tinyjax import figures, pictures, startup
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
-    from tinyjax.data import load_set
+    from tinyjax.data import load_set, look
     from tinyjax.data.stream import batch_indices, gather
     from tinyjax.models import count
     from tinyjax.tasks import detect
+    from tinyjax.trackers import trackers
 
     # ---- data: small sets live on the device as uint8
     started = time.time()
+    log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
     training = load_set(config.data, config.data.train)
-    suites = {name: load_set(config.data, own) for name, own in config.data.suites.items()}
+    suites = {
+        name: load_set(config.data, own, classes=training.classes)
+        for name, own in config.data.suites.items()
+    }
     n, height, width, channels = training.images.shape
     check(config, n, suites)
-    log.info(f"data: {n} training images of {width} x {height}, {', '.join(training.classes)}")
-    for name, split in suites.items():
-        log.info(f"      {name}: {len(split.names)} images, {int(split.valid.sum())} objects")
+    log.info("\n".join(look.brief(training, suites, min(config.model.strides))))
+    figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
     data = detect.on_device(training)
 
     # ---- task, optimiser, step
@@ -86,7 +93,10 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     log.info(
         f"model: {config.model.backbone}, {about['parameters']:,} parameters, "
         f"{about['backbone_parameters']:,} of them in the backbone; "
-        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame"
+        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {width} x {height}\n"
+        f"trains: all parameters from scratch, seed {config.seed}, {s.steps} steps of "
+        f"{config.batch} windows of {config.crop[1]} x {config.crop[0]}\n"
+        f"writes to: {folder}"
     )
     member = runfolder.member_id({})
     runfolder.write_rows(
@@ -102,29 +112,37 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     begin = time.time()
     keep_best = jax.jit(steps.keep_best)
     program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()
+    startup.refuse_too_large(program, config.batch)
     log.info(f"compiled in {time.time() - begin:.0f} s")
+
+    # ---- where metrics go
+    closing = ExitStack()
+    others = trackers(config, folder, int(state.step), closing)
+
+    def record(at, split, values):
+        runfolder.append_metrics(folder / "metrics.csv", at, split, values)
+        for track in others:
+            track(at, split, values)
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        scores = {}
+        scores, found = {}, {}
         for name, split in suites.items():
             predictions = detect.predict_all(task, state.ema, split.images)
             scores[name] = task.score(predictions, split)
-            runfolder.append_metrics(folder / "metrics.csv", at, name, scores[name])
-            figures.samples(
-                split, detect.in_file_pixels(predictions, split), folder / "samples" / f"{name}.png"
-            )
+            record(at, name, scores[name])
+            found[name] = detect.in_file_pixels(predictions, split)
+            pictures.samples(split, found[name], folder / "samples" / f"{name}.png")
         figures.curves(folder / "metrics.csv", folder / "figures")
         summary = ", ".join(
             f"{name} AP50 {v['AP50']:.3f} AP {v['AP']:.3f}" for name, v in scores.items()
         )
         log.info(f"step {at}: {summary}")
-        return scores
+        return scores, found
 
     # ---- loop
     every, done = config.every, int(state.step)
     bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
-    scores: dict[str, dict[str, float]] = {}
     while True:
         due = done == s.steps or (done > 0 and done % every.evaluate == 0)
         stopping = bool(stop)
@@ -132,12 +150,13 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
             checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
         if due:
             refuse_divergence(state, folder)
-            scores = evaluate(state, done)
+            scores, found = evaluate(state, done)
             state = keep_best(state, np.float32(scores[config.best_on]["AP50"]))
             waited = done - int(state.best.step)
             if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
                 break
         if stopping:
+            closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
         state, metrics = program(state, data, hyper)
@@ -146,10 +165,11 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
         if done % every.log == 0:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             refuse_divergence(state, folder)
-            runfolder.append_metrics(folder / "metrics.csv", done, "train", values)
+            record(done, "train", values)
             rate = (bar.format_dict["rate"] or 0) * config.batch
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s")
     bar.close()
+    closing.close()
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
@@ -163,6 +183,7 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
     runfolder.write_weights(folder / "weights" / member, state.ema, last)
     runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
+    figures.report(folder, suites, found, scores)
     rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
     runfolder.write_rows(folder / "results.csv", rows, rows[0])
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
@@ -201,6 +222,22 @@ def refuse_divergence(state, folder: Path) -> None:
             "give a lower optimiser.lr and another --workdir"
         )
 
+
+class _Callable(ModuleType):
+    """`tinyjax.train` is this module, and what one calls from Python too."""
+
+    def __call__(self, config, folder: str | Path) -> int:
+        """Train one network as `config`, a ConfigDict or the spec "configs/x.py:args", says.
+
+        Everything it makes is in `folder`; the same call resumes. Returns 0, or `STOPPED`. Raises
+        UserError for a mistake in what is given.
+        """
+        if isinstance(config, str):
+            config = configs.load(config)
+        return train(config, Path(folder))
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

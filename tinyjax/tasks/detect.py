@@ -97,11 +97,13 @@ def hyper_of(config: ConfigDict) -> dict:
 
 def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
     """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files'
-    pixels.
+    pixels and cut off at the images' borders, as labels are.
     """
     boxes = [
-        to_file(b, s, o)
-        for b, s, o in zip(predictions["boxes"], split.scale, split.offset, strict=True)
+        np.clip(to_file(b, s, o), 0, (info["width"], info["height"]) * 2)
+        for b, s, o, info in zip(
+            predictions["boxes"], split.scale, split.offset, split.truth["images"], strict=True
+        )
     ]
     return {**predictions, "boxes": np.stack(boxes).astype(np.float32)}
 

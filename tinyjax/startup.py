@@ -1,0 +1,42 @@
+"""What a run says of itself before it starts, and whether it will fit."""
+
+from typing import Any
+
+import jax
+import psutil
+
+from tinyjax.errors import UserError
+
+
+def devices() -> str:
+    """Platform, devices and their memory, in a line."""
+    all_of_them = jax.devices()
+    kind = all_of_them[0].device_kind
+    free = memory() / 2**30
+    return f"{jax.default_backend()}, {len(all_of_them)} x {kind}, {free:.1f} GiB of memory free"
+
+
+def memory() -> int:
+    """Bytes that are free on the first device; on a CPU, what the machine has available."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return psutil.virtual_memory().available
+
+
+def refuse_too_large(program: Any, batch: int) -> None:
+    """Raise UserError if a compiled step needs more memory than there is, naming a batch that fits.
+
+    What the step needs beyond its arguments, which are on the device already, grows with the batch.
+    """
+    if (needs := program.memory_analysis()) is None:
+        return
+    wanted = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+    if wanted <= (free := memory()):
+        return
+    fits = int(batch * 0.9 * free / wanted)
+    advice = f"batch = {fits} would fit" if fits else "not even batch = 1 would: a smaller crop?"
+    raise UserError(
+        f"batch = {batch}: a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
+        + advice
+    )
