@@ -5,7 +5,8 @@
 Arguments, joined by commas: source; format, if what is there does not tell (auto, coco, voc, yolo,
 arrayrecord); classes, joined by + (default: all that are there); dontcare, likewise; train and val,
 the names of the two splits; channels, 1 or 3; height and width of the network's input, needed if
-the images differ in size, and fit, letterbox or resize; backbone; steps.
+the images differ in size, and fit, letterbox or resize; first_pixel, 0 for VOC files that count
+pixels from 0; backbone; steps.
 """
 
 from tinyjax.config import parse_arg
@@ -27,11 +28,14 @@ def get_config(arg=None):
         height=0,
         width=0,
         fit="letterbox",
+        first_pixel=1,
         backbone=config.model.backbone,
         steps=config.schedule.steps,
     )
     if not arg.source:
         raise UserError("configs/own.py: give source, as in configs/own.py:source=mine.zip")
+    if bool(arg.height) != bool(arg.width):
+        raise UserError("configs/own.py: give both height and width, or neither")
     config.model.backbone, config.schedule.steps = arg.backbone, arg.steps
     config.data.format = arg.format
     config.data.common = {
@@ -41,6 +45,7 @@ def get_config(arg=None):
         "channels": arg.channels,
         "size": (arg.height, arg.width) if arg.height and arg.width else None,
         "fit": arg.fit,
+        "first_pixel": arg.first_pixel,
     }
     config.data.train = {"split": arg.train}
     config.data.suites = {"val": {"split": arg.val}}

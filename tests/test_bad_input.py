@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import cv2
 import jax.monitoring
 import numpy as np
 import pytest
@@ -142,6 +143,42 @@ LAUGHS = (
     + "".join(f'<!ENTITY x{i + 1} "{f"&x{i};" * 10}">' for i in range(9))
     + "]><annotation>&x9;</annotation>"
 )
+
+
+def elsewhere(folder):
+    source = layouts.yolo(folder / "set", SPLITS)
+    (source / "labels").rename(source / "label")
+    return source
+
+
+def deep_colour(folder):
+    """16 bits a channel, of which Pillow would keep 8."""
+    source = coco(folder)
+    assert cv2.imwrite(str(source / "images" / "train_01.png"), np.ones((64, 96, 3), np.uint16))
+    return source
+
+
+def not_finite(folder):
+    source = coco(folder)
+    pixels = np.ones((64, 96), np.float32)
+    pixels[3, 3] = np.nan
+    Image.fromarray(pixels).save(source / "images" / "train_01.png", "TIFF")
+    return source
+
+
+def encrypted(folder):
+    """The flag of its entries that says so, which is what is looked at."""
+    file = layouts.zipped(coco(folder), folder / "set.zip")
+    data = bytearray(file.read_bytes())
+    for mark, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = data.find(mark)
+        while start >= 0:
+            data[start + at] |= 1
+            start = data.find(mark, start + 4)
+    file.write_bytes(data)
+    return file
+
+
 XML = "VOCdevkit/VOC2012/Annotations/train_00.xml"
 TXT, YAML = "labels/train/train_00.txt", "data.yaml"
 
@@ -158,8 +195,9 @@ CASES = {
         zip_with("images/x.png", bytes(2**25), compress_type=zipfile.ZIP_DEFLATED),
         r"'images/x.png' unpacks [\d,]+ bytes to 33,554,432: a decompression bomb",
     ),
+    "encrypted zip": (encrypted, "cannot be read .*encrypted"),
     "empty folder": (lambda f: f, "no layout that is known: COCO has"),
-    "no such split": (coco, ",val=vall", "no split 'vall'; did you mean 'val'"),
+    "no such split": (coco, ",val=vall", "no images of a split 'vall'; did you mean 'val'"),
     # COCO
     "json cut off": (broken("annotations/instances_train.json", 200), "train.json: not JSON"),
     "json is a list": (edit(lambda d: [1]), "not COCO: no list 'images'"),
@@ -201,6 +239,8 @@ CASES = {
         broken("images/train_01.png", png_of(20000, 5000)),
         "train_01.png: says it is 20000 x 5000 pixels; at most",
     ),
+    "16 bit colour": (deep_colour, "train_01.png: 16 bits a channel in colour"),
+    "a pixel is NaN": (not_finite, "train_01.png: some pixels are not finite"),
     "other size": (
         edit(lambda d: d["images"][0].update(width=100)),
         "the image is 64 x 96 .* says 64 x 100",
@@ -227,8 +267,15 @@ CASES = {
     "learnt and don't-care": (coco, ",classes=car,dontcare=car", "'car' is named twice"),
     # how it is to be read
     "no such format": (coco, ",format=coc", "data.format = 'coc': did you mean 'coco'"),
-    "another format": (coco, ",format=voc", "no split 'train'; known: none"),
+    "another format": (coco, ",format=voc", "no images of a split 'train'; known: none"),
     "no such rule": (coco, ",height=32,width=32,fit=crop", "fit = 'crop': known: letterbox"),
+    "height alone": (coco, ",height=64", "give both height and width, or neither"),
+    "for files, not scenes": (
+        coco,
+        ",format=synthetic",
+        "no argument .* of a synthetic set",
+    ),
+    "nothing to learn": (edit(lambda d: d.update(annotations=[])), "no objects to learn from"),
     "two channels": (coco, ",channels=2", "channels = 2: give 1"),
     "no source": (lambda f: "", "give source, as in configs/own.py:source=mine.zip"),
     "no such argument": (coco, ",clases=car", "config argument 'clases': did you mean 'classes'"),
@@ -249,6 +296,7 @@ CASES = {
     "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: box .* is not finite"),
     "no width": (broken(TXT, "0 .5 .5 0 .1", "yolo"), "line 1: box .* is empty"),
     "not text": (broken(TXT, b"\xff\xfe\x00", "yolo"), "train_00.txt: not text"),
+    "labels elsewhere": (elsewhere, r"no label files .*for the images in"),
     "no image for it": (
         broken("labels/train/stray.txt", "0 .5 .5 .1 .1", "yolo"),
         "stray.txt: no image stray in",
@@ -262,6 +310,10 @@ CASES = {
     "xmax is a word": (
         replaced(XML, "<ymin>", "<ymin>x", "voc"),
         "object 1: <bndbox>: .*give xmin",
+    ),
+    "counted from 0": (
+        broken(XML, layouts.voc_xml("train_00.png", [("car", [0, 3, 9, 9])], 0), "voc"),
+        "object 1: xmin 0, ymin 3: this file counts pixels from 0; give first_pixel=0",
     ),
     "corners swapped": (replaced(XML, "<xmin>", "<xmin>9", "voc"), "object 1: box .* is empty"),
     "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; .*train.txt names it"),

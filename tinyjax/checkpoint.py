@@ -85,6 +85,7 @@ class Checkpoints:
         for step, reason in damaged.items():
             there, aside = self._folder / str(step), self._folder / f"damaged-{step}"
             log.warning(f"{there}: this checkpoint is damaged ({reason}); taking the one before")
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
             there.rename(aside)
         self._orbax.reload()
 

@@ -177,9 +177,8 @@ class Model:
         return [self._kept(*row, threshold, labels) for row in rows]
 
     def _labels(self, classes: str | Iterable[str] | None) -> list[int]:
-        names = (
-            (classes,) if isinstance(classes, str) else self.classes if classes is None else classes
-        )
+        wanted = self.classes if classes is None else classes
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
         for name in names:
             if name not in self.classes:
                 raise UserError(f"class {name!r}: {suggest(name, self.classes)}")

@@ -70,12 +70,16 @@ def main(argv: list[str] | None = None) -> int:
 def check(options) -> int:
     """Print and write a report of all splits; 2 if a loader would refuse any of them."""
     from tinyjax.data import look
+    from tinyjax.data.records import Split
 
     folder = options.report or Path("runs") / "check" / Path(options.source).stem
     refused: list[tuple[str, str]] = []
-    sets = {}
+    sets: dict[str, Split] = {}
     for name in _splits(options):
-        sets[name] = _load(options, name, lambda kind, message: refused.append((kind, message)))
+        classes = next(iter(sets.values())).classes if sets else ()  # as training would ask
+        sets[name] = _load(
+            options, name, lambda kind, message: refused.append((kind, message)), classes
+        )
     looks = {name: look.look(split) for name, split in sets.items()}
     train = next(iter(sets))
     mapping = ", ".join(f"{k} {name}" for k, name in enumerate(sets[train].classes))
@@ -131,16 +135,18 @@ def _splits(options) -> list[str]:
 
     with opened(options.source) as root:
         names = options.split or layout_of(root, options.format).splits(root)
-    return sorted(names, key=lambda name: name != "train")  # first what is learned from
+    if not names:
+        raise UserError(f"{options.source}: no splits here in the layout {options.format}")
+    return sorted(names, key=lambda name: not name.startswith("train"))  # learned from: first
 
 
-def _load(options, split: str, refuse):
+def _load(options, split: str, refuse, classes: tuple[str, ...] = ()):
     from tinyjax.data.files import load
 
     return load(
         options.source,
         split,
-        classes=tuple(filter(None, options.classes.split("+"))),
+        classes=classes or tuple(filter(None, options.classes.split("+"))),
         dontcare=tuple(filter(None, options.dontcare.split("+"))),
         layout=options.format,
         size=tuple(options.size) if options.size else None,

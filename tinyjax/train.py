@@ -62,6 +62,8 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
         for name, own in config.data.suites.items()
     }
     n, height, width, channels = training.images.shape
+    if not training.valid.any():
+        raise UserError("data.train: this split has no objects to learn from")
     check(config, n, suites)
     log.info("\n".join(look.brief(training, suites, min(config.model.strides))))
     figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
@@ -104,9 +106,9 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
         [{"member": member, "seed": config.seed, "backbone": config.model.backbone, **about}],
         ("member", "seed", "backbone", *about),
     )
-    if (at := checkpoints.latest()) is not None:
+    if checkpoints.latest() is not None:
         state = checkpoints.restore(state)
-        log.info(f"resuming at step {at} of {s.steps}")
+        log.info(f"resuming at step {int(state.step)} of {s.steps}")
     runfolder.cut_metrics(folder / "metrics.csv", int(state.step))
 
     begin = time.time()

@@ -208,7 +208,7 @@ def test_other_mistakes_are_named(folder, tmp_path):
             load(source, split, classes, **more)
 
     fails("nowhere: no such folder", source=tmp_path / "nowhere")
-    fails(r"no split 'vall'; did you mean 'val'\?", split="vall")
+    fails(r"no images of a split 'vall'; did you mean 'val'\?", split="vall")
     fails(r"instances_val\.json: no category 'persn'; did you mean 'person'\?", classes=("persn",))
     fails("no category 'blurr'; did you mean 'blur'", dontcare=("blurr",))
     fails("'person' is named twice", classes=("person", "person"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax.data import arrayrecord
-from tinyjax.data.files import LAYOUTS, layout_of, load
+from tinyjax.data import arrayrecord, yolo
+from tinyjax.data.files import layout_of, load
 from tinyjax.data.images import opened
 from tinyjax.data.listing import refuse
 from tinyjax.errors import UserError
@@ -139,5 +139,68 @@ def test_mixed_sizes_are_fitted_by_either_rule(tmp_path):
         assert split.truth["annotations"][0]["bbox"] == [12, 16, 6, 8]
 
 
-def test_layouts_are_told_apart():
-    assert set(LAYOUTS) == {"coco", "voc", "yolo", "arrayrecord"}
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_yolo_labels_may_stand_beside_the_images(suffix, packed, tmp_path):
+    """Whatever sorts first, and with what Windows and a Mac leave behind."""
+    folder = tmp_path / "set"
+    layouts.save(folder / "classes.txt", "\ufeffperson\ncar\n")
+    pixels = np.zeros((layouts.HEIGHT, layouts.WIDTH), np.uint8)
+    for name in ("a", "b"):
+        layouts.save(folder / "train" / f"{name}{suffix.upper()}", b"")
+        Image.fromarray(pixels).save(folder / "train" / f"{name}{suffix.upper()}")
+        layouts.save(folder / "train" / f"{name}.txt", "\ufeff1 0.5 0.5 0.25 0.25\n")
+        layouts.save(folder / "train" / f"._{name}{suffix}", b"finder")
+    layouts.save(folder / "docs" / "readme.txt", "no split")
+    source = layouts.zipped(folder, tmp_path / "set.zip") if packed else folder
+    split = load(source, "train")
+    assert split.classes == ("person", "car")
+    assert split.valid.sum(1).tolist() == [1, 1]
+    assert split.labels[:, 0].tolist() == [1, 1]
+    with opened(source) as root:
+        assert yolo.splits(root) == ["train"]
+
+
+def test_a_yaml_may_name_splits_that_are_not_there(tmp_path):
+    folder = layouts.yolo(tmp_path, SPLITS)
+    file = folder / "data.yaml"
+    file.write_text(file.read_text() + "test:  # optional\nminival: images/none\n")
+    assert yolo.splits(folder) == ["train", "val"]
+
+
+def test_yolo_key_points_stand_behind_the_box(tmp_path):
+    folder = layouts.yolo(tmp_path, SPLITS)
+    file = folder / "data.yaml"
+    file.write_text(file.read_text() + "kpt_shape: [2, 2]\n")
+    label = folder / "labels" / "train" / "train_00.txt"
+    label.write_text("0 0.5 0.5 0.25 0.25 0.1 0.1 0.9 0.9\n")
+    assert load(folder, "train").boxes[0, 0].tolist() == [36, 24, 60, 40]
+
+
+@pytest.mark.parametrize("layout", ["yolo", "coco"])
+def test_a_photo_that_was_turned_is_read_as_it_is_shown(layout, tmp_path):
+    """EXIF orientation 6: stored lying, shown standing. Prepared too."""
+    folder = WRITERS[layout](tmp_path / "set", {"train": 3})
+    place = next((tmp_path / "set" / "images").rglob("train_00.png"))
+    stored = Image.fromarray(np.rot90(np.asarray(Image.open(place))))  # turned to the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it to the right to see it
+    stored.save(place, exif=exif)
+    assert Image.open(place).size == (layouts.HEIGHT, layouts.WIDTH)
+    turned = load(folder, "train", layouts.CLASSES)
+    same(turned, load(layouts.coco(tmp_path / "plain", {"train": 3}), "train", layouts.CLASSES))
+    listings = {"train": layout_of(folder, "auto").listing(folder, "train", refuse)}
+    arrayrecord.write(listings, tmp_path / "prepared")
+    same(load(tmp_path / "prepared", "train", layouts.CLASSES), turned)
+
+
+def test_a_single_number_is_a_square(tmp_path):
+    folder = layouts.coco(tmp_path, SPLITS)
+    assert load(folder, "train", size=64).images.shape == (5, 64, 64, 1)
+
+
+def test_voc_images_without_xml_are_background(tmp_path):
+    folder = layouts.flat_voc(tmp_path, SPLITS)
+    (folder / "train" / "train_04.xml").unlink()  # the one without objects
+    split = load(folder, "train", first_pixel=0)
+    assert split.valid.sum(1).tolist() == [1, 2, 3, 1, 0]

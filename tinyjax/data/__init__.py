@@ -22,12 +22,16 @@ def load_set(config: ConfigDict, own: ConfigDict, **more: Any) -> Any:
     if config.format not in FORMATS:
         raise UserError(f"data.format = {config.format!r}: {suggest(config.format, FORMATS)}")
     arguments = {**config.common.to_dict(), **own.to_dict()}
-    if config.format == "synthetic":  # its classes are what they are
-        return import_module(f"{__name__}.synthetic").load(**arguments)
-    load = import_module(f"{__name__}.files").load
-    known = [name for name in signature(load).parameters if name not in ("layout", "refuse")]
+    made = config.format == "synthetic"
+    load = import_module(f"{__name__}.{'synthetic' if made else 'files'}").load
+    known = [n for n in signature(load).parameters if n not in ("layout", "refuse", "strengths")]
+    known += import_module(f"{__name__}.synthetic").STRENGTHS if made else ()
     for name in arguments.keys() - {*known}:
-        raise UserError(f"data: no argument {name!r} of a set of files; {suggest(name, known)}")
+        raise UserError(
+            f"data: no argument {name!r} of a {config.format} set; {suggest(name, known)}"
+        )
+    if made:  # its classes are what they are
+        return load(**arguments)
     for name in ("source", "split"):
         if name not in arguments:
             raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")

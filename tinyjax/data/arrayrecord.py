@@ -13,9 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from tinyjax.data.images import Place, content, in_pixels
+from tinyjax.data.images import Place, content, in_pixels, shape_of
 from tinyjax.data.listing import Entry, Label, Listing, Refuse, homes, no_split
 from tinyjax.errors import UserError
 
@@ -128,8 +127,7 @@ def _rows(listed: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
         data = entry.place.read_bytes()
         boxes = [label.box for label in entry.labels]
         if listed.relative:
-            with Image.open(io.BytesIO(data)) as image:
-                boxes = [in_pixels(box, (image.height, image.width)) for box in boxes]
+            boxes = [in_pixels(box, shape_of(data)) for box in boxes]
         objects = [
             {
                 "box": np.array(box, np.float64),

@@ -15,7 +15,17 @@ from collections import defaultdict
 from typing import Any
 
 from tinyjax.data.images import Place, content
-from tinyjax.data.listing import Entry, Label, Listing, Refuse, folders, homes, inside, no_split
+from tinyjax.data.listing import (
+    Entry,
+    Label,
+    Listing,
+    Refuse,
+    files,
+    folders,
+    homes,
+    inside,
+    no_split,
+)
 from tinyjax.errors import UserError
 
 JSON = (
@@ -36,7 +46,7 @@ FIELDS = {
 def splits(root: Place) -> list[str]:
     """The names of the splits that are there."""
     for home in homes(root):
-        jsons = [f for at in (home, home / "annotations") for f in _jsons(at)]
+        jsons = [f for at in (home, home / "annotations") for f in files(at, ".json")]
         there = [d.name for d in folders(home) if (d / "_annotations.coco.json").is_file()]
         # Beside instances_*.json stand captions_*.json and the like.
         named = [f.name for f in jsons if f.name.startswith("instances_")]
@@ -106,12 +116,6 @@ def _images(home: Place, file: Place, split: str, infos: list[dict[str, Any]]) -
             if inside(place, str(info["file_name"]), str(file)).is_file():
                 return place
     return places[0]
-
-
-def _jsons(place: Place) -> list[Place]:
-    if not place.is_dir():
-        return []
-    return sorted((f for f in place.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
 
 
 def _is_coco(file: Place) -> bool:

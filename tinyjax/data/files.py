@@ -56,6 +56,7 @@ def load(
     images of differing size without `size`; an image whose size is not what its label file says; a
     box that is empty, not finite or outside its image.
     """
+    size = _size(size)
     with opened(source) as root:
         listed = listing(root, split, layout, first_pixel, refuse)
         classes, ignored = _roles(listed, classes, dontcare)
@@ -118,6 +119,16 @@ def layout_of(root: Place, layout: str) -> Any:
     )
 
 
+def _size(size: Any) -> tuple[int, int] | None:
+    """(height, width); a single number is a square's side."""
+    pair = (size, size) if isinstance(size, int) else size
+    if pair is None:
+        return None
+    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+        raise UserError(f"size = {size!r}: give (height, width) in pixels, such as (256, 320)")
+    return tuple(pair)
+
+
 class _Decoded(NamedTuple):
     entry: Entry
     image: np.ndarray  # uint8 [H, W, C], the network's input size
@@ -153,13 +164,13 @@ def _roles(
 
 def _present(listed: Listing, refuse: Refuse) -> list[Entry]:
     """The entries whose image is there, in order of file name."""
-    missing = [entry for entry in listed.entries if not entry.place.is_file()]
+    there: list[Entry] = []
+    missing: list[Entry] = []
+    for entry in listed.entries:
+        (there if entry.place.is_file() else missing).append(entry)
     for entry in missing:
         many = f"{len(missing)} of {len(listed.entries)} images that {listed.where} names"
         refuse("missing image", f"{entry.place}: no such image ({many} are not there)")
-    there = (
-        [entry for entry in listed.entries if entry not in missing] if missing else listed.entries
-    )
     return sorted(there, key=lambda entry: str(entry.info["file_name"]))
 
 
@@ -177,7 +188,7 @@ def _decode(
 
 def _other_size(entry: Entry, shape: tuple[int, int]) -> str:
     height, width = shape
-    said = entry.info.get("height", height), entry.info.get("width", width)
+    said = entry.info.get("height") or height, entry.info.get("width") or width
     if said == shape:
         return ""
     return (

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from tinyjax.errors import UserError, suggest
 
@@ -45,7 +45,11 @@ def opened(source: str | Path) -> Iterator[Place]:
     if path.is_dir():
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{path}: a broken zip ({error}); pack or download it anew") from error
+        with archive as file:
             for entry in file.infolist():
                 _check_entry(path, entry)
             yield zipfile.Path(file)
@@ -59,7 +63,8 @@ def content(file: Bytes) -> bytes:
     """What a small file holds. Raises UserError if it cannot be read."""
     try:
         return file.read_bytes()
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: a zip that is encrypted, or packed by a method that Python does not know
         raise UserError(f"{file}: cannot be read ({error})") from error
 
 
@@ -86,23 +91,45 @@ def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.nda
     if channels not in (1, 3):
         raise UserError(f"channels = {channels}: give 1 (grey) or 3 (colour)")
     try:
-        with Image.open(io.BytesIO(place.read_bytes())) as file:
+        data = place.read_bytes()
+        with Image.open(io.BytesIO(data)) as file:
             if file.width * file.height > MOST_PIXELS:
                 raise UserError(
                     f"{place}: says it is {file.width} x {file.height} pixels; at most "
                     f"{MOST_PIXELS:,} pixels are read"
                 )
+            if _deep_colour(data):
+                raise UserError(
+                    f"{place}: 16 bits a channel in colour, of which only 8 would be read; give "
+                    "8 bit, or one channel"
+                )
             file.load()
-            if file.mode in ("I", "F") or file.mode.startswith("I;16"):
-                grey = to_uint8(np.asarray(file), range16)
+            picture = ImageOps.exif_transpose(file)  # boxes are drawn on what a viewer shows
+            if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+                deep = np.asarray(picture)
+                if not np.isfinite(deep).all():
+                    raise UserError(f"{place}: some pixels are not finite numbers; fill them")
+                grey = to_uint8(deep, range16)
             else:
-                pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"))
+                pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
                 return pixels.reshape(*pixels.shape[:2], channels)
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         raise UserError(f"{place}: not a readable image ({error})") from error
     return np.repeat(grey[..., None], channels, axis=-1)
+
+
+def shape_of(data: bytes) -> tuple[int, int]:
+    """(h, w) of an image file, as `read` turns it."""
+    with Image.open(io.BytesIO(data)) as file:
+        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (file.width, file.height) if turned else (file.height, file.width)
+
+
+def _deep_colour(data: bytes) -> bool:
+    """Whether it is a PNG of 16 bits a channel with colour or opacity (PNG specification, IHDR)."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] != 0
 
 
 def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:

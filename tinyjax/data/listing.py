@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
-from tinyjax.data.images import SUFFIXES, Bytes, Place
+from tinyjax.data.images import SUFFIXES, Bytes, Place, content
 from tinyjax.errors import UserError, suggest
 
 Refuse = Callable[[str, str], None]  # (kind of problem, message); what returns is left out
@@ -56,7 +56,8 @@ def homes(root: Place) -> Iterator[Place]:
 
 
 def folders(place: Place) -> list[Place]:
-    return sorted((d for d in place.iterdir() if d.is_dir()), key=lambda d: d.name)
+    seen = (d for d in place.iterdir() if d.is_dir() and not d.name.startswith("."))
+    return sorted(seen, key=lambda d: d.name)
 
 
 def inside(root: Place, name: str, where: str) -> Place:
@@ -69,9 +70,32 @@ def inside(root: Place, name: str, where: str) -> Place:
 
 def image_files(place: Place) -> list[Place]:
     """The images in a folder, in order of name."""
-    files = (f for f in place.iterdir() if PurePosixPath(f.name).suffix.lower() in SUFFIXES)
-    return sorted(files, key=lambda f: f.name)
+    return files(place, SUFFIXES)
+
+
+def files(place: Place, suffix: str | tuple[str, ...]) -> list[Place]:
+    """The files in a folder whose name ends so, in capitals or not, in order of name; hidden ones
+    left out. None if there is no folder.
+    """
+    if not place.is_dir():
+        return []
+    seen = (f for f in place.iterdir() if not f.name.startswith("."))
+    return sorted((f for f in seen if f.name.lower().endswith(suffix)), key=lambda f: f.name)
+
+
+def text(file: Place) -> str:
+    """What a text file holds, without the mark that Windows puts first. Raises UserError."""
+    try:
+        return content(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not text in UTF-8 ({error})") from error
+
+
+def stem(file: Place) -> str:
+    """The name without its suffix, which a path inside a zip does not tell on every Python."""
+    return PurePosixPath(file.name).stem
 
 
 def no_split(where: Any, split: str, known: Sequence[str]) -> UserError:
-    return UserError(f"{where}: no split {split!r}; {suggest(split, sorted(set(known)))}")
+    others = sorted({*known} - {split})
+    return UserError(f"{where}: no images of a split {split!r}; {suggest(split, others)}")

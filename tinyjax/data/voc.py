@@ -8,7 +8,6 @@ Format: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 20
 development kit.
 """
 
-from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from tinyjax.data.images import Place, content
@@ -17,11 +16,14 @@ from tinyjax.data.listing import (
     Label,
     Listing,
     Refuse,
+    files,
     folders,
     homes,
     image_files,
     inside,
     no_split,
+    stem,
+    text,
 )
 from tinyjax.errors import UserError
 
@@ -32,8 +34,8 @@ def splits(root: Place) -> list[str]:
     """The names of the splits that are there."""
     for home in homes(root):
         if (home / SETS).is_dir():
-            return sorted(_stem(f) for f in (home / SETS).iterdir() if f.name.endswith(".txt"))
-        if found := [d.name for d in folders(home) if _xmls(d)]:
+            return sorted(stem(f) for f in (home / SETS).iterdir() if f.name.endswith(".txt"))
+        if found := [d.name for d in folders(home) if files(d, ".xml")]:
             return found
     return []
 
@@ -53,6 +55,9 @@ def listing(root: Place, split: str, refuse: Refuse, first_pixel: int = 1) -> Li
     pairs, where, everything = _pairs(root, split)
     entries = []
     for image, xml in pairs:
+        if xml is None:
+            entries.append(Entry(image, {"file_name": image.name}, []))
+            continue
         if not xml.is_file():
             refuse("missing label file", f"{xml}: no such file; {where} names it")
             continue
@@ -77,36 +82,40 @@ def listing(root: Place, split: str, refuse: Refuse, first_pixel: int = 1) -> Li
     return Listing(where, entries, _categories(everything, refuse))
 
 
-def _pairs(root: Place, split: str) -> tuple[list[tuple[Place, Place]], str, list[Place]]:
-    """(image, xml) of a split, the place that lists them, and every xml of the set."""
+def _pairs(root: Place, split: str) -> tuple[list[tuple[Place, Place | None]], str, list[Place]]:
+    """(image, xml) of a split, the place that lists them, and every xml of the set. In the flat
+    layout an image without objects needs no xml.
+    """
+    pairs: list[tuple[Place, Place | None]]
     for home in homes(root):
         names = home / SETS / f"{split}.txt"
         if names.is_file():
             # A line may end in a number: VOC's own lists say so per class.
-            stems = [line.split()[0] for line in _text(names).splitlines() if line.split()]
-            images = {_stem(f): f for f in image_files(home / "JPEGImages")}
+            listed = [line.split()[0] for line in text(names).splitlines() if line.split()]
+            images = {stem(f): f for f in image_files(home / "JPEGImages")}
             pairs = [
                 (
-                    images.get(stem, inside(home / "JPEGImages", f"{stem}.jpg", str(names))),
-                    inside(home / "Annotations", f"{stem}.xml", str(names)),
+                    images.get(name, inside(home / "JPEGImages", f"{name}.jpg", str(names))),
+                    inside(home / "Annotations", f"{name}.xml", str(names)),
                 )
-                for stem in stems
+                for name in listed
             ]
-            return pairs, str(names), _xmls(home / "Annotations")
+            return pairs, str(names), files(home / "Annotations", ".xml")
         folder = home / split
-        if folder.is_dir() and (there := _xmls(folder)):
-            pairs = [(f, folder / f"{_stem(f)}.xml") for f in image_files(folder)]
-            everything = [xml for d in folders(home) for xml in _xmls(d)]
-            lone = {_stem(x) for x in there} - {_stem(f) for f, _ in pairs}
-            pairs += [(folder / f"{stem}.jpg", folder / f"{stem}.xml") for stem in sorted(lone)]
+        if folder.is_dir() and (there := files(folder, ".xml")):
+            xmls, pictures = {stem(x): x for x in there}, image_files(folder)
+            everything = [xml for d in folders(home) for xml in files(d, ".xml")]
+            pairs = [(picture, xmls.get(stem(picture))) for picture in pictures]
+            lone = xmls.keys() - {stem(picture) for picture in pictures}
+            pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(lone)]
             return pairs, str(folder), everything
     raise no_split(root, split, splits(root))
 
 
-def _categories(files: list[Place], refuse: Refuse) -> tuple[str, ...]:
+def _categories(xmls: list[Place], refuse: Refuse) -> tuple[str, ...]:
     """Of all splits, in order of name: the layout has no list of them."""
     names = set()
-    for file in files:
+    for file in xmls:
         try:
             names |= {_name(file, part) for part in _parse(file).iter("object")}
         except UserError as error:
@@ -140,22 +149,9 @@ def _label(file: Place, number: int, part: ElementTree.Element, first_pixel: int
     except ValueError as error:
         raise UserError(f"{where}: <bndbox>: {error}; give xmin, ymin, xmax, ymax") from error
     ignore = (part.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
+    if min(x1, y1) < first_pixel:
+        raise UserError(
+            f"{where}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; give first_pixel=0"
+        )
     box = (x1 - first_pixel, y1 - first_pixel, x2, y2)
     return Label(where, _name(file, part), box, ignore)
-
-
-def _xmls(place: Place) -> list[Place]:
-    if not place.is_dir():
-        return []
-    return sorted((f for f in place.iterdir() if f.name.endswith(".xml")), key=lambda f: f.name)
-
-
-def _text(file: Place) -> str:
-    try:
-        return content(file).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not text ({error})") from error
-
-
-def _stem(file: Place) -> str:
-    return PurePosixPath(file.name).stem

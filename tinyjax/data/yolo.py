@@ -20,11 +20,14 @@ from tinyjax.data.listing import (
     Label,
     Listing,
     Refuse,
+    files,
     folders,
     homes,
     image_files,
     inside,
     no_split,
+    stem,
+    text,
 )
 from tinyjax.errors import UserError
 
@@ -39,7 +42,8 @@ def splits(root: Place) -> list[str]:
     home, file = found
     said = [name for name in SPLITS if name in _parse(file)] if _is_yaml(file) else []
     here = [d.name for at in (home, home / "images") if at.is_dir() for d in folders(at)]
-    return said or [name for name in here if name not in ("images", "labels")]
+    names = said or [name for name in here if name not in ("images", "labels")]
+    return [n for n in names if any(map(image_files, _folders(home, file, n)))]
 
 
 def listing(root: Place, split: str, refuse: Refuse) -> Listing:
@@ -51,18 +55,19 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
     if not (found := find_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
     home, file = found
-    names = _names(file)
+    names, pose = _names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
     entries = []
     for folder in _folders(home, file, split) or _missing(root, split):
-        images, labels = image_files(folder), _labels_of(folder, home)
-        texts = {_stem(f): f for f in labels.iterdir()} if labels.is_dir() else {}
-        for stem in sorted({s for s in texts if texts[s].name.endswith(".txt")} - set(LISTS)):
-            if stem not in {_stem(f) for f in images} | {"classes"}:
-                refuse("missing image", f"{texts[stem]}: no image {stem} in {folder}")
+        images = image_files(folder)
+        labels = _labels_of(folder, home)
+        texts = {stem(f): f for f in files(labels, ".txt")}
+        if images and not texts.keys() - {"classes"}:
+            raise UserError(f"{labels}: no label files (*.txt) for the images in {folder}")
+        for name in sorted(texts.keys() - {stem(f) for f in images} - {"classes"}):
+            refuse("missing image", f"{texts[name]}: no image {name} in {folder}")
         for image in images:
-            rows: list[Label] = []
-            if (text := texts.get(_stem(image))) and text.name.endswith(".txt"):
-                rows = _labels(text, names, refuse)
+            file_of_it = texts.get(stem(image))
+            rows = _labels(file_of_it, names, pose, refuse) if file_of_it else []
             entries.append(Entry(image, {"file_name": image.name}, rows))
     return Listing(str(file), entries, names, relative=True)
 
@@ -112,12 +117,12 @@ def _labels_of(folder: Place, home: Place) -> Place:
     return home / "/".join([*parts[:last], "labels", *parts[last + 1 :]])
 
 
-def _labels(file: Place, names: tuple[str, ...], refuse: Refuse) -> list[Label]:
+def _labels(file: Place, names: tuple[str, ...], pose: bool, refuse: Refuse) -> list[Label]:
     labels = []
     try:
-        lines = content(file).decode().splitlines()
-    except UnicodeDecodeError as error:
-        refuse("bad label file", f"{file}: not text ({error})")
+        lines = text(file).splitlines()
+    except UserError as error:
+        refuse("bad label file", str(error))
         return []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -128,6 +133,8 @@ def _labels(file: Place, names: tuple[str, ...], refuse: Refuse) -> list[Label]:
         except ValueError:
             refuse("bad label", f"{where}: {line!r}; give numbers: class x y width height")
             continue
+        if pose:
+            values = values[:4]  # the key points stand behind the box
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             refuse("bad label", f"{where}: {1 + len(values)} numbers; give class x y width height")
         elif label not in range(len(names)):
@@ -151,7 +158,7 @@ def _box(values: list[float]) -> tuple[float, float, float, float]:
 
 def _names(file: Place) -> tuple[str, ...]:
     if not _is_yaml(file):
-        names: Any = [line.strip() for line in content(file).decode().splitlines()]
+        names: Any = [line.strip() for line in text(file).splitlines()]
         names = [name for name in names if name]
     else:
         names = _parse(file).get("names")
@@ -174,7 +181,3 @@ def _parse(file: Place) -> dict[str, Any]:
 
 def _is_yaml(file: Place) -> bool:
     return not file.name.endswith(".txt")
-
-
-def _stem(file: Place) -> str:
-    return PurePosixPath(file.name).stem
