@@ -6,10 +6,12 @@ Arguments, joined by commas: source; format, if what is there does not tell (aut
 arrayrecord); classes, joined by + (default: all that are there); dontcare, likewise; train and val,
 the names of the two splits; channels, 1 or 3; height and width of the network's input, needed if
 the images differ in size, and fit, letterbox or resize; first_pixel, 0 for VOC files that count
-pixels from 0; backbone; steps.
+pixels from 0; backbone; steps. Images of 16 bits: --config.data.common.range16=range,0,65535, see
+docs/data.md.
 """
 
 from tinyjax.config import parse_arg
+from tinyjax.data.images import PERCENTILES
 from tinyjax.defaults import detector
 from tinyjax.errors import UserError
 
@@ -45,6 +47,7 @@ def get_config(arg=None):
         "channels": arg.channels,
         "size": (arg.height, arg.width) if arg.height and arg.width else None,
         "fit": arg.fit,
+        "range16": PERCENTILES,
         "first_pixel": arg.first_pixel,
     }
     config.data.train = {"split": arg.train}

@@ -177,6 +177,7 @@ def test_sixteen_bits_and_the_fit_follow_the_config(tmp_path, image):
         (np.zeros(8, np.uint8), r"\(8,\)"),
         (np.zeros((0, 8), np.uint8), r"\(0, 8\)"),
         ([[1, 2], [3, 4]], "int64"),
+        ("a.jpg", r"give uint8, .*np\.asarray\(PIL\.Image\.open\('a\.jpg'\)\)"),
     ],
 )
 def test_what_is_no_image_is_refused(model, images, message):

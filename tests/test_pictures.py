@@ -139,8 +139,10 @@ def test_samples_map_predictions_onto_the_network_input(tmp_path):
 
     sheet = np.asarray(Image.open(path))
     row = pictures.LINE + 120 + pictures.GAP
-    assert sheet.shape == (2 * row + pictures.LINE, 2 * 180 + pictures.GAP, 3)
-    y, right = pictures.LINE + 60, 180 + pictures.GAP
+    right = (sheet.shape[1] + pictures.GAP) // 2  # the captions are wider than the images of 180 px
+    assert right > 180 + pictures.GAP
+    assert len(sheet) == 2 * row + pictures.LINE
+    y = pictures.LINE + 60
     assert tuple(sheet[y, 28]) == tuple(sheet[y, right + 28]) == colour(0)
     assert tuple(sheet[y, 91]) == tuple(sheet[y, right + 91]) == colour(0)
 
@@ -162,6 +164,22 @@ def test_legend_names_every_class():
     assert out.shape == (50 + pictures.LINE, 500, 3)
     colours = {tuple(c) for c in out[50:].reshape(-1, 3).tolist()}
     assert {colour(0), colour(1)} <= colours
+
+
+def test_twenty_classes_have_twenty_colours():
+    picture = Image.new("RGB", (2000, 50), "black")
+    out = np.asarray(pictures.legend(picture, [f"c{k}" for k in range(20)], dontcare=False))
+    left = {tuple(c) for c in out[50 + pictures.LINE // 2].tolist()}
+    assert len([c for c in left if len(set(c)) > 1]) == 20  # and the greys of the text
+
+
+def test_a_caption_longer_than_its_image_is_not_cut(tmp_path):
+    small = Image.new("RGB", (60, 40), "red")
+    name = "a_name_of_some_length.png"
+    pictures.grid([(small, small)], tmp_path / "a.png", [name], CLASSES)
+    wide = Image.open(tmp_path / "a.png").width
+    longest = pictures.CAPTION.getlength(f"prediction, scores from {pictures.THRESHOLD}")
+    assert wide >= 2 * max(longest, pictures.CAPTION.getlength(f"truth: {name}"))
 
 
 def test_draw_tells_right_from_wrong():
@@ -212,8 +230,8 @@ def test_worst_shows_what_is_wrong(tmp_path):
     path = tmp_path / "samples" / "worst_val.png"
     pictures.worst(split, predictions, matches, 0.5, path)
     sheet = np.asarray(Image.open(path))
-    wide, high = 180 + pictures.GAP, 120 + pictures.LINE + pictures.GAP
-    assert sheet.shape[1] == 4 * wide - pictures.GAP  # the two images that have an error, in a row
+    high = 120 + pictures.LINE + pictures.GAP
+    wide = (sheet.shape[1] + pictures.GAP) // 4  # the two images that have an error, in a row
     assert sheet.shape[0] >= high + pictures.LINE
     row = [tuple(p) == colour(0) for p in sheet[pictures.LINE + 60].tolist()]
     for panel, expected in enumerate(([26, 27, 28, 29, 90, 91, 92, 93], [], [])):

@@ -96,9 +96,14 @@ def test_the_command_finds_what_the_model_finds(run, photos, tmp_path):
 
 def test_files_from_several_places_stay_below_the_output(run, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos / "more")
-    argv = command(run, tmp_path / "out", "../b.png", "b.png", photos / "b.png")
+    argv = command(run, tmp_path / "out", "../b.png", "b.png", photos / "b.png", threshold=LOW)
     assert predict.main(argv) == 0
     assert files_in(tmp_path / "out") >= {"b.png.png", "more/b.png.png"}
+    rows, _ = found_in(tmp_path / "out")
+    assert {(row["image_id"], row["file_name"]) for row in rows} == {
+        (0, "b.png"),
+        (1, "more/b.png"),
+    }
     assert {p.name for p in tmp_path.iterdir()} == {"photos", "out"}
 
 

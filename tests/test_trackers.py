@@ -12,15 +12,18 @@ from tinyjax.errors import UserError
 from tinyjax.trackers import trackers
 
 
-def scalars(file):
-    """(step, tag, value) of an event file: TFRecords, each of length, crc, data, crc."""
-    data, out = file.read_bytes(), []
+def read(file):
+    """The events of a file: TFRecords, each of length, crc, data, crc."""
+    data = file.read_bytes()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        out += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+        yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
-    return out
+
+
+def scalars(file):
+    """(step, tag, value) of an event file."""
+    return [(e.step, v.tag, v.simple_value) for e in read(file) for v in e.summary.value]
 
 
 def test_every_metric_is_a_scalar_of_tensorboard(tmp_path):
@@ -35,6 +38,19 @@ def test_every_metric_is_a_scalar_of_tensorboard(tmp_path):
     assert found[:3] == [(50, "train/loss", 1.5), (50, "train/lr", 0.25), (100, "val/AP50", 0.5)]
     assert found[3][:2] == (100, "val/AP/person")
     assert found[3][2] != found[3][2]
+
+
+def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path):
+    config = detector()
+    config.log.tensorboard = True
+    for step, losses in ((0, {50: 1.5, 100: 1.25, 150: 1.0}), (100, {150: 0.75})):
+        with ExitStack() as stack:
+            (track,) = trackers(config, tmp_path, step, stack)
+            for at, loss in losses.items():
+                track(at, "train", {"loss": loss})
+    files = (tmp_path / "tensorboard").iterdir()
+    events = [e for file in files for e in read(file) if e.HasField("session_log")]
+    assert max(e.step for e in events) == 101  # TensorBoard drops what was there from here on
 
 
 def test_nothing_is_tracked_unless_asked_for(tmp_path):

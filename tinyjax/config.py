@@ -53,8 +53,8 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 
     A value is read as the type of the field's default: int, float (an int will do), bool (true or
     false, also a bare "--config.a.b" for true), str, tuple or list ("(8, 16)" or "8,16", elements
-    of the types the default has; names need no quotes). A field whose default is None takes any
-    Python literal or text.
+    of the types the default has, any if it is empty; names need no quotes). A field whose default
+    is None takes any Python literal or text.
 
     Raises UserError naming the field and its nearest neighbours, or the value and the type wanted.
     """
@@ -187,6 +187,10 @@ def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
         raise UserError(f"{where} = {text!r}: wants {_wanted(kind, default)}") from None
     if kind is not type(None):
         raise UserError(f"{where}: a {kind.__name__} cannot be set from the command line")
+    return _literal(text)
+
+
+def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -195,12 +199,15 @@ def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
 
 def _elements(text: str, default: Sequence[Any]) -> list[Any]:
     kinds = {type(v) for v in default}
-    if kinds == {str} and not text.startswith(("(", "[")):
+    if kinds <= {str} and not text.startswith(("(", "[")):
         return text.split(",") if text else []  # names need no quotes: person,dog
-    values = ast.literal_eval(text)
+    if str in kinds and not text.startswith(("(", "[")):  # names and numbers: range,0,4095
+        values: Any = tuple(map(_literal, text.split(",")))
+    else:
+        values = ast.literal_eval(text)
     if not isinstance(values, tuple | list):
         raise TypeError
-    if kinds == {float}:
+    if float in kinds and int not in kinds:
         values = [float(v) if type(v) is int else v for v in values]
     if kinds and not {type(v) for v in values} <= kinds:
         raise TypeError

@@ -52,7 +52,9 @@ class Detections:
         """
         grey = np.ndim(image) == 2 or np.shape(image)[-1] == 1
         pixels = to_pixels(image, 1 if grey else 3)
-        return pictures.legend(pictures.draw(pixels, found=vars(self), threshold=0), self.classes)
+        return pictures.legend(
+            pictures.draw(pixels, found=vars(self), threshold=0), self.classes, dontcare=False
+        )
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """Rows of COCO's format of results: category_id 1 is the first class, bbox is x, y, width,
@@ -241,6 +243,8 @@ def to_pixels(image: np.ndarray, channels: int, range16: Rule = PERCENTILES) -> 
         hint = ""
         if image.dtype.kind == "f":
             hint = "; if its values are 0 to 1, give (255 * image).round().astype(np.uint8)"
+        if image.dtype.kind == "U":
+            hint = f"; a file is read by np.asarray(PIL.Image.open({str(image)!r}))"
         raise UserError(f"image of {image.dtype}: give uint8, or uint16{hint}")
     shape = image.shape
     if image.ndim == 2:

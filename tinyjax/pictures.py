@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from tinyjax.data.images import to_network
 from tinyjax.data.records import Split
@@ -170,7 +170,9 @@ def grid(
 
 
 def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    width, height = rows[0][0].size
+    width, height = (
+        max(side) for side in zip(*(one.size for row in rows for one in row), strict=True)
+    )
     columns = len(rows[0])
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP)), "white")
     for y, row in enumerate(rows):
@@ -180,23 +182,28 @@ def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def _captioned(picture: Image.Image, text: str) -> Image.Image:
-    out = Image.new("RGB", (picture.width, LINE + picture.height), "white")
+    width = max(picture.width, 2 + round(CAPTION.getlength(text)))
+    out = Image.new("RGB", (width, LINE + picture.height), "white")
     out.paste(picture, (0, LINE))
     ImageDraw.Draw(out).text((2, LINE // 2), text, "black", font=CAPTION, anchor="lm")
     return out
 
 
 def legend(
-    picture: Image.Image, classes: Sequence[str], lines: Mapping[int, str] | None = None
+    picture: Image.Image,
+    classes: Sequence[str],
+    lines: Mapping[int, str] | None = None,
+    dontcare: bool = True,
 ) -> Image.Image:
-    """`picture` with a strip below that names the classes' colours, the hatching, and what lines of
-    such a width mean.
+    """`picture` with a strip below that names the classes' colours, the hatching of don't-care
+    regions, and what lines of such a width mean.
     """
     side = LINE // 2
     marks = {name: Image.new("RGB", (side, side), _colour(k)) for k, name in enumerate(classes)}
-    ground = np.full((side, side, 3), 128, np.uint8)
-    _hatch(ground, np.array([0, 0, side, side]))
-    marks["don't care"] = Image.fromarray(ground)
+    if dontcare:
+        ground = np.full((side, side, 3), 128, np.uint8)
+        _hatch(ground, np.array([0, 0, side, side]))
+        marks["don't care"] = Image.fromarray(ground)
     for width, name in (lines or {}).items():
         marks[name] = Image.new("RGB", (3 * side, side), "white")
         ImageDraw.Draw(marks[name]).line((0, side // 2, 3 * side, side // 2), "black", width)
@@ -223,7 +230,12 @@ def _line(wrong: bool) -> int:
 
 
 def _colour(label: int) -> str:
-    return ON_IMAGE[label % len(ON_IMAGE)]
+    """The eighth class has the first one's colour, half way to white; the fifteenth, to black."""
+    again, label = divmod(label, len(ON_IMAGE))
+    ground = (None, "white", "black")[again % 3]
+    rgb = np.array(ImageColor.getrgb(ON_IMAGE[label]))
+    mixed = rgb if ground is None else (rgb + ImageColor.getrgb(ground)) // 2
+    return "#{:02X}{:02X}{:02X}".format(*mixed)
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, label: int, width: int) -> None:

@@ -192,7 +192,10 @@ def find(sources: Iterable[str]) -> list[Path]:
             what = "no images" if path.is_dir() else "no such file or folder, and no images match"
             raise UserError(f"--input {source}: {what}; known are {', '.join(SUFFIXES)}")
         files += found
-    return list(dict.fromkeys(files))
+    once: dict[str, Path] = {}  # a file named twice would be drawn by two threads into one picture
+    for file in files:
+        once.setdefault(os.path.abspath(file), file)
+    return list(once.values())
 
 
 def refuse_mixing(output: Path, files: Iterable[Path]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
 
 from tinyjax.errors import UserError
@@ -22,6 +23,16 @@ def memory() -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return psutil.virtual_memory().available
+
+
+def refuse_large_set(images: np.ndarray) -> None:
+    """Raise UserError if a training set does not fit on the device, where it lives whole."""
+    wanted, free = images.nbytes, memory()
+    if wanted > free:
+        raise UserError(
+            f"data.train: {len(images)} images need {wanted / 2**30:.2f} GiB on the device, "
+            f"{free / 2**30:.2f} GiB are free; give smaller images (data.common.size), or fewer"
+        )
 
 
 def refuse_too_large(program: Any, batch: int) -> None:

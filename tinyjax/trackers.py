@@ -1,5 +1,6 @@
 """Where metrics go besides metrics.csv: TensorBoard and W&B, both extras."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -17,12 +18,13 @@ def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> l
     """A function for each tracker that `config.log` asks for; `stack` closes them.
 
     step: where the run (re)starts; what TensorBoard has beyond it is dropped. A resumed run goes on
-    in the same run of W&B. Raises UserError if the extra is not installed.
+    in the same run of W&B, whose id is kept in the folder. Raises UserError if the extra is not
+    installed.
     """
     found: list[Track] = []
     if config.log.tensorboard:
         board = _extra("tensorboardX", "tensorboard").SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step
+            str(folder / "tensorboard"), purge_step=step + 1
         )
         stack.callback(board.close)
 
@@ -32,10 +34,13 @@ def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> l
 
         found.append(to_board)
     if config.log.wandb:
+        own = folder / "wandb-id.txt"
+        if not own.exists():
+            own.write_text(secrets.token_hex(4))
         run = _extra("wandb", "wandb").init(
             project=config.log.wandb,
             name=folder.name,
-            id=folder.name,
+            id=own.read_text(),
             dir=folder,
             config=config.to_dict(),
             resume="allow",

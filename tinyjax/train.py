@@ -67,6 +67,7 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     check(config, n, suites)
     log.info("\n".join(look.brief(training, suites, min(config.model.strides))))
     figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
+    startup.refuse_large_set(training.images)
     data = detect.on_device(training)
 
     # ---- task, optimiser, step
