@@ -145,10 +145,16 @@ LAUGHS = (
 )
 
 
-def elsewhere(folder):
-    source = layouts.yolo(folder / "set", SPLITS)
-    (source / "labels").rename(source / "label")
+def renamed(source, name, new="elsewhere"):
+    (source / name).rename(source / new)
     return source
+
+
+def zip_in_zip(folder):
+    inner = layouts.zipped(coco(folder), folder / "inner.zip")
+    with zipfile.ZipFile(folder / "outer.zip", "w") as file:
+        file.write(inner, "inner.zip")
+    return folder / "outer.zip"
 
 
 def deep_colour(folder):
@@ -179,7 +185,7 @@ def encrypted(folder):
     return file
 
 
-XML = "VOCdevkit/VOC2012/Annotations/train_00.xml"
+XML = "Annotations/train_00.xml"
 TXT, YAML = "labels/train/train_00.txt", "data.yaml"
 
 # what is wrong: (function of a folder that makes the source, arguments of the config, message)
@@ -196,6 +202,7 @@ CASES = {
         r"'images/x.png' unpacks [\d,]+ bytes to 33,554,432: a decompression bomb",
     ),
     "encrypted zip": (encrypted, "cannot be read .*encrypted"),
+    "a zip in a zip": (zip_in_zip, "inner.zip: a zip within .*give the inner zip itself"),
     "empty folder": (lambda f: f, "no layout that is known: COCO has"),
     "no such split": (coco, ",val=vall", "no images of a split 'vall'; did you mean 'val'"),
     # COCO
@@ -230,7 +237,10 @@ CASES = {
         r"train_01.png: no such image \(1 of 3 images that",
     ),
     "image cut off": (broken("images/train_01.png", 300), "train_01.png: not a readable image"),
-    "image is text": (broken("images/train_01.png", "hi"), "train_01.png: not a readable image"),
+    "image is text": (
+        broken("images/train_01.png", "hi"),
+        r"train_01.png: not a readable image \(of no format that is known\)",
+    ),
     "image bomb": (
         broken("images/train_01.png", png_of(60000, 60000)),
         "train_01.png: not a readable image .*bomb",
@@ -284,8 +294,16 @@ CASES = {
     "names with a gap": (replaced(YAML, "1: car", "2: car", "yolo"), "names: .*give the classes"),
     "broken yaml": (broken(YAML, "names: [a, b\n", "yolo"), "data.yaml: not YAML"),
     "yaml leaves": (
-        replaced(YAML, "images/train", "../../../etc", "yolo"),
-        r"file name '\.\./\.\./etc' leaves the data set",
+        lambda f: renamed(replaced(YAML, "images/train", "../../../etc", "yolo")(f), "images"),
+        r"data.yaml: no images beside it; train: \.\./\.\./\.\./etc; val: .*; put them into",
+    ),
+    "path of another machine": (
+        lambda f: renamed(replaced(YAML, "images/train", "D:\\x", "yolo")(f), "images/train"),
+        r"data.yaml: train: D:\\x: no end of that path stands beside the yaml",
+    ),
+    "two yaml": (
+        lambda f: renamed(broken("b.yaml", "names: [a]", "yolo")(f), "data.yaml", "a.yaml"),
+        "a.yaml, b.yaml all have names; keep one of them",
     ),
     "class 7": (broken(TXT, "7 .5 .5 .1 .1", "yolo"), "line 1: class 7; there are 0 to 1"),
     "class -1": (broken(TXT, "-1 .5 .5 .1 .1", "yolo"), "line 1: class -1; there are 0 to 1"),
@@ -296,7 +314,10 @@ CASES = {
     "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: box .* is not finite"),
     "no width": (broken(TXT, "0 .5 .5 0 .1", "yolo"), "line 1: box .* is empty"),
     "not text": (broken(TXT, b"\xff\xfe\x00", "yolo"), "train_00.txt: not text"),
-    "labels elsewhere": (elsewhere, r"no label files .*for the images in"),
+    "labels elsewhere": (
+        lambda f: renamed(layouts.yolo(f / "set", SPLITS), "labels"),
+        r"no label files .*for the images in",
+    ),
     "no image for it": (
         broken("labels/train/stray.txt", "0 .5 .5 .1 .1", "yolo"),
         "stray.txt: no image stray in",
@@ -316,9 +337,13 @@ CASES = {
         "object 1: xmin 0, ymin 3: this file counts pixels from 0; give first_pixel=0",
     ),
     "corners swapped": (replaced(XML, "<xmin>", "<xmin>9", "voc"), "object 1: box .* is empty"),
+    "no lists": (
+        lambda f: renamed(layouts.voc(f / "set", SPLITS), "ImageSets"),
+        "Annotations: VOC files without splits; write the names",
+    ),
     "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; .*train.txt names it"),
     "listed, not there": (
-        broken("VOCdevkit/VOC2012/ImageSets/Main/train.txt", "train_00\nghost\n", "voc"),
+        broken("ImageSets/Main/train.txt", "train_00\nghost\n", "voc"),
         "ghost",
     ),
     # prepared

@@ -82,7 +82,7 @@ def test_more_steps_compile_nothing_more(folder, tmp_path):
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare"])
 def test_help_touches_no_device(command):
     code = (
         "import sys, runpy\n"

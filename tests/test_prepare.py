@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tinyjax import errors, prepare
+from tinyjax.data import files
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 import layouts
@@ -67,6 +68,55 @@ def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):
         assert words in printed, words
 
 
+def mixed(folder):
+    """Images of 64 x 96, and two of 128 x 192 with boxes twice as large."""
+    source = layouts.coco(folder, SPLITS)
+    for name in SPLITS:
+        file = source / "annotations" / f"instances_{name}.json"
+        document = json.loads(file.read_text())
+        info = next(i for i in document["images"] if i["file_name"] == f"{name}_00.png")
+        info.update(width=192, height=128)
+        for a in document["annotations"]:
+            if a["image_id"] == info["id"]:
+                a["bbox"] = [2 * number for number in a["bbox"]]
+        file.write_text(json.dumps(document))
+        place = source / "images" / f"{name}_00.png"
+        Image.open(place).resize((192, 128), Image.Resampling.NEAREST).save(place)
+    return source
+
+
+def test_check_goes_on_with_images_of_many_sizes(tmp_path, capsys):
+    source = mixed(tmp_path / "set")
+    assert run(source, "--check", "--report", tmp_path / "report") == 2  # training needs a size
+    printed = capsys.readouterr().out
+    for words in (
+        "size of images, px        5 %   25 %   50 %   75 %   95 %\n"
+        "  width                  96.0   96.0   96.0  120.0  192.0\n"
+        "  height                 64.0   64.0   64.0   80.0  128.0\n",
+        "looked at in 96 x 64, letterboxed: sides of objects are in these pixels",
+        "train: 5 images, person 5, car 2",
+        "  96 x 64 px",
+        "  person                  8.5    8.5    8.5    8.5    8.5",  # sqrt(6 * 12) in all images
+        "mixed sizes: 1\n    images of 2 sizes; give --size 64 96, say",
+        "height=64,width=96",
+    ):
+        assert words in printed, words
+    assert run(source, "--check", "--report", tmp_path / "report", "--size", 64, 96) == 0
+    assert "mixed sizes" not in capsys.readouterr().out
+
+
+def test_check_sees_deep_images_as_training_does(tmp_path):
+    source = layouts.coco(tmp_path / "set", SPLITS)
+    for place in (source / "images").iterdir():
+        Image.fromarray(np.full((64, 96), 300, np.uint16)).save(place)
+    values = []
+    for rule in ((), ("--range16", "range", 0, 600), ("--range16", "range", 0, 1200)):
+        assert run(source, "--check", "--report", tmp_path / "report", *rule) == 0
+        sheet = np.asarray(Image.open(tmp_path / "report" / "val.png").convert("L"))
+        values.append(int(np.bincount(sheet[:64].ravel())[:-1].argmax()))
+    assert values == [0, 128, 64]
+
+
 def test_convert_then_check_and_train_on_it(tmp_path, capsys):
     source = layouts.voc(tmp_path / "set", SPLITS)
     assert run(source, "--to", tmp_path / "out") == 0
@@ -83,6 +133,41 @@ def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys):
+    source = getattr(layouts, layout)(tmp_path / "set", SPLITS)
+    for name in ("train_01.png", "val_00.png"):
+        next(source.rglob(name)).write_bytes(b"no image")
+    if layout == "coco":
+        file = source / "annotations" / "instances_train.json"
+        document = json.loads(file.read_text())
+        document["annotations"][0]["bbox"] = [1, 1, 0, 5]
+        file.write_text(json.dumps(document))
+    elif layout == "voc":
+        (source / "Annotations" / "train_00.xml").write_text("<annotation>")
+    else:
+        (source / "labels" / "train" / "train_00.txt").write_text("0 .5 .5 0 .1\n")
+    assert run(source, "--to", tmp_path / "out", "--skip-broken") == 0
+    printed = capsys.readouterr().out
+    kind = "bad label file" if layout == "voc" else "empty box"
+    for words in ("left out\n", "train_01.png: not a", "unreadable image: 2\n", f"\n{kind}: 1\n"):
+        assert words in printed, words
+    assert f"train {3 if layout == 'voc' else 4}, val 2 images" in printed
+    for name in SPLITS:
+        classes = layouts.CLASSES
+        skipped = files.load(source, name, classes, refuse=lambda *_: None)
+        layouts.same(files.load(tmp_path / "out", name, classes), skipped)
+
+
+def test_convert_past_everything_is_an_error(tmp_path, capsys):
+    source = layouts.coco(tmp_path / "set", SPLITS)
+    for file in (source / "images").glob("val*"):
+        file.unlink()
+    assert run(source, "--to", tmp_path / "out", "--skip-broken") == 2
+    assert "no image of split 'val' can be used" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -93,16 +178,14 @@ def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
         (["{set}", "--check", "--split", "vall"], "did you mean 'val'"),
         (["{set}", "--check", "--classes", "persn"], "did you mean 'person'"),
         (["{set}", "--check", "--size", "0", "5"], "1 or more"),
+        (["{set}", "--check", "--skip-broken"], "--skip-broken: goes with --to"),
+        (
+            ["{set}", "--check", "--range16", "range", "0", "all"],
+            "range 0 all: give a rule and two",
+        ),
     ],
 )
 def test_mistakes(argv, message, tmp_path, capsys):
     folder = layouts.coco(tmp_path / "set", SPLITS)
     assert run(*(item.format(set=folder) for item in argv)) == 2
     assert message in capsys.readouterr().err
-
-
-def test_help_is_quick_to_come(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as end:
-        prepare.main(["--help"])
-    assert end.value.code == 0
-    assert "--check" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Prepare: look at a data set before training on it, or convert it once to ArrayRecord.
 
     python -m tinyjax.prepare SOURCE --check
-    python -m tinyjax.prepare SOURCE --to DIR
+    python -m tinyjax.prepare SOURCE --to DIR [--skip-broken]
 
 SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, or one that was prepared
 before; docs/data.md shows them. --check counts images and boxes of every split, names what is
@@ -12,6 +12,7 @@ import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from tinyjax import config as configs
 from tinyjax import runfolder
@@ -22,6 +23,10 @@ FLAGS = {
     "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
     "--check": {"action": "store_true", "help": "report what is there"},
     "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files here"},
+    "--skip-broken": {
+        "action": "store_true",
+        "help": "--to: leave out broken images and boxes, instead of stopping at the first",
+    },
     "--report": {
         "type": Path,
         "metavar": "DIR",
@@ -47,6 +52,11 @@ FLAGS = {
         "choices": (1, 3),
         "help": "grey (default) or colour",
     },
+    "--range16": {
+        "nargs": 3,
+        "metavar": ("RULE", "LOW", "HIGH"),
+        "help": "how 16 bit come to 8: percentiles 1 99 (default), or range and two counts",
+    },
     "--stride": {"type": int, "default": 4, "help": "the detector's finest (default 4)"},
     "--first-pixel": {
         "type": int,
@@ -61,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.options("prepare", __doc__, argv, FLAGS, needs=())
     if options.check == bool(options.to):
         raise UserError("give --check, to look at the data, or --to DIR, to convert it")
+    if options.check and options.skip_broken:
+        raise UserError("--skip-broken: goes with --to; --check goes on past all that is broken")
     if options.stride < 1 or min(options.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
     runfolder.start_log()
@@ -75,15 +87,15 @@ def check(options) -> int:
     folder = options.report or Path("runs") / "check" / Path(options.source).stem
     refused: list[tuple[str, str]] = []
     sets: dict[str, Split] = {}
-    for name in _splits(options):
+    names = _splits(options)
+    size, mixed = (options.size, []) if options.size else _mixed(options, names, _into(refused))
+    for name in names:
         classes = next(iter(sets.values())).classes if sets else ()  # as training would ask
-        sets[name] = _load(
-            options, name, lambda kind, message: refused.append((kind, message)), classes
-        )
+        sets[name] = _load(options, name, size, _into(refused), classes)
     looks = {name: look.look(split) for name, split in sets.items()}
     train = next(iter(sets))
     mapping = ", ".join(f"{k} {name}" for k, name in enumerate(sets[train].classes))
-    report = [f"{options.source}: labels {mapping}", ""]
+    report = [f"{options.source}: labels {mapping}", *mixed, ""]
     for name, seen in looks.items():
         height, width = sets[name].images.shape[1:3]
         report += [*look.lines(name, seen), f"  {width} x {height} px", *look.sizes(seen), ""]
@@ -102,17 +114,22 @@ def check(options) -> int:
 
 
 def convert(options) -> int:
-    """Write all splits as ArrayRecord files; the first image or box that is broken stops it."""
-    from tinyjax.data import arrayrecord, files, listing
+    """Write all splits as ArrayRecord files; the first image or box that is broken stops it, or is
+    left out and listed with --skip-broken.
+    """
+    from tinyjax.data import arrayrecord, files, look
     from tinyjax.data.images import opened
+    from tinyjax.data.listing import refuse as stop
 
     if options.to.exists() and any(options.to.iterdir()):
         raise UserError(f"--to {options.to}: is not empty; name a new folder")
+    found: list[tuple[str, str]] = []
+    refuse = _into(found) if options.skip_broken else stop
     with opened(options.source) as root:
         listings = {}
-        for name in _splits(options):
-            _load(options, name, listing.refuse)  # what cannot be trained on is not converted
-            listings[name] = files.listing(root, name, options.format, options.first_pixel)
+        for name in _splits(options):  # what cannot be trained on is not converted
+            listed = files.listing(root, name, options.format, options.first_pixel, refuse)
+            listings[name] = files.sound(listed, name, refuse)
         if len({listed.categories for listed in listings.values()}) > 1:
             raise UserError(
                 f"{options.source}: the splits have different categories: "
@@ -123,7 +140,8 @@ def convert(options) -> int:
     size = sum(file.stat().st_size for file in written.iterdir())
     images = ", ".join(f"{name} {len(listed.entries)}" for name, listed in listings.items())
     runfolder.log.info(
-        f"{images} images, {size / 1e6:.1f} MB in {written}\n"
+        "".join(f"{line}\n" for line in (["left out", *look.problems(found)] if found else []))
+        + f"{images} images, {size / 1e6:.1f} MB in {written}\n"
         f"train on it with data.format = 'arrayrecord', data.common.source = '{options.to}'"
     )
     return 0
@@ -140,7 +158,47 @@ def _splits(options) -> list[str]:
     return sorted(names, key=lambda name: not name.startswith("train"))  # learned from: first
 
 
-def _load(options, split: str, refuse, classes: tuple[str, ...] = ()):
+def _mixed(options, names: list[str], refuse) -> tuple[tuple[int, int] | None, list[str]]:
+    """If a split has images of several sizes, one to look at them in, and what to say of it."""
+    import numpy as np
+
+    from tinyjax.data import files, look
+    from tinyjax.data.images import opened
+
+    with opened(options.source) as root:
+        how = options.format, options.first_pixel, lambda *_: None  # the loading will tell
+        shapes = [files.shapes(files.listing(root, name, *how)) for name in names]
+    if all(len(np.unique(one, axis=0)) < 2 for one in shapes):
+        return None, []
+    every = np.concatenate(shapes)
+    height, width = look.common_size(every)
+    refuse(
+        "mixed sizes",
+        f"images of {len(np.unique(every, axis=0))} sizes; give --size {height} {width}, say "
+        f"(in training configs/own.py:..,height={height},width={width})",
+    )
+    table = look.percentiles("size of images, px", {"width": every[:, 1], "height": every[:, 0]})
+    seen_in = f"looked at in {width} x {height}, letterboxed: sides of objects are in these pixels"
+    return (height, width), [*table, seen_in]
+
+
+def _into(found: list[tuple[str, str]]):
+    return lambda kind, message: found.append((kind, message))
+
+
+def _range16(options) -> dict[str, Any]:
+    """The argument of a loader, if it was given."""
+    if not options.range16:
+        return {}
+    name, low, high = options.range16
+    try:
+        return {"range16": (name, float(low), float(high))}
+    except ValueError:
+        said = f"{name} {low} {high}"
+        raise UserError(f"--range16 {said}: give a rule and two numbers: range 0 4095") from None
+
+
+def _load(options, split: str, size, refuse, classes: tuple[str, ...] = ()):
     from tinyjax.data.files import load
 
     return load(
@@ -149,10 +207,11 @@ def _load(options, split: str, refuse, classes: tuple[str, ...] = ()):
         classes=classes or tuple(filter(None, options.classes.split("+"))),
         dontcare=tuple(filter(None, options.dontcare.split("+"))),
         layout=options.format,
-        size=tuple(options.size) if options.size else None,
+        size=tuple(size) if size else None,
         channels=options.channels,
         first_pixel=options.first_pixel,
         refuse=refuse,
+        **_range16(options),
     )
 
 

@@ -64,21 +64,26 @@ def roboflow_coco(folder: Path, splits: dict[str, int]) -> Path:
     plain = coco(folder / "plain", splits)
     for split, n in splits.items():
         document = (plain / "annotations" / f"instances_{split}.json").read_text()
-        save(folder / "out" / split / "_annotations.coco.json", document)
+        place = folder / "out" / roboflow(split)
+        save(place / "_annotations.coco.json", document)
         for name, image, _ in scenes(split, n):
-            save(folder / "out" / split / name, png(image))
+            save(place / name, png(image))
     return folder / "out"
 
 
+def roboflow(split: str) -> str:
+    """Its name of the folder."""
+    return {"val": "valid"}.get(split, split)
+
+
 def voc(folder: Path, splits: dict[str, int]) -> Path:
-    home = folder / "VOCdevkit" / "VOC2012"
     for split, n in splits.items():
         for name, image, objects in scenes(split, n):
             stem = name.removesuffix(".png")
-            save(home / "JPEGImages" / name, png(image))
-            save(home / "Annotations" / f"{stem}.xml", voc_xml(name, objects, 1))
+            save(folder / "JPEGImages" / name, png(image))
+            save(folder / "Annotations" / f"{stem}.xml", voc_xml(name, objects, 1))
         stems = [name.removesuffix(".png") for name, *_ in scenes(split, n)]
-        save(home / "ImageSets" / "Main" / f"{split}.txt", "\n".join(stems) + "\n")
+        save(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(stems) + "\n")
     return folder
 
 
@@ -96,8 +101,9 @@ def voc_xml(name: str, objects, first_pixel: int, more: str = "") -> str:
 def flat_voc(folder: Path, splits: dict[str, int]) -> Path:
     for split, n in splits.items():
         for name, image, objects in scenes(split, n):
-            save(folder / split / name, png(image))
-            save(folder / split / name.replace(".png", ".xml"), voc_xml(name, objects, 0))
+            save(folder / roboflow(split) / name, png(image))
+            file = folder / roboflow(split) / name.replace(".png", ".xml")
+            save(file, voc_xml(name, objects, 0))
     return folder
 
 
@@ -125,8 +131,8 @@ def roboflow_yolo(folder: Path, splits: dict[str, int]) -> Path:
     for split in splits:
         for kind in ("images", "labels"):
             for file in (plain / kind / split).iterdir():
-                save(folder / "out" / split / kind / file.name, file.read_bytes())
-    paths = "".join(f"{split}: ../{split}/images\n" for split in splits)
+                save(folder / "out" / roboflow(split) / kind / file.name, file.read_bytes())
+    paths = "".join(f"{split}: ../{roboflow(split)}/images\n" for split in splits)
     save(folder / "out" / "data.yaml", f"{paths}nc: 2\nnames: [{', '.join(CLASSES)}]\n")
     return folder / "out"
 
@@ -137,3 +143,12 @@ def zipped(folder: Path, into: Path, inside: str = "") -> Path:
             if path.is_file():
                 file.write(path, inside + path.relative_to(folder).as_posix())
     return into
+
+
+def same(a, b):
+    """Two splits are the same, bit for bit."""
+    for name in ("images", "boxes", "labels", "valid", "ignore", "scale", "offset"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert (a.names, a.classes) == (b.names, b.classes)
+    for x, y in zip(a.truth["annotations"], b.truth["annotations"], strict=True):
+        assert x == y

@@ -220,6 +220,47 @@ def test_other_mistakes_are_named(folder, tmp_path):
     fails(r"instances_val\.json: not JSON")
 
 
+def test_ids_may_be_floats_that_are_whole(tmp_path):
+    def change(data):
+        for row in (*data["images"], *data["categories"], *data["annotations"]):
+            row.update({key: float(row[key]) for key in row if key.endswith("id")})
+
+    folders = write(tmp_path / "a"), write(tmp_path / "b", edited(change))
+    whole, floats = (load(folder, "val", ("car", "person")) for folder in folders)
+    assert whole.truth == floats.truth
+    assert whole.truth["images"][0]["source_id"] == 50
+
+
+ROBOFLOW = [  # all that are exported; 0 is the project's name
+    {"id": 0, "name": "drones", "supercategory": "none"},
+    {"id": 3, "name": "person", "supercategory": "drones"},
+    {"id": 7, "name": "car", "supercategory": "drones"},
+    {"id": 8, "name": "boat", "supercategory": "drones"},
+]
+
+
+def test_a_group_of_categories_is_no_class_unless_something_is_labelled_so(tmp_path):
+    def change(data):
+        data["categories"] = ROBOFLOW
+        data["annotations"] = [a for a in data["annotations"] if a["category_id"] in (3, 7)]
+
+    def used(data):
+        change(data)
+        data["annotations"][0]["category_id"] = 0
+
+    def of_one_name(data):
+        change(data)
+        data["categories"] = [{**c} for c in ROBOFLOW]
+        data["categories"][0]["name"] = data["categories"][1]["supercategory"] = "person"
+
+    def classes(change):
+        return load(write(tmp_path / change.__name__, edited(change)), "val").classes
+
+    assert classes(change) == ("person", "car", "boat")
+    assert classes(used) == ("drones", "person", "car", "boat")
+    assert set(classes(of_one_name)) == {"person", "car", "boat"}
+
+
 HIT_UAV = {  # images, night, day, person, car, bicycle, other_vehicle, don't-care
     "train": (1449, 1186, 263, 6128, 3316, 2884, 61, 124),
     "val": (270, 220, 50, 2138, 637, 560, 15, 2),

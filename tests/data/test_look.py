@@ -52,6 +52,27 @@ def test_warnings_name_what_the_finest_stride_cannot_see():
     assert look.warnings({"val": seen}, 3) == []
 
 
+def test_a_suite_may_be_called_training():
+    training = split_of(noise(2), [[(0, 0, 9, 9)], [(0, 0, 9, 9)]], ("person",))
+    suites = {
+        "training": split_of(noise(1, 3), [[]], ("person",)),
+        "val": split_of(noise(3, 5), [[]] * 3, ("person",)),
+    }
+    lines = look.brief(training, suites, 4)
+    assert [line.split(",")[0] for line in lines[:3]] == [
+        "training: 2 images",
+        "training: 1 images",
+        "val: 3 images",
+    ]
+    assert "  person                  9.0" in lines[4]
+    assert lines[6:] == [
+        "warning: training: no object of class person",
+        "warning: val: no object of class person",
+    ]
+    lines = look.brief(training, suites, 10)
+    assert lines[6].startswith("warning: training: 100 % of the objects of class person are small")
+
+
 def test_dont_care_and_background_are_counted(tmp_path):
     folder = layouts.coco(tmp_path, {"train": 5})
     file = folder / "annotations" / "instances_train.json"
@@ -80,6 +101,19 @@ def test_near_duplicates_are_found_through_noise_gain_and_offset():
     assert abs(most[2]) < 1e-3
     (line,) = look.leaks({"train": training, "val": other})
     assert line.startswith("val: 1 of 3 images (33 %) have a near-duplicate in train")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size"),
+    [
+        ([(64, 96), (64, 96), (100, 200)], (64, 96)),
+        ([(480, 640), (500, 660)], (480, 640)),  # 490 x 650, which is a little too long
+        ([(3000, 4000)], (480, 640)),
+        ([(5, 700)], (32, 640)),
+    ],
+)
+def test_a_size_for_many_is_their_median_in_whole_cells(shapes, size):
+    assert look.common_size(np.array(shapes)) == size
 
 
 def test_hit_uav_official_split_leaks_and_ours_does_not(data_root):

@@ -67,13 +67,14 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
         builder = tfds.builder_from_directory(home)
         rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         names = builder.info.features["objects"]["category"].names
-        ignored = json.loads(builder.info.metadata["ignored"])
+        marks = builder.info.metadata
+        ignored, groups = (frozenset(json.loads(marks[name])) for name in ("ignored", "groups"))
         entries = [_entry(row, names) for row in rows]
     except Exception as error:  # whatever a damaged file leads the libraries to
         raise UserError(
             f"{home}: split {split!r} cannot be read ({error}); prepare it anew"
         ) from error
-    return Listing(f"{home}, split {split!r}", entries, tuple(names), frozenset(ignored))
+    return Listing(f"{home}, split {split!r}", entries, tuple(names), ignored, groups)
 
 
 def write(listings: Mapping[str, Listing], folder: Path) -> Path:
@@ -107,7 +108,10 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
             return tfds.core.DatasetInfo(
                 builder=self,
                 features=features,
-                metadata=tfds.core.MetadataDict(ignored=json.dumps(sorted(first.ignored))),
+                metadata=tfds.core.MetadataDict(
+                    ignored=json.dumps(sorted(first.ignored)),
+                    groups=json.dumps(sorted(first.groups)),
+                ),
             )
 
         def _split_generators(self, _):

@@ -59,6 +59,8 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
     """The split as its json has it.
 
     Don't-care are the categories that carry `"ignore": 1`, and boxes with `iscrowd` or `ignore` 1.
+    A group is a category without any annotation that others name as their supercategory: Roboflow
+    writes one with id 0.
 
     Raises UserError for a file that is not COCO. Refused, one by one: an annotation of an unknown
     image or category, or whose bbox is not four numbers.
@@ -95,7 +97,8 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
         for info in document["images"]
     ]
     ignored = (str(c["name"]) for c in document["categories"] if c.get("ignore"))
-    return Listing(str(file), entries, tuple(names.values()), frozenset(ignored))
+    every = tuple(dict.fromkeys(names.values()))
+    return Listing(str(file), entries, every, frozenset(ignored), _groups(document))
 
 
 def _find(root: Place, split: str) -> tuple[Place, Place]:
@@ -116,6 +119,17 @@ def _images(home: Place, file: Place, split: str, infos: list[dict[str, Any]]) -
             if inside(place, str(info["file_name"]), str(file)).is_file():
                 return place
     return places[0]
+
+
+def _groups(document: dict[str, Any]) -> frozenset[str]:
+    used = {annotation["category_id"] for annotation in document["annotations"]}
+    groups: set[str] = set()
+    rest: set[str] = set()
+    for category in document["categories"]:
+        others = (c for c in document["categories"] if c is not category)
+        named = any(c.get("supercategory") == category["name"] for c in others)
+        (groups if named and category["id"] not in used else rest).add(str(category["name"]))
+    return frozenset(groups - rest)  # a group and its only category may share a name
 
 
 def _is_coco(file: Place) -> bool:
@@ -144,6 +158,8 @@ def _parse(file: Place) -> dict[str, Any]:
                     raise UserError(
                         f"{file}: not COCO: an entry of {field!r} has no {key!r}: {row}"
                     )
+                if isinstance(row[key], float) and row[key].is_integer() and key.endswith("id"):
+                    row[key] = int(row[key])  # 7.0, as pandas leaves it
                 if key.endswith("id") and not isinstance(row[key], int | str):
                     raise UserError(f"{file}: {key} {row[key]!r} in {field!r}; give an integer")
     for field in ("images", "categories"):

@@ -1,8 +1,8 @@
 """Detection data from files: a layout's listing, judged, decoded and brought to one size."""
 
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 
 from tinyjax.data import images
 from tinyjax.data.images import PERCENTILES, Place, Rule, opened
-from tinyjax.data.listing import Entry, Listing, Refuse, refuse
+from tinyjax.data.listing import SAME_SPLIT, Entry, Label, Listing, Refuse, files, homes, refuse
 from tinyjax.data.records import Objects, Split, stack
 from tinyjax.errors import UserError, suggest
 
 LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" looks for them
+AHEAD = 32  # images that are decoded before they are asked for: what the first broken one waits for
 
 
 def load(
@@ -56,23 +57,22 @@ def load(
     images of differing size without `size`; an image whose size is not what its label file says; a
     box that is empty, not finite or outside its image.
     """
-    size = _size(size)
+    size = pair(size)
+    decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
+    read: list[_Decoded] = []
+    objects, infos = [], []
     with opened(source) as root:
         listed = listing(root, split, layout, first_pixel, refuse)
         classes, ignored = _roles(listed, classes, dontcare)
-        entries = _present(listed, refuse)
-        decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
-        read: list[_Decoded] = []
-        with ThreadPoolExecutor(2) as pool:  # Pillow decodes outside the interpreter's lock
-            for entry, decoded in zip(entries, pool.map(decode, entries), strict=True):
-                if isinstance(decoded, UserError):
-                    refuse("unreadable image", str(decoded))
-                elif wrong := _other_size(entry, decoded.shape):
-                    refuse("other size", wrong)
-                else:
-                    read.append(decoded)
+        for one in _decoded(listed, decode, refuse):
+            boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
+            height, width = one.shape
+            read.append(one)
+            objects.append(boxes)
+            more = {"height": height, "width": width, "background": background}
+            infos.append({**one.entry.info, **more})
     if not read:
-        raise UserError(f"{listed.where}: no image of split {split!r} can be used")
+        raise _none_left(listed, split)
     shapes = [one.shape for one in read]
     if size is None and len(set(shapes)) > 1:
         sizes = sorted(set(shapes))
@@ -80,12 +80,6 @@ def load(
             f"{listed.where}: images of {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]} "
             "(height, width); give size = (height, width) of the network's input"
         )
-    objects, infos = [], []
-    for one in read:
-        boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
-        height, width = one.shape
-        objects.append(boxes)
-        infos.append({**one.entry.info, "height": height, "width": width, "background": background})
     pixels, scale, offset = ([getattr(o, f) for o in read] for f in ("image", "scale", "offset"))
     return stack(pixels, objects, infos, classes, np.stack(scale), np.stack(offset))
 
@@ -93,8 +87,13 @@ def load(
 def listing(
     root: Place, split: str, layout: str, first_pixel: int = 1, refuse: Refuse = refuse
 ) -> Listing:
-    """What the files of a split say, see `load`. Raises UserError if they name no image."""
+    """What the files of a split say, see `load`. Raises UserError if they name no image.
+
+    "val" and "valid" are the same split where only one of them is there.
+    """
     module = layout_of(root, layout)
+    if split in SAME_SPLIT and split not in (names := module.splits(root)):
+        split = SAME_SPLIT[split] if SAME_SPLIT[split] in names else split
     own = {"first_pixel": first_pixel} if module.__name__.endswith("voc") else {}
     listed = module.listing(root, split, refuse, **own)
     if not listed.entries:
@@ -102,10 +101,37 @@ def listing(
     return listed
 
 
+def sound(listed: Listing, split: str, refuse: Refuse = refuse) -> Listing:
+    """`listed` in order of file name, less the images and boxes that `refuse` is called for: those
+    that `load` would call it for. Raises UserError if no image is left.
+    """
+    entries = []
+    for one in _decoded(listed, partial(_decode, channels=1), refuse):
+        boxes = [_box(label, one.shape, listed.relative, refuse) for label in one.entry.labels]
+        pairs = zip(one.entry.labels, boxes, strict=True)
+        entries.append(
+            one.entry._replace(labels=[label for label, box in pairs if box is not None])
+        )
+    if not entries:
+        raise _none_left(listed, split)
+    return listed._replace(entries=entries)
+
+
+def shapes(listed: Listing) -> np.ndarray:
+    """int [N, 2], (height, width) of the images that can be read, as their headers say."""
+    found = []
+    for entry in listed.entries:
+        try:
+            found.append(images.shape_of(entry.place.read_bytes()))
+        except Exception:  # whatever a broken file leads Pillow to: `load` will name it
+            continue
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
 def layout_of(root: Place, layout: str) -> Any:
     """The module that reads `layout`, or for "auto" the one that finds splits in `root`.
 
-    Raises UserError for an unknown layout, and if none is recognised.
+    Raises UserError for an unknown layout, and if none is recognised, saying what is nearly one.
     """
     if layout not in (*LAYOUTS, "auto"):
         raise UserError(f"layout = {layout!r}: {suggest(layout, (*LAYOUTS, 'auto'))}")
@@ -113,20 +139,27 @@ def layout_of(root: Place, layout: str) -> Any:
         module = import_module(f"tinyjax.data.{name}")
         if layout != "auto" or module.splits(root):
             return module
+    for name in ("voc", "yolo"):
+        if message := import_module(f"tinyjax.data.{name}").almost(root):
+            raise UserError(message)
+    if packed := [file for home in homes(root) for file in files(home, ".zip")]:
+        raise UserError(
+            f"{packed[0]}: a zip within {root}; give the inner zip itself as the source"
+        )
     raise UserError(
         f"{root}: no layout that is known: COCO has annotations/*.json, YOLO a data.yaml, VOC "
         "Annotations/*.xml and ImageSets/Main/*.txt; docs/data.md shows them"
     )
 
 
-def _size(size: Any) -> tuple[int, int] | None:
-    """(height, width); a single number is a square's side."""
-    pair = (size, size) if isinstance(size, int) else size
-    if pair is None:
+def pair(size: Any) -> tuple[int, int] | None:
+    """(height, width); a single number is a square's side. Raises UserError for anything else."""
+    sides = (size, size) if isinstance(size, int) else size
+    if sides is None:
         return None
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise UserError(f"size = {size!r}: give (height, width) in pixels, such as (256, 320)")
-    return tuple(pair)
+    return tuple(sides)
 
 
 class _Decoded(NamedTuple):
@@ -155,7 +188,7 @@ def _roles(
                 "one of classes; leave it out"
             )
     ignored = listed.ignored | {*dontcare}
-    every = (name for name in dict.fromkeys(listed.categories) if name not in ignored)
+    every = (name for name in listed.categories if name not in ignored | listed.groups)
     found = tuple(classes) or tuple(every)
     if not found:
         raise UserError(f"{listed.where}: no category to learn; give at least one class")
@@ -174,8 +207,39 @@ def _present(listed: Listing, refuse: Refuse) -> list[Entry]:
     return sorted(there, key=lambda entry: str(entry.info["file_name"]))
 
 
+def _decoded(
+    listed: Listing, decode: Callable[[Entry], "_Decoded | UserError"], refuse: Refuse
+) -> Iterator["_Decoded"]:
+    """The images that can be used, in order of file name, a few of them ahead."""
+    for one in ahead(decode, _present(listed, refuse)):
+        if isinstance(one, UserError):
+            refuse("unreadable image", str(one))
+        elif wrong := _other_size(one.entry, one.shape):
+            refuse("other size", wrong)
+        else:
+            yield one
+
+
+def ahead(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """`map(work, items)` in two threads, but at most `AHEAD` items further than was asked for, so
+    that what is raised over one of them does not wait for all.
+    """
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(2) as pool:  # Pillow decodes outside the interpreter's lock
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def _decode(
-    entry: Entry, channels: int, range16: Rule, size: tuple[int, int] | None, fit: str
+    entry: Entry,
+    channels: int,
+    range16: Rule = PERCENTILES,
+    size: tuple[int, int] | None = None,
+    fit: str = "letterbox",
 ) -> _Decoded | UserError:
     try:
         image = images.read(entry.place, channels, range16)
@@ -206,9 +270,7 @@ def _objects(
         if label.category not in classes and label.category not in ignored:
             background[label.category] += 1
             continue
-        box = np.array(images.in_pixels(label.box, one.shape) if relative else label.box, float)
-        if wrong := _wrong(box, one.shape):
-            refuse(wrong[0], f"{label.where}: {wrong[1]}")
+        if (box := _box(label, one.shape, relative, refuse)) is None:
             continue
         dontcare = label.ignore or label.category in ignored
         number = classes.index(label.category) if label.category in classes else 0
@@ -222,6 +284,19 @@ def _objects(
         np.array(area, float),
     )
     return objects, dict(background)
+
+
+def _box(label: Label, shape: tuple[int, int], relative: bool, refuse: Refuse) -> np.ndarray | None:
+    """float64 [4] xyxy in pixels of the file; None if it was refused."""
+    box = np.array(images.in_pixels(label.box, shape) if relative else label.box, float)
+    if wrong := _wrong(box, shape):
+        refuse(wrong[0], f"{label.where}: {wrong[1]}")
+        return None
+    return box
+
+
+def _none_left(listed: Listing, split: str) -> UserError:
+    return UserError(f"{listed.where}: no image of split {split!r} can be used")
 
 
 def _wrong(box: np.ndarray, shape: tuple[int, int]) -> tuple[str, str] | None:

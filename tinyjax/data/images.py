@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tinyjax.errors import UserError, suggest
 
@@ -36,14 +36,18 @@ class Bytes(Protocol):
 
 @contextmanager
 def opened(source: str | Path) -> Iterator[Place]:
-    """The root of a folder or of a .zip, which is read in place.
+    """The root of a folder or of a .zip, which is read in place; for a yaml that of its folder.
 
     Raises UserError if `source` is neither, if an entry of the zip would leave the folder it is
     unpacked to, or is packed so tightly that it can only be a decompression bomb.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         yield path
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        if others := [f for f in path.parent.glob("*.y*ml") if f != path]:
+            raise UserError(f"{path}: {others[0].name} stands beside it; give the folder as source")
+        yield path.parent
     elif path.is_file() and zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
@@ -115,6 +119,8 @@ def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.nda
                 return pixels.reshape(*pixels.shape[:2], channels)
     except UserError:
         raise
+    except UnidentifiedImageError as error:  # names the buffer that we gave it
+        raise UserError(f"{place}: not a readable image (of no format that is known)") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         raise UserError(f"{place}: not a readable image ({error})") from error
     return np.repeat(grey[..., None], channels, axis=-1)

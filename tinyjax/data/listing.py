@@ -3,13 +3,17 @@ them, nothing decoded and nothing judged yet.
 """
 
 import re
+import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from tinyjax.data.images import SUFFIXES, Bytes, Place, content
 from tinyjax.errors import UserError, suggest
 
+SAME_SPLIT = {"val": "valid", "valid": "val"}  # Roboflow's name, where only one is there
 Refuse = Callable[[str, str], None]  # (kind of problem, message); what returns is left out
 
 
@@ -38,6 +42,7 @@ class Listing(NamedTuple):
     entries: Sequence[Entry]
     categories: tuple[str, ...]  # in the source's order
     ignored: frozenset[str] = frozenset()  # of these, what the source marks as don't-care
+    groups: frozenset[str] = frozenset()  # of these, names of groups of them, not of objects
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
 
 
@@ -56,8 +61,8 @@ def homes(root: Place) -> Iterator[Place]:
 
 
 def folders(place: Place) -> list[Place]:
-    seen = (d for d in place.iterdir() if d.is_dir() and not d.name.startswith("."))
-    return sorted(seen, key=lambda d: d.name)
+    """The folders in a folder, in order of name; hidden ones left out. None if it is none."""
+    return [one for _, one in _within(place) if one.is_dir()]
 
 
 def inside(root: Place, name: str, where: str) -> Place:
@@ -77,10 +82,41 @@ def files(place: Place, suffix: str | tuple[str, ...]) -> list[Place]:
     """The files in a folder whose name ends so, in capitals or not, in order of name; hidden ones
     left out. None if there is no folder.
     """
+    return [one for name, one in _within(place) if name.lower().endswith(suffix)]
+
+
+def walk(place: Place, suffix: str | tuple[str, ...], above: str = "") -> list[tuple[str, Place]]:
+    """`files` of a folder and of all folders in it: (path from `place`, file)."""
+    found = []
+    for name, one in _within(place):
+        if name.lower().endswith(suffix):
+            found.append((f"{above}{name}", one))
+        elif one.is_dir():
+            found += walk(one, suffix, f"{above}{name}/")
+    return found
+
+
+def _within(place: Place) -> list[tuple[str, Place]]:
+    """(name, place) of what is in a folder, in order of name; hidden ones left out."""
     if not place.is_dir():
         return []
-    seen = (f for f in place.iterdir() if not f.name.startswith("."))
-    return sorted((f for f in seen if f.name.lower().endswith(suffix)), key=lambda f: f.name)
+    if isinstance(place, Path):
+        found: list[tuple[str, Place]] = [(one.name, one) for one in place.iterdir()]
+    else:
+        paths = _contents(place.root).get(place.at, {})
+        found = [(name, zipfile.Path(place.root, path)) for path, name in paths.items()]
+    seen = (pair for pair in found if not pair[0].startswith("."))
+    return sorted(seen, key=lambda pair: pair[0])
+
+
+@lru_cache(maxsize=1)
+def _contents(archive: zipfile.ZipFile) -> dict[str, dict[str, str]]:
+    """Folder -> {path: name} in it. `zipfile.Path.iterdir` looks at all names for each folder."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for path in archive.namelist():
+        folder, slash, name = path.rstrip("/").rpartition("/")
+        found[folder + slash][path] = name
+    return found
 
 
 def text(file: Place) -> str:

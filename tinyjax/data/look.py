@@ -13,6 +13,7 @@ THUMBNAIL = (40, 32)  # width, height: what HIT-UAV's leak was measured with
 ALIKE = 0.95  # correlation of two thumbnails from which on they are taken for near-duplicates
 FEW = 0.05  # of a class's objects may be smaller than a cell before a warning; our own choice
 SHOWN = 3  # examples of each kind of problem
+LONGEST, COARSEST = 640, 32  # px, of a size we suggest: the YOLO family's, and a backbone's stride
 
 
 class Look(NamedTuple):
@@ -88,12 +89,29 @@ def lines(name: str, seen: Look) -> list[str]:
 
 def sizes(seen: Look) -> list[str]:
     """Percentiles of the sides of each class's objects."""
-    out = [f"{'side of objects, px':<22}{'5 %':>7}{'25 %':>7}{'50 %':>7}{'75 %':>7}{'95 %':>7}"]
-    for name, sides in seen.sides.items():
-        if len(sides):
-            values = np.percentile(sides, (5, 25, 50, 75, 95))
-            out.append(f"  {name:<20}" + "".join(f"{value:>7.1f}" for value in values))
+    return percentiles("side of objects, px", seen.sides)
+
+
+def percentiles(title: str, values: Mapping[str, np.ndarray]) -> list[str]:
+    """A table with a row for each name."""
+    out = [f"{title:<22}{'5 %':>7}{'25 %':>7}{'50 %':>7}{'75 %':>7}{'95 %':>7}"]
+    for name, row in values.items():
+        if len(row):
+            marks = np.percentile(row, (5, 25, 50, 75, 95))
+            out.append(f"  {name:<20}" + "".join(f"{mark:>7.1f}" for mark in marks))
     return out
+
+
+def common_size(shapes: np.ndarray) -> tuple[int, int]:
+    """A (height, width) for images of many: their medians, reduced if need be to `LONGEST`, in
+    whole cells of the coarsest stride.
+
+    shapes: int [N, 2], (height, width).
+    """
+    middle = np.median(shapes, axis=0)
+    sides = middle * min(1, LONGEST / middle.max())
+    height, width = (max(1, round(side / COARSEST)) * COARSEST for side in sides.tolist())
+    return height, width
 
 
 def warnings(looks: Mapping[str, Look], stride: int) -> list[str]:
@@ -133,15 +151,17 @@ def leaks(splits: Mapping[str, Split], train: str = "train") -> list[str]:
 
 def brief(training: Split, suites: Mapping[str, Split], stride: int) -> list[str]:
     """The look that a run begins with: counts, sizes of the training set's objects, warnings."""
-    splits = {"training": training, **suites}
-    looks = {name: look(split) for name, split in splits.items()}
-    out = [line for name, seen in looks.items() for line in lines(name, seen)]
-    out += sizes(looks["training"])
+    seen, others = look(training), {name: look(split) for name, split in suites.items()}
+    # Not one dict: a suite may have any name.
+    named = [("training", seen), *others.items()]
+    out = [line for name, one in named for line in lines(name, one)]
+    out += sizes(seen)
     many = ", ".join(
         f"{name} {(alike(one, training) > ALIKE).sum()}" for name, one in suites.items()
     )
     out.append(f"near-duplicates of training images (thumbnail correlation above {ALIKE}): {many}")
-    return out + [f"warning: {text}" for text in warnings(looks, stride)]
+    found = warnings({"training": seen}, stride) + warnings(others, stride)
+    return out + [f"warning: {text}" for text in found]
 
 
 def problems(found: Sequence[tuple[str, str]]) -> list[str]:

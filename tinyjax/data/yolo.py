@@ -1,21 +1,26 @@
 """The YOLO layout: a text file for every image, a line for every object.
 
-    data.yaml: names, and for each split the folder of its images
+    data.yaml: names, and for each split the folder of its images, or a .txt that lists them
     images/<split>/<name>.jpg and labels/<split>/<name>.txt   or   <split>/images, <split>/labels
 
 A line is "class x y w h", centre and size in parts of the image's width and height, classes counted
 from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, of which the enclosing box is taken. An image
 without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
+
+The paths in a yaml are often another machine's. So a path is read by its end: the longest that
+stands beside the yaml is meant, and nothing outside is ever read.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from tinyjax.data.images import Place, content
+from tinyjax.data.images import SUFFIXES, Place, content
 from tinyjax.data.listing import (
+    SAME_SPLIT,
     Entry,
     Label,
     Listing,
@@ -23,15 +28,16 @@ from tinyjax.data.listing import (
     files,
     folders,
     homes,
-    image_files,
-    inside,
     no_split,
-    stem,
     text,
+    walk,
 )
 from tinyjax.errors import UserError
 
-LISTS = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt")
+YAMLS = ("data.yaml", "dataset.yaml", "data.yml")
+CLASSES = "classes.txt"
+NEAR = ("", "labels")  # where it stands; labelImg leaves one beside the labels of every split
+DEEP = ("{}", "labels/{}", "{}/labels", "images/{}")
 SPLITS = ("train", "val", "valid", "test")
 
 
@@ -40,81 +46,223 @@ def splits(root: Place) -> list[str]:
     if not (found := find_list(root)):
         return []
     home, file = found
-    said = [name for name in SPLITS if name in _parse(file)] if _is_yaml(file) else []
-    here = [d.name for at in (home, home / "images") if at.is_dir() for d in folders(at)]
-    names = said or [name for name in here if name not in ("images", "labels")]
-    return [n for n in names if any(map(image_files, _folders(home, file, n)))]
+    names = _said(file) or _folder_names(home)
+    return [n for n in names if any(_images(home, file, part) for part in _parts(home, file, n)[0])]
+
+
+def almost(root: Place) -> str:
+    """What keeps a set that looks like YOLO from being one; "" for all else."""
+    for home in homes(root):
+        if len(several := _with_names(home)) > 1:
+            names = ", ".join(file.name for file in several)
+            return f"{home}: {names} all have names; keep one of them, or call it data.yaml"
+    if not (found := find_list(root)):
+        return ""
+    home, file = found
+    lost = [f"{split}: {value}" for split in _said(file) for value in _parts(home, file, split)[1]]
+    return (
+        f"{file}: no images beside it{''.join(f'; {one}' for one in lost)}; "
+        "put them into images/train and images/val, or train/images and val/images"
+    )
 
 
 def listing(root: Place, split: str, refuse: Refuse) -> Listing:
     """The split as its text files have it; boxes are relative to the image.
 
-    Raises UserError if there is no list of classes, or no such split. Refused, one by one: a line
-    that is none, or whose class is none of the list.
+    Raises UserError if there is no list of classes, no such split, or a path that the yaml names is
+    not there. Refused, one by one: a line that is none, or whose class is none of the list.
     """
     if not (found := find_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
     home, file = found
     names, pose = _names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
+    parts, lost = _parts(home, file, split)
+    if lost:
+        raise UserError(
+            f"{file}: {split}: {', '.join(lost)}: no end of that path stands beside the yaml, "
+            f"nor images/{split} or {split}/images"
+        )
+    if not parts:
+        raise no_split(root, split, splits(root))
     entries = []
-    for folder in _folders(home, file, split) or _missing(root, split):
-        images = image_files(folder)
-        labels = _labels_of(folder, home)
-        texts = {stem(f): f for f in files(labels, ".txt")}
-        if images and not texts.keys() - {"classes"}:
-            raise UserError(f"{labels}: no label files (*.txt) for the images in {folder}")
-        for name in sorted(texts.keys() - {stem(f) for f in images} - {"classes"}):
-            refuse("missing image", f"{texts[name]}: no image {name} in {folder}")
-        for image in images:
-            file_of_it = texts.get(stem(image))
+    for part in parts:
+        images = _images(home, file, part)
+        texts = _texts(home, part, [path for _, path in images])
+        if images and not texts:
+            labels = home / _labels_of(part)
+            raise UserError(f"{labels}: no label files (*.txt) for the images in {home / part}")
+        if not _is_list(part):  # beside what a list names, other splits have their labels too
+            for path in sorted(texts.keys() - {_label_of(path) for _, path in images}):
+                message = f"{texts[path]}: no image {PurePosixPath(path).name} in {home / part}"
+                refuse("missing image", message)
+        for name, path in images:
+            file_of_it = texts.get(_label_of(path))
             rows = _labels(file_of_it, names, pose, refuse) if file_of_it else []
-            entries.append(Entry(image, {"file_name": image.name}, rows))
+            entries.append(Entry(home / path, {"file_name": name}, rows))
     return Listing(str(file), entries, names, relative=True)
 
 
 def find_list(root: Place) -> tuple[Place, Place] | None:
-    """The folder that the layout starts from, and the file in it that names the classes."""
+    """The folder that the layout starts from, and the file that names the classes.
+
+    Raises UserError if several classes.txt of a set number the classes differently.
+    """
     for home in homes(root):
-        for name in LISTS:
+        for name in YAMLS:
             if (home / name).is_file():
                 return home, home / name
+        if len(found := _with_names(home)) == 1:
+            return home, found[0]
+    for places in (NEAR, DEEP):
+        for home in homes(root):
+            tried = [(home / p.format(s) / CLASSES, s) for s in _folder_names(home) for p in places]
+            if found := [file for file, s in tried if file.is_file() and _custom(home, s)]:
+                return home, _longest(found)
     return None
 
 
-def _folders(home: Place, file: Place, split: str) -> list[Place]:
-    """Where the images of a split are: as the yaml says, or by the two customs."""
-    document = _parse(file) if _is_yaml(file) else {}
-    said = document.get(split) or []
-    named = [str(s) for s in (said if isinstance(said, list) else [said])]
-    base = str(document.get("path") or ".")
-    candidates = []
-    for name in named:
-        if name.endswith(".txt"):
-            raise UserError(f"{file}: {split}: {name}: lists of images are not read; give a folder")
-        # Roboflow writes ../train/images for what stands beside the yaml; `path` is often of
-        # another machine. So: what is really there, beside the yaml.
-        own = name.removeprefix("../").removeprefix("./")
-        for path in (own, f"{PurePosixPath(base).name}/{own}"):
-            if (folder := inside(home, path, str(file))).is_dir():
-                candidates.append(folder)
-                break
-    if candidates:
-        return [d / "images" if (d / "images").is_dir() else d for d in candidates]
-    by_custom = (home / "images" / split, home / split / "images", home / split)
-    return [d for d in by_custom if d.is_dir()][:1]
+def _with_names(home: Place) -> list[Place]:
+    """The yaml files in a folder that name classes, unless one has a name that is known."""
+    if any((home / name).is_file() for name in YAMLS):
+        return []
+    found = []
+    for file in files(home, (".yaml", ".yml")):
+        try:
+            found += [file] if "names" in _parse(file) else []
+        except UserError:  # a yaml of something else
+            continue
+    return found
 
 
-def _missing(root: Place, split: str) -> Sequence[Place]:
-    raise no_split(root, split, splits(root))
+def _longest(lists: list[Place]) -> Place:
+    """labelImg writes a list into every folder, and adds to it as classes come up."""
+    longest = max(lists, key=lambda file: len(_names(file)))
+    for file in lists:
+        if (names := _names(file)) != _names(longest)[: len(names)]:
+            raise UserError(f"{file}: other classes than in {longest}; make the two lists the same")
+    return longest
 
 
-def _labels_of(folder: Place, home: Place) -> Place:
+def _said(file: Place) -> dict[str, list[str]]:
+    """The paths that the yaml gives, by split."""
+    return {split: paths for split in SPLITS if (paths := _strings(file, split))}
+
+
+def _strings(file: Place, field: str) -> list[str]:
+    value = _parse(file).get(field) if _is_yaml(file) else None
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
+
+
+def _parts(home: Place, file: Place, split: str) -> tuple[list[str], list[str]]:
+    """What a split is made of, and what the yaml names that is not there.
+
+    That is, as paths from `home`: folders of images, or lists of them, as the yaml says, or if
+    nothing of it is there the customary folder.
+    """
+    said = _said(file)
+    values = _strings(file, split)
+    others = [_steps(v) for vs in said.values() for v in vs if v not in values]
+
+    def good(place: Place) -> bool:
+        return place.is_dir() or (_is_list(place.name) and place.is_file())
+
+    base = "".join(_strings(file, "path"))
+    found = {value: _beside(home, base, value, good, others) for value in values}
+    if any(part is not None for part in found.values()):
+        there = [part for part in found.values() if part is not None]
+        below = [f"{p}/images" if (home / p / "images").is_dir() else p for p in there]
+        return below, [value for value, part in found.items() if part is None]
+    same = SAME_SPLIT.get(split, split)
+    custom = _custom(home, split) or (_custom(home, same) if same not in said else "")
+    return ([custom], []) if custom else ([], values)
+
+
+def _beside(
+    home: Place,
+    base: str,
+    value: str,
+    good: Callable[[Place], bool],
+    others: Iterable[tuple[str, ...]] = (),
+) -> str | None:
+    """The longest end of `base`/`value` that is `good` in `home`, as a path from there.
+
+    No end that one of `others` has too, the paths of other splits: it would not tell them apart.
+    """
+    if value in (".", "./"):
+        return ""
+    steps = _steps(value)
+    whole = _steps(base) + steps
+    for length in range(len(whole), 0, -1):
+        end = whole[-length:]
+        if length < len(steps) and any(other[-length:] == end for other in others):
+            return None
+        if good(home / "/".join(end)):
+            return "/".join(end)
+    return None
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    """D:\\a\\b, /a/b, ../a/b -> (a, b)"""
+    without_drive = re.sub(r"^[A-Za-z]:", "", path.replace("\\", "/"))
+    return tuple(step for step in without_drive.split("/") if step not in ("", ".", ".."))
+
+
+def _custom(home: Place, split: str) -> str:
+    """The customary folder of a split's images, if it has any."""
+    customs = (f"images/{split}", f"{split}/images", split)
+    return next((part for part in customs if walk(home / part, SUFFIXES)), "")
+
+
+def _folder_names(home: Place) -> list[str]:
+    """What may be the names of splits, by the folders that are there."""
+    places = (place for place in (home, home / "images") if place.is_dir())
+    names = dict.fromkeys(folder.name for place in places for folder in folders(place))
+    return [name for name in names if name not in ("images", "labels")]
+
+
+def _images(home: Place, file: Place, part: str) -> list[tuple[str, str]]:
+    """(file name, path from `home`) of the images in a folder and below, or of a list."""
+    if not _is_list(part):
+        return [(path, _join(part, path)) for path, _ in walk(home / part, SUFFIXES)]
+    lines = [line.strip() for line in text(home / part).splitlines() if line.strip()]
+    base = "".join(_strings(file, "path"))
+    paths = [_beside(home, base, line, lambda place: place.is_file()) for line in lines]
+    found = [path or "/".join(_steps(line)) for path, line in zip(paths, lines, strict=True)]
+    return [(path, path) for path in found]
+
+
+def _texts(home: Place, part: str, images: list[str]) -> dict[str, Place]:
+    """The label files for images, by their path from `home` without the suffix."""
+    if _is_list(part):
+        places = dict.fromkeys(_labels_of(path.rpartition("/")[0]) for path in images)
+        found = [(_join(p, f.name), f) for p in places for f in files(home / p, ".txt")]
+    else:
+        labels = _labels_of(part)
+        found = [(_join(labels, path), f) for path, f in walk(home / labels, ".txt")]
+    return {_without_suffix(path): f for path, f in found if f.name != CLASSES}
+
+
+def _labels_of(folder: str) -> str:
     """images/train -> labels/train, train/images -> train/labels; else beside the images."""
-    parts = list(PurePosixPath(str(folder)).relative_to(PurePosixPath(str(home))).parts)
-    if "images" not in parts:
-        return folder
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return home / "/".join([*parts[:last], "labels", *parts[last + 1 :]])
+    before, images, behind = f"/{folder}/".rpartition("/images/")
+    return f"{before}/labels/{behind}".strip("/") if images else folder
+
+
+def _label_of(image: str) -> str:
+    folder, _, name = image.rpartition("/")
+    return _without_suffix(_join(_labels_of(folder), name))
+
+
+def _without_suffix(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _join(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder else path
+
+
+def _is_list(part: str) -> bool:
+    return part.endswith(".txt")
 
 
 def _labels(file: Place, names: tuple[str, ...], pose: bool, refuse: Refuse) -> list[Label]:

@@ -1,0 +1,123 @@
+"""What is true of every layout: broken images and boxes, and a zip in a zip."""
+
+import json
+import logging
+import zipfile
+from pathlib import Path
+
+import layouts
+import pytest
+
+from tinyjax import config as configs
+from tinyjax.data import files, images, load_set
+from tinyjax.data.files import load
+from tinyjax.errors import UserError
+
+OWN = Path(__file__).parents[2] / "configs" / "own.py"
+SPLITS = {"train": 5, "val": 3}
+
+
+def broken(folder):
+    """An image that is none, one that is missing, and a box that is empty."""
+    source = layouts.coco(folder, SPLITS)
+    (source / "images" / "train_00.png").write_bytes(b"no image")
+    (source / "images" / "train_01.png").unlink()
+    file = source / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    last = document["annotations"][-1]  # of train_03
+    document["annotations"].append({**last, "id": 99, "bbox": [1, 1, 0, 5]})
+    file.write_text(json.dumps(document))
+    return source
+
+
+def loaded(source, split, broken):
+    """As a run does it, from the command line."""
+    spec = f"{OWN}:source={source},classes=person+car"
+    config = configs.load(spec, [f"--config.data.broken={broken}"])
+    return load_set(config.data, {"train": config.data.train, **config.data.suites}[split])
+
+
+def test_what_is_broken_is_left_out_counted_and_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tinyjax"), "propagate", True)  # a command turns it off
+    source = broken(tmp_path / "a")
+    split = loaded(source, "train", "skip")
+    whole = load(layouts.coco(tmp_path / "b", SPLITS), "train", layouts.CLASSES)
+    assert split.names == whole.names[2:]
+    assert (split.images == whole.images[2:]).all()
+    assert (split.boxes == whole.boxes[2:]).all()
+    (said,) = caplog.messages
+    for words in (
+        "train: left out\n",
+        "missing image: 1\n",
+        "train_01.png: no such image",
+        "unreadable image: 1\n",
+        "train_00.png: not a readable image",
+        "empty box: 1\n",
+        "annotation 99: box x 1 to 1, y 1 to 6 is empty",
+    ):
+        assert words in said, words
+    caplog.clear()
+    loaded(source, "val", "skip")
+    assert caplog.messages == []
+
+
+def test_by_default_the_first_that_is_broken_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"train_01.png: no such image"):
+        loaded(broken(tmp_path), "train", "stop")
+
+
+def test_no_other_way_is_known(tmp_path):
+    with pytest.raises(UserError, match=r"data.broken = 'drop': give stop or skip"):
+        loaded(tmp_path, "train", "drop")
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
+    source = layouts.coco(tmp_path, SPLITS)
+    for file in (source / "images").glob("val*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"instances_val.json: no image of split 'val' can be used"):
+        loaded(source, "val", "skip")
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_valid_stands_for_val_only_where_val_is_not_there(layout, tmp_path):
+    folder = getattr(layouts, layout)(tmp_path, {"train": 4, "val": 3, "valid": 2})
+    assert [len(load(folder, name).names) for name in ("val", "valid")] == [3, 2]
+    folder = getattr(layouts, layout)(tmp_path / "b", {"train": 4, "valid": 2})
+    assert [len(load(folder, name).names) for name in ("val", "valid")] == [2, 2]
+
+
+@pytest.mark.parametrize("what", ["image", "box"])
+def test_the_first_error_does_not_wait_for_all_images(what, tmp_path, monkeypatch):
+    source = layouts.coco(tmp_path, {"train": 2})
+    file = source / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    first = next(i for i in document["images"] if i["file_name"] == "train_00.png")
+    document["images"] += [{**first, "id": 100 + i} for i in range(1000)]
+    if what == "image":
+        (source / "images" / "train_00.png").write_bytes(b"no image")
+    else:
+        document["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    file.write_text(json.dumps(document))
+    reads = []
+    read = images.read
+    monkeypatch.setattr(images, "read", lambda *how: reads.append(how) or read(*how))
+    with pytest.raises(UserError, match=r"not a readable image|is empty"):
+        load(source, "train")
+    assert 1 <= len(reads) <= 2 * files.AHEAD
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("kind", ["in a zip", "in a folder", "in a folder of a zip"])
+def test_a_zip_that_is_not_the_source_itself(kind, layout, tmp_path):
+    (tmp_path / "outer").mkdir()
+    inner = getattr(layouts, layout)(tmp_path / "set", SPLITS)
+    inner = layouts.zipped(inner, tmp_path / "outer" / "inner.zip")
+    source = tmp_path / "outer"
+    if "of a zip" in kind or kind == "in a zip":
+        source = tmp_path / "outer.zip"
+        with zipfile.ZipFile(source, "w") as file:
+            file.write(inner, "inner.zip" if kind == "in a zip" else "deeper/inner.zip")
+    message = r"inner.zip: a zip within .*outer.*; give the inner zip itself as the source"
+    with pytest.raises(UserError, match=message):
+        load(source, "train")
