@@ -1,6 +1,9 @@
-"""HIT-UAV, thermal drone images: person, car, bicycle at 320 x 256, from scratch.
+"""HIT-UAV, thermal drone images: person, car, bicycle at 320 x 256.
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
+
+Arguments, joined by commas: backbone; steps; init, starting weights (default: from scratch);
+freeze, a preset; probe, that many steps with the backbone frozen before all of it trains.
 """
 
 import os
@@ -10,8 +13,12 @@ from tinyjax.defaults import detector
 
 
 def get_config(arg=None):
-    parse_arg(arg)
     config = detector()
+    arg = parse_arg(arg, backbone=config.model.backbone, steps=11000, init="", freeze="", probe=0)
+    config.model.backbone, config.init = arg.backbone, arg.init
+    config.freeze = (arg.freeze,) if arg.freeze else ()
+    if arg.probe:
+        config.phases = ({"freeze": ("backbone",), "schedule.steps": arg.probe}, {})
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     config.data.format = "coco"
     config.data.common = {
@@ -24,6 +31,6 @@ def get_config(arg=None):
     # From above there is no up: persons lie in any direction, and by day the polarity turns over.
     config.crop = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
-    config.schedule.steps, config.ema = 11000, 0.999
+    config.schedule.steps, config.ema = arg.steps, 0.999
     config.every.save, config.every.evaluate = 1000, 2200
     return config

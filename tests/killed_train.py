@@ -8,8 +8,7 @@ import pathlib
 import signal
 import sys
 
-from tinyjax import checkpoint, runfolder, train
-from tinyjax.tasks import detect
+from tinyjax import checkpoint, runfolder, tasks, train
 
 
 def kill(*_args, **_kwargs):
@@ -59,7 +58,7 @@ def after_save():
 
 
 def inside_evaluation():
-    detect.predict_all = on_call(2, detect.predict_all)
+    tasks.predict_all = on_call(2, tasks.predict_all)
 
 
 def after_metrics_of_the_first_suite():

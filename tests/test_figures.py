@@ -9,6 +9,7 @@ from tinyjax import figures
 from tinyjax.data.records import Objects, stack
 from tinyjax.detect import analyse
 from tinyjax.detect.score import score
+from tinyjax.tasks import detect
 
 
 def write(path, rows):
@@ -43,7 +44,7 @@ def evaluations(steps=(100, 200)):
 )
 def test_curves(tmp_path, rows, made):
     write(tmp_path / "metrics.csv", rows)
-    figures.curves(tmp_path / "metrics.csv", tmp_path / "figures")
+    figures.curves(tmp_path / "metrics.csv", tmp_path / "figures", detect.SCORES)
     assert {path.name for path in (tmp_path / "figures").iterdir()} == made
     for name in made:
         pixels = np.asarray(Image.open(tmp_path / "figures" / name).convert("L"))
@@ -54,7 +55,7 @@ def test_curves(tmp_path, rows, made):
 def test_curves_show_the_numbers_of_the_file(tmp_path):
     write(tmp_path / "metrics.csv", [*training(), *reversed([*evaluations()])])
     series = figures._read(tmp_path / "metrics.csv")
-    figure = figures._scores({m: {"val": series["val", m]} for m in ("AP", "AP50")})
+    figure = figures._scores({m: {"val": series["val", m]} for m in ("AP", "AP50")}, detect.SCORES)
     lines = [axes.lines[0].get_xydata() for axes in figure.axes]
     np.testing.assert_allclose(lines[0], [(100, 0.1), (200, 0.2)])
     np.testing.assert_allclose(lines[1], [(100, 0.2), (200, 0.4)])

@@ -222,7 +222,7 @@ def edited(change):
         (lambda _, about: about.unlink(), r"x\.json: no such weights"),
         (lambda tensors, _: tensors.unlink(), r"x\.safetensors: no such weights"),
         (lambda _, about: about.write_text('{"frame":'), r"x\.json: not json"),
-        (edited(lambda d: {"frame": d["frame"]}), r"x\.json: no 'classes'"),
+        (edited(lambda d: {k: d[k] for k in ("frame", "format")}), r"x\.json: no 'classes'"),
         (edited(lambda d: {**d, "parameters": 7}), r"x\.json tells of 7"),
         (lambda tensors, _: tensors.write_bytes(tensors.read_bytes()[:-100]), "broken"),
         (lambda tensors, _: tensors.write_bytes(b""), r"x\.safetensors: broken"),

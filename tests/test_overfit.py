@@ -4,6 +4,7 @@ import jax
 
 from tests import tiny_config
 from tinyjax import step as steps
+from tinyjax import tasks
 from tinyjax.data import synthetic
 from tinyjax.tasks import detect
 
@@ -21,12 +22,12 @@ def test_eight_images_to_ap50_one():
     step = steps.make_step(task, tx, steps.make_schedule(250, 20, 0.5, 0.02))
     step, hyper, batch = (
         jax.jit(step, donate_argnums=0),
-        detect.hyper_of(config),
+        tasks.hyper_of(config),
         detect.on_device(split),
     )
-    state = steps.init_state(task, tx, 0)
+    state = steps.init_state(task.init(0), tx)
     for _ in range(250):
         state, _ = step(state, batch, hyper)
-    scores = task.score(detect.predict_all(task, state.ema, split.images, batch=8), split)
+    scores = task.score(tasks.predict_all(task, state.ema, split.images, batch=8), split)
     assert scores["boxes"] >= 12
     assert scores["AP50"] == 1.0

@@ -11,7 +11,7 @@ from tinyjax.step import Task, Variables, init_state, make_optimiser, make_sched
 HYPER = {"seed": 0, "lr": 0.1, "weight_decay": 0.01, "ema": 0.9}
 
 
-def loss(variables, batch, key, hyper):
+def loss(variables, fixed, batch, key, hyper):
     x, y = batch
     error = x @ variables.params["w"] + variables.params["b"] - y
     stats = {"mean": 0.5 * variables.stats["mean"] + 0.5 * x.mean()}
@@ -35,7 +35,7 @@ def data(seed=0):
 
 def run(tx, steps, batch=None, hyper=HYPER, schedule=lambda step: 1.0):
     step = jax.jit(make_step(TASK, tx, schedule))
-    state, metrics = init_state(TASK, tx, 0), None
+    state, metrics = init_state(TASK.init(0), tx), None
     for i in range(steps):
         state, metrics = step(state, batch or data(i), hyper)
     return state, metrics
@@ -47,7 +47,8 @@ def test_adamw_is_optax_adamw():
     params, stats = init(0)
     moments = tx.init(params)
     for i in range(5):
-        slope = jax.grad(lambda p, i=i: loss(Variables(p, stats), data(i), None, None)[0])(params)
+        batch = data(i)
+        slope = jax.grad(lambda p, b=batch: loss(Variables(p, stats), {}, b, None, None)[0])(params)
         update, moments = tx.update(slope, moments, params)
         params = optax.apply_updates(params, update)
     for name in params:
@@ -59,7 +60,7 @@ def test_sgd_with_clipping_by_hand():
         make_optimiser("sgd", 0.0, 0.0, 0.5), 1, hyper={**HYPER, "weight_decay": 0.0}
     )
     params, stats = init(0)
-    slope = jax.grad(lambda p: loss(Variables(p, stats), data(0), None, None)[0])(params)
+    slope = jax.grad(lambda p: loss(Variables(p, stats), {}, data(0), None, None)[0])(params)
     norm = float(optax.tree.norm(slope))
     assert norm > 0.5
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
@@ -104,13 +105,13 @@ def test_a_diverged_member_is_held_and_says_when():
 def test_draws_are_of_seed_and_step():
     keys = []
 
-    def spy(variables, batch, key, hyper):
+    def spy(variables, fixed, batch, key, hyper):
         keys.append(jax.random.key_data(key))
-        return loss(variables, batch, key, hyper)
+        return loss(variables, fixed, batch, key, hyper)
 
     tx = make_optimiser("sgd", 0.9, 0.0, 1.0)
     step = make_step(TASK._replace(loss=spy), tx, lambda step: 1.0)
-    state = init_state(TASK, tx, 0)
+    state = init_state(TASK.init(0), tx)
     for at, seed in ((0, 0), (1, 0), (0, 1), (0, 0)):
         step(state._replace(step=jnp.int32(at)), data(), {**HYPER, "seed": seed})
     assert len({tuple(np.asarray(k).tolist()) for k in map(jax.lax.stop_gradient, keys)}) == 3

@@ -7,6 +7,7 @@ import pytest
 
 from tests import tiny_config
 from tinyjax import step as steps
+from tinyjax import tasks
 from tinyjax.data import synthetic
 from tinyjax.tasks import detect
 
@@ -19,13 +20,13 @@ def prepared(dtype="float32", optimiser="sgd", lr=0.01):
     tx = steps.make_optimiser(optimiser, 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, lambda step: 1.0)
     config.optimiser.lr, config.optimiser.weight_decay = lr, 0.0
-    return task, tx, step, detect.hyper_of(config), detect.on_device(split)
+    return task, tx, step, tasks.hyper_of(config), detect.on_device(split)
 
 
 def test_the_step_vmaps_over_members():
     """Two seeds and learning rates in one program are the two alone, to float32's rounding."""
     task, tx, step, hyper, batch = prepared()
-    states = [steps.init_state(task, tx, seed) for seed in (0, 1)]
+    states = [steps.init_state(task.init(seed), tx) for seed in (0, 1)]
     hypers = [{**hyper, "seed": jnp.int32(s), "lr": jnp.float32(0.01 * (s + 1))} for s in (0, 1)]
     stack = lambda *xs: jnp.stack(xs)  # noqa: E731
     packed = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))(
@@ -42,7 +43,7 @@ def test_the_step_vmaps_over_members():
 
 def test_bfloat16_trains_with_float32_weights_and_losses():
     task, tx, step, hyper, batch = prepared("bfloat16", "adamw", 3e-3)
-    state = steps.init_state(task, tx, 0)
+    state = steps.init_state(task.init(0), tx)
     step = jax.jit(step)
     assert "bf16" in step.lower(state, batch, hyper).as_text()
     losses = []

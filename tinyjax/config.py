@@ -60,17 +60,25 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     """
     for text in overrides:
         key, equals, value = text.removeprefix(PREFIX).partition("=")
-        *groups, name = key.split(".")
-        group: Any = config
-        for part in groups:
-            group = group.get(part) if isinstance(group, ConfigDict) else None
-        if not isinstance(group, ConfigDict) or name not in group:
-            raise UserError(f"{PREFIX}{key}: no such field; {_nearest(key, config)}")
-        if isinstance(group[name], ConfigDict):
-            inner = ", ".join(f"{key}.{path}" for path in _paths(group[name]))
-            raise UserError(f"{PREFIX}{key}: a group, not a field; its fields: {inner or 'none'}")
+        group, name = _place(config, key)
         group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
     return config
+
+
+def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A locked copy of `config` with fields "a.b" set to values of their defaults' types.
+
+    Raises UserError naming the field and its nearest neighbours, or the type wanted.
+    """
+    config = ConfigDict(config.to_dict())
+    for key, value in fields.items():
+        group, name = _place(config, key)
+        try:
+            group[name] = value
+        except TypeError as error:
+            kind = group.get_type(name).__name__
+            raise UserError(f"{PREFIX}{key} = {value!r}: wants a value of type {kind}") from error
+    return config.lock()
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -148,6 +156,20 @@ def options(
         else:
             overrides.append(f"{item}={pending.pop(0)}")
     return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
+
+
+def _place(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The group that field "a.b.c" is in, and its name there."""
+    *groups, name = key.split(".")
+    group: Any = config
+    for part in groups:
+        group = group.get(part) if isinstance(group, ConfigDict) else None
+    if not isinstance(group, ConfigDict) or name not in group:
+        raise UserError(f"{PREFIX}{key}: no such field; {_nearest(key, config)}")
+    if isinstance(group[name], ConfigDict):
+        inner = ", ".join(f"{key}.{path}" for path in _paths(group[name]))
+        raise UserError(f"{PREFIX}{key}: a group, not a field; its fields: {inner or 'none'}")
+    return group, name
 
 
 def _paths(config: ConfigDict) -> list[str]:

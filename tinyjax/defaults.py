@@ -1,6 +1,6 @@
-"""What every detection config starts from: each field, its default and what it means.
+"""What every config starts from: each field, its default and what it means.
 
-`docs/configs.md` is made from this table (`python docs/make_configs.py`).
+`docs/configs.md` is made from these tables (`python docs/make_configs.py`).
 """
 
 from typing import Any
@@ -9,17 +9,27 @@ from ml_collections import ConfigDict
 
 # Sizes are (height, width) in pixels, lengths in steps.
 DETECTOR: dict[str, tuple[Any, str]] = {
+    "task": ("detect", "find objects; or classify"),
     "seed": (0, "of the first weights, the order of the data and every random draw"),
+    "init": ("", "starting weights: a run folder, a .safetensors or a .pth; docs/transfer.md"),
+    "init_new": ((), "patterns of paths that start anew although `init` has them, or should have"),
+    "freeze": ((), "what stands still: presets, or (pattern, multiplier) rules; docs/transfer.md"),
+    "phases": ((), "dicts field -> value, one after the other, each from the weights of the last"),
     "model.backbone": (
         "mobilenetv3/s-1",
         "family/variant: efficientnet/b0, b-1 .. b-7, mobilenetv3/small, s-1 .. s-6",
     ),
+    "model.eps": (0.0, "of BatchNorm; 0: that of the family, or of the weights in `init`"),
     "model.strides": ((4, 8), "of the head's levels: one or more of 4, 8, 16, 32, in a row"),
     "model.width": (0, "channels of neck and head; 0: those of the backbone at stride 16"),
     "model.dtype": ("float32", "of activations, or bfloat16; weights and losses stay float32"),
     "data.format": (
         "auto",
         "coco, voc, yolo, arrayrecord, or auto to go by what is there; synthetic",
+    ),
+    "data.broken": (
+        "stop",
+        "at the first image or box that is broken; skip: leave such out, and say which",
     ),
     "data.common": ({}, "arguments of the loader, docs/data.md, for all splits"),
     "data.train": ({}, "what the training split adds to them"),
@@ -45,6 +55,8 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "loss.offset": (0.25, "weight of the L1 loss of the box's numbers"),
     "optimiser.name": ("adamw", "or sgd"),
     "optimiser.lr": (2e-3, "at the top of the schedule"),
+    "optimiser.backbone": (1.0, "part of the rate that the backbone takes"),
+    "optimiser.layer_decay": (1.0, "and of that each block, times that of the block behind it"),
     "optimiser.weight_decay": (0.05, "of kernels, not of biases and BatchNorm; times the rate"),
     "optimiser.momentum": (0.9, "of SGD; AdamW's b1"),
     "optimiser.b2": (0.999, "of AdamW"),
@@ -57,7 +69,7 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "every.log": (50, "steps between rows of metrics.csv"),
     "every.save": (500, "steps between checkpoints"),
     "every.evaluate": (1000, "steps between evaluations"),
-    "best_on": ("val", "the suite whose AP50 picks the best weights and counts for patience"),
+    "best_on": ("val", "the suite whose score picks the best weights and counts for patience"),
     "patience": (0, "evaluations without a better score before stopping; 0: never"),
     "nms.overlap": (0.5, "IoU from which the lower score is dropped"),
     "nms.count": (300, "detections kept a frame"),
@@ -71,10 +83,40 @@ DETECTOR: dict[str, tuple[Any, str]] = {
 }
 
 
+_OF_BOXES = ("model.strides", "model.width", "data.format", "augment.", "loss.", "nms.", "score.")
+CLASSIFIER: dict[str, tuple[Any, str]] = {
+    **{path: row for path, row in DETECTOR.items() if not path.startswith(_OF_BOXES)},
+    "task": ("classify", "say what the whole image is of"),
+    "data.format": ("folder", "a folder of images for each class; or tfds"),
+    "crop": ((96, 96), "random views of training, in pixels; prediction is on whole images"),
+    "batch": (64, "images a step"),
+    "augment.flip": (0.5, "probability of a mirror image, left to right"),
+    "augment.area": (0.25, "smallest part of the image that a view is taken from"),
+    "augment.aspect": (0.58, "log range of width over height: 9/16 to 16/9"),
+    "augment.contrast": (0.4, "log range of the gain"),
+    "augment.brightness": (0.1, "range of the offset; 1 is the full grey range"),
+    "augment.noise": (0.0, "largest standard deviation, same unit"),
+    "augment.invert": (0.0, "probability of turned polarity"),
+    "augment.mixup": (0.0, "coefficient of the Beta law of blends; 0: none"),
+    "augment.cutmix": (0.0, "coefficient of the Beta law of pasted pieces; 0: none"),
+    "loss.smoothing": (0.1, "part of a label that is spread over all classes"),
+    "loss.balance": (0.5, "an image weighs (1 / images of its class) to this power"),
+}
+
+
 def detector() -> ConfigDict:
-    """The defaults as a config."""
+    """A detector's defaults as a config."""
+    return _config(DETECTOR)
+
+
+def classifier() -> ConfigDict:
+    """A classifier's defaults as a config."""
+    return _config(CLASSIFIER)
+
+
+def _config(table: dict[str, tuple[Any, str]]) -> ConfigDict:
     config: dict[str, Any] = {}
-    for path, (default, _) in DETECTOR.items():
+    for path, (default, _) in table.items():
         *groups, name = path.split(".")
         group = config
         for part in groups:

@@ -39,44 +39,28 @@ def main(argv: list[str] | None = None) -> int:
         if name not in config.data.suites:
             raise UserError(f"--suite {name}: {suggest(name, config.data.suites)}")
 
-    from tinyjax import figures
-    from tinyjax.data import load_set
-    from tinyjax.tasks import detect
+    from tinyjax import tasks
 
     runfolder.start_log()
     classes = tuple(about["classes"])
-    task = detect.make_task(config, classes, about["frame"][2])
+    kind = tasks.module(config.task)
+    task = kind.make_task(config, classes, about["frame"][2])
     suites, scores, found = {}, {}, {}
     for name in names:
-        suites[name] = load_set(config.data, config.data.suites[name], classes=classes)
-        predictions = detect.predict_all(task, variables, suites[name].images)
+        suites[name] = kind.load(config.data, config.data.suites[name], classes)
+        predictions = tasks.predict_all(task, variables, suites[name].images)
         scores[name] = task.score(predictions, suites[name])
-        found[name] = detect.in_file_pixels(predictions, suites[name])
+        found[name] = kind.in_file_pixels(predictions, suites[name])
     runfolder.log.info(
-        f"{options.workdir}: {options.weights} weights, step {about['step']}\n{table(scores)}"
+        f"{options.workdir}: {options.weights} weights, step {about['step']}\n{kind.table(scores)}"
     )
     file = Path(options.workdir) / "evaluations" / f"{options.weights}.csv"
     rows = [{"suite": name, **values} for name, values in scores.items()]
     file.parent.mkdir(exist_ok=True)
     runfolder.write_rows(file, rows, rows[0])
-    figures.report(file.with_suffix(""), suites, found, scores)
+    kind.report(file.with_suffix(""), suites, found, scores)
     runfolder.log.info(f"written to {file}; figures and the worst images to {file.with_suffix('')}")
     return 0
-
-
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """Scores as text: a row per suite and part (all, each class, each size bin), columns AP, AP50,
-    AP75.
-    """
-    lines = [f"{'suite':<12}{'part':<16}{'AP':>8}{'AP50':>8}{'AP75':>8}{'images':>8}{'boxes':>8}"]
-    for suite, s in scores.items():
-        whole = f"{suite:<12}{'all':<16}{s['AP']:>8.3f}{s['AP50']:>8.3f}{s['AP75']:>8.3f}"
-        lines.append(f"{whole}{s['images']:>8.0f}{s['boxes']:>8.0f}")
-        for key in s:
-            if key.startswith("AP/"):
-                part = key.removeprefix("AP/")
-                lines.append(f"{suite:<12}{part:<16}{s[key]:>8.3f}{s[f'AP50/{part}']:>8.3f}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

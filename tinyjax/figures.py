@@ -45,11 +45,12 @@ STYLE: dict[Any, Any] = {
 Series = dict[tuple[str, str], np.ndarray]  # (split, metric) -> float64 [points, 2], step and value
 
 
-def curves(metrics: Path, folder: Path) -> None:
+def curves(metrics: Path, folder: Path, titles: Mapping[str, str]) -> None:
     """Draw a run's metrics.csv (columns step, split, metric, value) into `folder`.
 
     training.png: the loss, its parts (metrics "loss", "*_loss" of split "train") and the learning
-    rate ("lr"). scores.png: AP and AP50 of every suite. A figure with nothing in it is not made.
+    rate ("lr"). scores.png: of every suite the two metrics that `titles` has titles for. A figure
+    with nothing in it is not made.
     """
     series = _read(metrics)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,13 +58,13 @@ def curves(metrics: Path, folder: Path) -> None:
     rate = series.get(("train", "lr"))
     scores = {
         name: {s: v for (s, m), v in series.items() if m == name and s != "train"}
-        for name in ("AP", "AP50")
+        for name in titles
     }
     with rc_context(STYLE):
         if losses and rate is not None:
             _training(losses, rate).savefig(folder / "training.png")
-        if scores["AP"]:
-            _scores(scores).savefig(folder / "scores.png")
+        if any(scores.values()):
+            _scores(scores, titles).savefig(folder / "scores.png")
 
 
 def _training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure:
@@ -84,10 +85,9 @@ def _training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure:
     return figure
 
 
-def _scores(scores: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+def _scores(scores: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True)
-    titles = {"AP": "AP (IoU 0.50:0.95)", "AP50": "AP50 (IoU 0.50)"}
     for axes, (name, suites) in zip(panels, scores.items(), strict=True):
         for suite, points in suites.items():
             axes.plot(*points.T, marker="o", markersize=3, label=suite)

@@ -1,8 +1,8 @@
-"""A trained network as a function: images in, detections out.
+"""A trained network as a function: images in, detections or classes out.
 
 model = tinyjax.load("runs/mine")
 found = model(image)                     # uint8 [h, w] or [h, w, 3]; any size
-found.boxes, found.scores, found.labels
+found.boxes, found.scores, found.labels  # of a classifier: found.names, found.scores
 found.draw(image).save("found.png")
 """
 
@@ -18,14 +18,14 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tinyjax import config as configs
-from tinyjax import pictures, runfolder
+from tinyjax import pictures, runfolder, tasks
 from tinyjax.data.images import PERCENTILES, Rule, fit, to_file, to_uint8
 from tinyjax.errors import UserError, suggest
 from tinyjax.models import count
 from tinyjax.step import Variables
-from tinyjax.tasks import detect
 
 THRESHOLD = 0.3
+DRAWN = 3  # classes above a picture
 BATCH = 16  # images of a call of the compiled program when there are several: only two are compiled
 
 
@@ -76,6 +76,11 @@ class Detections:
             )
         ]
 
+    def to_rows(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """`to_coco` with the class's name, as "category"."""
+        pairs = zip(self.names, self.to_coco(image_id), strict=True)
+        return [{"category": name, **row} for name, row in pairs]
+
     def to_supervision(self) -> dict[str, Any]:
         """The arguments of supervision's container: `sv.Detections(**found.to_supervision())`.
 
@@ -90,6 +95,29 @@ class Detections:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """What an image is of, in descending order of score; `len` tells how many classes."""
+
+    names: tuple[str, ...]
+    scores: np.ndarray  # float32 [n]; those of all classes sum to 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def draw(self, image: np.ndarray) -> Image.Image:
+        """A picture of the image with the first classes and their scores above it."""
+        grey = np.ndim(image) == 2 or np.shape(image)[-1] == 1
+        picture = Image.fromarray(pictures.enlarged(to_pixels(image, 1 if grey else 3), 960))
+        pairs = [*zip(self.names, self.scores, strict=True)][:DRAWN]
+        return pictures.captioned(picture, *(f"{name} {score:.2f}" for name, score in pairs))
+
+    def to_rows(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """Rows of image_id, category and score, which is rounded to 6 digits."""
+        pairs = zip(self.names, self.scores.tolist(), strict=True)
+        return [{"image_id": image_id, "category": n, "score": round(s, 6)} for n, s in pairs]
+
+
 class Fitted(NamedTuple):
     """An image brought to the network's input, and the way back."""
 
@@ -100,7 +128,10 @@ class Fitted(NamedTuple):
 
 
 class Model:
-    """A trained detector, ready to be called. Made by `load`."""
+    """A trained network, ready to be called: what detectors and classifiers share."""
+
+    finds = "objects"
+    fit_by = "letterbox"  # the rule by which its task fits images, unless the config has another
 
     def __init__(self, variables: Variables, config: ConfigDict, about: dict[str, Any]) -> None:
         """about: `frame` (H, W, C) and `classes`."""
@@ -108,7 +139,7 @@ class Model:
         self.config: ConfigDict = config
         self.frame: tuple[int, int, int] = (height, width, channels)
         self.classes: tuple[str, ...] = tuple(about["classes"])
-        self._task = detect.make_task(config, self.classes, channels)
+        self._task = tasks.module(config.task).make_task(config, self.classes, channels)
         self._variables = jax.device_put(variables)
 
     def __repr__(self) -> str:
@@ -119,6 +150,92 @@ class Model:
     def range16(self) -> Rule:
         """How deep pixels come to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
+
+    def fit(self, image: np.ndarray) -> Fitted:
+        """Bring one image to the network's input. Safe to call from several threads."""
+        pixels = to_pixels(image, self.frame[2], self.range16)
+        how = self.config.data.common.get("fit", self.fit_by)
+        fitted, scale, offset = fit(pixels, self.frame[:2], how)
+        return Fitted(fitted, pixels.shape[:2], scale, offset)
+
+    def fit_all(self, images: np.ndarray | Sequence[np.ndarray]) -> tuple[list[Fitted], bool]:
+        """Images as `__call__` takes them, brought to the network's input; whether it was one."""
+        if not isinstance(images, list | tuple):
+            images = np.asarray(images)
+            if images.ndim != 4:
+                return [self.fit(images)], True
+        return [self.fit(one) for one in images], False
+
+    def _wanted(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
+        """The labels of `classes`. Raises UserError for an unknown one, or a threshold that is
+        none."""
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold = {threshold}: give a score from 0 to 1")
+        wanted = self.classes if classes is None else classes
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        for name in names:
+            if name not in self.classes:
+                raise UserError(f"class {name!r}: {suggest(name, self.classes)}")
+        return [self.classes.index(name) for name in names]
+
+    def _outputs(self, images: Sequence[Fitted], batch: int | None) -> dict[str, np.ndarray]:
+        """What the task predicts for some images.
+
+        batch: images of a call of the compiled program, of which there is one for each number; by
+        default 1 for one image and `BATCH` for more.
+        """
+        pixels = np.stack([one.pixels for one in images])
+        batch = batch or (1 if len(images) == 1 else BATCH)
+        return tasks.predict_all(self._task, self._variables, pixels, batch)
+
+
+class Classifier(Model):
+    """A trained classifier. Made by `load`."""
+
+    finds = "classes"
+    fit_by = "resize"
+
+    def __call__(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        threshold: float = 0,
+        classes: str | Iterable[str] | None = None,
+    ) -> Classes | list[Classes]:
+        """Say what images are of.
+
+        images: as a `Detector` takes them. threshold: lowest score that is kept. classes: the only
+        ones that are kept, by name; by default all. Returns Classes for one image, a list of them
+        for an array [N, h, w, C] or a list. Raises UserError as a `Detector` does.
+        """
+        fitted, one = self.fit_all(images)
+        found = self.predict(fitted, threshold, classes)
+        return found[0] if one else found
+
+    def predict(
+        self,
+        images: Sequence[Fitted],
+        threshold: float = 0,
+        classes: str | Iterable[str] | None = None,
+        batch: int | None = None,
+    ) -> list[Classes]:
+        """`__call__` on images that `fit` has prepared. batch: images of a call, by default 1 for
+        one image and `BATCH` for more."""
+        wanted = self._wanted(threshold, classes)
+        if not images:
+            return []
+        logits = self._outputs(images, batch)["logits"]
+        each = np.exp(logits - logits.max(1, keepdims=True))
+        each /= each.sum(1, keepdims=True)
+        found = []
+        for scores in each:
+            order = np.argsort(-scores, kind="stable")
+            order = order[np.isin(order, wanted) & (scores[order] >= threshold)]
+            found.append(Classes(tuple(self.classes[k] for k in order), scores[order]))
+        return found
+
+
+class Detector(Model):
+    """A trained detector. Made by `load`."""
 
     def __call__(
         self,
@@ -141,50 +258,25 @@ class Model:
 
         Raises UserError for images of another shape or type, and a threshold or class that is none.
         """
-        if isinstance(images, list | tuple):
-            return self.detect([self.fit(one) for one in images], threshold, classes)
-        images = np.asarray(images)
-        if images.ndim == 4:
-            return self.detect([self.fit(one) for one in images], threshold, classes)
-        return self.detect([self.fit(images)], threshold, classes)[0]
+        fitted, one = self.fit_all(images)
+        found = self.predict(fitted, threshold, classes)
+        return found[0] if one else found
 
-    def fit(self, image: np.ndarray) -> Fitted:
-        """Bring one image to the network's input. Safe to call from several threads."""
-        pixels = to_pixels(image, self.frame[2], self.range16)
-        how = self.config.data.common.get("fit", "letterbox")
-        fitted, scale, offset = fit(pixels, self.frame[:2], how)
-        return Fitted(fitted, pixels.shape[:2], scale, offset)
-
-    def detect(
+    def predict(
         self,
         images: Sequence[Fitted],
         threshold: float = THRESHOLD,
         classes: str | Iterable[str] | None = None,
         batch: int | None = None,
     ) -> list[Detections]:
-        """`__call__` on images that `fit` has prepared.
-
-        batch: images of a call of the compiled program, of which there is one for each number; by
-        default 1 for one image and `BATCH` for more.
-        """
-        if not 0 <= threshold <= 1:
-            raise UserError(f"threshold = {threshold}: give a score from 0 to 1")
-        labels = self._labels(classes)
+        """`__call__` on images that `fit` has prepared. batch: images of a call, by default 1 for
+        one image and `BATCH` for more."""
+        labels = self._wanted(threshold, classes)
         if not images:
             return []
-        pixels = np.stack([one.pixels for one in images])
-        batch = batch or (1 if len(images) == 1 else BATCH)
-        found = detect.predict_all(self._task, self._variables, pixels, batch)
+        found = self._outputs(images, batch)
         rows = zip(images, found["boxes"], found["scores"], found["labels"], strict=True)
         return [self._kept(*row, threshold, labels) for row in rows]
-
-    def _labels(self, classes: str | Iterable[str] | None) -> list[int]:
-        wanted = self.classes if classes is None else classes
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
-        for name in names:
-            if name not in self.classes:
-                raise UserError(f"class {name!r}: {suggest(name, self.classes)}")
-        return [self.classes.index(name) for name in names]
 
     def _kept(self, image, boxes, scores, labels, threshold, wanted) -> Detections:
         height, width = image.shape
@@ -198,7 +290,9 @@ class Model:
         return Detections(boxes[keep], scores[keep], labels[keep], self.classes)
 
 
-def load(path: str | Path, weights: str = "last", overrides: Iterable[str] = ()) -> Model:
+def load(
+    path: str | Path, weights: str = "last", overrides: Iterable[str] = ()
+) -> Detector | Classifier:
     """A trained network, ready to be called. Nothing is compiled until then.
 
     Args:
@@ -229,7 +323,8 @@ def load(path: str | Path, weights: str = "last", overrides: Iterable[str] = ())
             f"{about['parameters']:,}; give the two files of one training"
         )
     config = configs.override(configs.from_json(json.dumps(about["config"])), overrides)
-    return Model(Variables(**trees), config, about)
+    kind: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
+    return kind(Variables(**trees), config, about)
 
 
 def to_pixels(image: np.ndarray, channels: int, range16: Rule = PERCENTILES) -> np.ndarray:

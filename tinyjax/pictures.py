@@ -74,15 +74,15 @@ def worst(
         )
         of_truth = f"{missed.sum()} of {truth['valid'].sum()} missed: {split.names[i]}"
         of_found = f"{false.sum()} of {len(false)} false, scores from {threshold:.3f}"
-        panels.append(_captioned(left, f"truth, {of_truth}"))
-        panels.append(_captioned(right, f"prediction, {of_found}"))
+        panels.append(captioned(left, f"truth, {of_truth}"))
+        panels.append(captioned(right, f"prediction, {of_found}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [panels[k : k + 4] for k in range(0, len(panels), 4)]
     lines = {
         RIGHT: f"matched at IoU {analyse.OVERLAP:.2f}",
         WRONG: "missed (left, truth) or false (right, prediction)",
     }
-    legend(_sheet(rows), split.classes, lines).save(path)
+    legend(sheet(rows), split.classes, lines).save(path)
 
 
 def _truth(split: Split, i: int) -> dict[str, np.ndarray]:
@@ -117,9 +117,8 @@ def draw(
             same: only what is false has a thick line and a score.
         threshold: predictions that score less are not drawn.
     """
-    height, width, _ = image.shape
-    factor = int(np.clip(side // max(height, width), 1, 3))
-    pixels = np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
+    pixels = enlarged(image, side)
+    factor = len(pixels) // len(image)
     if truth is not None:
         for box in truth["boxes"][truth["ignore"]]:
             _hatch(pixels, box * factor)
@@ -160,33 +159,44 @@ def grid(
     """A contact sheet: a row per image, truth left and prediction right, classes named below."""
     rows = [
         (
-            _captioned(left, f"truth: {name}"),
-            _captioned(right, f"prediction, scores from {THRESHOLD}"),
+            captioned(left, f"truth: {name}"),
+            captioned(right, f"prediction, scores from {THRESHOLD}"),
         )
         for (left, right), name in zip(pairs, names, strict=True)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    legend(_sheet(rows), classes).save(path)
+    legend(sheet(rows), classes).save(path)
 
 
-def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Pictures in rows, each in a place as large as the largest."""
     width, height = (
         max(side) for side in zip(*(one.size for row in rows for one in row), strict=True)
     )
     columns = len(rows[0])
-    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP)), "white")
+    page = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP)), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            sheet.paste(picture, (x * (width + GAP), y * (height + GAP)))
-    return sheet
+            page.paste(picture, (x * (width + GAP), y * (height + GAP)))
+    return page
 
 
-def _captioned(picture: Image.Image, text: str) -> Image.Image:
-    width = max(picture.width, 2 + round(CAPTION.getlength(text)))
-    out = Image.new("RGB", (width, LINE + picture.height), "white")
-    out.paste(picture, (0, LINE))
-    ImageDraw.Draw(out).text((2, LINE // 2), text, "black", font=CAPTION, anchor="lm")
+def captioned(picture: Image.Image, *lines: str, colour: str = "black") -> Image.Image:
+    """A picture with lines of text above it, which never are cut off."""
+    width = max([picture.width, *(2 + round(CAPTION.getlength(line)) for line in lines)])
+    out = Image.new("RGB", (width, LINE * len(lines) + picture.height), "white")
+    out.paste(picture, (0, LINE * len(lines)))
+    for k, line in enumerate(lines):
+        middle = LINE * k + LINE // 2
+        ImageDraw.Draw(out).text((2, middle), line, colour, font=CAPTION, anchor="lm")
     return out
+
+
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [H, W, 1 or 3] as [h, w, 3], pixels repeated up to 3 times where `side` allows it."""
+    height, width, _ = image.shape
+    factor = int(np.clip(side // max(height, width), 1, 3))
+    return np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
 
 
 def legend(

@@ -1,4 +1,4 @@
-"""Predict: what a trained network finds in images and videos.
+"""Predict: what a trained network finds in images and videos, or says that they are of.
 
     python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/
 
@@ -12,6 +12,8 @@ share. The output folder holds
                        order, bbox is x, y, width, height in pixels of the file
     predictions.csv    the same: file, frame (from 0), time (s), category, score, x1, y1, x2, y2
 
+Of a classifier it is the classes that score at least the threshold, without boxes.
+
 A file that cannot be read is named, and the rest goes on. Exit codes: 0 all is predicted, 2 some
 file could not be read or there is something to mend in what was given, 75 told to stop (SIGTERM or
 Ctrl-C): what was found until then is written.
@@ -23,12 +25,11 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from glob import glob
 from itertools import groupby, islice, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -36,12 +37,12 @@ from tqdm import tqdm
 from tinyjax import config as configs
 from tinyjax import runfolder
 from tinyjax.data import images, video
+from tinyjax.data.files import ahead
 from tinyjax.errors import UserError, exit_code
 
 STOPPED = 75  # as of training
 SUFFIXES = images.SUFFIXES + video.SUFFIXES
 CUT_OFF = 0.9  # of the frames a video says it has; a few off is how such numbers are
-AHEAD = 16  # images that are read before, or drawn after, the network's turn
 COLUMNS = ("file", "frame", "time", "category", "score", "x1", "y1", "x2", "y2")
 FLAGS = {
     "--input": {
@@ -75,9 +76,6 @@ FLAGS = {
     "--no-pictures": {"dest": "pictures", "action": "store_false", "help": "json and csv only"},
 }
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
-
 
 class Frame(NamedTuple):
     """An image file, or a frame of a video."""
@@ -104,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     model = load(options.workdir, options.weights, options.overrides)
     batch = 1 if total == 1 else BATCH
     detect = partial(
-        model.detect, threshold=options.threshold, classes=options.classes, batch=batch
+        model.predict, threshold=options.threshold, classes=options.classes, batch=batch
     )
     begin = time.time()
     detect([model.fit(np.zeros(model.frame, np.uint8))])
@@ -121,9 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     def place(file: Path, suffix: str) -> Path:
         return options.output / f"{name(file)}{suffix}"
 
+    threads = min(8, os.cpu_count() or 1)
     begin = time.time()
     with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         runfolder.stop_requests() as stop,
         tqdm(total=total, unit="image", disable=None) as bar,
     ):
@@ -139,9 +137,9 @@ def main(argv: list[str] | None = None) -> int:
             return picture
 
         going = takewhile(lambda _: not stop, frames(files, movies))
-        prepared = ahead(pool, partial(prepare, model=model), going)
+        prepared = ahead(partial(prepare, model=model), going, threads)
         found = in_batches(detect, prepared, batch)
-        drawn = ahead(pool, partial(draw, place=place if options.pictures else None), found)
+        drawn = ahead(partial(draw, place=place if options.pictures else None), found, threads)
         numbered = ((i, *one) for i, one in enumerate(drawn))
         for file, own in groupby(numbered, key=lambda one: one[1].file):
             recorded = (record(*one) for one in own)
@@ -158,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     each = Counter(row["category"] for row in rows)
     of_each = ", ".join(f"{n} {category}" for category, n in each.most_common())
     log.info(
-        f"{len(rows)} objects{f' ({of_each})' if each else ''} in {done.total()} images, "
+        f"{len(rows)} {model.finds}{f' ({of_each})' if each else ''} in {done.total()} images, "
         f"{done.total() / seconds:.1f} a second; {'pictures, ' if options.pictures else ''}"
         f"predictions.json and predictions.csv in {options.output}"
     )
@@ -275,29 +273,17 @@ def describe(number: int, name: str, frame: Frame, found: Any) -> list[dict[str,
     where: dict[str, Any] = {"file_name": name}
     if frame.time is not None:
         where |= {"frame": frame.number, "time": round(frame.time, 3)}
-    pairs = zip(found.to_coco(number), found.names, strict=True)
-    return [{**where, "category": category, **row} for row, category in pairs]
+    return [{**where, **row} for row in found.to_rows(number)]
 
 
 def in_columns(row: dict[str, Any]) -> dict[str, Any]:
     """What predictions.csv says of a row of predictions.json."""
-    x, y, width, height = row["bbox"]
-    box = {"x1": x, "y1": y, "x2": round(x + width, 3), "y2": round(y + height, 3)}
+    box: dict[str, float] = {}
+    if "bbox" in row:
+        x, y, width, height = row["bbox"]
+        box = {"x1": x, "y1": y, "x2": round(x + width, 3), "y2": round(y + height, 3)}
     same = {name: row.get(name, "") for name in ("frame", "time", "category", "score")}
     return {"file": row["file_name"], **same, **box}
-
-
-def ahead(
-    pool: Executor, function: Callable[[Given], Made], items: Iterable[Given]
-) -> Iterator[Made]:
-    """`map` in the threads of a pool, in order, at most `AHEAD` items before they are asked for."""
-    begun: deque[Future[Made]] = deque()
-    for item in items:
-        begun.append(pool.submit(function, item))
-        if len(begun) > AHEAD:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 if __name__ == "__main__":

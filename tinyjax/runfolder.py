@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from tinyjax.errors import UserError
 log = logging.getLogger("tinyjax")
 
 METRICS = ("step", "split", "metric", "value")
+FORMAT = 1  # of the weights' two files; a later one may hold what this version cannot read
 
 
 def member_id(overrides: dict[str, Any]) -> str:
@@ -134,6 +136,19 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str
         writer.writerows(rows)
 
 
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def copy_weights(of: Path, to: Path) -> None:
+    """The weights of run folder `of` in run folder `to` as well."""
+    for file in (of / "weights").iterdir():
+        with atomic(to / "weights" / file.name) as path:
+            shutil.copyfile(file, path)
+
+
 def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
     """`variables` as <file>.safetensors, names "params/<path>" and "stats/<path>", and `about` as
     <file>.json.
@@ -148,7 +163,19 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
     with atomic(file.with_suffix(".safetensors")) as path:
         save_file(flat, path)
     with atomic(file.with_suffix(".json")) as path:
-        path.write_text(json.dumps(_without_nan(about), indent=2, allow_nan=False))
+        about = _without_nan({"format": FORMAT, **about})
+        path.write_text(json.dumps(about, indent=2, allow_nan=False))
+
+
+def ours(file: Path) -> bool:
+    """Whether a .safetensors names its tensors as `write_weights` does. Raises UserError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return all(name.startswith(("params/", "stats/")) for name in tensors.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: broken ({error})") from error
 
 
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -177,6 +204,11 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
         described = json.loads(about.read_text())
     except ValueError as error:
         raise UserError(f"{about}: not json ({error})") from error
+    if (theirs := described.get("format", 0)) != FORMAT:
+        age, advice = ("a newer", "upgrade") if theirs > FORMAT else ("an older", "train anew")
+        raise UserError(
+            f"{about}: format {theirs}, of {age} tinyjax; this one reads {FORMAT}: {advice}"
+        )
     return trees, described
 
 
@@ -190,9 +222,9 @@ def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, A
 
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: no run here (no config.json)")
-    config = configs.override(configs.from_json((folder / "config.json").read_text()), overrides)
     name = member_id({}) + ("" if which == "last" else f"-{which}")
     trees, about = read_weights(folder / "weights" / name)
+    config = configs.override(configs.from_json(json.dumps(about["config"])), overrides)
     return config, Variables(**trees), about
 
 

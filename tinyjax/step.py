@@ -1,4 +1,4 @@
-"""The training step of one member, once, for every task: gradient, clip, optimiser, EMA,
+"""The training step of one member, once, for every task: gradient, freezing, clip, optimiser, EMA,
 divergence.
 
 `step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing
@@ -6,14 +6,13 @@ shapes is an array in `hyper`; the learning rate, too, is applied here and not i
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.typing import ArrayLike
 
 from tinyjax.data.stream import stream_key
 from tinyjax.errors import UserError, suggest
@@ -44,7 +43,7 @@ class State(NamedTuple):
     step: Array  # int32, updates done; also the position in the data
     params: Flat
     stats: Flat
-    moments: Any
+    moments: Any  # of what trains
     ema: Variables
     best: Best
     stopped_at: Array  # int32, the step of the first non-finite loss or gradient; -1 while training
@@ -54,17 +53,34 @@ class Task(NamedTuple):
     """Plain functions closed over the static part of the config."""
 
     init: Callable[..., Variables]  # (seed) -> Variables
-    loss: Callable[..., Any]  # (variables, batch, key, hyper) -> (f32[], (stats, metrics))
+    loss: Callable[..., Any]  # (variables, fixed, batch, key, hyper) -> (f32[], (stats, metrics))
     predict: Callable[..., Any]  # (variables, images) -> predictions in fixed shapes
     score: Callable[..., dict[str, float]]  # (predictions, split) -> numbers, on the host
 
 
-def init_state(task: Task, tx: optax.GradientTransformation, seed: ArrayLike) -> State:
-    """A member at step 0; its weights are a function of `seed` and of their own paths."""
-    params, stats = task.init(seed)
-    ema = Variables(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, stats))
+class Moving(NamedTuple):
+    """What trains in every member; the rest is not differentiated and has no moments."""
+
+    paths: frozenset[str]
+    fixed: frozenset[str] = frozenset()  # BatchNorm layers that use and keep their running moments
+
+
+def moving(multiplier: Mapping[str, float]) -> Moving:
+    """What trains, if paths of parameters and of BatchNorm's moments have these multipliers."""
+    still = {path for path, rate in multiplier.items() if rate == 0}
+    fixed = (path.removesuffix("/mean") for path in still if path.endswith("/mean"))
+    return Moving(frozenset(multiplier.keys() - still), frozenset(fixed))
+
+
+def init_state(
+    variables: Variables, tx: optax.GradientTransformation, moving: Moving | None = None
+) -> State:
+    """A member at step 0, with its first weights."""
+    params, stats = variables
+    ema = jax.tree.map(jnp.copy, variables)
     best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), jax.tree.map(jnp.copy, ema))
-    return State(jnp.int32(0), params, stats, tx.init(params), ema, best, jnp.int32(-1))
+    moments = tx.init(_of(params, moving))
+    return State(jnp.int32(0), params, stats, moments, ema, best, jnp.int32(-1))
 
 
 def keep_best(state: State, score: Array) -> State:
@@ -106,34 +122,57 @@ def make_schedule(steps: int, warmup: int, flat: float, end: float) -> Callable[
     return schedule
 
 
-def make_step(task: Task, tx: optax.GradientTransformation, schedule: Callable[[Array], Array]):
+def make_step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    schedule: Callable[[Array], Array],
+    moving: Moving | None = None,
+):
     """The step of one member.
+
+    moving: what trains; None is everything.
 
     Returns:
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
-        `weight_decay`, `ema` and what the task's loss reads. A step whose loss or gradient is not
-        finite changes nothing but `stopped_at`, and neither does any after it.
+        `weight_decay`, `ema` and what the task's loss reads, and perhaps `multiplier`: path ->
+        scalar on the learning rate, for parameters and BatchNorm's moments alike; a path that is
+        not in it has 1. A multiplier of 0 freezes as `moving` does, in this member only. A step
+        whose loss or gradient is not finite changes nothing but `stopped_at`, and neither does any
+        after it.
     """
+    always = frozenset() if moving is None else moving.fixed
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(stream_key(hyper["seed"], "draws"), state.step)
-        (loss, (stats, metrics)), gradient = jax.value_and_grad(
-            lambda params: task.loss(Variables(params, state.stats), batch, key, hyper),
-            has_aux=True,
-        )(state.params)
+        multiplier = hyper.get("multiplier", {})
+        means = (path for path in multiplier if path.endswith("/mean"))
+        fixed = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
+        fixed |= dict.fromkeys(always, True)
+
+        def loss_of(trained):
+            variables = Variables({**state.params, **trained}, state.stats)
+            return task.loss(variables, fixed, batch, key, hyper)
+
+        old = _of(state.params, moving)
+        (loss, (stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(old)
+        for path in (path for path in old if path in multiplier):
+            gradient[path] = jnp.where(multiplier[path] == 0, 0, gradient[path])
         norm = optax.tree.norm(gradient)
 
+        update, moments = tx.update(gradient, state.moments, old)
         rate = hyper["lr"] * schedule(state.step)
-        update, moments = tx.update(gradient, state.moments, state.params)
-        decay = {path: hyper["weight_decay"] * (p.ndim > 1) for path, p in state.params.items()}
+        decay = {path: hyper["weight_decay"] * (p.ndim > 1) for path, p in old.items()}
         params = {
-            path: p - rate * (update[path] + decay[path] * p) for path, p in state.params.items()
+            path: p - rate * multiplier.get(path, 1) * (update[path] + decay[path] * p)
+            for path, p in old.items()
         }
 
         # A short memory first: an average over the first steps would be mostly of the random start.
         keep = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
+        params = {**state.params, **params}
+        # By the difference: what stands still stays the same to the last bit.
         ema = jax.tree.map(
-            lambda old, new: keep * old + (1 - keep) * new, state.ema, Variables(params, stats)
+            lambda old, new: old + (1 - keep) * (new - old), state.ema, Variables(params, stats)
         )
 
         sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -144,3 +183,7 @@ def make_step(task: Task, tx: optax.GradientTransformation, schedule: Callable[[
         return new, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
 
     return step
+
+
+def _of(params: Flat, moving: Moving | None) -> Flat:
+    return params if moving is None else {p: params[p] for p in params if p in moving.paths}

@@ -30,53 +30,66 @@ def main(argv: list[str] | None = None) -> int:
         return train(config, options.workdir, stop)
 
 
-def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
+def train(config, folder: Path, stop: Sequence[int] = (), init: str = "") -> int:
     """Train one network as `config` says; everything it makes is in `folder`.
 
-    As soon as `stop` holds something the run saves and returns `STOPPED`.
+    As soon as `stop` holds something the run saves and returns `STOPPED`. init: starting weights in
+    the place of `config.init`.
     """
     runfolder.open_folder(folder, configs.to_json(config))
     if runfolder.finished(folder):
         log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
         return 0
+    if config.phases:
+        return train_phases(config, folder, stop)
 
     import jax
     import numpy as np
     from tqdm import tqdm
 
-    from tinyjax import figures, pictures, startup
+    from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
-    from tinyjax.data import load_set, look
     from tinyjax.data.stream import batch_indices, gather
     from tinyjax.models import count
-    from tinyjax.tasks import detect
     from tinyjax.trackers import trackers
+    from tinyjax.transfer import freeze, start
 
     # ---- data: small sets live on the device as uint8
     started = time.time()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
-    training = load_set(config.data, config.data.train)
+    kind = tasks.module(config.task)
+    training = kind.load(config.data, config.data.train)
     suites = {
-        name: load_set(config.data, own, classes=training.classes)
+        name: kind.load(config.data, own, classes=training.classes)
         for name, own in config.data.suites.items()
     }
     n, height, width, channels = training.images.shape
-    if not training.valid.any():
-        raise UserError("data.train: this split has no objects to learn from")
     check(config, n, suites)
-    log.info("\n".join(look.brief(training, suites, min(config.model.strides))))
-    figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
+    log.info("\n".join(kind.look(training, suites, config, folder)))
     startup.refuse_large_set(training.images)
-    data = detect.on_device(training)
+    data = kind.on_device(training)
 
-    # ---- task, optimiser, step
-    task = detect.make_task(config, training.classes, channels)
+    # ---- task, first weights, what of them trains
+    source = init or config.init
+    weights = start.read(source, config.model.backbone) if source else None
+    if weights and not config.model.eps:
+        config = configs.changed(config, {"model.eps": weights.eps})
+    task = kind.make_task(config, training.classes, channels)
+    variables = task.init(config.seed)
+    if weights:
+        ours = {**variables.params, **variables.stats}
+        fitted = start.fit(weights, ours, config.init_new, training.classes)
+        variables = steps.Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
+    rates = freeze.rates([*variables.params, *variables.stats], config)
+
+    # ---- optimiser, step
     o, s = config.optimiser, config.schedule
     tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
     schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
-    step = steps.make_step(task, tx, schedule)
-    hyper = detect.hyper_of(config)
+    moving = steps.moving(rates)
+    step = steps.make_step(task, tx, schedule, moving)
+    hyper = tasks.hyper_of(config, {p: rates[p] for p in variables.params})
 
     def train_step(state, data, hyper):
         index = batch_indices(hyper["seed"], state.step, config.batch, n)
@@ -84,23 +97,31 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(runfolder.checkpoint_folder(folder))
-    state = jax.jit(lambda seed: steps.init_state(task, tx, seed))(hyper["seed"])
-    model = detect.make_model(config, len(training.classes))
+    state = jax.jit(lambda variables: steps.init_state(variables, tx, moving))(variables)
+    model = kind.make_model(config, len(training.classes))
+    sizes = {path: leaf.size for path, leaf in state.params.items()}
+    trained = sum(size for path, size in sizes.items() if rates[path])
     about: dict[str, Any] = {
-        "parameters": count.parameters(state.params),
-        "backbone_parameters": count.parameters(
-            {k: v for k, v in state.params.items() if k.startswith("backbone/")}
+        "parameters": sum(sizes.values()),
+        "backbone_parameters": sum(
+            n for p, n in sizes.items() if p.startswith(("backbone/stem/", "backbone/stage"))
         ),
+        "trained_parameters": trained,
         "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
     }
     log.info(
         f"model: {config.model.backbone}, {about['parameters']:,} parameters, "
         f"{about['backbone_parameters']:,} of them in the backbone; "
         f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {width} x {height}\n"
-        f"trains: all parameters from scratch, seed {config.seed}, {s.steps} steps of "
+        f"trains: {f'{trained:,} of the' if trained < about['parameters'] else 'all'} parameters"
+        f"{'' if weights else ' from scratch'}, seed {config.seed}, {s.steps} steps of "
         f"{config.batch} windows of {config.crop[1]} x {config.crop[0]}\n"
         f"writes to: {folder}"
     )
+    if weights:
+        log.info(start.table(fitted, weights))
+    if set(rates.values()) != {1.0}:
+        log.info(freeze.table(rates, sizes))
     member = runfolder.member_id({})
     runfolder.write_rows(
         folder / "members.csv",
@@ -131,16 +152,15 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     def evaluate(state, at):
         scores, found = {}, {}
         for name, split in suites.items():
-            predictions = detect.predict_all(task, state.ema, split.images)
+            predictions = tasks.predict_all(task, state.ema, split.images)
             scores[name] = task.score(predictions, split)
             record(at, name, scores[name])
-            found[name] = detect.in_file_pixels(predictions, split)
-            pictures.samples(split, found[name], folder / "samples" / f"{name}.png")
-        figures.curves(folder / "metrics.csv", folder / "figures")
-        summary = ", ".join(
-            f"{name} AP50 {v['AP50']:.3f} AP {v['AP']:.3f}" for name, v in scores.items()
+            found[name] = kind.in_file_pixels(predictions, split)
+            kind.samples(split, found[name], folder / "samples" / f"{name}.png")
+        figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
+        log.info(
+            f"step {at}: {'; '.join(f'{n} {_said(v, kind.SCORES)}' for n, v in scores.items())}"
         )
-        log.info(f"step {at}: {summary}")
         return scores, found
 
     # ---- loop
@@ -154,7 +174,7 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
         if due:
             refuse_divergence(state, folder)
             scores, found = evaluate(state, done)
-            state = keep_best(state, np.float32(scores[config.best_on]["AP50"]))
+            state = keep_best(state, np.float32(scores[config.best_on][kind.SCORE]))
             waited = done - int(state.best.step)
             if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
                 break
@@ -186,14 +206,42 @@ def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
     best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
     runfolder.write_weights(folder / "weights" / member, state.ema, last)
     runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
-    figures.report(folder, suites, found, scores)
+    kind.report(folder, suites, found, scores)
     rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
     runfolder.write_rows(folder / "results.csv", rows, rows[0])
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     for name, values in scores.items():
         picture = folder / "samples" / f"{name}.png"
-        log.info(f"{name}: AP50 {values['AP50']:.3f}, AP {values['AP']:.3f}, pictures in {picture}")
+        log.info(f"{name}: {_said(values, kind.SCORES)}, pictures in {picture}")
     return 0
+
+
+def train_phases(config, folder: Path, stop: Sequence[int]) -> int:
+    """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
+    weights of the one before. The last one's weights are also the whole run's.
+    """
+    fixed = {"phases": (), "init_new": ()}
+    first = {**fixed, "init_new": config.init_new}
+    runs = [
+        configs.changed(config, {**(fixed if k else first), **fields})
+        for k, fields in enumerate(config.phases)
+    ]  # all of them before the first begins: a mistake in the last shows now
+    rows: list[dict[str, Any]] = []
+    init = config.init
+    for number, own in enumerate(runs, start=1):
+        log.info(f"phase {number} of {len(runs)}: {config.phases[number - 1]}")
+        place = folder / f"phase{number}"
+        if code := train(own, place, stop, init):
+            return code
+        rows += [{"phase": number, **row} for row in runfolder.read_rows(place / "results.csv")]
+        init = str(place)
+    runfolder.copy_weights(place, folder)
+    runfolder.write_rows(folder / "results.csv", rows, rows[0])
+    return 0
+
+
+def _said(scores, names) -> str:
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in names)
 
 
 def check(config, images: int, suites) -> None:
@@ -206,8 +254,6 @@ def check(config, images: int, suites) -> None:
         raise UserError(
             f"best_on = {config.best_on!r}: no such suite; {suggest(config.best_on, suites)}"
         )
-    if not suites[config.best_on].valid.any():
-        raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
     positive = {"schedule.steps": config.schedule.steps}
     positive |= {f"every.{name}": number for name, number in config.every.items()}
     for name, number in positive.items():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.data.augment import MEAN, STD, augment, normalise
+from tinyjax.data.augment import MEAN, STD, augment, augment_labelled, mix, normalise
 from tinyjax.defaults import detector
 
 STILL = {
@@ -125,3 +125,82 @@ def test_a_sample_depends_on_its_own_place_in_the_batch_alone():
     strength = detector().augment.to_dict()
     one, two = (augment(jax.random.key(3), x, strength, (32, 32)) for x in (a, b))
     np.testing.assert_array_equal(one["images"][0], two["images"][0])
+
+
+def labelled(n=8, size=(12, 16), channels=1):
+    rng = np.random.default_rng(0)
+    return {
+        "images": jnp.asarray(rng.integers(0, 255, (n, *size, channels)), jnp.uint8),
+        "labels": jnp.arange(n) % 3,
+    }
+
+
+NOTHING = {
+    "flip": 0.0, "area": 1.0, "aspect": 0.0, "contrast": 0.0, "brightness": 0.0, "noise": 0.0,
+    "invert": 0.0,
+}  # fmt: skip
+
+
+def test_a_view_of_the_whole_image_is_the_image():
+    batch = labelled()
+    images, targets = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    np.testing.assert_allclose(images, normalise(batch["images"]), atol=1e-5)
+    np.testing.assert_array_equal(targets, jax.nn.one_hot(batch["labels"], 3))
+    mirrored, _ = augment_labelled(jax.random.key(0), batch, {**NOTHING, "flip": 1.0}, (12, 16), 3)
+    np.testing.assert_allclose(mirrored, images[:, :, ::-1], atol=1e-5)
+
+
+def test_views_keep_their_area_and_aspect():
+    """A ramp tells what a view was cut from: its slope is the side of the piece."""
+    ramp = np.zeros((400, 64, 64, 2), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.mgrid[:64, :64] * 4
+    strength = {**NOTHING, "area": 0.25, "aspect": float(np.log(16 / 9))}
+    batch = {"images": jnp.asarray(ramp), "labels": jnp.zeros(400, int)}
+    images, _ = augment_labelled(jax.random.key(1), batch, strength, (32, 32), 1)
+    grey = np.asarray(images) * STD + MEAN
+    height = (grey[:, 24, 16, 0] - grey[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64
+    width = (grey[:, 16, 24, 1] - grey[:, 16, 8, 1]) * 255 / 4 * 32 / 16 / 64
+    area, aspect = height * width, width / height
+    assert 0.23 < area.min() < 0.3 < 0.9 < area.max() < 1.02
+    assert 0.55 < aspect.min() < 0.65 < 1.5 < aspect.max() < 1.85
+    top = grey[:, 0, 16, 0] * 255 / 4 - height  # the first row, in pixels of the image
+    assert top.min() < 2
+    assert top.max() > 25
+
+
+def test_mixup_blends_images_and_targets_alike():
+    batch = labelled()
+    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    images, targets = mix(jax.random.key(3), plain, hard, {"mixup": 0.5})
+    part = float(targets[0, 0])  # its opposite has another label
+    assert 0 < part < 1
+    np.testing.assert_allclose(images, part * plain + (1 - part) * plain[::-1], atol=1e-5)
+    np.testing.assert_allclose(targets, part * hard + (1 - part) * hard[::-1], atol=1e-6)
+
+
+def test_cutmix_pastes_the_part_that_its_target_says():
+    batch = labelled(channels=3)
+    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    seen = set()
+    for seed in range(6):
+        images, targets = mix(jax.random.key(seed), plain, hard, {"cutmix": 1.0})
+        pasted = np.asarray((images == plain[::-1]).all(-1) & (images != plain).any(-1))
+        assert (pasted == pasted[:1]).all()  # the same place in all
+        rows, columns = np.flatnonzero(pasted[0].any(1)), np.flatnonzero(pasted[0].any(0))
+        assert pasted[0].sum() == len(rows) * len(columns)  # a rectangle
+        np.testing.assert_allclose(targets[0, 0], 1 - pasted[0].mean(), atol=1e-6)
+        seen.add(round(float(targets[0, 0]), 3))
+    assert len(seen) > 3
+
+
+def test_with_both_a_step_does_one_of_them():
+    batch = labelled()
+    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    both = {"mixup": 1.0, "cutmix": 1.0}
+    kinds = []
+    for seed in range(12):
+        images, targets = mix(jax.random.key(seed), plain, hard, both)
+        np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+        kept = (images == plain) | (images == plain[::-1])
+        kinds.append(bool(kept.all()))
+    assert {*kinds} == {True, False}

@@ -1,5 +1,7 @@
 """Data: sources, records, streams, augmentation, and synthetic scenes. Knows no model."""
 
+import logging
+from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -8,22 +10,33 @@ from ml_collections import ConfigDict
 
 from tinyjax.errors import UserError, suggest
 
-FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic")
+log = logging.getLogger("tinyjax")
+
+FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic")  # of boxes
+LABELLED = ("folder", "tfds")  # of whole images
 
 
-def load_set(config: ConfigDict, own: ConfigDict, **more: Any) -> Any:
+def load_set(
+    config: ConfigDict, own: ConfigDict, formats: Sequence[str] = FORMATS, **more: Any
+) -> Any:
     """One split by the `data` part of a config: `own` arguments over the common ones.
 
-    They are those of `synthetic.load`, or for every other format those of `files.load`; to these
-    `more` is added.
+    They are those of `synthetic.load`, of `classification.load` for the formats in `LABELLED`, or
+    those of `files.load`; to the latter two `more` is added. formats: those the task knows. With
+    `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with "stop"
+    the first one is an error.
 
     Raises UserError for an unknown format or argument, and all that `load` raises.
     """
-    if config.format not in FORMATS:
-        raise UserError(f"data.format = {config.format!r}: {suggest(config.format, FORMATS)}")
+    broken = config.get("broken", "stop")  # runs of old do not say
+    if broken not in ("stop", "skip"):
+        raise UserError(f"data.broken = {broken!r}: give stop or skip")
+    if config.format not in formats:
+        raise UserError(f"data.format = {config.format!r}: {suggest(config.format, formats)}")
     arguments = {**config.common.to_dict(), **own.to_dict()}
     made = config.format == "synthetic"
-    load = import_module(f"{__name__}.{'synthetic' if made else 'files'}").load
+    room = {"synthetic": "synthetic", **dict.fromkeys(LABELLED, "classification")}
+    load = import_module(f"{__name__}.{room.get(config.format, 'files')}").load
     known = [n for n in signature(load).parameters if n not in ("layout", "refuse", "strengths")]
     known += import_module(f"{__name__}.synthetic").STRENGTHS if made else ()
     for name in arguments.keys() - {*known}:
@@ -32,7 +45,14 @@ def load_set(config: ConfigDict, own: ConfigDict, **more: Any) -> Any:
         )
     if made:  # its classes are what they are
         return load(**arguments)
-    for name in ("source", "split"):
-        if name not in arguments:
+    for name, parameter in signature(load).parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
             raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")
-    return load(layout=config.format, **{**arguments, **more})
+    found: list[tuple[str, str]] = []
+    if broken == "skip":
+        more["refuse"] = lambda kind, message: found.append((kind, message))
+    split = load(layout=config.format, **{**arguments, **more})
+    if found:
+        problems = import_module(f"{__name__}.look").problems(found)
+        log.warning("\n".join([f"{arguments['split']}: left out", *problems]))
+    return split

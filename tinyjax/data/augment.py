@@ -1,5 +1,5 @@
-"""On-device augmentation of a batch with boxes: flip, scale and crop, gain, offset, noise,
-polarity.
+"""On-device augmentation of a batch with boxes or labels: flip, scale and crop, gain, offset,
+noise, polarity, mixup, cutmix.
 
 A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry
 goes through one `scale_and_translate`: no pixel is resampled twice, and boxes follow by the same
@@ -44,6 +44,76 @@ def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> d
     """
     keys = jax.random.split(key, batch["images"].shape[0])
     return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
+
+
+def augment_labelled(
+    key: Array, batch: dict, strength: dict, size: tuple[int, int], classes: int
+) -> tuple[Array, Array]:
+    """Random views of whole images with one label each.
+
+    Args:
+        key: one typed PRNG key.
+        batch: images uint8 [B, H, W, C]; labels int32 [B].
+        strength: scalars, see `tinyjax.defaults`: `flip`; `area`, the smallest part of the image
+            that is taken (RandomResizedCrop, sides clipped to the image where torchvision draws
+            again); `aspect`, log range of its width over height; `contrast`, `brightness`,
+            `noise` and `invert` as in `augment`. Where they are there also `mixup` and `cutmix`,
+            the coefficients of their Beta laws.
+        size: (h, w) of a view, pixels.
+
+    Returns:
+        images float32 [B, h, w, C], normalised, and targets float32 [B, classes] that sum to 1.
+    """
+    keys = jax.random.split(key, len(batch["images"]) + 1)
+    images = jax.vmap(partial(_view, strength=strength, size=size))(keys[1:], batch["images"])
+    return mix(keys[0], images, jax.nn.one_hot(batch["labels"], classes), strength)
+
+
+def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:
+    """Each image with the one opposite in the batch: mixup (arXiv 1710.09412) blends them, cutmix
+    (arXiv 1905.04899) puts a piece of one into the other; with both a step does either, by a coin.
+    One draw for the whole batch, as timm does it.
+    """
+    k_which, k_mixup, k_cutmix, k_place = jax.random.split(key, 4)
+    other, mixed = images[::-1], []
+    if "mixup" in strength:
+        part = jax.random.beta(k_mixup, strength["mixup"], strength["mixup"])
+        mixed.append((part * images + (1 - part) * other, part))
+    if "cutmix" in strength:
+        part = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
+        inside = _piece(k_place, images.shape[1:3], 1 - part)
+        # What was cut off at the border counts: the part is that of the pixels.
+        mixed.append((jnp.where(inside[:, :, None], other, images), 1 - inside.mean()))
+    if not mixed:
+        return images, targets
+    first = len(mixed) < 2 or jax.random.bernoulli(k_which)
+    images, part = (jnp.where(first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True))
+    return images, part * targets + (1 - part) * targets[::-1]
+
+
+def _piece(key, size, part):
+    """bool [h, w]: a window of `part` of the area around a random centre."""
+    rows, columns = (
+        jnp.abs((jnp.arange(length) + 0.5) / length - centre) < jnp.sqrt(part) / 2
+        for length, centre in zip(size, jax.random.uniform(key, (2,)), strict=True)
+    )
+    return rows[:, None] & columns[None, :]
+
+
+def _view(key, image, *, strength, size):
+    k_area, k_aspect, k_place, k_flip, k_look = jax.random.split(key, 5)
+    whole = jnp.array(image.shape[:2], jnp.float32)
+    area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
+    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * whole
+    corner = jax.random.uniform(k_place, (2,)) * (whole - side)
+    zoom = jnp.array(size, jnp.float32) / side
+    view = jax.image.scale_and_translate(
+        normalise(image), (*size, image.shape[2]), (0, 1), zoom, -zoom * corner,
+        "linear", antialias=True,
+    )  # fmt: skip
+    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
+    return _photometric(k_look, view, strength)
 
 
 def _augment_one(key, sample, *, strength, size):

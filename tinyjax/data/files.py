@@ -1,12 +1,12 @@
 """Detection data from files: a layout's listing, judged, decoded and brought to one size."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from tinyjax.data.records import Objects, Split, stack
 from tinyjax.errors import UserError, suggest
 
 LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" looks for them
-AHEAD = 32  # images that are decoded before they are asked for: what the first broken one waits for
+AHEAD = 16  # images that are decoded before they are asked for: what the first broken one waits for
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def load(
@@ -220,12 +223,14 @@ def _decoded(
             yield one
 
 
-def ahead(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`map(work, items)` in two threads, but at most `AHEAD` items further than was asked for, so
-    that what is raised over one of them does not wait for all.
+def ahead(
+    work: Callable[[Given], Made], items: Iterable[Given], threads: int = 2
+) -> Iterator[Made]:
+    """`map(work, items)` in threads, but at most `AHEAD` items further than was asked for, so that
+    what is raised over one of them does not wait for all.
     """
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(2) as pool:  # Pillow decodes outside the interpreter's lock
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads) as pool:  # Pillow works outside the interpreter's lock
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > AHEAD:

@@ -1,4 +1,4 @@
-"""What every detection source is turned into: padded arrays to train on, a COCO dict to score by.
+"""What every source is turned into. Detection: padded arrays to train on, a COCO dict to score by.
 
 Boxes are `xyxy` in continuous pixels: (0, 0) is the image's upper left corner, (W, H) its lower
 right, and pixel (i, j) covers [j, j + 1) x [i, i + 1).
@@ -27,6 +27,15 @@ class Split(NamedTuple):
     names: tuple[str, ...]  # file names
     classes: tuple[str, ...]
     truth: dict[str, Any]  # COCO format, in ORIGINAL pixels; see `truth_of`
+
+
+class Labelled(NamedTuple):
+    """One split of a classification data set, on the host."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray  # int32 [N], the first class is 0
+    names: tuple[str, ...]  # of the images
+    classes: tuple[str, ...]
 
 
 class Objects(NamedTuple):

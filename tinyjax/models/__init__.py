@@ -4,9 +4,11 @@
 nothing outside this room sees the module library's own trees.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from tinyjax.errors import UserError, suggest
 from tinyjax.models.initial import Law, draw
+from tinyjax.models.scaling import Architecture
 
 FAMILIES = ("efficientnet", "mobilenetv3")
 
@@ -28,10 +31,19 @@ def variants() -> list[str]:
     return [f"{family}/{variant}" for family in FAMILIES for variant in _family(family).VARIANTS]
 
 
+def architecture(name: str) -> Architecture:
+    """What the backbone of that name is made of. Raises UserError for an unknown one."""
+    if name not in variants():
+        raise UserError(f"model {name!r} is unknown; {suggest(name, variants())}")
+    family, variant = name.split("/")
+    return _family(family).VARIANTS[variant]
+
+
 def build(
     name: str,
     classes: int | None = None,
     dtype: DTypeLike = jnp.float32,
+    eps: float = 0,
     **multipliers: float,
 ) -> nn.Module:
     """The backbone of that name; called as `model(x, train)` it gives (logits, {stride: features}).
@@ -40,20 +52,20 @@ def build(
         name: "family/variant", one of `variants()`.
         classes: logits of the classifier; None for none, and logits are None.
         dtype: to compute in; parameters and statistics are float32 in any case.
+        eps: BatchNorm's; 0 for the family's own.
         multipliers: `width` (and `depth`) of a network off the ladders, times a family's unscaled
             one: `build("efficientnet/b0", width=0.5, depth=0.6)`.
 
     Raises:
         UserError: unknown name, or multipliers that the named network does not take.
     """
-    if name not in variants():
-        raise UserError(f"model {name!r} is unknown; {suggest(name, variants())}")
+    arch = architecture(name)
     family, variant = name.split("/")
     module = _family(family)
-    arch = module.VARIANTS[variant]
     if multipliers:
         arch = _scaled(name, module.BASES.get(variant), multipliers)
-    return module.Model(arch, classes, dtype)
+    own = {"eps": eps} if eps else {}
+    return module.Model(arch, classes, dtype, **own)
 
 
 @partial(jax.jit, static_argnames=("model", "shape"))
@@ -75,13 +87,25 @@ def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Fla
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), fresh)
 
 
-def apply(model: nn.Module, params: Flat, stats: Flat, x: Array, train: bool) -> tuple[Any, Flat]:
+def apply(
+    model: nn.Module,
+    params: Flat,
+    stats: Flat,
+    x: Array,
+    train: bool,
+    fixed: Mapping[str, Array | Literal[True]] = MappingProxyType({}),
+) -> tuple[Any, Flat]:
     """The model's output for x [B, H, W, C], and the running statistics after it.
 
     With `train` BatchNorm uses the batch's moments and returns moved ones; without, it uses `stats`
-    and returns them.
+    and returns them. fixed: BatchNorm layers that do the latter in either case, by their paths such
+    as "backbone/stem/bn": True, or a bool[] that says whether.
     """
-    variables = {"params": _unflatten(params), "stats": _unflatten(stats)}
+    variables = {
+        "params": _unflatten(params),
+        "stats": _unflatten(stats),
+        "fixed": _unflatten({f"{path}/fixed": value for path, value in fixed.items()}),
+    }
     if not train:
         return model.apply(variables, x, train=False), stats
     out, moved = model.apply(variables, x, train=True, mutable=["stats"])

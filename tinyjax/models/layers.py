@@ -6,6 +6,7 @@ at every position of its output; `count.multiply_adds` relies on it.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -50,6 +51,7 @@ def batch_norm(
     train: bool,
     eps: float,
     momentum: float,
+    fixed: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalise x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
 
@@ -59,6 +61,8 @@ def batch_norm(
         train: use the batch's own moments and move the running ones towards them.
         eps: added to the variance.
         momentum: torch's, the weight of the *new* value.
+        fixed: bool[], whether to use and keep the running moments all the same, as a frozen layer
+            does; None is no.
 
     Returns:
         y in x's shape and dtype, and the running mean and variance. As in torch the running
@@ -74,6 +78,9 @@ def batch_norm(
         unbiased = batch_var * (count / max(count - 1, 1))
         new_mean = mean + momentum * (batch_mean - mean)
         new_var = var + momentum * (unbiased - var)
+        if fixed is not None:
+            batch_mean, new_mean = (jnp.where(fixed, mean, new) for new in (batch_mean, new_mean))
+            batch_var, new_var = (jnp.where(fixed, var, new) for new in (batch_var, new_var))
     else:
         batch_mean, batch_var, new_mean, new_var = mean, var, mean, var
     slope = scale * jax.lax.rsqrt(batch_var + eps)
@@ -82,7 +89,11 @@ def batch_norm(
 
 
 class BatchNorm(nn.Module):
-    """`batch_norm` with its parameters and, in collection "stats", its running moments."""
+    """`batch_norm` with its parameters and, in collection "stats", its running moments.
+
+    In collection "fixed" a layer may be told to use and keep these: `True`, which is static, or an
+    array, by which members of a population may differ.
+    """
 
     eps: float = 1e-5
     momentum: float = 0.1
@@ -94,9 +105,11 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
+        fixed: Any = self.get_variable("fixed", "fixed")
+        train = train and fixed is not True
         y, new_mean, new_var = batch_norm(
             x, scale, bias, mean.value, var.value,
-            train=train, eps=self.eps, momentum=self.momentum,
+            train=train, eps=self.eps, momentum=self.momentum, fixed=fixed,
         )  # fmt: skip
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var

@@ -1,0 +1,67 @@
+"""What tasks have in common. A task is a module of this room; `module` finds it by name."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType, ModuleType
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tinyjax import models
+from tinyjax.errors import UserError, suggest
+from tinyjax.step import Task, Variables
+
+TASKS = ("detect", "classify")
+DTYPES = ("float32", "bfloat16")
+
+
+def module(name: str) -> ModuleType:
+    """The task of that name. Raises UserError."""
+    if name not in TASKS:
+        raise UserError(f"task = {name!r}: {suggest(name, TASKS)}")
+    return import_module(f"{__name__}.{name}")
+
+
+def backbone_of(config: ConfigDict, classes: int | None = None) -> nn.Module:
+    """The backbone of a config. Raises UserError for an unknown one, or an unknown dtype."""
+    m = config.model
+    if m.dtype not in DTYPES:
+        raise UserError(f"model.dtype = {m.dtype!r}: {suggest(m.dtype, DTYPES)}")
+    return models.build(m.backbone, classes, dtype=jnp.dtype(m.dtype), eps=m.eps)
+
+
+def hyper_of(config: ConfigDict, rates: Mapping[str, float] = MappingProxyType({})) -> dict:
+    """The numbers of a config that a population may vary, as arrays.
+
+    rates: path -> multiplier of the learning rate. Where it is 1 there is nothing to say, and where
+    it is 0 in every member the step knows (`step.moving`).
+    """
+    varied = {path: rate for path, rate in rates.items() if rate not in (0, 1)}
+    numbers = {
+        "seed": config.seed,
+        "lr": config.optimiser.lr,
+        "weight_decay": config.optimiser.weight_decay,
+        "ema": config.ema,
+        "augment": config.augment.to_dict(),
+        "loss": config.loss.to_dict(),
+        **({"multiplier": varied} if varied else {}),
+    }
+    return jax.tree.map(jnp.asarray, numbers)
+
+
+def predict_all(
+    task: Task, variables: Variables, images: np.ndarray, batch: int = 32
+) -> dict[str, np.ndarray]:
+    """Predictions for N images of the network's size, in batches of one compiled shape.
+
+    The last batch is filled up with its own last image, so that nothing is compiled for a
+    remainder.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+        parts.append(jax.device_get(task.predict(variables, images[rows])))
+    return {name: np.concatenate([p[name] for p in parts])[: len(images)] for name in parts[0]}

@@ -1,4 +1,7 @@
-"""Detection: the four functions the rest of the system needs."""
+"""Detection: what the rest of the system needs of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import models
+from tinyjax.data import load_set
 from tinyjax.data.augment import augment, normalise
 from tinyjax.data.images import to_file
 from tinyjax.data.records import Split
@@ -14,26 +18,51 @@ from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
 from tinyjax.detect.score import score
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError
 from tinyjax.step import Task, Variables
+from tinyjax.tasks import backbone_of
 
+SCORE = "AP50"  # picks the best weights
+SCORES = {"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"}  # what curves show
 STRIDES = (4, 8, 16, 32)
-DTYPES = ("float32", "bfloat16")
 FIELDS = ("images", "boxes", "labels", "valid", "ignore")
+
+
+def load(data: ConfigDict, own: ConfigDict, classes: Sequence[str] = ()) -> Split:
+    """A split by the `data` part of a config, `own` arguments over the common ones.
+
+    Raises UserError as `load_set` does.
+    """
+    return load_set(data, own, **({"classes": classes} if classes else {}))
+
+
+def look(
+    training: Split, suites: Mapping[str, Split], config: ConfigDict, folder: Path
+) -> list[str]:
+    """The look that a run begins with, as lines; label statistics are drawn into `folder`.
+
+    Raises UserError without an object to learn from, or to pick the best weights by.
+    """
+    from tinyjax import figures
+    from tinyjax.data import look
+
+    if not training.valid.any():
+        raise UserError("data.train: this split has no objects to learn from")
+    if not suites[config.best_on].valid.any():
+        raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
+    figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
+    return look.brief(training, suites, min(config.model.strides))
 
 
 def make_model(config: ConfigDict, classes: int) -> Detector:
     """The network of a config, for so many classes.
 
-    Raises UserError if `model.strides` or `model.dtype` is none that it can have.
+    Raises UserError if `model.strides` are none that it can have, and as `backbone_of` does.
     """
-    strides, dtype = tuple(config.model.strides), config.model.dtype
+    strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
-    if dtype not in DTYPES:
-        raise UserError(f"model.dtype = {dtype!r}: {suggest(dtype, DTYPES)}")
-    backbone = models.build(config.model.backbone, dtype=jnp.dtype(dtype))
-    return Detector(backbone, classes, strides, config.model.width)
+    return Detector(backbone_of(config), classes, strides, config.model.width)
 
 
 def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Task:
@@ -53,10 +82,10 @@ def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Ta
     def init(seed):
         return Variables(*models.init(model, seed, (1, *window, channels)))
 
-    def loss(variables, batch, key, hyper):
+    def loss(variables, fixed, batch, key, hyper):
         batch = augment(key, batch, hyper["augment"], window)
         (logits, offsets), stats = models.apply(
-            model, variables.params, variables.stats, batch["images"], train=True
+            model, variables.params, variables.stats, batch["images"], train=True, fixed=fixed
         )
         value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid)
         return value, (stats, parts)
@@ -77,22 +106,43 @@ def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Ta
     return Task(init, loss, predict, score_split)
 
 
+def samples(split: Split, found: Mapping[str, np.ndarray], path: Path) -> None:
+    """A sheet of truth and prediction, see `pictures.samples`."""
+    from tinyjax import pictures
+
+    pictures.samples(split, found, path)
+
+
+def report(
+    folder: Path,
+    suites: Mapping[str, Split],
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    scores: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Tables and figures of how it did, see `figures.report`."""
+    from tinyjax import figures
+
+    figures.report(folder, suites, found, scores)
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    """Scores as text: a row per suite and part (all, each class, each size bin), columns AP, AP50,
+    AP75.
+    """
+    lines = [f"{'suite':<12}{'part':<16}{'AP':>8}{'AP50':>8}{'AP75':>8}{'images':>8}{'boxes':>8}"]
+    for suite, s in scores.items():
+        whole = f"{suite:<12}{'all':<16}{s['AP']:>8.3f}{s['AP50']:>8.3f}{s['AP75']:>8.3f}"
+        lines.append(f"{whole}{s['images']:>8.0f}{s['boxes']:>8.0f}")
+        for key in s:
+            if key.startswith("AP/"):
+                part = key.removeprefix("AP/")
+                lines.append(f"{suite:<12}{part:<16}{s[key]:>8.3f}{s[f'AP50/{part}']:>8.3f}")
+    return "\n".join(lines)
+
+
 def on_device(split: Split) -> dict[str, jax.Array]:
     """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
     return {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
-
-
-def hyper_of(config: ConfigDict) -> dict:
-    """The numbers of a config that a population may vary, as arrays."""
-    numbers = {
-        "seed": config.seed,
-        "lr": config.optimiser.lr,
-        "weight_decay": config.optimiser.weight_decay,
-        "ema": config.ema,
-        "augment": config.augment.to_dict(),
-        "loss": config.loss.to_dict(),
-    }
-    return jax.tree.map(jnp.asarray, numbers)
 
 
 def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
@@ -106,18 +156,3 @@ def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
         )
     ]
     return {**predictions, "boxes": np.stack(boxes).astype(np.float32)}
-
-
-def predict_all(
-    task: Task, variables: Variables, images: np.ndarray, batch: int = 32
-) -> dict[str, np.ndarray]:
-    """Predictions for N images of the network's size, in batches of one compiled shape.
-
-    The last batch is filled up with its own last image, so that nothing is compiled for a
-    remainder.
-    """
-    parts = []
-    for start in range(0, len(images), batch):
-        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        parts.append(jax.device_get(task.predict(variables, images[rows])))
-    return {name: np.concatenate([p[name] for p in parts])[: len(images)] for name in parts[0]}

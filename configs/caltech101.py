@@ -1,0 +1,29 @@
+"""Caltech-101, a hundred kinds of things in colour or grey: a start for detectors.
+
+python -m tinyjax.train --config configs/caltech101.py --workdir runs/caltech101
+
+Arguments: channels, 3 (default) or 1; backbone; steps.
+"""
+
+import os
+
+from tinyjax.config import parse_arg
+from tinyjax.defaults import classifier
+
+
+def get_config(arg=None):
+    config = classifier()
+    arg = parse_arg(arg, channels=3, backbone="mobilenetv3/s-2", steps=12000)
+    root = os.environ.get("TINYJAX_DATA", "../shared/data")
+    config.model.backbone = arg.backbone
+    config.data.common = {
+        "source": f"{root}/caltech101_s96/caltech101_s96.zip",
+        "size": (96, 96),
+        "channels": arg.channels,
+    }
+    config.data.train = {"split": "train"}
+    config.data.suites = {"test": {"split": "test"}}
+    config.best_on = "test"
+    config.augment.mixup = 0.2
+    config.schedule.steps, config.every.evaluate = arg.steps, 3000
+    return config

@@ -1,0 +1,148 @@
+"""Images of one thing each: folders, zips, sets of TensorFlow Datasets."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyjax.data import load_set
+from tinyjax.data.classification import load
+from tinyjax.defaults import classifier
+from tinyjax.errors import UserError
+
+COUNTS = {"train": {"cat": 3, "dog": 2, "owl": 1}, "val": {"cat": 1, "dog": 1, "owl": 2}}
+
+
+def picture(seed, shape=(20, 30, 3)):
+    return np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "set"
+    for split, classes in COUNTS.items():
+        for name, many in classes.items():
+            place = root / split / name
+            place.mkdir(parents=True)
+            for k in range(many):
+                Image.fromarray(picture((len(split), len(name), ord(name[0]), k))).save(
+                    place / f"{k}.png"
+                )
+            (place / "notes.txt").write_text("not an image")
+    return root
+
+
+@pytest.fixture
+def packed(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        for path in sorted(folder.rglob("*.*")):
+            file.write(path, f"set/{path.relative_to(folder)}")
+    return tmp_path / "set.zip"
+
+
+def test_a_folder_and_its_zip(folder, packed):
+    split = load(folder, "train", (20, 30))
+    assert split.classes == ("cat", "dog", "owl")
+    assert split.labels.tolist() == [0, 0, 0, 1, 1, 2]
+    assert split.names == (
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "dog/0.png",
+        "dog/1.png",
+        "owl/0.png",
+    )
+    np.testing.assert_array_equal(
+        split.images[3], np.asarray(Image.open(folder / "train" / "dog" / "0.png"))
+    )
+    for one, other in zip(split, load(packed, "train", (20, 30)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_size_rule_channels_and_classes(folder):
+    split = load(folder, "val", (8, 8), classes=("owl", "cat"), channels=1)
+    assert split.images.shape == (3, 8, 8, 1)
+    assert split.labels.tolist() == [1, 0, 0]  # in order of folder; numbers as given
+    boxed = load(folder, "val", (8, 8), fit="letterbox")
+    assert (boxed.images[:, 0] == 114).all()
+    assert (split.images[:, 0] != 114).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"split": "test"}, r"no images of a split 'test'; .*known: train, val"),
+        ({"classes": ("cat", "dogs")}, r"no class 'dogs'; did you mean 'dog'"),
+        ({"source": "nowhere"}, "nowhere: no such folder or .zip"),
+        ({"layout": "folders"}, "did you mean 'folder'"),
+        ({"size": (0, 8)}, r"size = \(0, 8\): give \(height, width\)"),
+    ],
+)
+def test_bad_input_is_named(folder, more, message):
+    with pytest.raises(UserError, match=message):
+        load(**{"source": folder, "split": "train", "size": (8, 8), **more})
+
+
+def test_a_broken_image_stops_or_is_left_out(folder, caplog):
+    (folder / "train" / "dog" / "0.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"dog/0\.png: not a readable image"):
+        load(folder, "train", (8, 8))
+    config = classifier()
+    config.data.common = {"source": str(folder), "size": (8, 8)}
+    config.data.train = {"split": "train"}
+    config.data.broken = "skip"
+    split = load_set(config.data, config.data.train, ("folder", "tfds"))
+    assert split.labels.tolist() == [0, 0, 0, 1, 2]
+
+
+def test_a_config_that_names_no_size_or_another_task(folder):
+    config = classifier()
+    config.data.common = {"source": str(folder)}
+    config.data.train = {"split": "train"}
+    with pytest.raises(UserError, match=r"data: no 'size'; give data\.common\.size"):
+        load_set(config.data, config.data.train, ("folder", "tfds"))
+    config.data.format = "coco"
+    with pytest.raises(UserError, match=r"data\.format = 'coco': .*known: folder, tfds"):
+        load_set(config.data, config.data.train, ("folder", "tfds"))
+
+
+def test_a_set_of_tensorflow_datasets(folder, tmp_path):
+    """Prepared as ArrayRecord by a builder of that library, read without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    names = ["dog", "cat", "owl"]  # their order of labels is their own
+
+    class Animals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = {}  # noqa: RUF012
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=names)
+            features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": label}
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, _):
+            return {"train": self._rows()}
+
+        def _rows(self):
+            for k, file in enumerate(sorted((folder / "train").rglob("*.png"))):
+                yield k, {"image": io.BytesIO(file.read_bytes()), "label": file.parent.name}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    builder = Animals(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare(download_dir=tmp_path / "downloads")
+    found = load(builder.data_path, "train", (20, 30), layout="tfds")
+    expected = load(folder, "train", (20, 30))
+    assert (found.classes, found.labels.tolist()) == (expected.classes, expected.labels.tolist())
+    ours = sorted(image.tobytes() for image in expected.images)
+    assert sorted(image.tobytes() for image in found.images) == ours
+    part = load(builder.data_path, "train[:50%]", (20, 30), layout="tfds")
+    assert len(part.names) == 3
+    with pytest.raises(UserError, match=r"split 'val' cannot be read"):
+        load(builder.data_path, "val", (20, 30), layout="tfds")

@@ -1,0 +1,180 @@
+"""From a folder of images to a classifier, to what starts from it: through the commands."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyjax
+from tests import tiny_classifier, tiny_config
+from tinyjax import config as configs
+from tinyjax import evaluate, predict, runfolder, train
+from tinyjax.checkpoint import Checkpoints
+from tinyjax.errors import UserError
+
+CLASSES = ("rows", "columns")
+
+
+def stripes(kind, seed):
+    """uint8 [32, 32], bright rows or columns of a random phase."""
+    rng = np.random.default_rng(seed)
+    wave = 128 + 100 * np.sin(np.arange(32) * 0.8 + rng.uniform(0, 6))
+    image = np.broadcast_to(wave[:, None] if kind == "rows" else wave[None, :], (32, 32))
+    return (image + rng.normal(0, 8, (32, 32))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stripes")
+    for split, many in (("train", 8), ("val", 4)):
+        for k, kind in enumerate(CLASSES):
+            (root / split / kind).mkdir(parents=True)
+            for i in range(many):
+                pixels = stripes(kind, (len(split), k, i))
+                Image.fromarray(pixels).save(root / split / kind / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def classifier(photos, tmp_path_factory):
+    """A run that has learned a little: rows from columns in 200 steps."""
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    more = ["schedule.steps=200", "every.evaluate=200", "every.save=200", "every.log=20",
+            "batch=8", "optimiser.lr=5e-3", "augment.area=0.6"]  # fmt: skip
+    argv = ["--config", f"tests/tiny_classifier.py:{photos}", "--workdir", str(folder)]
+    assert train.main([*argv, *(f"--config.{one}" for one in more)]) == 0
+    return folder
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_learns_and_leaves_a_run_folder(classifier):
+    (row,) = rows_of(classifier / "results.csv")
+    assert row["suite"] == "val"
+    assert float(row["mean_class"]) == float(row["top1"]) == 1
+    assert {p.name for p in (classifier / "figures").iterdir()} == {
+        "training.png", "scores.png", "confusion.png", "per_class.png",
+    }  # fmt: skip
+    assert [r["class"] for r in rows_of(classifier / "per_class.csv")] == ["columns", "rows"]
+    assert (classifier / "samples" / "val.png").exists()
+    assert not (classifier / "samples" / "worst_val.png").exists()  # nothing is mistaken
+
+
+def test_evaluate_says_the_same(classifier, capsys):
+    assert evaluate.main(["--workdir", str(classifier)]) == 0
+    text = capsys.readouterr().out
+    assert "mean_class        top1        top5      images" in text
+    assert "val                1.000       1.000       1.000           8" in text
+
+
+def test_load_and_call(classifier):
+    model = tinyjax.load(classifier)
+    image = stripes("rows", 99)
+    found = model(image)
+    assert (found.names[0], len(found)) == ("rows", 2)
+    assert found.scores.sum() == pytest.approx(1, abs=1e-5)
+    assert found.scores[0] > found.scores[1]
+    several = model([image, np.repeat(stripes("columns", 98)[..., None], 3, -1)], threshold=0.5)
+    assert [one.names for one in several] == [("rows",), ("columns",)]
+    assert model(image, classes="columns").names == ("columns",)
+    with pytest.raises(UserError, match="did you mean 'rows'"):
+        model(image, classes="row")
+    assert found.draw(image).size[0] >= 96
+
+
+def test_predict_writes_classes(classifier, photos, tmp_path, capsys):
+    argv = ["--workdir", str(classifier), "--output", str(tmp_path / "out")]
+    assert predict.main([*argv, "--input", str(photos / "val" / "rows"), "--threshold=0.5"]) == 0
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [(row["file_name"], row["category"]) for row in rows] == [
+        (f"{i}.png", "rows") for i in range(4)
+    ]
+    table = rows_of(tmp_path / "out" / "predictions.csv")
+    assert [(row["file"], row["category"], row["x1"]) for row in table] == [
+        (f"{i}.png", "rows", "") for i in range(4)
+    ]
+    assert (tmp_path / "out" / "3.png.png").exists()
+    assert "4 classes (4 rows) in 4 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "task", ["classify", pytest.param("detect", marks=pytest.mark.slow)]
+)  # the detector's programs take a minute to compile
+def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, task):
+    """Two phases in one command: in the first the backbone stands still, bit for bit, with decay;
+    in the second it moves. The folder is that of the last one.
+    """
+    folder = tmp_path / "run"
+    config = (
+        tiny_config.get_config() if task == "detect" else tiny_classifier.get_config(str(photos))
+    )
+    config.init = str(classifier)
+    config.optimiser.weight_decay = 0.5
+    config.phases = (
+        {"freeze": ("backbone",), "schedule.steps": 3},
+        {"schedule.steps": 3, "optimiser.backbone": 0.1},
+    )
+    assert train(config, folder) == 0
+    text = capsys.readouterr().out
+    assert "phase 1 of 2: {'freeze': ('backbone',), 'schedule.steps': 3}" in text
+    assert f"starts from {classifier}" in text
+    assert re.search(r"backbone/stem +\d+ frozen", text)
+    assert re.search(r"backbone/stem +\d+ train at 0\.1 of the rate", text)
+
+    name = runfolder.member_id({})
+    first, probed, tuned = (
+        {**trees["params"], **trees["stats"]}
+        for trees, _ in (
+            runfolder.read_weights(place / "weights" / name)
+            for place in (classifier, folder / "phase1", folder / "phase2")
+        )
+    )
+    trunk = [p for p in probed if p.startswith(("backbone/stem/", "backbone/stage"))]
+    for path in trunk:
+        np.testing.assert_array_equal(probed[path], first[path])
+    moved = [p for p in trunk if (tuned[p] != probed[p]).any()]
+    assert len(moved) > 0.9 * len(trunk)
+    last = "head/class_out/kernel" if task == "detect" else "backbone/classifier/kernel"
+    assert (probed[last] != tuned[last]).any()
+
+    rows = rows_of(folder / "results.csv")
+    suites = sorted(config.data.suites)
+    assert sorted((row["phase"], row["suite"]) for row in rows) == [
+        (phase, suite) for phase in "12" for suite in suites
+    ]
+    for path, leaf in runfolder.read_weights(folder / "weights" / name)[0]["params"].items():
+        np.testing.assert_array_equal(leaf, tuned[path])
+    assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
+    assert train(config, folder) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert Checkpoints(runfolder.checkpoint_folder(folder / "phase1")).latest() == 3
+
+
+def test_a_mistake_in_the_last_phase_shows_before_the_first(tmp_path):
+    config = tiny_config.get_config()
+    config.phases = ({"schedule.steps": 3}, {"schedule.step": 3})
+    with pytest.raises(
+        UserError, match=r"schedule\.step: .*did you mean --config\.schedule\.steps"
+    ):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "phase1").exists()
+    config.phases = ({"schedule.steps": "three"},)
+    with pytest.raises(UserError, match=r"schedule\.steps = 'three': wants a value of type int"):
+        train(config, tmp_path / "run")
+
+
+def test_starting_weights_that_do_not_fit_end_the_command(classifier, tmp_path, capsys):
+    argv = ["--config", "tests/tiny_config.py", "--workdir", str(tmp_path / "run")]
+    argv += [f"--config.init={classifier}", "--config.model.backbone=mobilenetv3/s-5"]
+    with pytest.raises(UserError, match=r"of mobilenetv3/s-6, do not fit this network"):
+        train.main(argv)
+    argv[-1] = "--config.freeze=backbones"
+    with pytest.raises(UserError, match="did you mean 'backbone'"):
+        train.main(argv)
+    assert configs.load("tests/tiny_config.py").freeze == ()

@@ -1,0 +1,35 @@
+"""Scores of a classifier, on the host."""
+
+import numpy as np
+
+
+def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracies, 0 to 1.
+
+    logits: float32 [N, classes]. labels: int32 [N]. Returns "mean_class", the mean over the classes
+    that are there of the part that is found of each (which a large class does not decide), "top1",
+    "top5" (of five classes or fewer that is 1) and "images". A tie of logits counts as wrong.
+    """
+    own = logits[np.arange(len(labels)), labels]
+    # What is not below the truth stands before it: a network that says nothing, or NaN, is wrong.
+    rank = (~(logits < own[:, None])).sum(1) - 1
+    return {
+        "mean_class": float(np.nanmean(per_class(logits, labels))),
+        "top1": float((rank < 1).mean()),
+        "top5": float((rank < 5).mean()),
+        "images": float(len(labels)),
+    }
+
+
+def per_class(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 [classes]: of each class the part that is found; NaN for one without an image."""
+    counts = confusion(logits, labels)
+    total = counts.sum(1)
+    return np.where(total > 0, np.diag(counts) / np.maximum(total, 1), np.nan)
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int64 [classes, classes]: images of class i (row) that are taken for class j."""
+    classes = logits.shape[1]
+    pairs = labels.astype(np.int64) * classes + logits.argmax(1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

@@ -1,0 +1,141 @@
+"""Classification: what the rest of the system needs of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from tinyjax import models
+from tinyjax.classify.network import Classifier
+from tinyjax.classify.score import score
+from tinyjax.data import LABELLED, load_set
+from tinyjax.data.augment import augment_labelled, normalise
+from tinyjax.data.records import Labelled
+from tinyjax.step import Task, Variables
+from tinyjax.tasks import backbone_of
+
+SCORE = "mean_class"  # picks the best weights
+SCORES = {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"}  # what curves show
+
+
+def load(data: ConfigDict, own: ConfigDict, classes: Sequence[str] = ()) -> Labelled:
+    """A split by the `data` part of a config, `own` arguments over the common ones.
+
+    Raises UserError as `load_set` does.
+    """
+    return load_set(data, own, LABELLED, **({"classes": classes} if classes else {}))
+
+
+def look(
+    training: Labelled, suites: Mapping[str, Labelled], config: ConfigDict, folder: Path
+) -> list[str]:
+    """The look that a run begins with, as lines."""
+    lines = []
+    for name, split in {"data.train": training, **suites}.items():
+        many = np.bincount(split.labels, minlength=len(split.classes))
+        height, width, channels = split.images.shape[1:]
+        lines.append(
+            f"{name}: {len(split.names)} images of {width} x {height} x {channels}, "
+            f"{len(split.classes)} classes of {many.min()} to {many.max()} images"
+        )
+    return lines
+
+
+def make_model(config: ConfigDict, classes: int) -> Classifier:
+    """The network of a config, for so many classes."""
+    return Classifier(backbone_of(config, classes))
+
+
+def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Task:
+    """Task of a config: training on random views of `config.crop`, prediction on whole images."""
+    model, number = make_model(config, len(classes)), len(classes)
+    window = tuple(config.crop)
+    # What no member uses is not in the program at all.
+    used = [
+        name for name in config.augment if name not in ("mixup", "cutmix") or config.augment[name]
+    ]
+
+    def init(seed):
+        return Variables(*models.init(model, seed, (1, *window, channels)))
+
+    def loss(variables, fixed, batch, key, hyper):
+        strength = {name: hyper["augment"][name] for name in used}
+        images, targets = augment_labelled(key, batch, strength, window, number)
+        logits, stats = models.apply(
+            model, variables.params, variables.stats, images, train=True, fixed=fixed
+        )
+        weight = batch["rarity"] ** hyper["loss"]["balance"]
+        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"], weight)
+        right = logits.argmax(1) == targets.argmax(1)
+        return value, (stats, {"accuracy": right.mean()})
+
+    @jax.jit
+    def predict(variables, images):
+        """uint8 [B, H, W, C] -> logits f32[B, classes]."""
+        x = normalise(images)
+        logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
+        return {"logits": logits}
+
+    def score_split(predictions, split):
+        return score(predictions["logits"], split.labels)
+
+    return Task(init, loss, predict, score_split)
+
+
+def cross_entropy(logits: Array, targets: Array, smoothing: Array, weight: Array) -> Array:
+    """Mean over the batch of the cross-entropy in nats of logits [B, classes] with targets [B,
+    classes], of which `smoothing` is spread evenly over all classes (arXiv 1512.00567).
+
+    weight: [B], above 0, of each image in the mean.
+    """
+    targets = (1 - smoothing) * targets + smoothing / logits.shape[1]
+    each = -(targets * jax.nn.log_softmax(logits)).sum(1)
+    return (weight * each).sum() / weight.sum()
+
+
+def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:
+    """A sheet of images with what they show and what they are taken for."""
+    from tinyjax.classify import report
+
+    report.samples(split, found["logits"], path)
+
+
+def report(
+    folder: Path,
+    suites: Mapping[str, Labelled],
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    scores: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Tables and figures of how it did, see `classify.report`."""
+    from tinyjax.classify import report
+
+    report.report(folder, suites, {name: own["logits"] for name, own in found.items()})
+
+
+def table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Scores as text: a row for each suite."""
+    columns = ("mean_class", "top1", "top5", "images")
+    lines = [f"{'suite':<12}" + "".join(f"{name:>12}" for name in columns)]
+    for suite, values in scores.items():
+        numbers = "".join(f"{values[name]:>12.3f}" for name in columns[:-1])
+        lines.append(f"{suite:<12}{numbers}{values['images']:>12.0f}")
+    return "\n".join(lines)
+
+
+def on_device(split: Labelled) -> dict[str, jax.Array]:
+    """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
+    rarity = 1 / np.bincount(split.labels)[split.labels]
+    return {
+        "images": jnp.asarray(split.images),
+        "labels": jnp.asarray(split.labels),
+        "rarity": jnp.asarray(rarity, jnp.float32),
+    }
+
+
+def in_file_pixels(predictions: dict[str, np.ndarray], split: Labelled) -> dict[str, np.ndarray]:
+    """Predictions for the files: a label has no pixels."""
+    return predictions

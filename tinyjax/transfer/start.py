@@ -1,0 +1,165 @@
+"""Starting weights: read from wherever they are, fitted to a network, and accounted for.
+
+A network has parts: the backbone's trunk, its head, hidden and classifier layers, neck, head. A
+part that only one side has is new, or skipped. One that both have must fit leaf by leaf, unless a
+path is named in `init_new`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tinyjax import runfolder
+from tinyjax.data.augment import MEAN, STD
+from tinyjax.errors import UserError
+from tinyjax.models import architecture
+from tinyjax.transfer import public
+
+SHOWN = 4  # paths in a message
+LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
+
+
+class Weights(NamedTuple):
+    """Weights that some network had."""
+
+    where: str
+    leaves: dict[str, np.ndarray]  # path -> array: parameters and BatchNorm's moments alike
+    eps: float  # of the BatchNorm they were trained with; 0: that of the family
+    backbone: str = ""  # its name, if known
+    classes: tuple[str, ...] = ()  # likewise
+
+
+class Fitted(NamedTuple):
+    """A network's leaves, and which of them are starting weights."""
+
+    leaves: dict[str, Array]
+    loaded: tuple[str, ...]
+    reshaped: tuple[str, ...]  # these of the loaded had another number of input channels
+    new: tuple[str, ...]
+    skipped: tuple[str, ...]  # there, but not in this network
+
+
+def read(init: str, backbone: str) -> Weights:
+    """Starting weights: of a run folder (its last averaged ones), one of our .safetensors, or a
+    .safetensors, .pth, .pt or .bin of timm or torchvision for the backbone of that name.
+
+    Raises UserError if there are none, they are broken, or of another architecture.
+    """
+    path = Path(init).expanduser()
+    if not path.exists():
+        raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
+    if run := path.is_dir():
+        path = path / "weights" / f"{runfolder.member_id({})}.safetensors"
+    if run or (path.suffix == ".safetensors" and runfolder.ours(path)):
+        trees, about = runfolder.read_weights(path.with_suffix(""))
+        model = about["config"]["model"]
+        leaves = {**trees["params"], **trees["stats"]}
+        return Weights(
+            str(path), leaves, model.get("eps", 0.0), model["backbone"], tuple(about["classes"])
+        )
+    family = backbone.partition("/")[0]
+    leaves, eps = public.translate(public.read(path), architecture(backbone), family)
+    leaves = public.for_our_pixels(leaves, public.IMAGENET_MEAN, public.IMAGENET_STD, MEAN, STD)
+    return Weights(str(path), {f"backbone/{name}": leaf for name, leaf in leaves.items()}, eps)
+
+
+def fit(
+    weights: Weights,
+    ours: Mapping[str, Array],
+    new: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> Fitted:
+    """A network's leaves, with `weights` in the place of what both have.
+
+    ours: path -> array, parameters and BatchNorm's moments, of a fresh network. new: patterns of
+    paths that stay as they are in it. classes: the network's own. A stem of
+    three channels is folded to one, or spread from one to three, see `public.fold_stem`.
+
+    Raises UserError for a pattern that matches nothing, leaves of a common part that only one side
+    has or whose shapes differ, lists of classes that differ, and if nothing fits at all.
+    """
+    for pattern in new:
+        if not any(re.fullmatch(pattern, path) for path in ours):
+            raise UserError(f"init_new: {pattern!r} matches no path of this network, as a whole")
+    named = {path for path in ours if any(re.fullmatch(pattern, path) for pattern in new)}
+    theirs, reshaped = _folded(weights.leaves, ours)
+    common = {_part(path) for path in ours} & {_part(path) for path in theirs}
+    wrong = [
+        f"{path}: {_shape(theirs, path)} there, {_shape(ours, path)} here"
+        for path in sorted(ours.keys() | theirs.keys())
+        if _part(path) in common
+        and path not in named
+        and _shape(theirs, path) != _shape(ours, path)
+    ]
+    if wrong:
+        of = f", of {weights.backbone}," if weights.backbone else ""
+        raise UserError(
+            f"init: {len(wrong)} weights in {weights.where}{of} do not fit this network "
+            f"({_some(wrong)}); give model.backbone as theirs, or name in init_new what shall "
+            "start anew"
+        )
+    loaded = [path for path in ours if path in theirs and path not in named]
+    if not loaded:
+        raise UserError(f"init: {weights.where} has nothing that this network has")
+    last = [path for path in loaded if re.fullmatch(LAST, path)]
+    if last and weights.classes and tuple(classes) != weights.classes:
+        raise UserError(
+            f"init: the classes of {weights.where} are {_some(weights.classes)}; here they are "
+            f"{_some(classes)}: give data.common.classes as there, or let the last layer start "
+            f"anew by init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
+        )
+    values = {path: jnp.asarray(theirs[path], jnp.float32) for path in loaded}
+    return Fitted(
+        {**ours, **values},
+        tuple(loaded),
+        tuple(path for path in reshaped if path in values),
+        tuple(path for path in ours if path not in values),
+        tuple(path for path in theirs if path not in values),
+    )
+
+
+def table(fitted: Fitted, weights: Weights) -> str:
+    """What became of the weights, a line for each part of either network: numbers of arrays."""
+    columns = ("loaded", "reshaped", "new", "skipped")
+    counts = {name: Counter(map(_part, getattr(fitted, name))) for name in columns}
+    parts = dict.fromkeys(part for name in columns for part in counts[name])
+    lines = [f"  {'arrays':<22}" + "".join(f"{name:>10}" for name in columns)]
+    lines += [
+        f"  {part:<22}" + "".join(f"{counts[name][part] or '-':>10}" for name in columns)
+        for part in parts
+    ]
+    return "\n".join([f"starts from {weights.where}:", *lines])
+
+
+def _folded(
+    leaves: Mapping[str, np.ndarray], like: Mapping[str, Array]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """`leaves` with the stem's kernel for as many input channels as that of `like`."""
+    stem = "backbone/stem/kernel"
+    if stem not in leaves or stem not in like:
+        return dict(leaves), []
+    channels = like[stem].shape[2]
+    if leaves[stem].shape[2] == channels:
+        return dict(leaves), []
+    return {**leaves, stem: public.fold_stem(leaves[stem], channels)}, [stem]
+
+
+def _part(path: str) -> str:
+    first, second, *_ = path.split("/")
+    if first != "backbone":
+        return first
+    return f"backbone/{second}" if second in ("head", "hidden", "classifier") else first
+
+
+def _shape(leaves: Mapping[str, Any], path: str) -> tuple[int, ...] | str:
+    return tuple(leaves[path].shape) if path in leaves else "none"
+
+
+def _some(items: Sequence[str]) -> str:
+    return ", ".join(items[:SHOWN]) + (", .." if len(items) > SHOWN else "")
