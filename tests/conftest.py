@@ -18,6 +18,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs first, which take longest: two workers then end at the same time."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of public data sets, $TINYJAX_DATA.

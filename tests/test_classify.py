@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import jax.monitoring
 import numpy as np
 import pytest
 from PIL import Image
@@ -154,6 +155,51 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert train(config, folder) == 0
     assert "this run is finished" in capsys.readouterr().out
     assert Checkpoints(runfolder.checkpoint_folder(folder / "phase1")).latest() == 3
+
+
+def test_more_steps_compile_nothing_more(classifier, photos, tmp_path):
+    compiled = []
+
+    def listen(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = []
+    for steps in (6, 9):  # `classifier` has warmed up what is shared by runs of one process
+        compiled.clear()
+        config = tiny_classifier.get_config(str(photos))
+        config.schedule.steps = steps
+        assert train(config, tmp_path / f"{steps}") == 0
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] > 0
+
+
+class Later(list):
+    """Requests to stop, of which the first comes when it is looked for the n-th time."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __bool__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.slow
+def test_stopped_in_the_second_phase_it_ends_as_if_undisturbed(photos, tmp_path):
+    config = tiny_classifier.get_config(str(photos))
+    config.phases = ({"freeze": ("backbone",), "schedule.steps": 3}, {"schedule.steps": 4})
+    assert train(config, tmp_path / "whole") == 0
+    code = train.train(config, tmp_path / "cut", Later(6))
+    assert code == train.STOPPED
+    assert not (tmp_path / "cut" / "results.csv").exists()
+    assert (tmp_path / "cut" / "phase1" / "results.csv").exists()
+    assert train(config, tmp_path / "cut") == 0
+    for name in ("results.csv", "phase2/metrics.csv"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    (whole,) = (tmp_path / "whole" / "weights").glob("*[!t].safetensors")
+    assert (tmp_path / "cut" / "weights" / whole.name).read_bytes() == whole.read_bytes()
 
 
 def test_a_mistake_in_the_last_phase_shows_before_the_first(tmp_path):

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax.monitoring
 import numpy as np
 import pytest
 
@@ -63,23 +62,6 @@ def test_evaluate_the_best_weights_on_one_suite_with_other_bins(folder, capsys):
     ]
     assert evaluate.main(argv) == 0
     assert [r["suite"] for r in rows(folder / "evaluations" / "best.csv")] == ["val"]
-
-
-def test_more_steps_compile_nothing_more(folder, tmp_path):
-    compiled = []
-
-    def listen(name, *_, **__):
-        if name.endswith("backend_compile_duration"):
-            compiled.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    counts = []
-    for steps in (6, 9):  # `folder` has warmed up what is shared by runs of one process
-        compiled.clear()
-        argv = ["--config", CONFIG, "--workdir", str(tmp_path / f"{len(counts)}")]
-        assert train.main([*argv, f"--config.schedule.steps={steps}"]) == 0
-        counts.append(len(compiled))
-    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare"])

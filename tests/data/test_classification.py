@@ -85,7 +85,7 @@ def test_bad_input_is_named(folder, more, message):
         load(**{"source": folder, "split": "train", "size": (8, 8), **more})
 
 
-def test_a_broken_image_stops_or_is_left_out(folder, caplog):
+def test_a_broken_image_stops_or_is_left_out(folder):
     (folder / "train" / "dog" / "0.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"dog/0\.png: not a readable image"):
         load(folder, "train", (8, 8))

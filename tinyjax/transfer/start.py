@@ -64,7 +64,11 @@ def read(init: str, backbone: str) -> Weights:
             str(path), leaves, model.get("eps", 0.0), model["backbone"], tuple(about["classes"])
         )
     family = backbone.partition("/")[0]
-    leaves, eps = public.translate(public.read(path), architecture(backbone), family)
+    state = public.read(path)
+    try:
+        leaves, eps = public.translate(state, architecture(backbone), family)
+    except UserError as error:
+        raise UserError(f"init: {path}, for {backbone}: {error}") from error
     leaves = public.for_our_pixels(leaves, public.IMAGENET_MEAN, public.IMAGENET_STD, MEAN, STD)
     return Weights(str(path), {f"backbone/{name}": leaf for name, leaf in leaves.items()}, eps)
 
