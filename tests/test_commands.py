@@ -127,6 +127,7 @@ def test_config_survives_its_json():
     assert config.from_json(config.to_json(loaded)) == loaded
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch):
     """0.7 is no float32: a score that stays the same must not count as a better one."""
     parts = [f"AP{n}/{kind}" for n in ("", "50") for kind in ("person", "vehicle", "animal")]

@@ -41,6 +41,7 @@ def test_the_step_vmaps_over_members():
             np.testing.assert_allclose(packed[0].params[path][i], value, atol=0.02 * moved + 1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_with_float32_weights_and_losses():
     task, tx, step, hyper, batch = prepared("bfloat16", "adamw", 3e-3)
     state = steps.init_state(task.init(0), tx)

@@ -53,7 +53,9 @@ def test_rows_are_in_the_order_of_the_grid():
         assert np.abs(most - [72, 40]).max() <= 16
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3/s-5", "efficientnet/b-7"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("mobilenetv3/s-5", marks=pytest.mark.slow), "efficientnet/b-7"]
+)
 def test_every_parameter_receives_a_gradient(name):
     model = Detector(models.build(name), 3)
     params, stats = models.init(model, 0, (1, 64, 64, 1))
