@@ -82,6 +82,7 @@ def test_a_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monk
     assert capsys.readouterr().err.startswith("error: batch = 4: a step needs ")
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_saved(runs, tmp_path):
     """No file may grow past 300 kB: the first checkpoint cannot be written; then it can."""
     code = (
