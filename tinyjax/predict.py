@@ -1,4 +1,4 @@
-"""Predict: what a trained network finds in images and videos, or says that they are of.
+"""Predict: what a trained network finds in images and videos, or what it says they are of.
 
     python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/
 

@@ -21,8 +21,6 @@ from tinyjax.data.listing import Refuse, folders, homes, image_files, no_split, 
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, suggest
 
-FORMATS = ("folder", "tfds")
-
 
 class Item(NamedTuple):
     place: Bytes
