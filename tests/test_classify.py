@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import jax.monitoring
 import numpy as np
@@ -11,8 +12,7 @@ from PIL import Image
 
 import tinyjax
 from tests import tiny_classifier, tiny_config
-from tinyjax import config as configs
-from tinyjax import evaluate, predict, runfolder, train
+from tinyjax import errors, evaluate, predict, runfolder, train
 from tinyjax.checkpoint import Checkpoints
 from tinyjax.errors import UserError
 
@@ -215,12 +215,43 @@ def test_a_mistake_in_the_last_phase_shows_before_the_first(tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_starting_weights_that_do_not_fit_end_the_command(classifier, tmp_path, capsys):
-    argv = ["--config", "tests/tiny_config.py", "--workdir", str(tmp_path / "run")]
-    argv += [f"--config.init={classifier}", "--config.model.backbone=mobilenetv3/s-5"]
-    with pytest.raises(UserError, match=r"of mobilenetv3/s-6, do not fit this network"):
-        train.main(argv)
-    argv[-1] = "--config.freeze=backbones"
-    with pytest.raises(UserError, match="did you mean 'backbone'"):
-        train.main(argv)
-    assert configs.load("tests/tiny_config.py").freeze == ()
+def newer(run, folder):
+    """The run's weights, as a later version might have written them."""
+    shutil.copytree(run / "weights", folder / "weights")
+    for about in (folder / "weights").glob("*.json"):
+        told = json.loads(about.read_text())
+        about.write_text(json.dumps({**told, "format": runfolder.FORMAT + 1}))
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "message"),
+    [
+        ("detect", "init={run} model.backbone=mobilenetv3/s-5", "of mobilenetv3/s-6, do not fit"),
+        ("detect", "init={newer}", "of a newer tinyjax"),
+        ("detect", "init={empty}/nowhere", "no such run folder"),
+        ("detect", "freeze=backbones", "freeze: 'backbones': did you mean 'backbone'"),
+        ("detect", "freeze=[('backbon/.*',0),('.*',1)]", "freeze: 'backbon/.*' matches no path"),
+        ("detect", "freeze=[('backbone/.*',0)]", "no rule for head/"),
+        ("detect", "freeze=[('.*',0)]", "nothing is left to train"),
+        ("classify", "init={run} data.common.source={lines}", "here they are columns, lines"),
+        ("classify", "init={run} init_new=backbone/classifiers/.*", "init_new: "),
+    ],
+)
+def test_a_start_that_does_not_fit_is_one_message(
+    task, line, message, classifier, photos, tmp_path, capsys
+):
+    newer(classifier, tmp_path / "newer")
+    lines = shutil.copytree(photos, tmp_path / "lines")
+    for split in ("train", "val"):
+        (lines / split / "rows").rename(lines / split / "lines")
+    file = {"detect": "tests/tiny_config.py", "classify": f"tests/tiny_classifier.py:{photos}"}
+    changes = line.format(
+        run=classifier, newer=tmp_path / "newer", lines=lines, empty=tmp_path
+    ).split()
+    argv = ["--config", file[task], "--workdir", str(tmp_path / "run")]
+    argv += [f"--config.{change}" for change in changes]
+    assert errors.exit_code(lambda: train.main(argv)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run" / "results.csv").exists()

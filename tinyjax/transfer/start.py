@@ -115,8 +115,8 @@ def fit(
     if last and weights.classes and tuple(classes) != weights.classes:
         raise UserError(
             f"init: the classes of {weights.where} are {_some(weights.classes)}; here they are "
-            f"{_some(classes)}: give data.common.classes as there, or let the last layer start "
-            f"anew by init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
+            f"{_some(classes)}: list them as there in the config's data.common, or let the last "
+            f"layer start anew by init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
         )
     values = {path: jnp.asarray(theirs[path], jnp.float32) for path in loaded}
     return Fitted(
