@@ -141,12 +141,17 @@ NOTHING = {
 }  # fmt: skip
 
 
+def views(batch, strength=NOTHING):
+    targets = jax.nn.one_hot(batch["labels"], 3)
+    return augment_labelled(jax.random.key(0), batch["images"], targets, strength, (12, 16))
+
+
 def test_a_view_of_the_whole_image_is_the_image():
     batch = labelled()
-    images, targets = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    images, targets = views(batch)
     np.testing.assert_allclose(images, normalise(batch["images"]), atol=1e-5)
     np.testing.assert_array_equal(targets, jax.nn.one_hot(batch["labels"], 3))
-    mirrored, _ = augment_labelled(jax.random.key(0), batch, {**NOTHING, "flip": 1.0}, (12, 16), 3)
+    mirrored, _ = views(batch, {**NOTHING, "flip": 1.0})
     np.testing.assert_allclose(mirrored, images[:, :, ::-1], atol=1e-5)
 
 
@@ -155,8 +160,8 @@ def test_views_keep_their_area_and_aspect():
     ramp = np.zeros((400, 64, 64, 2), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.mgrid[:64, :64] * 4
     strength = {**NOTHING, "area": 0.25, "aspect": float(np.log(16 / 9))}
-    batch = {"images": jnp.asarray(ramp), "labels": jnp.zeros(400, int)}
-    images, _ = augment_labelled(jax.random.key(1), batch, strength, (32, 32), 1)
+    ones = jnp.ones((400, 1))
+    images, _ = augment_labelled(jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32))
     grey = np.asarray(images) * STD + MEAN
     height = (grey[:, 24, 16, 0] - grey[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64
     width = (grey[:, 16, 24, 1] - grey[:, 16, 8, 1]) * 255 / 4 * 32 / 16 / 64
@@ -170,7 +175,7 @@ def test_views_keep_their_area_and_aspect():
 
 def test_mixup_blends_images_and_targets_alike():
     batch = labelled()
-    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    plain, hard = views(batch)
     images, targets = mix(jax.random.key(3), plain, hard, {"mixup": 0.5})
     part = float(targets[0, 0])  # its opposite has another label
     assert 0 < part < 1
@@ -180,7 +185,7 @@ def test_mixup_blends_images_and_targets_alike():
 
 def test_cutmix_pastes_the_part_that_its_target_says():
     batch = labelled(channels=3)
-    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    plain, hard = views(batch)
     seen = set()
     for seed in range(6):
         images, targets = mix(jax.random.key(seed), plain, hard, {"cutmix": 1.0})
@@ -195,7 +200,7 @@ def test_cutmix_pastes_the_part_that_its_target_says():
 
 def test_with_both_a_step_does_one_of_them():
     batch = labelled()
-    plain, hard = augment_labelled(jax.random.key(0), batch, NOTHING, (12, 16), 3)
+    plain, hard = views(batch)
     both = {"mixup": 1.0, "cutmix": 1.0}
     kinds = []
     for seed in range(12):

@@ -47,13 +47,14 @@ def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> d
 
 
 def augment_labelled(
-    key: Array, batch: dict, strength: dict, size: tuple[int, int], classes: int
+    key: Array, images: Array, targets: Array, strength: dict, size: tuple[int, int]
 ) -> tuple[Array, Array]:
-    """Random views of whole images with one label each.
+    """Random views of whole images, and what they then show.
 
     Args:
         key: one typed PRNG key.
-        batch: images uint8 [B, H, W, C]; labels int32 [B].
+        images: uint8 [B, H, W, C].
+        targets: float32 [B, classes], how much of each class an image shows.
         strength: scalars, see `tinyjax.defaults`: `flip`; `area`, the smallest part of the image
             that is taken (RandomResizedCrop, sides clipped to the image where torchvision draws
             again); `aspect`, log range of its width over height; `contrast`, `brightness`,
@@ -62,11 +63,11 @@ def augment_labelled(
         size: (h, w) of a view, pixels.
 
     Returns:
-        images float32 [B, h, w, C], normalised, and targets float32 [B, classes] that sum to 1.
+        images float32 [B, h, w, C], normalised, and their targets.
     """
-    keys = jax.random.split(key, len(batch["images"]) + 1)
-    images = jax.vmap(partial(_view, strength=strength, size=size))(keys[1:], batch["images"])
-    return mix(keys[0], images, jax.nn.one_hot(batch["labels"], classes), strength)
+    keys = jax.random.split(key, len(images) + 1)
+    views = jax.vmap(partial(_view, strength=strength, size=size))(keys[1:], images)
+    return mix(keys[0], views, targets, strength)
 
 
 def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:

@@ -64,12 +64,14 @@ def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Ta
 
     def loss(variables, fixed, batch, key, hyper):
         strength = {name: hyper["augment"][name] for name in used}
-        images, targets = augment_labelled(key, batch, strength, window, number)
+        # An image's weight is its class's: where two are mixed each brings its own.
+        weight = batch["rarity"] ** hyper["loss"]["balance"]
+        targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
+        images, targets = augment_labelled(key, batch["images"], targets, strength, window)
         logits, stats = models.apply(
             model, variables.params, variables.stats, images, train=True, fixed=fixed
         )
-        weight = batch["rarity"] ** hyper["loss"]["balance"]
-        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"], weight)
+        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"])
         right = logits.argmax(1) == targets.argmax(1)
         return value, (stats, {"accuracy": right.mean()})
 
@@ -86,15 +88,15 @@ def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Ta
     return Task(init, loss, predict, score_split)
 
 
-def cross_entropy(logits: Array, targets: Array, smoothing: Array, weight: Array) -> Array:
+def cross_entropy(logits: Array, targets: Array, smoothing: Array) -> Array:
     """Mean over the batch of the cross-entropy in nats of logits [B, classes] with targets [B,
     classes], of which `smoothing` is spread evenly over all classes (arXiv 1512.00567).
 
-    weight: [B], above 0, of each image in the mean.
+    A row of targets sums to the weight, above 0, that its image has in the mean.
     """
-    targets = (1 - smoothing) * targets + smoothing / logits.shape[1]
-    each = -(targets * jax.nn.log_softmax(logits)).sum(1)
-    return (weight * each).sum() / weight.sum()
+    weight = targets.sum(1, keepdims=True)
+    targets = (1 - smoothing) * targets + smoothing * weight / logits.shape[1]
+    return -(targets * jax.nn.log_softmax(logits)).sum() / weight.sum()
 
 
 def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:
