@@ -76,6 +76,9 @@ def file(tmp_path):
         ("classes=('a, b',)", "classes", ("a, b",)),
         ("classes=()", "classes", ()),
         ("nothing=person,car", "nothing", ("person", "car")),
+        ("nothing=backbone/.{4,6},head/[a,b]", "nothing", ("backbone/.{4,6}", "head/[a,b]")),
+        ("classes=(('stem', 0), 'neck')", "classes", (("stem", 0), "neck")),
+        ("rules=backbone,neck", "rules", ("backbone", "neck")),
         ("nothing=(8, 'a')", "nothing", (8, "a")),
         ("range=range,0,65535", "range", ("range", 0.0, 65535.0)),
         ("range=('range', 0, 1.5)", "range", ("range", 0.0, 1.5)),
@@ -115,6 +118,7 @@ def test_override(text, field, value):
         ("bins=1.5,2", r"config\.bins = '1\.5,2': wants a tuple like \(8, 16\)"),
         ("bins=a,b", r"config\.bins = 'a,b': wants a tuple"),
         ("bins=(1,", r"config\.bins = '\(1,': wants a tuple"),
+        ("nothing=(neck|head)/.*", r"wants a tuple like \('text', 'in quotes'\)"),
     ],
 )
 def test_override_refuses(text, message):
@@ -176,6 +180,19 @@ def test_load_refuses_files(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match=r"empty\.py defines no get_config"):
         load(f"{tmp_path}/empty.py")
+
+
+@pytest.mark.parametrize("mistake", ['c.freeze = "backbone"', 'c.phases = {"freeze": ("stem",)}'])
+def test_load_refuses_a_value_of_another_type(tmp_path, mistake):
+    """In the file itself, as ml_collections finds it: a comma forgotten, most often."""
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "from tinyjax.defaults import detector\n"
+        f"def get_config(arg=None):\n    c = detector()\n    {mistake}\n    return c\n"
+    )
+    with pytest.raises(UserError, match=r"wrong\.py, line 4: .*type <class 'tuple'>") as error:
+        load(str(file))
+    assert "\n" not in str(error.value)
 
 
 def test_names(file):

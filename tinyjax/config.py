@@ -10,8 +10,10 @@ default is None, and do not check the elements of a tuple.
 import argparse
 import ast
 import json
+import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +24,7 @@ from ml_collections import ConfigDict
 from tinyjax.errors import UserError, suggest
 
 PREFIX = "--config."
+_COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -30,10 +33,17 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     The file defines `get_config(arg=None)`; what follows the colon is its argument.
     overrides: "--config.a.b=value" each, applied in order.
 
-    Raises UserError: no such file, no `get_config` in it, and all that `override` raises.
+    Raises UserError: no such file, no `get_config` in it, a value of another type than its
+    default's, and all that `override` raises.
     """
-    _, colon, arg = spec.partition(":")
-    config = names(spec)["get_config"](arg if colon else None)
+    path, colon, arg = spec.partition(":")
+    get_config = names(spec)["get_config"]
+    try:
+        config = get_config(arg if colon else None)
+    except TypeError as error:  # ml_collections' word for a value of another type
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = "".join(f", line {f.lineno}" for f in frames if f.filename == str(Path(path)))
+        raise UserError(f"{path}{lines}: {' '.join(str(error).split())}") from error
     return override(config.lock(), overrides)
 
 
@@ -221,8 +231,10 @@ def _literal(text: str) -> Any:
 
 def _elements(text: str, default: Sequence[Any]) -> list[Any]:
     kinds = {type(v) for v in default}
-    if kinds <= {str} and not text.startswith(("(", "[")):
-        return text.split(",") if text else []  # names need no quotes: person,dog
+    if kinds and kinds <= {str, tuple}:
+        kinds = {str, tuple}  # where the default has names there may be rules, and the reverse
+    if kinds <= {str, tuple} and not text.startswith(("(", "[")):
+        return _COMMA.split(text) if text else []  # names need no quotes: person,dog
     if str in kinds and not text.startswith(("(", "[")):  # names and numbers: range,0,4095
         values: Any = tuple(map(_literal, text.split(",")))
     else:
@@ -238,7 +250,7 @@ def _elements(text: str, default: Sequence[Any]) -> list[Any]:
 
 def _wanted(kind: type, default: Any) -> str:
     words = {bool: "true or false", int: "an int", float: "a float"}
-    return words.get(kind) or f"a {kind.__name__} like {default!r}"
+    return words.get(kind) or f"a {kind.__name__} like {kind(default or ('text', 'in quotes'))!r}"
 
 
 def _tuples(value: Any) -> Any:

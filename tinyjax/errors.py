@@ -21,6 +21,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known) or 'none'}"
 
 
+def few(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    first, more = (names := [*names])[:3], len(names) - 3
+    return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
+
+
 def exit_code(main: Callable[[], int]) -> int:
     """A command's exit code: `main`'s own, or 2 and the message of a `UserError`.
 

@@ -2,10 +2,11 @@
 
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
 
-Prints AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (the side of a square of
-equal area, in pixels of the file), and writes them to <workdir>/evaluations/<weights>.csv, figures
-and the worst images to the folder <workdir>/evaluations/<weights>. Fields of the run's config may
-be overridden, such as --config.nms.overlap=0.6.
+Prints the scores: of a detector AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object
+(the side of a square of equal area, in pixels of the file); of a classifier the mean accuracy of
+its classes, top-1 and top-5. Writes them to <workdir>/evaluations/<weights>.csv, figures and the
+worst images to the folder <workdir>/evaluations/<weights>. Fields of the run's config may be
+overridden, such as --config.nms.overlap=0.6.
 """
 
 import sys

@@ -312,11 +312,6 @@ def load(
     elif file.suffix in (".safetensors", ".json"):
         file = file.with_suffix("")
     trees, about = runfolder.read_weights(file)
-    for name in ("frame", "classes", "config", "parameters"):
-        if name not in about:
-            raise UserError(
-                f"{file}.json: no {name!r} in it; give the one written with the weights"
-            )
     if (held := count.parameters(trees["params"])) != about["parameters"]:
         raise UserError(
             f"{file}.safetensors: {held:,} parameters, but {file.name}.json tells of "

@@ -26,6 +26,7 @@ log = logging.getLogger("tinyjax")
 
 METRICS = ("step", "split", "metric", "value")
 FORMAT = 1  # of the weights' two files; a later one may hold what this version cannot read
+TOLD = ("frame", "classes", "config", "parameters")  # what a description must say
 
 
 def member_id(overrides: dict[str, Any]) -> str:
@@ -46,23 +47,28 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def open_folder(folder: Path, config_json: str) -> None:
-    """Make the folder and start its log, unless it is another run's.
+    """Make the folder, unless it is another run's.
 
-    Raises UserError if it holds a checkpoint or the results of another config. A start that failed
-    before its first checkpoint leaves nothing to protect.
+    Raises UserError if it, or that of a phase in it, holds a checkpoint or the results of another
+    config. A start that failed before its first checkpoint leaves nothing to protect.
     """
     stored = folder / "config.json"
-    begun = finished(folder) or any(checkpoint_folder(folder).glob("[0-9]*"))
+    phases = folder.glob("phase[0-9]*") if stored.exists() else ()
+    begun = any(
+        finished(one) or any(checkpoint_folder(one).glob("[0-9]*")) for one in (folder, *phases)
+    )
     if begun and (theirs := stored.read_text()) != config_json:
         raise UserError(
             f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
             "give another --workdir, or the config this one was begun with"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    start_log(folder / "log.txt")
-    if finished(folder):
-        return
-    with atomic(stored) as path:
+    if not finished(folder):
+        begin(folder, config_json)
+
+
+def begin(folder: Path, config_json: str) -> None:
+    """Make the folder, with what its run is made of: the config, the machine and its packages."""
+    with atomic(folder / "config.json") as path:
         path.write_text(config_json)
     with atomic(folder / "environment.txt") as path:
         path.write_text(_environment())
@@ -84,13 +90,23 @@ class _Console(logging.StreamHandler):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
-def start_log(file: Path | None = None) -> None:
-    """Messages go to stdout and, if given, to the end of `file`."""
+def start_log() -> None:
+    """Messages go to stdout."""
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [_Console()]
-    if file:
-        log.addHandler(logging.FileHandler(file))
+
+
+@contextmanager
+def log_to(file: Path) -> Iterator[None]:
+    """Messages of this block also go to the end of `file`."""
+    handler = logging.FileHandler(file)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager
@@ -181,7 +197,7 @@ def ours(file: Path) -> bool:
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """What `write_weights` wrote: {"params": {path: array}, "stats": {path: array}} and `about`.
 
-    Raises UserError if the files are not there, or broken.
+    Raises UserError if the files are not there, broken, of another version, or not ours.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -204,11 +220,17 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
         described = json.loads(about.read_text())
     except ValueError as error:
         raise UserError(f"{about}: not json ({error})") from error
-    if (theirs := described.get("format", 0)) != FORMAT:
+    foreign = "give the one written with the weights"
+    if not isinstance(described, dict) or type(described.get("format")) is not int:
+        raise UserError(f"{about}: not written by tinyjax; {foreign}")
+    if (theirs := described["format"]) != FORMAT:
         age, advice = ("a newer", "upgrade") if theirs > FORMAT else ("an older", "train anew")
         raise UserError(
             f"{about}: format {theirs}, of {age} tinyjax; this one reads {FORMAT}: {advice}"
         )
+    for name in TOLD:
+        if name not in described:
+            raise UserError(f"{about}: no {name!r} in it; {foreign}")
     return trees, described
 
 
@@ -236,17 +258,18 @@ def _without_nan(tree: Any) -> Any:
 
 
 def _first_difference(theirs: str, ours: str) -> str:
-    a, b = (dict(_leaves(json.loads(text))) for text in (theirs, ours))
+    a, b = (dict(leaves(json.loads(text))) for text in (theirs, ours))
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
             return f"{key}: {a.get(key, 'absent')} there, {b.get(key, 'absent')} here"
     return "the order of its keys"
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path "a.b.c", value) of nested dicts."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
 

@@ -6,9 +6,10 @@ The same command on the same folder resumes. Exit codes: 0 finished, 2 something
 given, 75 told to stop (SIGTERM or Ctrl-C) and saved.
 """
 
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,14 @@ from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code, suggest
 
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
+BOUNDS = {  # of numbers that would do something else than asked, and not say so
+    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
+    **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
+    **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
+    "optimiser.backbone": (0, math.inf),
+    "optimiser.layer_decay": (0, 1),
+}
 log = runfolder.log
 
 
@@ -30,18 +39,23 @@ def main(argv: list[str] | None = None) -> int:
         return train(config, options.workdir, stop)
 
 
-def train(config, folder: Path, stop: Sequence[int] = (), init: str = "") -> int:
-    """Train one network as `config` says; everything it makes is in `folder`.
+def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
+    """Train a network as `config` says, perhaps in phases; everything it makes is in `folder`.
 
-    As soon as `stop` holds something the run saves and returns `STOPPED`. init: starting weights in
-    the place of `config.init`.
+    As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
     runfolder.open_folder(folder, configs.to_json(config))
-    if runfolder.finished(folder):
-        log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
-        return 0
-    if config.phases:
-        return train_phases(config, folder, stop)
+    runfolder.start_log()
+    with runfolder.log_to(folder / "log.txt"):
+        if runfolder.finished(folder):
+            log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
+            return 0
+        return (train_phases if config.phases else train_one)(config, folder, stop)
+
+
+def train_one(config, folder: Path, stop: Sequence[int]) -> int:
+    """One training, from the first weights to the results, in a folder that is open."""
+    check(config)
 
     import jax
     import numpy as np
@@ -65,23 +79,23 @@ def train(config, folder: Path, stop: Sequence[int] = (), init: str = "") -> int
         for name, own in config.data.suites.items()
     }
     n, height, width, channels = training.images.shape
-    check(config, n, suites)
+    if config.batch > n:
+        raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
     log.info("\n".join(kind.look(training, suites, config, folder)))
     startup.refuse_large_set(training.images)
     data = kind.on_device(training)
 
     # ---- task, first weights, what of them trains
-    source = init or config.init
-    weights = start.read(source, config.model.backbone) if source else None
+    weights = start.read(config.init, config.model.backbone) if config.init else None
     if weights and not config.model.eps:
         config = configs.changed(config, {"model.eps": weights.eps})
     task = kind.make_task(config, training.classes, channels)
     variables = task.init(config.seed)
+    ours = {**variables.params, **variables.stats}
     if weights:
-        ours = {**variables.params, **variables.stats}
         fitted = start.fit(weights, ours, config.init_new, training.classes)
         variables = steps.Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
-    rates = freeze.rates([*variables.params, *variables.stats], config)
+    rates = freeze.rates(ours, config)
 
     # ---- optimiser, step
     o, s = config.optimiser, config.schedule
@@ -122,6 +136,8 @@ def train(config, folder: Path, stop: Sequence[int] = (), init: str = "") -> int
         log.info(start.table(fitted, weights))
     if set(rates.values()) != {1.0}:
         log.info(freeze.table(rates, sizes))
+    if warning := start.never_trained(fitted.new if weights else ours, rates):
+        log.warning(warning)
     member = runfolder.member_id({})
     runfolder.write_rows(
         folder / "members.csv",
@@ -220,47 +236,77 @@ def train_phases(config, folder: Path, stop: Sequence[int]) -> int:
     """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
     weights of the one before. The last one's weights are also the whole run's.
     """
-    fixed = {"phases": (), "init_new": ()}
-    first = {**fixed, "init_new": config.init_new}
-    runs = [
-        configs.changed(config, {**(fixed if k else first), **fields})
-        for k, fields in enumerate(config.phases)
-    ]  # all of them before the first begins: a mistake in the last shows now
-    rows: list[dict[str, Any]] = []
-    init = config.init
-    for number, own in enumerate(runs, start=1):
+    started = time.time()
+    places = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
+    runs = phases(config, places)  # all of them are checked before the first begins
+    for number, (own, place) in enumerate(zip(runs, places, strict=True), start=1):
         log.info(f"phase {number} of {len(runs)}: {config.phases[number - 1]}")
-        place = folder / f"phase{number}"
-        if code := train(own, place, stop, init):
-            return code
-        rows += [{"phase": number, **row} for row in runfolder.read_rows(place / "results.csv")]
-        init = str(place)
-    runfolder.copy_weights(place, folder)
-    runfolder.write_rows(folder / "results.csv", rows, rows[0])
+        if runfolder.finished(place):
+            continue
+        # Not compared with what is there, as a folder is that might be another run's: this one is
+        # part of ours, and where both were moved the start of the phase has another path.
+        runfolder.begin(place, configs.to_json(own))
+        with runfolder.log_to(place / "log.txt"):
+            if code := train_one(own, place, stop):
+                return code
+    runfolder.copy_weights(places[-1], folder)
+    for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
+        rows = [
+            {"phase": number, **row}
+            for number, place in enumerate(places, start=1)
+            for row in runfolder.read_rows(place / table)
+        ]
+        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     return 0
+
+
+def phases(config, places: Sequence[Path]) -> list[Any]:
+    """The configs of a run's phases, which are to be trained in `places`.
+
+    Raises UserError for a phase that is none, and as `check` does for each.
+    """
+    found = []
+    for before, fields in zip(("", *places), config.phases, strict=False):
+        if not isinstance(fields, Mapping):
+            raise UserError(f"phases: {fields!r}: give a dict, field -> value, for each phase")
+        if fields.keys() & {"init", "phases"}:
+            raise UserError(
+                f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
+                "starts from the config's init, each other one from the one before"
+            )
+        start = {"init": str(before), "init_new": ()} if before else {}
+        found.append(configs.changed(config, {"phases": (), **start, **fields}))
+        check(found[-1])
+    return found
 
 
 def _said(scores, names) -> str:
     return ", ".join(f"{name} {scores[name]:.3f}" for name in names)
 
 
-def check(config, images: int, suites) -> None:
-    """Raise UserError for what no single field can tell."""
-    if not 1 <= config.batch <= images:
+def check(config) -> None:
+    """Raise UserError for mistakes in a config, before data and network are there to show more."""
+    from tinyjax.transfer import freeze
+
+    fields = dict(runfolder.leaves(config.to_dict()))
+    for name, (least, most) in BOUNDS.items():
+        value = fields.get(name, least)  # a detector has no augment.mixup
+        if not least <= value <= most or value == math.inf:
+            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise UserError(f"{name} = {value}: give {wanted}")
+    if config.best_on not in config.data.suites:
+        known = suggest(config.best_on, config.data.suites)
+        raise UserError(f"best_on = {config.best_on!r}: no such suite; {known}")
+    if "train" in config.data.suites:
         raise UserError(
-            f"batch = {config.batch}: the training set has {images} images; give 1 to {images}"
+            "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
         )
-    if config.best_on not in suites:
+    if config.init_new and not config.init:
         raise UserError(
-            f"best_on = {config.best_on!r}: no such suite; {suggest(config.best_on, suites)}"
+            f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
         )
-    positive = {"schedule.steps": config.schedule.steps}
-    positive |= {f"every.{name}": number for name, number in config.every.items()}
-    for name, number in positive.items():
-        if number < 1:
-            raise UserError(f"{name} = {number}: give a number of steps, 1 or more")
-    if not 0 <= config.seed < 2**31:
-        raise UserError(f"seed = {config.seed}: give 0 to {2**31 - 1}")
+    freeze.rules_of(config.freeze)
 
 
 def refuse_divergence(state, folder: Path) -> None:

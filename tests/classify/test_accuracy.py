@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyjax.classify.score import confusion, per_class, score
+from tinyjax.classify.score import confusion, per_class, score, taken_for
 
 # six classes, the last without an image; eight images
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 3], np.int32)
@@ -36,6 +36,15 @@ def test_the_sixth_is_not_among_five():
     assert score(rows, np.array([5]))["top5"] == 0
 
 
-def test_a_network_that_says_nothing_is_not_right():
-    assert score(np.zeros((8, 6), np.float32), LABELS)["top1"] == 0
-    assert score(np.full((8, 6), np.nan, np.float32), LABELS)["top1"] == 0
+@pytest.mark.parametrize("value", [0, np.nan, np.inf, -np.inf])
+def test_a_network_that_says_nothing_is_not_right(value):
+    same = np.full((8, 6), value, np.float32)
+    found = score(same, LABELS)
+    assert (found["top1"], found["mean_class"]) == (0, 0)
+    assert np.diag(confusion(same, LABELS)).sum() == 0
+    assert confusion(same, LABELS).sum() == 8
+
+
+def test_a_tie_with_the_truth_is_taken_for_the_other():
+    rows = np.array([[1, 2, 2], [2, 2, 1], [0, np.nan, 1]], np.float32)
+    assert taken_for(rows, np.array([1, 0, 2])).tolist() == [2, 1, 1]

@@ -61,10 +61,19 @@ def test_a_folder_and_its_zip(folder, packed):
         np.testing.assert_array_equal(one, other)
 
 
+def test_folders_in_a_class_are_that_class(folder):
+    (folder / "train" / "cat" / "more").mkdir()
+    (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "more" / "0.png")
+    split = load(folder, "train", (20, 30))
+    assert split.classes == ("cat", "dog", "owl")
+    assert split.names[:3] == ("cat/1.png", "cat/2.png", "cat/more/0.png")
+
+
 def test_size_rule_channels_and_classes(folder):
     split = load(folder, "val", (8, 8), classes=("owl", "cat"), channels=1)
     assert split.images.shape == (3, 8, 8, 1)
     assert split.labels.tolist() == [1, 0, 0]  # in order of folder; numbers as given
+    assert split.left_out == 1
     boxed = load(folder, "val", (8, 8), fit="letterbox")
     assert (boxed.images[:, 0] == 114).all()
     assert (split.images[:, 0] != 114).any()

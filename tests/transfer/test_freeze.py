@@ -85,6 +85,17 @@ def test_the_first_rule_that_matches_counts():
         (((".*", -1),), "give a multiplier of 0 or more"),
         (((".*", float("nan")),), "give a multiplier of 0 or more"),
         (((".*", "no"),), "give a preset"),
+        (("stage<=6",), "'stage<=6': this backbone has 5 stages"),
+        (
+            ((".*", 1), ("backbone/.*", 0)),
+            r"'backbone/\.\*': the rules before it match all its paths.*put it before them",
+        ),
+        (
+            (("backbone/stem/.*", 0), ("backbone/.*", 1), ("backbone/stem/.*", 0.5), (".*", 1)),
+            r"'backbone/stem/\.\*': the rules before it",
+        ),
+        (((".*/var", 0), (".*", 1)), "freeze: .*/bn: of mean and var one is .* both or neither"),
+        (((".*/mean", 0), (".*", 1)), "freeze: .*/bn: of mean and var one is .* both or neither"),
     ],
 )
 def test_what_is_no_rule_is_refused(rules, message):
@@ -92,15 +103,24 @@ def test_what_is_no_rule_is_refused(rules, message):
         freeze.multipliers(paths_of(), rules)
 
 
-def test_nothing_left_to_train_is_refused():
+def test_a_rule_that_never_counts_but_changes_nothing_is_none_of_our_business():
+    assert frozen("stage<=2", "stem") == frozen("stage<=2")
+    assert frozen(("backbone/.*", 0), ("(neck|head)/.*", 1), (".*", 1)) == frozen("backbone")
+
+
+@pytest.mark.parametrize(
+    ("rules", "part"),
+    [(((".*(mean|var)", 1), (".*", 0)), 1.0), ((("backbone/.*", 1), (".*", 0)), 0.0)],
+)
+def test_nothing_left_to_train_is_refused(rules, part):
     config = detector()
-    config.freeze = ((".*(mean|var)", 1), (".*", 0))
+    config.freeze, config.optimiser.backbone = rules, part
     with pytest.raises(UserError, match="nothing is left to train"):
         freeze.rates(paths_of(), config)
 
 
 def test_rates_of_backbone_and_layers():
-    """By hand: S-6 has 9 blocks; the last one's layer is 9 of 10, the stem's is 0."""
+    """By hand: S-6 has 11 blocks; the last one's layer is 11 of 12, the stem's is 0."""
     config = detector()
     config.optimiser.backbone, config.optimiser.layer_decay = 0.5, 0.9
     config.freeze = ("stem",)

@@ -90,8 +90,13 @@ def test_what_is_named_starts_anew():
     [
         (
             lambda: weights(detect, ("a", "b")), (),
-            r"2 weights in a\.safetensors do not fit .*head/class_out/bias: \(2,\) there, \(3,\) "
-            r"here.*init_new",
+            r"the classes of a\.safetensors are a, b; here they are person, vehicle, animal: list "
+            r"them .* init_new = \('head/class_out/\.\*',\)$",
+        ),
+        (
+            lambda: weights(detect, ("a", "b"))._replace(classes=()), (),
+            r"the classes of a\.safetensors are 2 without names; here they are person, vehicle, "
+            r"animal: let the last layer start anew by init_new = \('head/class_out/\.\*',\)$",
         ),
         (
             lambda: weights(detect, CLASSES[::-1]), (),
@@ -104,6 +109,8 @@ def test_what_is_named_starts_anew():
             r"1 weights .*\(neck/lateral32/kernel: none there, \(1, 1, \d+, \d+\) here\)",
         ),
         (lambda: weights(detect), ("heads/.*",), r"init_new: 'heads/\.\*' matches no path"),
+        (lambda: weights(detect), ("(",), r"init_new: '\(': give a regular expression \(missing"),
+        (lambda: weights(detect), (3,), r"init_new: 3: give a regular expression"),
         (
             lambda: start.Weights("b.pth", {"other/kernel": np.zeros(1)}, 0.0), (),
             r"b\.pth has nothing that this network has",
@@ -137,6 +144,23 @@ def test_weights_that_are_not_there_or_of_another_version(tmp_path):
     about.write_text(json.dumps({**told, "format": runfolder.FORMAT + 1}))
     with pytest.raises(UserError, match=r"format 2, of a newer tinyjax; this one reads 1: upgrade"):
         start.read(str(run), "mobilenetv3/s-6")
+
+
+@pytest.mark.parametrize("about", ['{"format": 1}', "[1]", '{"format": "2"}', "{}"])
+def test_a_foreign_json_beside_our_weights_is_one_message(tmp_path, about):
+    run = untrained(tmp_path / "run")
+    (file,) = (run / "weights").glob("*.json")
+    file.write_text(about)
+    with pytest.raises(UserError, match=r"\.json: .*; give the one written with the weights"):
+        start.read(str(run), "mobilenetv3/s-6")
+
+
+def test_what_is_new_and_frozen_is_told():
+    rates = {"backbone/a": 0.0, "neck/a": 0.0, "neck/b": 0.0, "head/a": 1.0}
+    assert start.never_trained(rates, rates) == (
+        "frozen although new: 3 arrays (backbone, neck) stay as they were drawn"
+    )
+    assert start.never_trained(["head/a"], rates) == ""
 
 
 def test_public_weights_bring_their_epsilon_and_fold_to_grey():

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from tinyjax import pictures, runfolder
-from tinyjax.classify.score import confusion, per_class
+from tinyjax import figures, pictures, runfolder
+from tinyjax.classify.score import confusion, per_class, taken_for
 from tinyjax.data.records import Labelled
-from tinyjax.figures import ON_WHITE, STYLE
+from tinyjax.figures import ON_WHITE
 
+STYLE = {**figures.STYLE, "text.parse_math": False}  # a class's name may hold "$"
 SHOWN = 20  # classes in the figure of the best and the worst
 COLUMNS, ROWS = 6, 4  # of a sheet of images
 
@@ -49,18 +50,19 @@ def report(folder: Path, suites: Mapping[str, Labelled], logits: Mapping[str, np
         own = logits[name]
         truth = own[np.arange(len(own)), split.labels]
         margin = own.max(1) - truth
-        worst = np.argsort(-margin, kind="stable")[: COLUMNS * ROWS]
+        mistaken = np.flatnonzero(taken_for(own, split.labels) != split.labels)
+        worst = mistaken[np.argsort(-margin[mistaken], kind="stable")]
         path = folder / "samples" / f"worst_{name}.png"
-        if len(worst := worst[margin[worst] > 0]):
-            _sheet(split, own, worst, path)
+        if len(worst):
+            _sheet(split, own, worst[: COLUMNS * ROWS], path)
         else:
             path.unlink(missing_ok=True)
 
 
 def _sheet(split: Labelled, logits: np.ndarray, chosen: np.ndarray, path: Path) -> None:
     panels = []
-    for i in chosen:
-        taken, truth = int(logits[i].argmax()), int(split.labels[i])
+    for i, taken in zip(chosen, taken_for(logits[chosen], split.labels[chosen]), strict=True):
+        truth = split.labels[i]
         right = taken == truth
         picture = Image.fromarray(pictures.enlarged(split.images[i], 240))
         lines = split.classes[taken], "" if right else f"not {split.classes[truth]}"

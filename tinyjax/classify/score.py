@@ -8,7 +8,8 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     logits: float32 [N, classes]. labels: int32 [N]. Returns "mean_class", the mean over the classes
     that are there of the part that is found of each (which a large class does not decide), "top1",
-    "top5" (of five classes or fewer that is 1) and "images". A tie of logits counts as wrong.
+    "top5" (of five classes or fewer that is 1) and "images". A tie with the truth counts as wrong,
+    and so does NaN.
     """
     own = logits[np.arange(len(labels)), labels]
     # What is not below the truth stands before it: a network that says nothing, or NaN, is wrong.
@@ -31,5 +32,16 @@ def per_class(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """int64 [classes, classes]: images of class i (row) that are taken for class j."""
     classes = logits.shape[1]
-    pairs = labels.astype(np.int64) * classes + logits.argmax(1)
+    pairs = labels.astype(np.int64) * classes + taken_for(logits, labels)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [N]: the class that images are taken for, the true one only if its logit is above all
+    others; else the highest of these, NaN counting as that.
+    """
+    rows = np.arange(len(labels))
+    others = np.maximum(logits, np.finfo(logits.dtype).min)  # above the one that is taken out
+    others[rows, labels] = -np.inf
+    right = logits[rows, labels] > others.max(1)
+    return np.where(right, labels, others.argmax(1))

@@ -62,7 +62,7 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
         raise UserError(f"{root}: ArrayRecord files cannot be read from a zip; unpack it")
     if split not in splits(root):
         raise no_split(root, split, splits(root))
-    tfds = _tfds()
+    tfds = import_tfds()
     try:
         builder = tfds.builder_from_directory(home)
         rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -82,7 +82,7 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
 
     All splits must have the same categories; the images of their entries must be readable.
     """
-    tfds = _tfds()
+    tfds = import_tfds()
     first, *_ = listings.values()
     features = tfds.features.FeaturesDict(
         {
@@ -169,7 +169,7 @@ def _find(root: Place) -> Place | None:
     return next((home for home in homes(root) if (home / INFO).is_file()), None)
 
 
-def _tfds():
+def import_tfds():
     """TensorFlow Datasets, whose import takes seconds; its chatter off."""
     import tensorflow_datasets as tfds
 

@@ -1,11 +1,11 @@
 """Classification data: images that each show one thing.
 
-    <split>/<class>/<name>.jpg      a folder or a .zip, as torchvision's ImageFolder has it
+    <split>/<class>/<name>.jpg      a folder or a .zip; folders in a class's are looked into, too
 
 or a set that TensorFlow Datasets has prepared as ArrayRecord, with features "image" and "label".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyjax.data import images
-from tinyjax.data.arrayrecord import Stored
-from tinyjax.data.arrayrecord import _tfds as tfds
+from tinyjax.data.arrayrecord import Stored, import_tfds
 from tinyjax.data.files import ahead, pair
-from tinyjax.data.images import PERCENTILES, Bytes, Place, Rule, opened
-from tinyjax.data.listing import Refuse, folders, homes, image_files, no_split, refuse
+from tinyjax.data.images import PERCENTILES, SUFFIXES, Bytes, Place, Rule, opened
+from tinyjax.data.listing import Refuse, folders, homes, image_files, no_split, refuse, walk
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, suggest
 
 
 class Item(NamedTuple):
     place: Bytes
-    name: str  # "<class>/<file>"
+    name: str  # "<class>/<path>"
     label: str
 
 
@@ -68,9 +67,10 @@ def load(
                 )
         classes = tuple(classes) or tuple(there)
         number = {name: k for k, name in enumerate(classes)}
+        wanted = [item for item in items if item.label in number]
         pixels, labels, names = [], [], []
         decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
-        for item, image in ahead(decode, [item for item in items if item.label in number]):
+        for item, image in ahead(decode, wanted):
             if isinstance(image, UserError):
                 refuse("unreadable image", str(image))
                 continue
@@ -79,7 +79,8 @@ def load(
             names.append(item.name)
     if not pixels:
         raise UserError(f"{source}: no image of split {split!r} can be used")
-    return Labelled(np.stack(pixels), np.array(labels, np.int32), tuple(names), classes)
+    left_out = len(items) - len(wanted)
+    return Labelled(np.stack(pixels), np.array(labels, np.int32), tuple(names), classes, left_out)
 
 
 def _decode(item: Item, channels, range16, size, fit) -> tuple[Item, np.ndarray | UserError]:
@@ -91,24 +92,28 @@ def _decode(item: Item, channels, range16, size, fit) -> tuple[Item, np.ndarray 
 
 
 def _folder(root: Place, split: str) -> list[Item]:
-    known: list[str] = []
-    for home in homes(root):
-        known += [d.name for d in folders(home) if any(map(image_files, folders(d)))]
-        if (folder := home / split).is_dir() and split in known:
-            return [
-                Item(file, f"{own.name}/{file.name}", own.name)
-                for own in folders(folder)
-                for file in image_files(own)
-            ]
+    def places() -> Iterator[Place]:
+        return (folder for home in homes(root) for folder in folders(home))
+
+    # Images right in the classes' folders come first: archives wrap a split in one of its name.
+    for images_in in (image_files, partial(walk, suffix=SUFFIXES)):
+        for folder in places():
+            if folder.name == split and any(map(images_in, folders(folder))):
+                return [
+                    Item(file, f"{own.name}/{path}", own.name)
+                    for own in folders(folder)
+                    for path, file in walk(own, SUFFIXES)
+                ]
+    known = [folder.name for folder in places() if any(map(image_files, folders(folder)))]
     raise no_split(root, split, known)
 
 
 def _prepared(root: Place, split: str) -> list[Item]:
-    library = tfds()
+    tfds = import_tfds()
     try:
-        builder = library.builder_from_directory(root)
+        builder = tfds.builder_from_directory(root)
         names = builder.info.features["label"].names
-        rows = builder.as_data_source(split, decoders={"image": library.decode.SkipDecoding()})
+        rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         items = [
             Item(Stored(f"{k:08}", bytes(row["image"])), f"{k:08}", names[row["label"]])
             for k, row in enumerate(rows)

@@ -36,6 +36,7 @@ class Labelled(NamedTuple):
     labels: np.ndarray  # int32 [N], the first class is 0
     names: tuple[str, ...]  # of the images
     classes: tuple[str, ...]
+    left_out: int = 0  # images of other classes
 
 
 class Objects(NamedTuple):

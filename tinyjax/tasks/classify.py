@@ -15,6 +15,7 @@ from tinyjax.classify.score import score
 from tinyjax.data import LABELLED, load_set
 from tinyjax.data.augment import augment_labelled, normalise
 from tinyjax.data.records import Labelled
+from tinyjax.errors import UserError, few
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -25,15 +26,35 @@ SCORES = {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"}  # 
 def load(data: ConfigDict, own: ConfigDict, classes: Sequence[str] = ()) -> Labelled:
     """A split by the `data` part of a config, `own` arguments over the common ones.
 
-    Raises UserError as `load_set` does.
+    classes: those of the training split. If the config lists them, images of others are left out.
+
+    Raises UserError as `load_set` does, and if nobody lists the classes and the two sides differ.
     """
-    return load_set(data, own, LABELLED, **({"classes": classes} if classes else {}))
+    listed = any(group.get("classes") for group in (data.common, data.train))
+    split = load_set(data, own, LABELLED, **({"classes": classes} if classes and listed else {}))
+    if classes and split.classes != tuple(classes):
+        name = own.get("split", data.common.get("split"))
+        here = few(sorted({*split.classes} - {*classes}))
+        there = few(sorted({*classes} - {*split.classes}))
+        raise UserError(
+            f"data: split {name!r} has other classes than training (only in {name!r}: {here}; only "
+            f"in training: {there}); list those that count as classes in the config's data.common"
+        )
+    return split
 
 
 def look(
     training: Labelled, suites: Mapping[str, Labelled], config: ConfigDict, folder: Path
 ) -> list[str]:
-    """The look that a run begins with, as lines."""
+    """The look that a run begins with, as lines.
+
+    Raises UserError if there are no two classes.
+    """
+    if len(training.classes) < 2:
+        raise UserError(
+            f"data.train: there is one class, {training.classes[0]!r}, and nothing to tell it "
+            "from; give two or more"
+        )
     lines = []
     for name, split in {"data.train": training, **suites}.items():
         many = np.bincount(split.labels, minlength=len(split.classes))
@@ -41,6 +62,7 @@ def look(
         lines.append(
             f"{name}: {len(split.names)} images of {width} x {height} x {channels}, "
             f"{len(split.classes)} classes of {many.min()} to {many.max()} images"
+            + (f"; {split.left_out} of other classes left out" if split.left_out else "")
         )
     return lines
 

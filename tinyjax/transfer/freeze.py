@@ -5,6 +5,8 @@ whole of it, and every path must be matched. 0 freezes: a weight stays bit for b
 or not; a BatchNorm whose moments (paths ".../mean", ".../var") are frozen uses and keeps them.
 """
 
+import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -57,24 +59,32 @@ def rules_of(freeze: Sequence[str | Rule]) -> list[Rule]:
 def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str, float]:
     """path -> multiplier of the learning rate, for parameters and BatchNorm's moments alike.
 
-    Raises UserError as `rules_of`, for a rule that no path matches, and for a path that no rule
-    does.
+    Raises UserError as `rules_of`; for stages that are not there, a rule that no path matches or
+    that never counts, a path that no rule matches, and one of a BatchNorm's two moments frozen.
     """
-    paths, rules = list(paths), rules_of(freeze)
-    patterns = [re.compile(pattern) for pattern, _ in rules]
-    for pattern in patterns:
-        if not any(map(pattern.fullmatch, paths)):
-            near = get_close_matches(pattern.pattern, paths, n=1, cutoff=0)
+    paths = list(paths)
+    found: dict[str, float] = {}
+    for pattern, multiplier in rules_of(freeze):
+        own = [path for path in paths if re.fullmatch(pattern, path)]
+        if not own:
+            near = get_close_matches(pattern, paths, n=1, cutoff=0)
             raise UserError(
-                f"freeze: {pattern.pattern!r} matches no path of this network; a path is matched "
+                f"freeze: {pattern!r} matches no path of this network; a path is matched "
                 f"as a whole, such as {near[0]}"
             )
-    found = {}
+        first = [path for path in own if path not in found]
+        # Of what is only there for the rest, ".*", none need be left.
+        if not first and pattern != REST[0] and any(found[path] != multiplier for path in own):
+            raise UserError(
+                f"freeze: {pattern!r}: the rules before it match all its paths, and the first that "
+                "matches counts; put it before them"
+            )
+        found |= dict.fromkeys(first, multiplier)
     for path in paths:
-        first = next((i for i, one in enumerate(patterns) if one.fullmatch(path)), None)
-        if first is None:
+        if path not in found:
             raise UserError(f"freeze: no rule for {path}; end with ('.*', 1) for all the rest")
-        found[path] = rules[first][1]
+    _refuse_stages(paths, freeze)
+    _refuse_half_of_batchnorm(found)
     return found
 
 
@@ -85,12 +95,16 @@ def rates(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
     """
     optimiser = config.optimiser
     found = multipliers(paths, config.freeze)
-    if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
-        raise UserError(f"freeze = {tuple(config.freeze)!r}: nothing is left to train")
     depth = layer_decay(found, optimiser.layer_decay)
     trunk = re.compile(PRESETS["backbone"])
     part = {path: optimiser.backbone if trunk.fullmatch(path) else 1.0 for path in found}
-    return {path: rate * depth[path] * part[path] for path, rate in found.items()}
+    found = {path: rate * depth[path] * part[path] for path, rate in found.items()}
+    if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
+        raise UserError(
+            f"freeze = {tuple(config.freeze)!r}, optimiser.backbone = {optimiser.backbone}, "
+            f"optimiser.layer_decay = {optimiser.layer_decay}: nothing is left to train"
+        )
+    return found
 
 
 def layer_decay(paths: Iterable[str], decay: float) -> dict[str, float]:
@@ -127,7 +141,8 @@ def preset_of(library: str, number: int, arch: Architecture) -> tuple[str, ...]:
         raise UserError(f"{library}: {number} is none of its numbers of frozen stages")
     if frozen < 2:
         return ("stem",)[:frozen]
-    strides = accumulate(arch.stages, lambda s, stage: s * _stride(stage), initial=2)
+    steps = (math.prod(block.stride for block in stage) for stage in arch.stages)
+    strides = accumulate(steps, operator.mul, initial=2)
     last = max(k for k, stride in enumerate(strides) if stride <= 2**frozen)
     return (f"stage<={last}",) if last else ("stem",)
 
@@ -165,13 +180,25 @@ def _preset(name: str) -> str:
     return rf"backbone/(stem|stage[1-{until[1]}])/.*"
 
 
+def _refuse_stages(paths: Iterable[str], freeze: Sequence[str | Rule]) -> None:
+    """Raise UserError for a preset "stage<=k" beyond the last stage."""
+    stages = {path.split("/")[1] for path in paths if path.startswith("backbone/stage")}
+    for item in freeze:
+        until = _UNTIL.fullmatch(item) if isinstance(item, str) else None
+        if until and int(until[1]) > len(stages):
+            raise UserError(f"freeze: {item!r}: this backbone has {len(stages)} stages")
+
+
+def _refuse_half_of_batchnorm(multiplier: Mapping[str, float]) -> None:
+    """Raise UserError where one running moment of a layer is frozen: it uses both, or neither."""
+    for path in multiplier:
+        layer = path.removesuffix("/mean")
+        if path != layer and (multiplier[path] == 0) != (multiplier[f"{layer}/var"] == 0):
+            raise UserError(
+                f"freeze: {layer}: of mean and var one is frozen; freeze both or neither"
+            )
+
+
 def _block(path: str) -> tuple[int, int] | None:
     found = re.match(r"backbone/stage(\d+)/block(\d+)/", path)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _stride(stage: Sequence) -> int:
-    stride = 1
-    for block in stage:
-        stride *= block.stride
-    return stride

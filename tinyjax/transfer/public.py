@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyjax import models
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, few
 from tinyjax.models import efficientnet, mobilenetv3, names
 from tinyjax.models.scaling import Architecture
 from tinyjax.transfer import pth
@@ -54,7 +54,7 @@ def source(state: Iterable[str]) -> Literal["timm", "torchvision"]:
         return "torchvision"
     raise UserError(
         "weights of neither timm nor torchvision: no conv_stem.weight and no features.0.0.weight "
-        f"among {_few(state)}"
+        f"among {few(state)}"
     )
 
 
@@ -102,7 +102,7 @@ def translate(
         "of another shape": misfits,
     }
     if any(wrong.values()):
-        found = "; ".join(f"{kind}: {_few(some)}" for kind, some in wrong.items() if some)
+        found = "; ".join(f"{kind}: {few(some)}" for kind, some in wrong.items() if some)
         raise UserError(
             f"{library} weights of another architecture than {_called(arch, family)} ({found}): "
             "name the network they were made for, or give weights of this one"
@@ -177,8 +177,3 @@ def _in_our_layout(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | No
 def _called(arch: Architecture, family: str) -> str:
     variants = _FAMILIES[family].VARIANTS
     return f"{family}/{next((name for name, one in variants.items() if one == arch), 'scaled')}"
-
-
-def _few(some: Iterable[str]) -> str:
-    some = list(some)
-    return ", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else "")

@@ -7,7 +7,7 @@ path is named in `init_new`.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,10 @@ from jax import Array
 
 from tinyjax import runfolder
 from tinyjax.data.augment import MEAN, STD
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, few
 from tinyjax.models import architecture
 from tinyjax.transfer import public
 
-SHOWN = 4  # paths in a message
 LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
 
 
@@ -89,34 +88,45 @@ def fit(
     has or whose shapes differ, lists of classes that differ, and if nothing fits at all.
     """
     for pattern in new:
+        try:
+            re.compile(pattern)
+        except (TypeError, re.error) as error:
+            message = f"init_new: {pattern!r}: give a regular expression ({error})"
+            raise UserError(message) from error
         if not any(re.fullmatch(pattern, path) for path in ours):
             raise UserError(f"init_new: {pattern!r} matches no path of this network, as a whole")
     named = {path for path in ours if any(re.fullmatch(pattern, path) for pattern in new)}
     theirs, reshaped = _folded(weights.leaves, ours)
     common = {_part(path) for path in ours} & {_part(path) for path in theirs}
     wrong = [
-        f"{path}: {_shape(theirs, path)} there, {_shape(ours, path)} here"
+        path
         for path in sorted(ours.keys() | theirs.keys())
         if _part(path) in common
         and path not in named
         and _shape(theirs, path) != _shape(ours, path)
     ]
-    if wrong:
+    both = ours.keys() & theirs.keys()
+    if any(path not in both or not re.fullmatch(LAST, path) for path in wrong):
         of = f", of {weights.backbone}," if weights.backbone else ""
+        shapes = (f"{p}: {_shape(theirs, p)} there, {_shape(ours, p)} here" for p in wrong)
         raise UserError(
             f"init: {len(wrong)} weights in {weights.where}{of} do not fit this network "
-            f"({_some(wrong)}); give model.backbone as theirs, or name in init_new what shall "
+            f"({few(shapes)}); give model.backbone as theirs, or name in init_new what shall "
             "start anew"
         )
     loaded = [path for path in ours if path in theirs and path not in named]
     if not loaded:
         raise UserError(f"init: {weights.where} has nothing that this network has")
     last = [path for path in loaded if re.fullmatch(LAST, path)]
-    if last and weights.classes and tuple(classes) != weights.classes:
+    if wrong or (last and weights.classes and tuple(classes) != weights.classes):
+        there, advice = f"{theirs[last[0]].shape[-1]} without names", ""
+        if weights.classes:
+            there = few(weights.classes)
+            advice = "list them as there in the config's data.common, or "
         raise UserError(
-            f"init: the classes of {weights.where} are {_some(weights.classes)}; here they are "
-            f"{_some(classes)}: list them as there in the config's data.common, or let the last "
-            f"layer start anew by init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
+            f"init: the classes of {weights.where} are {there}; here they are {few(classes)}: "
+            f"{advice}let the last layer start anew by "
+            f"init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
         )
     values = {path: jnp.asarray(theirs[path], jnp.float32) for path in loaded}
     return Fitted(
@@ -141,6 +151,18 @@ def table(fitted: Fitted, weights: Weights) -> str:
     return "\n".join([f"starts from {weights.where}:", *lines])
 
 
+def never_trained(new: Iterable[str], rates: Mapping[str, float]) -> str:
+    """A line on arrays that no weights were loaded into and that do not train; "" without any.
+
+    rates: path -> multiplier of the learning rate.
+    """
+    still = [path for path in new if rates[path] == 0]
+    parts = ", ".join(dict.fromkeys(map(_part, still)))
+    if not still:
+        return ""
+    return f"frozen although new: {len(still)} arrays ({parts}) stay as they were drawn"
+
+
 def _folded(
     leaves: Mapping[str, np.ndarray], like: Mapping[str, Array]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -163,7 +185,3 @@ def _part(path: str) -> str:
 
 def _shape(leaves: Mapping[str, Any], path: str) -> tuple[int, ...] | str:
     return tuple(leaves[path].shape) if path in leaves else "none"
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (", .." if len(items) > SHOWN else "")
