@@ -33,17 +33,19 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     The file defines `get_config(arg=None)`; what follows the colon is its argument.
     overrides: "--config.a.b=value" each, applied in order.
 
-    Raises UserError: no such file, no `get_config` in it, a value of another type than its
-    default's, and all that `override` raises.
+    Raises UserError: no such file, no `get_config` in it, a field that is not there, a value of
+    another type than its default's, and all that `override` raises.
     """
     path, colon, arg = spec.partition(":")
     get_config = names(spec)["get_config"]
     try:
         config = get_config(arg if colon else None)
-    except TypeError as error:  # ml_collections' word for a value of another type
+    except (TypeError, AttributeError) as error:  # ml_collections': of another type, no such field
         frames = traceback.extract_tb(error.__traceback__)
         lines = "".join(f", line {f.lineno}" for f in frames if f.filename == str(Path(path)))
-        raise UserError(f"{path}{lines}: {' '.join(str(error).split())}") from error
+        said = str(error.args[0]).replace("\\n", "\n").strip("'")
+        said = re.sub(r'Other fields present: ".*?"(\n|$)', "", said, flags=re.DOTALL)
+        raise UserError(f"{path}{lines}: {' '.join(said.split())}") from error
     return override(config.lock(), overrides)
 
 

@@ -3,6 +3,7 @@
 `docs/configs.md` is made from these tables (`python docs/make_configs.py`).
 """
 
+from operator import attrgetter
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -122,4 +123,9 @@ def _config(table: dict[str, tuple[Any, str]]) -> ConfigDict:
         for part in groups:
             group = group.setdefault(part, {})
         group[name] = default
-    return ConfigDict(config)
+    # A misspelt field in a config file is an error; only dicts of one's own take new ones.
+    locked = ConfigDict(config).lock()
+    for path, (default, _) in table.items():
+        if isinstance(default, dict):
+            attrgetter(path)(locked).unlock()
+    return locked
