@@ -46,7 +46,8 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
         said = str(error.args[0]).replace("\\n", "\n").strip("'")
         said = re.sub(r'Other fields present: ".*?"(\n|$)', "", said, flags=re.DOTALL)
         raise UserError(f"{path}{lines}: {' '.join(said.split())}") from error
-    return override(config.lock(), overrides)
+    # Of a config that is locked already, `lock` would leave open groups open.
+    return override(config.unlock().lock(), overrides)
 
 
 def names(spec: str) -> dict[str, Any]:
