@@ -1,5 +1,8 @@
 """What is refused before a run starts because it would not fit."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -14,3 +17,24 @@ def test_a_set_that_does_not_fit_says_what_it_needs(monkeypatch):
     message = r"data\.train: 512 images need 0\.00 GiB on the device, .*data\.common\.size"
     with pytest.raises(errors.UserError, match=message):
         startup.refuse_large_set(images)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
+def test_memory_that_is_freed_stays_with_the_process():
+    """A large block taken again is not taken from the kernel again, page by page."""
+    code = (
+        "import resource, sys\n"
+        "from tinyjax import startup\n"
+        "if sys.argv[1] == 'kept': startup.keep_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(2): b'x' * 2**26\n"
+        "before = faults()\n"
+        "for _ in range(4): b'x' * 2**26\n"
+        "print(faults() - before)\n"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True,
+                           check=True).stdout)
+        for how in ("kept", "given back")
+    )  # fmt: skip
+    assert kept < given_back / 4

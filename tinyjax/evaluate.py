@@ -40,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         if name not in config.data.suites:
             raise UserError(f"--suite {name}: {suggest(name, config.data.suites)}")
 
-    from tinyjax import tasks
+    from tinyjax import startup, tasks
 
+    startup.keep_memory()
     runfolder.start_log()
     classes = tuple(about["classes"])
     kind = tasks.module(config.task)

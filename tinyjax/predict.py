@@ -96,7 +96,10 @@ def main(argv: list[str] | None = None) -> int:
     movies, unread = look_at_videos(files)
     total = sum(movies[f].frames if f in movies else not is_video(f) for f in files)
 
+    from tinyjax import startup
     from tinyjax.model import BATCH, load
+
+    startup.keep_memory()
 
     # ---- the network, compiled before anything is written: a wrong threshold or class ends here
     model = load(options.workdir, options.weights, options.overrides)

@@ -1,5 +1,7 @@
 """What a run says of itself before it starts, and whether it will fit."""
 
+import ctypes
+import sys
 from typing import Any
 
 import jax
@@ -7,6 +9,8 @@ import numpy as np
 import psutil
 
 from tinyjax.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def devices() -> str:
@@ -23,6 +27,17 @@ def memory() -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return psutil.virtual_memory().available
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory it frees.
+
+    glibc gives blocks as large as a step's scratch space back to the kernel at once, and the next
+    step takes them again page by page: a third of a step on CPU (docs/performance.md).
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            libc.mallopt(option, 2**31 - 1)  # bytes
 
 
 def refuse_large_set(images: np.ndarray) -> None:

@@ -70,6 +70,7 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     from tinyjax.transfer import freeze, start
 
     # ---- data: small sets live on the device as uint8
+    startup.keep_memory()
     started = time.time()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
     kind = tasks.module(config.task)
