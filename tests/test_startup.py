@@ -21,16 +21,22 @@ def test_a_set_that_does_not_fit_says_what_it_needs(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
 def test_memory_that_is_freed_stays_with_the_process():
-    """A large block taken again is not taken from the kernel again, page by page."""
+    """A large block taken again, by whatever thread, is not taken from the kernel again, page by
+    page.
+    """
     code = (
-        "import resource, sys\n"
+        "import resource, sys, threading\n"
         "from tinyjax import startup\n"
         "if sys.argv[1] == 'kept': startup.keep_memory()\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(2): b'x' * 2**26\n"
-        "before = faults()\n"
-        "for _ in range(4): b'x' * 2**26\n"
-        "print(faults() - before)\n"
+        "def work():\n"
+        "    for _ in range(2): b'x' * 2**27\n"
+        "    before = faults()\n"
+        "    for _ in range(4): b'x' * 2**27\n"
+        "    print(faults() - before)\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "thread.join()\n"
     )
     kept, given_back = (
         int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True,
