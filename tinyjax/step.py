@@ -7,12 +7,16 @@ shapes is an array in `hyper`; the learning rate, too, is applied here and not i
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+from jax.tree_util import register_dataclass
 
 from tinyjax.data.stream import stream_key
 from tinyjax.errors import UserError, suggest
@@ -27,6 +31,44 @@ class Variables(NamedTuple):
     stats: Flat
 
 
+@partial(register_dataclass, data_fields=["vector"], meta_fields=["shapes"])
+@dataclass(frozen=True)
+class Packed:
+    """Arrays by path, end to end in one vector [.., numbers].
+
+    Between steps weights live like this: an optimiser over hundreds of small arrays is thousands of
+    loops, which take longer to compile than the network (docs/performance.md).
+    """
+
+    vector: Array
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [math.prod(shape) for _, shape in self.shapes]
+
+    def unpack(self) -> Flat:
+        """The arrays [.., *shape]."""
+        found, begin = {}, 0
+        for (path, shape), size in zip(self.shapes, self.sizes, strict=True):
+            part = self.vector[..., begin : begin + size]
+            found[path], begin = part.reshape((*part.shape[:-1], *shape)), begin + size
+        return found
+
+
+def pack(arrays: Flat) -> Packed:
+    """One member's arrays, all of the same dtype, in this order."""
+    vector = jnp.concatenate([*map(jnp.ravel, arrays.values())]) if arrays else jnp.zeros(0)
+    return Packed(vector, tuple((path, leaf.shape) for path, leaf in arrays.items()))
+
+
+class Weights(NamedTuple):
+    """What changes in training: the parameters that train, and BatchNorm's running moments."""
+
+    params: Packed
+    stats: Packed
+
+
 class Best(NamedTuple):
     """The averaged weights that scored best so far; score -inf and step -1 before the first
     evaluation.
@@ -34,19 +76,26 @@ class Best(NamedTuple):
 
     score: Array
     step: Array
-    variables: Variables
+    weights: Weights
 
 
 class State(NamedTuple):
     """One member, whole: what a checkpoint holds."""
 
     step: Array  # int32, updates done; also the position in the data
-    params: Flat
-    stats: Flat
-    moments: Any  # of what trains
-    ema: Variables
+    weights: Weights
+    still: Flat  # the parameters that do not train
+    moments: Any  # of weights.params.vector
+    ema: Weights
     best: Best
     stopped_at: Array  # int32, the step of the first non-finite loss or gradient; -1 while training
+
+    def variables(self, weights: Weights) -> Variables:
+        """The network of `state.weights`, `state.ema` or `state.best.weights`, on the host: there
+        nothing is compiled for the cutting.
+        """
+        still, (params, stats) = jax.device_get((self.still, weights))
+        return Variables({**still, **params.unpack()}, stats.unpack())
 
 
 class Task(NamedTuple):
@@ -77,10 +126,13 @@ def init_state(
 ) -> State:
     """A member at step 0, with its first weights."""
     params, stats = variables
-    ema = jax.tree.map(jnp.copy, variables)
-    best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), jax.tree.map(jnp.copy, ema))
-    moments = tx.init(_of(params, moving))
-    return State(jnp.int32(0), params, stats, moments, ema, best, jnp.int32(-1))
+    trains = {path: leaf for path, leaf in params.items() if not moving or path in moving.paths}
+    still = {path: leaf for path, leaf in params.items() if path not in trains}
+    weights = Weights(pack(trains), pack(stats))
+    ema, copy = (jax.tree.map(jnp.copy, weights) for _ in range(2))
+    best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), copy)
+    moments = tx.init(weights.params.vector)
+    return State(jnp.int32(0), weights, still, moments, ema, best, jnp.int32(-1))
 
 
 def keep_best(state: State, score: Array) -> State:
@@ -149,41 +201,52 @@ def make_step(
         fixed = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
         fixed |= dict.fromkeys(always, True)
 
-        def loss_of(trained):
-            variables = Variables({**state.params, **trained}, state.stats)
+        params, stats = state.weights
+
+        def loss_of(trains):
+            variables = Variables({**state.still, **trains}, stats.unpack())
             return task.loss(variables, fixed, batch, key, hyper)
 
-        old = _of(state.params, moving)
-        (loss, (stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(old)
-        for path in (path for path in old if path in multiplier):
-            gradient[path] = jnp.where(multiplier[path] == 0, 0, gradient[path])
+        # With respect to the arrays: that of the cuts from the vector would be a sum of vectors.
+        (loss, (new_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            params.unpack()
+        )
+        gradient = pack({path: gradient[path] for path, _ in params.shapes}).vector
+        part: Any = 1.0
+        if multiplier:
+            part = _spread(params, lambda path: multiplier.get(path, 1))
+            gradient = jnp.where(part == 0, 0, gradient)
         norm = optax.tree.norm(gradient)
 
-        update, moments = tx.update(gradient, state.moments, old)
+        update, moments = tx.update(gradient, state.moments, params.vector)
         rate = hyper["lr"] * schedule(state.step)
-        decay = {path: hyper["weight_decay"] * (p.ndim > 1) for path, p in old.items()}
-        params = {
-            path: p - rate * multiplier.get(path, 1) * (update[path] + decay[path] * p)
-            for path, p in old.items()
-        }
+        decays = np.repeat([len(shape) > 1 for _, shape in params.shapes], params.sizes)
+        update += hyper["weight_decay"] * jnp.where(decays, params.vector, 0)
+        new = Weights(
+            replace(params, vector=params.vector - rate * part * update),
+            pack({path: new_stats[path] for path, _ in stats.shapes}),
+        )
 
         # A short memory first: an average over the first steps would be mostly of the random start.
         keep = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
-        params = {**state.params, **params}
         # By the difference: what stands still stays the same to the last bit.
-        ema = jax.tree.map(
-            lambda old, new: old + (1 - keep) * (new - old), state.ema, Variables(params, stats)
-        )
+        ema = jax.tree.map(lambda old, new: old + (1 - keep) * (new - old), state.ema, new)
 
         sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = state._replace(params=params, stats=stats, moments=moments, ema=ema)
-        new = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, state)
+        new, moments, ema = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old),
+            (new, moments, ema), (state.weights, state.moments, state.ema),
+        )  # fmt: skip
         stopped = jnp.where(sound | (state.stopped_at >= 0), state.stopped_at, state.step)
-        new = new._replace(step=state.step + 1, stopped_at=stopped)
-        return new, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
+        state = state._replace(
+            step=state.step + 1, weights=new, moments=moments, ema=ema, stopped_at=stopped
+        )
+        return state, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
 
     return step
 
 
-def _of(params: Flat, moving: Moving | None) -> Flat:
-    return params if moving is None else {p: params[p] for p in params if p in moving.paths}
+def _spread(like: Packed, value: Callable[[str], Any]) -> Array:
+    """A vector laid out as `like`, of one value for each path."""
+    paths = (path for path, _ in like.shapes)
+    return jnp.concatenate([jnp.full(n, value(p)) for p, n in zip(paths, like.sizes, strict=True)])

@@ -114,7 +114,7 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     checkpoints = Checkpoints(runfolder.checkpoint_folder(folder))
     state = jax.jit(lambda variables: steps.init_state(variables, tx, moving))(variables)
     model = kind.make_model(config, len(training.classes))
-    sizes = {path: leaf.size for path, leaf in state.params.items()}
+    sizes = {path: leaf.size for path, leaf in variables.params.items()}
     trained = sum(size for path, size in sizes.items() if rates[path])
     about: dict[str, Any] = {
         "parameters": sum(sizes.values()),
@@ -167,9 +167,9 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        scores, found = {}, {}
+        averaged, scores, found = state.variables(state.ema), {}, {}
         for name, split in suites.items():
-            predictions = tasks.predict_all(task, state.ema, split.images)
+            predictions = tasks.predict_all(task, averaged, split.images)
             scores[name] = task.score(predictions, split)
             record(at, name, scores[name])
             found[name] = kind.in_file_pixels(predictions, split)
@@ -221,8 +221,9 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     }
     last = {**about, "step": done, "scores": scores}
     best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
-    runfolder.write_weights(folder / "weights" / member, state.ema, last)
-    runfolder.write_weights(folder / "weights" / f"{member}-best", state.best.variables, best)
+    file = folder / "weights" / member
+    runfolder.write_weights(file, state.variables(state.ema), last)
+    runfolder.write_weights(Path(f"{file}-best"), state.variables(state.best.weights), best)
     kind.report(folder, suites, found, scores)
     rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
     runfolder.write_rows(folder / "results.csv", rows, rows[0])

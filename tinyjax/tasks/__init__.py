@@ -60,7 +60,7 @@ def predict_all(
     The last batch is filled up with its own last image, so that nothing is compiled for a
     remainder.
     """
-    parts = []
+    parts, variables = [], jax.device_put(variables)
     for start in range(0, len(images), batch):
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
         parts.append(jax.device_get(task.predict(variables, images[rows])))
