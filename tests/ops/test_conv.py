@@ -1,27 +1,14 @@
-"""`conv2d` against the library call, in values and both gradients."""
+"""`conv2d` against the library call, in values and both gradients, alone and mapped."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from jax import lax
 
 from tinyjax.ops.conv import conv2d
-
-CASES = [  # height, width, channels in, out, kernel, stride, groups
-    (8, 8, 4, 4, 3, 1, 4),
-    (9, 7, 4, 4, 3, 2, 4),
-    (8, 10, 3, 3, 5, 1, 3),
-    (7, 8, 3, 3, 5, 2, 3),
-    (6, 6, 2, 2, 7, 2, 2),
-    (3, 2, 2, 2, 5, 2, 2),  # smaller than the kernel
-    (6, 7, 5, 3, 1, 1, 1),
-    (6, 7, 5, 3, 1, 2, 1),
-    (8, 9, 3, 4, 3, 1, 1),
-    (9, 8, 1, 4, 3, 2, 1),
-    (8, 8, 1, 1, 3, 1, 1),
-    (6, 6, 4, 6, 3, 1, 2),
-]
 
 
 def library(x, kernel, stride, groups):
@@ -32,25 +19,65 @@ def library(x, kernel, stride, groups):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("h", "w", "c", "d", "k", "stride", "groups"), CASES)
-def test_values_and_gradients(h, w, c, d, k, stride, groups):
+@st.composite
+def sizes(draw):
+    """Height, width, channels in and out, kernel, stride, groups."""
+    h, w = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    k, stride = draw(st.tuples(st.sampled_from((1, 3, 5, 7)), st.sampled_from((1, 2))))
+    kind = draw(st.sampled_from(("dense", "depthwise", "grouped")))
+    if kind == "depthwise":
+        c = draw(st.integers(1, 6))
+        return h, w, c, c, k, stride, c
+    groups = draw(st.integers(2, 3)) if kind == "grouped" else 1
+    c, d = draw(st.tuples(st.integers(1, 6), st.integers(1, 4)))
+    return h, w, c * groups, d * groups, k, stride, groups
+
+
+def everything(conv):
+    """Values and both gradients: alone; of two members, each with its own kernel, as the gradient
+    of a map and as a map of gradients; and of two that share their images.
+    """
+
+    def alone(x, kernel, dy):
+        y, back = jax.vjp(conv, x, kernel)
+        return y, *back(dy)
+
+    def all_ways(x, kernel, dy):
+        of_map, back = jax.vjp(jax.vmap(conv), x, kernel)
+        shared = jax.vmap(alone, (None, 0, 0))(x[0], kernel, dy)
+        return alone(x[0], kernel[0], dy[0]), jax.vmap(alone)(x, kernel, dy), (
+            of_map, *back(dy),
+        ), shared  # fmt: skip
+
+    return jax.jit(all_ways)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(sizes(), st.sampled_from(("float32", "bfloat16")))
+@example((8, 8, 4, 4, 3, 1, 4), "float32")
+@example((9, 7, 4, 4, 3, 2, 4), "float32")
+@example((3, 2, 2, 2, 5, 2, 2), "float32")  # smaller than the kernel
+@example((6, 7, 5, 3, 1, 2, 1), "float32")
+@example((8, 9, 5, 4, 3, 1, 1), "float32")
+@example((9, 8, 1, 4, 3, 2, 1), "float32")
+@example((6, 6, 4, 6, 3, 1, 2), "float32")
+def test_values_and_gradients(size, dtype):
+    """Within rounding of float64's, alone and mapped; rounding is of the sum of magnitudes."""
+    h, w, c, d, k, stride, groups = size
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, h, w, c)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(k, k, c // groups, d)), jnp.float32)
-    ours, back = jax.vjp(lambda x, kernel: conv2d(x, kernel, stride, groups), x, kernel)
-    theirs, reference = jax.vjp(lambda x, kernel: library(x, kernel, stride, groups), x, kernel)
-    assert ours.shape == (2, -(-h // stride), -(-w // stride), d)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-    dy = jnp.asarray(rng.normal(size=ours.shape), jnp.float32)
-    for got, wanted in zip(back(dy), reference(dy), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_bfloat16_stays_bfloat16():
-    x, kernel = jnp.ones((1, 8, 8, 4), jnp.bfloat16), jnp.ones((3, 3, 1, 4), jnp.bfloat16)
-    y, back = jax.vjp(lambda x, kernel: conv2d(x, kernel, 1, 4), x, kernel)
-    assert [y.dtype, *(g.dtype for g in back(y))] == [jnp.bfloat16] * 3
-    assert float(y[0, 4, 4, 0]) == 9
+    shapes = (2, h, w, c), (k, k, c // groups, d), (2, -(-h // stride), -(-w // stride), d)
+    arrays = [jnp.asarray(rng.normal(size=(2, *shape)), dtype) for shape in shapes]
+    got = everything(lambda x, kernel: conv2d(x, kernel, stride, groups))(*arrays)
+    with jax.enable_x64(True):
+        wide = [np.asarray(array, np.float64) for array in arrays]
+        reference = everything(lambda x, kernel: library(x, kernel, stride, groups))
+        wanted = jax.device_get(reference(*wide))
+        magnitudes = jax.device_get(reference(*map(np.abs, wide)))
+    for ours, theirs, scale in zip(*map(jax.tree.leaves, (got, wanted, magnitudes)), strict=True):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == dtype
+        slack = 8 * float(jnp.finfo(dtype).eps) * np.maximum(scale, 1e-3)
+        assert np.all(np.abs(np.asarray(ours, np.float64) - theirs) <= slack)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

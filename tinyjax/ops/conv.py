@@ -1,9 +1,9 @@
 """One convolution behind every layer, lowered to the form that is fast on the platform it is
 compiled for.
 
-XLA's CPU back end has no fast path for depthwise kernels and a slow gradient for 1x1 ones: the
-forms below are 10 to 40 and up to 5 times faster there (docs/performance.md). Elsewhere the library
-call is kept.
+XLA's CPU back end has no fast path for depthwise kernels, for kernels that are mapped over members
+of a population, and for many a gradient: the forms below are up to 40 times faster there
+(docs/performance.md). Elsewhere the library call is kept.
 """
 
 from functools import partial
@@ -11,8 +11,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 
 
+# custom_vjp is outside, choice of platform and custom_vmap inside: the other nesting fails.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
     """2-D convolution with symmetric zero padding k // 2, as torch's `Conv2d(k, stride, padding=k
@@ -27,7 +29,10 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
     Returns:
         [B, ceil(H / stride), ceil(W / stride), D] in the dtype of `x`.
     """
-    return _by_platform(_forward, stride, groups)(x, kernel)
+    other = partial(_library, stride=stride, groups=groups)
+    return lax.platform_dependent(
+        x, kernel, cpu=partial(_cpu, stride=stride, groups=groups), default=other
+    )
 
 
 def _conv2d_fwd(x, kernel, stride, groups):
@@ -35,29 +40,14 @@ def _conv2d_fwd(x, kernel, stride, groups):
 
 
 def _conv2d_bwd(stride, groups, residuals, dy):
-    return _by_platform(_backward, stride, groups)(*residuals, dy)
+    def other(x, kernel, dy):
+        return jax.vjp(partial(_library, stride=stride, groups=groups), x, kernel)[1](dy)
+
+    cpu = partial(_cpu_gradients, stride=stride, groups=groups)
+    return lax.platform_dependent(*residuals, dy, cpu=cpu, default=other)
 
 
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
-
-
-def _by_platform(fn, stride: int, groups: int):
-    """`fn(form, ...)` with the CPU's form or the library's, chosen when the program is lowered."""
-    cpu = partial(fn, partial(_cpu, stride=stride, groups=groups), stride, groups, True)
-    other = partial(fn, partial(_library, stride=stride, groups=groups), stride, groups, False)
-    return lambda *args: lax.platform_dependent(*args, cpu=cpu, default=other)
-
-
-def _forward(form, stride, groups, on_cpu, x, kernel):
-    return form(x, kernel)
-
-
-def _backward(form, stride, groups, on_cpu, x, kernel, dy):
-    if on_cpu and _is_depthwise(x, kernel, groups):
-        return _depthwise_input_grad(x, kernel, dy, stride), _depthwise_kernel_grad(
-            x, kernel, dy, stride
-        )
-    return jax.vjp(form, x, kernel)[1](dy)
 
 
 def _library(x, kernel, *, stride, groups):
@@ -68,19 +58,45 @@ def _library(x, kernel, *, stride, groups):
     )  # fmt: skip
 
 
+# ---- CPU: which form
+
+
 def _cpu(x, kernel, *, stride, groups):
     if _is_depthwise(x, kernel, groups):
         return _depthwise(x, kernel, stride)
-    if kernel.shape[:2] == (1, 1) and groups == 1:
-        x = x[:, ::stride, ::stride]
-        b, h, w, c = x.shape
-        # b h w c -> (b h w) c: one large matrix product, which the batched form of einsum is not
-        return (x.reshape(b * h * w, c) @ kernel[0, 0]).reshape(b, h, w, -1)
-    return _library(x, kernel, stride=stride, groups=groups)
+    if groups > 1:
+        form = partial(_cpu, stride=stride, groups=1)
+        return _merge(jax.vmap(form)(_split(x, groups), _split(kernel, groups)))
+    if kernel.shape[:2] == (1, 1):
+        return _pointwise(x[:, ::stride, ::stride], kernel)
+    return _dense(x, kernel, stride)
+
+
+def _cpu_gradients(x, kernel, dy, *, stride, groups):
+    if _is_depthwise(x, kernel, groups):
+        dx = _depthwise_input_grad(x, kernel, dy, stride)
+        return dx, _depthwise_kernel_grad(x, kernel, dy, stride)
+    if groups > 1:
+        form = partial(_cpu_gradients, stride=stride, groups=1)
+        parts = jax.vmap(form)(*(_split(array, groups) for array in (x, kernel, dy)))
+        return tuple(map(_merge, parts))
+    if kernel.shape[:2] == (1, 1):
+        return jax.vjp(partial(_cpu, stride=stride, groups=1), x, kernel)[1](dy)
+    return _dense_input_grad(x, kernel, dy, stride), _dense_kernel_grad(x, kernel, dy, stride)
 
 
 def _is_depthwise(x, kernel, groups):
     return kernel.shape[0] > 1 and groups == x.shape[3] == kernel.shape[3]
+
+
+def _split(array, groups):
+    # .. (g c) -> g .. c: groups are mapped over, as members of a population are
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, -1), -2, 0)
+
+
+def _merge(array):
+    array = jnp.moveaxis(array, 0, -2)  # g .. c -> .. (g c)
+    return array.reshape(*array.shape[:-2], -1)
 
 
 def _pad(x, half):
@@ -88,14 +104,77 @@ def _pad(x, half):
 
 
 def _taps(padded, k, stride, height, width):
-    """The k * k views of a padded [.., H, W, C] input that a k x k kernel's taps see, each [..,
+    """The k * k views of a padded [B, H, W, C] input that a k x k kernel's taps see, each [B,
     height, width, C].
     """
     for i in range(k):
         for j in range(k):
             rows = slice(i, i + (height - 1) * stride + 1, stride)
             columns = slice(j, j + (width - 1) * stride + 1, stride)
-            yield padded[..., rows, columns, :]
+            yield padded[:, rows, columns]
+
+
+# ---- 1 x 1, and dense
+
+
+def _pointwise(x, kernel):
+    b, h, w, c = x.shape
+    # b h w c -> (b h w) c: one large matrix product, which the batched form of einsum is not
+    return (x.reshape(b * h * w, c) @ kernel[0, 0]).reshape(b, h, w, -1)
+
+
+def _dense(x, kernel, stride):
+    return _one_by_one(partial(_library, stride=stride, groups=1))(x, kernel)
+
+
+def _one_by_one(form):
+    """`form` of arrays, and where they are mapped over, as members of a population are, a loop: a
+    batch of the library's convolutions with kernels of their own is a grouped one, its slow path.
+    """
+    alone = custom_vmap(form)
+
+    @alone.def_vmap
+    def _members(size, mapped, *arrays):
+        arrays = tuple(
+            array if has else jnp.broadcast_to(array, (size, *array.shape))
+            for array, has in zip(arrays, mapped, strict=True)
+        )
+        return lax.map(lambda member: alone(*member), arrays), True
+
+    return alone
+
+
+def _dense_input_grad(x, kernel, dy, stride):
+    """The same convolution of `dy`, spread by the stride, with the kernel turned over."""
+    _, height, width, _ = x.shape
+    ends = [
+        side - (n - 1) * stride - 1 for side, n in zip((height, width), dy.shape[1:3], strict=True)
+    ]
+    spread = ((0, 0, 0), *((0, end, stride - 1) for end in ends), (0, 0, 0))
+    dy = lax.pad(dy, jnp.zeros((), dy.dtype), spread)
+    return _dense(dy, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+
+
+def _dense_kernel_grad(x, kernel, dy, stride):
+    """Of few channels, as an image has, the library's; else a matrix product for each row of the
+    kernel, of the windows' rows with `dy`.
+    """
+    if x.shape[3] <= 4:
+
+        def library(x, dy):
+            form = partial(_library, x, stride=stride, groups=1)
+            return jax.linear_transpose(form, jax.ShapeDtypeStruct(kernel.shape, x.dtype))(dy)[0]
+
+        return _one_by_one(library)(x, dy)
+    k, (b, height, width, d) = kernel.shape[0], dy.shape
+    taps = [*_taps(_pad(x, k // 2), k, stride, height, width)]
+    rows = (jnp.concatenate(taps[i * k : i * k + k], -1) for i in range(k))
+    dy = dy.reshape(b * height * width, d)
+    # b h w (j c), b h w d -> (j c) d, for each i
+    return jnp.stack([row.reshape(len(dy), -1).T @ dy for row in rows]).reshape(kernel.shape)
+
+
+# ---- depthwise
 
 
 def _depthwise(x, kernel, stride):
@@ -136,21 +215,19 @@ def _depthwise_input_grad(x, kernel, dy, stride):
 
 
 def _depthwise_kernel_grad(x, kernel, dy, stride):
-    """k * k running products over the batch at full [H, W, C] resolution, then one sum over space.
+    """All k * k sums in one pass over the input and `dy`, in float32 at least.
 
-    Reducing each product to [C] at once makes XLA:CPU walk memory by columns without vectorising: 3
-    to 6 times slower.
+    The sums run over the batch first where there is space enough to share among threads; else over
+    everything at once.
     """
-    k, (height, width, channels) = kernel.shape[0], dy.shape[1:]
-
-    def add_image(sums, image):
-        padded, dy = image
-        return tuple(
-            s + tap * dy
-            for s, tap in zip(sums, _taps(padded, k, stride, height, width), strict=True)
-        ), None
-
+    k, (_, height, width, channels) = kernel.shape[0], dy.shape
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    zeros = tuple(jnp.zeros((height, width, channels), wide) for _ in range(k * k))
-    sums, _ = lax.scan(add_image, zeros, (_pad(x, k // 2), dy))
-    return jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape).astype(kernel.dtype)
+    taps = _taps(_pad(x, k // 2), k, stride, height, width)
+    products = [(tap * dy).astype(wide) for tap in taps]
+    axes = (0,) if k == 3 else (0, 1, 2)
+    zeros = [jnp.zeros((), wide)] * len(products)
+    sums = lax.reduce(
+        products, zeros, lambda a, b: [s + t for s, t in zip(a, b, strict=True)], axes
+    )
+    sums = [s.reshape(-1, channels).sum(0) for s in sums]
+    return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
