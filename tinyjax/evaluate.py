@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax import startup, tasks
 
     startup.keep_memory()
+    startup.keep_programs()
     runfolder.start_log()
     classes = tuple(about["classes"])
     kind = tasks.module(config.task)

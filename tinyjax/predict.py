@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.model import BATCH, load
 
     startup.keep_memory()
+    startup.keep_programs()
 
     # ---- the network, compiled before anything is written: a wrong threshold or class ends here
     model = load(options.workdir, options.weights, options.overrides)

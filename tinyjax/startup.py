@@ -1,7 +1,12 @@
 """What a run says of itself before it starts, and whether it will fit."""
 
 import ctypes
+import os
+import platform
+import re
 import sys
+import zlib
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +15,7 @@ import psutil
 
 from tinyjax.errors import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MADV_HUGEPAGE, HUGE_PAGE = 14, 2**21  # of Linux's mman.h; bytes
 
 
@@ -31,18 +36,21 @@ def memory() -> int:
 
 
 def keep_memory() -> None:
-    """Let the process keep the memory it frees, in huge pages where the kernel lends them.
+    """Let the process keep the memory it frees, in huge pages where the kernel lends them. To be
+    called before jax has looked for devices.
 
     glibc gives blocks as large as a step's scratch space back to the kernel at once, and the next
     step takes them again page by page; and a step walks through more of them than the processor can
     translate. Together that is half of a step on CPU (docs/performance.md). Nothing is taken
     here: only addresses are reserved.
     """
+    # A step's scratch space is then taken by this thread: those of others cannot be kept, and one
+    # pool of memory for all threads makes them wait for each other, above all in the compiler.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
     libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
     libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_ARENA_MAX, 1)  # the others give large blocks back whatever was said
     libc.malloc.restype = ctypes.c_void_p
     size = psutil.virtual_memory().available // 2
     if block := libc.malloc(ctypes.c_size_t(size)):
@@ -50,6 +58,36 @@ def keep_memory() -> None:
         last = (block + size) // HUGE_PAGE * HUGE_PAGE
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_HUGEPAGE)
         libc.free(ctypes.c_void_p(block))
+
+
+def keep_programs() -> Path:
+    """Let compiled programs be kept for the next run of the same; returns the folder.
+
+    It is $JAX_COMPILATION_CACHE_DIR or, for each kind of processor, one of the user's own machine:
+    a program that was compiled for another processor may crash on this one, so the place is not the
+    run folder, which may be shared.
+    """
+    name = "jax_compilation_cache_dir"
+    if jax.config.values[name] is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = caches / "tinyjax" / re.sub(r"[^\w.-]+", "_", processor())
+        jax.config.update(name, str(folder))
+    return Path(jax.config.values[name])
+
+
+def processor() -> str:
+    """The kind of the first device; of a CPU the model and a number for its abilities."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    about = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    model = about.get("model name", platform.machine())
+    abilities = about.get("flags", about.get("Features", ""))
+    return f"{model}, {zlib.crc32(abilities.encode()):08x}"
 
 
 def refuse_large_set(images: np.ndarray) -> None:

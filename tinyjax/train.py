@@ -73,6 +73,7 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     startup.keep_memory()
     started = time.time()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
+    log.info(f"compiled programs are kept in {startup.keep_programs()}")
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     suites = {
