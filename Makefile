@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 
 export TINYJAX_DATA ?= $(abspath ../shared/data)
 
-.PHONY: quickstart test test-all lint lock clean
+.PHONY: quickstart test test-all bench lint lock clean
 
 quickstart: .venv/.installed
 	rm -rf runs/quickstart
@@ -20,6 +20,10 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Half an hour on two cores; torch takes part if it is there.
+bench: .venv/.installed
+	for each in conv step inference population; do $(BIN)/python -m benchmarks.$$each || exit; done
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
-"""Ratios of `ops.conv.conv2d` to XLA's own convolution, forward and with both gradients.
+"""Ratios of `ops.conv.conv2d` to XLA's own convolution: forward, with both gradients, and with both
+gradients of 8 members that are vmapped.
 
     python -m benchmarks.conv
 
-Contestants alternate; a figure is the median of 15 rounds. Sizes are those of a MobileNetV3-Small
-detector on windows of 144 x 144, batch 16.
+Contestants alternate; a figure is the median of 7 rounds. Sizes are those of a MobileNetV3-Small
+detector on windows of 144 x 144, batch 16, and a dense and a grouped 3 x 3.
 """
 
 import statistics
@@ -14,38 +15,56 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks import contest
+from tinyjax import startup
 from tinyjax.ops.conv import conv2d
 
-ROUNDS = 15
+ROUNDS, MEMBERS = 7, 8
 SIZES = [  # height and width, channels in, out, kernel, stride, groups
     (144, 1, 16, 3, 2, 1),
     (72, 16, 16, 3, 2, 16),
     (36, 16, 48, 1, 1, 1),
     (36, 48, 48, 3, 2, 48),
     (36, 32, 32, 3, 1, 32),
+    (36, 32, 32, 3, 1, 1),
+    (36, 32, 32, 3, 1, 4),
     (18, 64, 24, 1, 1, 1),
     (9, 200, 200, 5, 2, 200),
     (5, 392, 392, 5, 1, 392),
 ]
+WAYS = ("forward", "with gradients", "8 members")
+
+
+def main():
+    startup.keep_memory()
+    print(contest.machine())
+    print("ms, and how many times faster; of 8 members the gradients of all of them, vmapped")
+    print(f"{'size':<28}" + "".join(f"{way:>15}{'library':>10}{'x':>6}" for way in WAYS))
+    for size in SIZES:
+        side, c, d, k, stride, groups = size
+        kind = {1: "dense" if k > 1 else "pointwise", c: "depthwise"}.get(groups, "grouped")
+        row = f"{f'{kind} {k}x{k}/{stride} {side}x{side} {c}->{d}':<28}"
+        times = medians(contestants(*size))
+        for way in WAYS:
+            ours, theirs = 1e3 * times[way, "ours"], 1e3 * times[way, "library"]
+            row += f"{ours:>15.2f}{theirs:>10.2f}{theirs / ours:>6.1f}"
+        print(row, flush=True)
 
 
 def library(x, kernel, stride, groups):
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(half, half)] * 2,
-        feature_group_count=groups,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+        x, kernel, (stride, stride), [(half, half)] * 2,
+        feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
 
 
 def contestants(side, c, d, k, stride, groups):
-    """(name -> compiled call), forward and with gradients, on the same random data."""
+    """(way, name) -> compiled call, on the same random data."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(16, side, side, c)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(k, k, c // groups, d)), jnp.float32)
+    shapes = (16, side, side, c), (k, k, c // groups, d)
+    many = [jnp.asarray(rng.normal(size=(MEMBERS, *shape)), jnp.float32) for shape in shapes]
+    one = [array[0] for array in many]
     calls = {}
     for name, conv in (("ours", conv2d), ("library", library)):
 
@@ -56,36 +75,26 @@ def contestants(side, c, d, k, stride, groups):
             y, back = jax.vjp(forward, x, kernel)
             return back(y)
 
-        for what, fn in (("forward", forward), ("with gradients", gradients)):
-            compiled = jax.jit(fn).lower(x, kernel).compile()
-            calls[what, name] = lambda compiled=compiled: jax.block_until_ready(compiled(x, kernel))
+        functions = (forward, one), (gradients, one), (jax.vmap(gradients), many)
+        for way, (function, arrays) in zip(WAYS, functions, strict=True):
+            compiled = jax.jit(function).lower(*arrays).compile()
+
+            def call(compiled=compiled, arrays=arrays):
+                jax.block_until_ready(compiled(*arrays))
+
+            calls[way, name] = call
     return calls
 
 
 def medians(calls):
-    """Seconds, name -> median over the rounds."""
+    """Seconds, name -> median over the rounds, of which a first one is not counted."""
     times: dict[tuple[str, str], list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
+    for _ in range(1 + ROUNDS):
         for name, call in calls.items():
             begin = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
-def main():
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms, and how many times faster")
-    print(f"{'size':<28}{'forward':>9}{'library':>9}{'x':>7}{'grads':>9}{'library':>9}{'x':>7}")
-    for size in SIZES:
-        side, c, d, k, stride, groups = size
-        kind = "depthwise" if groups > 1 else "dense" if k > 1 else "pointwise"
-        row = f"{kind} {k}x{k}/{stride} {side}x{side} {c}->{d}"
-        t = medians(contestants(*size))
-        for what in ("forward", "with gradients"):
-            ours, theirs = 1e3 * t[what, "ours"], 1e3 * t[what, "library"]
-            row = f"{row:<28}" if what == "forward" else row
-            row += f"{ours:>9.2f}{theirs:>9.2f}{theirs / ours:>7.1f}"
-        print(row)
+    return {name: statistics.median(t[1:]) for name, t in times.items()}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def normalise(images: Array) -> Array:
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
 
+@jax.named_scope("augmentation")
 def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> dict:
     """Random views of a batch, each sample from its own key.
 
@@ -46,6 +47,7 @@ def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> d
     return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
 
 
+@jax.named_scope("augmentation")
 def augment_labelled(
     key: Array, images: Array, targets: Array, strength: dict, size: tuple[int, int]
 ) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from tinyjax.detect.boxes import centre_size, decode, diou, encode
 from tinyjax.detect.grid import Grid
 
 
+@jax.named_scope("loss")
 def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid):
     """Loss of a batch of B images.
 

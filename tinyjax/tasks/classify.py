@@ -110,6 +110,7 @@ def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Ta
     return Task(init, loss, predict, score_split)
 
 
+@jax.named_scope("loss")
 def cross_entropy(logits: Array, targets: Array, smoothing: Array) -> Array:
     """Mean over the batch of the cross-entropy in nats of logits [B, classes] with targets [B,
     classes], of which `smoothing` is spread evenly over all classes (arXiv 1512.00567).
