@@ -8,7 +8,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -97,12 +98,15 @@ def machine(*packages: str) -> str:
             name = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    versions = (f"{package} {_version(package)}" for package in ("jax", "flax", *packages))
+    versions = (
+        f"{package} {version(package) or 'not installed'}" for package in ("jax", "flax", *packages)
+    )
     return f"{os.cpu_count()} cores of {name}; {', '.join(versions)}"
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str | None:
+    """Of an installed package; None of another."""
     try:
-        return version(package)
+        return installed(package)
     except PackageNotFoundError:
-        return "not installed"
+        return None

@@ -20,13 +20,13 @@ def random_images(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def classification_step(
-    net: str, batch: int, plain: bool = False, members: int = 0
+    net: str, batch: int, plain: bool = False, members: int = 0, lift: str = "vmap"
 ) -> Callable[[], Any]:
     """One step of training a classifier: forward, backward, gradient norm, clip, SGD with Nesterov
     momentum and decay, EMA, the guard against what is not finite. No augmentation.
 
-    plain: with `flax.linen.Conv`. members: of a population that is vmapped, each on a batch of its
-    own; 0 is one network alone.
+    plain: with `flax.linen.Conv`. members: of a population, each on a batch of its own; 0 is one
+    network alone. lift: how the step is made one of all members, as in `lifted`.
     """
     from tinyjax import startup
 
@@ -37,16 +37,25 @@ def classification_step(
 
     images, labels = random_images(batch * max(members, 1))
     data: dict = {"images": jnp.asarray(images), "labels": jnp.asarray(labels)}
-    task = _classifier(net)
-    hyper = jax.tree.map(jnp.asarray, SMALL)
-    take, state = _step(task, hyper, "sgd")
+    take, state, hyper = classifier_step(net)
     if members:
         data = {k: v.reshape(members, batch, *v.shape[1:]) for k, v in data.items()}
         state, hyper = (
             jax.tree.map(lambda leaf: jnp.stack([leaf] * members), tree) for tree in (state, hyper)
         )
-        take = jax.vmap(take)
+        take = lifted(take, lift)
     return _call(take, state, data, hyper, plain)
+
+
+def lifted(step: Callable, how: str) -> Callable:
+    """`step` of members along the first axis: "vmap", all at once; or "map", one by one."""
+    import jax
+
+    forms = {
+        "vmap": jax.vmap(step),
+        "map": lambda *trees: jax.lax.map(lambda member: step(*member), trees),
+    }
+    return forms[how]
 
 
 def detection_step(batch: int, plain: bool = False) -> Callable[[], Any]:
@@ -72,7 +81,7 @@ def detection_step(batch: int, plain: bool = False) -> Callable[[], Any]:
     }
     hyper = tasks.hyper_of(config)
     task = make_task(config, ("person", "car", "bicycle"), 1)
-    take, state = _step(task, hyper, config.optimiser.name)
+    take, state = _step(task, config.optimiser.name)
     return _call(take, state, data, hyper, plain)
 
 
@@ -100,6 +109,15 @@ def inference(net: str, plain: bool = False) -> Callable[[], Any]:
     return lambda: program(params, stats, x).block_until_ready()
 
 
+def classifier_step(net: str):
+    """The step of a classifier, its first state, and its hyper-parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    hyper = jax.tree.map(jnp.asarray, SMALL)
+    return *_step(_classifier(net), "sgd"), hyper
+
+
 def _classifier(net: str):
     """A classifier's task on float images."""
     import jax
@@ -123,7 +141,7 @@ def _classifier(net: str):
     return step.Task(init, loss, lambda *_: None, lambda *_: {})
 
 
-def _step(task, hyper: dict, optimiser: str):
+def _step(task, optimiser: str):
     from tinyjax import step
 
     tx = step.make_optimiser(optimiser, 0.9, 0.999, 10.0)

@@ -124,14 +124,10 @@ def _pointwise(x, kernel):
 
 
 def _dense(x, kernel, stride):
-    return _one_by_one(partial(_library, stride=stride, groups=1))(x, kernel)
-
-
-def _one_by_one(form):
-    """`form` of arrays, and where they are mapped over, as members of a population are, a loop: a
-    batch of the library's convolutions with kernels of their own is a grouped one, its slow path.
+    """The library's; where it is mapped over members of a population, a loop: a batch of them with
+    kernels of their own would be a grouped one, its slow path.
     """
-    alone = custom_vmap(form)
+    alone = custom_vmap(partial(_library, stride=stride, groups=1))
 
     @alone.def_vmap
     def _members(size, mapped, *arrays):
@@ -141,7 +137,7 @@ def _one_by_one(form):
         )
         return lax.map(lambda member: alone(*member), arrays), True
 
-    return alone
+    return alone(x, kernel)
 
 
 def _dense_input_grad(x, kernel, dy, stride):
@@ -156,16 +152,7 @@ def _dense_input_grad(x, kernel, dy, stride):
 
 
 def _dense_kernel_grad(x, kernel, dy, stride):
-    """Of few channels, as an image has, the library's; else a matrix product for each row of the
-    kernel, of the windows' rows with `dy`.
-    """
-    if x.shape[3] <= 4:
-
-        def library(x, dy):
-            form = partial(_library, x, stride=stride, groups=1)
-            return jax.linear_transpose(form, jax.ShapeDtypeStruct(kernel.shape, x.dtype))(dy)[0]
-
-        return _one_by_one(library)(x, dy)
+    """A matrix product for each row of the kernel, of the windows' rows with `dy`."""
     k, (b, height, width, d) = kernel.shape[0], dy.shape
     taps = [*_taps(_pad(x, k // 2), k, stride, height, width)]
     rows = (jnp.concatenate(taps[i * k : i * k + k], -1) for i in range(k))
