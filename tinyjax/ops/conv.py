@@ -58,6 +58,8 @@ def _library(x, kernel, *, stride, groups):
     )  # fmt: skip
 
 
+FEW = 4  # channels of a picture, at most
+
 # ---- CPU: which form
 
 
@@ -124,9 +126,19 @@ def _pointwise(x, kernel):
 
 
 def _dense(x, kernel, stride):
-    """The library's; where it is mapped over members of a population, a loop: a batch of them with
-    kernels of their own would be a grouped one, its slow path.
+    """Of few channels, as an image has, shifted multiply-adds; else the library's.
+
+    Where that is mapped over members of a population, it is a loop: a batch of them with kernels of
+    their own would be a grouped one, its slow path.
     """
+    k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
+    if x.shape[3] <= FEW:
+        taps = _taps(_pad(x, k // 2), k, stride, height, width)
+        return sum(
+            tap[..., c : c + 1] * weight[c]
+            for tap, weight in zip(taps, kernel.reshape(k * k, *kernel.shape[2:]), strict=True)
+            for c in range(x.shape[3])
+        )
     alone = custom_vmap(partial(_library, stride=stride, groups=1))
 
     @alone.def_vmap
