@@ -73,7 +73,7 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     """
     for text in overrides:
         key, equals, value = text.removeprefix(PREFIX).partition("=")
-        group, name = _place(config, key)
+        group, name = place(config, key)
         group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
     return config
 
@@ -85,13 +85,22 @@ def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     """
     config = ConfigDict(config.to_dict())
     for key, value in fields.items():
-        group, name = _place(config, key)
-        try:
-            group[name] = value
-        except TypeError as error:
-            kind = group.get_type(name).__name__
-            raise UserError(f"{PREFIX}{key} = {value!r}: wants a value of type {kind}") from error
+        put(config, key, value)
     return config.lock()
+
+
+def put(config: ConfigDict, key: str, value: Any) -> Any:
+    """Set field "a.b" of `config` in place; returns what it holds then, 1.0 for the 1 of a float.
+
+    Raises UserError naming the field and its nearest neighbours, or the type wanted.
+    """
+    group, name = place(config, key)
+    try:
+        group[name] = value
+    except TypeError as error:
+        kind = group.get_type(name).__name__
+        raise UserError(f"{PREFIX}{key} = {value!r}: wants a value of type {kind}") from error
+    return group[name]
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -171,7 +180,7 @@ def options(
     return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
 
 
-def _place(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+def place(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     """The group that field "a.b.c" is in, and its name there."""
     *groups, name = key.split(".")
     group: Any = config

@@ -34,7 +34,7 @@ def member_id(overrides: dict[str, Any]) -> str:
     nothing.
     """
     text = json.dumps(overrides, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:10]  # of 10,000 no two alike, all but surely
 
 
 @contextmanager
