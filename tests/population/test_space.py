@@ -92,5 +92,5 @@ def test_some_of_them():
     assert hyper.chosen(config, members, [members[3].id]) == [members[3]]
     with pytest.raises(UserError, match="no member of 6 is so"):
         seeds(["seed=7"])
-    with pytest.raises(UserError, match="did you mean --config[.]seed"):
+    with pytest.raises(UserError, match=r"did you mean --config\.seed"):
         seeds(["sed=7"])

@@ -152,7 +152,9 @@ class SharedSeparable(nn.Module):
 
 
 class Output(nn.Module):
-    """Last layer: [B, h, w, D] -> f32[B, h w, features], small weights and a chosen bias."""
+    """Last layer: [B, h, w, D] -> [B, h w, features] in float32 at least, small weights and a
+    chosen bias.
+    """
 
     features: int
     bias_init: nn.initializers.Initializer
@@ -162,7 +164,9 @@ class Output(nn.Module):
         b, h, w, d = x.shape
         kernel = self.param("kernel", small_normal, (d, self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        x = x.astype(jnp.float32).reshape(b, h * w, d)  # b h w d -> b (h w) d
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(
+            b, h * w, d
+        )  # b h w d -> b (h w) d
         return x @ kernel + bias
 
 

@@ -44,6 +44,7 @@ def build(
     classes: int | None = None,
     dtype: DTypeLike = jnp.float32,
     eps: float = 0,
+    wide: Architecture | None = None,
     **multipliers: float,
 ) -> nn.Module:
     """The backbone of that name; called as `model(x, train)` it gives (logits, {stride: features}).
@@ -53,6 +54,7 @@ def build(
         classes: logits of the classifier; None for none, and logits are None.
         dtype: to compute in; parameters and statistics are float32 in any case.
         eps: BatchNorm's; 0 for the family's own.
+        wide: the architecture to build in the place of its own, see `union`.
         multipliers: `width` (and `depth`) of a network off the ladders, times a family's unscaled
             one: `build("efficientnet/b0", width=0.5, depth=0.6)`.
 
@@ -65,7 +67,7 @@ def build(
     if multipliers:
         arch = _scaled(name, module.BASES.get(variant), multipliers)
     own = {"eps": eps} if eps else {}
-    return module.Model(arch, classes, dtype, **own)
+    return module.Model(wide or arch, classes, dtype, **own)
 
 
 @partial(jax.jit, static_argnames=("model", "shape"))

@@ -154,7 +154,8 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise, squeeze-excite, project 1x1; a skip where shapes allow (MBConv).
 
-    `conv` and `excite` are ConvBN and SqueezeExcite with the family's own settings.
+    `conv` and `excite` are ConvBN and SqueezeExcite with the family's own settings. `spec.gates`
+    are 0/1 numbers among the parameters, which do not train; see `union`.
     """
 
     spec: Block
@@ -163,16 +164,33 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        kernel, stride, expand, out, squeeze, act = self.spec
+        kernel, stride, expand, out, squeeze, act, gates = self.spec
+
+        def gate(name):
+            return self.param(name, nn.initializers.ones, ()).astype(x.dtype)
+
         y = x
         if expand != x.shape[-1]:
             y = self.conv(expand, act=act, name="expand")(y, train)
+        if "expands" in gates:
+            own = gate("expands")
+            y = own * y + (1 - own) * _to_width(x, expand)
         depthwise = self.conv(expand, kernel, stride, groups=expand, act=act, name="depthwise")
         y = depthwise(y, train)
         if squeeze:
             y = self.excite(squeeze, name="se")(y)
         y = self.conv(out, name="project")(y, train)
+        if "alive" in gates:
+            y = gate("alive") * y
+        if "skip" in gates:
+            return gate("skip") * _to_width(x, out) + y
         return x + y if stride == 1 and x.shape[-1] == out else y
+
+
+def _to_width(x: Array, channels: int) -> Array:
+    """x [.., C] -> [.., channels]: cut, or filled up with zeros."""
+    missing = max(channels - x.shape[-1], 0)
+    return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
 class Stage(nn.Module):

@@ -23,6 +23,7 @@ class Block(NamedTuple):
     out: int
     squeeze: int  # of the squeeze-excite bottleneck; 0: none
     act: str
+    gates: tuple[str, ...] = ()  # which of `union.GATES` are a network's own 0/1 numbers
 
 
 class Architecture(NamedTuple):

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.errors import UserError, suggest
+from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
 
 TASKS = ("detect", "classify")
@@ -25,12 +26,17 @@ def module(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
-def backbone_of(config: ConfigDict, classes: int | None = None) -> nn.Module:
-    """The backbone of a config. Raises UserError for an unknown one, or an unknown dtype."""
+def backbone_of(
+    config: ConfigDict, classes: int | None = None, wide: Architecture | None = None
+) -> nn.Module:
+    """The backbone of a config, or with the union `wide` in the place of its architecture.
+
+    Raises UserError for an unknown one, or an unknown dtype.
+    """
     m = config.model
     if m.dtype not in DTYPES:
         raise UserError(f"model.dtype = {m.dtype!r}: {suggest(m.dtype, DTYPES)}")
-    return models.build(m.backbone, classes, dtype=jnp.dtype(m.dtype), eps=m.eps)
+    return models.build(m.backbone, classes, dtype=jnp.dtype(m.dtype), eps=m.eps, wide=wide)
 
 
 def hyper_of(config: ConfigDict, rates: Mapping[str, float] = MappingProxyType({})) -> dict:

@@ -16,6 +16,7 @@ from tinyjax.data import LABELLED, load_set
 from tinyjax.data.augment import augment_labelled, normalise
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, few
+from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -67,14 +68,22 @@ def look(
     return lines
 
 
-def make_model(config: ConfigDict, classes: int) -> Classifier:
-    """The network of a config, for so many classes."""
-    return Classifier(backbone_of(config, classes))
+def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Classifier:
+    """The network of a config, for so many classes; wide: see `backbone_of`."""
+    return Classifier(backbone_of(config, classes, wide))
 
 
-def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Task:
-    """Task of a config: training on random views of `config.crop`, prediction on whole images."""
-    model, number = make_model(config, len(classes)), len(classes)
+def make_task(
+    config: ConfigDict,
+    classes: tuple[str, ...],
+    channels: int,
+    wide: Architecture | None = None,
+) -> Task:
+    """Task of a config: training on random views of `config.crop`, prediction on whole images.
+
+    wide: see `backbone_of`.
+    """
+    model, number = make_model(config, len(classes), wide), len(classes)
     window = tuple(config.crop)
     # What no member uses is not in the program at all.
     used = [

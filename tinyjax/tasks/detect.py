@@ -19,6 +19,7 @@ from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
 from tinyjax.detect.score import score
 from tinyjax.errors import UserError
+from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -54,23 +55,30 @@ def look(
     return look.brief(training, suites, min(config.model.strides))
 
 
-def make_model(config: ConfigDict, classes: int) -> Detector:
-    """The network of a config, for so many classes.
+def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Detector:
+    """The network of a config, for so many classes; wide: see `backbone_of`.
 
     Raises UserError if `model.strides` are none that it can have, and as `backbone_of` does.
     """
     strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
-    return Detector(backbone_of(config), classes, strides, config.model.width)
+    return Detector(backbone_of(config, wide=wide), classes, strides, config.model.width)
 
 
-def make_task(config: ConfigDict, classes: tuple[str, ...], channels: int) -> Task:
+def make_task(
+    config: ConfigDict,
+    classes: tuple[str, ...],
+    channels: int,
+    wide: Architecture | None = None,
+) -> Task:
     """Task of a config: training on windows of `config.crop`, prediction on whole frames.
+
+    wide: see `backbone_of`.
 
     Raises UserError as `make_model` does, and for a transposition of windows that are not square.
     """
-    model = make_model(config, len(classes))
+    model = make_model(config, len(classes), wide)
     window = tuple(config.crop)
     if config.augment.transpose > 0 and window[0] != window[1]:
         raise UserError(
