@@ -156,7 +156,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
     assert train(config, folder) == 0
     assert "this run is finished" in capsys.readouterr().out
-    assert Checkpoints(runfolder.checkpoint_folder(folder / "phase1")).latest() == 3
+    assert Checkpoints(folder / "phase1/populations/0/checkpoints").latest() == 3
 
 
 def test_more_steps_compile_nothing_more(classifier, photos, tmp_path):

@@ -116,7 +116,7 @@ def test_a_folder_is_taken_from_its_first_checkpoint_on(tmp_path):
     folder = tmp_path / "run"
     runfolder.open_folder(folder, '{"lr": 1}')
     runfolder.open_folder(folder, '{"lr": 2}')
-    (runfolder.checkpoint_folder(folder) / "3").mkdir(parents=True)
+    (folder / "populations/0/checkpoints/3").mkdir(parents=True)
     runfolder.open_folder(folder, '{"lr": 2}')
     with pytest.raises(errors.UserError, match="lr: 2 there, 1 here"):
         runfolder.open_folder(folder, '{"lr": 1}')

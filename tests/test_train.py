@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from tests import tiny_classifier, tiny_config
-from tinyjax import runfolder, train
+from tinyjax import checks, runfolder, train
 from tinyjax.errors import UserError
 
 NAME = runfolder.member_id({})
@@ -30,10 +30,10 @@ NAME = runfolder.member_id({})
 )
 def test_what_is_refused_without_a_look_at_the_data(fields, message):
     config = tiny_classifier.get_config()
-    train.check(config)
+    checks.check(config)
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):
-        train.check(config)
+        checks.check(config)
 
 
 PHASES = ({"freeze": ("backbone",), "init_new": ("head/.*",)}, {"schedule.steps": 4})
@@ -51,10 +51,10 @@ def trained(monkeypatch):
     made. Whatever is in `trained.codes` is what they end with first.
     """
 
-    def train_one(config, folder, stop):
+    def train_members(config, members, folder, stop):
         runs.append((folder, config))
         train.log.info(f"training in {folder.name}")
-        (runfolder.checkpoint_folder(folder) / "1").mkdir(parents=True, exist_ok=True)
+        (folder / "populations/0/checkpoints/1").mkdir(parents=True, exist_ok=True)
         if code := runs.codes.pop(0) if runs.codes else 0:
             return code
         for kind in ("members", "results"):
@@ -67,7 +67,7 @@ def trained(monkeypatch):
         codes = ()
 
     runs = Runs()
-    monkeypatch.setattr(train, "train_one", train_one)
+    monkeypatch.setattr(train, "train_members", train_members)
     return runs
 
 

@@ -186,7 +186,7 @@ class Model:
         """
         pixels = np.stack([one.pixels for one in images])
         batch = batch or (1 if len(images) == 1 else BATCH)
-        return tasks.predict_all(self._task, self._variables, pixels, batch)
+        return tasks.predict_all(self._task.predict, self._variables, pixels, batch)[0]
 
 
 class Classifier(Model):

@@ -24,7 +24,7 @@ from tinyjax.errors import UserError
 
 log = logging.getLogger("tinyjax")
 
-METRICS = ("step", "split", "metric", "value")
+METRICS = ("member", "step", "split", "metric", "value")
 FORMAT = 1  # of the weights' two files; a later one may hold what this version cannot read
 TOLD = ("frame", "classes", "config", "parameters")  # what a description must say
 
@@ -55,7 +55,8 @@ def open_folder(folder: Path, config_json: str) -> None:
     stored = folder / "config.json"
     phases = folder.glob("phase[0-9]*") if stored.exists() else ()
     begun = any(
-        finished(one) or any(checkpoint_folder(one).glob("[0-9]*")) for one in (folder, *phases)
+        finished(one) or any(one.glob("populations/*/checkpoints/[0-9]*"))
+        for one in (folder, *phases)
     )
     if begun and (theirs := stored.read_text()) != config_json:
         raise UserError(
@@ -77,10 +78,6 @@ def begin(folder: Path, config_json: str) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run has ended: its results are what it writes last."""
     return (folder / "results.csv").exists()
-
-
-def checkpoint_folder(folder: Path) -> Path:
-    return folder / "populations" / "0" / "checkpoints"
 
 
 class _Console(logging.StreamHandler):
@@ -122,14 +119,17 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def append_metrics(file: Path, step: int, split: str, values: dict[str, float]) -> None:
-    """Add rows step, split, metric, value to the end of a CSV file."""
+def append_metrics(
+    file: Path, member: str, step: int, split: str, values: dict[str, float]
+) -> None:
+    """Add rows member, step, split, metric, value to the end of a CSV file."""
     new = not file.exists()
     with file.open("a", newline="") as stream:
         writer = csv.writer(stream)
         if new:
             writer.writerow(METRICS)
-        writer.writerows([step, split, name, repr(float(value))] for name, value in values.items())
+        rows = ([member, step, split, name, repr(float(value))] for name, value in values.items())
+        writer.writerows(rows)
 
 
 def cut_metrics(file: Path, step: int) -> None:
@@ -172,7 +172,7 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     flat = {
-        f"{kind}/{path}": np.asarray(leaf)
+        f"{kind}/{path}": np.asarray(leaf, order="C")  # safetensors misreads a cut-out view
         for kind, tree in variables._asdict().items()
         for path, leaf in tree.items()
     }

@@ -6,57 +6,101 @@ The same command on the same folder resumes. Exit codes: 0 finished, 2 something
 given, 75 told to stop (SIGTERM or Ctrl-C) and saved.
 """
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from tinyjax import config as configs
 from tinyjax import runfolder
-from tinyjax.errors import UserError, exit_code, suggest
+from tinyjax.checks import check, phases
+from tinyjax.errors import UserError, exit_code
+from tinyjax.population import space
+from tinyjax.population.plan import planned
+from tinyjax.population.space import Member
 
-STOPPED = 75  # EX_TEMPFAIL: run the same command again
-BOUNDS = {  # of numbers that would do something else than asked, and not say so
-    "seed": (0, 2**31 - 1),
-    **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
-    **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
-    **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
-    "optimiser.backbone": (0, math.inf),
-    "optimiser.layer_decay": (0, 1),
+SWEEP = {
+    "--sweep.only": {
+        "action": "append",
+        "dest": "only",
+        "metavar": "FIELD=VALUE[,..]",
+        "help": "of a sweep only the members that are so; may be given several times",
+    },
+    "--sweep.limit": {
+        "type": int,
+        "default": 0,
+        "dest": "limit",
+        "metavar": "N",
+        "help": "of a sweep only the first members",
+    },
 }
+STOPPED = 75  # EX_TEMPFAIL: run the same command again
+PLAIN = Member(runfolder.member_id({}), {})  # the only member of a run that is no sweep
 log = runfolder.log
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("train", __doc__, argv)
+    options = configs.options("train", __doc__, argv, SWEEP)
     config = configs.load(options.config, options.overrides)
+    members = members_of(options.config, config, options.only or (), options.limit)
     with runfolder.stop_requests() as stop:
-        return train(config, options.workdir, stop)
+        return train(config, options.workdir, stop, members)
 
 
-def train(config, folder: Path, stop: Sequence[int] = ()) -> int:
-    """Train a network as `config` says, perhaps in phases; everything it makes is in `folder`.
+def members_of(spec: str, config, only: Sequence[str] = (), limit: int = 0) -> list[Member]:
+    """The members of the sweep that a config file describes by `get_hyper`, or the only one of a
+    plain run. only, limit: see `space.chosen`.
+    """
+    get_hyper = configs.names(spec).get("get_hyper")
+    if get_hyper is None:
+        if only or limit:
+            raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
+        return [PLAIN]
+    return space.chosen(config, space.members(config, space.points(get_hyper)), only, limit)
+
+
+def train(
+    config, folder: Path, stop: Sequence[int] = (), members: Sequence[Member] = (PLAIN,)
+) -> int:
+    """Train a network as `config` says, perhaps in phases, or all members of a sweep of it;
+    everything it makes is in `folder`.
 
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
+    sweep = [*members] != [PLAIN]
+    if sweep and config.phases:
+        raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     runfolder.open_folder(folder, configs.to_json(config))
     runfolder.start_log()
     with runfolder.log_to(folder / "log.txt"):
         if runfolder.finished(folder):
             log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
             return 0
-        return (train_phases if config.phases else train_one)(config, folder, stop)
+        if sweep:
+            return train_sweep(config, members, folder, stop)
+        if config.phases:
+            return train_phases(config, folder, stop)
+        return train_members(config, members, folder, stop)
 
 
-def train_one(config, folder: Path, stop: Sequence[int]) -> int:
-    """One training, from the first weights to the results, in a folder that is open."""
-    check(config)
+def train_members(
+    config,
+    members: Sequence[Member],
+    folder: Path,
+    stop: Sequence[int],
+    number: int | None = None,
+    how: str = "none",
+    chunk: int = 0,
+) -> int:
+    """Train the members of a population, from their first weights to their results.
 
+    number: of the population in a sweep; None: a plain run of one member, which reports more. how,
+    chunk: see `lift`.
+    """
     import jax
     import numpy as np
     from tqdm import tqdm
@@ -65,15 +109,20 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
     from tinyjax.data.stream import batch_indices, gather
-    from tinyjax.models import count
+    from tinyjax.population import build
+    from tinyjax.population.lift import lift
     from tinyjax.trackers import trackers
-    from tinyjax.transfer import freeze, start
 
     # ---- data: small sets live on the device as uint8
     startup.keep_memory()
     started = time.time()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
     log.info(f"compiled programs are kept in {startup.keep_programs()}")
+    place = folder / "populations" / str(number or 0)
+    tables, plain = (folder, True) if number is None else (place, False)
+    for member in members:
+        check(configs.changed(config, member.point))
+    config = build.config_of(config, members[0])
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     suites = {
@@ -87,151 +136,167 @@ def train_one(config, folder: Path, stop: Sequence[int]) -> int:
     startup.refuse_large_set(training.images)
     data = kind.on_device(training)
 
-    # ---- task, first weights, what of them trains
-    weights = start.read(config.init, config.model.backbone) if config.init else None
-    if weights and not config.model.eps:
-        config = configs.changed(config, {"model.eps": weights.eps})
-    task = kind.make_task(config, training.classes, channels)
-    variables = task.init(config.seed)
-    ours = {**variables.params, **variables.stats}
-    if weights:
-        fitted = start.fit(weights, ours, config.init_new, training.classes)
-        variables = steps.Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
-    rates = freeze.rates(ours, config)
+    # ---- networks: each by itself, then all in one
+    networks = [build.network(config, member, kind, training) for member in members]
+    joined = build.join(networks, kind, training)
+    lifted = partial(lift, how=how, chunk=chunk)
 
     # ---- optimiser, step
     o, s = config.optimiser, config.schedule
     tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
     schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
-    moving = steps.moving(rates)
-    step = steps.make_step(task, tx, schedule, moving)
-    hyper = tasks.hyper_of(config, {p: rates[p] for p in variables.params})
+    step = steps.make_step(joined.task, tx, schedule, joined.moving)
 
-    def train_step(state, data, hyper):
+    def member_step(own, data):
+        state, hyper = own
         index = batch_indices(hyper["seed"], state.step, config.batch, n)
         return step(state, gather(data, index), hyper)
 
+    def train_step(state, data, hyper):
+        return lifted(member_step)((state, hyper), data)
+
     # ---- state: from the newest checkpoint, or fresh
-    checkpoints = Checkpoints(runfolder.checkpoint_folder(folder))
-    state = jax.jit(lambda variables: steps.init_state(variables, tx, moving))(variables)
-    model = kind.make_model(config, len(training.classes))
-    sizes = {path: leaf.size for path, leaf in variables.params.items()}
-    trained = sum(size for path, size in sizes.items() if rates[path])
-    about: dict[str, Any] = {
-        "parameters": sum(sizes.values()),
-        "backbone_parameters": sum(
-            n for p, n in sizes.items() if p.startswith(("backbone/stem/", "backbone/stage"))
-        ),
-        "trained_parameters": trained,
-        "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
-    }
-    log.info(
-        f"model: {config.model.backbone}, {about['parameters']:,} parameters, "
-        f"{about['backbone_parameters']:,} of them in the backbone; "
-        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {width} x {height}\n"
-        f"trains: {f'{trained:,} of the' if trained < about['parameters'] else 'all'} parameters"
-        f"{'' if weights else ' from scratch'}, seed {config.seed}, {s.steps} steps of "
-        f"{config.batch} windows of {config.crop[1]} x {config.crop[0]}\n"
-        f"writes to: {folder}"
-    )
-    if weights:
-        log.info(start.table(fitted, weights))
-    if set(rates.values()) != {1.0}:
-        log.info(freeze.table(rates, sizes))
-    if warning := start.never_trained(fitted.new if weights else ours, rates):
-        log.warning(warning)
-    member = runfolder.member_id({})
-    runfolder.write_rows(
-        folder / "members.csv",
-        [{"member": member, "seed": config.seed, "backbone": config.model.backbone, **about}],
-        ("member", "seed", "backbone", *about),
-    )
+    checkpoints = Checkpoints(place / "checkpoints")
+    first = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving))
+    state = jax.jit(first)(joined.variables, None)
+    rows = [each.about for each in networks]
+    runfolder.write_rows(tables / "members.csv", rows, rows[0])
+    log.info(_described(networks, config, (width, height)))
+    log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = checkpoints.restore(state)
-        log.info(f"resuming at step {int(state.step)} of {s.steps}")
-    runfolder.cut_metrics(folder / "metrics.csv", int(state.step))
+        log.info(f"resuming at step {np.max(state.step)} of {s.steps}")
+    done = int(np.max(state.step))
+    runfolder.cut_metrics(tables / "metrics.csv", done)
 
     begin = time.time()
-    keep_best = jax.jit(steps.keep_best)
-    program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()
+    keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
+    predict = jax.jit(lifted(joined.task.predict))
+    program = jax.jit(train_step, donate_argnums=0).lower(state, data, joined.hyper).compile()
     startup.refuse_too_large(program, config.batch)
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
     closing = ExitStack()
-    others = trackers(config, folder, int(state.step), closing)
+    others = trackers(config, folder, done, closing) if plain else []
 
     def record(at, split, values):
-        runfolder.append_metrics(folder / "metrics.csv", at, split, values)
-        for track in others:
-            track(at, split, values)
+        """values: of each member."""
+        for member, own in zip(members, values, strict=True):
+            runfolder.append_metrics(tables / "metrics.csv", member.id, at, split, own)
+            for track in others:
+                track(at, split, own)
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        averaged, scores, found = state.variables(state.ema), {}, {}
+        averaged, scores, found = state.variables(state.ema), [{} for _ in members], {}
         for name, split in suites.items():
-            predictions = tasks.predict_all(task, averaged, split.images)
-            scores[name] = task.score(predictions, split)
-            record(at, name, scores[name])
-            found[name] = kind.in_file_pixels(predictions, split)
-            kind.samples(split, found[name], folder / "samples" / f"{name}.png")
-        figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
-        log.info(
-            f"step {at}: {'; '.join(f'{n} {_said(v, kind.SCORES)}' for n, v in scores.items())}"
-        )
+            predictions = tasks.predict_all(predict, averaged, split.images, members=len(members))
+            for own, theirs in zip(scores, predictions, strict=True):
+                own[name] = joined.task.score(theirs, split)
+            record(at, name, [own[name] for own in scores])
+            if plain:
+                found[name] = kind.in_file_pixels(predictions[0], split)
+                kind.samples(split, found[name], folder / "samples" / f"{name}.png")
+        if plain:
+            figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
+        for name in suites:
+            log.info(f"step {at}: {name} {_said([own[name] for own in scores], kind.SCORES)}")
         return scores, found
 
     # ---- loop
-    every, done = config.every, int(state.step)
+    every, lost = config.every, False
     bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
     while True:
-        due = done == s.steps or (done > 0 and done % every.evaluate == 0)
+        over = done == s.steps or lost
+        due = over or (done > 0 and done % every.evaluate == 0)
         stopping = bool(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
             checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
         if due:
-            refuse_divergence(state, folder)
+            if plain:
+                refuse_divergence(state, folder)
             scores, found = evaluate(state, done)
-            state = keep_best(state, np.float32(scores[config.best_on][kind.SCORE]))
-            waited = done - int(state.best.step)
-            if done == s.steps or (config.patience and waited >= config.patience * every.evaluate):
+            ranked = np.float32([own[config.best_on][kind.SCORE] for own in scores])
+            state = keep_best((state, ranked.reshape(state.step.shape)), None)
+            waited = done - int(np.max(state.best.step))
+            if over or (config.patience and waited >= config.patience * every.evaluate):
                 break
         if stopping:
             closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
-        state, metrics = program(state, data, hyper)
+        state, metrics = program(state, data, joined.hyper)
         done += 1
         bar.update()
         if done % every.log == 0:
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            refuse_divergence(state, folder)
-            record(done, "train", values)
-            rate = (bar.format_dict["rate"] or 0) * config.batch
-            bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s")
+            values = build.each_of(jax.device_get(metrics), len(members))
+            stopped = np.atleast_1d(state.stopped_at)
+            if plain:
+                refuse_divergence(state, folder)
+            record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
+            lost = bool((stopped >= 0).all())
+            rate = (bar.format_dict["rate"] or 0) * config.batch * len(members)
+            mean = np.mean([own["loss"] for own in values])
+            bar.set_postfix_str(f"loss {mean:.3f}, {rate:.0f} images/s{_held(stopped)}")
     bar.close()
     closing.close()
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
-    about |= {
-        "frame": (height, width, channels),
-        "config": config.to_dict(),
-        "classes": training.classes,
-        "seed": config.seed,
-    }
-    last = {**about, "step": done, "scores": scores}
-    best = {**about, "step": int(state.best.step), "score": float(state.best.score)}
-    file = folder / "weights" / member
-    runfolder.write_weights(file, state.variables(state.ema), last)
-    runfolder.write_weights(Path(f"{file}-best"), state.variables(state.best.weights), best)
-    kind.report(folder, suites, found, scores)
-    rows = [{"member": member, "suite": name, **values} for name, values in scores.items()]
-    runfolder.write_rows(folder / "results.csv", rows, rows[0])
+    state = jax.device_get(state)
+    lasts = build.each_of(state.variables(state.ema), len(members))
+    bests = build.each_of(state.variables(state.best.weights), len(members))
+    stopped, best_steps, best_scores = map(
+        np.atleast_1d, (state.stopped_at, state.best.step, state.best.score)
+    )
+    for i, (network, last, best) in enumerate(zip(networks, lasts, bests, strict=True)):
+        about = {
+            **network.about,
+            "frame": (height, width, channels),
+            "config": network.config.to_dict(),
+            "classes": training.classes,
+        }
+        file = folder / "weights" / network.member.id
+        ends = {"step": done, "scores": scores[i]}
+        runfolder.write_weights(file, build.cut_out(last, network), {**about, **ends})
+        ends = {"step": int(best_steps[i]), "score": float(best_scores[i])}
+        file = file.with_name(f"{file.name}-best")
+        runfolder.write_weights(file, build.cut_out(best, network), {**about, **ends})
+    if plain:
+        kind.report(folder, suites, found, scores[0])
+    rows = [
+        {"member": member.id, "suite": name, "stopped_at": int(stopped[i]), **values}
+        for i, member in enumerate(members)
+        for name, values in scores[i].items()
+    ]
+    runfolder.write_rows(tables / "results.csv", rows, rows[0])
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
-    for name, values in scores.items():
+    for name in suites if plain else ():
         picture = folder / "samples" / f"{name}.png"
-        log.info(f"{name}: {_said(values, kind.SCORES)}, pictures in {picture}")
+        log.info(f"{name}: {_said([scores[0][name]], kind.SCORES)}, pictures in {picture}")
+    return 0
+
+
+def train_sweep(config, members: Sequence[Member], folder: Path, stop: Sequence[int]) -> int:
+    """Train the members of a sweep, one population after the other; those that are finished are
+    not trained again. The tables of all of them become the sweep's.
+    """
+    started = time.time()
+    populations = planned(config, members, folder / "plan.json")
+    everyone = {member.id: member for member in members}
+    for number, population in enumerate(populations):
+        if runfolder.finished(folder / "populations" / str(number)):
+            continue
+        own = [everyone[id] for id in population.members]
+        log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
+        if code := train_members(config, own, folder, stop, number, *population[1:]):
+            return code
+    places = [folder / "populations" / str(number) for number in range(len(populations))]
+    for table in ("members.csv", "metrics.csv", "results.csv"):  # the last says: finished
+        rows = [row for place in places for row in runfolder.read_rows(place / table)]
+        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     return 0
 
 
@@ -250,7 +315,7 @@ def train_phases(config, folder: Path, stop: Sequence[int]) -> int:
         # part of ours, and where both were moved the start of the phase has another path.
         runfolder.begin(place, configs.to_json(own))
         with runfolder.log_to(place / "log.txt"):
-            if code := train_one(own, place, stop):
+            if code := train_members(own, [PLAIN], place, stop):
                 return code
     runfolder.copy_weights(places[-1], folder)
     for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
@@ -264,52 +329,38 @@ def train_phases(config, folder: Path, stop: Sequence[int]) -> int:
     return 0
 
 
-def phases(config, places: Sequence[Path]) -> list[Any]:
-    """The configs of a run's phases, which are to be trained in `places`.
+def _said(scores: Sequence[Mapping[str, float]], names) -> str:
+    """Of several members the lowest and the highest."""
 
-    Raises UserError for a phase that is none, and as `check` does for each.
-    """
-    found = []
-    for before, fields in zip(("", *places), config.phases, strict=False):
-        if not isinstance(fields, Mapping):
-            raise UserError(f"phases: {fields!r}: give a dict, field -> value, for each phase")
-        if fields.keys() & {"init", "phases"}:
-            raise UserError(
-                f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
-                "starts from the config's init, each other one from the one before"
-            )
-        start = {"init": str(before), "init_new": ()} if before else {}
-        found.append(configs.changed(config, {"phases": (), **start, **fields}))
-        check(found[-1])
-    return found
+    def said(values):
+        low, high = min(values), max(values)
+        return f"{low:.3f}" if len(values) == 1 else f"{low:.3f} to {high:.3f}"
+
+    return ", ".join(f"{name} {said([own[name] for own in scores])}" for name in names)
 
 
-def _said(scores, names) -> str:
-    return ", ".join(f"{name} {scores[name]:.3f}" for name in names)
+def _held(stopped) -> str:
+    return f", {(stopped >= 0).sum()} of {len(stopped)} stopped" if (stopped >= 0).any() else ""
 
 
-def check(config) -> None:
-    """Raise UserError for mistakes in a config, before data and network are there to show more."""
-    from tinyjax.transfer import freeze
-
-    fields = dict(runfolder.leaves(config.to_dict()))
-    for name, (least, most) in BOUNDS.items():
-        value = fields.get(name, least)  # a detector has no augment.mixup
-        if not least <= value <= most or value == math.inf:
-            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise UserError(f"{name} = {value}: give {wanted}")
-    if config.best_on not in config.data.suites:
-        known = suggest(config.best_on, config.data.suites)
-        raise UserError(f"best_on = {config.best_on!r}: no such suite; {known}")
-    if "train" in config.data.suites:
-        raise UserError(
-            "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
-        )
-    if config.init_new and not config.init:
-        raise UserError(
-            f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
-        )
-    freeze.rules_of(config.freeze)
+def _described(networks, config, size: tuple[int, int]) -> str:
+    """What is trained, for the log: one network in full, of several the range."""
+    steps, (height, width) = config.schedule.steps, config.crop
+    how = f"{steps} steps of {config.batch} windows of {width} x {height}"
+    abouts = [each.about for each in networks]
+    if len(networks) > 1:
+        low, *_, high = sorted(about["parameters"] for about in abouts)
+        return f"model: {len(networks)} networks of {low:,} to {high:,} parameters; {how}"
+    (about,), (network,) = abouts, networks
+    trained, whole = about["trained_parameters"], about["parameters"]
+    line = (
+        f"model: {about['backbone']}, {whole:,} parameters, "
+        f"{about['backbone_parameters']:,} of them in the backbone; "
+        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {size[0]} x {size[1]}\n"
+        f"trains: {f'{trained:,} of the' if trained < whole else 'all'} parameters"
+        f"{'' if network.config.init else ' from scratch'}, seed {about['seed']}, {how}"
+    )
+    return "\n".join([line, *network.said])
 
 
 def refuse_divergence(state, folder: Path) -> None:
@@ -325,14 +376,17 @@ class _Callable(ModuleType):
     """`tinyjax.train` is this module, and what one calls from Python too."""
 
     def __call__(self, config, folder: str | Path) -> int:
-        """Train one network as `config`, a ConfigDict or the spec "configs/x.py:args", says.
+        """Train one network as `config`, a ConfigDict or the spec "configs/x.py:args", says; or
+        all members of a sweep, if the spec's file describes one.
 
         Everything it makes is in `folder`; the same call resumes. Returns 0, or `STOPPED`. Raises
         UserError for a mistake in what is given.
         """
+        members = [PLAIN]
         if isinstance(config, str):
-            config = configs.load(config)
-        return train(config, Path(folder))
+            spec, config = config, configs.load(config)
+            members = members_of(spec, config)
+        return train(config, Path(folder), members=members)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tinyjax.models.scaling import Architecture
+
 
 def parameters(flat: Mapping[str, Any]) -> int:
     """How many numbers a flat dict of arrays, or of shapes, holds."""
@@ -24,21 +26,46 @@ def multiply_adds(model: nn.Module, shape: Any) -> int:
         model: any module built from `tinyjax.models.layers`, called as `model(x, train)`.
         shape: of x, e.g. (1, 224, 224, 3), or a tree of such, e.g. a neck's {stride: shape}.
     """
-    total = 0
+    layers = _layers(model, shape)
+    return sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
 
-    def count(call, args, kwargs, context):
-        nonlocal total
+
+def outputs(model: nn.Module, shape: Any) -> int:
+    """Numbers that these layers put out; what a training step keeps is some multiple of it."""
+    return sum(math.prod(out) for out, _ in _layers(model, shape))
+
+
+def _layers(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The shapes of output and kernel of every call of a layer that owns a `kernel`."""
+    found = []
+
+    def note(call, args, kwargs, context):
         out = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             kernel = nn.unbox(module.get_variable("params", "kernel"))
-            total += math.prod(out.shape[:-1]) * math.prod(kernel.shape)
+            found.append((out.shape, kernel.shape))
         return out
 
     def evaluate():
         x = jax.tree.map(jnp.zeros, shape, is_leaf=lambda leaf: isinstance(leaf, tuple))
         return model.init(jax.random.key(0), x, train=False)
 
-    with nn.intercept_methods(count):
+    with nn.intercept_methods(note):
         jax.eval_shape(evaluate)
+    return found
+
+
+def per_pixel(arch: Architecture) -> float:
+    """Multiply-adds of a backbone's stem and blocks for a pixel of a one-channel input, without
+    those of squeeze-excite, which do not grow with the input: to compare architectures by.
+    """
+    area, inputs = 1 / 4, arch.stem  # positions per pixel
+    total = 9 * arch.stem * area
+    for block in (block for stage in arch.stages for block in stage):
+        if block.expand != inputs:
+            total += inputs * block.expand * area
+        area /= block.stride**2
+        total += (block.kernel**2 + block.out) * block.expand * area
+        inputs = block.out
     return total

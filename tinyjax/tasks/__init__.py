@@ -1,8 +1,9 @@
 """What tasks have in common. A task is a module of this room; `module` finds it by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from tinyjax import models
 from tinyjax.errors import UserError, suggest
 from tinyjax.models.scaling import Architecture
-from tinyjax.step import Task, Variables
+from tinyjax.step import Variables
 
 TASKS = ("detect", "classify")
 DTYPES = ("float32", "bfloat16")
@@ -39,13 +40,11 @@ def backbone_of(
     return models.build(m.backbone, classes, dtype=jnp.dtype(m.dtype), eps=m.eps, wide=wide)
 
 
-def hyper_of(config: ConfigDict, rates: Mapping[str, float] = MappingProxyType({})) -> dict:
+def hyper_of(config: ConfigDict, multiplier: Mapping[str, float] = MappingProxyType({})) -> dict:
     """The numbers of a config that a population may vary, as arrays.
 
-    rates: path -> multiplier of the learning rate. Where it is 1 there is nothing to say, and where
-    it is 0 in every member the step knows (`step.moving`).
+    multiplier: path -> part of the learning rate, where that is not the same for all members.
     """
-    varied = {path: rate for path, rate in rates.items() if rate not in (0, 1)}
     numbers = {
         "seed": config.seed,
         "lr": config.optimiser.lr,
@@ -53,21 +52,32 @@ def hyper_of(config: ConfigDict, rates: Mapping[str, float] = MappingProxyType({
         "ema": config.ema,
         "augment": config.augment.to_dict(),
         "loss": config.loss.to_dict(),
-        **({"multiplier": varied} if varied else {}),
+        **({"multiplier": dict(multiplier)} if multiplier else {}),
     }
     return jax.tree.map(jnp.asarray, numbers)
 
 
 def predict_all(
-    task: Task, variables: Variables, images: np.ndarray, batch: int = 32
-) -> dict[str, np.ndarray]:
-    """Predictions for N images of the network's size, in batches of one compiled shape.
+    predict: Callable[..., Any],
+    variables: Variables,
+    images: np.ndarray,
+    batch: int = 32,
+    members: int = 1,
+) -> list[dict[str, np.ndarray]]:
+    """Each member's predictions for N images of the network's size, in batches of one shape.
 
-    The last batch is filled up with its own last image, so that nothing is compiled for a
-    remainder.
+    predict: `Task.predict`, of several members lifted over them, as `variables` are. The last batch
+    is filled up with its own last image, so that nothing is compiled for a remainder.
     """
     parts, variables = [], jax.device_put(variables)
+    batch = max(2, batch // members)
     for start in range(0, len(images), batch):
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        parts.append(jax.device_get(task.predict(variables, images[rows])))
-    return {name: np.concatenate([p[name] for p in parts])[: len(images)] for name in parts[0]}
+        parts.append(jax.device_get(predict(variables, images[rows])))
+    axis = 0 if members == 1 else 1
+    whole = {name: np.concatenate([p[name] for p in parts], axis) for name in parts[0]}
+    if members == 1:
+        return [{name: array[: len(images)] for name, array in whole.items()}]
+    return [
+        {name: array[i, : len(images)] for name, array in whole.items()} for i in range(members)
+    ]

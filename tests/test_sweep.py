@@ -1,0 +1,116 @@
+"""A sweep through the command: all members in one program, each as if it were alone."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyjax
+from tests import tiny_sweep
+from tinyjax import config, runfolder, train
+from tinyjax.population import space
+
+CONFIG = str(Path(__file__).parent / "tiny_sweep.py")
+
+
+def rows(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def by_member(table):
+    found = {}
+    for row in table:
+        found.setdefault(row["member"], []).append(row)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "run"
+    assert train.main(["--config", CONFIG, "--workdir", str(folder)]) == 0
+    return folder
+
+
+def test_every_member_has_its_rows_and_its_weights(folder):
+    members = train.members_of(CONFIG, tiny_sweep.get_config())
+    assert len(members) == 8
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["members"] == {member.id: member.point for member in members}
+    assert [p["lift"] for p in plan["populations"]] == ["vmap"]
+    for table, each in (("members.csv", 1), ("results.csv", 2)):
+        found = by_member(rows(folder / table))
+        assert found.keys() == plan["members"].keys()
+        assert all(len(own) == each for own in found.values())
+    for own in rows(folder / "members.csv"):
+        point = plan["members"][own["member"]]
+        assert (own["backbone"], int(own["seed"])) == (point["model.backbone"], point["seed"])
+        weights, about = runfolder.read_weights(folder / "weights" / own["member"])
+        assert sum(leaf.size for leaf in weights["params"].values()) == int(own["parameters"])
+        assert about["config"]["optimiser"]["lr"] == point["optimiser.lr"]
+    assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
+
+
+@pytest.mark.parametrize("which", [0, 7])
+def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
+    """The narrow one and the wide one: the same losses and weights up to float32's rounding."""
+    base = tiny_sweep.get_config()
+    member = train.members_of(CONFIG, base)[which]
+    alone = tmp_path / "alone"
+    assert tinyjax.train(config.changed(base, member.point), alone) == 0
+
+    def losses(table, name):
+        return [
+            float(row["value"])
+            for row in rows(table)
+            if (row["member"], row["split"], row["metric"]) == (name, "train", "loss")
+        ]
+
+    plain = runfolder.member_id({})
+    ours = losses(folder / "metrics.csv", member.id)
+    assert len(ours) == 6
+    np.testing.assert_allclose(ours, losses(alone / "metrics.csv", plain), rtol=2e-3)
+    packed, _ = runfolder.read_weights(folder / "weights" / member.id)
+    own, _ = runfolder.read_weights(alone / "weights" / plain)
+    assert packed["params"].keys() == own["params"].keys()
+    for kind in own:
+        for path, leaf in own[kind].items():
+            assert packed[kind][path].shape == leaf.shape
+            np.testing.assert_allclose(packed[kind][path], leaf, atol=0.02, err_msg=path)
+
+
+def test_a_finished_sweep_is_left_alone_and_another_refused(folder, capsys):
+    before = (folder / "results.csv").stat().st_mtime_ns
+    argv = ["--config", CONFIG, "--workdir", str(folder)]
+    assert train.main(argv) == 0
+    assert (folder / "results.csv").stat().st_mtime_ns == before
+    assert "this run is finished" in capsys.readouterr().out
+
+
+def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path):
+    base = tiny_sweep.get_config()
+    ends = []
+    for place, rate in (("sound", 2e-3), ("lost", 1e30)):
+        members = space.members(base, space.sweep("optimiser.lr", [1e-3, rate, 3e-3]))
+        assert train.train(base, tmp_path / place, members=members) == 0
+        ends.append((members, by_member(rows(tmp_path / place / "results.csv"))))
+    (sound, of_sound), (lost, of_lost) = ends
+    assert {int(row["stopped_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
+    assert {int(row["stopped_at"]) for row in of_sound[sound[1].id]} == {-1}
+    for i in (0, 2):
+        assert of_lost[lost[i].id] == of_sound[sound[i].id]
+        files = [
+            tmp_path / place / "weights" / f"{sound[i].id}.safetensors"
+            for place in ("sound", "lost")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_some_members_only(tmp_path, capsys):
+    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
+    only = ["--sweep.only", "seed=1", "--sweep.only", "model.backbone=mobilenetv3/s-6"]
+    assert train.main([*argv, *only, "--sweep.limit", "1"]) == 0
+    (row,) = rows(tmp_path / "run" / "members.csv")
+    assert (row["seed"], row["backbone"]) == ("1", "mobilenetv3/s-6")

@@ -1,0 +1,63 @@
+"""Mistakes in a config, found before anything is computed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyjax import config as configs
+from tinyjax import runfolder
+from tinyjax.errors import UserError, suggest
+
+BOUNDS = {  # of numbers that would do something else than asked, and not say so
+    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
+    **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
+    **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
+    "optimiser.backbone": (0, math.inf),
+    "optimiser.layer_decay": (0, 1),
+}
+
+
+def check(config) -> None:
+    """Raise UserError for mistakes in a config, before data and network are there to show more."""
+    from tinyjax.transfer import freeze
+
+    fields = dict(runfolder.leaves(config.to_dict()))
+    for name, (least, most) in BOUNDS.items():
+        value = fields.get(name, least)  # a detector has no augment.mixup
+        if not least <= value <= most or value == math.inf:
+            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise UserError(f"{name} = {value}: give {wanted}")
+    if config.best_on not in config.data.suites:
+        known = suggest(config.best_on, config.data.suites)
+        raise UserError(f"best_on = {config.best_on!r}: no such suite; {known}")
+    if "train" in config.data.suites:
+        raise UserError(
+            "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
+        )
+    if config.init_new and not config.init:
+        raise UserError(
+            f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
+        )
+    freeze.rules_of(config.freeze)
+
+
+def phases(config, places: Sequence[Path]) -> list[Any]:
+    """The configs of a run's phases, which are to be trained in `places`.
+
+    Raises UserError for a phase that is none, and as `check` does for each.
+    """
+    found = []
+    for before, fields in zip(("", *places), config.phases, strict=False):
+        if not isinstance(fields, Mapping):
+            raise UserError(f"phases: {fields!r}: give a dict, field -> value, for each phase")
+        if fields.keys() & {"init", "phases"}:
+            raise UserError(
+                f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
+                "starts from the config's init, each other one from the one before"
+            )
+        start = {"init": str(before), "init_new": ()} if before else {}
+        found.append(configs.changed(config, {"phases": (), **start, **fields}))
+        check(found[-1])
+    return found

@@ -1,0 +1,175 @@
+"""The members of a population as arrays: each network by itself, and all of them in one."""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tinyjax import config as configs
+from tinyjax import models, tasks
+from tinyjax.models import count
+from tinyjax.models.scaling import Architecture
+from tinyjax.models.union import gates, union
+from tinyjax.population.pad import cut, pad, refuse_unfit
+from tinyjax.population.space import Member
+from tinyjax.step import Moving, Task, Variables, moving
+from tinyjax.transfer import freeze, start
+
+# The fields that may differ between the members of a population: numbers that become arrays, and
+# what is padded or drawn. All others are what a program is made of.
+NUMBERS = ("augment", "loss")  # groups of these
+VARIED = (
+    *("seed", "ema", "init", "init_new", "freeze", "model.backbone"),
+    *("optimiser.lr", "optimiser.weight_decay", "optimiser.backbone", "optimiser.layer_decay"),
+)
+
+
+class Network(NamedTuple):
+    """A member by itself."""
+
+    member: Member
+    config: ConfigDict
+    arch: Architecture
+    variables: Variables  # its first weights
+    rates: dict[str, float]  # path -> multiplier of the learning rate
+    about: dict[str, Any]  # its row of members.csv
+    said: list[str]  # what there is to say of its start
+
+
+class Joined(NamedTuple):
+    """Networks in one program; of several, every array has a leading axis [M]."""
+
+    task: Task
+    moving: Moving
+    variables: Variables
+    hyper: dict[str, Any]
+
+
+def varies(field: str) -> bool:
+    """Whether members of one population may differ in a field."""
+    return field in VARIED or field.partition(".")[0] in NUMBERS
+
+
+def config_of(config: ConfigDict, member: Member) -> ConfigDict:
+    """A member's own config, with the epsilon of its starting weights if it has none."""
+    own = configs.changed(config, member.point)
+    if own.init and not own.model.eps:
+        own = configs.changed(own, {"model.eps": start.read(own.init, own.model.backbone).eps})
+    return own
+
+
+def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any) -> Network:
+    """A member's first weights, starting weights fitted into them, and what of them trains.
+
+    training: the training split. Raises UserError as `start.read`, `start.fit` and `freeze.rates`.
+    """
+    own = config_of(config, member)
+    _, height, width, channels = training.images.shape
+    task = kind.make_task(own, training.classes, channels)
+    variables = task.init(own.seed)
+    leaves, said = {**variables.params, **variables.stats}, []
+    fitted = None
+    if own.init:
+        weights = start.read(own.init, own.model.backbone)
+        fitted = start.fit(weights, leaves, own.init_new, training.classes)
+        said.append(start.table(fitted, weights))
+        variables = Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
+    rates = freeze.rates(leaves, own)
+    sizes = {path: leaf.size for path, leaf in variables.params.items()}
+    if set(rates.values()) != {1.0}:
+        said.append(freeze.table(rates, sizes))
+    if warning := start.never_trained(fitted.new if fitted else leaves, rates):
+        said.append(warning)
+    model = kind.make_model(own, len(training.classes))
+    about = {
+        "member": member.id,
+        "seed": own.seed,
+        "backbone": own.model.backbone,
+        "parameters": sum(sizes.values()),
+        "backbone_parameters": sum(
+            n for p, n in sizes.items() if p.startswith(("backbone/stem/", "backbone/stage"))
+        ),
+        "trained_parameters": sum(size for path, size in sizes.items() if rates[path]),
+        "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
+    }
+    arch = models.architecture(own.model.backbone)
+    return Network(member, own, arch, variables, rates, about, said)
+
+
+def join(networks: Sequence[Network], kind: ModuleType, training: Any) -> Joined:
+    """Networks as one: padded into their union, numbers that differ as arrays.
+
+    Raises UserError where padding would not be exact.
+    """
+    first, channels = networks[0].config, training.images.shape[3]
+    wide = union(each.arch for each in networks)
+    largest = {  # what no member uses is not in the program at all
+        f"{group}.{name}": max(each.config[group][name] for each in networks)
+        for group in NUMBERS
+        for name in first[group]
+    }
+    config = configs.changed(first, largest)
+    task = kind.make_task(config, training.classes, channels, wide)
+    if len({each.arch for each in networks}) > 1:
+        model = kind.make_model(config, len(training.classes), wide)
+        refuse_unfit(model, (1, *config.crop, channels))
+    shapes = jax.eval_shape(task.init, 0)
+    params, stats = ({p: leaf.shape for p, leaf in tree.items()} for tree in shapes)
+    variables, rates = [], []
+    for each in networks:
+        numbers = {f"backbone/{path}": np.float32(n) for path, n in gates(each.arch, wide).items()}
+        variables.append(
+            Variables(
+                pad(each.variables.params | numbers, params), pad(each.variables.stats, stats)
+            )
+        )
+        still = dict.fromkeys(numbers, 0.0)
+        rates.append(dict.fromkeys([*params, *stats], None) | each.rates | still)
+    always, varied = _rates(rates)
+    hypers = [
+        tasks.hyper_of(each.config, {p: own[p] for p in varied})
+        for each, own in zip(networks, _filled(rates, varied), strict=True)
+    ]
+    if len(networks) == 1:
+        return Joined(task, moving(always), variables[0], hypers[0])
+    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
+    return Joined(task, moving(always), *(jax.tree.map(stack, *t) for t in (variables, hypers)))
+
+
+def each_of(tree: Any, members: int) -> list[Any]:
+    """A tree of arrays [M, ...] as M trees; of one member, which has no such axis, as it is."""
+    if members == 1:
+        return [tree]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(members)]
+
+
+def cut_out(variables: Variables, network: Network) -> Variables:
+    """A member's own network out of its padded one."""
+    return Variables(
+        *(
+            cut(tree, {path: leaf.shape for path, leaf in own.items()})
+            for tree, own in zip(variables, network.variables, strict=True)
+        )
+    )
+
+
+def _rates(rates: Sequence[Mapping[str, float | None]]) -> tuple[dict[str, float], list[str]]:
+    """What freezes in all members that have it (path -> 0, all else 1), and the paths whose
+    multipliers members must be told.
+    """
+    values = {path: {own[path] for own in rates} - {None} for path in rates[0]}
+    always = {path: float(own != {0.0}) for path, own in values.items()}
+    varied = [
+        path
+        for path, own in values.items()
+        if always[path] and own != {1.0} and not (path.endswith(("/mean", "/var")) and 0 not in own)
+    ]
+    return always, varied
+
+
+def _filled(rates, varied):
+    return [{p: 1.0 if own[p] is None else own[p] for p in varied} for own in rates]
