@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tinyjax import config as configs
 from tinyjax import runfolder
@@ -189,7 +190,8 @@ def train_members(
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        averaged, scores, found = state.variables(state.ema), [{} for _ in members], {}
+        averaged, found = state.variables(state.ema), {}
+        scores: list[dict[str, Any]] = [{} for _ in members]
         for name, split in suites.items():
             predictions = tasks.predict_all(predict, averaged, split.images, members=len(members))
             for own, theirs in zip(scores, predictions, strict=True):
@@ -217,7 +219,7 @@ def train_members(
             if plain:
                 refuse_divergence(state, folder)
             scores, found = evaluate(state, done)
-            ranked = np.float32([own[config.best_on][kind.SCORE] for own in scores])
+            ranked = np.array([own[config.best_on][kind.SCORE] for own in scores], np.float32)
             state = keep_best((state, ranked.reshape(state.step.shape)), None)
             waited = done - int(np.max(state.best.step))
             if over or (config.patience and waited >= config.patience * every.evaluate):

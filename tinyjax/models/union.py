@@ -46,12 +46,12 @@ def union(archs: Iterable[Architecture]) -> Architecture:
 
 def gates(arch: Architecture, wide: Architecture) -> dict[str, int]:
     """The 0/1 numbers of `arch` in the union `wide`: path of a gate -> number."""
-    return {
-        f"stage{stage}/block{number}/{name}": value
-        for (stage, number), ((inputs, block), own) in _columns([wide, arch])
-        for name, value in (_numbers(*own) if own[1] else _numbers(inputs, block) | ABSENT).items()
-        if name in block.gates
-    }
+    found = {}
+    for (stage, number), ((_, block), (inputs, own)) in _columns([wide, arch]):
+        numbers = _numbers(inputs, own) if own else dict.fromkeys(GATES, 1) | ABSENT
+        for name in block.gates if block else ():
+            found[f"stage{stage}/block{number}/{name}"] = numbers[name]
+    return found
 
 
 def _columns(archs: Sequence[Architecture]) -> Iterator[tuple[tuple[int, int], Column]]:
@@ -72,7 +72,7 @@ def _numbers(inputs: int, block: Block) -> dict[str, int]:
 def _widest(place: tuple[int, int], column: Column, inputs: int) -> Block:
     """One block for all of a column, in a union that has so many channels there."""
     blocks = [block for _, block in column if block]
-    kinds = {
+    kinds: dict[str, set] = {
         "kernel": {b.kernel for b in blocks},
         "stride": {b.stride for b in blocks},
         "activation": {b.act for b in blocks},

@@ -33,7 +33,7 @@ FIT = (
 )
 
 
-def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, np.ndarray]:
+def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Arrays by path, each filled up with zeros at the ends of its axes to the shape that `shapes`
     has for its path, and all zeros where `tree` has none.
 
@@ -51,7 +51,7 @@ def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, np.ndarray]:
     return padded
 
 
-def cut(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, np.ndarray]:
+def cut(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """The arrays of `shapes` out of padded ones: `cut(pad(t, big), own) == t`."""
     return {
         path: np.asarray(tree[path])[tuple(slice(n) for n in shape)]

@@ -94,7 +94,8 @@ def members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
     Values become those that the config would hold, 1 of a float field 1.0. Raises UserError naming
     a field the config does not have, with its nearest neighbours, or the type wanted.
     """
-    copy, found = ConfigDict(config.to_dict()), {}
+    copy = ConfigDict(config.to_dict())
+    found: dict[str, Member] = {}
     for point in space:
         own = {name: configs.put(copy, name, _plain(value)) for name, value in point.items()}
         member = Member(runfolder.member_id(own), own)
