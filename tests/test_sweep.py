@@ -10,7 +10,9 @@ import pytest
 import tinyjax
 from tests import tiny_sweep
 from tinyjax import config, runfolder, train
+from tinyjax.errors import UserError
 from tinyjax.population import space
+from tinyjax.population.options import members_of
 
 CONFIG = str(Path(__file__).parent / "tiny_sweep.py")
 
@@ -35,7 +37,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_member_has_its_rows_and_its_weights(folder):
-    members = train.members_of(CONFIG, tiny_sweep.get_config())
+    members = members_of(CONFIG, tiny_sweep.get_config())
     assert len(members) == 8
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["members"] == {member.id: member.point for member in members}
@@ -53,11 +55,11 @@ def test_every_member_has_its_rows_and_its_weights(folder):
     assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
 
 
-@pytest.mark.parametrize("which", [0, 7])
+@pytest.mark.parametrize("which", [0, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
     """The narrow one and the wide one: the same losses and weights up to float32's rounding."""
     base = tiny_sweep.get_config()
-    member = train.members_of(CONFIG, base)[which]
+    member = members_of(CONFIG, base)[which]
     alone = tmp_path / "alone"
     assert tinyjax.train(config.changed(base, member.point), alone) == 0
 
@@ -87,6 +89,8 @@ def test_a_finished_sweep_is_left_alone_and_another_refused(folder, capsys):
     assert train.main(argv) == 0
     assert (folder / "results.csv").stat().st_mtime_ns == before
     assert "this run is finished" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds another sweep"):
+        train.main([*argv, "--sweep.limit", "2"])
 
 
 def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path):

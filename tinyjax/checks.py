@@ -1,11 +1,7 @@
 """Mistakes in a config, found before anything is computed."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from tinyjax import config as configs
 from tinyjax import runfolder
 from tinyjax.errors import UserError, suggest
 
@@ -41,23 +37,3 @@ def check(config) -> None:
             f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
         )
     freeze.rules_of(config.freeze)
-
-
-def phases(config, places: Sequence[Path]) -> list[Any]:
-    """The configs of a run's phases, which are to be trained in `places`.
-
-    Raises UserError for a phase that is none, and as `check` does for each.
-    """
-    found = []
-    for before, fields in zip(("", *places), config.phases, strict=False):
-        if not isinstance(fields, Mapping):
-            raise UserError(f"phases: {fields!r}: give a dict, field -> value, for each phase")
-        if fields.keys() & {"init", "phases"}:
-            raise UserError(
-                f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
-                "starts from the config's init, each other one from the one before"
-            )
-        start = {"init": str(before), "init_new": ()} if before else {}
-        found.append(configs.changed(config, {"phases": (), **start, **fields}))
-        check(found[-1])
-    return found

@@ -41,7 +41,7 @@ def member_id(overrides: dict[str, Any]) -> str:
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # shards write the same tables
     yield temporary
     os.replace(temporary, path)
 
@@ -78,6 +78,13 @@ def begin(folder: Path, config_json: str) -> None:
 def finished(folder: Path) -> bool:
     """Whether the run has ended: its results are what it writes last."""
     return (folder / "results.csv").exists()
+
+
+def said_finished(folder: Path) -> bool:
+    """Whether the run has ended; if so the log says it."""
+    if done := finished(folder):
+        log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
+    return done
 
 
 class _Console(logging.StreamHandler):

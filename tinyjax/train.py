@@ -10,65 +10,45 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder
-from tinyjax.checks import check, phases
+from tinyjax import runfolder, runs
+from tinyjax.checks import check
 from tinyjax.errors import UserError, exit_code
-from tinyjax.population import space
-from tinyjax.population.plan import planned
+from tinyjax.population import plan
+from tinyjax.population.options import FLAGS, PLAIN, members_of, shard_of
 from tinyjax.population.space import Member
 
-SWEEP = {
-    "--sweep.only": {
-        "action": "append",
-        "dest": "only",
-        "metavar": "FIELD=VALUE[,..]",
-        "help": "of a sweep only the members that are so; may be given several times",
-    },
-    "--sweep.limit": {
-        "type": int,
-        "default": 0,
-        "dest": "limit",
-        "metavar": "N",
-        "help": "of a sweep only the first members",
-    },
-}
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
-PLAIN = Member(runfolder.member_id({}), {})  # the only member of a run that is no sweep
 log = runfolder.log
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("train", __doc__, argv, SWEEP)
+    options = configs.options("train", __doc__, argv, FLAGS)
     config = configs.load(options.config, options.overrides)
     members = members_of(options.config, config, options.only or (), options.limit)
+    if options.dry_run:
+        found = plan.populations(members, plan.measures(config))
+        print(plan.table(config, members, found))
+        return 0
     with runfolder.stop_requests() as stop:
-        return train(config, options.workdir, stop, members)
-
-
-def members_of(spec: str, config, only: Sequence[str] = (), limit: int = 0) -> list[Member]:
-    """The members of the sweep that a config file describes by `get_hyper`, or the only one of a
-    plain run. only, limit: see `space.chosen`.
-    """
-    get_hyper = configs.names(spec).get("get_hyper")
-    if get_hyper is None:
-        if only or limit:
-            raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
-        return [PLAIN]
-    return space.chosen(config, space.members(config, space.points(get_hyper)), only, limit)
+        return train(config, options.workdir, stop, members, shard_of(options.shard))
 
 
 def train(
-    config, folder: Path, stop: Sequence[int] = (), members: Sequence[Member] = (PLAIN,)
+    config,
+    folder: Path,
+    stop: Sequence[int] = (),
+    members: Sequence[Member] = (PLAIN,),
+    shard: tuple[int, int] = (0, 1),
 ) -> int:
     """Train a network as `config` says, perhaps in phases, or all members of a sweep of it;
-    everything it makes is in `folder`.
+    everything it makes is in `folder`. shard: (i, n), of a sweep only every n-th population.
 
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
@@ -77,14 +57,14 @@ def train(
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     runfolder.open_folder(folder, configs.to_json(config))
     runfolder.start_log()
-    with runfolder.log_to(folder / "log.txt"):
-        if runfolder.finished(folder):
-            log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
-            return 0
+    i, n = shard
+    with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt")):
         if sweep:
-            return train_sweep(config, members, folder, stop)
+            return runs.train_sweep(config, members, folder, stop, shard, train_members)
+        if runfolder.said_finished(folder):
+            return 0
         if config.phases:
-            return train_phases(config, folder, stop)
+            return runs.train_phases(config, folder, stop, train_members)
         return train_members(config, members, folder, stop)
 
 
@@ -96,11 +76,12 @@ def train_members(
     number: int | None = None,
     how: str = "none",
     chunk: int = 0,
+    bar: Any = None,
 ) -> int:
     """Train the members of a population, from their first weights to their results.
 
     number: of the population in a sweep; None: a plain run of one member, which reports more. how,
-    chunk: see `lift`.
+    chunk: see `lift`. bar: a sweep's, in steps of single members.
     """
     import jax
     import numpy as np
@@ -125,11 +106,7 @@ def train_members(
         check(configs.changed(config, member.point))
     config = build.config_of(config, members[0])
     kind = tasks.module(config.task)
-    training = kind.load(config.data, config.data.train)
-    suites = {
-        name: kind.load(config.data, own, classes=training.classes)
-        for name, own in config.data.suites.items()
-    }
+    training, suites = _splits(config.task, configs.to_json(config.data))
     n, height, width, channels = training.images.shape
     if config.batch > n:
         raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
@@ -162,7 +139,7 @@ def train_members(
     state = jax.jit(first)(joined.variables, None)
     rows = [each.about for each in networks]
     runfolder.write_rows(tables / "members.csv", rows, rows[0])
-    log.info(_described(networks, config, (width, height)))
+    log.info(build.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = checkpoints.restore(state)
@@ -208,7 +185,10 @@ def train_members(
 
     # ---- loop
     every, lost = config.every, False
-    bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
+    if plain:
+        bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
+    else:
+        bar.update(done * len(members))
     while True:
         over = done == s.steps or lost
         due = over or (done > 0 and done % every.evaluate == 0)
@@ -230,7 +210,7 @@ def train_members(
             return STOPPED
         state, metrics = program(state, data, joined.hyper)
         done += 1
-        bar.update()
+        bar.update(len(members))
         if done % every.log == 0:
             values = build.each_of(jax.device_get(metrics), len(members))
             stopped = np.atleast_1d(state.stopped_at)
@@ -238,10 +218,13 @@ def train_members(
                 refuse_divergence(state, folder)
             record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
             lost = bool((stopped >= 0).all())
-            rate = (bar.format_dict["rate"] or 0) * config.batch * len(members)
+            rate = (bar.format_dict["rate"] or 0) * config.batch
             mean = np.mean([own["loss"] for own in values])
             bar.set_postfix_str(f"loss {mean:.3f}, {rate:.0f} images/s{_held(stopped)}")
-    bar.close()
+    if plain:
+        bar.close()
+    else:
+        bar.update((s.steps - done) * len(members))  # where all of them stopped early
     closing.close()
     checkpoints.close()
 
@@ -280,55 +263,19 @@ def train_members(
     return 0
 
 
-def train_sweep(config, members: Sequence[Member], folder: Path, stop: Sequence[int]) -> int:
-    """Train the members of a sweep, one population after the other; those that are finished are
-    not trained again. The tables of all of them become the sweep's.
+@lru_cache(maxsize=1)
+def _splits(task: str, data: str) -> tuple[Any, dict[str, Any]]:
+    """The training split and the suites of a config's `data` part as JSON; the populations of a
+    sweep mostly have the same.
     """
-    started = time.time()
-    populations = planned(config, members, folder / "plan.json")
-    everyone = {member.id: member for member in members}
-    for number, population in enumerate(populations):
-        if runfolder.finished(folder / "populations" / str(number)):
-            continue
-        own = [everyone[id] for id in population.members]
-        log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
-        if code := train_members(config, own, folder, stop, number, *population[1:]):
-            return code
-    places = [folder / "populations" / str(number) for number in range(len(populations))]
-    for table in ("members.csv", "metrics.csv", "results.csv"):  # the last says: finished
-        rows = [row for place in places for row in runfolder.read_rows(place / table)]
-        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
-    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
-    return 0
+    from tinyjax import tasks
 
-
-def train_phases(config, folder: Path, stop: Sequence[int]) -> int:
-    """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
-    weights of the one before. The last one's weights are also the whole run's.
-    """
-    started = time.time()
-    places = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
-    runs = phases(config, places)  # all of them are checked before the first begins
-    for number, (own, place) in enumerate(zip(runs, places, strict=True), start=1):
-        log.info(f"phase {number} of {len(runs)}: {config.phases[number - 1]}")
-        if runfolder.finished(place):
-            continue
-        # Not compared with what is there, as a folder is that might be another run's: this one is
-        # part of ours, and where both were moved the start of the phase has another path.
-        runfolder.begin(place, configs.to_json(own))
-        with runfolder.log_to(place / "log.txt"):
-            if code := train_members(own, [PLAIN], place, stop):
-                return code
-    runfolder.copy_weights(places[-1], folder)
-    for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
-        rows = [
-            {"phase": number, **row}
-            for number, place in enumerate(places, start=1)
-            for row in runfolder.read_rows(place / table)
-        ]
-        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
-    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
-    return 0
+    kind, group = tasks.module(task), configs.from_json(data)
+    training = kind.load(group, group.train)
+    suites = {
+        name: kind.load(group, own, classes=training.classes) for name, own in group.suites.items()
+    }
+    return training, suites
 
 
 def _said(scores: Sequence[Mapping[str, float]], names) -> str:
@@ -343,26 +290,6 @@ def _said(scores: Sequence[Mapping[str, float]], names) -> str:
 
 def _held(stopped) -> str:
     return f", {(stopped >= 0).sum()} of {len(stopped)} stopped" if (stopped >= 0).any() else ""
-
-
-def _described(networks, config, size: tuple[int, int]) -> str:
-    """What is trained, for the log: one network in full, of several the range."""
-    steps, (height, width) = config.schedule.steps, config.crop
-    how = f"{steps} steps of {config.batch} windows of {width} x {height}"
-    abouts = [each.about for each in networks]
-    if len(networks) > 1:
-        low, *_, high = sorted(about["parameters"] for about in abouts)
-        return f"model: {len(networks)} networks of {low:,} to {high:,} parameters; {how}"
-    (about,), (network,) = abouts, networks
-    trained, whole = about["trained_parameters"], about["parameters"]
-    line = (
-        f"model: {about['backbone']}, {whole:,} parameters, "
-        f"{about['backbone_parameters']:,} of them in the backbone; "
-        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {size[0]} x {size[1]}\n"
-        f"trains: {f'{trained:,} of the' if trained < whole else 'all'} parameters"
-        f"{'' if network.config.init else ' from scratch'}, seed {about['seed']}, {how}"
-    )
-    return "\n".join([line, *network.said])
 
 
 def refuse_divergence(state, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The members of a population as arrays: each network by itself, and all of them in one."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
             n for p, n in sizes.items() if p.startswith(("backbone/stem/", "backbone/stage"))
         ),
         "trained_parameters": sum(size for path, size in sizes.items() if rates[path]),
-        "multiply_adds": count.multiply_adds(model, (1, height, width, channels)),
+        "multiply_adds": _multiply_adds(model, (1, height, width, channels)),
     }
     arch = models.architecture(own.model.backbone)
     return Network(member, own, arch, variables, rates, about, said)
@@ -155,6 +156,31 @@ def cut_out(variables: Variables, network: Network) -> Variables:
             for tree, own in zip(variables, network.variables, strict=True)
         )
     )
+
+
+def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, int]) -> str:
+    """What is trained, for the log: one network in full, of several the range. size: of a frame,
+    width and height.
+    """
+    steps, (height, width) = config.schedule.steps, config.crop
+    how = f"{steps} steps of {config.batch} windows of {width} x {height}"
+    abouts = [each.about for each in networks]
+    if len(networks) > 1:
+        low, *_, high = sorted(about["parameters"] for about in abouts)
+        return f"model: {len(networks)} networks of {low:,} to {high:,} parameters; {how}"
+    (about,), (network,) = abouts, networks
+    trained, whole = about["trained_parameters"], about["parameters"]
+    line = (
+        f"model: {about['backbone']}, {whole:,} parameters, "
+        f"{about['backbone_parameters']:,} of them in the backbone; "
+        f"{about['multiply_adds'] / 1e6:.1f} M multiply-adds a frame of {size[0]} x {size[1]}\n"
+        f"trains: {f'{trained:,} of the' if trained < whole else 'all'} parameters"
+        f"{'' if network.config.init else ' from scratch'}, seed {about['seed']}, {how}"
+    )
+    return "\n".join([line, *network.said])
+
+
+_multiply_adds = cache(count.multiply_adds)  # members mostly have one of a few networks
 
 
 def _rates(rates: Sequence[Mapping[str, float | None]]) -> tuple[dict[str, float], list[str]]:

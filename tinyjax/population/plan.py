@@ -101,25 +101,52 @@ def planned(config: ConfigDict, members: Sequence[Member], file: Path) -> list[P
                 f"{file.parent}: holds another sweep ({len(stored['members'])} members there, "
                 f"{len(space)} here); give another --workdir, or the sweep it was begun with"
             )
-    found = [
-        Population(tuple(m.id for m in part), "none" if len(part) == 1 else "vmap")
-        for part in plan(members, *_measures(config))
-    ]
+    found = populations(members, measures(config))
     with runfolder.atomic(file) as path:
-        populations = [population._asdict() for population in found]
-        path.write_text(json.dumps({"populations": populations, "members": space}, indent=1))
+        listed = [population._asdict() for population in found]
+        path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
     return found
 
 
-def _measures(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
-    """`apart`, `rung` and `cost` of a config's members, see `plan`."""
+def populations(members: Sequence[Member], by: "Measures") -> list[Population]:
+    """The plan of a sweep."""
+    return [
+        Population(tuple(member.id for member in part), "none" if len(part) == 1 else "vmap")
+        for part in plan(members, by.apart, by.rung, by.cost)
+    ]
+
+
+class Measures(NamedTuple):
+    """What a plan needs to know of the members of a config, see `plan`."""
+
+    apart: Callable[[Member], Hashable]
+    rung: Callable[[Member], tuple[int, str]]  # multiply-adds of a window, backbone
+    cost: Callable[[tuple[tuple[int, str], ...], int], float]
+    padded: Callable[[tuple[tuple[int, str], ...]], float]  # multiply-adds of a member in there
+    parameters: Callable[[str], int]  # of a network with that backbone
+    memory: Callable[[str], int]  # bytes of a step of such a member, roughly
+
+
+def measures(config: ConfigDict) -> Measures:
+    """By counting on shapes. Networks are counted with one class and one input channel: what that
+    leaves out is the same for all.
+    """
+    import jax
+
     from tinyjax import config as configs
     from tinyjax import models, tasks
     from tinyjax.models import count
     from tinyjax.models.union import union
     from tinyjax.population import build
 
-    kind = tasks.module(config.task)
+    kind, window = tasks.module(config.task), (1, *config.crop, 1)
+
+    def backbone_of(member: Member) -> str:
+        return member.point.get("model.backbone", config.model.backbone)
+
+    @cache
+    def model(backbone: str):
+        return kind.make_model(configs.changed(config, {"model.backbone": backbone}), 1)
 
     @cache
     def eps(init: str, backbone: str) -> float:
@@ -127,8 +154,7 @@ def _measures(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
         return build.config_of(config, Member("", own)).model.eps
 
     def apart(member: Member) -> Hashable:
-        point = member.point
-        backbone = point.get("model.backbone", config.model.backbone)
+        point, backbone = member.point, backbone_of(member)
         fixed = {
             field: value
             for field, value in point.items()
@@ -139,26 +165,58 @@ def _measures(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
 
     @cache
     def size(backbone: str) -> int:
-        own = configs.changed(config, {"model.backbone": backbone})
-        # one class, one channel: what this leaves out is the same for all
-        return count.multiply_adds(kind.make_model(own, 1), (1, *config.crop, 1))
-
-    def rung(member: Member) -> tuple[int, str]:
-        backbone = member.point.get("model.backbone", config.model.backbone)
-        return size(backbone), backbone
+        return count.multiply_adds(model(backbone), window)
 
     @cache
-    def per_member(rungs: tuple[tuple[int, str], ...]) -> float:
+    def parameters(backbone: str) -> int:
+        params, _ = jax.eval_shape(lambda: models.init(model(backbone), 0, window))
+        return count.parameters(params)
+
+    @cache
+    def memory(backbone: str) -> int:
+        # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
+        # output, normalised and activated, and the gradient of one of them
+        kept = 4 * config.batch * count.outputs(model(backbone), window)
+        return 4 * (5 * parameters(backbone) + kept)
+
+    def rung(member: Member) -> tuple[int, str]:
+        return size(backbone_of(member)), backbone_of(member)
+
+    @cache
+    def padded(rungs: tuple[tuple[int, str], ...]) -> float:
         archs = [models.architecture(backbone) for _, backbone in rungs]
         try:
             wide = union(archs)
         except ValueError:
             return float("inf")
         largest, _ = max(rungs)
-        padded = count.per_pixel(wide) / max(map(count.per_pixel, archs))
-        return 3 * largest * padded * config.batch * config.schedule.steps / SPEED
+        return largest * count.per_pixel(wide) / max(map(count.per_pixel, archs))
 
     def cost(rungs: tuple[tuple[int, str], ...], members: int) -> float:
-        return COMPILE[config.task] + members * per_member(rungs)
+        steps = config.schedule.steps * members
+        return COMPILE[config.task] + steps * 3 * config.batch * padded(rungs) / SPEED
 
-    return apart, rung, cost
+    return Measures(apart, rung, cost, padded, parameters, memory)
+
+
+def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Population]) -> str:
+    """What a plan comes to, a line for each population: sizes, how much of the arithmetic is of use
+    to somebody, memory and time, the last two roughly and on two cores.
+    """
+    by, everyone = measures(config), {member.id: member for member in members}
+    lines = [f"{'population':>10}{'members':>9}{'parameters':>24}{'in use':>8}{'GiB':>7}{'min':>7}"]
+    whole = 0.0
+    for number, population in enumerate(found):
+        rungs = [by.rung(everyone[id]) for id in population.members]
+        ladder = tuple(sorted(set(rungs)))
+        low, *_, high = sorted(by.parameters(backbone) for _, backbone in [*ladder, *ladder])
+        use = sum(useful for useful, _ in rungs) / (by.padded(ladder) * len(rungs))
+        memory = by.memory(max(ladder)[1]) * len(rungs) / 2**30
+        minutes = by.cost(ladder, len(rungs)) / 60
+        whole += minutes
+        sizes = f"{low:,} to {high:,}"
+        lines.append(
+            f"{number:>10}{len(rungs):>9}{sizes:>24}{use:>8.0%}{memory:>7.1f}{minutes:>7.0f}"
+        )
+    lines.append(f"{len(members)} members in {len(found)} programs, some {whole:,.0f} minutes")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""What the command line says of a sweep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tinyjax import config as configs
+from tinyjax import runfolder
+from tinyjax.errors import UserError
+from tinyjax.population import space
+from tinyjax.population.space import Member
+
+PLAIN = Member(runfolder.member_id({}), {})  # the only member of a run that is no sweep
+FLAGS: dict[str, dict[str, Any]] = {
+    "--sweep.only": {
+        "action": "append",
+        "dest": "only",
+        "metavar": "FIELD=VALUE[,..]",
+        "help": "of a sweep only the members that are so; may be given several times",
+    },
+    "--sweep.limit": {
+        "type": int,
+        "default": 0,
+        "dest": "limit",
+        "metavar": "N",
+        "help": "of a sweep only the first members",
+    },
+    "--shard": {
+        "metavar": "I/N",
+        "help": "of a sweep only programs I, I + N, .. (I from 0 to N - 1): other processes, "
+        "perhaps on other machines, do the rest in the same folder",
+    },
+    "--dry-run": {
+        "action": "store_true",
+        "help": "only say which programs a sweep would be, and what they would take",
+    },
+}
+
+
+def members_of(
+    spec: str, config: ConfigDict, only: Sequence[str] = (), limit: int = 0
+) -> list[Member]:
+    """The members of the sweep that a config file describes by `get_hyper`, or the only one of a
+    plain run. only, limit: see `space.chosen`.
+    """
+    get_hyper = configs.names(spec).get("get_hyper")
+    if get_hyper is None:
+        if only or limit:
+            raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
+        return [PLAIN]
+    return space.chosen(config, space.members(config, space.points(get_hyper)), only, limit)
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n"; (0, 1) of nothing. Raises UserError."""
+    try:
+        i, n = map(int, (text or "0/1").split("/"))
+    except ValueError:
+        i, n = -1, 0
+    if not 0 <= i < n:
+        raise UserError(f"--shard {text}: give i/n, with i from 0 to n - 1, such as 0/4")
+    return i, n

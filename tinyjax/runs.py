@@ -1,0 +1,109 @@
+"""Runs that are made of several trainings: sweeps, and trainings in phases. `train_members` is the
+one of `train.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyjax import config as configs
+from tinyjax import runfolder
+from tinyjax.checks import check
+from tinyjax.errors import UserError
+from tinyjax.population import plan
+from tinyjax.population.options import PLAIN
+from tinyjax.population.space import Member
+from tinyjax.runfolder import log
+
+
+def train_sweep(
+    config,
+    members: Sequence[Member],
+    folder: Path,
+    stop: Sequence[int],
+    shard: tuple[int, int],
+    train_members: Callable[..., int],
+) -> int:
+    """Train the members of a sweep, one population after the other; those that are finished are
+    not trained again. Whoever finishes the last one makes one table of all of them.
+    """
+    from tqdm import tqdm
+
+    started, (i, n) = time.time(), shard
+    populations = plan.planned(config, members, folder / "plan.json")
+    if runfolder.said_finished(folder):
+        return 0
+    places = [folder / "populations" / str(number) for number in range(len(populations))]
+    everyone = {member.id: member for member in members}
+    mine = range(i, len(populations), n)
+    total = sum(len(populations[number].members) for number in mine) * config.schedule.steps
+    bar = tqdm(total=total, unit="step", smoothing=0.05, disable=None)
+    for number in mine:
+        own = [everyone[id] for id in populations[number].members]
+        if runfolder.finished(places[number]):
+            bar.update(len(own) * config.schedule.steps)
+            continue
+        log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
+        if code := train_members(config, own, folder, stop, number, *populations[number][1:], bar):
+            return code
+    bar.close()
+    if missing := [str(k) for k, place in enumerate(places) if not runfolder.finished(place)]:
+        log.info(f"shard {i} of {n} is done; of other shards are populations {', '.join(missing)}")
+        return 0
+    for table in ("members.csv", "metrics.csv", "results.csv"):  # the last says: finished
+        rows = [row for place in places for row in runfolder.read_rows(place / table)]
+        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
+    return 0
+
+
+def train_phases(
+    config, folder: Path, stop: Sequence[int], train_members: Callable[..., int]
+) -> int:
+    """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
+    weights of the one before. The last one's weights are also the whole run's.
+    """
+    started = time.time()
+    places = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
+    runs = phases(config, places)  # all of them are checked before the first begins
+    for number, (own, place) in enumerate(zip(runs, places, strict=True), start=1):
+        log.info(f"phase {number} of {len(runs)}: {config.phases[number - 1]}")
+        if runfolder.finished(place):
+            continue
+        # Not compared with what is there, as a folder is that might be another run's: this one is
+        # part of ours, and where both were moved the start of the phase has another path.
+        runfolder.begin(place, configs.to_json(own))
+        with runfolder.log_to(place / "log.txt"):
+            if code := train_members(own, [PLAIN], place, stop):
+                return code
+    runfolder.copy_weights(places[-1], folder)
+    for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
+        rows = [
+            {"phase": number, **row}
+            for number, place in enumerate(places, start=1)
+            for row in runfolder.read_rows(place / table)
+        ]
+        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
+    return 0
+
+
+def phases(config, places: Sequence[Path]) -> list[Any]:
+    """The configs of a run's phases, which are to be trained in `places`.
+
+    Raises UserError for a phase that is none, and as `check` does for each.
+    """
+    found = []
+    for before, fields in zip(("", *places), config.phases, strict=False):
+        if not isinstance(fields, Mapping):
+            raise UserError(f"phases: {fields!r}: give a dict, field -> value, for each phase")
+        if fields.keys() & {"init", "phases"}:
+            raise UserError(
+                f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
+                "starts from the config's init, each other one from the one before"
+            )
+        start = {"init": str(before), "init_new": ()} if before else {}
+        found.append(configs.changed(config, {"phases": (), **start, **fields}))
+        check(found[-1])
+    return found
