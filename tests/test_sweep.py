@@ -53,6 +53,8 @@ def test_every_member_has_its_rows_and_its_weights(folder):
         assert sum(leaf.size for leaf in weights["params"].values()) == int(own["parameters"])
         assert about["config"]["optimiser"]["lr"] == point["optimiser.lr"]
     assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
+    figures = folder / "figures"
+    assert {file.name for file in figures.iterdir()} >= {"score_by_size.png", "learning.png"}
 
 
 @pytest.mark.parametrize("which", [0, pytest.param(7, marks=pytest.mark.slow)])

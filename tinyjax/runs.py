@@ -30,6 +30,9 @@ def train_sweep(
     """
     from tqdm import tqdm
 
+    from tinyjax import tasks
+    from tinyjax.population import figures
+
     started, (i, n) = time.time(), shard
     populations = plan.planned(config, members, folder / "plan.json")
     if runfolder.said_finished(folder):
@@ -51,9 +54,14 @@ def train_sweep(
     if missing := [str(k) for k, place in enumerate(places) if not runfolder.finished(place)]:
         log.info(f"shard {i} of {n} is done; of other shards are populations {', '.join(missing)}")
         return 0
-    for table in ("members.csv", "metrics.csv", "results.csv"):  # the last says: finished
-        rows = [row for place in places for row in runfolder.read_rows(place / table)]
-        runfolder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+    tables = {
+        name: [row for place in places for row in runfolder.read_rows(place / f"{name}.csv")]
+        for name in ("members", "metrics", "results")
+    }
+    figures.draw(folder / "figures", tables, tasks.module(config.task).SCORES)
+    for name, rows in tables.items():  # the last one says that the sweep is finished
+        columns = dict.fromkeys(column for row in rows for column in row)
+        runfolder.write_rows(folder / f"{name}.csv", rows, columns)
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     return 0
 
