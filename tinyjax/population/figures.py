@@ -45,7 +45,7 @@ def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: s
             some = [(size, value) for size, value, stopped in own if stopped == wanted]
             if some:
                 x, y = zip(*some, strict=True)
-                axes.scatter(x, y, 12, colour, mark, alpha=0.4)
+                axes.plot(x, y, mark, markersize=3, color=colour, alpha=0.4)
         groups = defaultdict(list)
         for size, value, stopped in own:
             if not stopped:
