@@ -42,7 +42,8 @@ def main():
     print(f"{'size':<28}" + "".join(f"{way:>15}{'library':>10}{'x':>6}" for way in WAYS))
     for size in SIZES:
         side, c, d, k, stride, groups = size
-        kind = {1: "dense" if k > 1 else "pointwise", c: "depthwise"}.get(groups, "grouped")
+        kind = "depthwise" if groups == c > 1 else "grouped" if groups > 1 else "dense"
+        kind = "pointwise" if k == 1 else kind
         row = f"{f'{kind} {k}x{k}/{stride} {side}x{side} {c}->{d}':<28}"
         times = medians(contestants(*size))
         for way in WAYS:
@@ -72,7 +73,10 @@ def contestants(side, c, d, k, stride, groups):
             return conv(x, kernel, stride, groups)
 
         def gradients(x, kernel, forward=forward):
-            y, back = jax.vjp(forward, x, kernel)
+            if c == 1:  # of an image, which has no gradient
+                y, back = jax.vjp(lambda kernel: forward(x, kernel), kernel)
+            else:
+                y, back = jax.vjp(forward, x, kernel)
             return back(y)
 
         functions = (forward, one), (gradients, one), (jax.vmap(gradients), many)

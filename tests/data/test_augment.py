@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.data.augment import MEAN, STD, augment, augment_labelled, mix, normalise
+from tinyjax.data.augment import MEAN, STD, _noise, augment, augment_labelled, mix, normalise
 from tinyjax.defaults import detector
 
 STILL = {
@@ -209,3 +209,12 @@ def test_with_both_a_step_does_one_of_them():
         kept = (images == plain) | (images == plain[::-1])
         kinds.append(bool(kept.all()))
     assert {*kinds} == {True, False}
+
+
+def test_noise_is_all_but_normal():
+    """Moments of a sum of four uniform numbers: kurtosis 3 - 6 / 5 / 4."""
+    x = np.asarray(_noise(jax.random.key(0), (400, 400)), np.float64)
+    assert abs(x.mean()) < 0.01
+    assert x.std() == pytest.approx(1, abs=0.01)
+    assert (x**4).mean() == pytest.approx(2.7, abs=0.05)
+    assert 3 < np.abs(x).max() < 3.46
