@@ -114,6 +114,30 @@ def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path)
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
+def test_members_may_learn_from_parts_of_the_set(tmp_path):
+    """Half of the images: packed with a neighbour that has all of them, and alone."""
+    base = tiny_sweep.get_config()
+    members = space.members(base, space.sweep("subset.fraction", [0.5, 1.0]))
+    assert train.train(base, tmp_path / "both", members=members) == 0
+    alone = config.changed(base, members[0].point)
+    assert tinyjax.train(alone, tmp_path / "alone") == 0
+    plain = runfolder.member_id({})
+    packed, _ = runfolder.read_weights(tmp_path / "both" / "weights" / members[0].id)
+    own, _ = runfolder.read_weights(tmp_path / "alone" / "weights" / plain)
+    for path, leaf in own["params"].items():
+        np.testing.assert_allclose(packed["params"][path], leaf, atol=0.02, err_msg=path)
+    whole, _ = runfolder.read_weights(tmp_path / "both" / "weights" / members[1].id)
+    assert any((leaf != packed["params"][path]).any() for path, leaf in whole["params"].items())
+
+
+def test_a_batch_must_fit_into_a_members_part(tmp_path):
+    base = tiny_sweep.get_config()
+    members = space.members(base, space.sweep("subset.fraction", [0.3, 1.0]))
+    with pytest.raises(UserError, match=r"batch = 4: of seed 0's subset .* there are 3 images"):
+        train.train(base, tmp_path / "run", members=members)
+
+
 def test_some_members_only(tmp_path, capsys):
     argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
     only = ["--sweep.only", "seed=1", "--sweep.only", "model.backbone=mobilenetv3/s-6"]

@@ -10,7 +10,8 @@ BOUNDS = {  # of numbers that would do something else than asked, and not say so
     **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
     **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
     **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
-    "optimiser.backbone": (0, math.inf),
+    "subset.fraction": (0, 1),
+    **dict.fromkeys(("subset.shots", "optimiser.backbone"), (0, math.inf)),
     "optimiser.layer_decay": (0, 1),
 }
 

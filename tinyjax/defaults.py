@@ -35,6 +35,11 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "data.common": ({}, "arguments of the loader, docs/data.md, for all splits"),
     "data.train": ({}, "what the training split adds to them"),
     "data.suites": ({}, "name -> what a suite adds; every suite is scored"),
+    "subset.fraction": (1.0, "of the training images that are used, drawn by seed"),
+    "subset.shots": (
+        0,
+        "images are passed over once their classes were seen so many times; 0: none is",
+    ),
     "crop": (
         (128, 160),
         "window of training, in pixels of the frame; prediction is on whole frames",

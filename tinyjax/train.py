@@ -126,12 +126,12 @@ def train_members(
     step = steps.make_step(joined.task, tx, schedule, joined.moving)
 
     def member_step(own, data):
-        state, hyper = own
-        index = batch_indices(hyper["seed"], state.step, config.batch, n)
-        return step(state, gather(data, index), hyper)
+        state, hyper, part = own
+        index = batch_indices(hyper["seed"], state.step, config.batch, n, part.get("used"))
+        return step(state, gather({**data, **part.get("own", {})}, index), hyper)
 
-    def train_step(state, data, hyper):
-        return lifted(member_step)((state, hyper), data)
+    def train_step(state, data, hyper, part):
+        return lifted(member_step)((state, hyper, part), data)
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
@@ -150,7 +150,8 @@ def train_members(
     begin = time.time()
     keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
     predict = jax.jit(lifted(joined.task.predict))
-    program = jax.jit(train_step, donate_argnums=0).lower(state, data, joined.hyper).compile()
+    rest = (data, joined.hyper, joined.data)
+    program = jax.jit(train_step, donate_argnums=0).lower(state, *rest).compile()
     startup.refuse_too_large(program, config.batch)
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
@@ -208,7 +209,7 @@ def train_members(
             closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
-        state, metrics = program(state, data, joined.hyper)
+        state, metrics = program(state, *rest)
         done += 1
         bar.update(len(members))
         if done % every.log == 0:

@@ -20,6 +20,17 @@ def test_every_epoch_sees_every_sample_once(batch, n):
         assert len({tuple(epoch) for epoch in seen.tolist()}) == epochs
 
 
+def test_a_member_may_use_a_part():
+    """The order of the whole set, with the others left out; all of it is no part."""
+    used = jnp.arange(10) % 3 > 0  # 6 of 10
+    part = [batch_indices(jnp.uint32(5), jnp.int32(step), 4, 10, used) for step in range(6)]
+    whole = [batch_indices(jnp.uint32(5), jnp.int32(step), 10, 10) for step in range(4)]
+    wanted = [i for epoch in whole for i in epoch.tolist() if i % 3]
+    assert np.concatenate(part).tolist() == wanted
+    every = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.ones(10, bool))
+    np.testing.assert_array_equal(every, batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10))
+
+
 def test_a_function_of_seed_and_step():
     again = batch_indices(jnp.uint32(3), jnp.int32(17), 4, 10)
     np.testing.assert_array_equal(indices(3, 18, 4, 10)[-4:], again)

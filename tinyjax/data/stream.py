@@ -15,7 +15,7 @@ def stream_key(seed: Array, name: str) -> Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
+def batch_indices(seed: Array, step: Array, batch: int, n: int, used: Array | None = None) -> Array:
     """Which samples step `step` sees: consecutive pieces of one shuffle per epoch, with no sample
     dropped.
 
@@ -24,17 +24,22 @@ def batch_indices(seed: Array, step: Array, batch: int, n: int) -> Array:
         step: int32 scalar, counted from 0.
         batch: samples per step, at most `n`.
         n: size of the set.
+        used: bool [n], the samples there are for this member, at least `batch`; None: all of them,
+            which gives the same order as n times True.
 
     Returns:
         int32 [batch]; a batch that straddles two epochs takes from both shuffles.
     """
     if batch > n:
         raise ValueError(f"a batch of {batch} from {n} samples: at most {n}")
-    position = step * batch + jnp.arange(batch)
-    epoch, place = position // n, position % n
+    position, size = step * batch + jnp.arange(batch), n if used is None else used.sum()
+    epoch, place = position // size, position % size
 
     def shuffle(epoch):
-        return jax.random.permutation(jax.random.fold_in(stream_key(seed, "order"), epoch), n)
+        key = jax.random.fold_in(stream_key(seed, "order"), epoch)
+        order = jax.random.permutation(key, n)
+        # what is used comes first, in the order that the whole set has
+        return order if used is None else order[jnp.argsort(~used[order], stable=True)]
 
     return jnp.where(epoch == epoch[0], shuffle(epoch[0])[place], shuffle(epoch[0] + 1)[place])
 

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from tinyjax import config as configs
 from tinyjax import models, tasks
+from tinyjax.data.subset import subset
+from tinyjax.errors import UserError
 from tinyjax.models import count
 from tinyjax.models.scaling import Architecture
 from tinyjax.models.union import gates, union
@@ -24,6 +26,7 @@ from tinyjax.transfer import freeze, start
 # what is padded or drawn. All others are what a program is made of.
 NUMBERS = ("augment", "loss")  # groups of these
 VARIED = (
+    *("subset.fraction", "subset.shots"),
     *("seed", "ema", "init", "init_new", "freeze", "model.backbone"),
     *("optimiser.lr", "optimiser.weight_decay", "optimiser.backbone", "optimiser.layer_decay"),
 )
@@ -37,6 +40,7 @@ class Network(NamedTuple):
     arch: Architecture
     variables: Variables  # its first weights
     rates: dict[str, float]  # path -> multiplier of the learning rate
+    used: np.ndarray  # bool [N], its part of the training set
     about: dict[str, Any]  # its row of members.csv
     said: list[str]  # what there is to say of its start
 
@@ -48,6 +52,7 @@ class Joined(NamedTuple):
     moving: Moving
     variables: Variables
     hyper: dict[str, Any]
+    data: dict[str, Any]  # what members have of the training set: `used`, and what depends on it
 
 
 def varies(field: str) -> bool:
@@ -97,8 +102,15 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
         "trained_parameters": sum(size for path, size in sizes.items() if rates[path]),
         "multiply_adds": _multiply_adds(model, (1, height, width, channels)),
     }
+    part = own.subset
+    used = subset(kind.labels(training), own.seed, part.fraction, part.shots)
+    if own.batch > (there := int(used.sum())):
+        raise UserError(
+            f"batch = {own.batch}: of seed {own.seed}'s subset (fraction {part.fraction}, shots "
+            f"{part.shots}) there are {there} images; give a batch of at most {there}"
+        )
     arch = models.architecture(own.model.backbone)
-    return Network(member, own, arch, variables, rates, about, said)
+    return Network(member, own, arch, variables, rates, used, about, said)
 
 
 def join(networks: Sequence[Network], kind: ModuleType, training: Any) -> Joined:
@@ -135,10 +147,16 @@ def join(networks: Sequence[Network], kind: ModuleType, training: Any) -> Joined
         tasks.hyper_of(each.config, {p: own[p] for p in varied})
         for each, own in zip(networks, _filled(rates, varied), strict=True)
     ]
+    parts: list[dict[str, Any]] = [{} for _ in networks]
+    if not all(each.used.all() for each in networks):
+        parts = [
+            {"used": each.used, "own": kind.of_subset(training, each.used)} for each in networks
+        ]
     if len(networks) == 1:
-        return Joined(task, moving(always), variables[0], hypers[0])
+        return Joined(task, moving(always), variables[0], hypers[0], parts[0])
     stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
-    return Joined(task, moving(always), *(jax.tree.map(stack, *t) for t in (variables, hypers)))
+    trees = (jax.tree.map(stack, *own) for own in (variables, hypers, parts))
+    return Joined(task, moving(always), *trees)
 
 
 def each_of(tree: Any, members: int) -> list[Any]:

@@ -162,12 +162,20 @@ def table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 def on_device(split: Labelled) -> dict[str, jax.Array]:
     """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
-    rarity = 1 / np.bincount(split.labels)[split.labels]
-    return {
-        "images": jnp.asarray(split.images),
-        "labels": jnp.asarray(split.labels),
-        "rarity": jnp.asarray(rarity, jnp.float32),
-    }
+    everything = of_subset(split, np.ones(len(split.labels), bool))
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    return {"images": images, "labels": labels, "rarity": jnp.asarray(everything["rarity"])}
+
+
+def labels(split: Labelled) -> list[np.ndarray]:
+    """Of each image its class, as an array of one."""
+    return [*split.labels[:, None]]
+
+
+def of_subset(split: Labelled, used: np.ndarray) -> dict[str, np.ndarray]:
+    """What of `on_device` is another if only the images `used` are there: [N], float32."""
+    count = np.bincount(split.labels[used], minlength=len(split.classes))
+    return {"rarity": (1 / np.maximum(count, 1)[split.labels]).astype(np.float32)}
 
 
 def in_file_pixels(predictions: dict[str, np.ndarray], split: Labelled) -> dict[str, np.ndarray]:

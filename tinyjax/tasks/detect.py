@@ -153,6 +153,16 @@ def on_device(split: Split) -> dict[str, jax.Array]:
     return {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
 
 
+def labels(split: Split) -> list[np.ndarray]:
+    """Of each image the classes of its objects."""
+    return [own[valid] for own, valid in zip(split.labels, split.valid, strict=True)]
+
+
+def of_subset(split: Split, used: np.ndarray) -> dict[str, np.ndarray]:
+    """What of `on_device` is another if only the images `used` are there."""
+    return {}
+
+
 def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
     """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files'
     pixels and cut off at the images' borders, as labels are.
