@@ -99,13 +99,17 @@ def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path)
     base = tiny_sweep.get_config()
     ends = []
     for place, rate in (("sound", 2e-3), ("lost", 1e30)):
-        members = space.members(base, space.sweep("optimiser.lr", [1e-3, rate, 3e-3]))
+        rates = space.sweep("optimiser.lr", [4e-3, rate, 3e-3])
+        members = space.members(base, space.chainit([rates, space.sweep("seed", [1])]))
         assert train.train(base, tmp_path / place, members=members) == 0
         ends.append((members, by_member(rows(tmp_path / place / "results.csv"))))
     (sound, of_sound), (lost, of_lost) = ends
     assert {int(row["stopped_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
     assert {int(row["stopped_at"]) for row in of_sound[sound[1].id]} == {-1}
-    for i in (0, 2):
+    # what a member says nothing of it has from the config, not from its neighbours
+    _, about = runfolder.read_weights(tmp_path / "lost" / "weights" / lost[3].id)
+    assert about["config"]["optimiser"]["lr"] == base.optimiser.lr
+    for i in (0, 2, 3):
         assert of_lost[lost[i].id] == of_sound[sound[i].id]
         files = [
             tmp_path / place / "weights" / f"{sound[i].id}.safetensors"

@@ -40,12 +40,16 @@ def train_sweep(
     places = [folder / "populations" / str(number) for number in range(len(populations))]
     everyone = {member.id: member for member in members}
     mine = range(i, len(populations), n)
-    total = sum(len(populations[number].members) for number in mine) * config.schedule.steps
+    steps = [
+        sum(everyone[id].point.get("schedule.steps", config.schedule.steps) for id in own.members)
+        for own in populations
+    ]
+    total = sum(steps[number] for number in mine)
     bar = tqdm(total=total, unit="step", smoothing=0.05, disable=None)
     for number in mine:
         own = [everyone[id] for id in populations[number].members]
         if runfolder.finished(places[number]):
-            bar.update(len(own) * config.schedule.steps)
+            bar.update(steps[number])
             continue
         log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
         if code := train_members(config, own, folder, stop, number, *populations[number][1:], bar):

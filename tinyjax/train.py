@@ -104,7 +104,7 @@ def train_members(
     tables, plain = (folder, True) if number is None else (place, False)
     for member in members:
         check(configs.changed(config, member.point))
-    config = build.config_of(config, members[0])
+    base, config = config, build.config_of(config, members[0])  # theirs is the same where it counts
     kind = tasks.module(config.task)
     training, suites = _splits(config.task, configs.to_json(config.data))
     n, height, width, channels = training.images.shape
@@ -115,7 +115,7 @@ def train_members(
     data = kind.on_device(training)
 
     # ---- networks: each by itself, then all in one
-    networks = [build.network(config, member, kind, training) for member in members]
+    networks = [build.network(base, member, kind, training) for member in members]
     joined = build.join(networks, kind, training)
     lifted = partial(lift, how=how, chunk=chunk)
 
