@@ -147,7 +147,9 @@ def check_padded_is_alone(name, kind, own, archs, optimiser, frozen):
                     if path not in numbers:
                         np.testing.assert_array_equal(leaf, live[path])
         moved = a.variables(a.weights).params
-        still = [p for p in moved if np.array_equal(moved[p], alone.params[p])]
+        # kernels: a bias that BatchNorm takes away again may have a gradient of exactly 0
+        kernels = [p for p in moved if p.endswith("/kernel")]
+        still = [p for p in kernels if np.array_equal(moved[p], alone.params[p])]
         assert all(p.startswith("backbone/stage1/") for p in still)
         assert bool(still) == (frozen != "no")
 
