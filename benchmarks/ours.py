@@ -48,14 +48,10 @@ def classification_step(
 
 
 def lifted(step: Callable, how: str) -> Callable:
-    """`step` of members along the first axis: "vmap", all at once; or "map", one by one."""
-    import jax
+    """`step` of members along the first axis of each argument; how: see `population.lift`."""
+    from tinyjax.population.lift import lift
 
-    forms = {
-        "vmap": jax.vmap(step),
-        "map": lambda *trees: jax.lax.map(lambda member: step(*member), trees),
-    }
-    return forms[how]
+    return lambda *trees: lift(lambda own, _: step(*own), how)(trees, None)
 
 
 def detection_step(batch: int, plain: bool = False) -> Callable[[], Any]:

@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 
-LIFTS = ("none", "vmap", "map", "chunks")
-
 
 def lift(one: Callable[[Any, Any], Any], how: str, chunk: int = 0) -> Callable[[Any, Any], Any]:
     """`one(own, shared)` of members along the first axis of `own`; all see the same `shared`.

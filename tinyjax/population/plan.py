@@ -21,7 +21,7 @@ from tinyjax.population.space import Member
 
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
 COMPILE = {"detect": 35.0, "classify": 15.0}  # seconds
-SPEED = 1e10  # multiply-adds of a training step per second, and for that as much backwards twice
+SPEED = 1e10  # multiply-adds per second; a step has those of three forward passes
 MOST = 64  # members of a population: a sweep's rows are written as its populations finish
 
 
