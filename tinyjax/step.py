@@ -6,7 +6,7 @@ shapes is an array in `hyper`; the learning rate, too, is applied here and not i
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -179,10 +179,12 @@ def make_step(
     tx: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
     moving: Moving | None = None,
+    axes: Sequence[str] = (),
 ):
     """The step of one member.
 
-    moving: what trains; None is everything.
+    moving: what trains; None is everything. axes: of a mesh that its batch is spread over; the
+    task's loss and metrics are then a shard's parts of sums.
 
     Returns:
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
@@ -212,6 +214,7 @@ def make_step(
             params.unpack()
         )
         gradient = pack({path: gradient[path] for path, _ in params.shapes}).vector
+        loss, metrics, gradient = jax.lax.psum((loss, metrics, gradient), axes)
         part: Any = 1.0
         if multiplier:
             part = _spread(params, lambda path: multiplier.get(path, 1))

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -90,9 +90,10 @@ def train_members(
     from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
-    from tinyjax.data.stream import batch_indices, gather
+    from tinyjax.data.stream import batch_indices, gather, own_rows
     from tinyjax.population import build
     from tinyjax.population.lift import lift
+    from tinyjax.population.shard import layout
     from tinyjax.trackers import trackers
 
     # ---- data: small sets live on the device as uint8
@@ -112,23 +113,28 @@ def train_members(
         raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
     log.info("\n".join(kind.look(training, suites, config, folder)))
     startup.refuse_large_set(training.images)
-    data = kind.on_device(training)
 
-    # ---- networks: each by itself, then all in one
+    # ---- networks: each by itself, then all in one, spread over the devices
     networks = [build.network(base, member, kind, training) for member in members]
-    joined = build.join(networks, kind, training)
-    lifted = partial(lift, how=how, chunk=chunk)
+    devices = layout(len(members), config.batch)
+    joined = build.join(networks, kind, training, devices.axes)
+    data = devices.everywhere(kind.on_device(training))
+    variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
+
+    def lifted(one, split=False):
+        return devices.shard(lift(one, how, chunk), split)
 
     # ---- optimiser, step
     o, s = config.optimiser, config.schedule
     tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
     schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
-    step = steps.make_step(joined.task, tx, schedule, joined.moving)
+    step = steps.make_step(joined.task, tx, schedule, joined.moving, devices.axes)
 
     def member_step(own, data):
         state, hyper, part = own
         index = batch_indices(hyper["seed"], state.step, config.batch, n, part.get("used"))
-        return step(state, gather({**data, **part.get("own", {})}, index), hyper)
+        batch = gather({**data, **part.get("own", {})}, own_rows(index, devices.axes))
+        return step(state, batch, hyper)
 
     def train_step(state, data, hyper, part):
         return lifted(member_step)((state, hyper, part), data)
@@ -136,21 +142,21 @@ def train_members(
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
     first = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving))
-    state = jax.jit(first)(joined.variables, None)
+    state = jax.jit(first)(variables, None)
     rows = [each.about for each in networks]
     runfolder.write_rows(tables / "members.csv", rows, rows[0])
     log.info(build.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
-        state = checkpoints.restore(state)
+        state = devices.spread(checkpoints.restore(devices.gathered(state)))
         log.info(f"resuming at step {np.max(state.step)} of {s.steps}")
     done = int(np.max(state.step))
     runfolder.cut_metrics(tables / "metrics.csv", done)
 
     begin = time.time()
     keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
-    predict = jax.jit(lifted(joined.task.predict))
-    rest = (data, joined.hyper, joined.data)
+    predict = jax.jit(lifted(joined.task.predict, split=True))
+    rest = (data, hyper, parts)
     program = jax.jit(train_step, donate_argnums=0).lower(state, *rest).compile()
     startup.refuse_too_large(program, config.batch)
     log.info(f"compiled in {time.time() - begin:.0f} s")
@@ -168,10 +174,12 @@ def train_members(
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        averaged, found = state.variables(state.ema), {}
+        averaged, found = devices.spread(state.variables(state.ema)), {}
         scores: list[dict[str, Any]] = [{} for _ in members]
         for name, split in suites.items():
-            predictions = tasks.predict_all(predict, averaged, split.images, members=len(members))
+            predictions = tasks.predict_all(
+                predict, averaged, split.images, devices.at_once, len(members)
+            )
             for own, theirs in zip(scores, predictions, strict=True):
                 own[name] = joined.task.score(theirs, split)
             record(at, name, [own[name] for own in scores])
@@ -195,13 +203,15 @@ def train_members(
         due = over or (done > 0 and done % every.evaluate == 0)
         stopping = bool(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
-            checkpoints.save(done, state)  # before the evaluation: what fails there costs nothing
+            # before the evaluation: what fails there costs nothing
+            checkpoints.save(done, devices.gathered(state))
         if due:
             if plain:
                 refuse_divergence(state, folder)
             scores, found = evaluate(state, done)
             ranked = np.array([own[config.best_on][kind.SCORE] for own in scores], np.float32)
-            state = keep_best((state, ranked.reshape(state.step.shape)), None)
+            ranked = ranked if len(members) > 1 else ranked[0]
+            state = keep_best((state, devices.spread(ranked)), None)
             waited = done - int(np.max(state.best.step))
             if over or (config.patience and waited >= config.patience * every.evaluate):
                 break
@@ -214,7 +224,7 @@ def train_members(
         bar.update(len(members))
         if done % every.log == 0:
             values = build.each_of(jax.device_get(metrics), len(members))
-            stopped = np.atleast_1d(state.stopped_at)
+            stopped = np.atleast_1d(state.stopped_at)[: len(members)]
             if plain:
                 refuse_divergence(state, folder)
             record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
@@ -230,7 +240,7 @@ def train_members(
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
-    state = jax.device_get(state)
+    state = jax.device_get(devices.gathered(state))
     lasts = build.each_of(state.variables(state.ema), len(members))
     bests = build.each_of(state.variables(state.best.weights), len(members))
     stopped, best_steps, best_scores = map(

@@ -7,11 +7,14 @@ affine map.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from tinyjax.data.stream import own_rows
 
 MEAN, STD = 0.45, 0.25  # of grey levels in [0, 1]; our own choice, between the infrared sets' means
 MIN_SIDE = 2.0  # pixels; a smaller box is neither learned nor punished
@@ -26,7 +29,9 @@ def normalise(images: Array) -> Array:
 
 
 @jax.named_scope("augmentation")
-def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> dict:
+def augment(
+    key: Array, batch: dict, strength: dict, size: tuple[int, int], axes: Sequence[str] = ()
+) -> dict:
     """Random views of a batch, each sample from its own key.
 
     Args:
@@ -38,19 +43,26 @@ def augment(key: Array, batch: dict, strength: dict, size: tuple[int, int]) -> d
             `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
             range of the gain; `brightness` and `noise`, in units of the full grey range.
         size: (h, w) of the window, pixels.
+        axes: of a mesh that the batch is spread over, see `own_rows`.
 
     Returns:
         The batch with images float32 [B, h, w, C], normalised. Boxes are clipped to the window; one
         that is cut to less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored
         instead of background.
     """
-    keys = jax.random.split(key, batch["images"].shape[0])
+    whole = len(batch["images"]) * jax.lax.axis_size(axes)
+    keys = own_rows(jax.random.split(key, whole), axes)
     return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
 
 
 @jax.named_scope("augmentation")
 def augment_labelled(
-    key: Array, images: Array, targets: Array, strength: dict, size: tuple[int, int]
+    key: Array,
+    images: Array,
+    targets: Array,
+    strength: dict,
+    size: tuple[int, int],
+    axes: Sequence[str] = (),
 ) -> tuple[Array, Array]:
     """Random views of whole images, and what they then show.
 
@@ -64,12 +76,14 @@ def augment_labelled(
             `noise` and `invert` as in `augment`. Where they are there also `mixup` and `cutmix`,
             the coefficients of their Beta laws.
         size: (h, w) of a view, pixels.
+        axes: as in `augment`.
 
     Returns:
         images float32 [B, h, w, C], normalised, and their targets.
     """
-    keys = jax.random.split(key, len(images) + 1)
-    views = jax.vmap(partial(_view, strength=strength, size=size))(keys[1:], images)
+    keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
+    own = own_rows(keys[1:], axes)
+    views = jax.vmap(partial(_view, strength=strength, size=size))(own, images)
     return mix(keys[0], views, targets, strength)
 
 

@@ -3,6 +3,7 @@ input is saved.
 """
 
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,19 @@ def batch_indices(seed: Array, step: Array, batch: int, n: int, used: Array | No
         return order if used is None else order[jnp.argsort(~used[order], stable=True)]
 
     return jnp.where(epoch == epoch[0], shuffle(epoch[0])[place], shuffle(epoch[0] + 1)[place])
+
+
+def own_rows(whole: Array, axes: Sequence[str] = ()) -> Array:
+    """A shard's rows of an array [batch, ..], where batches are spread over these axes of a mesh.
+
+    They are a piece of the first half and, mirrored, the same piece of the second: a row and the
+    one opposite, which may be mixed with it, stay together, and are opposite in the shard.
+    """
+    if not axes:
+        return whole
+    half = len(whole) // jax.lax.axis_size(axes) // 2
+    first = jax.lax.axis_index(axes) * half + jnp.arange(half)
+    return whole[jnp.concatenate([first, len(whole) - 1 - first[::-1]])]
 
 
 def gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:

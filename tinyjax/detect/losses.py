@@ -2,6 +2,7 @@
 fixed shapes.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -14,7 +15,14 @@ from tinyjax.detect.grid import Grid
 
 
 @jax.named_scope("loss")
-def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, grid: Grid):
+def detection_loss(
+    logits: Array,
+    offsets: Array,
+    batch: dict,
+    weights: dict,
+    grid: Grid,
+    axes: Sequence[str] = (),
+):
     """Loss of a batch of B images.
 
     No target of the size cells x classes is built: every cell pays the negative term, and the
@@ -27,6 +35,8 @@ def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, gr
             bool [B, G].
         weights: scalars `class`, `box`, `offset` of the three parts.
         grid: geometry of the N cells.
+        axes: of a mesh that the batch is spread over: these are a shard's images, and all that is
+            returned is its part of a sum.
 
     Returns:
         The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of
@@ -42,7 +52,9 @@ def detection_loss(logits: Array, offsets: Array, batch: dict, weights: dict, gr
     )
     keep, target = pairs.keep, pairs.target  # [B, G, P]
 
-    quality = jnp.maximum(target.sum(), 1)  # of the whole batch: an image may be empty
+    quality = jnp.maximum(
+        lax.psum(target.sum(), axes), 1
+    )  # of the whole batch: an image may be empty
 
     # b n c -> b g p, the logit of each pair's own class
     image = jnp.arange(logits.shape[0])[:, None, None]

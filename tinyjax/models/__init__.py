@@ -4,7 +4,7 @@
 nothing outside this room sees the module library's own trees.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
@@ -96,17 +96,21 @@ def apply(
     x: Array,
     train: bool,
     fixed: Mapping[str, Array | Literal[True]] = MappingProxyType({}),
+    axes: Sequence[str] = (),
 ) -> tuple[Any, Flat]:
     """The model's output for x [B, H, W, C], and the running statistics after it.
 
     With `train` BatchNorm uses the batch's moments and returns moved ones; without, it uses `stats`
     and returns them. fixed: BatchNorm layers that do the latter in either case, by their paths such
-    as "backbone/stem/bn": True, or a bool[] that says whether.
+    as "backbone/stem/bn": True, or a bool[] that says whether. axes: of a mesh that the batch is
+    spread over: x are a shard's rows, the moments those of the whole batch.
     """
+    layers = [path.removesuffix("/mean") for path in stats if path.endswith("/mean")]
     variables = {
         "params": _unflatten(params),
         "stats": _unflatten(stats),
         "fixed": _unflatten({f"{path}/fixed": value for path, value in fixed.items()}),
+        "over": _unflatten({f"{path}/axes": tuple(axes) for path in layers}),
     }
     if not train:
         return model.apply(variables, x, train=False), stats

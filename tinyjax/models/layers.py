@@ -5,7 +5,7 @@ at every position of its output; `count.multiply_adds` relies on it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -52,6 +52,7 @@ def batch_norm(
     eps: float,
     momentum: float,
     fixed: Array | None = None,
+    axes: Sequence[str] = (),
 ) -> tuple[Array, Array, Array]:
     """Normalise x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
 
@@ -63,6 +64,7 @@ def batch_norm(
         momentum: torch's, the weight of the *new* value.
         fixed: bool[], whether to use and keep the running moments all the same, as a frozen layer
             does; None is no.
+        axes: of a mesh that the batch is spread over; its moments are those of the whole.
 
     Returns:
         y in x's shape and dtype, and the running mean and variance. As in torch the running
@@ -70,11 +72,12 @@ def batch_norm(
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if train:
-        count = math.prod(x.shape[:-1])
+        count = math.prod(x.shape[:-1]) * jax.lax.axis_size(axes)
         # Both moments in one pass over x: two passes write x - mean to memory, 8 % of a step. In
         # float32 the variance is good while the mean is below some 100 standard deviations.
-        batch_mean = wide.mean((0, 1, 2))
-        batch_var = jnp.maximum((wide * wide).mean((0, 1, 2)) - batch_mean**2, 0)
+        moments = wide.mean((0, 1, 2)), (wide * wide).mean((0, 1, 2))
+        batch_mean, square = jax.lax.pmean(moments, axes) if axes else moments
+        batch_var = jnp.maximum(square - batch_mean**2, 0)
         unbiased = batch_var * (count / max(count - 1, 1))
         new_mean = mean + momentum * (batch_mean - mean)
         new_var = var + momentum * (unbiased - var)
@@ -92,7 +95,8 @@ class BatchNorm(nn.Module):
     """`batch_norm` with its parameters and, in collection "stats", its running moments.
 
     In collection "fixed" a layer may be told to use and keep these: `True`, which is static, or an
-    array, by which members of a population may differ.
+    array, by which members of a population may differ; in "over", the axes of a mesh that batches
+    are spread over.
     """
 
     eps: float = 1e-5
@@ -106,10 +110,11 @@ class BatchNorm(nn.Module):
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
         fixed: Any = self.get_variable("fixed", "fixed")
+        axes = self.get_variable("over", "axes", ())
         train = train and fixed is not True
         y, new_mean, new_var = batch_norm(
             x, scale, bias, mean.value, var.value,
-            train=train, eps=self.eps, momentum=self.momentum, fixed=fixed,
+            train=train, eps=self.eps, momentum=self.momentum, fixed=fixed, axes=axes,
         )  # fmt: skip
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var

@@ -113,8 +113,11 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
     return Network(member, own, arch, variables, rates, used, about, said)
 
 
-def join(networks: Sequence[Network], kind: ModuleType, training: Any) -> Joined:
-    """Networks as one: padded into their union, numbers that differ as arrays.
+def join(
+    networks: Sequence[Network], kind: ModuleType, training: Any, axes: Sequence[str] = ()
+) -> Joined:
+    """Networks as one: padded into their union, numbers that differ as arrays. axes: of a mesh that
+    batches are spread over.
 
     Raises UserError where padding would not be exact.
     """
@@ -126,7 +129,7 @@ def join(networks: Sequence[Network], kind: ModuleType, training: Any) -> Joined
         for name in first[group]
     }
     config = configs.changed(first, largest)
-    task = kind.make_task(config, training.classes, channels, wide)
+    task = kind.make_task(config, training.classes, channels, wide, axes)
     if len({each.arch for each in networks}) > 1:
         model = kind.make_model(config, len(training.classes), wide)
         refuse_unfit(model, (1, *config.crop, channels))

@@ -70,7 +70,6 @@ def predict_all(
     is filled up with its own last image, so that nothing is compiled for a remainder.
     """
     parts, variables = [], jax.device_put(variables)
-    batch = max(2, batch // members)
     for start in range(0, len(images), batch):
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
         parts.append(jax.device_get(predict(variables, images[rows])))

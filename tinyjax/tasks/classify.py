@@ -78,10 +78,12 @@ def make_task(
     classes: tuple[str, ...],
     channels: int,
     wide: Architecture | None = None,
+    axes: Sequence[str] = (),
 ) -> Task:
     """Task of a config: training on random views of `config.crop`, prediction on whole images.
 
-    wide: see `backbone_of`.
+    wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
+    and metrics are then its part of a sum.
     """
     model, number = make_model(config, len(classes), wide), len(classes)
     window = tuple(config.crop)
@@ -98,13 +100,13 @@ def make_task(
         # An image's weight is its class's: where two are mixed each brings its own.
         weight = batch["rarity"] ** hyper["loss"]["balance"]
         targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
-        images, targets = augment_labelled(key, batch["images"], targets, strength, window)
+        images, targets = augment_labelled(key, batch["images"], targets, strength, window, axes)
         logits, stats = models.apply(
-            model, variables.params, variables.stats, images, train=True, fixed=fixed
+            model, variables.params, variables.stats, images, train=True, fixed=fixed, axes=axes
         )
-        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"])
+        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"], axes)
         right = logits.argmax(1) == targets.argmax(1)
-        return value, (stats, {"accuracy": right.mean()})
+        return value, (stats, {"accuracy": right.mean() / jax.lax.axis_size(axes)})
 
     @jax.jit
     def predict(variables, images):
@@ -120,15 +122,18 @@ def make_task(
 
 
 @jax.named_scope("loss")
-def cross_entropy(logits: Array, targets: Array, smoothing: Array) -> Array:
+def cross_entropy(
+    logits: Array, targets: Array, smoothing: Array, axes: Sequence[str] = ()
+) -> Array:
     """Mean over the batch of the cross-entropy in nats of logits [B, classes] with targets [B,
     classes], of which `smoothing` is spread evenly over all classes (arXiv 1512.00567).
 
-    A row of targets sums to the weight, above 0, that its image has in the mean.
+    A row of targets sums to the weight, above 0, that its image has in the mean. axes: of a mesh
+    that the batch is spread over; the result is this shard's part of the mean.
     """
     weight = targets.sum(1, keepdims=True)
     targets = (1 - smoothing) * targets + smoothing * weight / logits.shape[1]
-    return -(targets * jax.nn.log_softmax(logits)).sum() / weight.sum()
+    return -(targets * jax.nn.log_softmax(logits)).sum() / jax.lax.psum(weight.sum(), axes)
 
 
 def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:

@@ -71,10 +71,12 @@ def make_task(
     classes: tuple[str, ...],
     channels: int,
     wide: Architecture | None = None,
+    axes: Sequence[str] = (),
 ) -> Task:
     """Task of a config: training on windows of `config.crop`, prediction on whole frames.
 
-    wide: see `backbone_of`.
+    wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
+    and metrics are then its part of a sum.
 
     Raises UserError as `make_model` does, and for a transposition of windows that are not square.
     """
@@ -91,11 +93,12 @@ def make_task(
         return Variables(*models.init(model, seed, (1, *window, channels)))
 
     def loss(variables, fixed, batch, key, hyper):
-        batch = augment(key, batch, hyper["augment"], window)
+        batch = augment(key, batch, hyper["augment"], window, axes)
         (logits, offsets), stats = models.apply(
-            model, variables.params, variables.stats, batch["images"], train=True, fixed=fixed
-        )
-        value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid)
+            model, variables.params, variables.stats, batch["images"],
+            train=True, fixed=fixed, axes=axes,
+        )  # fmt: skip
+        value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid, axes)
         return value, (stats, parts)
 
     @jax.jit

@@ -1,0 +1,96 @@
+"""Members over devices and, where members are fewer than these, the rows of a batch as well. No
+other file names the axes of a mesh.
+
+Nothing crosses "member". Over "data" a shard computes its part of a sum: of the loss, whose
+normalisers and BatchNorm's moments are those of the whole batch, and of the gradient, which the
+step adds up once. So a member's training does not depend on the number of its shards.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+MEMBER, DATA = "member", "data"
+
+
+class Layout(NamedTuple):
+    """Where the members of a population are. On a single device nothing here does anything."""
+
+    mesh: Mesh  # [member, data]
+    members: int  # of one alone arrays have no axis for it
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that a member's batch is spread over, for `jax.lax.psum`: none, or "data"."""
+        return (DATA,) if self.mesh.shape[DATA] > 1 else ()
+
+    @property
+    def at_once(self) -> int:
+        """Rows to predict on at a time: on each device 32 over all members it has, at least 2."""
+        own = -(-self.members // self.mesh.shape[MEMBER])
+        return self.mesh.shape[DATA] * max(2, 32 // own)
+
+    def shard(self, f: Callable[[Any, Any], Any], split: bool = False) -> Callable[[Any, Any], Any]:
+        """`f(own, shared)`, on each device for the members that it has.
+
+        split: `shared` are rows of a batch, and the result has one row for each.
+        """
+        if self.mesh.size == 1:
+            return f
+        own, shared = (MEMBER,) if self.members > 1 else (), (DATA,) if split else ()
+        # The check would ask of each custom gradient to add up over "data"; the step does it once.
+        return jax.shard_map(
+            f, mesh=self.mesh, in_specs=(P(*own), P(*shared)), out_specs=P(*own, *shared),
+            check_vma=False,
+        )  # fmt: skip
+
+    def spread(self, own: Any) -> Any:
+        """Arrays of members [M, ..] on their devices. Where these do not divide them there are idle
+        members more, copies of the last one.
+        """
+        if self.mesh.size == 1:
+            return own
+        if self.members == 1:
+            return self.everywhere(own)
+
+        def placed(leaf):
+            idle = -len(leaf) % self.mesh.shape[MEMBER]
+            leaf = np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], idle, 0)])
+            return jax.device_put(leaf, NamedSharding(self.mesh, P(MEMBER)))
+
+        return jax.tree.map(placed, own)
+
+    def everywhere(self, shared: Any) -> Any:
+        """What all members read, on every device."""
+        if self.mesh.size == 1:
+            return shared
+        return jax.device_put(shared, NamedSharding(self.mesh, P()))
+
+    def gathered(self, own: Any) -> Any:
+        """What was spread, on one device and without idle members."""
+        if self.mesh.size == 1:
+            return own
+        take = slice(self.members) if self.members > 1 else ...
+        return jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[take]), own)
+
+
+def layout(members: int, batch: int) -> Layout:
+    """All devices, so that the busiest has least to do; of equals that with the fewest shards of a
+    batch, which wait for each other.
+
+    batch: rows of each member's; a shard has an even number of them, see `stream.own_rows`.
+    """
+    devices = jax.device_count()
+    shards = [
+        n for n in range(1, devices + 1) if devices % n == 0 and (n == 1 or batch % (2 * n) == 0)
+    ]
+    best = min(shards, key=lambda n: (-(-members // (devices // n)) / n, n))
+    # With explicit axes a vmapped convolution fails; with automatic ones alone, outside shard_map,
+    # every device would compute all members (https://github.com/openxla/xla/issues/47945).
+    auto = (AxisType.Auto, AxisType.Auto)
+    return Layout(jax.make_mesh((devices // best, best), (MEMBER, DATA), axis_types=auto), members)
