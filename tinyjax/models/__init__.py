@@ -70,7 +70,6 @@ def build(
     return module.Model(wide or arch, classes, dtype, **own)
 
 
-@partial(jax.jit, static_argnames=("model", "shape"))
 def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Flat, Flat]:
     """Fresh float32 weights and running statistics, as flat dicts path -> array.
 
@@ -82,11 +81,16 @@ def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Fla
         shape: of an input, (B, H, W, C); only C matters to a backbone.
     """
     key = jax.random.key(seed, impl="threefry2x32")
-    variables = model.init(key, jnp.zeros(shape), train=False)
-    params = _flatten(variables["params"])
+    params, stats = _declared(model, key, shape)
     laws = {path: leaf for path, leaf in params.items() if isinstance(leaf, Law)}
-    fresh = params | draw(key, laws), _flatten(variables["stats"])
+    fresh = params | draw(key, laws), stats
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), fresh)
+
+
+@partial(jax.jit, static_argnames=("model", "shape"))
+def _declared(model, key, shape):
+    variables = model.init(key, jnp.zeros(shape), train=False)
+    return _flatten(variables["params"]), _flatten(variables["stats"])
 
 
 def apply(

@@ -18,6 +18,7 @@ from flax.core.meta import AxisMetadata
 from jax import Array
 
 _ROW = 128  # numbers per key; the last row of a weight is cut
+_BLOCK = 1024  # rows that are drawn at a time
 
 
 class Law(struct.PyTreeNode, AxisMetadata):
@@ -71,10 +72,30 @@ def draw(key: Array, laws: dict[str, Law]) -> dict[str, Array]:
         return {}
     sizes = [math.prod(law.value.shape) for law in laws.values()]
     rows = [-(-size // _ROW) for size in sizes]
-    path = np.repeat([np.uint32(zlib.crc32(name.encode())) for name in laws], rows)
-    row = np.concatenate([np.arange(n, dtype=np.uint32) for n in rows])
-    spread = np.repeat([np.float32(law.spread) for law in laws.values()], rows)
-    uniform = np.repeat([law.uniform for law in laws.values()], rows)
+    table = [
+        np.repeat([np.uint32(zlib.crc32(name.encode())) for name in laws], rows),
+        np.concatenate([np.arange(n, dtype=np.uint32) for n in rows]),
+        np.repeat([np.float32(law.spread) for law in laws.values()], rows),
+        np.repeat([law.uniform for law in laws.values()], rows),
+    ]
+    blocks = []
+    for start in range(0, sum(rows), _BLOCK):
+        block = [column[start : start + _BLOCK] for column in table]
+        block = [np.pad(column, (0, _BLOCK - len(column))) for column in block]
+        blocks.append(_numbers(key, *block))
+    # Cut on the host unless they are being traced: a compiled cut of each weight takes a second.
+    lib: Any = jnp if isinstance(blocks[0], jax.core.Tracer) else np
+    pool = lib.concatenate(blocks, axis=None)
+    weights, start = {}, 0
+    for (name, law), size, n in zip(laws.items(), sizes, rows, strict=True):
+        weights[name] = pool[start : start + size].reshape(law.value.shape)
+        start += n * _ROW
+    return weights
+
+
+@jax.jit
+def _numbers(key, path, row, spread, uniform):
+    """[_BLOCK, _ROW] random numbers: one program for all networks there are."""
 
     def numbers(path, row, spread, uniform):
         row_key = jax.random.fold_in(jax.random.fold_in(key, path), row)
@@ -82,14 +103,7 @@ def draw(key: Array, laws: dict[str, Law]) -> dict[str, Array]:
         u = jax.random.uniform(row_key, (_ROW,), jnp.float32, above_minus_one, 1)
         return spread * jnp.where(uniform, u, math.sqrt(2) * jax.lax.erf_inv(u))
 
-    pool = jax.vmap(numbers)(path, row, spread, uniform).reshape(-1)
-    # Without the barrier XLA computes the numbers anew in the loop of every weight.
-    pool = jax.lax.optimization_barrier(pool)
-    weights, start = {}, 0
-    for (name, law), size, n in zip(laws.items(), sizes, rows, strict=True):
-        weights[name] = pool[start : start + size].reshape(law.value.shape)
-        start += n * _ROW
-    return weights
+    return jax.vmap(numbers)(path, row, spread, uniform)
 
 
 def _fan_out(shape: tuple[int, ...]) -> int:

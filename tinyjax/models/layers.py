@@ -137,7 +137,11 @@ class ConvBN(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.initial, shape, self.groups)
-        y = conv2d(x, kernel.astype(x.dtype), self.stride, self.groups)
+        if self.is_initializing():  # only shapes count, and tracing takes its time
+            height, width = (-(-side // self.stride) for side in x.shape[1:3])
+            y = jnp.zeros((x.shape[0], height, width, self.features), x.dtype)
+        else:
+            y = conv2d(x, kernel.astype(x.dtype), self.stride, self.groups)
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
 
 
