@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.data.stream import batch_indices, gather
+from tinyjax.data.stream import batch_indices, gather, shuffled
 
 
 def indices(seed, steps, batch, n):
@@ -21,14 +21,33 @@ def test_every_epoch_sees_every_sample_once(batch, n):
 
 
 def test_a_member_may_use_a_part():
-    """The order of the whole set, with the others left out; all of it is no part."""
-    used = jnp.arange(10) % 3 > 0  # 6 of 10
+    """It sees each of its samples once an epoch; all of them are no part."""
+    used = jnp.array([1, 2, 4, 5, 7, 8, -1, -1, -1, -1])
     part = [batch_indices(jnp.uint32(5), jnp.int32(step), 4, 10, used) for step in range(6)]
-    whole = [batch_indices(jnp.uint32(5), jnp.int32(step), 10, 10) for step in range(4)]
-    wanted = [i for epoch in whole for i in epoch.tolist() if i % 3]
-    assert np.concatenate(part).tolist() == wanted
-    every = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.ones(10, bool))
+    epochs = np.concatenate(part).reshape(4, 6)
+    np.testing.assert_array_equal(np.sort(epochs, 1), np.tile(used[:6], (4, 1)))
+    every = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.arange(10))
     np.testing.assert_array_equal(every, batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10))
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 17, 1000, 5784])
+def test_a_shuffle_is_one(n):
+    keys = jnp.stack([jax.random.key(7)] * n)
+    order = jax.jit(lambda: shuffled(keys, jnp.arange(n), n))()
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    if n > 100:  # no trend, and neighbours are not neighbours
+        line = np.arange(n)
+        assert abs(np.corrcoef(line, order)[0, 1]) < 5 / np.sqrt(n)
+        assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_all_orders_of_four_are_as_likely():
+    """Chi squared of 24 orders in 24,000 shuffles: 23 +- 7 if they are; below 5 sigma."""
+    keys = jax.random.split(jax.random.key(0), 24_000)
+    whole = jax.jit(jax.vmap(lambda key: shuffled(jnp.stack([key] * 4), jnp.arange(4), 4)))(keys)
+    _, count = np.unique(np.asarray(whole) @ [64, 16, 4, 1], return_counts=True)
+    assert len(count) == 24
+    assert ((count - 1000) ** 2 / 1000).sum() < 23 + 5 * np.sqrt(2 * 23)
 
 
 def test_a_function_of_seed_and_step():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tinyjax.data.stream import own_rows
+from tinyjax.ops.hash import hashed
 
 MEAN, STD = 0.45, 0.25  # of grey levels in [0, 1]; our own choice, between the infrared sets' means
 MIN_SIDE = 2.0  # pixels; a smaller box is neither learned nor punished
@@ -211,9 +212,11 @@ def _photometric(key, image, strength):
 
 def _noise(key, shape):
     """Random numbers of mean 0 and standard deviation 1, all but normal: sums of the four bytes of
-    32 random bits. Gauss's own took 10 % of a detector's step on CPU (docs/performance.md).
+    32 random bits. Gauss's own took 10 % of a detector's step on CPU, threefry's bits another 20 %
+    of a small classifier's (docs/performance.md).
     """
-    bits = jax.random.bits(key, shape, jnp.uint32)
+    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    bits = hashed(counter, jax.random.bits(key, (), jnp.uint32))
     pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
     total = (pairs & 0xFFFF) + (pairs >> 16)  # 0 to 1020
     return (total.astype(jnp.float32) - 510) / math.sqrt((256**2 - 1) / 3)

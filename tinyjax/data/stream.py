@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
+
+from tinyjax.ops.hash import hashed
+
+ROUNDS = 8  # of a shuffle
 
 
 def stream_key(seed: Array, name: str) -> Array:
@@ -25,24 +30,47 @@ def batch_indices(seed: Array, step: Array, batch: int, n: int, used: Array | No
         step: int32 scalar, counted from 0.
         batch: samples per step, at most `n`.
         n: size of the set.
-        used: bool [n], the samples there are for this member, at least `batch`; None: all of them,
-            which gives the same order as n times True.
+        used: int32 [n], the samples there are for this member, at least `batch`, and then -1; None:
+            all of them.
 
     Returns:
         int32 [batch]; a batch that straddles two epochs takes from both shuffles.
     """
     if batch > n:
         raise ValueError(f"a batch of {batch} from {n} samples: at most {n}")
-    position, size = step * batch + jnp.arange(batch), n if used is None else used.sum()
+    position, size = step * batch + jnp.arange(batch), n if used is None else (used >= 0).sum()
     epoch, place = position // size, position % size
+    order = stream_key(seed, "order")
+    keys = jnp.stack([jax.random.fold_in(order, epoch[0] + i) for i in range(2)])
+    place = shuffled(keys[epoch - epoch[0]], place, size)
+    return place if used is None else used[place]
 
-    def shuffle(epoch):
-        key = jax.random.fold_in(stream_key(seed, "order"), epoch)
-        order = jax.random.permutation(key, n)
-        # what is used comes first, in the order that the whole set has
-        return order if used is None else order[jnp.argsort(~used[order], stable=True)]
 
-    return jnp.where(epoch == epoch[0], shuffle(epoch[0])[place], shuffle(epoch[0] + 1)[place])
+def shuffled(keys: Array, place: Array, size: ArrayLike) -> Array:
+    """Where shuffles of 0 .. `size` - 1, each by its key, take these places: int32, as `place`.
+
+    A Feistel network over the smallest square grid that holds them all, walked until it comes to
+    one of them (Black and Rogaway 2002): no row of `size` numbers is ever made, whose sorting took
+    a fifth of a small network's step.
+    """
+    rounds = jax.vmap(lambda key: jax.random.bits(key, (ROUNDS,), jnp.uint32))(keys).T
+    side = jnp.ceil(jnp.sqrt(jnp.asarray(size, jnp.float32))).astype(jnp.uint32)
+
+    def once(x):
+        left, right = x // side, x % side
+        for key in rounds:
+            left, right = right, (left + hashed(right, key) % side) % side
+        return left * side + right
+
+    def out(x):
+        return x >= jnp.asarray(size, jnp.uint32)
+
+    walked = jax.lax.while_loop(
+        lambda x: out(x).any(),
+        lambda x: jnp.where(out(x), once(x), x),
+        once(place.astype(jnp.uint32)),
+    )
+    return walked.astype(jnp.int32)
 
 
 def own_rows(whole: Array, axes: Sequence[str] = ()) -> Array:

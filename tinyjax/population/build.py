@@ -153,7 +153,8 @@ def join(
     parts: list[dict[str, Any]] = [{} for _ in networks]
     if not all(each.used.all() for each in networks):
         parts = [
-            {"used": each.used, "own": kind.of_subset(training, each.used)} for each in networks
+            {"used": _listed(each.used), "own": kind.of_subset(training, each.used)}
+            for each in networks
         ]
     if len(networks) == 1:
         return Joined(task, moving(always), variables[0], hypers[0], parts[0])
@@ -216,6 +217,12 @@ def _rates(rates: Sequence[Mapping[str, float | None]]) -> tuple[dict[str, float
         if always[path] and own != {1.0} and not (path.endswith(("/mean", "/var")) and 0 not in own)
     ]
     return always, varied
+
+
+def _listed(used):
+    """bool [N] -> int32 [N], the indices where it is True, and then -1."""
+    indices = np.flatnonzero(used)
+    return np.pad(indices, (0, len(used) - len(indices)), constant_values=-1).astype(np.int32)
 
 
 def _filled(rates, varied):
