@@ -23,6 +23,7 @@ def train_sweep(
     folder: Path,
     stop: Sequence[int],
     shard: tuple[int, int],
+    how: str | None,
     train_members: Callable[..., int],
 ) -> int:
     """Train the members of a sweep, one population after the other; those that are finished are
@@ -34,7 +35,7 @@ def train_sweep(
     from tinyjax.population import figures
 
     started, (i, n) = time.time(), shard
-    populations = plan.planned(config, members, folder / "plan.json")
+    populations = plan.planned(config, members, folder / "plan.json", how)
     if runfolder.said_finished(folder):
         return 0
     places = [folder / "populations" / str(number) for number in range(len(populations))]
@@ -48,9 +49,11 @@ def train_sweep(
     bar = tqdm(total=total, unit="step", smoothing=0.05, disable=None)
     for number in mine:
         own = [everyone[id] for id in populations[number].members]
-        if runfolder.finished(places[number]):
+        done = [place for place in places if runfolder.finished(place)]
+        if places[number] in done:
             bar.update(steps[number])
             continue
+        bar.set_description_str(f"{_count(done)}, {len(own)} training")
         log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
         if code := train_members(config, own, folder, stop, number, *populations[number][1:], bar):
             return code
@@ -68,6 +71,15 @@ def train_sweep(
         runfolder.write_rows(folder / f"{name}.csv", rows, columns)
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     return 0
+
+
+def _count(finished: Sequence[Path]) -> str:
+    """How many members of these populations are done, and how many of them stopped early."""
+    rows = [row for place in finished for row in runfolder.read_rows(place / "results.csv")]
+    stopped = {row["member"]: int(row["stopped_at"]) >= 0 for row in rows}
+    return f"members: {len(stopped)} done" + (
+        f" ({sum(stopped.values())} stopped)" if any(stopped.values()) else ""
+    )
 
 
 def train_phases(

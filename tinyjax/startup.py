@@ -35,6 +35,14 @@ def memory() -> int:
     return psutil.virtual_memory().available
 
 
+def whole_memory() -> int:
+    """Bytes of the first device, in use or not; on a CPU, those of the machine."""
+    stats = jax.devices()[0].memory_stats()
+    return (
+        stats["bytes_limit"] if stats and "bytes_limit" in stats else psutil.virtual_memory().total
+    )
+
+
 def keep_memory() -> None:
     """Let the process keep the memory it frees, in huge pages where the kernel lends them. To be
     called before jax has looked for devices.
@@ -100,19 +108,21 @@ def refuse_large_set(images: np.ndarray) -> None:
         )
 
 
-def refuse_too_large(program: Any, batch: int) -> None:
-    """Raise UserError if a compiled step needs more memory than there is, naming a batch that fits.
+def refuse_too_large(program: Any, batch: int, members: int = 1) -> None:
+    """Raise UserError if a compiled step needs more memory than there is, naming a batch that fits,
+    or how many members at once.
 
-    What the step needs beyond its arguments, which are on the device already, grows with the batch.
+    What the step needs beyond its arguments, which are on the device already, grows with both.
+    members: that a device computes at once.
     """
     if (needs := program.memory_analysis()) is None:
         return
     wanted = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
     if wanted <= (free := memory()):
         return
-    fits = int(batch * 0.9 * free / wanted)
+    said = f"a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
+    if fits := int(members * 0.9 * free / wanted):
+        raise UserError(f"{members} members at once: {said}; --lift chunks:{fits} would fit")
+    fits = int(batch * members * 0.9 * free / wanted)
     advice = f"batch = {fits} would fit" if fits else "not even batch = 1 would: a smaller crop?"
-    raise UserError(
-        f"batch = {batch}: a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
-        + advice
-    )
+    raise UserError(f"batch = {batch}: {said}; {advice}")

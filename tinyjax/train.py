@@ -21,7 +21,7 @@ from tinyjax import runfolder, runs
 from tinyjax.checks import check
 from tinyjax.errors import UserError, exit_code
 from tinyjax.population import plan
-from tinyjax.population.options import FLAGS, PLAIN, members_of, shard_of
+from tinyjax.population.options import FLAGS, PLAIN, lift_of, members_of, shard_of
 from tinyjax.population.space import Member
 
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
@@ -32,12 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.options("train", __doc__, argv, FLAGS)
     config = configs.load(options.config, options.overrides)
     members = members_of(options.config, config, options.only or (), options.limit)
+    how, shard = lift_of(options.lift), shard_of(options.shard)
     if options.dry_run:
-        found = plan.populations(members, plan.measures(config))
+        found = plan.populations(members, plan.measures(config), how)
         print(plan.table(config, members, found))
         return 0
     with runfolder.stop_requests() as stop:
-        return train(config, options.workdir, stop, members, shard_of(options.shard))
+        return train(config, options.workdir, stop, members, shard, how)
 
 
 def train(
@@ -46,9 +47,11 @@ def train(
     stop: Sequence[int] = (),
     members: Sequence[Member] = (PLAIN,),
     shard: tuple[int, int] = (0, 1),
+    how: str | None = None,
 ) -> int:
     """Train a network as `config` says, perhaps in phases, or all members of a sweep of it;
-    everything it makes is in `folder`. shard: (i, n), of a sweep only every n-th population.
+    everything it makes is in `folder`. shard: (i, n), of a sweep only every n-th population. how:
+    its members are lifted, see `plan.populations`.
 
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
@@ -60,7 +63,7 @@ def train(
     i, n = shard
     with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt")):
         if sweep:
-            return runs.train_sweep(config, members, folder, stop, shard, train_members)
+            return runs.train_sweep(config, members, folder, stop, shard, how, train_members)
         if runfolder.said_finished(folder):
             return 0
         if config.phases:
@@ -158,7 +161,8 @@ def train_members(
     predict = jax.jit(lifted(joined.task.predict, split=True))
     rest = (data, hyper, parts)
     program = jax.jit(train_step, donate_argnums=0).lower(state, *rest).compile()
-    startup.refuse_too_large(program, config.batch)
+    at_once = {"vmap": devices.own, "chunks": min(chunk, devices.own)}.get(how, 1)
+    startup.refuse_too_large(program, config.batch, at_once)
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
@@ -178,7 +182,7 @@ def train_members(
         scores: list[dict[str, Any]] = [{} for _ in members]
         for name, split in suites.items():
             predictions = tasks.predict_all(
-                predict, averaged, split.images, devices.at_once, len(members)
+                predict, averaged, split.images, devices.rows, len(members)
             )
             for own, theirs in zip(scores, predictions, strict=True):
                 own[name] = joined.task.score(theirs, split)

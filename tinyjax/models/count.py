@@ -26,13 +26,16 @@ def multiply_adds(model: nn.Module, shape: Any) -> int:
         model: any module built from `tinyjax.models.layers`, called as `model(x, train)`.
         shape: of x, e.g. (1, 224, 224, 3), or a tree of such, e.g. a neck's {stride: shape}.
     """
+    return counted(model, shape)[0]
+
+
+def counted(model: nn.Module, shape: Any) -> tuple[int, int]:
+    """`multiply_adds`, and the numbers that these layers put out: what a training step keeps is
+    some multiple of them.
+    """
     layers = _layers(model, shape)
-    return sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
-
-
-def outputs(model: nn.Module, shape: Any) -> int:
-    """Numbers that these layers put out; what a training step keeps is some multiple of it."""
-    return sum(math.prod(out) for out, _ in _layers(model, shape))
+    adds = sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
+    return adds, sum(math.prod(out) for out, _ in layers)
 
 
 def _layers(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

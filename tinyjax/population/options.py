@@ -31,6 +31,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "of a sweep only programs I, I + N, .. (I from 0 to N - 1): other processes, "
         "perhaps on other machines, do the rest in the same folder",
     },
+    "--lift": {
+        "metavar": "HOW",
+        "help": "members of a program: vmap (all at once), map (one after the other) or chunks:N "
+        "(so many at once); else what is fastest here and fits into memory",
+    },
     "--dry-run": {
         "action": "store_true",
         "help": "only say which programs a sweep would be, and what they would take",
@@ -50,6 +55,15 @@ def members_of(
             raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
         return [PLAIN]
     return space.chosen(config, space.members(config, space.points(get_hyper)), only, limit)
+
+
+def lift_of(text: str | None) -> str | None:
+    """A `--lift` that there is. Raises UserError."""
+    name, colon, size = (text or "vmap").partition(":")
+    chunks = name == "chunks" and size.isdecimal() and int(size) > 0
+    if not (chunks or (name in ("vmap", "map") and not colon)):
+        raise UserError(f"--lift {text}: give vmap, map, or chunks:N such as chunks:8")
+    return text
 
 
 def shard_of(text: str | None) -> tuple[int, int]:

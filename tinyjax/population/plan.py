@@ -8,10 +8,11 @@ cheapest. The plan is written down (`plan.json`) and reused by whoever goes on w
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -20,9 +21,12 @@ from tinyjax.errors import UserError
 from tinyjax.population.space import Member
 
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
-COMPILE = {"detect": 35.0, "classify": 15.0}  # seconds
-SPEED = 1e10  # multiply-adds per second; a step has those of three forward passes
+START = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
+SPEED = 1.2e10  # multiply-adds per second; a step has those of three forward passes
+PIXEL = 5e-8  # seconds for a pixel of a window, whatever the network: augmentation, mostly
 MOST = 64  # members of a population: a sweep's rows are written as its populations finish
+ROOM = 0.7  # part of a device's memory that a step may take, by the rough count of `Measures`
+LIFT = {"tpu": "map"}  # how members are lifted on a platform if not by vmap; docs/performance.md
 
 
 class Population(NamedTuple):
@@ -37,7 +41,7 @@ def plan(
     members: Sequence[Member],
     apart: Callable[[Member], Hashable],
     rung: Callable[[Member], tuple],
-    cost: Callable[[tuple[tuple, ...], int], float],
+    cost: Callable[[tuple, int], float],
 ) -> list[list[Member]]:
     """Members in as many populations as is cheapest; each keeps their order.
 
@@ -82,8 +86,11 @@ def _pieces(part: list[Member]) -> list[list[Member]]:
     return [part[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def planned(config: ConfigDict, members: Sequence[Member], file: Path) -> list[Population]:
-    """The plan in `file`, or a new one that is written there.
+def planned(
+    config: ConfigDict, members: Sequence[Member], file: Path, how: str | None = None
+) -> list[Population]:
+    """The plan in `file`, or a new one that is written there. how: see `populations`; given for a
+    plan that is there it changes that.
 
     Raises UserError if the file holds that of another sweep which has begun.
     """
@@ -92,39 +99,79 @@ def planned(config: ConfigDict, members: Sequence[Member], file: Path) -> list[P
     if file.exists():
         stored = json.loads(file.read_text())
         if json.dumps(stored["members"], sort_keys=True) == text:
-            return [
+            found = [
                 Population(tuple(p["members"]), p["lift"], p["chunk"])
                 for p in stored["populations"]
             ]
+            if how:
+                found = [population._replace(**_lift(population, how)) for population in found]
+                _write(file, found, space)
+            return found
         if any(file.parent.glob("populations/*/members.csv")):
             raise UserError(
                 f"{file.parent}: holds another sweep ({len(stored['members'])} members there, "
                 f"{len(space)} here); give another --workdir, or the sweep it was begun with"
             )
-    found = populations(members, measures(config))
-    with runfolder.atomic(file) as path:
-        listed = [population._asdict() for population in found]
-        path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
+    found = populations(members, measures(config), how)
+    _write(file, found, space)
     return found
 
 
-def populations(members: Sequence[Member], by: "Measures") -> list[Population]:
-    """The plan of a sweep."""
-    return [
-        Population(tuple(member.id for member in part), "none" if len(part) == 1 else "vmap")
-        for part in plan(members, by.apart, by.rung, by.cost)
-    ]
+def _write(file, found, space):
+    with runfolder.atomic(file) as path:
+        listed = [population._asdict() for population in found]
+        path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
+
+
+def populations(
+    members: Sequence[Member], by: "Measures", how: str | None = None
+) -> list[Population]:
+    """The plan of a sweep.
+
+    how: members are lifted, as `lift` says it, "chunks" with their size, "chunks:8"; None: as is
+    fastest here and fits into the devices' memory.
+    """
+    import jax
+
+    from tinyjax import startup
+
+    devices, room = jax.device_count(), ROOM * startup.whole_memory()
+    fastest, found = LIFT.get(jax.default_backend(), "vmap"), []
+    for part in plan(members, by.apart, by.rung, by.cost):
+        fits = max(1, int(room / max(by.memory(by.rung(member)) for member in part)))
+        crowded = fastest == "vmap" and -(-len(part) // devices) > fits
+        population = Population(tuple(member.id for member in part), "none")
+        lifts = _lift(population, how or (f"chunks:{fits}" if crowded else fastest))
+        found.append(population._replace(**lifts))
+    return found
+
+
+def _lift(population: Population, how: str) -> dict[str, Any]:
+    if len(population.members) == 1:
+        return {"lift": "none", "chunk": 0}
+    name, _, size = how.partition(":")
+    return {"lift": name, "chunk": int(size or 0)}
+
+
+class Rung(NamedTuple):
+    """How large a member is, in the first place, and what else its time and memory follow from."""
+
+    size: int  # multiply-adds of a window
+    backbone: str
+    pixels: int  # of a window
+    batch: int
+    steps: int
 
 
 class Measures(NamedTuple):
     """What a plan needs to know of the members of a config, see `plan`."""
 
     apart: Callable[[Member], Hashable]
-    rung: Callable[[Member], tuple[int, str]]  # multiply-adds of a window, backbone
-    cost: Callable[[tuple[tuple[int, str], ...], int], float]
-    padded: Callable[[tuple[tuple[int, str], ...]], float]  # multiply-adds of a member in there
+    rung: Callable[[Member], Rung]
+    cost: Callable[[tuple[Rung, ...], int], float]
+    padded: Callable[[tuple[Rung, ...]], float]  # multiply-adds of a member in there
     parameters: Callable[[str], int]  # of a network with that backbone
-    memory: Callable[[str], int]  # bytes of a step of such a member, roughly
+    memory: Callable[[Rung], int]  # bytes of a step of such a member, roughly
 
 
 def measures(config: ConfigDict) -> Measures:
@@ -139,7 +186,7 @@ def measures(config: ConfigDict) -> Measures:
     from tinyjax.models.union import union
     from tinyjax.population import build
 
-    kind, window = tasks.module(config.task), (1, *config.crop, 1)
+    kind = tasks.module(config.task)
 
     def backbone_of(member: Member) -> str:
         return member.point.get("model.backbone", config.model.backbone)
@@ -164,37 +211,41 @@ def measures(config: ConfigDict) -> Measures:
         return family, eps(point.get("init", config.init), backbone), repr(sorted(fixed.items()))
 
     @cache
-    def size(backbone: str) -> int:
-        return count.multiply_adds(model(backbone), window)
+    def counted(backbone: str, crop: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-adds and outputs for a window."""
+        return count.counted(model(backbone), (1, *crop, 1))
 
     @cache
     def parameters(backbone: str) -> int:
-        params, _ = jax.eval_shape(lambda: models.init(model(backbone), 0, window))
+        params, _ = jax.eval_shape(lambda: models.init(model(backbone), 0, (1, *config.crop, 1)))
         return count.parameters(params)
 
-    @cache
-    def memory(backbone: str) -> int:
+    def memory(rung: Rung) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
         # output, normalised and activated, and the gradient of one of them
-        kept = 4 * config.batch * count.outputs(model(backbone), window)
-        return 4 * (5 * parameters(backbone) + kept)
+        kept = 4 * rung.batch * counted(rung.backbone, tuple(config.crop))[1]
+        return 4 * (5 * parameters(rung.backbone) + kept)
 
-    def rung(member: Member) -> tuple[int, str]:
-        return size(backbone_of(member)), backbone_of(member)
+    def rung(member: Member) -> Rung:
+        backbone, get = backbone_of(member), member.point.get
+        crop = tuple(get("crop", config.crop))
+        size, _ = counted(backbone, crop)
+        steps = get("schedule.steps", config.schedule.steps)
+        return Rung(size, backbone, math.prod(crop), get("batch", config.batch), steps)
 
     @cache
-    def padded(rungs: tuple[tuple[int, str], ...]) -> float:
-        archs = [models.architecture(backbone) for _, backbone in rungs]
+    def padded(rungs: tuple[Rung, ...]) -> float:
+        archs = [models.architecture(rung.backbone) for rung in rungs]
         try:
             wide = union(archs)
         except ValueError:
             return float("inf")
-        largest, _ = max(rungs)
-        return largest * count.per_pixel(wide) / max(map(count.per_pixel, archs))
+        return max(rungs).size * count.per_pixel(wide) / max(map(count.per_pixel, archs))
 
-    def cost(rungs: tuple[tuple[int, str], ...], members: int) -> float:
-        steps = config.schedule.steps * members
-        return COMPILE[config.task] + steps * 3 * config.batch * padded(rungs) / SPEED
+    def cost(rungs: tuple[Rung, ...], members: int) -> float:
+        _, _, pixels, batch, steps = rungs[0]  # the same for all of them
+        window = PIXEL * pixels + 3 * padded(rungs) / SPEED
+        return START[config.task] + members * steps * batch * window
 
     return Measures(apart, rung, cost, padded, parameters, memory)
 
@@ -204,19 +255,22 @@ def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Populat
     to somebody, memory and time, the last two roughly and on two cores.
     """
     by, everyone = measures(config), {member.id: member for member in members}
-    lines = [f"{'population':>10}{'members':>9}{'parameters':>24}{'in use':>8}{'GiB':>7}{'min':>7}"]
+    titles = f"{'population':>10}{'members':>9}{'at once':>9}{'parameters':>24}{'in use':>8}"
+    lines = [f"{titles}{'GiB':>7}{'min':>7}"]
     whole = 0.0
     for number, population in enumerate(found):
         rungs = [by.rung(everyone[id]) for id in population.members]
         ladder = tuple(sorted(set(rungs)))
-        low, *_, high = sorted(by.parameters(backbone) for _, backbone in [*ladder, *ladder])
-        use = sum(useful for useful, _ in rungs) / (by.padded(ladder) * len(rungs))
-        memory = by.memory(max(ladder)[1]) * len(rungs) / 2**30
+        low, *_, high = sorted(by.parameters(rung.backbone) for rung in [*ladder, *ladder])
+        use = sum(rung.size for rung in rungs) / (by.padded(ladder) * len(rungs))
+        at_once = {"vmap": len(rungs), "chunks": population.chunk}.get(population.lift, 1)
+        memory = by.memory(max(ladder)) * at_once / 2**30
         minutes = by.cost(ladder, len(rungs)) / 60
         whole += minutes
         sizes = f"{low:,} to {high:,}"
         lines.append(
-            f"{number:>10}{len(rungs):>9}{sizes:>24}{use:>8.0%}{memory:>7.1f}{minutes:>7.0f}"
+            f"{number:>10}{len(rungs):>9}{at_once:>9}{sizes:>24}{use:>8.0%}{memory:>7.1f}"
+            f"{minutes:>7.0f}"
         )
     lines.append(f"{len(members)} members in {len(found)} programs, some {whole:,.0f} minutes")
     return "\n".join(lines)

@@ -30,10 +30,14 @@ class Layout(NamedTuple):
         return (DATA,) if self.mesh.shape[DATA] > 1 else ()
 
     @property
-    def at_once(self) -> int:
-        """Rows to predict on at a time: on each device 32 over all members it has, at least 2."""
-        own = -(-self.members // self.mesh.shape[MEMBER])
-        return self.mesh.shape[DATA] * max(2, 32 // own)
+    def own(self) -> int:
+        """Members of a device."""
+        return -(-self.members // self.mesh.shape[MEMBER])
+
+    @property
+    def rows(self) -> int:
+        """Images to predict on at a time: on each device 32 over all its members, at least 2."""
+        return self.mesh.shape[DATA] * max(2, 32 // self.own)
 
     def shard(self, f: Callable[[Any, Any], Any], split: bool = False) -> Callable[[Any, Any], Any]:
         """`f(own, shared)`, on each device for the members that it has.
