@@ -58,21 +58,35 @@ def test_the_log_begins_with_what_is_run_on_what(runs):
         assert words in text, words
 
 
+class Program:
+    """As a compiled step describes itself: 8 MiB beyond its arguments."""
+
+    def memory_analysis(self):
+        return SimpleNamespace(
+            temp_size_in_bytes=7 * 2**20, output_size_in_bytes=2**21, alias_size_in_bytes=2**20
+        )
+
+
 @pytest.mark.parametrize(
     ("share", "advice"), [(0.6, "batch = 2 would fit"), (0.01, "not even batch = 1 would")]
 )
 def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeypatch):
-    class Program:
-        """As a compiled step describes itself: 8 MiB beyond its arguments."""
-
-        def memory_analysis(self):
-            return SimpleNamespace(
-                temp_size_in_bytes=7 * 2**20, output_size_in_bytes=2**21, alias_size_in_bytes=2**20
-            )
-
     monkeypatch.setattr(startup, "memory", lambda: int(share * 2**23))
     with pytest.raises(errors.UserError, match=f"batch = 4: a step needs 0.01 GiB, .*{advice}"):
         startup.refuse_too_large(Program(), 4)
+
+
+@pytest.mark.parametrize(
+    ("share", "advice"),
+    [
+        (0.6, "6 members at once: .*; --lift chunks:3 would fit"),
+        (0.1, "batch = 4: .*; batch = 2 would fit"),
+    ],
+)
+def test_too_little_memory_for_a_population_names_the_chunk(share, advice, monkeypatch):
+    monkeypatch.setattr(startup, "memory", lambda: int(share * 2**23))
+    with pytest.raises(errors.UserError, match=advice):
+        startup.refuse_too_large(Program(), 4, members=6)
 
 
 def test_a_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):

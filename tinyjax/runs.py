@@ -31,9 +31,10 @@ def train_sweep(
     """
     from tqdm import tqdm
 
-    from tinyjax import tasks
+    from tinyjax import startup, tasks
     from tinyjax.population import figures
 
+    startup.keep_memory()
     started, (i, n) = time.time(), shard
     populations = plan.planned(config, members, folder / "plan.json", how)
     if runfolder.said_finished(folder):

@@ -7,9 +7,11 @@ import math
 import pytest
 
 from tests.tiny_config import get_config
+from tinyjax import startup
 from tinyjax.errors import UserError
 from tinyjax.population import space
-from tinyjax.population.plan import plan, planned
+from tinyjax.population.options import lift_of
+from tinyjax.population.plan import ROOM, measures, plan, planned
 from tinyjax.population.space import Member, product, sweep
 
 
@@ -113,6 +115,38 @@ def test_a_plan_is_written_once_and_kept(tmp_path):
     (tmp_path / "populations" / "0" / "members.csv").touch()
     with pytest.raises(UserError, match="holds another sweep"):
         planned(config, members, file)
+
+
+def test_members_that_do_not_fit_are_taken_in_chunks(tmp_path, monkeypatch):
+    config, file = get_config(), tmp_path / "plan.json"
+    members = space.members(config, sweep("seed", range(8)))
+    by = measures(config)
+    one = by.memory(by.rung(members[0]))
+    monkeypatch.setattr(startup, "whole_memory", lambda: int(3.5 * one / ROOM))
+    (crowded,) = planned(config, members, file)
+    assert (crowded.lift, crowded.chunk) == ("chunks", 3)
+    assert planned(config, members[:3], tmp_path / "few.json")[0].lift == "vmap"
+    # who runs out of memory all the same may go on with the same plan, lifted otherwise
+    assert planned(config, members, file, "chunks:2") == [crowded._replace(chunk=2)]
+    assert planned(config, members, file) == [crowded._replace(chunk=2)]
+    assert planned(config, members, file, "map") == [crowded._replace(lift="map", chunk=0)]
+
+
+def test_members_with_their_own_batch_and_steps_are_planned_by_them():
+    config = get_config()
+    by = measures(config)
+    plain, more = Member("a", {}), Member("b", {"batch": 8, "schedule.steps": 12})
+    start = by.cost((by.rung(plain),), 0)
+    assert by.cost((by.rung(more),), 1) - start == pytest.approx(
+        4 * (by.cost((by.rung(plain),), 1) - start)
+    )
+    assert by.memory(by.rung(more)) > by.memory(by.rung(plain))
+
+
+@pytest.mark.parametrize("how", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
+def test_a_lift_that_is_none(how):
+    with pytest.raises(UserError, match=f"--lift {how}: give vmap, map, or chunks:N"):
+        lift_of(how)
 
 
 def test_ten_thousand_members_are_planned(tmp_path):

@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -158,9 +157,10 @@ def join(
         ]
     if len(networks) == 1:
         return Joined(task, moving(always), variables[0], hypers[0], parts[0])
-    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
-    trees = (jax.tree.map(stack, *own) for own in (variables, hypers, parts))
-    return Joined(task, moving(always), *trees)
+    # On the host: stacked on the device, each shape is a program of its own to compile.
+    stack = lambda *leaves: np.stack(leaves)  # noqa: E731
+    trees = [jax.tree.map(stack, *own) for own in (variables, hypers, parts)]
+    return Joined(task, moving(always), *jax.device_put(trees))
 
 
 def each_of(tree: Any, members: int) -> list[Any]:
