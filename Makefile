@@ -21,9 +21,9 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
-# Half an hour on two cores; torch takes part if it is there.
+# An hour on two cores; torch takes part if it is there.
 bench: .venv/.installed
-	for each in conv step inference population; do $(BIN)/python -m benchmarks.$$each || exit; done
+	for each in conv step inference population sweep; do $(BIN)/python -m benchmarks.$$each || exit; done
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

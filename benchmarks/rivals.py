@@ -33,13 +33,18 @@ def plain_flax() -> Iterator[None]:
         yield
 
 
+def require() -> None:
+    """Raise ImportError, with what to install, if torch or one of its packages is missing."""
+    for package in TORCH:
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is not installed: pip install {' '.join(TORCH)}")
+
+
 def torch_network(name: str, classes: int) -> Any:
     """timm's or torchvision's network of the same layers as our backbone "family/variant" with a
     classifier. Raises ImportError, with what to install.
     """
-    for package in TORCH:
-        if find_spec(package) is None:
-            raise ImportError(f"{package} is not installed: pip install {' '.join(TORCH)}")
+    require()
     import torch
 
     try:

@@ -50,6 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"24 networks of {options.steps} steps; seconds, and the ratio of the sweep to each")
     seconds: dict[str, float] = {}
     for name in options.only:
+        if name == "torch":
+            try:
+                rivals.require()
+            except ImportError as error:
+                print(f"{name:<12}{error}")
+                continue
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs"}
             begin = time.perf_counter()

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from benchmarks import contest, rivals
+from benchmarks import contest, rivals, sweep
+from tinyjax.population.options import members_of
 
 
 def sleeper(file, name):
@@ -48,6 +49,21 @@ def test_contestants_take_turns_and_who_is_absent_is_a_line(tmp_path, capsys):
 def test_a_ratio_is_the_median_of_rounds():
     assert contest.ratio([1.0, 2.0, 30.0], [2.0, 4.0, 3.0]) == 0.5
     assert contest.milliseconds([0.001, 0.002, 0.003]) == "2.0 ± 1.0"
+
+
+def test_a_sweep_runs_against_the_same_networks():
+    config = sweep.get_config("steps=7")
+    assert (config.schedule.steps, config.batch) == (7, sweep.BATCH)
+    members = members_of(sweep.__file__, config)
+    (whole,) = sweep.commands("sweep", 7, "folder")
+    assert whole[2:] == ["--config", f"{sweep.__file__}:steps=7", "--workdir", "folder/run"]
+    chosen = []
+    for line in sweep.commands("processes", 7, "folder"):
+        only = [line[i + 1] for i, word in enumerate(line) if word == "--sweep.only"]
+        chosen += members_of(sweep.__file__, config, only)
+    assert sorted(chosen) == sorted(members)
+    ((_, _, *lines),) = sweep.commands("in turn", 7, "folder")
+    assert len({line.split()[3] for line in lines}) == len(members) == 24
 
 
 def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch):

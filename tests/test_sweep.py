@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -133,6 +134,40 @@ def test_members_may_learn_from_parts_of_the_set(tmp_path):
         np.testing.assert_allclose(packed["params"][path], leaf, atol=0.02, err_msg=path)
     whole, _ = runfolder.read_weights(tmp_path / "both" / "weights" / members[1].id)
     assert any((leaf != packed["params"][path]).any() for path, leaf in whole["params"].items())
+
+
+@pytest.mark.slow
+def test_more_steps_compile_nothing_more(tmp_path):
+    compiled = []
+
+    def listen(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = []
+    for steps in (6, 6, 9):  # the first warms up what is shared by runs of one process
+        compiled.clear()
+        base = config.changed(tiny_sweep.get_config(), {"schedule.steps": steps})
+        members = space.members(base, space.sweep("seed", range(3)))
+        assert train.train(base, tmp_path / str(len(counts)), members=members) == 0
+        counts.append(len(compiled))
+    assert counts[1] == counts[2] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["map", "chunks:3"])
+def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
+    """One after the other or in chunks: the same losses up to float32's rounding."""
+    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--lift", how]
+    assert train.main(argv) == 0
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert [p["lift"] for p in plan["populations"]] == [how.partition(":")[0]]
+    ours, theirs = (
+        [float(row["value"]) for row in rows(place / "metrics.csv") if row["metric"] == "loss"]
+        for place in (tmp_path / "run", folder)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3)
 
 
 def test_a_batch_must_fit_into_a_members_part(tmp_path):

@@ -58,6 +58,8 @@ def train(
     sweep = [*members] != [PLAIN]
     if sweep and config.phases:
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
+    if how and not sweep:
+        raise UserError(f"--lift {how}: this is a plain run; the members of a sweep are lifted")
     runfolder.open_folder(folder, configs.to_json(config))
     runfolder.start_log()
     i, n = shard

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.tiny_config import get_config
-from tinyjax import startup
+from tinyjax import startup, train
 from tinyjax.errors import UserError
 from tinyjax.population import space
 from tinyjax.population.options import lift_of
@@ -141,6 +141,12 @@ def test_members_with_their_own_batch_and_steps_are_planned_by_them():
         4 * (by.cost((by.rung(plain),), 1) - start)
     )
     assert by.memory(by.rung(more)) > by.memory(by.rung(plain))
+
+
+def test_a_plain_run_has_nothing_to_lift(tmp_path):
+    with pytest.raises(UserError, match="--lift map: this is a plain run"):
+        train.train(get_config(), tmp_path / "run", how="map")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("how", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
