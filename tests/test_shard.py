@@ -19,7 +19,7 @@ from tinyjax import tasks, train
 from tinyjax.data.stream import batch_indices, gather
 from tinyjax.population.options import members_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "tests" / "tiny_config.py")
 SWEEP = str(ROOT / "tests" / "tiny_sweep.py")
 COLLECTIVE = re.compile(
