@@ -134,7 +134,7 @@ def _classifier(net: str):
     def init(seed):
         return step.Variables(*models.init(model, seed, (1, SIDE, SIDE, 3)))
 
-    return step.Task(init, loss, lambda *_: None, lambda *_: {})
+    return step.Task(init, loss, lambda *_: None, lambda *_: [])
 
 
 def _step(task, optimiser: str):

@@ -29,6 +29,7 @@ def test_eight_images_to_ap50_one():
     for _ in range(250):
         state, _ = step(state, batch, hyper)
     averaged = state.variables(state.ema)
-    scores = task.score(tasks.predict_all(task.predict, averaged, split.images, batch=8)[0], split)
+    found = tasks.predict_all(task.predict, averaged, split.images, batch=8)
+    (scores,) = task.score(found, split)
     assert scores["boxes"] >= 12
     assert scores["AP50"] == 1.0

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         suites[name] = kind.load(config.data, config.data.suites[name], classes)
         predictions = tasks.predict_all(task.predict, variables, suites[name].images)[0]
-        scores[name] = task.score(predictions, suites[name])
+        (scores[name],) = task.score([predictions], suites[name])
         found[name] = kind.in_file_pixels(predictions, suites[name])
     runfolder.log.info(
         f"{options.workdir}: {options.weights} weights, step {about['step']}\n{kind.table(scores)}"

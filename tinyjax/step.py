@@ -104,7 +104,7 @@ class Task(NamedTuple):
     init: Callable[..., Variables]  # (seed) -> Variables
     loss: Callable[..., Any]  # (variables, fixed, batch, key, hyper) -> (f32[], (stats, metrics))
     predict: Callable[..., Any]  # (variables, images) -> predictions in fixed shapes
-    score: Callable[..., dict[str, float]]  # (predictions, split) -> numbers, on the host
+    score: Callable[..., list[dict[str, float]]]  # ([predictions], split) -> numbers of each, host
 
 
 class Moving(NamedTuple):

@@ -186,8 +186,8 @@ def train_members(
             predictions = tasks.predict_all(
                 predict, averaged, split.images, devices.rows, len(members)
             )
-            for own, theirs in zip(scores, predictions, strict=True):
-                own[name] = joined.task.score(theirs, split)
+            for own, values in zip(scores, joined.task.score(predictions, split), strict=True):
+                own[name] = values
             record(at, name, [own[name] for own in scores])
             if plain:
                 found[name] = kind.in_file_pixels(predictions[0], split)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from handmade import CLASSES, predictions_of, truth_of
 
-from tinyjax.detect.score import score
+from tinyjax.detect.score import score, score_each
 
 BINS = {"<8": (0, 8), "8-16": (8, 16), ">=16": (16, np.inf)}
 NAN = float("nan")
@@ -157,3 +157,15 @@ def test_refuses_predictions_of_other_images():
 def test_refuses_a_class_that_there_is_not(label):
     with pytest.raises(ValueError, match="2 classes"):
         score(predictions_of((0, label, A, 0.9)), truth_of(), {})
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 64])
+def test_many_are_scored_as_one_is(cores, monkeypatch):
+    """In the order given, whatever the number of processes."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    jobs = [
+        (predictions_of(*found), truth_of(*objects), BINS)
+        for objects, found, _ in [*CASES.values()][:5]
+    ]
+    for ours, job in zip(score_each(jobs), jobs, strict=True):
+        np.testing.assert_equal(ours, score(*job))

@@ -191,7 +191,7 @@ def toy_task():
         out, stats = models.apply(model, *variables, x, train=True, fixed=fixed)
         return ((out - y) ** 2).mean(), (stats, {})
 
-    return steps.Task(init, loss, lambda *_: None, lambda *_: {})
+    return steps.Task(init, loss, lambda *_: None, lambda *_: [])
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

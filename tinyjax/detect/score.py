@@ -1,6 +1,11 @@
-"""Scores of detections, by pycocotools."""
+"""Scores of detections, by pycocotools. As a program it is a worker of `score_each`."""
 
-from collections.abc import Mapping
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -52,6 +57,32 @@ def score(
     scores["images"] = float(len(truth["images"]))
     scores["boxes"] = float(sum(not a["iscrowd"] for a in truth["annotations"]))
     return scores
+
+
+def score_each(jobs: Sequence[tuple]) -> list[dict[str, float]]:
+    """`score` of the arguments of each job, in as many processes as there are cores.
+
+    Of a network it takes seconds, and of a population minutes in which a device would wait. The
+    processes are plain ones: those of multiprocessing run a caller's script once more.
+    """
+    workers = min(len(jobs), os.cpu_count() or 1)
+    if workers == 1:
+        return [score(*job) for job in jobs]
+    with ThreadPoolExecutor(workers) as threads:
+        parts = [*threads.map(_elsewhere, [jobs[i::workers] for i in range(workers)])]
+    return [parts[i % workers][i // workers] for i in range(len(jobs))]
+
+
+def _elsewhere(jobs):
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyjax.detect.score"],
+        input=pickle.dumps(jobs),
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,  # Ctrl-C is the trainer's to answer
+    )
+    return pickle.loads(done.stdout)
 
 
 def evaluate(
@@ -129,3 +160,7 @@ def _mean(values: np.ndarray) -> float:
     """pycocotools writes -1 where a class or bin has no object."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
+
+
+if __name__ == "__main__":
+    pickle.dump([score(*job) for job in pickle.load(sys.stdin.buffer)], sys.stdout.buffer)

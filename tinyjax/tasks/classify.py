@@ -115,10 +115,10 @@ def make_task(
         logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
         return {"logits": logits}
 
-    def score_split(predictions, split):
-        return score(predictions["logits"], split.labels)
+    def score_members(predictions, split):
+        return [score(own["logits"], split.labels) for own in predictions]
 
-    return Task(init, loss, predict, score_split)
+    return Task(init, loss, predict, score_members)
 
 
 @jax.named_scope("loss")

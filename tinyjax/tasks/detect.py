@@ -17,7 +17,7 @@ from tinyjax.detect.grid import make_grid
 from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
-from tinyjax.detect.score import score
+from tinyjax.detect.score import score_each
 from tinyjax.errors import UserError
 from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
@@ -110,11 +110,11 @@ def make_task(
         frame = make_grid(images.shape[1], images.shape[2], model.strides)
         return detections(logits, offsets, frame, **config.nms)
 
-    def score_split(predictions, split):
+    def score_members(predictions, split):
         bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
-        return score(in_file_pixels(predictions, split), split.truth, bins)
+        return score_each([(in_file_pixels(own, split), split.truth, bins) for own in predictions])
 
-    return Task(init, loss, predict, score_split)
+    return Task(init, loss, predict, score_members)
 
 
 def samples(split: Split, found: Mapping[str, np.ndarray], path: Path) -> None:
