@@ -37,3 +37,19 @@ def data_root() -> Path:
     if os.environ.get("TINYJAX_REQUIRE_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def compiled():
+    """Names of what was compiled since."""
+    import jax.monitoring
+
+    names = []
+
+    def listen(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)

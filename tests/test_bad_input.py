@@ -9,7 +9,6 @@ import zlib
 from pathlib import Path
 
 import cv2
-import jax.monitoring
 import numpy as np
 import pytest
 from PIL import Image
@@ -354,20 +353,6 @@ CASES = {
     "prepared, removed": (prepared(lambda file: file.unlink()), "prepare it anew"),
     "prepared, in a zip": (prepared_zip, "cannot be read from a zip; unpack it"),
 }
-
-
-@pytest.fixture
-def compiled():
-    """Names of what was compiled since."""
-    names = []
-
-    def listen(name, *_, **__):
-        if name.endswith("backend_compile_duration"):
-            names.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize("case", CASES)

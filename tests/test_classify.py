@@ -6,7 +6,6 @@ import re
 import shutil
 from pathlib import Path
 
-import jax.monitoring
 import numpy as np
 import pytest
 from PIL import Image
@@ -159,15 +158,8 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert Checkpoints(folder / "phase1/populations/0/checkpoints").latest() == 3
 
 
-def test_more_steps_compile_nothing_more(classifier, photos, tmp_path):
+def test_more_steps_compile_nothing_more(classifier, photos, tmp_path, compiled):
     """From public weights, whose epsilon the network takes on."""
-    compiled = []
-
-    def listen(name, *_, **__):
-        if name.endswith("backend_compile_duration"):
-            compiled.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
     for steps in (6, 9):  # `classifier` has warmed up what is shared by runs of one process
         compiled.clear()

@@ -4,7 +4,6 @@ import csv
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -137,14 +136,7 @@ def test_members_may_learn_from_parts_of_the_set(tmp_path):
 
 
 @pytest.mark.slow
-def test_more_steps_compile_nothing_more(tmp_path):
-    compiled = []
-
-    def listen(name, *_, **__):
-        if name.endswith("backend_compile_duration"):
-            compiled.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
+def test_more_steps_compile_nothing_more(tmp_path, compiled):
     counts = []
     for steps in (6, 6, 9):  # the first warms up what is shared by runs of one process
         compiled.clear()
