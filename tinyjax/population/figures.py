@@ -8,10 +8,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
 from tinyjax.figures import BESIDE, ON_WHITE, STYLE
 
 Row = Mapping[str, str]
+SIZES = 8  # that are named on an axis
 
 
 def draw(folder: Path, tables: Mapping[str, Sequence[Row]], titles: Mapping[str, str]) -> None:
@@ -55,12 +57,18 @@ def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: s
         spread = [np.std(groups[size]) for size in ladder]
         axes.errorbar(ladder, means, spread, color=colour, capsize=2, label=suite)
     axes.set(xscale="log", xlabel="parameters", ylabel=title, ylim=(0, None))
+    ladder = sorted({*sizes.values()})
+    if len(ladder) <= SIZES:
+        axes.set_xticks(ladder)
+    axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(title="suite: mean ± s. d.", **BESIDE)
     return figure
 
 
 def learning(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
     """The training loss of every backbone's members: their median, and from lowest to highest."""
+    members = sorted(members, key=lambda row: -int(row["parameters"]))
     backbones = {row["member"]: row["backbone"] for row in members}
     losses: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in metrics:
@@ -80,5 +88,7 @@ def learning(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
         )  # fmt: skip
         axes.plot(steps, [np.median(v) for v in values], color=colour, label=backbone)
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    for of_axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        of_axis(ScalarFormatter())
     axes.legend(title="median and range", **BESIDE)
     return figure
