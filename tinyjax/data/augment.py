@@ -212,8 +212,8 @@ def _photometric(key, image, strength):
 
 def _noise(key, shape):
     """Random numbers of mean 0 and standard deviation 1, all but normal: sums of the four bytes of
-    32 random bits. Gauss's own took 10 % of a detector's step on CPU, threefry's bits another 20 %
-    of a small classifier's (docs/performance.md).
+    32 random bits. Gauss's own took 10 % of a detector's step on CPU, threefry's bits 18 % of
+    a small classifier's (docs/performance.md).
     """
     counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     bits = hashed(counter, jax.random.bits(key, (), jnp.uint32))

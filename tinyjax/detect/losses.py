@@ -52,9 +52,8 @@ def detection_loss(
     )
     keep, target = pairs.keep, pairs.target  # [B, G, P]
 
-    quality = jnp.maximum(
-        lax.psum(target.sum(), axes), 1
-    )  # of the whole batch: an image may be empty
+    # Of the whole batch, over all its shards: an image may be empty.
+    quality = jnp.maximum(lax.psum(target.sum(), axes), 1)
 
     # b n c -> b g p, the logit of each pair's own class
     image = jnp.arange(logits.shape[0])[:, None, None]
