@@ -23,7 +23,8 @@ from tinyjax.population.space import Member
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
 START = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
 SPEED = 1.2e10  # multiply-adds per second; a step has those of three forward passes
-PIXEL = 5e-8  # seconds for a pixel of a window, whatever the network: augmentation, mostly
+# Seconds for a pixel of a window, whatever the network: augmentation, and a detector's assignment.
+PIXEL = {"detect": 1e-7, "classify": 5e-8}
 MOST = 64  # members of a population: a sweep's rows are written as its populations finish
 ROOM = 0.7  # part of a device's memory that a step may take, by the rough count of `Measures`
 LIFT = {"tpu": "map"}  # how members are lifted on a platform if not by vmap; docs/performance.md
@@ -117,6 +118,18 @@ def planned(
     return found
 
 
+def of_run(folder: Path) -> list[tuple[str, ...]]:
+    """The members of each population of a run, by their ids.
+
+    Raises UserError if there is no run.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"--workdir {folder}: no run here (no config.json)")
+    if not (file := folder / "plan.json").exists():
+        return [(runfolder.member_id({}),)]
+    return [tuple(own["members"]) for own in json.loads(file.read_text())["populations"]]
+
+
 def _write(file, found, space):
     with runfolder.atomic(file) as path:
         listed = [population._asdict() for population in found]
@@ -158,7 +171,7 @@ class Rung(NamedTuple):
 
     size: int  # multiply-adds of a window
     backbone: str
-    pixels: int  # of a window
+    crop: tuple[int, int]  # height and width of a window
     batch: int
     steps: int
 
@@ -202,10 +215,11 @@ def measures(config: ConfigDict) -> Measures:
 
     def apart(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
+        shared = ("freeze", *(build.CUT if config.data.stream else ()))
         fixed = {
             field: value
             for field, value in point.items()
-            if field == "freeze" or not build.varies(field)
+            if field in shared or not build.varies(field)
         }
         family = backbone.partition("/")[0]
         return family, eps(point.get("init", config.init), backbone), repr(sorted(fixed.items()))
@@ -223,7 +237,7 @@ def measures(config: ConfigDict) -> Measures:
     def memory(rung: Rung) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
         # output, normalised and activated, and the gradient of one of them
-        kept = 4 * rung.batch * counted(rung.backbone, tuple(config.crop))[1]
+        kept = 4 * rung.batch * counted(rung.backbone, rung.crop)[1]
         return 4 * (5 * parameters(rung.backbone) + kept)
 
     def rung(member: Member) -> Rung:
@@ -231,7 +245,7 @@ def measures(config: ConfigDict) -> Measures:
         crop = tuple(get("crop", config.crop))
         size, _ = counted(backbone, crop)
         steps = get("schedule.steps", config.schedule.steps)
-        return Rung(size, backbone, math.prod(crop), get("batch", config.batch), steps)
+        return Rung(size, backbone, crop, get("batch", config.batch), steps)
 
     @cache
     def padded(rungs: tuple[Rung, ...]) -> float:
@@ -243,8 +257,8 @@ def measures(config: ConfigDict) -> Measures:
         return max(rungs).size * count.per_pixel(wide) / max(map(count.per_pixel, archs))
 
     def cost(rungs: tuple[Rung, ...], members: int) -> float:
-        _, _, pixels, batch, steps = rungs[0]  # the same for all of them
-        window = PIXEL * pixels + 3 * padded(rungs) / SPEED
+        _, _, crop, batch, steps = rungs[0]  # the same for all of them
+        window = PIXEL[config.task] * math.prod(crop) + 3 * padded(rungs) / SPEED
         return START[config.task] + members * steps * batch * window
 
     return Measures(apart, rung, cost, padded, parameters, memory)
@@ -252,8 +266,11 @@ def measures(config: ConfigDict) -> Measures:
 
 def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Population]) -> str:
     """What a plan comes to, a line for each population: sizes, how much of the arithmetic is of use
-    to somebody, memory and time, the last two roughly and on two cores.
+    to somebody, members at once on a device and their memory there, and time, roughly and on two
+    cores.
     """
+    from tinyjax.population.shard import layout
+
     by, everyone = measures(config), {member.id: member for member in members}
     titles = f"{'population':>10}{'members':>9}{'at once':>9}{'parameters':>24}{'in use':>8}"
     lines = [f"{titles}{'GiB':>7}{'min':>7}"]
@@ -263,7 +280,8 @@ def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Populat
         ladder = tuple(sorted(set(rungs)))
         low, *_, high = sorted(by.parameters(rung.backbone) for rung in [*ladder, *ladder])
         use = sum(rung.size for rung in rungs) / (by.padded(ladder) * len(rungs))
-        at_once = {"vmap": len(rungs), "chunks": population.chunk}.get(population.lift, 1)
+        devices = layout(len(rungs), rungs[0].batch)
+        at_once = devices.at_once(population.lift, population.chunk)
         memory = by.memory(max(ladder)) * at_once / 2**30
         minutes = by.cost(ladder, len(rungs)) / 60
         whole += minutes

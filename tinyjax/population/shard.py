@@ -34,6 +34,10 @@ class Layout(NamedTuple):
         """Members of a device."""
         return -(-self.members // self.mesh.shape[MEMBER])
 
+    def at_once(self, how: str, chunk: int) -> int:
+        """Members that a device computes at the same time, if they are lifted so, see `lift`."""
+        return {"vmap": self.own, "chunks": min(chunk, self.own)}.get(how, 1)
+
     @property
     def rows(self) -> int:
         """Images to predict on at a time: on each device 32 over all its members, at least 2."""
