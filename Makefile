@@ -23,7 +23,7 @@ test-all: lint
 
 # An hour on two cores; torch takes part if it is there.
 bench: .venv/.installed
-	for each in conv step inference population sweep; do $(BIN)/python -m benchmarks.$$each || exit; done
+	for each in conv step inference population sweep input; do $(BIN)/python -m benchmarks.$$each || exit; done
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

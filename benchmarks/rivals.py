@@ -40,10 +40,8 @@ def require() -> None:
             raise ImportError(f"{package} is not installed: pip install {' '.join(TORCH)}")
 
 
-def torch_network(name: str, classes: int) -> Any:
-    """timm's or torchvision's network of the same layers as our backbone "family/variant" with a
-    classifier. Raises ImportError, with what to install.
-    """
+def import_torchvision() -> Any:
+    """torchvision. Raises ImportError, with what to install."""
     require()
     import torch
 
@@ -54,6 +52,32 @@ def torch_network(name: str, classes: int) -> Any:
         for operation in ("nms", "qnms"):
             library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
         import torchvision
+    return torchvision
+
+
+def torch_loader(folder: str, side: int, batch: int, batches: int, workers: int) -> Callable:
+    """A call that takes so many batches, uint8 [batch, 3, side, side], from torch's DataLoader over
+    an ImageFolder by RandomResizedCrop.
+    """
+    torchvision = import_torchvision()
+    import torch
+    from torchvision import transforms
+
+    cut = transforms.Compose(
+        [transforms.RandomResizedCrop(side, antialias=True), transforms.PILToTensor()]
+    )
+    data = torchvision.datasets.ImageFolder(folder, cut)
+    sampler = torch.utils.data.RandomSampler(data, True, 10**9)
+    loader = torch.utils.data.DataLoader(data, batch, sampler=sampler, num_workers=workers)
+    rows = iter(loader)
+    return lambda: [next(rows) for _ in range(batches)]
+
+
+def torch_network(name: str, classes: int) -> Any:
+    """timm's or torchvision's network of the same layers as our backbone "family/variant" with a
+    classifier. Raises ImportError, with what to install.
+    """
+    torchvision = import_torchvision()
     from timm.models import efficientnet
     from torchvision.models import mobilenetv3
 

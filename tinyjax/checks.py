@@ -11,18 +11,24 @@ BOUNDS = {  # of numbers that would do something else than asked, and not say so
     **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
     **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
     "subset.fraction": (0, 1),
+    "model.fusions": (1, math.inf),
     **dict.fromkeys(("subset.shots", "optimiser.backbone"), (0, math.inf)),
     "optimiser.layer_decay": (0, 1),
+    "optimiser.clip": (0, math.inf),
+    **dict.fromkeys(("optimiser.auto_rgn", "pull.strength"), (0, math.inf)),
+    "pull.batches": (1, math.inf),
+    "data.workers": (0, math.inf),
 }
 
 
 def check(config) -> None:
     """Raise UserError for mistakes in a config, before data and network are there to show more."""
     from tinyjax.transfer import freeze
+    from tinyjax.transfer.pull import KINDS
 
     fields = dict(runfolder.leaves(config.to_dict()))
     for name, (least, most) in BOUNDS.items():
-        value = fields.get(name, least)  # a detector has no augment.mixup
+        value = fields.get(name, least)  # a detector has no augment.mixup, say
         if not least <= value <= most or value == math.inf:
             wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise UserError(f"{name} = {value}: give {wanted}")
@@ -33,8 +39,12 @@ def check(config) -> None:
         raise UserError(
             "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
         )
+    if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
+        raise UserError("subset: of a set that stays on disk (data.stream) all images are used")
     if config.init_new and not config.init:
         raise UserError(
             f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
         )
+    if config.pull.kind not in KINDS:
+        raise UserError(f"pull.kind = {config.pull.kind!r}: {suggest(config.pull.kind, KINDS)}")
     freeze.rules_of(config.freeze)

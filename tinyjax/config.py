@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tinyjax.defaults import completed
 from tinyjax.errors import UserError, suggest
 
 PREFIX = "--config."
@@ -127,6 +128,11 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The inverse of `to_json`, locked; JSON's lists come back as tuples."""
     return ConfigDict(_tuples(json.loads(text))).lock()
+
+
+def of_run(config: Mapping[str, Any]) -> ConfigDict:
+    """The config that a run's files hold, see `defaults.completed`."""
+    return from_json(json.dumps(completed(config)))
 
 
 def options(

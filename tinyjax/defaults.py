@@ -3,6 +3,8 @@
 `docs/configs.md` is made from these tables (`python docs/make_configs.py`).
 """
 
+import copy
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -23,6 +25,13 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "model.eps": (0.0, "of BatchNorm; 0: that of the family, or of the weights in `init`"),
     "model.strides": ((4, 8), "of the head's levels: one or more of 4, 8, 16, 32, in a row"),
     "model.width": (0, "channels of neck and head; 0: those of the backbone at stride 16"),
+    "model.fusions": (1, "times that the neck joins its levels, from above and from below"),
+    "model.excite": (
+        "",
+        "squeeze-excite after every stage of the backbone: identity, which starts as nothing, or "
+        "authors, which starts by halving; docs/transfer.md",
+    ),
+    "model.adapters": (False, "residual adapters after every block, which start as nothing"),
     "model.dtype": ("float32", "of activations, or bfloat16; weights and losses stay float32"),
     "data.format": (
         "auto",
@@ -32,6 +41,8 @@ DETECTOR: dict[str, tuple[Any, str]] = {
         "stop",
         "at the first image or box that is broken; skip: leave such out, and say which",
     ),
+    "data.stream": (False, "leave images on disk and decode each step's: for sets beyond memory"),
+    "data.workers": (0, "processes that decode them; 0: threads, as fast on a few cores"),
     "data.common": ({}, "arguments of the loader, docs/data.md, for all splits"),
     "data.train": ({}, "what the training split adds to them"),
     "data.suites": ({}, "name -> what a suite adds; every suite is scored"),
@@ -59,17 +70,25 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "loss.class": (1.0, "weight of the quality focal loss"),
     "loss.box": (2.0, "weight of the DIoU loss"),
     "loss.offset": (0.25, "weight of the L1 loss of the box's numbers"),
-    "optimiser.name": ("adamw", "or sgd"),
+    "optimiser.name": ("adamw", "or sgd, nesterov"),
     "optimiser.lr": (2e-3, "at the top of the schedule"),
     "optimiser.backbone": (1.0, "part of the rate that the backbone takes"),
     "optimiser.layer_decay": (1.0, "and of that each block, times that of the block behind it"),
+    "optimiser.auto_rgn": (
+        0.0,
+        "power of each kernel's relative gradient norm on its rate; 0: none, 1: auto-RGN",
+    ),
     "optimiser.weight_decay": (0.05, "of kernels, not of biases and BatchNorm; times the rate"),
     "optimiser.momentum": (0.9, "of SGD; AdamW's b1"),
     "optimiser.b2": (0.999, "of AdamW"),
-    "optimiser.clip": (10.0, "largest global norm of the gradient"),
+    "optimiser.clip": (10.0, "largest global norm of the gradient; 0: any"),
+    "pull.strength": (0.0, "with which the backbone is pulled to its starting weights; 0: none"),
+    "pull.kind": ("l2sp", "all weights alike, or by what ewc, fisher or rgn say of each"),
+    "pull.batches": (100, "that these are measured on before training; at most an epoch"),
     "schedule.steps": (8000, "how long to train"),
     "schedule.warmup": (300, "steps of linear rise"),
-    "schedule.flat": (0.4, "part of the steps before the cosine begins"),
+    "schedule.flat": (0.4, "part of the steps before the rate goes down"),
+    "schedule.shape": ("cosine", "of the way down, or linear"),
     "schedule.end": (0.02, "part of the rate that is left at the end"),
     "ema": (0.998, "decay of the averaged weights, which are the ones that are scored and kept"),
     "every.log": (50, "steps between rows of metrics.csv"),
@@ -89,11 +108,20 @@ DETECTOR: dict[str, tuple[Any, str]] = {
 }
 
 
-_OF_BOXES = ("model.strides", "model.width", "data.format", "augment.", "loss.", "nms.", "score.")
+_OF_BOXES = (
+    "model.strides",
+    "model.width",
+    "model.fusions",
+    "data.format",
+    "augment.",
+    "loss.",
+    "nms.",
+    "score.",
+)
 CLASSIFIER: dict[str, tuple[Any, str]] = {
     **{path: row for path, row in DETECTOR.items() if not path.startswith(_OF_BOXES)},
     "task": ("classify", "say what the whole image is of"),
-    "data.format": ("folder", "a folder of images for each class; or tfds"),
+    "data.format": ("folder", "a folder of images for each class; list, or tfds"),
     "crop": ((96, 96), "random views of training, in pixels; prediction is on whole images"),
     "batch": (64, "images a step"),
     "augment.flip": (0.5, "probability of a mirror image, left to right"),
@@ -105,6 +133,7 @@ CLASSIFIER: dict[str, tuple[Any, str]] = {
     "augment.invert": (0.0, "probability of turned polarity"),
     "augment.mixup": (0.0, "coefficient of the Beta law of blends; 0: none"),
     "augment.cutmix": (0.0, "coefficient of the Beta law of pasted pieces; 0: none"),
+    "predict.mirror": (False, "predict on the mirror image, too, and average the logits"),
     "loss.smoothing": (0.1, "part of a label that is spread over all classes"),
     "loss.balance": (0.5, "an image weighs (1 / images of its class) to this power"),
 }
@@ -118,6 +147,19 @@ def detector() -> ConfigDict:
 def classifier() -> ConfigDict:
     """A classifier's defaults as a config."""
     return _config(CLASSIFIER)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's files say of its config, with the defaults of what its version did not have."""
+    found = copy.deepcopy(dict(config))
+    table = CLASSIFIER if found.get("task") == "classify" else DETECTOR
+    for path, (default, _) in table.items():
+        *groups, name = path.split(".")
+        group = found
+        for part in groups:
+            group = group.setdefault(part, {})
+        group.setdefault(name, default)
+    return found
 
 
 def _config(table: dict[str, tuple[Any, str]]) -> ConfigDict:

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = [{"suite": name, **values} for name, values in scores.items()]
     file.parent.mkdir(exist_ok=True)
     runfolder.write_rows(file, rows, rows[0])
-    kind.report(file.with_suffix(""), suites, found, scores)
+    kind.report(file.with_suffix(""), suites, found, scores, about.get("training", {}))
     runfolder.log.info(f"written to {file}; figures and the worst images to {file.with_suffix('')}")
     return 0
 

@@ -6,7 +6,6 @@ found.boxes, found.scores, found.labels  # of a classifier: found.names, found.s
 found.draw(image).save("found.png")
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,7 +316,7 @@ def load(
             f"{file}.safetensors: {held:,} parameters, but {file.name}.json tells of "
             f"{about['parameters']:,}; give the two files of one training"
         )
-    config = configs.override(configs.from_json(json.dumps(about["config"])), overrides)
+    config = configs.override(configs.of_run(about["config"]), overrides)
     kind: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
     return kind(Variables(**trees), config, about)
 

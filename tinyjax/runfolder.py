@@ -183,9 +183,10 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
         for kind, tree in variables._asdict().items()
         for path, leaf in tree.items()
     }
-    with atomic(file.with_suffix(".safetensors")) as path:
+    # Not with_suffix: a name may have a dot in it.
+    with atomic(file.with_name(f"{file.name}.safetensors")) as path:
         save_file(flat, path)
-    with atomic(file.with_suffix(".json")) as path:
+    with atomic(file.with_name(f"{file.name}.json")) as path:
         about = _without_nan({"format": FORMAT, **about})
         path.write_text(json.dumps(about, indent=2, allow_nan=False))
 
@@ -253,7 +254,7 @@ def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, A
         raise UserError(f"--workdir {folder}: no run here (no config.json)")
     name = member_id({}) + ("" if which == "last" else f"-{which}")
     trees, about = read_weights(folder / "weights" / name)
-    config = configs.override(configs.from_json(json.dumps(about["config"])), overrides)
+    config = configs.override(configs.of_run(about["config"]), overrides)
     return config, Variables(**trees), about
 
 

@@ -6,7 +6,7 @@ shapes is an array in `hyper`; the learning rate, too, is applied here and not i
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ import optax
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from tinyjax.data.stream import stream_key
+from tinyjax.data.stream import draws
 from tinyjax.errors import UserError, suggest
+from tinyjax.transfer import pull, rgn
 
 Flat = dict[str, Array]
 
@@ -89,6 +90,7 @@ class State(NamedTuple):
     ema: Weights
     best: Best
     stopped_at: Array  # int32, the step of the first non-finite loss or gradient; -1 while training
+    ratios: Array | None = None  # f32[tensors], of `rgn.auto_rates`, if somebody's rates are such
 
     def variables(self, weights: Weights) -> Variables:
         """The network of `state.weights`, `state.ema` or `state.best.weights`, on the host: there
@@ -102,7 +104,9 @@ class Task(NamedTuple):
     """Plain functions closed over the static part of the config."""
 
     init: Callable[..., Variables]  # (seed) -> Variables
-    loss: Callable[..., Any]  # (variables, fixed, batch, key, hyper) -> (f32[], (stats, metrics))
+    # (variables, fixed, batch, key, hyper) -> (f32[], (stats, metrics)); hyper: perhaps `momentum`,
+    # by which all of BatchNorm's moments move
+    loss: Callable[..., Any]
     predict: Callable[..., Any]  # (variables, images) -> predictions in fixed shapes
     score: Callable[..., list[dict[str, float]]]  # ([predictions], split) -> numbers of each, host
 
@@ -121,10 +125,21 @@ def moving(multiplier: Mapping[str, float]) -> Moving:
     return Moving(frozenset(multiplier.keys() - still), frozenset(fixed))
 
 
+def fixed_of(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, Any]:
+    """The BatchNorm layers that use and keep their running moments: `always`, or in this member."""
+    multiplier = hyper.get("multiplier", {})
+    means = (path for path in multiplier if path.endswith("/mean"))
+    fixed = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
+    return fixed | dict.fromkeys(always, True)
+
+
 def init_state(
-    variables: Variables, tx: optax.GradientTransformation, moving: Moving | None = None
+    variables: Variables,
+    tx: optax.GradientTransformation,
+    moving: Moving | None = None,
+    auto: bool = False,
 ) -> State:
-    """A member at step 0, with its first weights."""
+    """A member at step 0, with its first weights. auto: some member has `rgn.auto_rates`."""
     params, stats = variables
     trains = {path: leaf for path, leaf in params.items() if not moving or path in moving.paths}
     still = {path: leaf for path, leaf in params.items() if path not in trains}
@@ -132,7 +147,8 @@ def init_state(
     ema, copy = (jax.tree.map(jnp.copy, weights) for _ in range(2))
     best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), copy)
     moments = tx.init(weights.params.vector)
-    return State(jnp.int32(0), weights, still, moments, ema, best, jnp.int32(-1))
+    ratios = jnp.zeros(len(trains)) if auto else None
+    return State(jnp.int32(0), weights, still, moments, ema, best, jnp.int32(-1), ratios)
 
 
 def keep_best(state: State, score: Array) -> State:
@@ -148,28 +164,38 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """Everything between gradient and learning rate; decay is added by the step, decoupled.
 
-    name: "adamw" (`momentum` is its first coefficient, `b2` its second) or "sgd" (Nesterov). clip:
-    of the gradient's global norm.
+    name: "adamw" (`momentum` is its first coefficient, `b2` its second), "sgd" (torch's) or
+    "nesterov". clip: of the gradient's global norm; 0: none.
     """
     rules = {
         "adamw": lambda: optax.scale_by_adam(momentum, b2),
-        "sgd": lambda: optax.trace(momentum, nesterov=True),
+        "sgd": lambda: optax.trace(momentum),
+        "nesterov": lambda: optax.trace(momentum, nesterov=True),
     }
     if name not in rules:
         raise UserError(f"optimiser.name = {name!r}: {suggest(name, rules)}")
-    return optax.chain(optax.clip_by_global_norm(clip), rules[name]())
+    limit = optax.clip_by_global_norm(clip) if clip else optax.identity()
+    return optax.chain(limit, rules[name]())
 
 
-def make_schedule(steps: int, warmup: int, flat: float, end: float) -> Callable[[Array], Array]:
-    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, cosine down
-    to `end`.
+def make_schedule(
+    steps: int, warmup: int, flat: float, end: float, shape: str = "cosine"
+) -> Callable[[Array], Array]:
+    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, then down
+    to `end` by a cosine or, if `shape` says so, linearly. Raises UserError for another shape.
     """
     bend = max(warmup, round(flat * steps))
+    shapes: dict[str, Callable[[Array], Array]] = {
+        "cosine": lambda fraction: (1 + jnp.cos(math.pi * fraction)) / 2,
+        "linear": lambda fraction: 1 - fraction,
+    }
+    if shape not in shapes:
+        raise UserError(f"schedule.shape = {shape!r}: {suggest(shape, shapes)}")
 
     def schedule(step):
         up = (step + 1) / max(warmup, 1)
         fraction = jnp.clip((step - bend) / max(steps - bend, 1), 0, 1)
-        return jnp.minimum(up, end + (1 - end) * (1 + jnp.cos(math.pi * fraction)) / 2)
+        return jnp.minimum(up, end + (1 - end) * shapes[shape](fraction))
 
     return schedule
 
@@ -190,19 +216,16 @@ def make_step(
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
         `weight_decay`, `ema` and what the task's loss reads, and perhaps `multiplier`: path ->
         scalar on the learning rate, for parameters and BatchNorm's moments alike; a path that is
-        not in it has 1. A multiplier of 0 freezes as `moving` does, in this member only. A step
+        not in it has 1. A multiplier of 0 freezes as `moving` does, in this member only. Where some
+        member has them also `pull`: `strength`, and as vectors of the parameters that train `start`
+        and `importance`, see `transfer.pull`; and `auto_rgn`, the power of `rgn.auto_rates`. A step
         whose loss or gradient is not finite changes nothing but `stopped_at`, and neither does any
         after it.
     """
     always = frozenset() if moving is None else moving.fixed
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(stream_key(hyper["seed"], "draws"), state.step)
-        multiplier = hyper.get("multiplier", {})
-        means = (path for path in multiplier if path.endswith("/mean"))
-        fixed = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
-        fixed |= dict.fromkeys(always, True)
-
+        key, fixed = draws(hyper["seed"], state.step), fixed_of(hyper, always)
         params, stats = state.weights
 
         def loss_of(trains):
@@ -216,15 +239,28 @@ def make_step(
         gradient = pack({path: gradient[path] for path, _ in params.shapes}).vector
         loss, metrics, gradient = jax.lax.psum((loss, metrics, gradient), axes)
         part: Any = 1.0
-        if multiplier:
-            part = _spread(params, lambda path: multiplier.get(path, 1))
+        if multiplier := hyper.get("multiplier"):
+            part = _spread(params, [multiplier.get(path, 1) for path, _ in params.shapes])
             gradient = jnp.where(part == 0, 0, gradient)
         norm = optax.tree.norm(gradient)
+        kernels = [len(shape) > 1 for _, shape in params.shapes]
+        if (ratios := state.ratios) is not None:
+            now = map(rgn.of_tensor, replace(params, vector=gradient).unpack().values(),
+                      params.unpack().values())  # fmt: skip
+            ratios += (jnp.stack([*now]) - ratios) / jnp.minimum(state.step + 1, rgn.MEMORY)
+            part *= _spread(params, rgn.auto_rates(ratios, np.array(kernels), hyper["auto_rgn"]))
 
         update, moments = tx.update(gradient, state.moments, params.vector)
         rate = hyper["lr"] * schedule(state.step)
-        decays = np.repeat([len(shape) > 1 for _, shape in params.shapes], params.sizes)
+        decays = np.repeat(kernels, params.sizes)
         update += hyper["weight_decay"] * jnp.where(decays, params.vector, 0)
+        if "pull" in hyper:
+            strength, start, importance = (
+                hyper["pull"][k] for k in ("strength", "start", "importance")
+            )
+            stiff = pull.stiffness(strength, importance, rate)
+            metrics = {**metrics, "pull": pull.penalty(stiff, params.vector, start)}
+            update += stiff * (params.vector - start)
         new = Weights(
             replace(params, vector=params.vector - rate * part * update),
             pack({path: new_stats[path] for path, _ in stats.shapes}),
@@ -236,20 +272,20 @@ def make_step(
         ema = jax.tree.map(lambda old, new: old + (1 - keep) * (new - old), state.ema, new)
 
         sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        new, moments, ema = jax.tree.map(
+        new, moments, ema, ratios = jax.tree.map(
             lambda new, old: jnp.where(sound, new, old),
-            (new, moments, ema), (state.weights, state.moments, state.ema),
+            (new, moments, ema, ratios), (state.weights, state.moments, state.ema, state.ratios),
         )  # fmt: skip
         stopped = jnp.where(sound | (state.stopped_at >= 0), state.stopped_at, state.step)
         state = state._replace(
-            step=state.step + 1, weights=new, moments=moments, ema=ema, stopped_at=stopped
-        )
+            step=state.step + 1, weights=new, moments=moments, ema=ema, stopped_at=stopped,
+            ratios=ratios,
+        )  # fmt: skip
         return state, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
 
     return step
 
 
-def _spread(like: Packed, value: Callable[[str], Any]) -> Array:
-    """A vector laid out as `like`, of one value for each path."""
-    paths = (path for path, _ in like.shapes)
-    return jnp.concatenate([jnp.full(n, value(p)) for p, n in zip(paths, like.sizes, strict=True)])
+def _spread(like: Packed, values: Any) -> Array:
+    """A vector laid out as `like`, of one value for each of its arrays."""
+    return jnp.concatenate([jnp.full(n, v) for v, n in zip(values, like.sizes, strict=True)])

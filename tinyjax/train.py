@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,13 +96,14 @@ def train_members(
     from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
-    from tinyjax.data.stream import batch_indices, gather, own_rows
-    from tinyjax.population import build
+    from tinyjax.data.stream import batch_at
+    from tinyjax.population import build, measure
+    from tinyjax.population.feed import feed
     from tinyjax.population.lift import lift
     from tinyjax.population.shard import layout
     from tinyjax.trackers import trackers
 
-    # ---- data: small sets live on the device as uint8
+    # ---- data: small sets live on the device as uint8, others are streamed
     startup.keep_memory()
     started = time.time()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
@@ -117,28 +119,35 @@ def train_members(
     if config.batch > n:
         raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
     log.info("\n".join(kind.look(training, suites, config, folder)))
-    startup.refuse_large_set(training.images)
+    if not config.data.stream:
+        startup.refuse_large_set(training.images)
 
     # ---- networks: each by itself, then all in one, spread over the devices
     networks = [build.network(base, member, kind, training) for member in members]
     devices = layout(len(members), config.batch)
     joined = build.join(networks, kind, training, devices.axes)
-    data = devices.everywhere(kind.on_device(training))
+    supply = feed(kind, training, config, base.seed, devices)
     variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
 
     def lifted(one, split=False):
         return devices.shard(lift(one, how, chunk), split)
 
+    if "pull" in hyper:
+        # Every device measures on whole batches: what is the mean of an example's has no shards.
+        whole = build.join(networks, kind, training) if devices.axes else joined
+        own = (variables, hyper, parts)
+        strengths = measure.pulls(config, whole, own, supply, n, lifted)
+        hyper["pull"] |= devices.spread(strengths)
+
     # ---- optimiser, step
     o, s = config.optimiser, config.schedule
     tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
-    schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end)
+    schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end, s.shape)
     step = steps.make_step(joined.task, tx, schedule, joined.moving, devices.axes)
 
     def member_step(own, data):
         state, hyper, part = own
-        index = batch_indices(hyper["seed"], state.step, config.batch, n, part.get("used"))
-        batch = gather({**data, **part.get("own", {})}, own_rows(index, devices.axes))
+        batch = batch_at(data, part, hyper["seed"], state.step, config.batch, devices.axes)
         return step(state, batch, hyper)
 
     def train_step(state, data, hyper, part):
@@ -146,8 +155,9 @@ def train_members(
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
-    first = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving))
-    state = jax.jit(first)(variables, None)
+    auto = "auto_rgn" in hyper
+    fresh = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving, auto))
+    state = jax.jit(fresh)(variables, None)
     rows = [each.about for each in networks]
     runfolder.write_rows(tables / "members.csv", rows, rows[0])
     log.info(build.described(networks, config, (width, height)))
@@ -161,10 +171,10 @@ def train_members(
     begin = time.time()
     keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
     predict = jax.jit(lifted(joined.task.predict, split=True))
-    rest = (data, hyper, parts)
-    program = jax.jit(train_step, donate_argnums=0).lower(state, *rest).compile()
-    at_once = {"vmap": devices.own, "chunks": min(chunk, devices.own)}.get(how, 1)
-    startup.refuse_too_large(program, config.batch, at_once)
+    batches = supply(done)
+    batches, rest = chain([first := next(batches)], batches), (hyper, parts)
+    program = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
+    startup.refuse_too_large(program, config.batch, devices.at_once(how, chunk))
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
@@ -225,7 +235,7 @@ def train_members(
             closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
-        state, metrics = program(state, *rest)
+        state, metrics = program(state, next(batches), *rest)
         done += 1
         bar.update(len(members))
         if done % every.log == 0:
@@ -249,6 +259,7 @@ def train_members(
     state = jax.device_get(devices.gathered(state))
     lasts = build.each_of(state.variables(state.ema), len(members))
     bests = build.each_of(state.variables(state.best.weights), len(members))
+    tails = [kind.tail(training, network.used) for network in networks]
     stopped, best_steps, best_scores = map(
         np.atleast_1d, (state.stopped_at, state.best.step, state.best.score)
     )
@@ -258,6 +269,7 @@ def train_members(
             "frame": (height, width, channels),
             "config": network.config.to_dict(),
             "classes": training.classes,
+            "training": tails[i],
         }
         file = folder / "weights" / network.member.id
         ends = {"step": done, "scores": scores[i]}
@@ -266,9 +278,10 @@ def train_members(
         file = file.with_name(f"{file.name}-best")
         runfolder.write_weights(file, build.cut_out(best, network), {**about, **ends})
     if plain:
-        kind.report(folder, suites, found, scores[0])
+        kind.report(folder, suites, found, scores[0], tails[0])
     rows = [
         {"member": member.id, "suite": name, "stopped_at": int(stopped[i]), **values}
+        | kind.by_tail(tails[i], values)
         for i, member in enumerate(members)
         for name, values in scores[i].items()
     ]

@@ -13,7 +13,7 @@ from tinyjax.errors import UserError, suggest
 log = logging.getLogger("tinyjax")
 
 FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic")  # of boxes
-LABELLED = ("folder", "tfds")  # of whole images
+LABELLED = ("folder", "list", "tfds")  # of whole images
 
 
 def load_set(
@@ -22,7 +22,8 @@ def load_set(
     """One split by the `data` part of a config: `own` arguments over the common ones.
 
     They are those of `synthetic.load`, of `classification.load` for the formats in `LABELLED`, or
-    those of `files.load`; to the latter two `more` is added. formats: those the task knows. With
+    those of `files.load`; to the latter two `more` is added. With `stream` they leave the images on
+    disk. formats: those the task knows. With
     `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with "stop"
     the first one is an error.
 
@@ -37,12 +38,16 @@ def load_set(
     made = config.format == "synthetic"
     room = {"synthetic": "synthetic", **dict.fromkeys(LABELLED, "classification")}
     load = import_module(f"{__name__}.{room.get(config.format, 'files')}").load
-    known = [n for n in signature(load).parameters if n not in ("layout", "refuse", "strengths")]
+    ours = ("layout", "refuse", "stream", "strengths")
+    known = [n for n in signature(load).parameters if n not in ours]
     known += import_module(f"{__name__}.synthetic").STRENGTHS if made else ()
     for name in arguments.keys() - {*known}:
         raise UserError(
             f"data: no argument {name!r} of a {config.format} set; {suggest(name, known)}"
         )
+    stream = config.get("stream", False)
+    if made and stream:
+        raise UserError("data.stream: synthetic scenes are made in memory; leave it out")
     if made:  # its classes are what they are
         return load(**arguments)
     for name, parameter in signature(load).parameters.items():
@@ -51,7 +56,7 @@ def load_set(
     found: list[tuple[str, str]] = []
     if broken == "skip":
         more["refuse"] = lambda kind, message: found.append((kind, message))
-    split = load(layout=config.format, **{**arguments, **more})
+    split = load(layout=config.format, stream=stream, **{**arguments, **more})
     if found:
         problems = import_module(f"{__name__}.look").problems(found)
         log.warning("\n".join([f"{arguments['split']}: left out", *problems]))

@@ -7,16 +7,19 @@ files they were, byte for byte, boxes as float64 in their pixels, so nothing is 
 import io
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from tinyjax.data.images import Place, content, in_pixels, shape_of
 from tinyjax.data.listing import Entry, Label, Listing, Refuse, homes, no_split
 from tinyjax.errors import UserError
+from tinyjax.runfolder import atomic
 
 INFO = "dataset_info.json"
 
@@ -35,6 +38,49 @@ class Stored(NamedTuple):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Record(NamedTuple):
+    """An image in a set that is left on disk, read when it is asked for."""
+
+    rows: Any  # of `as_data_source`
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:08}"
+
+    def is_file(self) -> bool:
+        return True
+
+    def read_bytes(self) -> bytes:
+        return bytes(self.rows[self.number]["image"])
+
+    def __str__(self) -> str:
+        return f"record {self.name}"
+
+
+def numbers(rows: Any, folder: Path, split: str) -> np.ndarray:
+    """The labels of a split whose images are left on disk: int32 [N].
+
+    Records are only read whole, so this takes minutes for a million of them; it is done once and
+    kept in `folder`, or where that may not be written in the temporary folder.
+    """
+    name = f"tinyjax-labels-{split}-{len(rows)}.npy"
+    kept = [folder / name, Path(gettempdir()) / f"{zlib.crc32(str(folder).encode()):08x}-{name}"]
+    for file in kept:
+        if file.exists():
+            return np.load(file)
+    bar = tqdm(range(len(rows)), unit="record", desc=f"labels of {split}, once", disable=None)
+    found = np.array([rows[k]["label"] for k in bar], np.int32)
+    for file in kept:
+        try:
+            with atomic(file) as path, path.open("wb") as stream:
+                np.save(stream, found)
+            break
+        except OSError:
+            continue
+    return found
 
 
 def splits(root: Place) -> list[str]:

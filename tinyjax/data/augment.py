@@ -62,7 +62,7 @@ def augment_labelled(
     images: Array,
     targets: Array,
     strength: dict,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     axes: Sequence[str] = (),
 ) -> tuple[Array, Array]:
     """Random views of whole images, and what they then show.
@@ -76,7 +76,7 @@ def augment_labelled(
             again); `aspect`, log range of its width over height; `contrast`, `brightness`,
             `noise` and `invert` as in `augment`. Where they are there also `mixup` and `cutmix`,
             the coefficients of their Beta laws.
-        size: (h, w) of a view, pixels.
+        size: (h, w) of a view, pixels; None: the images are views already.
         axes: as in `augment`.
 
     Returns:
@@ -121,18 +121,23 @@ def _piece(key, size, part):
 
 def _view(key, image, *, strength, size):
     k_area, k_aspect, k_place, k_flip, k_look = jax.random.split(key, 5)
+    view = normalise(image)
+    if size:
+        view = _cut(k_area, k_aspect, k_place, view, strength, size)
+    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
+    return _photometric(k_look, view, strength)
+
+
+def _cut(k_area, k_aspect, k_place, image, strength, size):
     whole = jnp.array(image.shape[:2], jnp.float32)
     area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
     half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
     side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * whole
     corner = jax.random.uniform(k_place, (2,)) * (whole - side)
     zoom = jnp.array(size, jnp.float32) / side
-    view = jax.image.scale_and_translate(
-        normalise(image), (*size, image.shape[2]), (0, 1), zoom, -zoom * corner,
-        "linear", antialias=True,
-    )  # fmt: skip
-    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
-    return _photometric(k_look, view, strength)
+    return jax.image.scale_and_translate(
+        image, (*size, image.shape[2]), (0, 1), zoom, -zoom * corner, "linear", antialias=True
+    )
 
 
 def _augment_one(key, sample, *, strength, size):

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tinyjax.data import images
+from tinyjax.data import disk, images
 from tinyjax.data.images import PERCENTILES, Place, Rule, opened
 from tinyjax.data.listing import SAME_SPLIT, Entry, Label, Listing, Refuse, files, homes, refuse
 from tinyjax.data.records import Objects, Split, stack
@@ -35,8 +36,9 @@ def load(
     range16: Rule = PERCENTILES,
     first_pixel: int = 1,
     refuse: Refuse = refuse,
+    stream: bool = False,
 ) -> Split:
-    """Load one split whole into memory, its images in order of file name.
+    """Load one split whole into memory, its images in order of file name; or leave these on disk.
 
     The same images and boxes in another layout give the same arrays, bit for bit.
 
@@ -55,19 +57,30 @@ def load(
         refuse: called with the kind and the message of every problem that is one image's or one
             box's, which is left out if it returns; by default the first stops the loading. A box
             that overhangs its image is left as it is.
+        stream: images are a `disk.Images`, of files of the size that their labels say; one that
+            cannot be read, or is of another size, raises when it is asked for.
 
     Raises UserError for: a missing source, split, image or class; a file that is not of its layout;
     images of differing size without `size`; an image whose size is not what its label file says; a
     box that is empty, not finite or outside its image.
     """
     size = pair(size)
+    if fit == "centre":
+        raise UserError("fit = 'centre': boxes would lie outside; give letterbox or resize")
     decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
+    if stream and size is None:
+        raise UserError(
+            "data.stream: give data.common.size, (height, width) of the network's input"
+        )
     read: list[_Decoded] = []
     objects, infos = [], []
     with opened(source) as root:
+        if stream and not isinstance(root, Path):
+            raise UserError(f"{source}: images cannot be left in a zip (data.stream); unpack it")
         listed = listing(root, split, layout, first_pixel, refuse)
         classes, ignored = _roles(listed, classes, dontcare)
-        for one in _decoded(listed, decode, refuse):
+        look = _decoded(listed, decode, refuse)
+        for one in _described(listed, size, fit, refuse) if stream else look:
             boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
             height, width = one.shape
             read.append(one)
@@ -84,7 +97,11 @@ def load(
             "(height, width); give size = (height, width) of the network's input"
         )
     pixels, scale, offset = ([getattr(o, f) for o in read] for f in ("image", "scale", "offset"))
-    return stack(pixels, objects, infos, classes, np.stack(scale), np.stack(offset))
+    split_of = partial(stack, objects=objects, infos=infos, classes=classes)
+    if stream and size:
+        whole = disk.Images(Read([one.entry for one in read], decode), (len(read), *size, channels))
+        return split_of(whole, scale=np.stack(scale), offset=np.stack(offset))
+    return split_of(pixels, scale=np.stack(scale), offset=np.stack(offset))
 
 
 def listing(
@@ -221,6 +238,44 @@ def _decoded(
             refuse("other size", wrong)
         else:
             yield one
+
+
+def _described(listed: Listing, size: Any, fit: str, refuse: Refuse) -> Iterator["_Decoded"]:
+    """As `_decoded`, but without the pixels: sizes are what the labels say, or the files' headers
+    where they say nothing.
+    """
+    for entry in _present(listed, refuse):
+        shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))
+        if not all(shape):
+            shape = images.shape_of(images.content(entry.place))
+        yield _Decoded(entry, np.zeros(0), shape, *images.placed(shape, size, fit))
+
+
+@dataclass(frozen=True)
+class Read:
+    """An image of a split that is left on disk, by its number."""
+
+    entries: list[Entry]
+    decode: partial
+
+    def __call__(self, i: int) -> np.ndarray:
+        one = self.decode(self.entries[i])
+        if isinstance(one, UserError):
+            raise one
+        if wrong := _other_size(one.entry, one.shape):
+            raise UserError(wrong)
+        return one.image
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Samples of a split that is left on disk, see `disk.batches`: whole frames and their boxes."""
+
+    read: Callable[[int], np.ndarray]
+    arrays: dict[str, np.ndarray]  # boxes, labels, valid, ignore: [N, ...]
+
+    def __call__(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"images": self.read(i), **{name: rows[i] for name, rows in self.arrays.items()}}
 
 
 def ahead(

@@ -3,10 +3,10 @@
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -18,7 +18,8 @@ Rule = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", l
 
 PERCENTILES: Rule = ("percentiles", 1.0, 99.0)
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FITS = ("letterbox", "resize")
+FITS = ("letterbox", "resize", "centre")
+CENTRE = 0.875  # of the largest window that fits: ImageNet's usual evaluation
 MOST_PIXELS = 2**26  # 8192 x 8192: a file that says it has more is broken, or a bomb
 MOST_BYTES, MOST_RATIO = 2**24, 200  # of a zip's entry, unpacked, and unpacked to packed
 DIGITS = 2  # of a pixel: what six digits of a relative box are good for, and no labeller's hand is
@@ -83,11 +84,18 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
         )
 
 
-def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.ndarray:
+def read(
+    place: Bytes,
+    channels: int = 1,
+    range16: Rule = PERCENTILES,
+    enough: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> np.ndarray:
     """One image file as uint8 [H, W, channels], channels 1 or 3.
 
     Colour becomes grey by luminance (ITU-R 601), grey becomes colour by replication. Deeper pixels
     (16-bit integers, floats) come to 8 bits by `range16`, see `to_uint8`; nothing else does.
+    enough: (h, w) of the file -> the least (h, w) to decode it at; a JPEG may then come at a half,
+    a quarter or an eighth of its size, which is faster.
 
     Raises UserError if the file is no image that Pillow can read, has more than `MOST_PIXELS`, or
     `channels` is neither 1 nor 3.
@@ -107,6 +115,9 @@ def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.nda
                     f"{place}: 16 bits a channel in colour, of which only 8 would be read; give "
                     "8 bit, or one channel"
                 )
+            if enough and file.format == "JPEG":
+                height, width = enough(shape_of(data))
+                file.draft(None, (width, height) if _upright(file) else (height, width))
             file.load()
             picture = ImageOps.exif_transpose(file)  # boxes are drawn on what a viewer shows
             if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
@@ -129,8 +140,50 @@ def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.nda
 def shape_of(data: bytes) -> tuple[int, int]:
     """(h, w) of an image file, as `read` turns it."""
     with Image.open(io.BytesIO(data)) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (file.width, file.height) if turned else (file.height, file.width)
+        return (file.height, file.width) if _upright(file) else (file.width, file.height)
+
+
+def view(
+    place: Bytes,
+    size: tuple[int, int],
+    region: Callable[[tuple[int, int]], tuple[int, int, int, int]],
+    channels: int = 1,
+    range16: Rule = PERCENTILES,
+) -> np.ndarray:
+    """A part of an image file, uint8 [H, W, channels].
+
+    size: (H, W). region: (h, w) of the file -> top, left, height and width of the part, drawn once.
+    Raises UserError as `read`.
+    """
+    drawn: list[tuple[int, int, tuple[int, int, int, int]]] = []
+
+    def enough(shape):
+        part = region(shape)
+        drawn.append((*shape, part))
+        return tuple(
+            -(-side * to // of) for side, to, of in zip(shape, size, part[2:], strict=True)
+        )
+
+    image = read(place, channels, range16, enough)
+    h, w, part = drawn[0] if drawn else (*image.shape[:2], region(image.shape[:2]))
+    y, x = image.shape[0] / h, image.shape[1] / w
+    top, left, height, width = part
+    box = (left * x, top * y, (left + width) * x, (top + height) * y)
+    return _resized(image, size, box)
+
+
+def _upright(file: Image.Image) -> bool:
+    """Whether rows of the file are rows of the picture."""
+    return file.getexif().get(ExifTags.Base.Orientation, 1) < 5
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], box: Any = None) -> np.ndarray:
+    """Bilinear, with the filter widened when shrinking, so that small objects are averaged and not
+    skipped. box: the part of the image, x and y of two corners.
+    """
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    small = picture.resize(size[::-1], Image.Resampling.BILINEAR, box)
+    return np.asarray(small).reshape(*size, image.shape[-1])
 
 
 def _deep_colour(data: bytes) -> bool:
@@ -163,30 +216,45 @@ def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
 def fit(
     image: np.ndarray, size: tuple[int, int], how: str = "letterbox"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring an image to `size`: "letterbox", aspect kept, centred on mid-grey; or "resize",
-    stretched.
+    """Bring an image to `size`: "letterbox", aspect kept, centred on mid-grey; "resize", stretched;
+    or "centre", the middle of it, `CENTRE` of what fits.
 
     image: uint8 [h, w, C]. size: (H, W). Raises UserError for another rule.
     Returns uint8 [H, W, C], scale float32 [2] (sx, sy) and offset float32 [2] (ox, oy), see
-    `to_network`. An image of that size already comes back as it is. Bilinear, with the filter
-    widened when shrinking, so that small objects are averaged and not skipped.
+    `to_network`. An image of that size already comes back as it is, unless it is cut.
     """
+    scale, offset = placed(image.shape[:2], size, how)
+    (h, w), (height, width) = image.shape[:2], size
+    if how == "centre":
+        (x, y), (left, top) = scale.tolist(), offset.tolist()
+        box = (-left / x, -top / y, (width - left) / x, (height - top) / y)
+        return _resized(image, size, box), scale, offset
+    if (h, w) == (height, width):
+        return image, scale, offset
+    new_w, new_h = np.rint(scale * (w, h)).astype(int).tolist()
+    left, top = offset.astype(int).tolist()
+    out = np.full((height, width, image.shape[-1]), GREY, np.uint8)
+    out[top : top + new_h, left : left + new_w] = _resized(image, (new_h, new_w))
+    return out, scale, offset
+
+
+def placed(
+    shape: tuple[int, int], size: tuple[int, int], how: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset of `fit` for an image of `shape` (h, w). Raises UserError as it does."""
     if how not in FITS:
         raise UserError(f"fit = {how!r}: {suggest(how, FITS)}")
-    (h, w), (height, width) = image.shape[:2], size
-    if (h, w) == (height, width):
-        return image, np.ones(2, np.float32), np.zeros(2, np.float32)
+    (h, w), (height, width) = shape, size
+    if how == "centre":
+        ratio = max(height / h, width / w) / CENTRE
+        scale = np.array([ratio, ratio], np.float32)
+        return scale, np.array([width - w * ratio, height - h * ratio], np.float32) / 2
     new_h, new_w = height, width
     if how == "letterbox":
         ratio = min(height / h, width / w)
         new_h, new_w = max(1, round(h * ratio)), max(1, round(w * ratio))
-    top, left = (height - new_h) // 2, (width - new_w) // 2
-    small = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    small = small.resize((new_w, new_h), Image.Resampling.BILINEAR)
-    out = np.full((height, width, image.shape[-1]), GREY, np.uint8)
-    out[top : top + new_h, left : left + new_w] = np.asarray(small).reshape(new_h, new_w, -1)
     scale = np.array([new_w / w, new_h / h], np.float32)  # of the whole pixels, so boxes are exact
-    return out, scale, np.array([left, top], np.float32)
+    return scale, np.array([(width - new_w) // 2, (height - new_h) // 2], np.float32)
 
 
 def to_network(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:

@@ -149,17 +149,24 @@ def leaks(splits: Mapping[str, Split], train: str = "train") -> list[str]:
     return out
 
 
-def brief(training: Split, suites: Mapping[str, Split], stride: int) -> list[str]:
-    """The look that a run begins with: counts, sizes of the training set's objects, warnings."""
+def brief(
+    training: Split, suites: Mapping[str, Split], stride: int, twins: bool = True
+) -> list[str]:
+    """The look that a run begins with: counts, sizes of the training set's objects, warnings.
+
+    twins: also near-duplicates, for which every image is looked at.
+    """
     seen, others = look(training), {name: look(split) for name, split in suites.items()}
     # Not one dict: a suite may have any name.
     named = [("training", seen), *others.items()]
     out = [line for name, one in named for line in lines(name, one)]
     out += sizes(seen)
-    many = ", ".join(
-        f"{name} {(alike(one, training) > ALIKE).sum()}" for name, one in suites.items()
-    )
-    out.append(f"near-duplicates of training images (thumbnail correlation above {ALIKE}): {many}")
+    if twins:
+        many = ", ".join(
+            f"{name} {(alike(one, training) > ALIKE).sum()}" for name, one in suites.items()
+        )
+        title = f"near-duplicates of training images (thumbnail correlation above {ALIKE})"
+        out.append(f"{title}: {many}")
     found = warnings({"training": seen}, stride) + warnings(others, stride)
     return out + [f"warning: {text}" for text in found]
 

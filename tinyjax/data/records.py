@@ -49,7 +49,7 @@ class Objects(NamedTuple):
 
 
 def stack(
-    images: Sequence[np.ndarray],
+    images: Any,
     objects: Sequence[Objects],
     infos: Sequence[dict[str, Any]],
     classes: Sequence[str],
@@ -59,9 +59,9 @@ def stack(
 ) -> Split:
     """Join per-image lists into one `Split`.
 
-    images: N of uint8 [H, W, C], in the network's size already. objects: N, in pixels of the file.
-    infos: N COCO image dicts ("file_name", "width", "height" and whatever the source adds).
-    scale, offset: [N, 2], from file to network. slots: G, the rows of boxes per image; by default
+    images: N of uint8 [H, W, C], in the network's size already, or a `disk.Images` of them.
+    objects: N, in pixels of the file. infos: N COCO image dicts ("file_name", "width", "height" and
+    whatever the source adds). scale, offset: [N, 2], from file to network. slots: G, the rows of boxes per image; by default
     the next multiple of 8 that holds the fullest image, so that splits seldom differ in shape.
 
     Raises UserError if an image holds more than `slots` boxes.
@@ -86,9 +86,9 @@ def stack(
         ignore[i, :k] = one.ignore
     names = tuple(str(info["file_name"]) for info in infos)
     truth = truth_of(infos, objects, classes)
-    return Split(
-        np.stack(images), boxes, labels, valid, ignore, scale, offset, names, tuple(classes), truth
-    )
+    if isinstance(images, Sequence):
+        images = np.stack(images)
+    return Split(images, boxes, labels, valid, ignore, scale, offset, names, tuple(classes), truth)
 
 
 def truth_of(

@@ -3,7 +3,8 @@ input is saved.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,37 @@ def stream_key(seed: Array, name: str) -> Array:
     """The key of one of a member's streams of random numbers: streams share no draw."""
     key = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def draws(seed: Array, step: Array) -> Array:
+    """The key of all that a member draws at random in a step, save its batch."""
+    return jax.random.fold_in(stream_key(seed, "draws"), step)
+
+
+class Streamed(NamedTuple):
+    """A batch that comes from outside step by step, the same for all members: arrays [B, ...]."""
+
+    rows: dict[str, Any]
+
+
+def batch_at(
+    data: Mapping[str, Array] | Streamed,
+    part: Mapping[str, Any],
+    seed: Array,
+    step: Array,
+    batch: int,
+    axes: Sequence[str] = (),
+) -> dict[str, Array]:
+    """A member's batch of step `step`, of a mesh's `axes` its own rows.
+
+    data: the training set, arrays [N, ...]; or this very batch. part: what the member has of it,
+    perhaps `used`, see `batch_indices`, and `own`: arrays in the place of those of `data`.
+    """
+    if isinstance(data, Streamed):
+        return {name: own_rows(rows, axes) for name, rows in data.rows.items()}
+    n = len(next(iter(data.values())))
+    index = batch_indices(seed, step, batch, n, part.get("used"))
+    return gather({**data, **part.get("own", {})}, own_rows(index, axes))
 
 
 def batch_indices(seed: Array, step: Array, batch: int, n: int, used: Array | None = None) -> Array:

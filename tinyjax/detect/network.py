@@ -31,12 +31,13 @@ class Detector(nn.Module):
     classes: int
     strides: tuple[int, ...] = (4, 8)
     width: int = 0  # of neck and head; 0: that of the backbone's stride-16 features, at least 16
+    fusions: int = 1  # of the neck
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
         _, features = self.backbone(x, train)
         width = self.width or max(16, features[16].shape[-1])
-        levels = Neck(width, self.strides, name="neck")(features, train)
+        levels = Neck(width, self.strides, self.fusions, name="neck")(features, train)
         return Head(self.classes, name="head")(levels, train)
 
 
@@ -61,11 +62,12 @@ class Neck(nn.Module):
 
     A feature pyramid (arXiv 1612.03144) from stride 32 up, fused by sums, which keep zero-padded
     channels exact where concatenation would not, and one step back down between the head's levels
-    (arXiv 1803.01534).
+    (arXiv 1803.01534). With several `fusions` each further one goes through all levels again.
     """
 
     width: int
     strides: tuple[int, ...]
+    fusions: int = 1
 
     @nn.compact
     def __call__(self, features: dict[int, Array], train: bool) -> dict[int, Array]:
@@ -78,14 +80,27 @@ class Neck(nn.Module):
                 y = y + upsample(above, y.shape[1:3])
             size = 3 if s == min(self.strides) else 5
             levels[s] = above = y + Separable(self.width, size, name=f"smooth{s}")(y, train)
-        below = None
-        for s in sorted(self.strides):
-            if below is not None:
-                levels[s] = levels[s] + Separable(self.width, stride=2, name=f"down{s}")(
-                    below, train
+        # In between all levels are joined, at the end only those that the head looks at.
+        ends = [max(used)] * (self.fusions - 1) + [max(self.strides)]
+        self._down(levels, ends[0], "down", train)
+        for n, last in enumerate(ends[1:], start=2):
+            above = None
+            for s in used:
+                y = (
+                    levels[s]
+                    if above is None
+                    else levels[s] + upsample(above, levels[s].shape[1:3])
                 )
-            below = levels[s]
+                levels[s] = above = y + Separable(self.width, name=f"fusion{n}_up{s}")(y, train)
+            self._down(levels, last, f"fusion{n}_down", train)
         return {s: levels[s] for s in self.strides}
+
+    def _down(self, levels: dict[int, Array], last: int, name: str, train: bool) -> None:
+        """Each level up to stride `last` joined with that of half its stride."""
+        for s in sorted(levels):
+            if 2 * s <= last:
+                down = Separable(self.width, stride=2, name=f"{name}{2 * s}")
+                levels[2 * s] = levels[2 * s] + down(levels[s], train)
 
 
 class Head(nn.Module):

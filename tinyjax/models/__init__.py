@@ -19,6 +19,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from tinyjax.errors import UserError, suggest
 from tinyjax.models.initial import Law, draw
+from tinyjax.models.layers import PLAIN, Added
 from tinyjax.models.scaling import Architecture
 
 FAMILIES = ("efficientnet", "mobilenetv3")
@@ -45,6 +46,7 @@ def build(
     dtype: DTypeLike = jnp.float32,
     eps: float = 0,
     wide: Architecture | None = None,
+    added: Added = PLAIN,
     **multipliers: float,
 ) -> nn.Module:
     """The backbone of that name; called as `model(x, train)` it gives (logits, {stride: features}).
@@ -55,6 +57,7 @@ def build(
         dtype: to compute in; parameters and statistics are float32 in any case.
         eps: BatchNorm's; 0 for the family's own.
         wide: the architecture to build in the place of its own, see `union`.
+        added: adapters and squeeze-excite that it has not by itself.
         multipliers: `width` (and `depth`) of a network off the ladders, times a family's unscaled
             one: `build("efficientnet/b0", width=0.5, depth=0.6)`.
 
@@ -67,7 +70,7 @@ def build(
     if multipliers:
         arch = _scaled(name, module.BASES.get(variant), multipliers)
     own = {"eps": eps} if eps else {}
-    return module.Model(wide or arch, classes, dtype, **own)
+    return module.Model(wide or arch, classes, dtype, added=added, **own)
 
 
 def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Flat, Flat]:
@@ -101,20 +104,23 @@ def apply(
     train: bool,
     fixed: Mapping[str, Array | Literal[True]] = MappingProxyType({}),
     axes: Sequence[str] = (),
+    momentum: Array | None = None,
 ) -> tuple[Any, Flat]:
     """The model's output for x [B, H, W, C], and the running statistics after it.
 
     With `train` BatchNorm uses the batch's moments and returns moved ones; without, it uses `stats`
     and returns them. fixed: BatchNorm layers that do the latter in either case, by their paths such
     as "backbone/stem/bn": True, or a bool[] that says whether. axes: of a mesh that the batch is
-    spread over: x are a shard's rows, the moments those of the whole batch.
+    spread over: x are a shard's rows, the moments those of the whole batch. momentum: the weight of
+    the batch's moments in the moved ones; None: each layer's own.
     """
     layers = [path.removesuffix("/mean") for path in stats if path.endswith("/mean")]
+    over = [("axes", tuple(axes)), *([] if momentum is None else [("momentum", momentum)])]
     variables = {
         "params": _unflatten(params),
         "stats": _unflatten(stats),
         "fixed": _unflatten({f"{path}/fixed": value for path, value in fixed.items()}),
-        "over": _unflatten({f"{path}/axes": tuple(axes) for path in layers}),
+        "over": _unflatten({f"{path}/{name}": value for path in layers for name, value in over}),
     }
     if not train:
         return model.apply(variables, x, train=False), stats

@@ -28,6 +28,7 @@ class Model(nn.Module):
     dtype: DTypeLike = jnp.float32
     eps: float = 1e-5
     momentum: float = 0.1
+    added: layers.Added = layers.PLAIN
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
@@ -35,7 +36,9 @@ class Model(nn.Module):
             layers.ConvBN, initial=initial.he_group_fan_out, eps=self.eps, momentum=self.momentum
         )
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
-        features = layers.trunk(x.astype(self.dtype), train, self.arch, "silu", conv, excite)
+        features = layers.trunk(
+            x.astype(self.dtype), train, self.arch, "silu", conv, excite, self.added
+        )
         if self.classes is None:
             return None, features
         y = conv(self.arch.head, act="silu", name="head")(features[32], train)

@@ -6,7 +6,8 @@ at every position of its output; `count.multiply_adds` relies on it.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tinyjax.models.initial import he_fan_out
-from tinyjax.models.scaling import Architecture, Block
+from tinyjax.models.scaling import Architecture, Block, make_divisible
 from tinyjax.ops.conv import conv2d
 
 # All of them map 0 to 0 (save the gates), which is what makes zero-padded channels stay zero.
@@ -25,6 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "hard_swish": nn.hard_swish,
     "sigmoid": nn.sigmoid,
     "hard_sigmoid": nn.hard_sigmoid,
+    "twice_sigmoid": lambda x: 2 * nn.sigmoid(x),  # exactly 1 at 0
 }
 
 
@@ -50,7 +52,7 @@ def batch_norm(
     *,
     train: bool,
     eps: float,
-    momentum: float,
+    momentum: float | Array,
     fixed: Array | None = None,
     axes: Sequence[str] = (),
 ) -> tuple[Array, Array, Array]:
@@ -96,7 +98,7 @@ class BatchNorm(nn.Module):
 
     In collection "fixed" a layer may be told to use and keep these: `True`, which is static, or an
     array, by which members of a population may differ; in "over", the axes of a mesh that batches
-    are spread over.
+    are spread over, and perhaps another momentum.
     """
 
     eps: float = 1e-5
@@ -111,10 +113,11 @@ class BatchNorm(nn.Module):
         var = self.variable("stats", "var", jnp.ones, shape)
         fixed: Any = self.get_variable("fixed", "fixed")
         axes = self.get_variable("over", "axes", ())
+        momentum: Any = self.get_variable("over", "momentum", self.momentum)
         train = train and fixed is not True
         y, new_mean, new_var = batch_norm(
             x, scale, bias, mean.value, var.value,
-            train=train, eps=self.eps, momentum=self.momentum, fixed=fixed, axes=axes,
+            train=train, eps=self.eps, momentum=momentum, fixed=fixed, axes=axes,
         )  # fmt: skip
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var
@@ -151,13 +154,47 @@ class SqueezeExcite(nn.Module):
     squeeze: int
     act: str
     gate: str
+    initial: Callable = he_fan_out  # of the layer that the gates come from
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         pooled = x.mean((1, 2))  # [B, C]
         squeezed = ACTIVATIONS[self.act](Dense(self.squeeze, name="reduce")(pooled))
-        gate = ACTIVATIONS[self.gate](Dense(x.shape[-1], name="expand")(squeezed))
+        gate = ACTIVATIONS[self.gate](Dense(x.shape[-1], self.initial, name="expand")(squeezed))
         return x * gate[:, None, None, :]
+
+
+class Adapter(nn.Module):
+    """x plus a 1x1 convolution of its BatchNorm: a residual adapter in series (arXiv 1705.08045).
+
+    The kernel starts at zero, where the authors draw it, so that the network starts as it was.
+    """
+
+    eps: float
+    momentum: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        c = x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.zeros, (1, 1, c, c))
+        y = BatchNorm(self.eps, self.momentum, name="bn")(x, train)
+        return x + conv2d(y, kernel.astype(x.dtype), 1, 1)
+
+
+class Added(NamedTuple):
+    """What a backbone has that its weights in the world have not."""
+
+    adapters: bool = False  # an `Adapter` behind every block
+    excite: str = ""  # a key of `GATES`: squeeze-excite behind every stage
+
+
+PLAIN = Added()
+# Squeeze-excite that starts as nothing at all; or as the authors of Mind the Backbone draw it
+# (arXiv 2303.14744), which halves what passes.
+GATES: dict[str, dict[str, Any]] = {
+    "identity": {"gate": "twice_sigmoid", "initial": nn.initializers.zeros},
+    "authors": {"gate": "sigmoid"},
+}
 
 
 class InvertedResidual(nn.Module):
@@ -203,21 +240,34 @@ def _to_width(x: Array, channels: int) -> Array:
 
 
 class Stage(nn.Module):
-    """Blocks in a row."""
+    """Blocks in a row, and what is added to them."""
 
     specs: tuple[Block, ...]
-    conv: Callable
+    conv: partial
     excite: Callable
+    added: Added
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         for i, spec in enumerate(self.specs):
             x = InvertedResidual(spec, self.conv, self.excite, name=f"block{i}")(x, train)
+            if self.added.adapters:
+                own = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
+                x = Adapter(**own, name=f"adapter{i}")(x, train)
+        if self.added.excite:
+            squeeze = make_divisible(x.shape[-1] / 4)
+            x = SqueezeExcite(squeeze, "relu", **GATES[self.added.excite], name="excite")(x)
         return x
 
 
 def trunk(
-    x: Array, train: bool, arch: Architecture, act: str, conv: Callable, excite: Callable
+    x: Array,
+    train: bool,
+    arch: Architecture,
+    act: str,
+    conv: partial,
+    excite: Callable,
+    added: Added,
 ) -> dict[int, Array]:
     """Stem and stages, to be called inside a compact method: the last output at each stride.
 
@@ -227,7 +277,7 @@ def trunk(
     x, stride = conv(arch.stem, 3, 2, act=act, name="stem")(x, train), 2
     features = {stride: x}
     for n, specs in enumerate(arch.stages, 1):
-        x = Stage(specs, conv, excite, name=f"stage{n}")(x, train)
+        x = Stage(specs, conv, excite, added, name=f"stage{n}")(x, train)
         stride *= math.prod(spec.stride for spec in specs)
         features[stride] = x
     return features

@@ -31,12 +31,15 @@ class Model(nn.Module):
     dtype: DTypeLike = jnp.float32
     eps: float = 1e-3
     momentum: float = 0.1
+    added: layers.Added = layers.PLAIN
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
         excite = partial(layers.SqueezeExcite, act="relu", gate="hard_sigmoid")
-        features = layers.trunk(x.astype(self.dtype), train, self.arch, "hard_swish", conv, excite)
+        features = layers.trunk(
+            x.astype(self.dtype), train, self.arch, "hard_swish", conv, excite, self.added
+        )
         if self.classes is None:
             return None, features
         dense = partial(layers.Dense, initial=initial.small_normal)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
-from tinyjax import models, tasks
+from tinyjax import models, runfolder, tasks
 from tinyjax.data.subset import subset
 from tinyjax.errors import UserError
 from tinyjax.models import count
@@ -24,10 +25,12 @@ from tinyjax.transfer import freeze, start
 # The fields that may differ between the members of a population: numbers that become arrays, and
 # what is padded or drawn. All others are what a program is made of.
 NUMBERS = ("augment", "loss")  # groups of these
+CUT = ("augment.area", "augment.aspect")  # of views, which all members share if they are streamed
 VARIED = (
     *("subset.fraction", "subset.shots"),
     *("seed", "ema", "init", "init_new", "freeze", "model.backbone"),
     *("optimiser.lr", "optimiser.weight_decay", "optimiser.backbone", "optimiser.layer_decay"),
+    *("optimiser.auto_rgn", "pull.strength"),
 )
 
 
@@ -70,7 +73,8 @@ def config_of(config: ConfigDict, member: Member) -> ConfigDict:
 def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any) -> Network:
     """A member's first weights, starting weights fitted into them, and what of them trains.
 
-    training: the training split. Raises UserError as `start.read`, `start.fit` and `freeze.rates`.
+    training: the training split. Raises UserError as `start.read`, `start.fit` and `freeze.rates`,
+    and for a pull to nowhere.
     """
     own = config_of(config, member)
     _, height, width, channels = training.images.shape
@@ -101,15 +105,44 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
         "trained_parameters": sum(size for path, size in sizes.items() if rates[path]),
         "multiply_adds": _multiply_adds(model, (1, height, width, channels)),
     }
-    part = own.subset
-    used = subset(kind.labels(training), own.seed, part.fraction, part.shots)
+    part, used = own.subset, np.ones(len(training.images), bool)
+    if part.fraction < 1 or part.shots:
+        used = subset(kind.labels(training), own.seed, part.fraction, part.shots)
     if own.batch > (there := int(used.sum())):
         raise UserError(
             f"batch = {own.batch}: of seed {own.seed}'s subset (fraction {part.fraction}, shots "
             f"{part.shots}) there are {there} images; give a batch of at most {there}"
         )
+    if own.pull.strength and not own.init:
+        raise UserError(
+            f"pull.strength = {own.pull.strength}: there are no starting weights to pull to; "
+            "give init, or a strength of 0"
+        )
     arch = models.architecture(own.model.backbone)
     return Network(member, own, arch, variables, rates, used, about, said)
+
+
+def trained(
+    folder: Path,
+    ids: Sequence[str],
+    which: str,
+    changes: Mapping[str, Any],
+    kind: ModuleType,
+    training: Any,
+) -> list[Network]:
+    """Members of a finished run with the weights that they ended with.
+
+    which: "last" or "best" of the averaged ones. changes: of their configs, field -> value.
+    """
+    found = []
+    for id in ids:
+        name = id if which == "last" else f"{id}-{which}"
+        trees, about = runfolder.read_weights(folder / "weights" / name)
+        stored = configs.of_run(about["config"])
+        own = {"init": "", "init_new": (), "pull.strength": 0.0, **changes}
+        alone = network(configs.changed(stored, own), Member(id, {}), kind, training)
+        found.append(alone._replace(variables=Variables(**trees)))
+    return found
 
 
 def join(
@@ -149,6 +182,11 @@ def join(
         tasks.hyper_of(each.config, {p: own[p] for p in varied})
         for each, own in zip(networks, _filled(rates, varied), strict=True)
     ]
+    for hyper, own in zip(hypers, (each.config for each in networks), strict=True):
+        if any(each.config.pull.strength for each in networks):
+            hyper["pull"] = {"strength": np.float32(own.pull.strength)}
+        if any(each.config.optimiser.auto_rgn for each in networks):
+            hyper["auto_rgn"] = np.float32(own.optimiser.auto_rgn)
     parts: list[dict[str, Any]] = [{} for _ in networks]
     if not all(each.used.all() for each in networks):
         parts = [
@@ -157,10 +195,17 @@ def join(
         ]
     if len(networks) == 1:
         return Joined(task, moving(always), variables[0], hypers[0], parts[0])
-    # On the host: stacked on the device, each shape is a program of its own to compile.
-    stack = lambda *leaves: np.stack(leaves)  # noqa: E731
-    trees = [jax.tree.map(stack, *own) for own in (variables, hypers, parts)]
+    trees = [stacked(own) for own in (variables, hypers, parts)]
     return Joined(task, moving(always), *jax.device_put(trees))
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """The inverse of `each_of`. On the host: stacked on the device, each shape is a program of its
+    own to compile.
+    """
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def each_of(tree: Any, members: int) -> list[Any]:
@@ -189,7 +234,10 @@ def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, 
     abouts = [each.about for each in networks]
     if len(networks) > 1:
         low, *_, high = sorted(about["parameters"] for about in abouts)
-        return f"model: {len(networks)} networks of {low:,} to {high:,} parameters; {how}"
+        shared = "\nall members see the same batches, those of the config's seed"
+        return f"model: {len(networks)} networks of {low:,} to {high:,} parameters; {how}" + (
+            shared if config.data.stream else ""
+        )
     (about,), (network,) = abouts, networks
     trained, whole = about["trained_parameters"], about["parameters"]
     line = (

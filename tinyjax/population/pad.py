@@ -27,9 +27,9 @@ FIT = (
     efficientnet.Model,
     mobilenetv3.Model,
     *(layers.Dense, layers.BatchNorm, layers.ConvBN, layers.SqueezeExcite),
-    *(layers.InvertedResidual, layers.Stage),
-    *(detector.Detector, detector.Separable, detector.Neck, detector.Head, detector.Kernel),
-    *(detector.SharedSeparable, detector.Output),
+    *(layers.InvertedResidual, layers.Adapter, layers.Stage),
+    *(detector.Detector, detector.Separable, detector.Neck, detector.Head),
+    *(detector.Kernel, detector.SharedSeparable, detector.Output),
 )
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.errors import UserError, suggest
+from tinyjax.models.layers import GATES, Added
 from tinyjax.models.scaling import Architecture
 from tinyjax.step import Variables
 
@@ -32,12 +33,16 @@ def backbone_of(
 ) -> nn.Module:
     """The backbone of a config, or with the union `wide` in the place of its architecture.
 
-    Raises UserError for an unknown one, or an unknown dtype.
+    Raises UserError for an unknown one, an unknown dtype, or unknown gates.
     """
     m = config.model
     if m.dtype not in DTYPES:
         raise UserError(f"model.dtype = {m.dtype!r}: {suggest(m.dtype, DTYPES)}")
-    return models.build(m.backbone, classes, dtype=jnp.dtype(m.dtype), eps=m.eps, wide=wide)
+    if m.excite not in ("", *GATES):
+        raise UserError(f"model.excite = {m.excite!r}: {suggest(m.excite, GATES)}, or nothing")
+    added = Added(m.adapters, m.excite)
+    dtype = jnp.dtype(m.dtype)
+    return models.build(m.backbone, classes, dtype=dtype, eps=m.eps, wide=wide, added=added)
 
 
 def hyper_of(config: ConfigDict, multiplier: Mapping[str, float] = MappingProxyType({})) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from tinyjax.classify.network import Classifier
 from tinyjax.classify.score import score
 from tinyjax.data import LABELLED, load_set
 from tinyjax.data.augment import augment_labelled, normalise
+from tinyjax.data.classification import views
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, few
 from tinyjax.models.scaling import Architecture
@@ -100,10 +102,12 @@ def make_task(
         # An image's weight is its class's: where two are mixed each brings its own.
         weight = batch["rarity"] ** hyper["loss"]["balance"]
         targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
-        images, targets = augment_labelled(key, batch["images"], targets, strength, window, axes)
+        cut = None if config.data.stream else window  # views are cut while they are decoded
+        images, targets = augment_labelled(key, batch["images"], targets, strength, cut, axes)
         logits, stats = models.apply(
-            model, variables.params, variables.stats, images, train=True, fixed=fixed, axes=axes
-        )
+            model, variables.params, variables.stats, images,
+            train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
+        )  # fmt: skip
         value = cross_entropy(logits, targets, hyper["loss"]["smoothing"], axes)
         right = logits.argmax(1) == targets.argmax(1)
         return value, (stats, {"accuracy": right.mean() / jax.lax.axis_size(axes)})
@@ -112,8 +116,10 @@ def make_task(
     def predict(variables, images):
         """uint8 [B, H, W, C] -> logits f32[B, classes]."""
         x = normalise(images)
+        if both := config.predict.mirror:
+            x = jnp.concatenate([x, x[:, :, ::-1]])
         logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
-        return {"logits": logits}
+        return {"logits": (logits[: len(images)] + logits[len(images) :]) / 2 if both else logits}
 
     def score_members(predictions, split):
         return [score(own["logits"], split.labels) for own in predictions]
@@ -148,11 +154,23 @@ def report(
     suites: Mapping[str, Labelled],
     found: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
+    training: Mapping[str, tuple[int, int]],
 ) -> None:
     """Tables and figures of how it did, see `classify.report`."""
     from tinyjax.classify import report
 
     report.report(folder, suites, {name: own["logits"] for name, own in found.items()})
+
+
+def tail(split: Labelled, used: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Of each class the images that it is learnt from, which are its objects as well."""
+    many = np.bincount(split.labels[used], minlength=len(split.classes)).tolist()
+    return {name: (n, n) for name, n in zip(split.classes, many, strict=True)}
+
+
+def by_tail(training: Mapping[str, tuple[int, int]], scores: dict[str, float]) -> dict[str, float]:
+    """A suite's scores by how many examples a class had: none, for they are not kept by class."""
+    return {}
 
 
 def table(scores: Mapping[str, Mapping[str, float]]) -> str:
@@ -170,6 +188,12 @@ def on_device(split: Labelled) -> dict[str, jax.Array]:
     everything = of_subset(split, np.ones(len(split.labels), bool))
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     return {"images": images, "labels": labels, "rarity": jnp.asarray(everything["rarity"])}
+
+
+def element(split: Labelled, config: ConfigDict) -> Any:
+    """Samples of a training set that is left on disk, see `disk.batches`."""
+    rarity = of_subset(split, np.ones(len(split.labels), bool))["rarity"]
+    return views(split, rarity, tuple(config.crop), config.augment.area, config.augment.aspect)
 
 
 def labels(split: Labelled) -> list[np.ndarray]:

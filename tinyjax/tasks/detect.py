@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from tinyjax import models
 from tinyjax.data import load_set
 from tinyjax.data.augment import augment, normalise
+from tinyjax.data.files import Frames
 from tinyjax.data.images import to_file
 from tinyjax.data.records import Split
 from tinyjax.detect.grid import make_grid
@@ -18,6 +20,7 @@ from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.detect.postprocess import detections
 from tinyjax.detect.score import score_each
+from tinyjax.detect.tail import counts, groups
 from tinyjax.errors import UserError
 from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
@@ -52,7 +55,7 @@ def look(
     if not suites[config.best_on].valid.any():
         raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
     figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
-    return look.brief(training, suites, min(config.model.strides))
+    return look.brief(training, suites, min(config.model.strides), twins=not config.data.stream)
 
 
 def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Detector:
@@ -63,7 +66,8 @@ def make_model(config: ConfigDict, classes: int, wide: Architecture | None = Non
     strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
-    return Detector(backbone_of(config, wide=wide), classes, strides, config.model.width)
+    m = config.model
+    return Detector(backbone_of(config, wide=wide), classes, strides, m.width, m.fusions)
 
 
 def make_task(
@@ -96,7 +100,7 @@ def make_task(
         batch = augment(key, batch, hyper["augment"], window, axes)
         (logits, offsets), stats = models.apply(
             model, variables.params, variables.stats, batch["images"],
-            train=True, fixed=fixed, axes=axes,
+            train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
         )  # fmt: skip
         value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid, axes)
         return value, (stats, parts)
@@ -129,11 +133,25 @@ def report(
     suites: Mapping[str, Split],
     found: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
+    training: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Tables and figures of how it did, see `figures.report`."""
+    """Tables and figures of how it did, see `figures.report`. training: see `tail`."""
     from tinyjax import figures
+    from tinyjax.transfer.figures import draw_tail
 
     figures.report(folder, suites, found, scores)
+    if training:
+        draw_tail(training, scores, folder / "figures" / "tail.png")
+
+
+def tail(split: Split, used: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Of each class the images and objects that it is learnt from."""
+    return counts(split, used)
+
+
+def by_tail(training: Mapping[str, tuple[int, int]], scores: dict[str, float]) -> dict[str, float]:
+    """A suite's scores by how many examples a class had, see `detect.tail`."""
+    return groups(training, scores)
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
@@ -154,6 +172,12 @@ def table(scores: dict[str, dict[str, float]]) -> str:
 def on_device(split: Split) -> dict[str, jax.Array]:
     """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
     return {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
+
+
+def element(split: Split, config: ConfigDict) -> Any:
+    """Samples of a training set that is left on disk, see `disk.batches`."""
+    arrays = {name: getattr(split, name) for name in FIELDS if name != "images"}
+    return Frames(split.images.read, arrays)  # type: ignore[attr-defined]
 
 
 def labels(split: Split) -> list[np.ndarray]:

@@ -20,8 +20,9 @@ from tinyjax.models.scaling import Architecture
 Rule = tuple[str, float]
 
 REST: Rule = (".*", 1.0)
+_OWN = r"(?!adapter\d+/|excite/).*"  # not what was added to a stage that has its weights already
 PRESETS = {
-    "backbone": r"backbone/(stem|stage\d+)/.*",
+    "backbone": rf"backbone/(stem|stage\d+)/{_OWN}",
     "stem": r"backbone/stem/.*",
     "batchnorm": r".*bn\d*/(scale|bias|mean|var)",
     "all but head": r"(?!head/|backbone/classifier/).*",
@@ -177,7 +178,7 @@ def _preset(name: str) -> str:
         return PRESETS[name]
     if not (until := _UNTIL.fullmatch(name)):
         raise UserError(f"freeze: {name!r}: {suggest(name, KNOWN)}")
-    return rf"backbone/(stem|stage[1-{until[1]}])/.*"
+    return rf"backbone/(stem|stage[1-{until[1]}])/{_OWN}"
 
 
 def _refuse_stages(paths: Iterable[str], freeze: Sequence[str | Rule]) -> None:

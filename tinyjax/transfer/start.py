@@ -1,8 +1,8 @@
 """Starting weights: read from wherever they are, fitted to a network, and accounted for.
 
-A network has parts: the backbone's trunk, its head, hidden and classifier layers, neck, head. A
-part that only one side has is new, or skipped. One that both have must fit leaf by leaf, unless a
-path is named in `init_new`.
+A network has parts: the backbone's trunk, its adapters, squeeze-excite behind stages, head, hidden
+and classifier layers, neck, head. A part that only one side has is new, or skipped. One that both
+have must fit leaf by leaf, unless a path is named in `init_new`.
 """
 
 import re
@@ -180,6 +180,8 @@ def _part(path: str) -> str:
     first, second, *_ = path.split("/")
     if first != "backbone":
         return first
+    if added := re.search(r"/(adapter|excite)", path):
+        return f"backbone/{added[1]}"
     return f"backbone/{second}" if second in ("head", "hidden", "classifier") else first
 
 

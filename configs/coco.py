@@ -1,0 +1,35 @@
+"""COCO detection from ImageNet's weights, IN -> COCO: the third start of arXiv 2508.02927.
+
+python -m tinyjax.train --config configs/coco.py:init=runs/s-3 --workdir runs/s-3-coco
+
+Arguments: init, starting weights; backbone, that of `init`; source, by default $TINYJAX_DATA/coco
+with annotations/instances_{train,val}2017.json and the images in train2017 and val2017; epochs;
+batch; workers that decode. Sizes and schedule are our own choice: theirs are not public.
+"""
+
+import os
+
+from tinyjax.config import parse_arg
+from tinyjax.defaults import detector
+
+IMAGES = 118_287  # of train2017
+
+
+def get_config(arg=None):
+    config = detector()
+    root = os.environ.get("TINYJAX_DATA", "../shared/data")
+    arg = parse_arg(
+        arg, backbone="mobilenetv3/s-3", init="", source=f"{root}/coco", epochs=24, batch=64,
+        workers=0,
+    )  # fmt: skip
+    config.model.backbone, config.init = arg.backbone, arg.init
+    config.model.strides = (8, 16, 32)
+    config.data.format, config.data.stream, config.data.workers = "coco", True, arg.workers
+    config.data.common = {"source": arg.source, "size": (320, 320), "channels": 3}
+    config.data.train = {"split": "train2017"}
+    config.data.suites = {"val": {"split": "val2017"}}
+    config.crop, config.batch = (256, 256), arg.batch
+    epoch = IMAGES // arg.batch
+    config.schedule.steps, config.schedule.warmup = arg.epochs * epoch, 1000
+    config.every.update({"log": 100, "save": epoch, "evaluate": 4 * epoch})
+    return config

@@ -1,0 +1,164 @@
+"""tinyjax.rgn and tinyjax.average, on tiny runs: in phases, and sweeps."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from tests import tiny_config, tiny_sweep
+from tinyjax import average, config, rgn, runfolder, train
+from tinyjax.errors import UserError
+from tinyjax.population.options import members_of
+from tinyjax.transfer.average import greedy, mixed
+
+SWEEP = tiny_sweep.__file__
+
+
+def rows(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def phased(tmp_path_factory):
+    """Decoder probing, then fine-tuning."""
+    folder = tmp_path_factory.mktemp("phased") / "run"
+    own = tiny_config.get_config()
+    own.phases = ({"freeze": ("backbone",)}, {"optimiser.lr": 3e-3})
+    assert train.train(own, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two sizes, two seeds; the narrow ones padded."""
+    folder = tmp_path_factory.mktemp("sweep") / "run"
+    argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.only", "optimiser.lr=0.001"]
+    assert train.main(argv) == 0
+    return folder
+
+
+def test_rgn_of_a_run(phased, capsys):
+    probed = phased / "phase1"
+    assert rgn.main(["--workdir", str(probed), "--batches", "2"]) == 0
+    layers = rows(probed / "rgn.csv")
+    assert layers[0]["path"] == "backbone/stem/kernel"
+    assert all(float(row["p5"]) <= float(row["median"]) <= float(row["p95"]) for row in layers)
+    assert all(float(row["l2_ratio"]) > 0 for row in layers)
+    number = np.mean([float(row["mean"]) for row in layers])
+    assert [float(row["rgn"]) for row in rows(probed / "results.csv")] == pytest.approx(
+        [number] * 2
+    )
+    assert (probed / "figures" / "rgn.png").stat().st_size > 5000
+    assert f"relative gradient norm {number:.4g}" in capsys.readouterr().out
+    # what is frozen drops out, and what is left is what it was
+    frozen = ["--freeze", "stage<=2", "--freeze", "batchnorm"]
+    assert rgn.main(["--workdir", str(probed), "--batches", "2", *frozen]) == 0
+    left = rows(probed / "rgn.csv")
+    assert 0 < len(left) < len(layers)
+    assert not any("/stem/" in row["path"] or "/stage2/" in row["path"] for row in left)
+    with pytest.raises(UserError, match="--freeze backbone: no layer of the backbone is left"):
+        rgn.main(["--workdir", str(probed), "--freeze", "backbone"])
+    # in the whole run's table its own weights are the last phase's
+    assert rgn.main(["--workdir", str(phased), "--batches", "1"]) == 0
+    told = {(row["phase"], bool(row["rgn"])) for row in rows(phased / "results.csv")}
+    assert told == {("1", False), ("2", True)}
+
+
+def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
+    assert rgn.main(["--workdir", str(sweep), "--batches", "2"]) == 0
+    found = rows(sweep / "rgn.csv")
+    members = [row["member"] for row in rows(sweep / "members.csv")]
+    assert {row["member"] for row in found} == {*members}
+    assert len({row["rgn"] for row in rows(sweep / "results.csv")}) == len(members) == 4
+    # the narrow one by itself: the same weights in a run folder of its own
+    narrow = min(rows(sweep / "members.csv"), key=lambda row: int(row["parameters"]))
+    alone = tmp_path / "alone"
+    base = tiny_sweep.get_config()
+    (member,) = (m for m in members_of(SWEEP, base) if m.id == narrow["member"])
+    runfolder.begin(alone, config.to_json(config.changed(base, member.point)))
+    trees, about = runfolder.read_weights(sweep / "weights" / member.id)
+    weights = alone / "weights" / runfolder.member_id({})
+    runfolder.write_weights(weights, train_variables(trees), about)
+    runfolder.write_rows(
+        alone / "results.csv",
+        [{"member": runfolder.member_id({}), "suite": "val"}],
+        ["member", "suite"],
+    )
+    assert rgn.main(["--workdir", str(alone), "--batches", "2"]) == 0
+    mine = [row for row in found if row["member"] == member.id]
+    for one, other in zip(mine, rows(alone / "rgn.csv"), strict=True):
+        assert (one["path"], one["kernels"]) == (other["path"], other["kernels"])
+        for name in ("median", "l2_ratio"):
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=0.02)
+
+
+def train_variables(trees):
+    from tinyjax.step import Variables
+
+    return Variables(**trees)
+
+
+def test_between_start_and_end(phased, capsys):
+    assert average.main(["--workdir", str(phased), "--parts", "0,0.5,1", "--batches", "2"]) == 0
+    table = rows(phased / "averages" / "results.csv")
+    assert [(row["average"], row["suite"]) for row in table] == [
+        (f"part-{part}", suite) for part in ("0", "0.5", "1") for suite in ("day", "val")
+    ]
+    ends = [
+        runfolder.read_weights(place / "weights" / runfolder.member_id({}))[0]["params"]
+        for place in (phased / "phase1", phased)
+    ]
+    for part in (0, 0.5, 1):
+        trees, about = runfolder.read_weights(phased / "averages" / f"part-{part:g}")
+        assert about["average"] == {"part": part}
+        for path, leaf in trees["params"].items():
+            between = np.float32(1 - part) * ends[0][path] + np.float32(part) * ends[1][path]
+            np.testing.assert_array_equal(leaf, between)
+    assert (phased / "figures" / "averages.png").stat().st_size > 5000
+    assert "part-0.5" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--parts 0,2: give numbers from 0 to 1"):
+        average.main(["--workdir", str(phased), "--parts", "0,2"])
+    with pytest.raises(UserError, match="is no run in phases; give the run that it started from"):
+        average.main(["--workdir", str(phased / "phase1")])
+
+
+def test_soups_of_a_sweep(sweep):
+    assert average.main(["--workdir", str(sweep), "--batches", "2"]) == 0
+    table = rows(sweep / "averages" / "results.csv")
+    assert len({row["average"] for row in table}) == 4  # two sizes, uniform and greedy
+    for row in table:
+        members = row["members"].split()
+        assert len(members) == 2 or row["average"].startswith("greedy")
+        trees, _ = runfolder.read_weights(sweep / "averages" / row["average"])
+        own = [runfolder.read_weights(sweep / "weights" / m)[0]["params"] for m in members]
+        for path, leaf in trees["params"].items():
+            np.testing.assert_allclose(leaf, np.mean([o[path] for o in own], 0), atol=1e-6)
+    with pytest.raises(UserError, match="is a sweep, whose members are averaged"):
+        average.main(["--workdir", str(sweep), "--start", str(sweep)])
+
+
+def test_the_greedy_soup_by_hand():
+    """Values in the place of networks: the best is 5, the aim 4."""
+    values, asked = [1.0, 5.0, 3.0, 4.5], []
+
+    def score(kept):
+        asked.append([*kept])
+        return -abs(np.mean([values[i] for i in kept]) - 4)
+
+    alone = [-abs(value - 4) for value in values]
+    assert greedy(alone, score) == [3, 2]  # 4.5 first; 5 with it is no better, 3 is
+    assert asked == [[3, 1], [3, 2], [3, 2, 0]]
+
+
+def test_networks_that_differ_have_no_average(phased, sweep):
+    from tinyjax.step import Variables
+
+    one, other = (
+        Variables(**runfolder.read_weights(file.with_suffix(""))[0])
+        for file in sorted(
+            (sweep / "weights").glob("*.safetensors"), key=lambda file: file.stat().st_size
+        )[:: len(list((sweep / "weights").glob("*.safetensors"))) - 1]
+    )
+    with pytest.raises(UserError, match="differ in their arrays have no average"):
+        mixed([one, other], [0.5, 0.5])
