@@ -61,8 +61,9 @@ def stack(
 
     images: N of uint8 [H, W, C], in the network's size already, or a `disk.Images` of them.
     objects: N, in pixels of the file. infos: N COCO image dicts ("file_name", "width", "height" and
-    whatever the source adds). scale, offset: [N, 2], from file to network. slots: G, the rows of boxes per image; by default
-    the next multiple of 8 that holds the fullest image, so that splits seldom differ in shape.
+    whatever the source adds). scale, offset: [N, 2], from file to network. slots: G, the rows of
+    boxes per image; by default the next multiple of 8 that holds the fullest image, so that splits
+    seldom differ in shape.
 
     Raises UserError if an image holds more than `slots` boxes.
     """

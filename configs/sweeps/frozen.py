@@ -1,0 +1,30 @@
+"""Does a frozen backbone pay, and with which neck? From weights of a classifier to HIT-UAV.
+
+python -m tinyjax.train --config configs/sweeps/frozen.py:init=runs/caltech101 --workdir runs/frozen
+
+Backbone frozen or not, neck that joins its levels once or three times, three seeds: 12 networks in
+four programs. Arguments: init; backbone, that of `init`; steps.
+"""
+
+from pathlib import Path
+
+from tinyjax.config import load, parse_arg
+
+HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, init="", backbone="mobilenetv3/s-2", steps=1500)
+    config = load(f"{HIT_UAV}:backbone={arg.backbone},init={arg.init},steps={arg.steps}")
+    config.every.evaluate = arg.steps
+    return config
+
+
+def get_hyper(hyper):
+    return hyper.product(
+        [
+            hyper.sweep("freeze", [(), ("backbone",)]),
+            hyper.sweep("model.fusions", [1, 3]),
+            hyper.sweep("seed", range(3)),
+        ]
+    )

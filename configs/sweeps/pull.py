@@ -1,0 +1,28 @@
+"""How strongly should a fine-tuned backbone be held back? After decoder probing, on HIT-UAV.
+
+python -m tinyjax.train --workdir runs/probed \
+    --config configs/hit_uav.py:init=runs/caltech101,freeze=backbone,steps=1500
+python -m tinyjax.train --config configs/sweeps/pull.py:init=runs/probed --workdir runs/pull
+
+Mind the Backbone's pull at four strengths, two seeds: 8 networks in one program. Arguments: init;
+backbone, that of `init`; steps.
+"""
+
+from pathlib import Path
+
+from tinyjax.config import load, parse_arg
+
+HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, init="", backbone="mobilenetv3/s-2", steps=1500)
+    config = load(f"{HIT_UAV}:backbone={arg.backbone},init={arg.init},steps={arg.steps}")
+    config.pull.kind, config.every.evaluate = "rgn", arg.steps
+    return config
+
+
+def get_hyper(hyper):
+    return hyper.product(
+        [hyper.sweep("pull.strength", [0.0, 0.1, 1.0, 10.0]), hyper.sweep("seed", range(2))]
+    )
