@@ -1,6 +1,7 @@
 """tinyjax.rgn and tinyjax.average, on tiny runs: in phases, and sweeps."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tests import tiny_config, tiny_sweep
 from tinyjax import average, config, rgn, runfolder, train
 from tinyjax.errors import UserError
 from tinyjax.population.options import members_of
+from tinyjax.step import Variables
+from tinyjax.transfer import pull
 from tinyjax.transfer.average import greedy, mixed
 
 SWEEP = tiny_sweep.__file__
@@ -79,7 +82,7 @@ def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
     runfolder.begin(alone, config.to_json(config.changed(base, member.point)))
     trees, about = runfolder.read_weights(sweep / "weights" / member.id)
     weights = alone / "weights" / runfolder.member_id({})
-    runfolder.write_weights(weights, train_variables(trees), about)
+    runfolder.write_weights(weights, Variables(**trees), about)
     runfolder.write_rows(
         alone / "results.csv",
         [{"member": runfolder.member_id({}), "suite": "val"}],
@@ -91,12 +94,6 @@ def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
         assert (one["path"], one["kernels"]) == (other["path"], other["kernels"])
         for name in ("median", "l2_ratio"):
             assert float(one[name]) == pytest.approx(float(other[name]), rel=0.02)
-
-
-def train_variables(trees):
-    from tinyjax.step import Variables
-
-    return Variables(**trees)
 
 
 def test_between_start_and_end(phased, capsys):
@@ -152,8 +149,6 @@ def test_the_greedy_soup_by_hand():
 
 
 def test_networks_that_differ_have_no_average(phased, sweep):
-    from tinyjax.step import Variables
-
     one, other = (
         Variables(**runfolder.read_weights(file.with_suffix(""))[0])
         for file in sorted(
@@ -162,3 +157,85 @@ def test_networks_that_differ_have_no_average(phased, sweep):
     )
     with pytest.raises(UserError, match="differ in their arrays have no average"):
         mixed([one, other], [0.5, 0.5])
+
+
+PULLS = """
+from tests import tiny_config
+
+def get_config(arg=None):
+    config = tiny_config.get_config()
+    config.init, config.pull.batches, config.every.evaluate = arg, 2, 6
+    config.data.suites = {"val": {"n": 1}}
+    return config
+
+def get_hyper(hyper):
+    kinds = lambda kind, *strengths: hyper.product(
+        [hyper.fixed("pull.kind", kind), hyper.sweep("pull.strength", strengths)]
+    )
+    others = [kinds("ewc", 1e6), kinds("fisher", 1e12), hyper.fixed("optimiser.auto_rgn", 1.0)]
+    return hyper.chainit([kinds("rgn", 0.0, 1.0, 1e9), *others])
+"""
+
+
+def pulled(start, folder, *only):
+    """A sweep of pulls: of each member its point, how far its backbone went, and its metric."""
+    file = folder.parent / "pulls.py"
+    file.write_text(PULLS)
+    argv = ["--config", f"{file}:{start}", "--workdir", str(folder), *only]
+    assert train.main(argv) == 0
+    plan = json.loads((folder / "plan.json").read_text())
+    points = {id: tuple(point.values()) for id, point in plan["members"].items()}
+    first, _ = runfolder.read_weights(start / "weights" / runfolder.member_id({}))
+    far, pulls = {}, {}
+    for id, point in points.items():
+        trees, _ = runfolder.read_weights(folder / "weights" / id)
+        far[point] = sum(
+            float(((leaf - first["params"][path]) ** 2).sum())
+            for path, leaf in trees["params"].items()
+            if pull.pulled(path)
+        )
+        pulls[point] = [
+            float(row["value"])
+            for row in rows(folder / "metrics.csv")
+            if (row["member"], row["metric"]) == (id, "pull")
+        ]
+    return points, far, pulls
+
+
+def test_pulls_of_a_population(phased, tmp_path):
+    folder = tmp_path / "run"
+    only = ["--sweep.only", "pull.kind=rgn"]
+    points, far, pulls = pulled(phased / "phase1", folder, *only)
+    assert 0 < far["rgn", 1e9] < far["rgn", 1.0] < far["rgn", 0.0]
+    assert pulls["rgn", 0.0] == [0.0] * 6
+    assert pulls["rgn", 1.0][0] == 0 < pulls["rgn", 1.0][-1]
+    # the one that is not pulled is what it is without all that
+    alone = tmp_path / "alone"
+    own = tiny_config.get_config()
+    own.init = str(phased / "phase1")
+    assert train.train(own, alone) == 0
+    (free,) = (id for id, point in points.items() if point == ("rgn", 0.0))
+    trees, _ = runfolder.read_weights(folder / "weights" / free)
+    plain, _ = runfolder.read_weights(alone / "weights" / runfolder.member_id({}))
+    for path, leaf in plain["params"].items():
+        np.testing.assert_allclose(trees["params"][path], leaf, atol=0.01, err_msg=path)
+
+
+@pytest.mark.slow
+def test_other_pulls(phased, tmp_path):
+    _, far, pulls = pulled(phased / "phase1", tmp_path / "run")
+    for point in (("ewc", 1e6), ("fisher", 1e12)):
+        assert 0 < far[point] < 0.9 * far["rgn", 0.0], point
+        assert pulls[point][0] == 0 < pulls[point][-1]
+    assert 0 < far[(1.0,)] < far["rgn", 0.0]  # automatic rates are parts of the rate
+    assert pulls[(1.0,)] == []  # nobody there is pulled: it is not in the program
+
+
+def test_a_pull_needs_something_to_pull_to(tmp_path):
+    own = tiny_config.get_config()
+    own.pull.strength = 0.1
+    with pytest.raises(UserError, match=r"pull\.strength = 0\.1: there are no starting weights"):
+        train.train(own, tmp_path / "run")
+    own.pull.kind = "ewcc"
+    with pytest.raises(UserError, match=r"pull\.kind = 'ewcc': did you mean 'ewc'"):
+        train.train(own, tmp_path / "run")

@@ -12,6 +12,7 @@ from tinyjax.detect.grid import make_grid
 from tinyjax.detect.losses import detection_loss
 from tinyjax.detect.network import Detector
 from tinyjax.errors import UserError
+from tinyjax.models.layers import PLAIN, Added
 from tinyjax.models.scaling import Architecture, Block
 from tinyjax.models.union import gates, union
 from tinyjax.population.pad import cut, pad, refuse_unfit
@@ -51,9 +52,13 @@ ARCHS = {
 }
 
 
-def network(name, kind, arch):
-    backbone = models.build(name, 5 if kind == "classify" else None, jnp.float64, wide=arch)
-    return Classifier(backbone) if kind == "classify" else Detector(backbone, 3)
+def network(name, kind, arch, added=PLAIN):
+    """added: where something is, the neck joins its levels twice, too."""
+    classes = 5 if kind == "classify" else None
+    backbone = models.build(name, classes, jnp.float64, wide=arch, added=added)
+    if kind == "classify":
+        return Classifier(backbone)
+    return Detector(backbone, 3, fusions=1 if added == PLAIN else 2)
 
 
 def task_of(model, kind):
@@ -101,11 +106,11 @@ def trained(task, variables, tx, moving, hyper):
     return state, np.array(losses)
 
 
-def check_padded_is_alone(name, kind, own, archs, optimiser, frozen):
+def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN):
     """frozen: how the paths of stage 1 that freeze do so: "no", by "structure" or by an "array"."""
     with jax.enable_x64(True):
         wide = union(archs)
-        tasks = [task_of(network(name, kind, arch), kind) for arch in (own, wide)]
+        tasks = [task_of(network(name, kind, arch, added), kind) for arch in (own, wide)]
         alone = tasks[0].init(0)
         shapes = jax.eval_shape(tasks[1].init, 0)
         shapes = step.Variables(*({p: x.shape for p, x in tree.items()} for tree in shapes))
@@ -169,6 +174,18 @@ def test_padded_is_alone(name, kind, optimiser, frozen, which):
     check_padded_is_alone(name, kind, archs[which], archs, optimiser, frozen)
 
 
+@pytest.mark.parametrize(
+    ("kind", "added"),
+    [
+        ("classify", Added(adapters=True, excite="authors")),
+        pytest.param("detect", Added(True, "identity"), marks=pytest.mark.slow),
+    ],
+)
+def test_with_what_is_added(kind, added):
+    archs = ARCHS["mobilenetv3/s-1"]
+    check_padded_is_alone("mobilenetv3/s-1", kind, archs[0], archs, "adamw", "no", added)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("kind", ["classify", "detect"])
@@ -214,5 +231,6 @@ def test_modules_that_mix_channels_are_refused():
     for name in ARCHS:
         for kind in ("classify", "detect"):
             refuse_unfit(network(name, kind, None), (1, SIDE, SIDE, 3))
+            refuse_unfit(network(name, kind, None, Added(True, "identity")), (1, SIDE, SIDE, 3))
     with pytest.raises(UserError, match="layers_0/norm: a LayerNorm is not known to keep"):
         refuse_unfit(nn.Sequential([Normalised()]), (1, SIDE, SIDE, 3))

@@ -6,7 +6,7 @@ at every position of its output; `count.multiply_adds` relies on it.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -165,9 +165,8 @@ class SqueezeExcite(nn.Module):
 
 
 class Adapter(nn.Module):
-    """x plus a 1x1 convolution of its BatchNorm: a residual adapter in series (arXiv 1705.08045).
-
-    The kernel starts at zero, where the authors draw it, so that the network starts as it was.
+    """A 1x1 convolution of BatchNorm(x), to be added to x: a residual adapter in series (arXiv
+    1705.08045). The kernel starts at zero, where the authors draw it: nothing is added at first.
     """
 
     eps: float
@@ -178,13 +177,13 @@ class Adapter(nn.Module):
         c = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.zeros, (1, 1, c, c))
         y = BatchNorm(self.eps, self.momentum, name="bn")(x, train)
-        return x + conv2d(y, kernel.astype(x.dtype), 1, 1)
+        return conv2d(y, kernel.astype(x.dtype), 1, 1)
 
 
 class Added(NamedTuple):
     """What a backbone has that its weights in the world have not."""
 
-    adapters: bool = False  # an `Adapter` behind every block
+    adapters: bool = False  # an `Adapter` at the end of every block
     excite: str = ""  # a key of `GATES`: squeeze-excite behind every stage
 
 
@@ -207,11 +206,13 @@ class InvertedResidual(nn.Module):
     spec: Block
     conv: Callable
     excite: Callable
+    adapter: Callable | None = None  # an `Adapter` with the family's own settings
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         kernel, stride, expand, out, squeeze, act, gates = self.spec
 
+        @cache
         def gate(name):
             return self.param(name, nn.initializers.ones, ()).astype(x.dtype)
 
@@ -229,8 +230,13 @@ class InvertedResidual(nn.Module):
         if "alive" in gates:
             y = gate("alive") * y
         if "skip" in gates:
-            return gate("skip") * _to_width(x, out) + y
-        return x + y if stride == 1 and x.shape[-1] == out else y
+            y = gate("skip") * _to_width(x, out) + y
+        elif stride == 1 and x.shape[-1] == out:
+            y = x + y
+        if self.adapter:
+            there = gate("alive") * y if "alive" in gates else y
+            y = y + self.adapter(name="adapter")(there, train)
+        return y
 
 
 def _to_width(x: Array, channels: int) -> Array:
@@ -249,11 +255,11 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        own = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
+        adapter = partial(Adapter, **own) if self.added.adapters else None
         for i, spec in enumerate(self.specs):
-            x = InvertedResidual(spec, self.conv, self.excite, name=f"block{i}")(x, train)
-            if self.added.adapters:
-                own = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
-                x = Adapter(**own, name=f"adapter{i}")(x, train)
+            block = InvertedResidual(spec, self.conv, self.excite, adapter, name=f"block{i}")
+            x = block(x, train)
         if self.added.excite:
             squeeze = make_divisible(x.shape[-1] / 4)
             x = SqueezeExcite(squeeze, "relu", **GATES[self.added.excite], name="excite")(x)

@@ -20,7 +20,9 @@ from tinyjax.models.scaling import Architecture
 Rule = tuple[str, float]
 
 REST: Rule = (".*", 1.0)
-_OWN = r"(?!adapter\d+/|excite/).*"  # not what was added to a stage that has its weights already
+_OWN = (
+    r"(?!block\d+/adapter/|excite/).*"  # not what was added to a stage that has its weights already
+)
 PRESETS = {
     "backbone": rf"backbone/(stem|stage\d+)/{_OWN}",
     "stem": r"backbone/stem/.*",
