@@ -29,7 +29,8 @@ def race(contestants: dict[str, Contestant], rounds: int) -> tuple[Times, dict[s
     pipes, built, absent = {}, {}, []
     for name, contestant in contestants.items():
         pipe, theirs = spawn.Pipe()
-        spawn.Process(target=_serve, args=(theirs, *contestant), daemon=True).start()
+        # No daemon: it may have workers of its own. It ends when its pipe does.
+        spawn.Process(target=_serve, args=(theirs, *contestant)).start()
         theirs.close()  # so that the end of a contestant is the end of the pipe
         try:
             ready = pipe.recv()  # one is built at a time: the cores are its own
@@ -40,14 +41,16 @@ def race(contestants: dict[str, Contestant], rounds: int) -> tuple[Times, dict[s
         else:
             pipes[name], built[name] = pipe, ready
     times: Times = {name: [] for name in pipes}
-    for round_ in range(WARM + rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            seconds = pipe.recv()
-            if round_ >= WARM:
-                times[name].append(seconds)
-    for pipe in pipes.values():
-        pipe.send(False)
+    try:
+        for round_ in range(WARM + rounds):
+            for name, pipe in pipes.items():
+                pipe.send(True)
+                seconds = pipe.recv()
+                if round_ >= WARM:
+                    times[name].append(seconds)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
     return times, built, absent
 
 
@@ -59,11 +62,18 @@ def _serve(pipe: Connection, build: Callable, args: tuple) -> None:
         pipe.send(str(error))
         return
     pipe.send(time.perf_counter() - begin)
-    while pipe.recv():
+    while _asked(pipe):
         call()  # not counted: it finds the caches as the one before left them
         begin = time.perf_counter()
         call()
         pipe.send(time.perf_counter() - begin)
+
+
+def _asked(pipe: Connection) -> bool:
+    try:
+        return pipe.recv()
+    except EOFError:
+        return False
 
 
 def print_race(title: str, contestants: dict[str, Contestant], rounds: int) -> None:

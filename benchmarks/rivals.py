@@ -68,7 +68,9 @@ def torch_loader(folder: str, side: int, batch: int, batches: int, workers: int)
     )
     data = torchvision.datasets.ImageFolder(folder, cut)
     sampler = torch.utils.data.RandomSampler(data, True, 10**9)
-    loader = torch.utils.data.DataLoader(data, batch, sampler=sampler, num_workers=workers)
+    loader = torch.utils.data.DataLoader(
+        data, batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork"
+    )
     rows = iter(loader)
     return lambda: [next(rows) for _ in range(batches)]
 

@@ -148,10 +148,10 @@ def test_a_view_is_a_part_of_the_file_decoded_no_finer_than_needed():
         assert view.shape == (64, 64, 3)
         assert np.abs(view - wanted).mean() < 3
     asked = []
-    whole = images.read(place, 3, enough=lambda shape: asked.append(shape) or (100, 100))
+    whole = images.picture(place, 3, enough=lambda shape: asked.append(shape) or (100, 100))
     assert asked == [(400, 600)]
-    assert whole.shape == (100, 150, 3)  # a quarter, in either direction at least what was asked
-    assert images.read(place, 3, enough=lambda _: (101, 100)).shape == (200, 300, 3)
+    assert whole.size == (150, 100)  # a quarter, in either direction at least what was asked
+    assert images.picture(place, 3, enough=lambda _: (101, 100)).size == (300, 200)
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "PNG")
     view = images.view(Stored("photo", png.getvalue()), (64, 64), lambda _: (100, 200, 64, 64), 3)

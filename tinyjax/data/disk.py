@@ -65,7 +65,7 @@ def batches(
     rows = whole[start:].to_iter_dataset(grain.ReadOptions(threads, AHEAD))
     if workers:
         flags.FLAGS.mark_as_parsed()  # Grain asks them, and fails where no absl app has parsed any
-        rows = rows.mp_prefetch(grain.MultiprocessingOptions(workers, AHEAD))
+        rows = rows.mp_prefetch(grain.MultiprocessingOptions(workers, 1))
     return iter(rows)
 
 

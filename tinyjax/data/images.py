@@ -84,13 +84,18 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
         )
 
 
-def read(
+def read(place: Bytes, channels: int = 1, range16: Rule = PERCENTILES) -> np.ndarray:
+    """One image file as uint8 [H, W, channels], see `picture`."""
+    return _pixels(picture(place, channels, range16))
+
+
+def picture(
     place: Bytes,
     channels: int = 1,
     range16: Rule = PERCENTILES,
     enough: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
-) -> np.ndarray:
-    """One image file as uint8 [H, W, channels], channels 1 or 3.
+) -> Image.Image:
+    """One image file, 8 bits in one channel or three.
 
     Colour becomes grey by luminance (ITU-R 601), grey becomes colour by replication. Deeper pixels
     (16-bit integers, floats) come to 8 bits by `range16`, see `to_uint8`; nothing else does.
@@ -115,32 +120,32 @@ def read(
                     f"{place}: 16 bits a channel in colour, of which only 8 would be read; give "
                     "8 bit, or one channel"
                 )
+            orientation = _orientation(file)
             if enough and file.format == "JPEG":
-                height, width = enough(shape_of(data))
-                file.draft(None, (width, height) if _upright(file) else (height, width))
+                height, width = enough(_shape(file))
+                file.draft(None, (height, width) if orientation >= 5 else (width, height))
             file.load()
-            picture = ImageOps.exif_transpose(file)  # boxes are drawn on what a viewer shows
-            if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-                deep = np.asarray(picture)
+            # Boxes are drawn on what a viewer shows.
+            found = file if orientation == 1 else ImageOps.exif_transpose(file)
+            if found.mode in ("I", "F") or found.mode.startswith("I;16"):
+                deep = np.asarray(found)
                 if not np.isfinite(deep).all():
                     raise UserError(f"{place}: some pixels are not finite numbers; fill them")
-                grey = to_uint8(deep, range16)
-            else:
-                pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-                return pixels.reshape(*pixels.shape[:2], channels)
+                found = Image.fromarray(to_uint8(deep, range16))
+            mode = "L" if channels == 1 else "RGB"
+            return found if found.mode == mode else found.convert(mode)
     except UserError:
         raise
     except UnidentifiedImageError as error:  # names the buffer that we gave it
         raise UserError(f"{place}: not a readable image (of no format that is known)") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         raise UserError(f"{place}: not a readable image ({error})") from error
-    return np.repeat(grey[..., None], channels, axis=-1)
 
 
 def shape_of(data: bytes) -> tuple[int, int]:
     """(h, w) of an image file, as `read` turns it."""
     with Image.open(io.BytesIO(data)) as file:
-        return (file.height, file.width) if _upright(file) else (file.width, file.height)
+        return _shape(file)
 
 
 def view(
@@ -150,7 +155,7 @@ def view(
     channels: int = 1,
     range16: Rule = PERCENTILES,
 ) -> np.ndarray:
-    """A part of an image file, uint8 [H, W, channels].
+    """A part of an image file, uint8 [H, W, channels], see `picture`.
 
     size: (H, W). region: (h, w) of the file -> top, left, height and width of the part, drawn once.
     Raises UserError as `read`.
@@ -164,26 +169,37 @@ def view(
             -(-side * to // of) for side, to, of in zip(shape, size, part[2:], strict=True)
         )
 
-    image = read(place, channels, range16, enough)
-    h, w, part = drawn[0] if drawn else (*image.shape[:2], region(image.shape[:2]))
-    y, x = image.shape[0] / h, image.shape[1] / w
+    image = picture(place, channels, range16, enough)
+    now = image.height, image.width
+    h, w, part = drawn[0] if drawn else (*now, region(now))
+    y, x = now[0] / h, now[1] / w
     top, left, height, width = part
     box = (left * x, top * y, (left + width) * x, (top + height) * y)
-    return _resized(image, size, box)
+    return _pixels(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
-def _upright(file: Image.Image) -> bool:
-    """Whether rows of the file are rows of the picture."""
-    return file.getexif().get(ExifTags.Base.Orientation, 1) < 5
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, C]."""
+    return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def _orientation(file: Image.Image) -> int:
+    """EXIF's: 1 as it is; from 5 on rows of the file are columns of the picture."""
+    return file.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _shape(file: Image.Image) -> tuple[int, int]:
+    """(h, w) of the picture."""
+    height, width = file.height, file.width
+    return (width, height) if _orientation(file) >= 5 else (height, width)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int], box: Any = None) -> np.ndarray:
     """Bilinear, with the filter widened when shrinking, so that small objects are averaged and not
     skipped. box: the part of the image, x and y of two corners.
     """
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    small = picture.resize(size[::-1], Image.Resampling.BILINEAR, box)
-    return np.asarray(small).reshape(*size, image.shape[-1])
+    whole = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return _pixels(whole.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
 def _deep_colour(data: bytes) -> bool:
