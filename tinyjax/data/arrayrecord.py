@@ -7,6 +7,7 @@ files they were, byte for byte, boxes as float64 in their pixels, so nothing is 
 import io
 import json
 import logging
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,6 @@ from tqdm import tqdm
 from tinyjax.data.images import Place, content, in_pixels, shape_of
 from tinyjax.data.listing import Entry, Label, Listing, Refuse, homes, no_split
 from tinyjax.errors import UserError
-from tinyjax.runfolder import atomic
 
 INFO = "dataset_info.json"
 
@@ -74,9 +74,10 @@ def numbers(rows: Any, folder: Path, split: str) -> np.ndarray:
     bar = tqdm(range(len(rows)), unit="record", desc=f"labels of {split}, once", disable=None)
     found = np.array([rows[k]["label"] for k in bar], np.int32)
     for file in kept:
+        temporary = file.with_name(f".{os.getpid()}-{name}")
         try:
-            with atomic(file) as path, path.open("wb") as stream:
-                np.save(stream, found)
+            np.save(temporary, found)
+            os.replace(temporary, file)
             break
         except OSError:
             continue
