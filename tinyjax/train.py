@@ -136,6 +136,7 @@ def train_members(
         # Every device measures on whole batches: what is the mean of an example's has no shards.
         whole = build.join(networks, kind, training) if devices.axes else joined
         own = (variables, hyper, parts)
+        log.info(f"pull: by {config.pull.kind}, measured before the first step")
         strengths = measure.pulls(config, whole, own, supply, n, lifted)
         hyper["pull"] |= devices.spread(strengths)
 
