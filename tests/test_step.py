@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tinyjax.errors import UserError
 from tinyjax.step import Task, Variables, init_state, make_optimiser, make_schedule, make_step
 
 HYPER = {"seed": 0, "lr": 0.1, "weight_decay": 0.01, "ema": 0.9}
@@ -56,6 +57,22 @@ def test_adamw_is_optax_adamw():
         np.testing.assert_allclose(got[name], params[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sgd", "nesterov"])
+def test_sgd_is_optax_sgd(name):
+    state, _ = run(make_optimiser(name, 0.9, 0.0, 0), 5, hyper={**HYPER, "weight_decay": 0.0})
+    tx = optax.sgd(0.1, 0.9, nesterov=name == "nesterov")
+    params, stats = init(0)
+    moments = tx.init(params)
+    for i in range(5):
+        batch = data(i)
+        slope = jax.grad(lambda p, b=batch: loss(Variables(p, stats), {}, b, None, None)[0])(params)
+        update, moments = tx.update(slope, moments, params)
+        params = optax.apply_updates(params, update)
+    got = state.variables(state.weights).params
+    for path in params:
+        np.testing.assert_allclose(got[path], params[path], rtol=1e-5)
+
+
 def test_sgd_with_clipping_by_hand():
     state, metrics = run(
         make_optimiser("sgd", 0.0, 0.0, 0.5), 1, hyper={**HYPER, "weight_decay": 0.0}
@@ -84,6 +101,14 @@ def test_schedule():
     schedule = make_schedule(steps=100, warmup=10, flat=0.5, end=0.1)
     got = [float(schedule(jnp.int32(s))) for s in (0, 4, 9, 30, 50, 75, 100)]
     np.testing.assert_allclose(got, [0.1, 0.5, 1, 1, 1, 0.55, 0.1], rtol=1e-5)
+
+
+def test_a_linear_schedule():
+    schedule = make_schedule(steps=100, warmup=10, flat=0.0, end=0.0, shape="linear")
+    got = [float(schedule(jnp.int32(s))) for s in (0, 9, 10, 55, 100)]
+    np.testing.assert_allclose(got, [0.1, 1, 1, 0.5, 0], atol=1e-6)
+    with pytest.raises(UserError, match=r"schedule\.shape = 'linaer': did you mean 'linear'"):
+        make_schedule(100, 10, 0.0, 0.0, "linaer")
 
 
 def test_a_diverged_member_is_held_and_says_when():

@@ -13,6 +13,20 @@ STILL = {
 }  # fmt: skip
 
 
+def test_views_that_are_cut_already_are_only_turned_and_made_brighter():
+    images = np.random.default_rng(0).integers(0, 255, (4, 6, 8, 3), np.uint8)
+    none = dict.fromkeys(
+        ("flip", "area", "aspect", "contrast", "brightness", "noise", "invert"), 0.0
+    )
+    for flip, wanted in ((0.0, images), (1.0, images[:, :, ::-1])):
+        strength = {**none, "flip": flip}
+        found, targets = augment_labelled(
+            jax.random.key(0), jnp.asarray(images), jnp.eye(4), strength, None
+        )
+        np.testing.assert_allclose(found, normalise(wanted), atol=1e-5)
+        np.testing.assert_array_equal(targets, np.eye(4))
+
+
 def scene(boxes, size=(60, 80), ignore=()):
     """Dark frames with one bright rectangle per box, whole pixels."""
     images = np.zeros((len(boxes), *size, 1), np.uint8)

@@ -108,6 +108,30 @@ def test_first_weights_are_a_function_of_seed_and_path():
     assert len(np.unique(numbers)) == len(numbers), "two weights share random numbers"
 
 
+def test_moments_estimated_anew_are_the_mean_of_the_batches():
+    """By 1 / (batches so far) in the place of the layers' momentum: torch's `update_bn`."""
+    model = models.build("mobilenetv3/s-6")
+    params, stats = models.init(model, 0, (2, 32, 32, 1))
+    batches = jax.random.normal(jax.random.key(0), (3, 2, 32, 32, 1))
+    run = jax.jit(
+        lambda stats, x, momentum: models.apply(
+            model, params, stats, x, train=True, momentum=momentum
+        )[1]
+    )
+    moved = stats
+    for k, x in enumerate(batches):
+        moved = run(moved, x, 1 / (k + 1))
+    alone = [run(stats, x, 1.0) for x in batches]
+    plain = jax.jit(lambda s, x: models.apply(model, params, s, x, train=True)[1])(
+        stats, batches[0]
+    )
+    for path in stats:
+        mean = np.mean([own[path] for own in alone], axis=0)
+        np.testing.assert_allclose(moved[path], mean, rtol=1e-4, atol=1e-5)
+        own = 0.9 * stats[path] + 0.1 * alone[0][path]  # the family's momentum is 0.1
+        np.testing.assert_allclose(plain[path], own, rtol=1e-4, atol=1e-5)
+
+
 DEPTHWISE, POINTWISE = (5, 5, 1, 512), (1, 1, 256, 512)
 
 
