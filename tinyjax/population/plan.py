@@ -174,6 +174,7 @@ class Rung(NamedTuple):
     crop: tuple[int, int]  # height and width of a window
     batch: int
     steps: int
+    model: tuple[tuple[str, Any], ...]  # what else of its network is its own: field and value
 
 
 class Measures(NamedTuple):
@@ -183,7 +184,7 @@ class Measures(NamedTuple):
     rung: Callable[[Member], Rung]
     cost: Callable[[tuple[Rung, ...], int], float]
     padded: Callable[[tuple[Rung, ...]], float]  # multiply-adds of a member in there
-    parameters: Callable[[str], int]  # of a network with that backbone
+    parameters: Callable[[Rung], int]
     memory: Callable[[Rung], int]  # bytes of a step of such a member, roughly
 
 
@@ -204,9 +205,10 @@ def measures(config: ConfigDict) -> Measures:
     def backbone_of(member: Member) -> str:
         return member.point.get("model.backbone", config.model.backbone)
 
-    @cache
-    def model(backbone: str):
-        return kind.make_model(configs.changed(config, {"model.backbone": backbone}), 1)
+    def model(backbone: str, own: tuple[tuple[str, Any], ...]):
+        return kind.make_model(
+            configs.changed(config, {**dict(own), "model.backbone": backbone}), 1
+        )
 
     @cache
     def eps(init: str, backbone: str) -> float:
@@ -225,27 +227,32 @@ def measures(config: ConfigDict) -> Measures:
         return family, eps(point.get("init", config.init), backbone), repr(sorted(fixed.items()))
 
     @cache
-    def counted(backbone: str, crop: tuple[int, int]) -> tuple[int, int]:
+    def counted(backbone: str, own: tuple, crop: tuple[int, int]) -> tuple[int, int]:
         """Multiply-adds and outputs for a window."""
-        return count.counted(model(backbone), (1, *crop, 1))
+        return count.counted(model(backbone, own), (1, *crop, 1))
 
     @cache
-    def parameters(backbone: str) -> int:
-        params, _ = jax.eval_shape(lambda: models.init(model(backbone), 0, (1, *config.crop, 1)))
-        return count.parameters(params)
+    def counted_weights(backbone: str, own: tuple) -> int:
+        net, shape = model(backbone, own), (1, *config.crop, 1)
+        return count.parameters(jax.eval_shape(lambda: models.init(net, 0, shape))[0])
+
+    def parameters(rung: Rung) -> int:
+        return counted_weights(rung.backbone, rung.model)
 
     def memory(rung: Rung) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
         # output, normalised and activated, and the gradient of one of them
-        kept = 4 * rung.batch * counted(rung.backbone, rung.crop)[1]
-        return 4 * (5 * parameters(rung.backbone) + kept)
+        kept = 4 * rung.batch * counted(rung.backbone, rung.model, rung.crop)[1]
+        return 4 * (5 * parameters(rung) + kept)
 
     def rung(member: Member) -> Rung:
         backbone, get = backbone_of(member), member.point.get
+        fields = sorted(f for f in member.point if f.startswith("model.") and f != "model.backbone")
+        own = tuple((field, member.point[field]) for field in fields)
         crop = tuple(get("crop", config.crop))
-        size, _ = counted(backbone, crop)
+        size, _ = counted(backbone, own, crop)
         steps = get("schedule.steps", config.schedule.steps)
-        return Rung(size, backbone, crop, get("batch", config.batch), steps)
+        return Rung(size, backbone, crop, get("batch", config.batch), steps, own)
 
     @cache
     def padded(rungs: tuple[Rung, ...]) -> float:
@@ -257,7 +264,7 @@ def measures(config: ConfigDict) -> Measures:
         return max(rungs).size * count.per_pixel(wide) / max(map(count.per_pixel, archs))
 
     def cost(rungs: tuple[Rung, ...], members: int) -> float:
-        _, _, crop, batch, steps = rungs[0]  # the same for all of them
+        _, _, crop, batch, steps, _ = rungs[0]  # the same for all of them
         window = PIXEL[config.task] * math.prod(crop) + 3 * padded(rungs) / SPEED
         return START[config.task] + members * steps * batch * window
 
@@ -278,7 +285,7 @@ def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Populat
     for number, population in enumerate(found):
         rungs = [by.rung(everyone[id]) for id in population.members]
         ladder = tuple(sorted(set(rungs)))
-        low, *_, high = sorted(by.parameters(rung.backbone) for rung in [*ladder, *ladder])
+        low, *_, high = sorted(by.parameters(rung) for rung in [*ladder, *ladder])
         use = sum(rung.size for rung in rungs) / (by.padded(ladder) * len(rungs))
         devices = layout(len(rungs), rungs[0].batch)
         at_once = devices.at_once(population.lift, population.chunk)
