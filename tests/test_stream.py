@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ import tinyjax
 from tests import tiny_classifier, tiny_config
 from tests.data import layouts
 from tests.data.test_disk import jpeg, photo
+from tinyjax import config as configs
 from tinyjax import evaluate, runfolder, train
 from tinyjax.errors import UserError
 
@@ -74,8 +76,6 @@ def imagenet(tmp_path_factory):
 
 
 def tiny_imagenet(source):
-    from tinyjax import config as configs
-
     config = configs.load(
         f"configs/imagenet_s.py:backbone=mobilenetv3/s-6,source={source},images=14,epochs=3"
     )
@@ -86,11 +86,17 @@ def tiny_imagenet(source):
     return config
 
 
-def test_imagenet_as_it_is_prepared(imagenet, tmp_path, capsys):
-    """The authors' recipe on a miniature; stopped at step 3, it ends as if undisturbed."""
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    config = tiny_imagenet(imagenet)
-    assert tinyjax.train(config, whole) == 0
+@pytest.fixture(scope="module")
+def pretrained(imagenet, tmp_path_factory):
+    """The authors' recipe on a miniature."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    assert tinyjax.train(tiny_imagenet(imagenet), folder) == 0
+    return folder
+
+
+def test_imagenet_as_it_is_prepared(imagenet, pretrained, tmp_path):
+    """Stopped at step 3, a run ends as if undisturbed."""
+    whole, stopped, config = pretrained, tmp_path / "stopped", tiny_imagenet(imagenet)
     (row,) = rows(whole / "results.csv")
     assert float(row["images"]) == 5
     losses = [
@@ -99,8 +105,8 @@ def test_imagenet_as_it_is_prepared(imagenet, tmp_path, capsys):
     assert len(losses) == 6
     rates = [float(r["value"]) for r in rows(whole / "metrics.csv") if r["metric"] == "lr"]
     np.testing.assert_allclose(rates, np.multiply(0.05, [0.5, 1, 1, 0.75, 0.5, 0.25]), rtol=1e-5)
-    printed = capsys.readouterr().out
-    assert "14 images of 40 x 40 x 3, 3 classes of 4 to 5 images" in printed
+    said = (whole / "log.txt").read_text()
+    assert "14 images of 40 x 40 x 3, 3 classes of 4 to 5 images" in said
 
     class AtStep3(list):
         def __bool__(self):
@@ -142,19 +148,29 @@ def test_scores_are_averaged_over_the_mirror_image(imagenet, tmp_path):
     assert np.abs(found[False, "as it is"] - found[False, "turned"]).max() > 1e-4
 
 
-def test_a_detector_streams_too(tmp_path):
-    """COCO left on disk, in another order than a resident set's, but learnt from all the same."""
-    root = layouts.coco(tmp_path / "set", {"train": 10, "val": 4})
-    config = tiny_config.get_config()
-    config.data.format, config.data.stream = "coco", True
-    config.data.common = {"source": str(root), "size": (64, 64)}
-    config.data.train, config.data.suites = {"split": "train"}, {"val": {"split": "val"}}
+def test_from_imagenet_to_coco(pretrained, tmp_path):
+    """The layout that COCO's own archives unpack to."""
+    root = layouts.coco(tmp_path / "coco", {"train2017": 10, "val2017": 4})
+    for split in ("train2017", "val2017"):
+        document = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+        (root / split).mkdir()
+        for info in document["images"]:
+            (root / "images" / info["file_name"]).rename(root / split / info["file_name"])
+        (root / "annotations" / f"captions_{split}.json").write_text("{}")
+    (root / "images").rmdir()
+    config = configs.load(
+        f"configs/coco.py:backbone=mobilenetv3/s-6,init={pretrained},source={root},batch=4"
+    )
+    config.data.common.size, config.crop = (64, 64), (64, 64)
+    config.schedule.steps, config.schedule.warmup = 6, 2
+    config.every.update({"log": 1, "save": 3, "evaluate": 6})
     assert tinyjax.train(config, tmp_path / "run") == 0
     (row,) = rows(tmp_path / "run" / "results.csv")
     assert float(row["images"]) == 4
     assert (tmp_path / "run" / "samples" / "val.png").exists()
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "near-duplicates" not in log
+    assert f"starts from {pretrained}" in log
 
 
 def test_members_share_a_stream(tmp_path):
