@@ -25,7 +25,7 @@ from tinyjax.defaults import completed
 from tinyjax.errors import UserError, suggest
 
 PREFIX = "--config."
-_COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression
+COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -252,7 +252,7 @@ def _elements(text: str, default: Sequence[Any]) -> list[Any]:
     if kinds and kinds <= {str, tuple}:
         kinds = {str, tuple}  # where the default has names there may be rules, and the reverse
     if kinds <= {str, tuple} and not text.startswith(("(", "[")):
-        return _COMMA.split(text) if text else []  # names need no quotes: person,dog
+        return COMMA.split(text) if text else []  # names need no quotes: person,dog
     if str in kinds and not text.startswith(("(", "[")):  # names and numbers: range,0,4095
         values: Any = tuple(map(_literal, text.split(",")))
     else:

@@ -90,6 +90,10 @@ def test_some_of_them():
     assert seeds(limit=3) == [0, 0, 1]
     assert seeds(["batch=16"], limit=1) == [0]
     assert hyper.chosen(config, members, [members[3].id]) == [members[3]]
+    frozen = hyper.members(config, hyper.sweep("freeze", [(), ("stem",), ("stem", "batchnorm")]))
+    for k, value in enumerate(["()", "('stem',)", "('stem', 'batchnorm')"]):
+        assert hyper.chosen(config, frozen, [f"freeze={value}"]) == [frozen[k]]
+    assert hyper.chosen(config, frozen, ["freeze=(),('stem',)"]) == frozen[:2]
     with pytest.raises(UserError, match="no member of 6 is so"):
         seeds(["seed=7"])
     with pytest.raises(UserError, match=r"did you mean --config\.seed"):

@@ -118,7 +118,7 @@ def chosen(
             left = [member for member in left if member.id.startswith(condition)]
             continue
         group, field = configs.place(config, name)
-        wanted = set(values.split(","))
+        wanted = {*configs.COMMA.split(values)}
         left = [one for one in left if str(one.point.get(name, group[field])) in wanted]
     if not left:
         raise UserError(f"--sweep.only {' '.join(only)}: no member of {len(everyone)} is so")
