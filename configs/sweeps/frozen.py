@@ -2,8 +2,8 @@
 
 python -m tinyjax.train --config configs/sweeps/frozen.py:init=runs/caltech101 --workdir runs/frozen
 
-Backbone frozen or not; neck as it is, joining its levels three times, or that and wider; three
-seeds: 18 networks in six programs. Arguments: init; backbone, that of `init`; steps.
+Backbone frozen or not, neck that joins its levels once or three times, three seeds: 12 networks in
+four programs. Arguments: init; backbone, that of `init`; steps.
 """
 
 from pathlib import Path
@@ -24,9 +24,7 @@ def get_hyper(hyper):
     return hyper.product(
         [
             hyper.sweep("freeze", [(), ("backbone",)]),
-            hyper.zipit(
-                [hyper.sweep("model.fusions", [1, 3, 3]), hyper.sweep("model.width", [0, 0, 64])]
-            ),
+            hyper.sweep("model.fusions", [1, 3]),
             hyper.sweep("seed", range(3)),
         ]
     )
