@@ -111,7 +111,7 @@ def classifier_step(net: str):
     import jax.numpy as jnp
 
     hyper = jax.tree.map(jnp.asarray, SMALL)
-    return *_step(_classifier(net), "sgd"), hyper
+    return *_step(_classifier(net), "nesterov"), hyper
 
 
 def _classifier(net: str):
