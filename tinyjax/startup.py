@@ -104,8 +104,8 @@ def refuse_large_set(images: np.ndarray) -> None:
     if wanted > free:
         raise UserError(
             f"data.train: {len(images)} images need {wanted / 2**30:.2f} GiB on the device, "
-            f"{free / 2**30:.2f} GiB are free; give smaller images (data.common.size), fewer, or leave "
-            "them on disk (data.stream)"
+            f"{free / 2**30:.2f} GiB are free; give smaller images (data.common.size), fewer, or "
+            "leave them on disk (data.stream)"
         )
 
 
