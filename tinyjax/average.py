@@ -4,10 +4,11 @@
     python -m tinyjax.average --workdir runs/sweep
 
 Of a run: networks on the way from the weights it started from to those it ended with (WiSE-FT); of
-a run in phases the start is by default the phase before the last. Of a sweep: for each backbone the
-uniform and the greedy soup of its members, which should share their start; the greedy one goes by
-the suite that config.best_on names. BatchNorm's moments are estimated anew. Writes
-<workdir>/averages/: results.csv, a figure, and the weights as .safetensors and .json.
+a run in phases the start is by default the phase before the last. Of a sweep: for each kind of
+network, by backbone and parameters, the uniform and the greedy soup of its members, which should
+share their start; the greedy one goes by the suite that config.best_on names. BatchNorm's moments
+are estimated anew. Writes <workdir>/averages/: results.csv, a figure, and the weights as
+.safetensors and .json.
 """
 
 import json
@@ -111,18 +112,19 @@ def _soups(
 ) -> dict[str, Any]:
     from tinyjax.transfer.average import greedy, mixed
 
-    by_backbone = defaultdict(list)
+    alike = defaultdict(list)
     for network in networks:
-        by_backbone[network.about["backbone"]].append(network)
+        about = network.about
+        alike[f"{about['backbone'].replace('/', '-')}-{about['parameters']}"].append(network)
     held_out = {
         row["member"]: float(row[score])
         for row in runfolder.read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
     found = {}
-    for backbone, own in by_backbone.items():
+    for kind, own in alike.items():
         if len(own) < 2:
-            runfolder.log.info(f"{backbone}: a single member, nothing to average")
+            runfolder.log.info(f"{kind}: a single member, nothing to average")
             continue
         evaluate = scorer(own[0], 1)
 
@@ -134,11 +136,11 @@ def _soups(
         kept = greedy([held_out[n.member.id] for n in own], lambda k: soup(k)[1][suite][score])
         for name, used in (("uniform", [*range(len(own))]), ("greedy", kept)):
             variables, scores = soup(used)
-            about = {"backbone": backbone, "members": " ".join(own[i].member.id for i in used)}
-            named = f"{name}-{backbone.replace('/', '-')}"
-            found[named] = (about, own[0]._replace(variables=variables), scores)
+            members = " ".join(own[i].member.id for i in used)
+            network = own[0]._replace(variables=variables)
+            found[f"{name}-{kind}"] = ({"members": members}, network, scores)
     if not found:
-        raise UserError(f"{folder}: no two members have the same backbone")
+        raise UserError(f"{folder}: no two members are networks of the same kind")
     return found
 
 

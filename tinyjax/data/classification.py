@@ -79,7 +79,8 @@ def load(
                     f"{source}, split {split!r}: no class {name!r}; {suggest(name, there)}"
                 )
         classes = tuple(classes) or tuple(there)
-        wanted = [item for item in items if item.label in {*classes}]
+        number = {name: k for k, name in enumerate(classes)}
+        wanted = [item for item in items if item.label in number]
         decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
         pixels: Any
         if stream:
@@ -88,7 +89,6 @@ def load(
             pixels, used = _in_memory(wanted, decode, refuse)
     if not used:
         raise UserError(f"{source}: no image of split {split!r} can be used")
-    number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[item.label] for item in used], np.int32)
     left_out = len(items) - len(wanted)
     return Labelled(pixels, labels, tuple(item.name for item in used), classes, left_out)
