@@ -53,14 +53,14 @@ def batches(
     shuffle for each epoch, with no sample dropped.
 
     element: a sample by its number, with a generator of its own for this place of this epoch.
-    workers: processes that decode; 0: threads of this one, which is as fast on a few cores.
+    workers: processes that decode; 0: threads of this one, at most `AHEAD`.
     """
     import grain
     from absl import flags
 
     order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
     whole = order.random_map(element).batch(batch)
-    # A thread makes a whole batch: there are as many of them as processors, and more do no harm.
+    # A thread makes a whole batch, of which no more than AHEAD are waited for.
     threads = min(AHEAD, os.cpu_count() or 1)
     rows = whole[start:].to_iter_dataset(grain.ReadOptions(threads, AHEAD))
     if workers:

@@ -30,7 +30,7 @@ def of_kernels(gradient: Array, weights: Array) -> Array:
     Unbounded where weights are near zero: a few of them decide a layer's mean.
     """
     axes = (0, 1) if weights.ndim == 4 else ()
-    size = lambda x: jnp.abs(x).sum(axes, keepdims=True) if axes else jnp.abs(x)  # noqa: E731
+    size = lambda x: jnp.abs(x).sum(axes, keepdims=True)  # noqa: E731
     return size(gradient) / (size(weights) + EPSILON)
 
 
