@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from tests import tiny_config, tiny_sweep
+from tests import tiny_config, tiny_starts, tiny_sweep
 from tinyjax import average, config, rgn, runfolder, train
 from tinyjax.errors import UserError
 from tinyjax.population.options import members_of
 from tinyjax.step import Variables
-from tinyjax.transfer import pull
+from tinyjax.transfer import pull, start
 from tinyjax.transfer.average import greedy, mixed
 
 SWEEP = tiny_sweep.__file__
@@ -239,3 +239,36 @@ def test_a_pull_needs_something_to_pull_to(tmp_path):
     own.pull.kind = "ewcc"
     with pytest.raises(UserError, match=r"pull\.kind = 'ewcc': did you mean 'ewc'"):
         train.train(own, tmp_path / "run")
+
+
+def test_members_start_from_those_of_a_sweep_with_their_backbone_and_seed(
+    sweep, tmp_path, monkeypatch
+):
+    """Seed k from seed k, the pairs that a gain of pretraining is judged by."""
+    monkeypatch.setenv("TINY_STARTS", str(sweep))
+    argv = ["--config", tiny_starts.__file__, "--workdir", str(tmp_path / "run")]
+    assert train.main([*argv, "--config.optimiser.lr=0.0"]) == 0
+    starts = {(row["backbone"], row["seed"]): row["member"] for row in rows(sweep / "members.csv")}
+    there = rows(tmp_path / "run" / "members.csv")
+    assert sorted({row["init"] for row in there}) == ["", str(sweep)]
+    weights = {
+        row["member"]: runfolder.read_weights(tmp_path / "run" / "weights" / row["member"])[0]
+        for row in there
+    }
+    for row in there:
+        before, _ = runfolder.read_weights(sweep / "weights" / starts[row["backbone"], row["seed"]])
+        own = weights[row["member"]]["params"]
+        same = all(np.array_equal(leaf, own[path]) for path, leaf in before["params"].items())
+        assert same == bool(row["init"])
+
+
+def test_a_sweep_that_has_no_such_member_to_start_from(sweep, tmp_path):
+    for seed, backbone, message in (
+        (2, "mobilenetv3/s-6", "0 members of this sweep are mobilenetv3/s-6 of seed 2"),
+        (0, "mobilenetv3/s-4", "0 members of this sweep are mobilenetv3/s-4 of seed 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            start.read(str(sweep), backbone, seed)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match="this sweep has not finished"):
+        start.read(str(tmp_path), "mobilenetv3/s-6", 0)

@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     suites = {
         name: kind.load(config.data, own, classes=training.classes)
         for name, own in config.data.suites.items()
+        if "corrupt" not in own
     }
 
     def networks_of(place: Path, ids: Sequence[str]) -> list[build.Network]:

@@ -39,6 +39,23 @@ def check(config) -> None:
         raise UserError(
             "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
         )
+    if "corrupt" in config.data.suites[config.best_on]:
+        raise UserError(
+            f"best_on = {config.best_on!r}: corrupted suites are not scored in training"
+        )
+    for place in ("common", "train"):
+        if "corrupt" in config.data[place]:
+            raise UserError(f"data.{place}.corrupt: only a suite is corrupted, by tinyjax.evaluate")
+    for name, own in config.data.suites.items():
+        if "corrupt" in own:
+            from tinyjax.data.corrupt import of_suite  # with scipy, which nothing else here needs
+
+            of_suite(name, own)
+        if "classes" in own:
+            raise UserError(
+                f"data.suites.{name}.classes: a suite's classes are those of training; leave it "
+                "out. Objects of others are background"
+            )
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         raise UserError("subset: of a set that stays on disk (data.stream) all images are used")
     if config.init_new and not config.init:

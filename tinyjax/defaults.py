@@ -14,7 +14,11 @@ from ml_collections import ConfigDict
 DETECTOR: dict[str, tuple[Any, str]] = {
     "task": ("detect", "find objects; or classify"),
     "seed": (0, "of the first weights, the order of the data and every random draw"),
-    "init": ("", "starting weights: a run folder, a .safetensors or a .pth; docs/transfer.md"),
+    "init": (
+        "",
+        "starting weights: a run folder, that of a sweep (of the same backbone and seed there), a "
+        ".safetensors or a .pth; docs/transfer.md",
+    ),
     "init_new": ((), "patterns of paths that start anew although `init` has them, or should have"),
     "freeze": ((), "what stands still: presets, or (pattern, multiplier) rules; docs/transfer.md"),
     "phases": ((), "dicts field -> value, one after the other, each from the weights of the last"),
@@ -45,7 +49,12 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "data.workers": (0, "processes that decode them; 0: threads, as fast on a few cores"),
     "data.common": ({}, "arguments of the loader, docs/data.md, for all splits"),
     "data.train": ({}, "what the training split adds to them"),
-    "data.suites": ({}, "name -> what a suite adds; every suite is scored"),
+    "data.suites": ({}, "name -> what a suite adds; every suite is scored; docs/robustness.md"),
+    "data.slices": (
+        {},
+        "field of a COCO file's images -> edges of half-open bins, or () for each value: parts of "
+        "suites that are scored by themselves",
+    ),
     "subset.fraction": (1.0, "of the training images that are used, drawn by seed"),
     "subset.shots": (
         0,
@@ -113,6 +122,7 @@ _OF_BOXES = (
     "model.width",
     "model.fusions",
     "data.format",
+    "data.slices",
     "augment.",
     "loss.",
     "nms.",

@@ -3,11 +3,13 @@
     python -m tinyjax.prepare SOURCE --check
     python -m tinyjax.prepare SOURCE --to DIR [--skip-broken]
 
-SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, or one that was prepared
-before; docs/data.md shows them. --check counts images and boxes of every split, names what is
-broken or odd, and draws a sheet of samples; the exit code is 2 if training would refuse something.
+SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, a published set as its
+archive unpacks, or one that was prepared before; docs/data.md shows them. --check counts images and
+boxes of every split, names what is broken or odd, and draws a sheet of samples; the exit code is 2
+if training would refuse something. Of a published set it says the terms, and what is missing.
 """
 
+import re
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -17,6 +19,7 @@ from typing import Any
 from tinyjax import config as configs
 from tinyjax import runfolder
 from tinyjax.data import FORMATS
+from tinyjax.data.published import SETS, WHOLE
 from tinyjax.errors import UserError, exit_code
 
 FLAGS = {
@@ -33,7 +36,7 @@ FLAGS = {
         "help": "where --check writes (default: runs/check/<name of source>)",
     },
     "--format": {
-        "choices": [name for name in FORMATS if name != "synthetic"],
+        "choices": [name for name in (*FORMATS, *WHOLE) if name != "synthetic"],
         "default": "auto",
         "help": "the layout, if what is there does not tell",
     },
@@ -87,6 +90,11 @@ def check(options) -> int:
     folder = options.report or Path("runs") / "check" / Path(options.source).stem
     refused: list[tuple[str, str]] = []
     sets: dict[str, Split] = {}
+    published, lines, lacking = _published(options)
+    if lines:
+        runfolder.log.info("\n".join([*lines, ""]))
+    if published in WHOLE:  # of whole images, whose labels cannot be looked at further
+        return 2 if lacking else 0
     names = _splits(options)
     size, mixed = (options.size, []) if options.size else _mixed(options, names, _into(refused))
     for name in names:
@@ -106,9 +114,9 @@ def check(options) -> int:
     runfolder.log.info("\n".join(report))
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.txt").write_text("\n".join([*report, ""]))
+    (folder / "report.txt").write_text("\n".join([*lines, *report, ""]))
     for name, split in sets.items():
-        _sheet(split, folder / f"{name}.png")
+        _sheet(split, folder / f"{_plain(name)}.png")
     runfolder.log.info(f"report.txt and a sheet of samples of each split are in {folder}")
     return 2 if refused else 0
 
@@ -136,9 +144,10 @@ def convert(options) -> int:
                 + "; ".join(f"{name} {one.categories}" for name, one in listings.items())
             )
         with redirect_stdout(StringIO()):
-            written = arrayrecord.write(listings, options.to)
+            ready = {_plain(name): listed for name, listed in listings.items()}
+            written = arrayrecord.write(ready, options.to)
     size = sum(file.stat().st_size for file in written.iterdir())
-    images = ", ".join(f"{name} {len(listed.entries)}" for name, listed in listings.items())
+    images = ", ".join(f"{_plain(name)} {len(one.entries)}" for name, one in listings.items())
     runfolder.log.info(
         "".join(f"{line}\n" for line in (["left out", *look.problems(found)] if found else []))
         + f"{images} images, {size / 1e6:.1f} MB in {written}\n"
@@ -155,7 +164,28 @@ def _splits(options) -> list[str]:
         names = options.split or layout_of(root, options.format).splits(root)
     if not names:
         raise UserError(f"{options.source}: no splits here in the layout {options.format}")
-    return sorted(names, key=lambda name: not name.startswith("train"))  # learned from: first
+    first = re.compile(r"(\w+/)?train")  # learned from, where a camera's name may stand before
+    return sorted(names, key=lambda name: not first.match(name))
+
+
+def _plain(name: str) -> str:
+    """A split's name as that of a file: infrared/train -> infrared_train."""
+    return name.replace("/", "_")
+
+
+def _published(options) -> tuple[str, list[str], bool]:
+    """The published set that the source is, or "", what there is to say of it, and whether any of
+    it is missing.
+    """
+    from tinyjax.data import places
+    from tinyjax.data.images import opened
+
+    with opened(options.source) as root:
+        name = places.recognised(root) if options.format == "auto" else options.format
+        if name not in SETS:
+            return "", [], False
+        counts, wrong = places.looked(root, name)
+        return name, places.report(name, counts, wrong), bool(wrong)
 
 
 def _mixed(options, names: list[str], refuse) -> tuple[tuple[int, int] | None, list[str]]:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tinyjax import config as configs
 from tinyjax.errors import UserError
 
 log = logging.getLogger("tinyjax")
@@ -242,22 +242,6 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
     return trees, described
 
 
-def load_run(folder: Path, which: str, overrides: Iterable[str]) -> tuple[Any, Any, dict[str, Any]]:
-    """Config, variables and description of a finished run.
-
-    which: "last" or "best" of its averaged weights. overrides: of the run's config, as on the
-    command line. Raises UserError if the folder holds no finished run.
-    """
-    from tinyjax.step import Variables
-
-    if not (folder / "config.json").exists():
-        raise UserError(f"--workdir {folder}: no run here (no config.json)")
-    name = member_id({}) + ("" if which == "last" else f"-{which}")
-    trees, about = read_weights(folder / "weights" / name)
-    config = configs.override(configs.of_run(about["config"]), overrides)
-    return config, Variables(**trees), about
-
-
 def _without_nan(tree: Any) -> Any:
     """JSON knows no NaN and no infinity: they become null."""
     if isinstance(tree, dict):
@@ -285,4 +269,5 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _environment() -> str:
     packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
-    return "\n".join([f"python {platform.python_version()}", machine, *packages, ""])
+    command = f"command: python {shlex.join(sys.orig_argv[1:])}"
+    return "\n".join([command, f"python {platform.python_version()}", machine, *packages, ""])

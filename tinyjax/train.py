@@ -159,8 +159,9 @@ def train_members(
     auto = "auto_rgn" in hyper
     fresh = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving, auto))
     state = jax.jit(fresh)(variables, None)
-    rows = [each.about for each in networks]
-    runfolder.write_rows(tables / "members.csv", rows, rows[0])
+    rows = [build.row(each) for each in networks]
+    columns = dict.fromkeys(field for row in rows for field in row)
+    runfolder.write_rows(tables / "members.csv", rows, columns)
     log.info(build.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
@@ -304,7 +305,9 @@ def _splits(task: str, data: str) -> tuple[Any, dict[str, Any]]:
     kind, group = tasks.module(task), configs.from_json(data)
     training = kind.load(group, group.train)
     suites = {
-        name: kind.load(group, own, classes=training.classes) for name, own in group.suites.items()
+        name: kind.load(group, own, classes=training.classes)
+        for name, own in group.suites.items()
+        if "corrupt" not in own  # `evaluate` makes dozens of passes of such
     }
     return training, suites
 

@@ -133,3 +133,21 @@ def test_hit_uav_official_split_leaks_and_ours_does_not(data_root):
 
     share = (look.alike(official("test"), official("train")) > look.ALIKE).mean()
     assert 0.25 < share < 0.35
+
+
+def test_classes_that_a_split_lacks_are_shown_in_a_table():
+    one, box = noise(1), (0, 0, 9, 9)
+    training, other = split_of(one, [[box]]), split_of(noise(1, 3), [[box, box]])
+    boxes = training._replace(labels=training.labels + 1)  # cars only
+    lines = look.classes([("training", look.look(training)), ("other", look.look(other))])
+    assert [line.split() for line in lines] == [
+        ["objects", "of", "class", "training", "other"],
+        ["person", "1", "2"],
+        ["car", "-", "-"],
+    ]
+    assert look.classes([("a", look.look(boxes)), ("b", look.look(training))])[1:] == [
+        f"{'person':<18}{'-':>14}{1:>14}",
+        f"{'car':<18}{1:>14}{'-':>14}",
+    ]
+    alone = split_of(one, [[]], ("person",))
+    assert look.classes([("a", look.look(alone))]) == []  # one class: the counts say it

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tinyjax.robust.numbers import calibration_error
+
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracies, 0 to 1.
@@ -27,6 +29,28 @@ def per_class(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     counts = confusion(logits, labels)
     total = counts.sum(1)
     return np.where(total > 0, np.diag(counts) / np.maximum(total, 1), np.nan)
+
+
+def resampled(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean per-class accuracy, float32 [B], where images are there as often as `counts` [B, N]
+    has them; a class that is not there does not count.
+    """
+    right = taken_for(logits, labels) == labels
+    of_class = labels[:, None] == np.arange(logits.shape[1])  # image class
+    total = counts @ of_class
+    found = counts @ (of_class & right[:, None])
+    known = total > 0
+    part = np.where(known, found / np.maximum(total, 1), 0)
+    return (part.sum(1) / np.maximum(known.sum(1), 1)).astype(np.float32)
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error, see `calibration_error`, over images of finite logits."""
+    finite = np.isfinite(logits).all(1)
+    logits, labels = logits[finite].astype(np.float64), labels[finite]
+    weights = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    confidence = weights.max(1, initial=0) / weights.sum(1)
+    return calibration_error(confidence, taken_for(logits, labels) == labels)
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -8,12 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tinyjax.data.published import BOXES, SETS, WHOLE
 from tinyjax.errors import UserError, suggest
 
 log = logging.getLogger("tinyjax")
 
-FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic")  # of boxes
-LABELLED = ("folder", "list", "tfds")  # of whole images
+FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *BOXES)  # of boxes
+CORRUPTED = ("corrupt", "severities")  # of a suite: what `evaluate` makes many splits of
+LABELLED = ("folder", "list", "tfds", *WHOLE)  # of whole images
 
 
 def load_set(
@@ -21,43 +23,58 @@ def load_set(
 ) -> Any:
     """One split by the `data` part of a config: `own` arguments over the common ones.
 
-    They are those of `synthetic.load`, of `classification.load` for the formats in `LABELLED`, or
-    those of `files.load`; to the latter two `more` is added. With `stream` they leave the images on
-    disk. formats: those the task knows. With
-    `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with "stop"
-    the first one is an error.
+    A split may have a "format" of its own. All else are arguments of `synthetic.load`, of
+    `classification.load` for the formats in `LABELLED`, or of `files.load`; to the latter two
+    `more` is added. With `stream` they leave the images on disk. formats: those the task knows.
+    With `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with
+    "stop" the first one is an error.
 
     Raises UserError for an unknown format or argument, and all that `load` raises.
     """
     broken = config.get("broken", "stop")  # runs of old do not say
     if broken not in ("stop", "skip"):
         raise UserError(f"data.broken = {broken!r}: give stop or skip")
-    if config.format not in formats:
-        raise UserError(f"data.format = {config.format!r}: {suggest(config.format, formats)}")
     arguments = {**config.common.to_dict(), **own.to_dict()}
-    made = config.format == "synthetic"
+    for name in CORRUPTED:
+        arguments.pop(name, None)
+    form = arguments.pop("format", config.format)
+    if form not in formats:
+        raise UserError(f"data.format = {form!r}: {suggest(form, formats)}")
+    made = form == "synthetic"
     room = {"synthetic": "synthetic", **dict.fromkeys(LABELLED, "classification")}
-    load = import_module(f"{__name__}.{room.get(config.format, 'files')}").load
-    ours = ("layout", "refuse", "stream", "strengths")
+    load = import_module(f"{__name__}.{room.get(form, 'files')}").load
+    ours = ("layout", "refuse", "stream", "strengths", "match", "corrupt")
     known = [n for n in signature(load).parameters if n not in ours]
     known += import_module(f"{__name__}.synthetic").STRENGTHS if made else ()
     for name in arguments.keys() - {*known}:
-        raise UserError(
-            f"data: no argument {name!r} of a {config.format} set; {suggest(name, known)}"
-        )
+        raise UserError(f"data: no argument {name!r} of a {form} set; {suggest(name, known)}")
     stream = config.get("stream", False)
     if made and stream:
         raise UserError("data.stream: synthetic scenes are made in memory; leave it out")
     if made:  # its classes are what they are
-        return load(**arguments)
+        return _corrupted(load(**arguments), more.get("corrupt"))
     for name, parameter in signature(load).parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")
     found: list[tuple[str, str]] = []
     if broken == "skip":
         more["refuse"] = lambda kind, message: found.append((kind, message))
-    split = load(layout=config.format, stream=stream, **{**arguments, **more})
+    if form in WHOLE:  # their files are lists; what the set needs beside them stands there?
+        import_module(f"{__name__}.places").stands(arguments["source"], arguments["split"], form)
+        form = SETS[form].layout
+    split = load(layout=form, stream=stream, **{**arguments, **more})
     if found:
         problems = import_module(f"{__name__}.look").problems(found)
         log.warning("\n".join([f"{arguments['split']}: left out", *problems]))
     return split
+
+
+def _corrupted(split: Any, corruption: tuple[str, int] | None) -> Any:
+    if not corruption:
+        return split
+    import numpy as np
+
+    from tinyjax.data.corrupt import corrupt
+
+    pairs = zip(split.images, split.names, strict=True)
+    return split._replace(images=np.stack([corrupt(x, *corruption, name) for x, name in pairs]))

@@ -21,7 +21,17 @@ from tinyjax.data import disk, images
 from tinyjax.data.arrayrecord import Record, Stored, import_tfds, numbers
 from tinyjax.data.files import ahead, pair
 from tinyjax.data.images import PERCENTILES, SUFFIXES, Bytes, Place, Rule, opened
-from tinyjax.data.listing import Refuse, files, folders, homes, image_files, no_split, refuse, walk
+from tinyjax.data.listing import (
+    Refuse,
+    files,
+    folders,
+    homes,
+    image_files,
+    no_split,
+    refuse,
+    spread,
+    walk,
+)
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, suggest
 
@@ -41,8 +51,10 @@ def load(
     fit: str = "resize",
     channels: int = 3,
     range16: Rule = PERCENTILES,
+    limit: int = 0,
     refuse: Refuse = refuse,
     stream: bool = False,
+    corrupt: tuple[str, int] | None = None,
 ) -> Labelled:
     """Load one split whole into memory, in order of class and file name; or leave it on disk.
 
@@ -53,9 +65,12 @@ def load(
         classes: names in the order of the labels; by default all that the split has, by name. An
             image of another class is left out.
         channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
+        limit: at most so many images, evenly spread over classes and names; 0: all.
         refuse: called with kind and message of every image that cannot be read, which is left out
             if it returns.
         stream: images are a `disk.Images`; one that cannot be read raises when it is asked for.
+        corrupt: kind and severity of a corruption of the image as it is in its file, see
+            `corrupt.corrupt`.
 
     Raises UserError for: a missing source, split or class; a class without an image, an image that
     cannot be read.
@@ -80,8 +95,11 @@ def load(
                 )
         classes = tuple(classes) or tuple(there)
         number = {name: k for k, name in enumerate(classes)}
-        wanted = [item for item in items if item.label in number]
-        decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
+        known = [item for item in items if item.label in number]
+        wanted = spread(known, limit, lambda item: item.name)
+        decode = partial(
+            _decode, channels=channels, range16=range16, size=size, fit=fit, corruption=corrupt
+        )
         pixels: Any
         if stream:
             pixels, used = disk.Images(Read(wanted, decode), (len(wanted), *size, channels)), wanted
@@ -90,7 +108,7 @@ def load(
     if not used:
         raise UserError(f"{source}: no image of split {split!r} can be used")
     labels = np.array([number[item.label] for item in used], np.int32)
-    left_out = len(items) - len(wanted)
+    left_out = len(items) - len(known)
     return Labelled(pixels, labels, tuple(item.name for item in used), classes, left_out)
 
 
@@ -105,9 +123,15 @@ def _in_memory(items: list[Item], decode: Any, refuse: Refuse) -> tuple[np.ndarr
     return np.stack(pixels) if pixels else np.zeros(0), used
 
 
-def _decode(item: Item, channels, range16, size, fit) -> tuple[Item, np.ndarray | UserError]:
+def _decode(
+    item: Item, channels, range16, size, fit, corruption: tuple[str, int] | None = None
+) -> tuple[Item, np.ndarray | UserError]:
     try:
         image = images.read(item.place, channels, range16)
+        if corruption:
+            from tinyjax.data.corrupt import corrupt  # with scipy, which nothing else here needs
+
+            image = corrupt(image, *corruption, item.name)
         return item, images.fit(image, size, fit)[0]
     except UserError as error:
         return item, error

@@ -1,19 +1,35 @@
 """Detection data from files: a layout's listing, judged, decoded and brought to one size."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tinyjax.data import disk, images
 from tinyjax.data.images import PERCENTILES, Place, Rule, opened
-from tinyjax.data.listing import SAME_SPLIT, Entry, Label, Listing, Refuse, files, homes, refuse
+from tinyjax.data.listing import (
+    SAME_SPLIT,
+    Entry,
+    Label,
+    Listing,
+    Refuse,
+    files,
+    homes,
+    refuse,
+    renamed,
+    roles,
+    spread,
+)
+from tinyjax.data.places import mended, published
+from tinyjax.data.published import BOXES
 from tinyjax.data.records import Objects, Split, stack
 from tinyjax.errors import UserError, suggest
 
@@ -35,8 +51,16 @@ def load(
     channels: int = 1,
     range16: Rule = PERCENTILES,
     first_pixel: int = 1,
+    rename: Mapping[str, str] = MappingProxyType({}),
+    limit: int = 0,
+    empty: str = "keep",
+    min_area: float | None = None,
+    min_height: Mapping[str, float] = MappingProxyType({}),
+    small: str = "drop",
     refuse: Refuse = refuse,
     stream: bool = False,
+    match: bool = False,
+    corrupt: tuple[str, int] | None = None,
 ) -> Split:
     """Load one split whole into memory, its images in order of file name; or leave these on disk.
 
@@ -49,16 +73,24 @@ def load(
         dontcare: names of further categories that are neither objects nor background. Every
             category in neither is background; `truth["images"]` counts them by name in
             "background" and keeps all fields of the source.
-        layout: one of `LAYOUTS`, or "auto" to go by what is there.
+        layout: one of `LAYOUTS` or `published.BOXES`, or "auto" to go by what is there.
         size: (H, W) of the network's input, to which images are brought by the rule `fit`, see
             `images.fit`; None if all images share one size, which is then kept.
         channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
         first_pixel: of VOC files, see `voc.listing`.
+        rename: the source's name of a category -> the name it shall have here.
+        limit: at most so many images, evenly spread over the file names; 0: all.
+        empty, min_area, min_height, small: images and boxes that a protocol leaves out, see
+            `places.mended`.
         refuse: called with the kind and the message of every problem that is one image's or one
             box's, which is left out if it returns; by default the first stops the loading. A box
             that overhangs its image is left as it is.
         stream: images are a `disk.Images`, of files of the size that their labels say; one that
             cannot be read, or is of another size, raises when it is asked for.
+        match: `classes` are those of another set: some of them, and of `dontcare`, may be unknown
+            here, not all.
+        corrupt: kind and severity of a corruption of the image as it is in its file, see
+            `corrupt.corrupt`.
 
     Raises UserError for: a missing source, split, image or class; a file that is not of its layout;
     images of differing size without `size`; an image whose size is not what its label file says; a
@@ -67,7 +99,9 @@ def load(
     size = pair(size)
     if fit == "centre":
         raise UserError("fit = 'centre': boxes would lie outside; give letterbox or resize")
-    decode = partial(_decode, channels=channels, range16=range16, size=size, fit=fit)
+    decode = partial(
+        _decode, channels=channels, range16=range16, size=size, fit=fit, corruption=corrupt
+    )
     if stream and size is None:
         raise UserError(
             "data.stream: give data.common.size, (height, width) of the network's input"
@@ -77,8 +111,10 @@ def load(
     with opened(source) as root:
         if stream and not isinstance(root, Path):
             raise UserError(f"{source}: images cannot be left in a zip (data.stream); unpack it")
-        listed = listing(root, split, layout, first_pixel, refuse)
-        classes, ignored = _roles(listed, classes, dontcare)
+        listed = renamed(listing(root, split, layout, first_pixel, refuse), rename)
+        listed = mended(listed, empty, min_area, min_height, small)
+        listed = listed._replace(entries=spread(listed.entries, limit, _file_name))
+        classes, ignored = roles(listed, classes, dontcare, match)
         look = _decoded(listed, decode, refuse)
         for one in _described(listed, size, fit, refuse) if stream else look:
             boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
@@ -114,7 +150,8 @@ def listing(
     module = layout_of(root, layout)
     if split in SAME_SPLIT and split not in (names := module.splits(root)):
         split = SAME_SPLIT[split] if SAME_SPLIT[split] in names else split
-    own = {"first_pixel": first_pixel} if module.__name__.endswith("voc") else {}
+    takes = signature(module.listing).parameters
+    own = {"first_pixel": first_pixel} if "first_pixel" in takes else {}
     listed = module.listing(root, split, refuse, **own)
     if not listed.entries:
         raise UserError(f"{listed.where}: split {split!r} has no images")
@@ -153,8 +190,11 @@ def layout_of(root: Place, layout: str) -> Any:
 
     Raises UserError for an unknown layout, and if none is recognised, saying what is nearly one.
     """
-    if layout not in (*LAYOUTS, "auto"):
-        raise UserError(f"layout = {layout!r}: {suggest(layout, (*LAYOUTS, 'auto'))}")
+    known = (*LAYOUTS, *BOXES, "auto")
+    if layout not in known:
+        raise UserError(f"layout = {layout!r}: {suggest(layout, known)}")
+    if found := published(root, layout):
+        return found
     for name in LAYOUTS if layout == "auto" else (layout,):
         module = import_module(f"tinyjax.data.{name}")
         if layout != "auto" or module.splits(root):
@@ -190,31 +230,6 @@ class _Decoded(NamedTuple):
     offset: np.ndarray
 
 
-def _roles(
-    listed: Listing, classes: Sequence[str], dontcare: Sequence[str]
-) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The scored classes in the order of their labels, and the names that are don't-care."""
-    asked = [*classes, *dontcare]
-    for name in asked:
-        if name not in listed.categories:
-            known = suggest(name, listed.categories)
-            raise UserError(f"{listed.where}: no category {name!r}; {known}")
-        if asked.count(name) > 1:
-            raise UserError(f"{name!r} is named twice in classes and dontcare; name it once")
-    for name in classes:
-        if name in listed.ignored:
-            raise UserError(
-                f'{listed.where}: category {name!r} is marked "ignore": 1, so it cannot be '
-                "one of classes; leave it out"
-            )
-    ignored = listed.ignored | {*dontcare}
-    every = (name for name in listed.categories if name not in ignored | listed.groups)
-    found = tuple(classes) or tuple(every)
-    if not found:
-        raise UserError(f"{listed.where}: no category to learn; give at least one class")
-    return found, ignored
-
-
 def _present(listed: Listing, refuse: Refuse) -> list[Entry]:
     """The entries whose image is there, in order of file name."""
     there: list[Entry] = []
@@ -224,7 +239,11 @@ def _present(listed: Listing, refuse: Refuse) -> list[Entry]:
     for entry in missing:
         many = f"{len(missing)} of {len(listed.entries)} images that {listed.where} names"
         refuse("missing image", f"{entry.place}: no such image ({many} are not there)")
-    return sorted(there, key=lambda entry: str(entry.info["file_name"]))
+    return sorted(there, key=_file_name)
+
+
+def _file_name(entry: Entry) -> str:
+    return str(entry.info["file_name"])
 
 
 def _decoded(
@@ -300,9 +319,14 @@ def _decode(
     range16: Rule = PERCENTILES,
     size: tuple[int, int] | None = None,
     fit: str = "letterbox",
+    corruption: tuple[str, int] | None = None,
 ) -> _Decoded | UserError:
     try:
         image = images.read(entry.place, channels, range16)
+        if corruption:
+            from tinyjax.data.corrupt import corrupt  # with scipy, which nothing else here needs
+
+            image = corrupt(image, *corruption, _file_name(entry))
         height, width, _ = image.shape
         fitted, scale, offset = images.fit(image, size or (height, width), fit)
         return _Decoded(entry, fitted, (height, width), scale, offset)

@@ -5,13 +5,15 @@ them, nothing decoded and nothing judged yet.
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from tinyjax.data.images import SUFFIXES, Bytes, Place, content
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError, few, suggest
+
+Given = TypeVar("Given")
 
 SAME_SPLIT = {"val": "valid", "valid": "val"}  # Roboflow's name, where only one is there
 Refuse = Callable[[str, str], None]  # (kind of problem, message); what returns is left out
@@ -42,7 +44,7 @@ class Listing(NamedTuple):
     entries: Sequence[Entry]
     categories: tuple[str, ...]  # in the source's order
     ignored: frozenset[str] = frozenset()  # of these, what the source marks as don't-care
-    groups: frozenset[str] = frozenset()  # of these, names of groups of them, not of objects
+    groups: frozenset[str] = frozenset()  # of these, groups, and what is scored only if named
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
 
 
@@ -125,6 +127,75 @@ def text(file: Place) -> str:
         return content(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not text in UTF-8 ({error})") from error
+
+
+def spread(entries: Sequence[Given], limit: int, name: Callable[[Given], str]) -> list[Given]:
+    """At most `limit` of them, evenly over their names; 0: all. Raises UserError below 0."""
+    if limit < 0:
+        raise UserError(f"limit = {limit}: give a number of images, or 0 for all")
+    if not limit or limit >= len(entries):
+        return [*entries]
+    ordered = sorted(entries, key=name)
+    return [ordered[i * len(entries) // limit] for i in range(limit)]
+
+
+def renamed(listed: Listing, names: Mapping[str, str]) -> Listing:
+    """The listing with other names of its categories, theirs -> ours. Raises UserError."""
+    for name in names:
+        if name not in listed.categories:
+            raise UserError(
+                f"{listed.where}: rename: no category {name!r}; {suggest(name, listed.categories)}"
+            )
+
+    def new(name: str) -> str:
+        return names.get(name, name)
+
+    entries = [
+        entry._replace(
+            labels=[label._replace(category=new(label.category)) for label in entry.labels]
+        )
+        for entry in listed.entries
+    ]
+    return listed._replace(
+        entries=entries,
+        categories=tuple(dict.fromkeys(map(new, listed.categories))),
+        ignored=frozenset(map(new, listed.ignored)),
+        groups=frozenset(map(new, listed.groups)),
+    )
+
+
+def roles(
+    listed: Listing, classes: Sequence[str], dontcare: Sequence[str], match: bool
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The scored classes in the order of their labels, and the names that are don't-care.
+
+    match: the classes are those of another set, and some of the names may be unknown here. Raises
+    UserError for unknown names, names given twice, and if no class is left.
+    """
+    if match and classes and not {*classes} & {*listed.categories}:
+        raise UserError(
+            f"{listed.where}: none of the classes of training ({few(classes)}) is one of the "
+            f"categories here ({few(listed.categories)}); give rename, theirs -> ours"
+        )
+    asked = [*classes, *dontcare]
+    for name in asked:
+        if name not in listed.categories and not match:
+            known = suggest(name, listed.categories)
+            raise UserError(f"{listed.where}: no category {name!r}; {known}")
+        if asked.count(name) > 1:
+            raise UserError(f"{name!r} is named twice in classes and dontcare; name it once")
+    for name in classes:
+        if name in listed.ignored:
+            raise UserError(
+                f'{listed.where}: category {name!r} is marked "ignore": 1, so it cannot be '
+                "one of classes; leave it out"
+            )
+    ignored = listed.ignored | {*dontcare}
+    every = (name for name in listed.categories if name not in ignored | listed.groups)
+    found = tuple(classes) or tuple(every)
+    if not found:
+        raise UserError(f"{listed.where}: no category to learn; give at least one class")
+    return found, ignored
 
 
 def stem(file: Place) -> str:

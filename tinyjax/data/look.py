@@ -13,6 +13,7 @@ THUMBNAIL = (40, 32)  # width, height: what HIT-UAV's leak was measured with
 ALIKE = 0.95  # correlation of two thumbnails from which on they are taken for near-duplicates
 FEW = 0.05  # of a class's objects may be smaller than a cell before a warning; our own choice
 SHOWN = 3  # examples of each kind of problem
+LISTED = 30  # classes in a table of them
 LONGEST, COARSEST = 640, 32  # px, of a size we suggest: the YOLO family's, and a backbone's stride
 
 
@@ -85,6 +86,21 @@ def lines(name: str, seen: Look) -> list[str]:
     unused = ", ".join(f"{kind} {count}" for kind, count in seen.background.items())
     extra += [f"background: {unused}"] if unused else []
     return ["; ".join([f"{name}: {seen.images} images, {counts}", *extra])]
+
+
+def classes(looks: Sequence[tuple[str, Look]]) -> list[str]:
+    """A table of how many objects each split has of each class, if one has none of some: a score is
+    over fewer classes there. None if all have all.
+    """
+    names = list(dict.fromkeys(kind for _, seen in looks for kind in seen.objects))
+    if len(names) == 1 or all(seen.objects.get(kind) for _, seen in looks for kind in names):
+        return []
+    width = max(len(kind) for kind in ["objects of class", *names]) + 2
+    out = [f"{'objects of class':<{width}}" + "".join(f"{name:>14}" for name, _ in looks)]
+    for kind in names[:LISTED]:
+        counts = (seen.objects.get(kind) or "-" for _, seen in looks)
+        out.append(f"{kind:<{width}}" + "".join(f"{count:>14}" for count in counts))
+    return out + [f".. and {len(names) - LISTED} more classes"] * (len(names) > LISTED)
 
 
 def sizes(seen: Look) -> list[str]:
@@ -167,6 +183,7 @@ def brief(
         )
         title = f"near-duplicates of training images (thumbnail correlation above {ALIKE})"
         out.append(f"{title}: {many}")
+    out += classes(named)
     found = warnings({"training": seen}, stride) + warnings(others, stride)
     return out + [f"warning: {text}" for text in found]
 

@@ -80,14 +80,14 @@ def listing(root: Place, split: str, refuse: Refuse, first_pixel: int = 1) -> Li
     if first_pixel not in (0, 1):
         raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
     pairs, where, everything = _pairs(root, split)
-    read = {str(xml): _read(xml, first_pixel) for xml in everything}  # another split's: names only
+    read = {str(xml): read_xml(xml, first_pixel) for xml in everything}  # of others: names only
     entries = []
     for image, xml in pairs:
         if xml is None:
             entries.append(Entry(image, {"file_name": image.name}, []))
         elif not xml.is_file():
             refuse("missing label file", f"{xml}: no such file; {where} names it")
-        elif isinstance(one := read.get(str(xml)) or _read(xml, first_pixel), UserError):
+        elif isinstance(one := read.get(str(xml)) or read_xml(xml, first_pixel), UserError):
             refuse("bad label file", str(one))
         else:
             entries.append(Entry(image, {"file_name": image.name, **one.size}, one.labels))
@@ -150,7 +150,7 @@ def _of_class(name: str, file: Place, names: Any, images: Any) -> bool:
     return bool(kind) and split in names and all(numbered)
 
 
-def _read(file: Place, first_pixel: int) -> _Read | UserError:
+def read_xml(file: Place, first_pixel: int) -> _Read | UserError:
     try:
         tree = _parse(file)
         size = {

@@ -58,14 +58,22 @@ class Curves(NamedTuple):
 
 def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Matches:
     """Pair the detections with the objects of their class; arguments and errors as of `score`."""
-    evaluation = _evaluate(predictions, truth)
+    return matches_of(_evaluate(predictions, truth), predictions, truth)
+
+
+def matches_of(
+    evaluation: COCOeval, predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]
+) -> Matches:
+    """The pairs of an evaluation of them whose first IoU is `OVERLAP`, whose first range all."""
     image, slot = filled(predictions)
     score = np.asarray(predictions["scores"], np.float64)[image, slot]
     label = np.asarray(predictions["labels"])[image, slot]
     hit, false = np.zeros((2, len(image)), bool)
     found = np.full(len(truth["annotations"]), -np.inf)
+    everything = evaluation.params.areaRng[0]
     for one in evaluation.evalImgs:
-        if one is not None:  # None: the image has neither objects nor detections of the class
+        # None: the image has neither objects nor detections of the class
+        if one is not None and one["aRng"] == everything:
             ids, taken = _pairs(one)
             hits = (taken >= 0) & ~one["dtIgnore"][0]
             hit[ids], false[ids] = hits, taken < 0

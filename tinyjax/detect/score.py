@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
@@ -40,8 +41,20 @@ def score(
     Raises:
         ValueError: the predictions are not of these images or name a class that there is not.
     """
+    evaluation = evaluate(predictions, truth, **ranges(bins))
+    return {**summary(evaluation, truth, [*bins]), **sizes(truth)}
+
+
+def ranges(bins: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """`params` of `evaluate`: everything, and then every bin."""
     areas = [(0.0, np.inf), *map(_areas, bins.values())]
-    evaluation = evaluate(predictions, truth, areaRng=areas, areaRngLbl=["all", *bins])
+    return {"areaRng": areas, "areaRngLbl": ["all", *bins]}
+
+
+def summary(
+    evaluation: COCOeval, truth: Mapping[str, Any], bins: Sequence[str]
+) -> dict[str, float]:
+    """What `score` returns of an evaluation with the `ranges` of its bins, but counts."""
     thresholds = evaluation.params.iouThrs
     at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
     precision = evaluation.eval["precision"][..., 0]  # iou recall class area
@@ -54,29 +67,41 @@ def score(
     for name, part in parts.items():
         scores |= {f"AP/{name}": _mean(part), f"AP50/{name}": _mean(part[at50])}
     scores["AR100"] = _mean(evaluation.eval["recall"][:, :, 0, 0])  # iou class
-    scores["images"] = float(len(truth["images"]))
-    scores["boxes"] = float(sum(not a["iscrowd"] for a in truth["annotations"]))
     return scores
 
 
-def score_each(jobs: Sequence[tuple]) -> list[dict[str, float]]:
-    """`score` of the arguments of each job, in as many processes as there are cores.
+def sizes(truth: Mapping[str, Any]) -> dict[str, float]:
+    """Counts of images and of objects."""
+    objects = sum(not a["iscrowd"] for a in truth["annotations"])
+    return {"images": float(len(truth["images"])), "boxes": float(objects)}
+
+
+def score_each(jobs: Sequence[tuple], work: str = f"{__name__}:score") -> list[Any]:
+    """`score` of the arguments of each job, or another function "module:name", in as many processes
+    as there are cores.
 
     Of a network it takes seconds, and of a population minutes in which a device would wait. The
     processes are plain ones: those of multiprocessing run a caller's script once more.
     """
     workers = min(len(jobs), os.cpu_count() or 1)
     if workers == 1:
-        return [score(*job) for job in jobs]
+        return [_named(work)(*job) for job in jobs]
     with ThreadPoolExecutor(workers) as threads:
-        parts = [*threads.map(_elsewhere, [jobs[i::workers] for i in range(workers)])]
+        parts = [
+            *threads.map(_elsewhere, [work] * workers, [jobs[i::workers] for i in range(workers)])
+        ]
     return [parts[i % workers][i // workers] for i in range(len(jobs))]
 
 
-def _elsewhere(jobs):
+def _named(work):
+    module, _, name = work.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _elsewhere(work, jobs):
     done = subprocess.run(
         [sys.executable, "-m", "tinyjax.detect.score"],
-        input=pickle.dumps(jobs),
+        input=pickle.dumps((work, jobs)),
         stdout=subprocess.PIPE,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -163,4 +188,5 @@ def _mean(values: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    pickle.dump([score(*job) for job in pickle.load(sys.stdin.buffer)], sys.stdout.buffer)
+    work, jobs = pickle.load(sys.stdin.buffer)
+    pickle.dump([_named(work)(*job) for job in jobs], sys.stdout.buffer)

@@ -1,7 +1,7 @@
 """The members of a population as arrays: each network by itself, and all of them in one."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,7 +17,9 @@ from tinyjax.errors import UserError
 from tinyjax.models import count
 from tinyjax.models.scaling import Architecture
 from tinyjax.models.union import gates, union
+from tinyjax.population.lift import lift
 from tinyjax.population.pad import cut, pad, refuse_unfit
+from tinyjax.population.shard import layout
 from tinyjax.population.space import Member
 from tinyjax.step import Moving, Task, Variables, moving
 from tinyjax.transfer import freeze, start
@@ -43,8 +45,18 @@ class Network(NamedTuple):
     variables: Variables  # its first weights
     rates: dict[str, float]  # path -> multiplier of the learning rate
     used: np.ndarray  # bool [N], its part of the training set
-    about: dict[str, Any]  # its row of members.csv
+    about: dict[str, Any]  # what there is to say of it, numbers mostly
     said: list[str]  # what there is to say of its start
+
+
+class Stored(NamedTuple):
+    """A member of a finished run, as its files have it."""
+
+    member: Member
+    config: ConfigDict
+    arch: Architecture
+    variables: Variables
+    about: dict[str, Any]  # what its json says
 
 
 class Joined(NamedTuple):
@@ -66,7 +78,9 @@ def config_of(config: ConfigDict, member: Member) -> ConfigDict:
     """A member's own config, with the epsilon of its starting weights if it has none."""
     own = configs.changed(config, member.point)
     if own.init and not own.model.eps:
-        own = configs.changed(own, {"model.eps": start.read(own.init, own.model.backbone).eps})
+        own = configs.changed(
+            own, {"model.eps": start.read(own.init, own.model.backbone, own.seed).eps}
+        )
     return own
 
 
@@ -83,7 +97,7 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
     leaves, said = {**variables.params, **variables.stats}, []
     fitted = None
     if own.init:
-        weights = start.read(own.init, own.model.backbone)
+        weights = start.read(own.init, own.model.backbone, own.seed)
         fitted = start.fit(weights, leaves, own.init_new, training.classes)
         said.append(start.table(fitted, weights))
         variables = Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
@@ -135,14 +149,59 @@ def trained(
     which: "last" or "best" of the averaged ones. changes: of their configs, field -> value.
     """
     found = []
+    for one in stored(folder, ids, which):
+        own = {"init": "", "init_new": (), "pull.strength": 0.0, **changes}
+        alone = network(configs.changed(one.config, own), one.member, kind, training)
+        found.append(alone._replace(variables=one.variables))
+    return found
+
+
+def stored(
+    folder: Path, ids: Sequence[str], which: str, overrides: Sequence[str] = ()
+) -> list[Stored]:
+    """Members of a finished run as its files have them, with nothing else at hand.
+
+    which: "last" or "best" of the averaged weights. overrides: of their configs, as on the command
+    line. Raises UserError as `read_weights` and `override` do.
+    """
+    found = []
     for id in ids:
         name = id if which == "last" else f"{id}-{which}"
         trees, about = runfolder.read_weights(folder / "weights" / name)
-        stored = configs.of_run(about["config"])
-        own = {"init": "", "init_new": (), "pull.strength": 0.0, **changes}
-        alone = network(configs.changed(stored, own), Member(id, {}), kind, training)
-        found.append(alone._replace(variables=Variables(**trees)))
+        config = configs.override(configs.of_run(about["config"]), overrides)
+        arch = models.architecture(config.model.backbone)
+        found.append(Stored(Member(id, {}), config, arch, Variables(**trees), about))
     return found
+
+
+def predictor(
+    networks: Sequence[Stored], kind: ModuleType
+) -> tuple[Task, Callable[[np.ndarray], list[dict[str, np.ndarray]]]]:
+    """The task of members of one population, and `predict(images) -> [predictions of each]`."""
+    first = networks[0]
+    wide = union(each.arch for each in networks)
+    _, _, channels = first.about["frame"]
+    task = kind.make_task(first.config, tuple(first.about["classes"]), channels, wide)
+    devices = layout(len(networks), first.config.batch)
+    variables = devices.spread(stacked(padded(networks, task, wide)))
+    how = "vmap" if len(networks) > 1 else "none"
+    predict = jax.jit(devices.shard(lift(task.predict, how), split=True))
+    return task, partial(
+        tasks.predict_all, predict, variables, batch=devices.rows, members=len(networks)
+    )
+
+
+def padded(networks: Sequence[Network | Stored], task: Task, wide: Architecture) -> list[Variables]:
+    """Each one's weights in the shapes of the union `wide`, which `task` is made for."""
+    shapes = jax.eval_shape(task.init, 0)
+    params, stats = ({p: leaf.shape for p, leaf in tree.items()} for tree in shapes)
+    return [
+        Variables(
+            pad(each.variables.params | _gates(each.arch, wide), params),
+            pad(each.variables.stats, stats),
+        )
+        for each in networks
+    ]
 
 
 def join(
@@ -165,18 +224,12 @@ def join(
     if len({each.arch for each in networks}) > 1:
         model = kind.make_model(config, len(training.classes), wide)
         refuse_unfit(model, (1, *config.crop, channels))
-    shapes = jax.eval_shape(task.init, 0)
-    params, stats = ({p: leaf.shape for p, leaf in tree.items()} for tree in shapes)
-    variables, rates = [], []
-    for each in networks:
-        numbers = {f"backbone/{path}": np.float32(n) for path, n in gates(each.arch, wide).items()}
-        variables.append(
-            Variables(
-                pad(each.variables.params | numbers, params), pad(each.variables.stats, stats)
-            )
-        )
-        still = dict.fromkeys(numbers, 0.0)
-        rates.append(dict.fromkeys([*params, *stats], None) | each.rates | still)
+    variables = padded(networks, task, wide)
+    paths = [path for tree in variables[0] for path in tree]
+    rates = [
+        dict.fromkeys(paths, None) | each.rates | dict.fromkeys(_gates(each.arch, wide), 0.0)
+        for each in networks
+    ]
     always, varied = _rates(rates)
     hypers = [
         tasks.hyper_of(each.config, {p: own[p] for p in varied})
@@ -225,6 +278,13 @@ def cut_out(variables: Variables, network: Network) -> Variables:
     )
 
 
+def row(network: Network) -> dict[str, Any]:
+    """A member's row of members.csv: what it is, and the other fields that its sweep gave it."""
+    point = network.member.point
+    given = {field: value for field, value in point.items() if field != "model.backbone"}
+    return {**network.about, **given}
+
+
 def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, int]) -> str:
     """What is trained, for the log: one network in full, of several the range. size: of a frame,
     width and height.
@@ -248,6 +308,10 @@ def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, 
         f"{'' if network.config.init else ' from scratch'}, seed {about['seed']}, {how}"
     )
     return "\n".join([line, *network.said])
+
+
+def _gates(arch: Architecture, wide: Architecture) -> dict[str, np.float32]:
+    return {f"backbone/{path}": np.float32(n) for path, n in gates(arch, wide).items()}
 
 
 _multiply_adds = cache(count.multiply_adds)  # members mostly have one of a few networks

@@ -211,8 +211,8 @@ def measures(config: ConfigDict) -> Measures:
         )
 
     @cache
-    def eps(init: str, backbone: str) -> float:
-        own = {"init": init, "model.backbone": backbone}
+    def eps(init: str, backbone: str, seed: int) -> float:
+        own = {"init": init, "model.backbone": backbone, "seed": seed}
         return build.config_of(config, Member("", own)).model.eps
 
     def apart(member: Member) -> Hashable:
@@ -224,7 +224,9 @@ def measures(config: ConfigDict) -> Measures:
             if field in shared or not build.varies(field)
         }
         family = backbone.partition("/")[0]
-        return family, eps(point.get("init", config.init), backbone), repr(sorted(fixed.items()))
+        init = point.get("init", config.init)
+        seed = point.get("seed", config.seed) if init else 0  # of which sweep's member it starts
+        return family, eps(init, backbone, seed), repr(sorted(fixed.items()))
 
     @cache
     def counted(backbone: str, own: tuple, crop: tuple[int, int]) -> tuple[int, int]:

@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.classify.network import Classifier
-from tinyjax.classify.score import score
+from tinyjax.classify.score import calibration, resampled, score
 from tinyjax.data import LABELLED, load_set
 from tinyjax.data.augment import augment_labelled, normalise
 from tinyjax.data.classification import views
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, few
 from tinyjax.models.scaling import Architecture
+from tinyjax.robust.examine import WHOLE, Examined, Slice
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -26,15 +27,22 @@ SCORE = "mean_class"  # picks the best weights
 SCORES = {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"}  # what curves show
 
 
-def load(data: ConfigDict, own: ConfigDict, classes: Sequence[str] = ()) -> Labelled:
+def load(
+    data: ConfigDict,
+    own: ConfigDict,
+    classes: Sequence[str] = (),
+    corrupt: tuple[str, int] | None = None,
+) -> Labelled:
     """A split by the `data` part of a config, `own` arguments over the common ones.
 
     classes: those of the training split. If the config lists them, images of others are left out.
+    corrupt: see `classification.load`.
 
     Raises UserError as `load_set` does, and if nobody lists the classes and the two sides differ.
     """
     listed = any(group.get("classes") for group in (data.common, data.train))
-    split = load_set(data, own, LABELLED, **({"classes": classes} if classes and listed else {}))
+    more = {"classes": classes} if classes and listed else {}
+    split = load_set(data, own, LABELLED, corrupt=corrupt, **more)
     if classes and split.classes != tuple(classes):
         name = own.get("split", data.common.get("split"))
         here = few(sorted({*split.classes} - {*classes}))
@@ -140,6 +148,44 @@ def cross_entropy(
     weight = targets.sum(1, keepdims=True)
     targets = (1 - smoothing) * targets + smoothing * weight / logits.shape[1]
     return -(targets * jax.nn.log_softmax(logits)).sum() / jax.lax.psum(weight.sum(), axes)
+
+
+def slices(split: Labelled, config: ConfigDict) -> dict[str, Slice]:
+    """Parts of a suite that are scored by themselves: none, for nothing is known of an image."""
+    return {}
+
+
+def present(split: Labelled) -> tuple[str, ...]:
+    """The classes that a suite has images of."""
+    return tuple(split.classes[k] for k in np.unique(split.labels))
+
+
+def unlike(suites: Mapping[str, Labelled]) -> list[str]:
+    """Which suites have which classes: all have the same, see `load`."""
+    return []
+
+
+def examine(
+    found: Sequence[Mapping[str, np.ndarray]],
+    split: Labelled,
+    config: ConfigDict,
+    slices: Mapping[str, Slice],
+    counts: np.ndarray,
+) -> list[Examined]:
+    """Each member's predictions for a suite, examined in full, see `classify.score`."""
+    return [
+        Examined(
+            {
+                WHOLE: {
+                    **score(own["logits"], split.labels),
+                    "ECE": calibration(own["logits"], split.labels),
+                }
+            },
+            {WHOLE: resampled(own["logits"], split.labels, counts)},
+            {},
+        )
+        for own in found
+    ]
 
 
 def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:

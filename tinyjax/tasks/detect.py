@@ -23,6 +23,7 @@ from tinyjax.detect.score import score_each
 from tinyjax.detect.tail import counts, groups
 from tinyjax.errors import UserError
 from tinyjax.models.scaling import Architecture
+from tinyjax.robust.examine import Examined, Slice, slices_of
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -32,12 +33,20 @@ STRIDES = (4, 8, 16, 32)
 FIELDS = ("images", "boxes", "labels", "valid", "ignore")
 
 
-def load(data: ConfigDict, own: ConfigDict, classes: Sequence[str] = ()) -> Split:
+def load(
+    data: ConfigDict,
+    own: ConfigDict,
+    classes: Sequence[str] = (),
+    corrupt: tuple[str, int] | None = None,
+) -> Split:
     """A split by the `data` part of a config, `own` arguments over the common ones.
 
-    Raises UserError as `load_set` does.
+    classes: those of the training split, of which a suite of another source need not have all.
+    corrupt: see `files.load`. Raises UserError as `load_set` does.
     """
-    return load_set(data, own, **({"classes": classes} if classes else {}))
+    theirs, ours = ({**data.common, **one}.get("source") for one in (data.train, own))
+    more: dict[str, Any] = {"classes": classes, "match": theirs != ours} if classes else {}
+    return load_set(data, own, corrupt=corrupt, **more)
 
 
 def look(
@@ -121,6 +130,38 @@ def make_task(
     return Task(init, loss, predict, score_members)
 
 
+def slices(split: Split, config: ConfigDict) -> dict[str, Slice]:
+    """The parts of a suite that are scored by themselves, see `slices_of`."""
+    return slices_of(split.truth["images"], config.data.slices.to_dict())
+
+
+def present(split: Split) -> tuple[str, ...]:
+    """The classes that a suite has objects of."""
+    return tuple(
+        name for k, name in enumerate(split.classes) if (split.labels == k)[split.valid].any()
+    )
+
+
+def unlike(suites: Mapping[str, Split]) -> list[str]:
+    """Which suites have which classes, if some lack some: see `look.classes`."""
+    from tinyjax.data import look
+
+    return look.classes([(name, look.look(split)) for name, split in suites.items()])
+
+
+def examine(
+    found: Sequence[Mapping[str, np.ndarray]],
+    split: Split,
+    config: ConfigDict,
+    slices: Mapping[str, Slice],
+    counts: np.ndarray,
+) -> list[Examined]:
+    """Each member's predictions for a suite, examined in full, see `detect.examine`."""
+    bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
+    jobs = [(in_file_pixels(own, split), split.truth, bins, slices, counts) for own in found]
+    return score_each(jobs, "tinyjax.detect.examine:examine")
+
+
 def samples(split: Split, found: Mapping[str, np.ndarray], path: Path) -> None:
     """A sheet of truth and prediction, see `pictures.samples`."""
     from tinyjax import pictures
@@ -190,7 +231,7 @@ def of_subset(split: Split, used: np.ndarray) -> dict[str, np.ndarray]:
     return {}
 
 
-def in_file_pixels(predictions: dict, split: Split) -> dict[str, np.ndarray]:
+def in_file_pixels(predictions: Mapping[str, Any], split: Split) -> dict[str, np.ndarray]:
     """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files'
     pixels and cut off at the images' borders, as labels are.
     """

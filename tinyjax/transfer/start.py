@@ -44,9 +44,10 @@ class Fitted(NamedTuple):
     skipped: tuple[str, ...]  # there, but not in this network
 
 
-def read(init: str, backbone: str) -> Weights:
-    """Starting weights: of a run folder (its last averaged ones), one of our .safetensors, or a
-    .safetensors, .pth, .pt or .bin of timm or torchvision for the backbone of that name.
+def read(init: str, backbone: str, seed: int = 0) -> Weights:
+    """Starting weights: of a run folder (its last averaged ones), of a sweep's its member with that
+    backbone and seed, one of our .safetensors, or a .safetensors, .pth, .pt or .bin of timm or
+    torchvision for the backbone of that name.
 
     Raises UserError if there are none, they are broken, or of another architecture.
     """
@@ -54,7 +55,7 @@ def read(init: str, backbone: str) -> Weights:
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if run := path.is_dir():
-        path = path / "weights" / f"{runfolder.member_id({})}.safetensors"
+        path = path / "weights" / f"{_member(path, backbone, seed)}.safetensors"
     if run or (path.suffix == ".safetensors" and runfolder.ours(path)):
         trees, about = runfolder.read_weights(path.with_suffix(""))
         model = about["config"]["model"]
@@ -70,6 +71,25 @@ def read(init: str, backbone: str) -> Weights:
         raise UserError(f"init: {path}, for {backbone}: {error}") from error
     leaves = public.for_our_pixels(leaves, public.IMAGENET_MEAN, public.IMAGENET_STD, MEAN, STD)
     return Weights(str(path), {f"backbone/{name}": leaf for name, leaf in leaves.items()}, eps)
+
+
+def _member(folder: Path, backbone: str, seed: int) -> str:
+    """The member of a run or a sweep to start from. Pairs by seed are what a gain is judged by:
+    seed k starts from seed k (docs/robustness.md).
+    """
+    if not (folder / "plan.json").exists():
+        return runfolder.member_id({})
+    if not runfolder.finished(folder):
+        raise UserError(f"init = {str(folder)!r}: this sweep has not finished; run it to its end")
+    rows = runfolder.read_rows(folder / "members.csv")
+    found = [r for r in rows if (r["backbone"], r["seed"]) == (backbone, str(seed))]
+    if len(found) != 1:
+        there = few(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))
+        raise UserError(
+            f"init = {str(folder)!r}: {len(found)} members of this sweep are {backbone} of seed "
+            f"{seed}, one is wanted; there are {there}"
+        )
+    return found[0]["member"]
 
 
 def fit(
