@@ -1,0 +1,46 @@
+"""Report: all that is known of an evaluated run, of a sweep, or of a study, which is a folder of
+several of them, as one page that opens from disk.
+
+    python -m tinyjax.report runs/hit_uav
+
+Writes <folder>/report.html, which needs no network, and its figures to <folder>/figures/report.
+What was not evaluated yet is evaluated first, see `tinyjax.evaluate`. docs/robustness.md says what
+is what.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tinyjax.errors import UserError, exit_code
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tinyjax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, help="of a run, a sweep or a study")
+    folder = parser.parse_args(argv).folder
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
+
+    from tinyjax import evaluate, runfolder
+    from tinyjax.robust import tables
+    from tinyjax.robust.report import write
+
+    for path in tables.runs_of(folder).values():
+        if not tables.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
+            return code
+    runfolder.start_log()
+    begin = time.time()
+    file = write(tables.read(folder))
+    runfolder.log.info(f"written to {file} after {time.time() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

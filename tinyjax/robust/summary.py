@@ -1,0 +1,252 @@
+"""What a report says in numbers: of every member, of groups of them, of pairs and of all."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyjax.robust import fit
+from tinyjax.robust.bootstrap import Estimate, interval
+from tinyjax.robust.fit import Line, Threshold
+from tinyjax.robust.numbers import gap, mpc, relative_drop, rpc, worst_slice
+from tinyjax.robust.tables import CLASSES, SCRATCH, Member, Part, Tables
+
+MOST_KINDS = 7  # that colours tell apart
+
+
+class Numbers(NamedTuple):
+    """Of one member. Of several shifted suites the mean is meant; NaN is what there is not."""
+
+    home: float  # in-domain score
+    shifted: float
+    gap: float
+    drop: float  # relative
+    effective: float  # robustness
+    worst: tuple[str, float]  # "suite/slice" and its score
+    mpc: float
+    rpc: float
+    ece: float
+
+
+class Gain(NamedTuple):
+    """Of starting weights over none in a suite, in P pairs of the same seed and settings."""
+
+    start: str
+    suite: str
+    parameters: np.ndarray  # [P]
+    gains: np.ndarray  # [P]
+    replicates: np.ndarray  # [P, B]
+    threshold: Threshold
+
+
+class Fitted(NamedTuple):
+    """A line through the members of a domain, in-domain against one shifted suite."""
+
+    inside: Part
+    suite: str
+    members: tuple[Member, ...]
+    effective: np.ndarray  # [M]
+    replicates: np.ndarray  # [M, B], the same on resampled images
+    line: Line
+
+
+class Summary(NamedTuple):
+    numbers: dict[str, Numbers]  # by the member's key
+    kinds: dict[str, str]  # what a member is beside its size, in words
+    gains: tuple[Gain, ...]
+    lines: tuple[Fitted, ...]
+
+
+def summarise(tables: Tables) -> Summary:
+    lines = tuple(_lines(tables))
+    effective: dict[str, list[float]] = {member.key: [] for member in tables.members}
+    for fitted in lines:
+        for member, value in zip(fitted.members, fitted.effective, strict=True):
+            effective[member.key].append(float(value))
+    numbers = {m.key: _numbers(tables, m, effective[m.key]) for m in tables.members}
+    return Summary(numbers, kinds(tables.members), tuple(_gains(tables)), lines)
+
+
+def points(tables: Tables, members: Iterable[Member], part: Part, column: str = "") -> np.ndarray:
+    """Scores [S] of members."""
+    return np.array([tables.of(member, part, column) for member in members])
+
+
+def replicates(
+    tables: Tables, members: Iterable[Member], suite: str, slice: str = ""
+) -> np.ndarray:
+    """Scores [S, B] on resampled images; NaN where a member has none."""
+    name = f"{suite}/{slice}" if slice else suite
+    found = [tables.resampled.get(member.key, {}).get(name, ()) for member in members]
+    table = np.full((len(found), max(map(len, found), default=0)), np.nan)
+    for row, own in zip(table, found, strict=True):
+        row[: len(own)] = own
+    return table
+
+
+def estimate(tables: Tables, members: Sequence[Member], part: Part) -> Estimate:
+    """Mean score of members that differ in their seed, with interval."""
+    return interval(
+        points(tables, members, part), replicates(tables, members, part.suite, part.slice)
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of what is known; NaN of nothing."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+# ---- groups
+
+
+def cell(member: Member) -> tuple:
+    """All that a member is, but its seed."""
+    return member.run, member.backbone, member.parameters, member.start, *member.varied.items()
+
+
+def grouped(members: Iterable[Member], by: Callable[[Member], str]) -> dict[str, list[Member]]:
+    """Members by a label, in order of their size."""
+    found: dict[str, list[Member]] = {}
+    for member in sorted(members, key=lambda m: m.parameters):
+        found.setdefault(by(member), []).append(member)
+    return found
+
+
+def kinds(members: Sequence[Member]) -> dict[str, str]:
+    """Of each member, by key, what it is beside its size: run, start, other fields, as far as the
+    members differ in them and colours can tell the kinds apart.
+    """
+    fields = [f for f in members[0].varied if len({m.varied.get(f) for m in members}) > 1]
+    several = len({m.run for m in members}) > 1, len({m.start for m in members}) > 1
+
+    def label(m: Member, run: bool, start: bool, others: bool) -> str:
+        words = [m.run] * (run and several[0]) + [m.start] * (start and several[1])
+        words += [f"{f} {m.varied.get(f) or 'default'}" for f in fields if others]
+        return ", ".join(words)
+
+    for parts in ((True, True, True), (True, True, False), (False, True, False)):
+        found = {m.key: label(m, *parts) for m in members}
+        if len({*found.values()}) <= MOST_KINDS:
+            return found
+    return dict.fromkeys(found, "")
+
+
+def groups(
+    members: Sequence[Member], kind: Mapping[str, str], most: int
+) -> dict[str, list[Member]]:
+    """Members in at most so many groups: by backbone and kind if that does, else by backbone, by
+    kind, or by quarters of their sizes.
+    """
+    sizes = sorted(member.parameters for member in members)
+    edges = [sizes[len(sizes) * k // 4] for k in (1, 2, 3)]
+
+    def quarter(m: Member) -> str:
+        return f"quarter {1 + sum(m.parameters >= edge for edge in edges)} of the sizes"
+
+    def both(m: Member) -> str:
+        return " · ".join(filter(None, (short(m.backbone), kind[m.key])))
+
+    ways: tuple[Callable[[Member], str], ...] = (
+        both, lambda m: short(m.backbone), lambda m: kind[m.key] or "all", quarter,
+    )  # fmt: skip
+    for way in ways:
+        found = grouped(members, way)
+        if len(found) <= most:
+            break
+    return found
+
+
+def short(backbone: str) -> str:
+    """A backbone without its family, as "s-2" of "mobilenetv3/s-2"."""
+    return backbone.rpartition("/")[2]
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+# ---- of one member, of all, of pairs
+
+
+def _numbers(tables: Tables, member: Member, effective: Sequence[float]) -> Numbers:
+    home = tables.of(member, Part(member.home))
+    shifted = mean(tables.of(member, Part(suite)) for suite in tables.shifted(member))
+    count = "boxes" if tables.task == "detect" else "images"
+    slices, sizes, corrupted, ratios = {}, {}, [], []
+    for part, row in tables.scores[member.key].items():
+        if part.slice and not part.slice.startswith(f"{CLASSES}="):
+            name = f"{part.suite}/{part.slice}"
+            slices[name] = tables.of(member, part)
+            sizes[name] = int(row.get(count, 0))
+    for suite in tables.corrupted:
+        own = {
+            (part.corruption, part.severity): np.asarray(tables.of(member, part))
+            for part in tables.scores[member.key]
+            if part.suite == suite and part.corruption
+        }
+        if own:
+            corrupted.append(float(mpc(own)))
+            clean = np.asarray(tables.of(member, Part(suite)))
+            ratios.append(float(rpc(np.asarray(corrupted[-1]), clean)))
+    inside = mean(tables.of(member, tables.inside(member, s)) for s in tables.shifted(member))
+    both = np.asarray(inside), np.asarray(shifted)
+    return Numbers(
+        home,
+        shifted,
+        float(gap(*both)),
+        float(relative_drop(*both)),
+        mean(effective),
+        worst_slice(slices, sizes),
+        mean(corrupted),
+        mean(ratios),
+        tables.of(member, Part(member.home), "ECE"),
+    )
+
+
+def _lines(tables: Tables) -> Iterable[Fitted]:
+    """For every domain and every suite that is shifted from it; none where no line is found."""
+    for home in dict.fromkeys(member.home for member in tables.members):
+        own = tuple(member for member in tables.members if member.home == home)
+        cells = {c: k for k, c in enumerate(dict.fromkeys(map(cell, own)))}
+        for suite in tables.shifted(own[0]):
+            inner = tables.inside(own[0], suite)
+            inside, shifted = (points(tables, own, part) for part in (inner, Part(suite)))
+            which = np.array([cells[cell(member)] for member in own])
+            effective, line = fit.effective_robustness(inside, shifted, which)
+            if np.isfinite(effective).any():
+                again, _ = fit.effective_robustness(
+                    replicates(tables, own, home, inner.slice),
+                    replicates(tables, own, suite),
+                    which,
+                )
+                yield Fitted(inner, suite, own, effective, again, line)
+
+
+def pairs(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
+    """Start -> (a member with it, the one from scratch that has all else the same)."""
+    plain = {(*_but_start(m), m.seed): m for m in members if m.start == SCRATCH}
+    found: dict[str, list[tuple[Member, Member]]] = {}
+    for member in members:
+        other = plain.get((*_but_start(member), member.seed))
+        if member.start != SCRATCH and other:
+            found.setdefault(member.start, []).append((member, other))
+    return found
+
+
+def _but_start(member: Member) -> tuple:
+    return member.run, member.backbone, member.parameters, *member.varied.items()
+
+
+def _gains(tables: Tables) -> Iterable[Gain]:
+    for start, own in pairs(tables.members).items():
+        with_start, without = ([pair[k] for pair in own] for k in (0, 1))
+        parameters = np.array([member.parameters for member in with_start])
+        for suite in tables.suites:
+            gains = np.subtract(*(points(tables, s, Part(suite)) for s in (with_start, without)))
+            both = [replicates(tables, side, suite) for side in (with_start, without)]
+            if both[0].shape == both[1].shape and not np.isnan(gains).all():
+                moved = both[0] - both[1]
+                found = fit.threshold(parameters, gains, moved)
+                yield Gain(start, suite, parameters, gains, moved, found)

@@ -1,0 +1,293 @@
+"""What the folder of an evaluated run, sweep or study says, read into one tuple.
+
+A study is a folder whose subfolders are runs or sweeps; its members are those of all of them.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyjax import runfolder
+from tinyjax.errors import UserError
+
+WEIGHTS = "last"
+PLAIN = (
+    "member", "phase", "seed", "backbone", "parameters", "backbone_parameters",
+    "trained_parameters", "multiply_adds",
+)  # fmt: skip
+NAMED = ("suite", "slice", "corruption", "severity", "member")  # columns that are no scores
+SCRATCH = "scratch"
+CLASSES = "classes"  # slices by this are of all images, scored by some classes alone
+
+
+class Member(NamedTuple):
+    """One network."""
+
+    key: str  # its name here: its id, in a study "run/id"
+    id: str
+    run: str  # subfolder of a study, else ""
+    home: str  # the in-domain suite, on which its best weights were picked
+    trained_on: str
+    backbone: str
+    parameters: int
+    multiply_adds: int
+    seed: int
+    start: str  # last part of the path of its starting weights, or "scratch"
+    varied: dict[str, str]  # what else the sweep varies: field -> value
+    stopped_at: int  # step, -1 if it was trained to the end
+    rgn: float  # relative gradient norm, NaN if it was not measured
+
+
+class Part(NamedTuple):
+    """What a score is of: a suite, a slice of it, or a corruption of it at a severity 1 to 5."""
+
+    suite: str
+    slice: str = ""
+    corruption: str = ""
+    severity: int = 0
+
+
+class Tables(NamedTuple):
+    """A run, a sweep or a study."""
+
+    folder: Path
+    task: str
+    score: str  # the column that is the task's own score,
+    title: str  # and what figures call it
+    configs: dict[str, dict[str, Any]]  # run -> config; that of a run or a sweep is called ""
+    said: dict[str, list[str]]  # run -> lines of environment.txt
+    members: tuple[Member, ...]
+    suites: tuple[str, ...]  # uncorrupted ones
+    corrupted: tuple[str, ...]
+    scores: dict[str, dict[Part, dict[str, float]]]  # of each member, by its key
+    resampled: dict[str, dict[str, np.ndarray]]  # member -> "suite" or "suite/slice" -> f32 [B]
+    curves: dict[str, dict[str, np.ndarray]]  # member -> "loss", "score" -> f64 [points, 2]
+
+    def of(self, member: Member, part: Part, column: str = "") -> float:
+        """A score, by default the task's own one; NaN where there is none."""
+        return self.scores[member.key].get(part, {}).get(column or self.score, math.nan)
+
+    def shifted(self, member: Member) -> tuple[str, ...]:
+        """The uncorrupted suites that are not the member's own domain."""
+        return tuple(name for name in self.suites if name != member.home)
+
+    def inside(self, member: Member, suite: str) -> Part:
+        """What a member's score in a suite is to be compared with: its own domain, or the slice of
+        it that has only the suite's classes, where the suite has fewer.
+        """
+        theirs = self._classes(member, Part(suite))
+        for part in self.scores[member.key]:
+            name, _, own = part.slice.partition("=")
+            if part.suite == member.home and name == CLASSES and {*own.split("+")} == theirs:
+                return part
+        return Part(member.home)
+
+    def _classes(self, member: Member, part: Part) -> set[str]:
+        """The classes that have objects there, of a detector."""
+        row = self.scores[member.key].get(part, {})
+        bins = self.configs[member.run].get("score", {}).get("bins", ())
+        names = {name.removeprefix(f"{self.score}/") for name in row if not math.isnan(row[name])}
+        return {name for name in names if f"{self.score}/{name}" in row and name not in bins}
+
+    def parts(self, suite: str) -> tuple[Part, ...]:
+        """All that is scored of a suite, in the order of the file."""
+        return tuple(
+            dict.fromkeys(part for own in self.scores.values() for part in own if part[0] == suite)
+        )
+
+    def columns(self, suite: str) -> tuple[str, ...]:
+        """The scores that a suite has."""
+        whole = (own.get(Part(suite), {}) for own in self.scores.values())
+        return tuple(dict.fromkeys(name for row in whole for name in row))
+
+
+def runs_of(folder: Path) -> dict[str, Path]:
+    """The runs and sweeps of a folder, name -> folder; a folder that is one is called "". Those
+    that others in it start from are left out: they are means, not what is asked about.
+
+    Raises UserError if there is none, or one of them is not finished.
+    """
+    found = {"": folder}
+    if not (folder / "config.json").exists():
+        found = {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+    if not found:
+        raise UserError(
+            f"{folder}: no run, no sweep, and no folder of them (no config.json); give the folder "
+            "that a training wrote"
+        )
+    for path in found.values():
+        if not runfolder.finished(path):
+            raise UserError(f"{path}: this run is not finished; train it to its end first")
+    begun = {name for path in found.values() for name in _starts(path)}
+    return {name: path for name, path in found.items() if name not in begun} or found
+
+
+def _starts(folder: Path) -> set[str]:
+    """The names of the folders that a run's members took their starting weights from."""
+    inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
+    inits |= {row.get("init") or "" for row in runfolder.read_rows(folder / "members.csv")}
+    return {Path(init).name for init in inits - {""}}
+
+
+def evaluated(folder: Path) -> bool:
+    """Whether a run's last weights were evaluated, by a version that writes down what is read."""
+    file = folder / "evaluations" / f"{WEIGHTS}.csv"
+    if not (file.exists() and file.with_suffix(".npz").exists()):
+        return False
+    with file.open(newline="") as stream:
+        return "member" in next(csv.reader(stream), ())
+
+
+def read(folder: Path) -> Tables:
+    """All of a folder whose runs were evaluated.
+
+    Raises UserError as `runs_of` does, and for a study of runs of different tasks.
+    """
+    from tinyjax import tasks
+
+    runs = runs_of(folder)
+    configs = {name: json.loads((path / "config.json").read_text()) for name, path in runs.items()}
+    kinds = {config["task"] for config in configs.values()}
+    if len(kinds) > 1:
+        raise UserError(f"{folder}: runs of several tasks ({', '.join(sorted(kinds))}); give one")
+    (task,) = kinds
+    score, title = next(iter(tasks.module(task).SCORES.items()))
+    suites = {
+        name: "corrupt" in own
+        for config in configs.values()
+        for name, own in config["data"]["suites"].items()
+    }
+    members: list[Member] = []
+    scores, resampled, curves, said = {}, {}, {}, {}
+    for run, path in runs.items():
+        own = _members(run, path, configs[run])
+        keys = {member.id: member.key for member in own}
+        members += own
+        scores.update(_scores(path / "evaluations" / f"{WEIGHTS}.csv", keys))
+        resampled.update(_resampled(path / "evaluations" / f"{WEIGHTS}.npz", keys))
+        curves.update(_curves(path, keys, configs[run]["best_on"], score))
+        environment = path / "environment.txt"
+        said[run] = environment.read_text().splitlines() if environment.exists() else []
+    there = {part.suite for own in scores.values() for part in own}  # that were evaluated
+    homes = [config["best_on"] for config in configs.values()]
+    suites = {name: suites[name] for name in dict.fromkeys([*homes, *suites]) if name in there}
+    return Tables(
+        folder,
+        task,
+        score,
+        title,
+        configs,
+        said,
+        tuple(members),
+        tuple(name for name, corrupt in suites.items() if not corrupt),
+        tuple(name for name, corrupt in suites.items() if corrupt),
+        scores,
+        resampled,
+        curves,
+    )
+
+
+def number(text: str | None) -> float:
+    """A cell of a table; NaN if it is empty or no number."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _members(run: str, folder: Path, config: Mapping[str, Any]) -> list[Member]:
+    """A run's members; of one in phases those of the last."""
+    rows = _last_phase(runfolder.read_rows(folder / "members.csv"))
+    ends = {row["member"]: row for row in _last_phase(runfolder.read_rows(folder / "results.csv"))}
+    fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
+    if len({(row.get("init"), row.get("init_new")) for row in rows}) == len(
+        {row.get("init") for row in rows}
+    ):
+        fields = [name for name in fields if name != "init_new"]  # a part of the start
+    places = [name for name in fields if name.startswith("data.")]
+    whole = trained_on(config)
+    members = []
+    for row in rows:
+        init = row.get("init") if "init" in row else config.get("init", "")
+        end = ends.get(row["member"], {})
+        members.append(
+            Member(
+                f"{run}/{row['member']}" if run else row["member"],
+                row["member"],
+                run,
+                config["best_on"],
+                ", ".join(row[name] for name in places if row[name])
+                or (f"{run}: {whole}" if run else whole),
+                row["backbone"],
+                int(row["parameters"]),
+                int(row["multiply_adds"]),
+                int(row["seed"]),
+                Path(init).name if init else SCRATCH,
+                {name: row[name] for name in fields},
+                int(end.get("stopped_at") or -1),
+                number(end.get("rgn")),
+            )
+        )
+    return members
+
+
+def trained_on(config: Mapping[str, Any]) -> str:
+    """The training set in few words: the stem of its source, and its split."""
+    own = {**config["data"].get("common", {}), **config["data"]["train"]}
+    words = [Path(str(own["source"])).stem if "source" in own else config["data"]["format"]]
+    return " ".join([*words, *([str(own["split"])] if "split" in own else [])])
+
+
+def _last_phase(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    last = rows[-1].get("phase") if rows else None
+    return [row for row in rows if row.get("phase") == last]
+
+
+def _scores(file: Path, keys: Mapping[str, str]) -> dict[str, dict[Part, dict[str, float]]]:
+    found: dict[str, dict[Part, dict[str, float]]] = {key: {} for key in keys.values()}
+    for row in runfolder.read_rows(file):
+        if row["member"] in keys:
+            severity = int(number(row["severity"])) if row["severity"] else 0
+            part = Part(row["suite"], row["slice"], row["corruption"], severity)
+            found[keys[row["member"]]][part] = {
+                name: number(text) for name, text in row.items() if name not in NAMED and text
+            }
+    return found
+
+
+def _resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
+    with np.load(file) as arrays:
+        members, parts, values = (arrays[name] for name in ("members", "parts", "replicates"))
+    return {
+        keys[id]: dict(zip(parts.tolist(), own, strict=True))
+        for id, own in zip(members.tolist(), values, strict=True)
+        if id in keys
+    }
+
+
+def _curves(
+    folder: Path, keys: Mapping[str, str], home: str, score: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """The training loss and the score in the own domain over the steps; of phases the last's."""
+    files = [folder / "metrics.csv", *sorted(folder.glob("phase[0-9]*/metrics.csv"))]
+    wanted = {("train", "loss"): "loss", (home, score): "score"}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
+    for row in _rows([file for file in files if file.exists()][-1:]):
+        name = wanted.get((row["split"], row["metric"]))
+        if name and row["member"] in keys:
+            point = (float(row["step"]), number(row["value"]))
+            found[keys[row["member"]]].setdefault(name, []).append(point)
+    return {
+        key: {name: np.array(sorted(points)) for name, points in own.items()}
+        for key, own in found.items()
+    }
+
+
+def _rows(files: Iterable[Path]) -> Iterable[dict[str, str]]:
+    for file in files:
+        yield from runfolder.read_rows(file)
