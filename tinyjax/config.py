@@ -51,14 +51,14 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     return override(config.unlock().lock(), overrides)
 
 
-def names(spec: str) -> dict[str, Any]:
-    """All that a config file defines, `get_config` and whatever else, by name."""
+def names(spec: str, wanted: str = "get_config") -> dict[str, Any]:
+    """All that a config file defines, `wanted` and whatever else, by name. Raises UserError."""
     path = Path(spec.partition(":")[0])
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--config {spec}: no such Python file: {path}")
     defined = runpy.run_path(str(path))
-    if "get_config" not in defined:
-        raise UserError(f"--config {spec}: {path} defines no get_config(arg=None)")
+    if wanted not in defined:
+        raise UserError(f"--config {spec}: {path} defines no {wanted}(arg)")
     return defined
 
 

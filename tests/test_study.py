@@ -1,0 +1,97 @@
+"""A study: its stages in order, each from the one before, and one report of all."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny_study
+from tinyjax import config as configs
+from tinyjax import errors, runfolder, study, tasks
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+import published_sets
+
+ULTRASMALL = Path(__file__).parents[1] / "configs" / "studies" / "ultrasmall.py"
+
+
+def rows(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "run"
+    argv = ["--config", tiny_study.__file__, "--workdir", str(folder)]
+    assert study.main([*argv, "--stage", "before"]) == 0
+    assert not (folder / "report.html").exists()
+    assert study.main(argv) == 0
+    return folder
+
+
+def test_stages_are_sweeps_and_start_from_each_other_by_seed(folder):
+    before, tuned = (rows(folder / name / "members.csv") for name in ("before", "tuned"))
+    assert [row["seed"] for row in before] == ["0", "1"]
+    assert sorted((row["seed"], row["init"]) for row in tuned) == [
+        ("0", ""), ("0", str(folder / "before")), ("1", ""), ("1", str(folder / "before")),
+    ]  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert all(row["member"] in page for row in tuned)
+    assert not any(row["member"] in page for row in before)  # means, not what is asked about
+
+
+def test_a_finished_study_is_only_reported(folder, capsys):
+    weights = sorted((folder / "tuned" / "weights").iterdir())
+    written = [file.stat().st_mtime_ns for file in weights]
+    assert study.main(["--config", tiny_study.__file__, "--workdir", str(folder)]) == 0
+    assert written == [file.stat().st_mtime_ns for file in weights]
+    assert capsys.readouterr().out.count("this run is finished") == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([tiny_study.__file__, "--config.seed=1"], "the stages of a study have a config each"),
+        ([tiny_study.__file__, "--stage", "befor"], "did you mean 'before'"),
+        ([str(Path(tiny_study.__file__).with_name("tiny_config.py"))], "defines no get_study"),
+    ],
+)
+def test_mistakes_are_one_message(argv, message, tmp_path, capsys):
+    argv = ["--config", *argv, "--workdir", str(tmp_path / "run")]
+    assert errors.exit_code(lambda: study.main(argv)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
+    """On tiny copies of its sets: who is trained from what, and which classes a suite shares."""
+    published_sets.llvip(tmp_path)
+    published_sets.flir_aligned(tmp_path)
+    flir = next(file.parent for file in tmp_path.rglob("align_train.txt"))
+    spec = f"{ULTRASMALL}:llvip={tmp_path}/LLVIP,flir={flir}"
+    stages = study.stages_of(spec, tmp_path / "run")
+    members = {name: len(stage.members) for name, stage in stages.items()}
+    assert members == {"imagenet": 39, "coco": 39, "llvip": 117, "flir": 117}
+    assert stages["coco"].config.init == str(tmp_path / "run" / "imagenet")
+    inits = {member.point["init"] for member in stages["flir"].members}
+    assert inits == {"", *(str(tmp_path / "run" / name) for name in ("imagenet", "coco"))}
+    for on, shared in (("llvip", ("person",)), ("flir", ("person", "bicycle", "car"))):
+        config = configs.from_json(configs.to_json(stages[on].config))
+        kind = tasks.module(config.task)
+        training = kind.load(config.data, config.data.train)
+        assert training.classes == shared
+        assert training.images.shape[1:] == (512, 640, 3)
+        suites = {
+            name: kind.load(config.data, own, training.classes)
+            for name, own in config.data.suites.items()
+        }
+        assert {*kind.present(suites[on])} <= {*shared}
+        assert kind.present(suites["llvip"]) == kind.present(suites["llvip-infrared"])
+        assert "person" in kind.present(suites["flir-infrared"])
+        grey = next(iter(suites["llvip-infrared"].images))
+        assert np.ptp(grey.astype(int), axis=-1).max() == 0  # one channel, three times
+    # whose head goes on from COCO's has its shapes
+    assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
+    assert runfolder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
