@@ -105,6 +105,7 @@ NULLS: dict[str, Shape] = {
     "grows everywhere, 2 a decade": lambda x: 2 * x,
     "grows everywhere, 10 a decade": lambda x: 10 * x,
     "grows, then flat": lambda x: -4 * np.maximum(0, np.log10(BREAK) - x),
+    "jumps by 8, then flat": lambda x: 8.0 * (x > np.log10(BREAK) - 0.3),
 }
 
 

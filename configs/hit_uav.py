@@ -3,7 +3,8 @@
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
 Arguments, joined by commas: backbone; steps; init, starting weights (default: from scratch);
-freeze, a preset; probe, that many steps with the backbone frozen before all of it trains.
+freeze, a preset; probe, that many steps with the backbone frozen before all of it trains; corrupt,
+benchmark or thermal, a suite of 100 images that tinyjax.evaluate corrupts.
 """
 
 import os
@@ -14,7 +15,9 @@ from tinyjax.defaults import detector
 
 def get_config(arg=None):
     config = detector()
-    arg = parse_arg(arg, backbone=config.model.backbone, steps=11000, init="", freeze="", probe=0)
+    arg = parse_arg(
+        arg, backbone=config.model.backbone, steps=11000, init="", freeze="", probe=0, corrupt=""
+    )
     config.model.backbone, config.init = arg.backbone, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
     if arg.probe:
@@ -28,6 +31,12 @@ def get_config(arg=None):
     }
     config.data.train = {"split": "train"}
     config.data.suites = {"val": {"split": "val"}, "shift": {"split": "shift"}}
+    config.data.slices = {
+        "time_of_day": (), "altitude_m": (60, 90, 131), "camera_angle_deg": (30, 60, 91)
+    }  # fmt: skip
+    if arg.corrupt:
+        corrupted = {"split": "val", "corrupt": (arg.corrupt,), "limit": 100}
+        config.data.suites["val-corrupted"] = corrupted
     # From above there is no up: persons lie in any direction, and by day the polarity turns over.
     config.crop = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})

@@ -4,6 +4,7 @@ of a sweep.
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tinyjax import evaluate, runfolder, train
 from tinyjax.checks import check
 from tinyjax.data.corrupt import corrupt
 from tinyjax.errors import UserError
+from tinyjax.robust import tables
 from tinyjax.robust.examine import REPLICATES
 from tinyjax.tasks import detect
 
@@ -118,6 +120,29 @@ def test_what_matched_by_name_is_printed(run, capsys):
     again = rows(run / "evaluations" / "last.csv")
     assert {row["suite"] for row in again} == {"val", "other"}
     assert evaluate.main(["--workdir", str(run)]) == 0  # as it was
+
+
+def test_suites_may_come_from_another_config(run, sets, tmp_path):
+    """What is asked of a run is asked after it was trained, too."""
+    other = tmp_path / "asked.py"
+    other.write_text(
+        "from tests import tiny_robust\n\n\ndef get_config(arg=None):\n"
+        f"    config = tiny_robust.get_config({str(sets)!r})\n"
+        "    config.data.suites = {'night': {'split': 'val', 'limit': 4}}\n"
+        "    config.data.slices, config.best_on = {'altitude': ()}, 'night'\n"
+        "    return config\n"
+    )
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    assert evaluate.main(["--workdir", str(folder), "--suites", str(other)]) == 0
+    table = rows(folder / "evaluations" / "last.csv")
+    assert [(row["suite"], row["slice"], row["images"]) for row in table] == [
+        ("night", "", "4.0"), ("night", "altitude=30", "2.0"), ("night", "altitude=60", "2.0"),
+    ]  # fmt: skip
+    asked = json.loads((folder / "evaluations" / "last.json").read_text())
+    assert (asked["best_on"], [*asked["data"]["suites"]]) == ("night", ["night"])
+    found = tables.read(folder)
+    assert (found.suites, found.members[0].home) == (("night",), "night")
 
 
 def test_a_corruption_changes_the_score_and_polarity_is_no_other_images(run, sets):

@@ -11,6 +11,7 @@ of a single run also figures and the worst images. Fields of the config may be o
 --config.nms.overlap=0.6.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -33,6 +34,10 @@ FLAGS = {
         "action": "append",
         "metavar": "NAME",
         "help": "only this suite; may be given several times",
+    },
+    "--suites": {
+        "metavar": "FILE[:ARGS]",
+        "help": "suites, slices and best_on of this config instead of the run's own",
     },
 }
 
@@ -69,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     startup.keep_memory()
     startup.keep_programs()
     runfolder.start_log()
-    groups = _groups(folder, which, options.overrides)
+    groups = _groups(folder, which, options.overrides, options.suites)
     suites = groups[0].config.data.suites
     kind = tasks.module(groups[0].config.task)
     names = options.suite or list(suites)
@@ -99,6 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     runfolder.write_rows(
         place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
     )
+    with runfolder.atomic(place.with_suffix(".json")) as path:  # suites as they were asked for
+        path.write_text(configs.to_json(groups[0].config))
     if replicates:
         _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
     if len(groups) == 1 and len(groups[0].ids) == 1:
@@ -111,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
 # ---- members
 
 
-def _groups(folder: Path, which: str, overrides: Sequence[str]) -> list[Group]:
+def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | None) -> list[Group]:
     from tinyjax import tasks
     from tinyjax.population import build, plan
 
@@ -121,9 +128,21 @@ def _groups(folder: Path, which: str, overrides: Sequence[str]) -> list[Group]:
             some = [*ids[start : start + AT_ONCE]]
             networks = build.stored(folder, some, which, overrides)
             first = networks[0]
+            config = _asked(first.config, suites) if suites else first.config
             task, predict = build.predictor(networks, tasks.module(first.config.task))
-            found.append(Group(some, first.config, first.about, task.score, predict))
+            found.append(Group(some, config, first.about, task.score, predict))
     return found
+
+
+def _asked(config: Any, spec: str) -> Any:
+    """The config with the suites, slices and `best_on` of another."""
+    other, whole = configs.load(spec), config.to_dict()
+    theirs = other.data.to_dict()
+    common = {"format": theirs["format"], **theirs["common"]}
+    common.pop("classes", None)  # a suite's are training's
+    suites = {name: {**common, **own} for name, own in theirs["suites"].items()}
+    whole["data"] |= {"suites": suites, "slices": theirs.get("slices", {})}
+    return configs.from_json(json.dumps({**whole, "best_on": other.best_on}))
 
 
 # ---- suites

@@ -31,13 +31,14 @@ class World(NamedTuple):
     at: float = 0.35  # of the smallest in its own domain
     growth: float = 0.08  # for ten times the parameters
     gain: float = 0.0  # of pretraining
-    threshold: float = 0.0  # parameters from which there is a gain
+    threshold: float = 0.0  # parameters from which on it grows by that much a decade; 0: it is flat
     gap: float = 0.12  # what a shift takes
     seeds: float = 0.01
     images: float = 0.15
 
     def truth(self, parameters: float, start: str) -> float:
-        gain = self.gain if start and parameters >= self.threshold else 0.0
+        grown = np.log10(max(1.0, parameters / self.threshold)) if self.threshold else 1.0
+        gain = self.gain * grown if start else 0.0
         return self.at + self.growth * np.log10(parameters / 26e3) + gain
 
 

@@ -126,6 +126,16 @@ def test_what_is_no_threshold_is_none_and_says_why(gain, reason):
     np.testing.assert_allclose(drawn, gain, atol=0.06)
 
 
+def test_a_jump_is_not_called_a_place_where_growth_begins():
+    """The broken line nearest to it would begin far below."""
+    rng = np.random.default_rng(0)
+    gains = 0.08 * (SIZES > 50_000) + rng.normal(0, 0.004, SIZES.shape)
+    found = fit.threshold(SIZES, gains, gains[:, None] + rng.normal(0, 0.002, (len(SIZES), 50)))
+    assert not found.found
+    assert found.p < 0.05
+    assert "does not grow along one line beyond its bend" in found.reason
+
+
 def test_what_cannot_be_tested_is_said():
     gains, replicates = noisy(0.1 * np.maximum(0, X - 5))
     few = SIZES <= 30_000

@@ -83,7 +83,8 @@ def learning(tables: Tables, summary: Summary) -> Shown | None:
             elif lines:
                 steps, low, middle, high = _range(lines)
                 axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-                axes.plot(steps, middle, color=colour, label=text(group))
+                dots = "." * (name == "score")  # of which there may be one
+                axes.plot(steps, middle, color=colour, marker=dots, label=text(group))
         axes.set(xlabel="step", ylabel=label, xlim=(0, None))
         if name == "loss":
             axes.set_yscale("log")
@@ -299,7 +300,12 @@ def _by_size(members: Sequence[Member]) -> list[Member]:
 def _sizes_on(axis: Axis, sizes: Sequence[float]) -> None:
     """Sizes as ticks of a logarithmic axis, if they are few."""
     if len(sizes) <= NAMED_SIZES:
-        axis.set_ticks(sizes)
+        least, apart = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / NAMED_SIZES / 2)
+        named = [sizes[-1]]
+        for size in sizes[-2::-1]:  # those whose names would not lie on each other
+            if least / size > apart:
+                named.append(least := size)
+        axis.set_ticks(named)
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(EngFormatter(places=0, sep=""))

@@ -16,6 +16,7 @@ LEAST_MEMBERS = 4  # that a line is fitted to
 LEAST_SIZES = 4  # below it every break is also a straight line, or one noisy size
 BREAKS = 101  # places that are tried
 DRAWS = 1000  # of the noise
+FITS = 0.99  # of simulated gains leave over less of a broken line than what is called one
 FLOOR = 1e-12  # least variance of a gain: replicates are float32
 
 
@@ -105,7 +106,9 @@ def threshold(
     second largest. It is found if, at 5 %, (1) a straight line with a bend upwards fits better than
     without (largest t of the bend over the grid, against its simulated distribution, which is the
     same for every straight line: a flat gain, one that grows everywhere), (2) below the bend it has
-    no more slope than simulated gains that are flat there. Noise: seeds independent, of one
+    no more slope than simulated gains that are flat there, and (3) at 1 % what the broken line
+    leaves over is no more than of simulated gains along it: a gain that jumps, or grows and then
+    stays, has no one break to tell of. Noise: seeds independent, of one
     variance at all sizes, plus the covariance of the sizes over resamples of the images. The
     interval is of the breaks that simulated gains are fitted with.
     """
@@ -184,8 +187,14 @@ def _judge(x: np.ndarray, means: np.ndarray, noise: _Noise, seed: int) -> Thresh
         bends = t_values(2, values, scatter).argmax(-1)
         return np.take_along_axis(t_values(1, values, scatter), bends[..., None], -1)[..., 0]
 
+    def squares(values):  # that each break leaves over
+        return np.stack([((values @ r) ** 2).sum(-1) for r in left_over])
+
     def best_break(values):
-        return np.argmin([((values @ r) ** 2).sum(-1) for r in left_over], 0)
+        return squares(values).argmin(0)
+
+    def misfit(values):
+        return squares(values).min(0)
 
     t = t_values(2, means, noise.scatter)
     p = float((1 + (t_values(2, errors, scatter).max(-1) >= t.max()).sum()) / (1 + DRAWS))
@@ -203,6 +212,9 @@ def _judge(x: np.ndarray, means: np.ndarray, noise: _Noise, seed: int) -> Thresh
 
     # The scatter is itself known from a few seeds, so that errors have Student's tails.
     simulated = expected + errors * np.sqrt(noise.scatter / scatter)
+    if misfit(means) > np.quantile(misfit(simulated), FITS):
+        reason = f"the gain does not grow along one line beyond its bend (p of a bend {p:.3f})"
+        return _unknown(reason, p, _knots(x, breaks[at], level, 0.0, growth))
     ends = np.quantile(breaks[best_break(simulated)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     found, low, high = (float(10**c) for c in (breaks[at], *ends))
     reason = f"the gain grows above {found:,.0f} parameters (95 %: {low:,.0f} to {high:,.0f}"

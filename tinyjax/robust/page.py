@@ -268,7 +268,7 @@ def _definitions(tables: Tables) -> str:
         "mPC, rPC": "mean over corruptions' severities, then kinds; as a part of the clean score "
         "(Michaelis et al. 2019)",
         "ECE": "mean distance of confidence and precision, by bins of confidence (Guo et al. 2017; "
-        "of detections above the operating threshold Kueppers et al. 2020)",
+        "of detections that score 0.1 or more Kueppers et al. 2020)",
         "RGN": "norm of the gradient over that of the weights, mean over the backbone's layers",
         "capacity threshold": "parameters above which the gain of pretraining starts to grow, by a "
         "fitted break that a straight line does not explain",

@@ -151,7 +151,7 @@ def read(folder: Path) -> Tables:
     from tinyjax import tasks
 
     runs = runs_of(folder)
-    configs = {name: json.loads((path / "config.json").read_text()) for name, path in runs.items()}
+    configs = {name: _config(path) for name, path in runs.items()}
     kinds = {config["task"] for config in configs.values()}
     if len(kinds) > 1:
         raise UserError(f"{folder}: runs of several tasks ({', '.join(sorted(kinds))}); give one")
@@ -190,6 +190,17 @@ def read(folder: Path) -> Tables:
         resampled,
         curves,
     )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A run's config, with the suites that it was evaluated on."""
+    config = json.loads((folder / "config.json").read_text())
+    evaluated = folder / "evaluations" / f"{WEIGHTS}.json"
+    if evaluated.exists():
+        asked = json.loads(evaluated.read_text())
+        own = {name: asked["data"][name] for name in ("suites", "slices") if name in asked["data"]}
+        config = {**config, "data": config["data"] | own, "best_on": asked["best_on"]}
+    return config
 
 
 def number(text: str | None) -> float:
