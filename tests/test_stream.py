@@ -1,7 +1,6 @@
 """Training on sets that stay on disk, through the command: both tasks, stopped and gone on with."""
 
 import csv
-import io
 import json
 import re
 
@@ -12,7 +11,8 @@ from PIL import Image
 import tinyjax
 from tests import tiny_classifier, tiny_config
 from tests.data import layouts
-from tests.data.test_disk import jpeg, photo
+from tests.data.test_disk import photo
+from tests.miniatures import imagenet2012
 from tinyjax import config as configs
 from tinyjax import evaluate, runfolder, train
 from tinyjax.errors import UserError
@@ -35,44 +35,7 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """A miniature of imagenet2012 as TensorFlow Datasets prepares it: its splits, its features,
-    JPEG files of many sizes, ArrayRecord.
-    """
-    import tensorflow_datasets as tfds
-
-    root = tmp_path_factory.mktemp("imagenet2012")
-    names = ["n01440764", "n01443537", "n01484850"]
-
-    class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("5.1.0")
-        url_infos = {}  # noqa: RUF012
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(names=names),
-                "file_name": tfds.features.Text(),
-            }
-            features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(
-                builder=self, features=features, supervised_keys=("image", "label")
-            )
-
-        def _split_generators(self, _):
-            return {"train": self._rows(14, 0), "validation": self._rows(5, 1)}
-
-        def _rows(self, many, seed):
-            for k in range(many):
-                name = f"{names[k % 3]}_{k}.JPEG"
-                data = jpeg(photo((k % 3, seed, k), (40 + 3 * k, 60 - k)))
-                yield name, {"image": io.BytesIO(data), "label": names[k % 3], "file_name": name}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    builder = Imagenet2012(data_dir=root, file_format="array_record")
-    builder.download_and_prepare(download_dir=root / "downloads")
-    return builder.data_path
+    return imagenet2012(tmp_path_factory.mktemp("imagenet2012"))
 
 
 def tiny_imagenet(source):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_study
+from tests.miniatures import imagenet2012
 from tinyjax import config as configs
 from tinyjax import errors, runfolder, study, tasks
 
@@ -95,3 +96,43 @@ def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
     # whose head goes on from COCO's has its shapes
     assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
     assert runfolder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
+
+
+SMALL = """
+import runpy
+
+def get_study(arg, workdir):
+    stages = runpy.run_path({ultrasmall!r})["get_study"](arg, workdir)
+    for name, (config, points) in stages.items():
+        config.unlock()
+        size = (40, 40) if name == "imagenet" else (64, 64)
+        config.data.common = {{**config.data.common.to_dict(), "size": size}}
+        config.crop, config.batch, config.model.dtype = (32, 32), 2, "float32"
+        config.schedule.update({{"steps": 2, "warmup": 1}})
+        config.every.update({{"log": 1, "save": 2, "evaluate": 2}})
+    return stages
+"""
+
+
+@pytest.mark.slow
+def test_the_protocol_of_the_seeds_runs_whole_in_miniature(tmp_path):
+    """All its stages, on tiny copies of its sets and with tiny images, and its report."""
+    for write in (published_sets.llvip, published_sets.flir_aligned, published_sets.coco2017):
+        write(tmp_path)
+    (tmp_path / "small.py").write_text(SMALL.format(ultrasmall=str(ULTRASMALL)))
+    imagenet = imagenet2012(tmp_path / "imagenet")
+    spec = (
+        f"{tmp_path}/small.py:backbones=mobilenetv3/s-6,seeds=2,imagenet={imagenet},"
+        f"coco={tmp_path}/coco,llvip={tmp_path}/LLVIP,flir={tmp_path}/align"
+    )
+    folder = tmp_path / "run"
+    assert study.main(["--config", spec, "--workdir", str(folder)]) == 0
+    stages = ("imagenet", "coco", "llvip", "flir")
+    members = {name: rows(folder / name / "members.csv") for name in stages}
+    assert {name: len(own) for name, own in members.items()} == dict(
+        zip(stages, (2, 2, 6, 6), strict=True)
+    )
+    page = (folder / "report.html").read_text()
+    assert "Gain of pretraining" in page
+    for name in ("llvip", "flir"):
+        assert all(row["member"] in page for row in members[name])
