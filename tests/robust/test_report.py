@@ -2,6 +2,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +211,29 @@ def test_findings_name_the_capacity_threshold_and_are_at_most_eight(tmp_path):
     assert own.threshold.found
     assert f"Capacity threshold of caltech101 on shift: {own.threshold.reason}." in sentences
     assert 3 <= len(sentences) <= findings.MOST
+
+
+def test_gains_are_told_apart_by_settings_and_pooled_settings_are_no_seeds():
+    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, -1, np.nan)
+    for settings, names in ((2, {"a (lr 0)", "a (lr 1)"}), (5, {"a"})):
+        members = [
+            base._replace(key=f"{s}{k}{p}{start}", seed=s, parameters=p, start=start,
+                          varied={"lr": str(k)})
+            for s in range(3) for k in range(settings) for p in (10, 20)
+            for start in ("scratch", "a")
+        ]  # fmt: skip
+        both = summary.pairs(members)
+        assert {*both} == names
+        assert sum(map(len, both.values())) == 3 * settings * 2
+        scores = {m.key: {tables.Part("val"): {"AP50": 0.1 * (m.start == "a")}} for m in members}
+        found = tables.Tables(
+            Path(), "detect", "AP50", "", {}, {}, tuple(members), ("val",), (), scores,
+            {m.key: {"val": np.zeros(4)} for m in members}, {},
+        )  # fmt: skip
+        for gain in summary.summarise(found).gains:
+            assert gain.parameters.tolist() == [10, 10, 10, 20, 20, 20]  # of three seeds each
+            np.testing.assert_allclose(gain.gains, 0.1)
+            assert gain.home == "val"
 
 
 def test_over_seeds_averages_networks_first():

@@ -106,20 +106,24 @@ def shift(tables: Tables, summary: Summary) -> str | None:
 
 def size(tables: Tables, summary: Summary) -> str | None:
     """Largest against smallest, paired in all else."""
-    sizes = sorted({member.parameters for member in tables.members})
-    if len(sizes) < 2:
-        return None
-    ends = [[m for m in tables.members if m.parameters == s] for s in (sizes[0], sizes[-1])]
-    small = {(*_but_size(member), member.seed): member for member in ends[0]}
-    both = [(large, small.get((*_but_size(large), large.seed))) for large in ends[1]]
-    found = _difference(tables, [(a, b) for a, b in both if b], ends[1][0].home)
-    if found is None:
-        return None
-    words = f"from {sizes[0]:,} to {sizes[-1]:,} parameters on {ends[1][0].home}"
-    if not shown(found):
-        return f"A difference {words} is not shown: {_number(found)}, {_seeds(found.seeds)}."
-    way = _way(found, "grows", "falls")
-    return f"The score {way} by {_number(found, True)} {words}, {_seeds(found.seeds)}."
+    sentences = []
+    for home in dict.fromkeys(member.home for member in tables.members):
+        own = [member for member in tables.members if member.home == home]
+        sizes = sorted({member.parameters for member in own})
+        ends = [[m for m in own if m.parameters == s] for s in (sizes[0], sizes[-1])]
+        small = {(*_but_size(member), member.seed): member for member in ends[0]}
+        both = [(large, small.get((*_but_size(large), large.seed))) for large in ends[1]]
+        found = _difference(tables, [(a, b) for a, b in both if b], home)
+        if len(sizes) < 2 or found is None:
+            continue
+        words = f"from {sizes[0]:,} to {sizes[-1]:,} parameters on {home}"
+        if shown(found):
+            way = f"The score {_way(found, 'grows', 'falls')} by {_number(found, True)}"
+            sentences.append(f"{way} {words}, {_seeds(found.seeds)}.")
+        else:
+            number = f"{_number(found)}, {_seeds(found.seeds)}"
+            sentences.append(f"A difference {words} is not shown: {number}.")
+    return " ".join(sentences) or None
 
 
 def pretraining(tables: Tables, summary: Summary) -> str | None:
@@ -145,7 +149,7 @@ def pretraining(tables: Tables, summary: Summary) -> str | None:
 def capacity(tables: Tables, summary: Summary) -> str | None:
     sentences = []
     for gain in summary.gains:
-        if gain.suite == tables.members[0].home and len(tables.suites) > 1:
+        if gain.suite == gain.home and len(tables.suites) > 1:
             continue
         if gain.threshold.found:
             sentences.append(

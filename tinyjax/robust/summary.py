@@ -13,6 +13,7 @@ from tinyjax.robust.numbers import gap, mpc, relative_drop, rpc, worst_slice
 from tinyjax.robust.tables import CLASSES, SCRATCH, Member, Part, Tables
 
 MOST_KINDS = 7  # that colours tell apart
+MOST_SETTINGS = 3  # in which a start's gain is told one by one
 
 
 class Numbers(NamedTuple):
@@ -30,9 +31,12 @@ class Numbers(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Of starting weights over none in a suite, in P pairs of the same seed and settings."""
+    """Of starting weights over none in a suite, in P pairs of the same seed and settings; pooled
+    settings are averaged.
+    """
 
-    start: str
+    start: str  # and in what settings, as `pairs` calls them
+    home: str  # the own domain of the pairs
     suite: str
     parameters: np.ndarray  # [P]
     gains: np.ndarray  # [P]
@@ -118,7 +122,18 @@ def kinds(members: Sequence[Member]) -> dict[str, str]:
     """Of each member, by key, what it is beside its size: run, start, other fields, as far as the
     members differ in them and colours can tell the kinds apart.
     """
-    fields = [f for f in members[0].varied if len({m.varied.get(f) for m in members}) > 1]
+    label = _labels(members)
+    for parts in ((True, True, True), (True, True, False), (False, True, False)):
+        found = {m.key: label(m, *parts) for m in members}
+        if len({*found.values()}) <= MOST_KINDS:
+            return found
+    return dict.fromkeys(found, "")
+
+
+def _labels(members: Sequence[Member]) -> Callable[[Member, bool, bool, bool], str]:
+    """`label(member, run, start, others)`: in words what of these sets it apart from the others."""
+    every = dict.fromkeys(f for m in members for f in m.varied)
+    fields = [f for f in every if len({m.varied.get(f) for m in members}) > 1]
     several = len({m.run for m in members}) > 1, len({m.start for m in members}) > 1
 
     def label(m: Member, run: bool, start: bool, others: bool) -> str:
@@ -126,11 +141,7 @@ def kinds(members: Sequence[Member]) -> dict[str, str]:
         words += [f"{f} {m.varied.get(f) or 'default'}" for f in fields if others]
         return ", ".join(words)
 
-    for parts in ((True, True, True), (True, True, False), (False, True, False)):
-        found = {m.key: label(m, *parts) for m in members}
-        if len({*found.values()}) <= MOST_KINDS:
-            return found
-    return dict.fromkeys(found, "")
+    return label
 
 
 def groups(
@@ -225,13 +236,22 @@ def _lines(tables: Tables) -> Iterable[Fitted]:
 
 
 def pairs(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
-    """Start -> (a member with it, the one from scratch that has all else the same)."""
+    """Start -> (a member with it, the one from scratch that has all else the same); apart by run
+    and by other fields, if there are few of them, else by run.
+    """
     plain = {(*_but_start(m), m.seed): m for m in members if m.start == SCRATCH}
+    both = [
+        (member, other)
+        for member in members
+        if member.start != SCRATCH and (other := plain.get((*_but_start(member), member.seed)))
+    ]
+    label = _labels(members)
+    few = len({label(pair[0], True, False, True) for pair in both}) <= MOST_SETTINGS
     found: dict[str, list[tuple[Member, Member]]] = {}
-    for member in members:
-        other = plain.get((*_but_start(member), member.seed))
-        if member.start != SCRATCH and other:
-            found.setdefault(member.start, []).append((member, other))
+    for pair in both:
+        words = label(pair[0], True, False, few)
+        start = pair[0].start
+        found.setdefault(f"{start} ({words})" if words else start, []).append(pair)
     return found
 
 
@@ -242,11 +262,16 @@ def _but_start(member: Member) -> tuple:
 def _gains(tables: Tables) -> Iterable[Gain]:
     for start, own in pairs(tables.members).items():
         with_start, without = ([pair[k] for pair in own] for k in (0, 1))
-        parameters = np.array([member.parameters for member in with_start])
+        # Of a seed and a size one number: settings that were pooled are no further seeds.
+        places = np.array([[member.parameters, member.seed] for member in with_start])
+        units, which = np.unique(places, axis=0, return_inverse=True)
+        share = which.ravel() == np.arange(len(units))[:, None]
+        share = share / share.sum(1, keepdims=True)  # unit pair
         for suite in tables.suites:
             gains = np.subtract(*(points(tables, s, Part(suite)) for s in (with_start, without)))
             both = [replicates(tables, side, suite) for side in (with_start, without)]
             if both[0].shape == both[1].shape and not np.isnan(gains).all():
-                moved = both[0] - both[1]
-                found = fit.threshold(parameters, gains, moved)
-                yield Gain(start, suite, parameters, gains, moved, found)
+                gains, moved = share @ gains, share @ (both[0] - both[1])
+                found = fit.threshold(units[:, 0], gains, moved)
+                home = with_start[0].home
+                yield Gain(start, home, suite, units[:, 0], gains, moved, found)
