@@ -13,7 +13,7 @@ import pytest
 
 from tests import tiny_robust, tiny_sweep
 from tinyjax import config as configs
-from tinyjax import evaluate, runfolder, train
+from tinyjax import errors, evaluate, runfolder, train
 from tinyjax.checks import check
 from tinyjax.data.corrupt import corrupt
 from tinyjax.errors import UserError
@@ -139,7 +139,7 @@ def test_suites_may_come_from_another_config(run, sets, tmp_path):
     assert [(row["suite"], row["slice"], row["images"]) for row in table] == [
         ("night", "", "4.0"), ("night", "altitude=30", "2.0"), ("night", "altitude=60", "2.0"),
     ]  # fmt: skip
-    asked = json.loads((folder / "evaluations" / "last.json").read_text())
+    asked = json.loads((folder / "evaluations" / "last.json").read_text())["config"]
     assert (asked["best_on"], [*asked["data"]["suites"]]) == ("night", ["night"])
     found = tables.read(folder)
     assert (found.suites, found.members[0].home) == (("night",), "night")
@@ -197,6 +197,37 @@ def test_mistakes_in_suites_are_found_before_training(change, message):
     change(config)
     with pytest.raises(UserError, match=message):
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.data.common['channels'] = 3", "images of 3 channels, the network takes 1"),
+        ("config.best_on = 'day'", "best_on = 'day': no such suite"),
+        ("config.data.suites = {'val': 5}", "data.suites.val = 5: give a dict"),
+        ("config.data.suites.noisy.severities = 3", "data.suites.noisy.severities = 3: give some"),
+        ("config.data.suites = {'val': {'corrupt': 3}}", "best_on = 'val': corrupted suites"),
+        ("config.data.suites.noisy = {'corrupt': 3}", "data.suites.noisy.corrupt = 3: give names"),
+        ("config.data.slices = {'time': ('a', 'b')}", "data.slices.time = ('a', 'b'): give edges"),
+        ("config.data.slices = {'background': ()}", "data.slices.background: {"),
+    ],
+)
+def test_mistakes_in_asked_suites_are_one_message(run, sets, change, message, tmp_path, capsys):
+    other = tmp_path / "asked.py"
+    other.write_text(
+        "from tests import tiny_robust\n\n\ndef get_config(arg=None):\n"
+        f"    config = tiny_robust.get_config({str(sets)!r}).unlock()\n    {change}\n"
+        "    return config\n"
+    )
+    argv = ["--workdir", str(run), "--suites", str(other)]
+    assert errors.exit_code(lambda: evaluate.main(argv)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_network_is_the_one_that_was_trained(run, capsys):
+    argv = ["--workdir", str(run), "--config.model.backbone=mobilenetv3/s-1"]
+    assert errors.exit_code(lambda: evaluate.main(argv)) == 2
+    assert "weights are of the network that was trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

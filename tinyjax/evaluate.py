@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax import runfolder
-from tinyjax.errors import UserError, exit_code, suggest
+from tinyjax.errors import UserError, exit_code, few, suggest
 
 AT_ONCE = 32  # members that predict together: hundreds of them would fill the memory with boxes
 FLAGS = {
@@ -65,6 +65,9 @@ class Result(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     options = configs.options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
     folder, which = Path(options.workdir), options.weights
+    for text in options.overrides:
+        if text.startswith((f"{configs.PREFIX}model.", f"{configs.PREFIX}task")):
+            raise UserError(f"{text}: weights are of the network that was trained; leave it out")
 
     from tqdm import tqdm
 
@@ -104,14 +107,16 @@ def main(argv: list[str] | None = None) -> int:
     runfolder.write_rows(
         place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
     )
-    with runfolder.atomic(place.with_suffix(".json")) as path:  # suites as they were asked for
-        path.write_text(configs.to_json(groups[0].config))
+    with runfolder.atomic(place.with_suffix(".json")) as path:
+        asked = {"command": runfolder.command(), "config": groups[0].config.to_dict()}
+        path.write_text(json.dumps(asked, indent=2))
     if replicates:
         _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_one(groups[0], shown, kind, place)
     runfolder.log.info(_said(rows, kind))
-    runfolder.log.info(f"written to {place.with_suffix('.csv')} and {place}")
+    shown_in = f"; what is shown of it to {place}" if place.exists() else ""
+    runfolder.log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
     return 0
 
 
@@ -135,14 +140,26 @@ def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | No
 
 
 def _asked(config: Any, spec: str) -> Any:
-    """The config with the suites, slices and `best_on` of another."""
+    """The config with the suites, slices and `best_on` of another, which say all of themselves."""
+    from tinyjax.checks import check
+
     other, whole = configs.load(spec), config.to_dict()
-    theirs = other.data.to_dict()
+    ours, theirs = whole["data"], other.data.to_dict()
     common = {"format": theirs["format"], **theirs["common"]}
     common.pop("classes", None)  # a suite's are training's
-    suites = {name: {**common, **own} for name, own in theirs["suites"].items()}
-    whole["data"] |= {"suites": suites, "slices": theirs.get("slices", {})}
-    return configs.from_json(json.dumps({**whole, "best_on": other.best_on}))
+    for name, own in theirs["suites"].items():
+        if not isinstance(own, Mapping):
+            raise UserError(f"--suites {spec}: data.suites.{name} = {own!r}: give a dict")
+    whole["data"] = {
+        **ours,
+        "common": {},
+        "train": {**ours["common"], **ours["train"]},
+        "suites": {name: {**common, **own} for name, own in theirs["suites"].items()},
+        "slices": theirs.get("slices", {}),
+    }
+    asked = configs.from_json(json.dumps({**whole, "best_on": other.best_on}))
+    check(asked)
+    return asked
 
 
 # ---- suites
@@ -155,10 +172,11 @@ def _examined(
 
     for group in groups:
         config, classes = group.config, tuple(group.about["classes"])
-        splits = _splits(config.task, configs.to_json(config.data), names, classes)
+        channels, data = group.about["frame"][2], configs.to_json(config.data)
+        splits = _splits(config.task, data, names, classes, channels)
         for name, split in splits.items():
             bar.set_description_str(name)
-            slices = kind.slices(split, config)
+            slices = kind.slices(split, config.data.get("slices", {}))
             if name == config.best_on:
                 slices |= _fewer_classes(
                     {n: kind.present(s) for n, s in splits.items()}, name, split
@@ -176,33 +194,59 @@ def _scored(
     for group in groups:
         bar.set_description_str(" ".join(map(str, (name, *(pair or ())))))
         config, classes = group.config, tuple(group.about["classes"])
-        split = _corrupted(config.task, configs.to_json(config.data), name, classes, pair)
+        channels, data = group.about["frame"][2], configs.to_json(config.data)
+        split = _corrupted(config.task, data, name, classes, channels, pair)
         yield from zip(group.ids, group.score(group.predict(split.images), split), strict=True)
         bar.update()
 
 
 @lru_cache(maxsize=1)
 def _splits(
-    task: str, data: str, names: tuple[str, ...], classes: tuple[str, ...]
+    task: str, data: str, names: tuple[str, ...], classes: tuple[str, ...], channels: int
 ) -> dict[str, Any]:
     """Suites by a config's `data` part as JSON: the groups of a sweep mostly have the same."""
     from tinyjax import tasks
 
     kind, group = tasks.module(task), configs.from_json(data)
-    found = {name: kind.load(group, group.suites[name], classes) for name in names}
+    found = {name: _loaded(task, group, name, classes, channels) for name in names}
     if unlike := kind.unlike(found):
         runfolder.log.info("\n".join(unlike))
+    fields = group.get("slices", {})
+    known = {part.partition("=")[0] for s in found.values() for part in kind.slices(s, fields)}
+    for field in {*fields} - known if found else ():
+        runfolder.log.warning(f"data.slices.{field}: no image of {few(found)} says it")
     return found
 
 
 @lru_cache(maxsize=1)
 def _corrupted(
-    task: str, data: str, name: str, classes: tuple[str, ...], pair: tuple[str, int] | None
+    task: str,
+    data: str,
+    name: str,
+    classes: tuple[str, ...],
+    channels: int,
+    pair: tuple[str, int] | None,
+) -> Any:
+    return _loaded(task, configs.from_json(data), name, classes, channels, pair)
+
+
+def _loaded(
+    task: str,
+    data: Any,
+    name: str,
+    classes: tuple[str, ...],
+    channels: int,
+    pair: tuple[str, int] | None = None,
 ) -> Any:
     from tinyjax import tasks
 
-    group = configs.from_json(data)
-    return tasks.module(task).load(group, group.suites[name], classes, pair)
+    split = tasks.module(task).load(data, data.suites[name], classes, pair)
+    if (there := split.images.shape[-1]) != channels:
+        raise UserError(
+            f"data.suites.{name}: images of {there} channels, the network takes {channels}; give "
+            f"channels = {channels}"
+        )
+    return split
 
 
 def _fewer_classes(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:

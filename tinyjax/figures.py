@@ -13,8 +13,15 @@ import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    Formatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
 
 from tinyjax import runfolder
 from tinyjax.data.records import Split
@@ -75,9 +82,7 @@ def _training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure:
         above.plot(step, value, color=f"C{i}", alpha=0.25, linewidth=0.8)
         above.plot(step, _running_mean(value), color=f"C{i}", label=name.replace("_", " "))
     above.set(ylabel="training loss", yscale="log")
-    above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    above.yaxis.set_major_formatter(ScalarFormatter())
-    above.yaxis.set_minor_formatter(NullFormatter())
+    ticks(above.yaxis, ScalarFormatter())
     above.legend(ncols=2, title="bold: running mean")
     below.plot(*rate.T, color=ON_WHITE[-1])
     below.set(ylabel="learning rate", xlabel="step", ylim=(0, None), xlim=(0, None))
@@ -331,6 +336,13 @@ def _labels(split: Split, strides: Sequence[int]) -> Figure:
     place.set(xlabel="x / px", ylabel="y / px")
     place.grid(False)
     return figure
+
+
+def ticks(axis: Axis, formatter: Formatter) -> None:
+    """Of a logarithmic axis 1, 2 and 5, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(formatter)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

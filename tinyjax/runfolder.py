@@ -266,8 +266,13 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
+def command() -> str:
+    """What this process was called by."""
+    return f"python {shlex.join(sys.orig_argv[1:])}"
+
+
 def _environment() -> str:
     packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
-    command = f"command: python {shlex.join(sys.orig_argv[1:])}"
-    return "\n".join([command, f"python {platform.python_version()}", machine, *packages, ""])
+    lines = [f"command: {command()}", f"python {platform.python_version()}", machine]
+    return "\n".join([*lines, *packages, ""])

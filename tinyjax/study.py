@@ -5,8 +5,8 @@ and one report of what is asked of them.
 
 The config file describes its stages by get_study(arg, workdir): name -> (config, points of its
 sweep, as get_hyper has them; none: a plain run). Each is what tinyjax.train makes of it, in
-<workdir>/<name>; kill it at any moment, and the same command goes on from there. A stage whose
-config has suites besides its own is evaluated; report.html is of all of these.
+<workdir>/<name>; kill it at any moment, and the same command goes on from there. Those that no
+other starts from are evaluated then, and report.html is of these.
 """
 
 import sys
@@ -68,8 +68,11 @@ def main(argv: list[str] | None = None) -> int:
             lift = how if members != [PLAIN] else None
             if code := train(config, folder / name, stop, members, shard, lift):
                 return code
+            if not runfolder.finished(folder / name):  # other shards' part is still to come
+                break
     if missing := [name for name in stages if not runfolder.finished(folder / name)]:
-        runfolder.log.info(f"still to be trained: {', '.join(missing)}; then comes the report")
+        names = ", ".join(missing)
+        runfolder.log.info(f"still to be trained: {names}; the same command then goes on")
         return 0
     return report.main([str(folder)])
 
@@ -94,11 +97,11 @@ def stages_of(spec: str, workdir: Path) -> dict[str, Stage]:
 
 def table(stages: dict[str, Stage]) -> str:
     """A line for each stage: members, steps of each, and what they are trained on and scored on."""
+    from tinyjax.robust.tables import trained_on
+
     lines = [f"{'stage':<16}{'members':>8}{'steps':>9}  trained on -> scored on"]
     for name, (config, members) in stages.items():
-        data = config.data
-        trained = f"{data.get('format')} {data.train.get('split', '')}"
-        suites = ", ".join(data.suites)
+        trained, suites = trained_on(config.to_dict()), ", ".join(config.data.suites)
         steps = config.schedule.steps
         lines.append(f"{name:<16}{len(members):>8}{steps:>9,}  {trained} -> {suites}")
     return "\n".join(lines)

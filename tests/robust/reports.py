@@ -136,6 +136,11 @@ def write(
     table = [dict(zip(runfolder.METRICS, row, strict=True)) for row in metrics]
     runfolder.write_rows(folder / "metrics.csv", table, runfolder.METRICS)
     runfolder.write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
+    asked = {
+        "command": f"python -m tinyjax.evaluate --workdir {folder}",
+        "config": config.to_dict(),
+    }
+    (folder / "evaluations" / "last.json").write_text(json.dumps(asked))
     np.savez(
         folder / "evaluations" / "last.npz",
         members=np.array(ids),

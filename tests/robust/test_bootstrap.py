@@ -52,9 +52,10 @@ def test_a_paired_difference_is_free_of_what_its_members_share():
     seeds, images = rng.normal(0, 0.1, (4, 1)), rng.normal(0, 0.1, 200)
     first = 0.6 + seeds + images
     second = 0.5 + seeds + images
-    found = bootstrap.difference(first[:, 0], second[:, 0], first, second)
+    found = bootstrap.interval((first - second)[:, 0], first - second)
     assert found == pytest.approx((0.1, 0.1, 0.1, 4), abs=1e-6)
-    other = bootstrap.difference(first[:, 0], second[::-1, 0], first, second[::-1])
+    crossed = first - second[::-1]
+    other = bootstrap.interval(crossed[:, 0], crossed)
     assert other.high - other.low > 0.05  # seeds that are not each other's
 
 

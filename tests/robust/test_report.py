@@ -240,12 +240,17 @@ def test_over_seeds_averages_networks_first():
     base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, -1, np.nan)
     members = [base._replace(seed=s, parameters=p) for s in (0, 1) for p in (10, 20)]
     values = np.array([0.1, 0.5, 0.2, 0.6])  # 0.3 and 0.4 by seed
-    found = findings.over_seeds(members, values, np.zeros((4, 5)))
+    found = summary.over_seeds(members, values, np.zeros((4, 5)))
     assert (found.value, found.seeds) == (pytest.approx(0.35), 2)
     # t(1, 0.975) = 12.706, s / sqrt(2) = 0.05
     assert found.high - found.value == pytest.approx(12.706 * 0.05, rel=1e-3)
-    uneven = findings.over_seeds(members[:3], values[:3], np.zeros((3, 5)))
-    assert (uneven.value, uneven.seeds) == (pytest.approx(values[:3].mean()), 3)
+    # a network that one seed lacks does not count, and networks are never seeds
+    uneven = summary.over_seeds(members[:3], values[:3], np.zeros((3, 5)))
+    assert (uneven.value, uneven.seeds) == (pytest.approx(0.15), 2)
+    lost = summary.over_seeds(members, np.array([0.1, np.nan, 0.2, 0.6]), np.zeros((4, 5)))
+    assert (lost.value, lost.seeds) == (pytest.approx(0.15), 2)
+    rates = [base._replace(varied={"lr": str(k)}) for k in range(8)]
+    assert summary.over_seeds(rates, np.linspace(0, 0.7, 8), np.zeros((8, 5))).seeds == 1
 
 
 def test_what_a_field_says_is_escaped(tmp_path):
@@ -287,6 +292,8 @@ def test_without_the_data_the_page_says_why_there_are_no_images(tmp_path):
     config["data"].update(format="coco", common={"source": str(tmp_path / "gone.zip")})
     config["data"]["suites"] = {name: {"split": name} for name in IMAGES}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = {"command": "python -m tinyjax.evaluate", "config": config}
+    (tmp_path / "evaluations" / "last.json").write_text(json.dumps(asked))
     assert json.loads((tmp_path / "weights" / f"{id}.json").read_text())["classes"] == [*CLASSES]
     report.main([str(tmp_path)])
     html = (tmp_path / "report.html").read_text()
@@ -324,3 +331,55 @@ def test_mistakes_end_with_exit_code_2(tmp_path, capsys):
     assert "not finished" in message(tmp_path / "a")
     with pytest.raises(SystemExit, match="2"):
         report.main([])
+
+
+def test_an_evaluation_of_some_suites_is_none_and_a_broken_one_is_named(tmp_path):
+    write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
+    assert tables.evaluated(tmp_path)
+    file = tmp_path / "evaluations" / "last.csv"
+    rows = runfolder.read_rows(file)
+    runfolder.write_rows(file, [row for row in rows if row["suite"] != "shift"], rows[0])
+    assert not tables.evaluated(tmp_path)
+    runfolder.write_rows(file, rows, rows[0])
+    file.with_suffix(".npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"last\.npz: broken"):
+        tables.read(tmp_path)
+
+
+def test_a_study_leaves_out_what_it_starts_from_and_tells_starts_of_one_name_apart(tmp_path):
+    starts = ("", f"{tmp_path}/imagenet", "/elsewhere/imagenet")
+    write(tmp_path / "imagenet", sizes=["s-2"], starts=[""], seeds=2, **LITTLE)
+    write(tmp_path / "tuned", sizes=["s-2"], starts=starts, seeds=2, **LITTLE)
+    assert [*tables.runs_of(tmp_path)] == ["tuned"]
+    names = {member.start for member in tables.read(tmp_path).members}
+    assert names == {"scratch", f"{tmp_path.name}/imagenet", "elsewhere/imagenet"}
+    shutil.rmtree(tmp_path / "tuned")
+    write(tmp_path / "tuned", sizes=["s-2"], starts=("", starts[2]), seeds=2, **LITTLE)
+    assert [*tables.runs_of(tmp_path)] == ["imagenet", "tuned"]  # another one of that name
+
+
+def test_suites_of_one_name_must_be_one_set(tmp_path):
+    study(tmp_path, sizes=["s-6"], seeds=2, sets=("a", "b"), **LITTLE)
+    file = tmp_path / "b" / "evaluations" / "last.json"
+    asked = json.loads(file.read_text())
+    asked["config"]["data"]["suites"]["shift"]["seed"] = 7
+    file.write_text(json.dumps(asked))
+    with pytest.raises(UserError, match="suite 'shift' of a and of b are different sets"):
+        tables.read(tmp_path)
+
+
+def test_a_gain_that_is_not_known_leaves_the_others(tmp_path):
+    write(tmp_path, World(gain=0.1), sizes=["s-6", "s-5", "s-3", "s-1"], seeds=3, **LITTLE)
+    file = tmp_path / "evaluations" / "last.csv"
+    rows = runfolder.read_rows(file)
+    (lost,) = [r for r in rows if r["suite"] == "shift" and not r["slice"]][:1]
+    lost["AP50"] = "nan"
+    runfolder.write_rows(file, rows, rows[0])
+    found = tables.read(tmp_path)
+    whole = summary.summarise(found)
+    (gain,) = (one for one in whole.gains if one.suite == "shift")
+    assert len(gain.gains) == 11
+    assert np.isfinite(gain.gains).all()
+    said = " ".join(findings.findings(found, whole))
+    assert "3 seeds" in said
+    assert "11 seeds" not in said

@@ -42,10 +42,12 @@ def of_suite(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
 
     Raises UserError as `kinds`, and for a severity that there is not.
     """
-    severities = suite.get("severities", SEVERITIES)
-    if not severities or {*severities} - {*SEVERITIES}:
+    severities, given = suite.get("severities", SEVERITIES), suite["corrupt"]
+    listed = isinstance(severities, Sequence) and severities
+    if not listed or any(severity not in SEVERITIES for severity in severities):
         raise UserError(f"data.suites.{name}.severities = {severities}: give some of {SEVERITIES}")
-    given = suite["corrupt"]
+    if not isinstance(given, Sequence):
+        raise UserError(f"data.suites.{name}.corrupt = {given!r}: give names of corruptions")
     found = kinds((given,) if isinstance(given, str) else given)
     return [(kind, severity) for kind in found for severity in severities]
 

@@ -131,8 +131,8 @@ def text(file: Place) -> str:
 
 def spread(entries: Sequence[Given], limit: int, name: Callable[[Given], str]) -> list[Given]:
     """At most `limit` of them, evenly over their names; 0: all. Raises UserError below 0."""
-    if limit < 0:
-        raise UserError(f"limit = {limit}: give a number of images, or 0 for all")
+    if not isinstance(limit, int) or limit < 0:
+        raise UserError(f"limit = {limit!r}: give a number of images, or 0 for all")
     if not limit or limit >= len(entries):
         return [*entries]
     ordered = sorted(entries, key=name)
@@ -141,7 +141,9 @@ def spread(entries: Sequence[Given], limit: int, name: Callable[[Given], str]) -
 
 def renamed(listed: Listing, names: Mapping[str, str]) -> Listing:
     """The listing with other names of its categories, theirs -> ours. Raises UserError."""
-    for name in names:
+    for name, ours in names.items():
+        if not isinstance(ours, str):
+            raise UserError(f"rename: {name!r} to {ours!r}: give a name")
         if name not in listed.categories:
             raise UserError(
                 f"{listed.where}: rename: no category {name!r}; {suggest(name, listed.categories)}"

@@ -113,13 +113,6 @@ def stands(source: str | Path, split: str, name: str) -> None:
             raise UserError("; ".join(wrong))
 
 
-def missing(root: Place, name: str) -> list[str]:
-    """What of a set is not where it should be, in plain words: folders, files, and images that its
-    labels name.
-    """
-    return looked(root, name)[1]
-
-
 def report(name: str, counts: Mapping[str, int], wrong: Iterable[str]) -> list[str]:
     """What there is to know of a set, and what `looked` found: images against those published, and
     what is missing.
@@ -129,7 +122,8 @@ def report(name: str, counts: Mapping[str, int], wrong: Iterable[str]) -> list[s
     lines += [f"  known: {one.faults}"] if one.faults else []
     for split, count in counts.items():
         published = one.parts[split].images if split in one.parts else 0
-        lines.append(f"  {split}: {count:,} images, published {published or 'unknown':,}")
+        expected = f"{published:,}" if published else "unknown"
+        lines.append(f"  {split}: {count:,} images, published {expected}")
     return [*lines, *(f"  {text}" for text in wrong)]
 
 
@@ -158,6 +152,9 @@ def mended(
         if value not in known:
             raise UserError(f"{field} = {value!r}: {suggest(value, known)}")
     heights = dict(min_height or {})
+    for category, least in (*heights.items(), ("min_area", min_area or 0)):
+        if not isinstance(least, int | float):
+            raise UserError(f"{category} = {least!r}: give pixels, a number")
     for category in heights:
         if category not in listed.categories:
             near = suggest(category, listed.categories)
@@ -230,7 +227,9 @@ def _standing(home: Place, name: str, names: Iterable[str]) -> list[str]:
 
 
 def looked(root: Place, name: str) -> tuple[dict[str, int], list[str]]:
-    """Images of every split that is there, and what is `missing`."""
+    """Images of every split that is there; and what of a set is not where it should be, in plain
+    words: folders, files, and images that its labels name.
+    """
     one = SETS[name]
     try:
         home = _home(root, name)

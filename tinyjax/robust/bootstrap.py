@@ -52,17 +52,6 @@ def interval(points: np.ndarray, replicates: np.ndarray) -> Estimate:
     return Estimate(value, value - half, value + half, seeds)
 
 
-def difference(
-    first: np.ndarray, second: np.ndarray, first_rep: np.ndarray, second_rep: np.ndarray
-) -> Estimate:
-    """`interval` of first - second, paired by seed and by image: what a seed's two members share,
-    and what an image does to both, cancels.
-
-    first, second: [S], place k of both of the same seed. first_rep, second_rep: [S, B].
-    """
-    return interval(np.subtract(first, second), np.subtract(first_rep, second_rep, dtype=float))
-
-
 def image_variance(replicates: np.ndarray) -> float:
     """Variance of the mean over seeds [S, B] that is common to all seeds; NaN if fewer than two
     columns are without NaN.

@@ -15,7 +15,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from tinyjax.figures import BESIDE, ON_WHITE
+from tinyjax.figures import BESIDE, ON_WHITE, ticks
 from tinyjax.robust.fit import gain_by_size
 from tinyjax.robust.heat import Shown, text
 from tinyjax.robust.summary import (
@@ -88,7 +88,7 @@ def learning(tables: Tables, summary: Summary) -> Shown | None:
         axes.set(xlabel="step", ylabel=label, xlim=(0, None))
         if name == "loss":
             axes.set_yscale("log")
-            _ticks(axes.yaxis, ScalarFormatter())
+            ticks(axes.yaxis, ScalarFormatter())
     if len(own) > 1:
         panels[-1].legend(title="" if few else "median and range", **BESIDE)
     return Shown(
@@ -205,7 +205,7 @@ def gradients(tables: Tables, summary: Summary) -> Shown | None:
         axes.set_title(text(suite), fontsize=9)
         if max(m.rgn for m in known) > 5 * min(m.rgn for m in known) > 0:
             axes.set_xscale("log")
-            _ticks(axes.xaxis, ScalarFormatter())
+            ticks(axes.xaxis, ScalarFormatter())
     if len(own) > 1:
         panels[-1].legend(**BESIDE)
     return Shown(
@@ -309,13 +309,6 @@ def _sizes_on(axis: Axis, sizes: Sequence[float]) -> None:
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(EngFormatter(places=0, sep=""))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _ticks(axis: Axis, formatter: Any) -> None:
-    """Of a logarithmic axis 1, 2 and 5, in plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())
 
 

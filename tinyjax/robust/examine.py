@@ -57,6 +57,10 @@ def slices_of(
     found: dict[str, list[int]] = {}
     for field, edges in fields.items():
         values = {i: info[field] for i, info in enumerate(infos) if info.get(field) is not None}
+        if wrong := [v for v in values.values() if not isinstance(v, str | int | float)]:
+            raise UserError(f"data.slices.{field}: {wrong[0]!r} is neither a number nor a text")
+        if not isinstance(edges, Sequence) or not all(isinstance(e, int | float) for e in edges):
+            raise UserError(f"data.slices.{field} = {edges!r}: give edges that rise, or ()")
         if not edges:
             for value in sorted(set(values.values()), key=lambda v: (str(type(v)), v)):
                 found[f"{field}={value}"] = [i for i, own in values.items() if own == value]

@@ -4,12 +4,11 @@ Each rule gives a sentence or None. A difference is stated with its 95 % interva
 zero the sentence says that it is not shown.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from tinyjax.robust.bootstrap import Estimate, interval
+from tinyjax.robust.bootstrap import Estimate
 from tinyjax.robust.numbers import worst_slice
 from tinyjax.robust.summary import (
     Summary,
@@ -18,6 +17,7 @@ from tinyjax.robust.summary import (
     estimate,
     grouped,
     mean,
+    over_seeds,
     pairs,
     points,
     replicates,
@@ -84,7 +84,8 @@ def home(tables: Tables, summary: Summary) -> str | None:
 
 def shift(tables: Tables, summary: Summary) -> str | None:
     """What each shift takes, mean over the members."""
-    said = []
+    said: list[str] = []
+    number: list[int] = []  # of networks, of each shift
     for home in dict.fromkeys(member.home for member in tables.members):
         own = [member for member in tables.members if member.home == home]
         for suite in tables.shifted(own[0]):
@@ -94,6 +95,7 @@ def shift(tables: Tables, summary: Summary) -> str | None:
             if np.isnan(lost).all() or at[0].shape != at[1].shape:
                 continue
             found = over_seeds(own, lost, at[0] - at[1])
+            number.append(int(np.isfinite(lost).sum()))
             words = f"from {' '.join(filter(None, parts[0][:2]))} to {suite}"
             if shown(found):
                 said.append(f"{_way(found, 'falls', 'rises')} by {_number(found, True)} {words}")
@@ -101,7 +103,8 @@ def shift(tables: Tables, summary: Summary) -> str | None:
                 said.append(f"is not shown to change {words} ({_number(found)})")
     if not said:
         return None
-    return f"Under shift the score {_listed(said)}{_over(tables)}."
+    over = f", mean over {number[0]:,} networks" if len({*number}) == 1 and number[0] > 1 else ""
+    return f"Under shift the score {_listed(said)}{over}."
 
 
 def size(tables: Tables, summary: Summary) -> str | None:
@@ -231,21 +234,6 @@ def corruption(tables: Tables, summary: Summary) -> str | None:
 # ---- parts of sentences
 
 
-def over_seeds(members: Sequence[Member], values: np.ndarray, replicates: np.ndarray) -> Estimate:
-    """Mean over members [M] with interval, of each seed first the mean over all its networks. Where
-    seeds differ in their networks, each member counts as a seed.
-    """
-    own: dict[int, list[int]] = {}
-    for k, member in enumerate(members):
-        if np.isfinite(values[k]):
-            own.setdefault(member.seed, []).append(k)
-    at = [*own.values()]
-    if len({frozenset(Counter(cell(members[k]) for k in one).items()) for one in at}) != 1:
-        at = [[k] for one in at for k in one]
-    means = np.array([values[k].mean() for k in at])
-    return interval(means, np.array([replicates[k].mean(0) for k in at]))
-
-
 def shown(found: Estimate) -> bool:
     """Whether the interval is there and does not hold zero."""
     return found.low > 0 or found.high < 0
@@ -272,10 +260,6 @@ def _but_size(member: Member) -> tuple:
 
 def _seeds(number: int) -> str:
     return "one seed" if number == 1 else f"{number} seeds"
-
-
-def _over(tables: Tables) -> str:
-    return "" if len(tables.members) == 1 else f", mean over {len(tables.members):,} networks"
 
 
 def _least(values) -> int:

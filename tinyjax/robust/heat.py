@@ -43,7 +43,7 @@ def slices(tables: Tables, summary: Summary) -> Shown | None:
     if len(tables.members) == 1:
         return None
     panels = []
-    for suite in (*tables.suites, *tables.corrupted):
+    for suite in tables.suites:
         parts = [part for part in tables.parts(suite) if not part.corruption]
         if len(parts) > 1:
             names = [part.slice or "all" for part in parts]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import runfolder
 from tinyjax.robust.summary import Summary, counted
-from tinyjax.robust.tables import Part, Tables
+from tinyjax.robust.tables import EVALUATED, Part, Tables
 
 PIXELS = 2  # of a picture, for one of the page
 COMMAND = "command: "  # what the line of environment.txt begins with
@@ -95,15 +95,19 @@ def _about(tables: Tables) -> str:
     }
     for run, said in tables.said.items():
         of = f" of {run}" if run else ""
-        command = next((s.removeprefix(COMMAND) for s in said if s.startswith(COMMAND)), "")
-        said = [line for line in said if not line.startswith(COMMAND)]
-        if command:
-            lines[f"command{of}"] = command
+        for name, start in (("command", COMMAND), ("evaluated by", EVALUATED)):
+            if found := [line.removeprefix(start) for line in said if line.startswith(start)]:
+                lines[f"{name}{of}"] = found[0]
+        said = [line for line in said if not line.startswith((COMMAND, EVALUATED))]
         if said:
             lines[f"machine{of}"] = "; ".join(said[:2][::-1])
     rows = "".join(
         f"<dt>{escape(name)}</dt><dd>"
-        + (f"<code>{escape(text)}</code>" if name.startswith("command") else escape(text))
+        + (
+            f"<code>{escape(text)}</code>"
+            if name.startswith(("command", "evaluated"))
+            else escape(text)
+        )
         + "</dd>\n"
         for name, text in lines.items()
     )

@@ -90,10 +90,26 @@ def replicates(
 
 
 def estimate(tables: Tables, members: Sequence[Member], part: Part) -> Estimate:
-    """Mean score of members that differ in their seed, with interval."""
-    return interval(
-        points(tables, members, part), replicates(tables, members, part.suite, part.slice)
-    )
+    """Mean score of members, with interval, see `over_seeds`."""
+    values = points(tables, members, part)
+    return over_seeds(members, values, replicates(tables, members, part.suite, part.slice))
+
+
+def over_seeds(members: Sequence[Member], values: np.ndarray, replicates: np.ndarray) -> Estimate:
+    """Mean over members [M] with interval: of each seed first the mean over its networks, so that
+    networks are not taken for seeds. Only those count that all seeds have, if there are any.
+    """
+    own: dict[int, dict[tuple, list[int]]] = {}
+    for k, member in enumerate(members):
+        if np.isfinite(values[k]):
+            own.setdefault(member.seed, {}).setdefault(cell(member), []).append(k)
+    shared = set.intersection(*({*cells} for cells in own.values())) if own else set()
+    at = [
+        [k for key, some in cells.items() if key in shared or not shared for k in some]
+        for cells in own.values()
+    ]
+    means = np.array([values[k].mean() for k in at])
+    return interval(means, np.array([replicates[k].mean(0) for k in at]))
 
 
 def mean(values: Iterable[float]) -> float:
@@ -262,16 +278,25 @@ def _but_start(member: Member) -> tuple:
 def _gains(tables: Tables) -> Iterable[Gain]:
     for start, own in pairs(tables.members).items():
         with_start, without = ([pair[k] for pair in own] for k in (0, 1))
-        # Of a seed and a size one number: settings that were pooled are no further seeds.
-        places = np.array([[member.parameters, member.seed] for member in with_start])
-        units, which = np.unique(places, axis=0, return_inverse=True)
-        share = which.ravel() == np.arange(len(units))[:, None]
-        share = share / share.sum(1, keepdims=True)  # unit pair
         for suite in tables.suites:
             gains = np.subtract(*(points(tables, s, Part(suite)) for s in (with_start, without)))
             both = [replicates(tables, side, suite) for side in (with_start, without)]
-            if both[0].shape == both[1].shape and not np.isnan(gains).all():
-                gains, moved = share @ gains, share @ (both[0] - both[1])
-                found = fit.threshold(units[:, 0], gains, moved)
-                home = with_start[0].home
-                yield Gain(start, home, suite, units[:, 0], gains, moved, found)
+            if both[0].shape != both[1].shape or np.isnan(gains).all():
+                continue
+            parameters, gains, moved = _pooled(with_start, gains, both[0] - both[1])
+            found = fit.threshold(parameters, gains, moved)
+            yield Gain(start, with_start[0].home, suite, parameters, gains, moved, found)
+
+
+def _pooled(
+    members: Sequence[Member], gains: np.ndarray, moved: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parameters [P], gains [P] and replicates [P, B], one of each size and seed: settings that
+    were pooled are no further seeds. Gains that are NaN are left out.
+    """
+    known = np.isfinite(gains)
+    places = np.array([[member.parameters, member.seed] for member in members])[known]
+    units, which = np.unique(places, axis=0, return_inverse=True)
+    share = which.ravel() == np.arange(len(units))[:, None]  # unit pair
+    share = share / share.sum(1, keepdims=True)
+    return units[:, 0], share @ gains[known], share @ moved[known]

@@ -3,12 +3,12 @@
 A study is a folder whose subfolders are runs or sweeps; its members are those of all of them.
 """
 
-import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,6 +22,7 @@ PLAIN = (
 )  # fmt: skip
 NAMED = ("suite", "slice", "corruption", "severity", "member")  # columns that are no scores
 SCRATCH = "scratch"
+EVALUATED = "evaluated: "  # begins a line, as "command: " does
 CLASSES = "classes"  # slices by this are of all images, scored by some classes alone
 
 
@@ -123,24 +124,39 @@ def runs_of(folder: Path) -> dict[str, Path]:
     for path in found.values():
         if not runfolder.finished(path):
             raise UserError(f"{path}: this run is not finished; train it to its end first")
-    begun = {name for path in found.values() for name in _starts(path)}
-    return {name: path for name, path in found.items() if name not in begun} or found
+    begun = {Path(init).parts[-2:] for path in found.values() for init in _starts(path)}
+    # Not the whole paths: a study may have been moved.
+    kept = {name: at for name, at in found.items() if at.resolve().parts[-2:] not in begun}
+    return kept or found
 
 
 def _starts(folder: Path) -> set[str]:
-    """The names of the folders that a run's members took their starting weights from."""
+    """The paths that a run's members took their starting weights from."""
     inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
     inits |= {row.get("init") or "" for row in runfolder.read_rows(folder / "members.csv")}
-    return {Path(init).name for init in inits - {""}}
+    return inits - {""}
+
+
+def _names(inits: set[str]) -> dict[str, str]:
+    """Of each start the end of its path that tells it from the others."""
+    depth = 1
+    most = max((len(Path(init).parts) for init in inits), default=1)
+
+    def ends() -> dict[str, str]:
+        return {init: "/".join(Path(init).parts[-depth:]) for init in inits}
+
+    while len({*ends().values()}) < len(inits) and depth < most:
+        depth += 1
+    return ends()
 
 
 def evaluated(folder: Path) -> bool:
-    """Whether a run's last weights were evaluated, by a version that writes down what is read."""
+    """Whether a run's last weights were evaluated, on all suites that were asked for."""
     file = folder / "evaluations" / f"{WEIGHTS}.csv"
-    if not (file.exists() and file.with_suffix(".npz").exists()):
+    if not all(file.with_suffix(end).exists() for end in (".csv", ".npz", ".json")):
         return False
-    with file.open(newline="") as stream:
-        return "member" in next(csv.reader(stream), ())
+    suites = {row["suite"] for row in runfolder.read_rows(file)}
+    return suites >= {*_config(folder)["data"]["suites"]}
 
 
 def read(folder: Path) -> Tables:
@@ -152,10 +168,12 @@ def read(folder: Path) -> Tables:
 
     runs = runs_of(folder)
     configs = {name: _config(path) for name, path in runs.items()}
+    starts = _names({init for path in runs.values() for init in _starts(path)})
     kinds = {config["task"] for config in configs.values()}
     if len(kinds) > 1:
         raise UserError(f"{folder}: runs of several tasks ({', '.join(sorted(kinds))}); give one")
     (task,) = kinds
+    _refuse_unlike(folder, configs)
     score, title = next(iter(tasks.module(task).SCORES.items()))
     suites = {
         name: "corrupt" in own
@@ -165,7 +183,7 @@ def read(folder: Path) -> Tables:
     members: list[Member] = []
     scores, resampled, curves, said = {}, {}, {}, {}
     for run, path in runs.items():
-        own = _members(run, path, configs[run])
+        own = _members(run, path, configs[run], starts)
         keys = {member.id: member.key for member in own}
         members += own
         scores.update(_scores(path / "evaluations" / f"{WEIGHTS}.csv", keys))
@@ -173,6 +191,8 @@ def read(folder: Path) -> Tables:
         curves.update(_curves(path, keys, configs[run]["best_on"], score))
         environment = path / "environment.txt"
         said[run] = environment.read_text().splitlines() if environment.exists() else []
+        asked = json.loads((path / "evaluations" / f"{WEIGHTS}.json").read_text())
+        said[run].append(f"{EVALUATED}{asked['command']}")
     there = {part.suite for own in scores.values() for part in own}  # that were evaluated
     homes = [config["best_on"] for config in configs.values()]
     suites = {name: suites[name] for name in dict.fromkeys([*homes, *suites]) if name in there}
@@ -197,10 +217,26 @@ def _config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())
     evaluated = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluated.exists():
-        asked = json.loads(evaluated.read_text())
-        own = {name: asked["data"][name] for name in ("suites", "slices") if name in asked["data"]}
-        config = {**config, "data": config["data"] | own, "best_on": asked["best_on"]}
+        asked = json.loads(evaluated.read_text())["config"]
+        config = {**config, "data": asked["data"], "best_on": asked["best_on"]}
     return config
+
+
+def _refuse_unlike(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError if runs of a study call different sets by one name."""
+    known: dict[str, tuple[str, Any]] = {}
+    for run, config in configs.items():
+        data = config["data"]
+        for name, own in data["suites"].items():
+            whole = {"format": data["format"], **data.get("common", {}), **own}
+            whole.pop("classes", None)
+            first, other = known.setdefault(name, (run, whole))
+            if other != whole:
+                raise UserError(
+                    f"{folder}: suite {name!r} of {first} and of {run} are different sets, which "
+                    "cannot be compared; give them names of their own, see tinyjax.evaluate "
+                    "--suites"
+                )
 
 
 def number(text: str | None) -> float:
@@ -211,8 +247,10 @@ def number(text: str | None) -> float:
         return math.nan
 
 
-def _members(run: str, folder: Path, config: Mapping[str, Any]) -> list[Member]:
-    """A run's members; of one in phases those of the last."""
+def _members(
+    run: str, folder: Path, config: Mapping[str, Any], starts: Mapping[str, str]
+) -> list[Member]:
+    """A run's members; of one in phases those of the last. starts: see `_names`."""
     rows = _last_phase(runfolder.read_rows(folder / "members.csv"))
     ends = {row["member"]: row for row in _last_phase(runfolder.read_rows(folder / "results.csv"))}
     fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
@@ -238,7 +276,7 @@ def _members(run: str, folder: Path, config: Mapping[str, Any]) -> list[Member]:
                 int(row["parameters"]),
                 int(row["multiply_adds"]),
                 int(row["seed"]),
-                Path(init).name if init else SCRATCH,
+                starts[init] if init else SCRATCH,
                 {name: row[name] for name in fields},
                 int(end.get("stopped_at") or -1),
                 number(end.get("rgn")),
@@ -272,8 +310,12 @@ def _scores(file: Path, keys: Mapping[str, str]) -> dict[str, dict[Part, dict[st
 
 
 def _resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
-    with np.load(file) as arrays:
-        members, parts, values = (arrays[name] for name in ("members", "parts", "replicates"))
+    try:
+        with np.load(file) as arrays:
+            members, parts, values = (arrays[name] for name in ("members", "parts", "replicates"))
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+        message = f"{file}: broken ({error}); remove it, and what it tells is evaluated anew"
+        raise UserError(message) from error
     return {
         keys[id]: dict(zip(parts.tolist(), own, strict=True))
         for id, own in zip(members.tolist(), values, strict=True)
@@ -288,7 +330,8 @@ def _curves(
     files = [folder / "metrics.csv", *sorted(folder.glob("phase[0-9]*/metrics.csv"))]
     wanted = {("train", "loss"): "loss", (home, score): "score"}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
-    for row in _rows([file for file in files if file.exists()][-1:]):
+    there = [file for file in files if file.exists()][-1:]
+    for row in runfolder.read_rows(there[0]) if there else []:
         name = wanted.get((row["split"], row["metric"]))
         if name and row["member"] in keys:
             point = (float(row["step"]), number(row["value"]))
@@ -297,8 +340,3 @@ def _curves(
         key: {name: np.array(sorted(points)) for name, points in own.items()}
         for key, own in found.items()
     }
-
-
-def _rows(files: Iterable[Path]) -> Iterable[dict[str, str]]:
-    for file in files:
-        yield from runfolder.read_rows(file)

@@ -150,7 +150,7 @@ def cross_entropy(
     return -(targets * jax.nn.log_softmax(logits)).sum() / jax.lax.psum(weight.sum(), axes)
 
 
-def slices(split: Labelled, config: ConfigDict) -> dict[str, Slice]:
+def slices(split: Labelled, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
     """Parts of a suite that are scored by themselves: none, for nothing is known of an image."""
     return {}
 

@@ -130,9 +130,9 @@ def make_task(
     return Task(init, loss, predict, score_members)
 
 
-def slices(split: Split, config: ConfigDict) -> dict[str, Slice]:
+def slices(split: Split, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
     """The parts of a suite that are scored by themselves, see `slices_of`."""
-    return slices_of(split.truth["images"], config.data.slices.to_dict())
+    return slices_of(split.truth["images"], fields)
 
 
 def present(split: Split) -> tuple[str, ...]:

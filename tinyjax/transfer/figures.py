@@ -6,18 +6,14 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     EngFormatter,
-    Formatter,
-    LogLocator,
     MaxNLocator,
-    NullFormatter,
     ScalarFormatter,
 )
 
-from tinyjax.figures import BESIDE, ON_WHITE, STYLE
+from tinyjax.figures import BESIDE, ON_WHITE, STYLE, ticks
 
 NAMED = 20  # classes whose names fit into a figure
 
@@ -43,8 +39,8 @@ def draw_rgn(
         for axes in right:
             axes.plot([sizes[m] for m in numbers], [*numbers.values()], "o", markersize=4)
             axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="mean over layers")
-            _ticks(axes.xaxis, EngFormatter(sep=""))
-            _ticks(axes.yaxis, ScalarFormatter())
+            ticks(axes.xaxis, EngFormatter(sep=""))
+            ticks(axes.yaxis, ScalarFormatter())
         figure.savefig(path)
 
 
@@ -85,7 +81,7 @@ def draw_tail(
                               fontsize=6)  # fmt: skip
         axes.set(xscale="log", xlabel="training objects of the class", ylim=(0, None))
         axes.set(ylabel="AP (IoU 0.50:0.95)")
-        _ticks(axes.xaxis, EngFormatter(sep=""))
+        ticks(axes.xaxis, EngFormatter(sep=""))
         axes.legend(title="suite", **BESIDE)
         figure.savefig(path)
 
@@ -112,12 +108,5 @@ def _along_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequenc
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    _ticks(axes.yaxis, ScalarFormatter())
+    ticks(axes.yaxis, ScalarFormatter())
     axes.legend(once.values(), once.keys(), **BESIDE)
-
-
-def _ticks(axis: Axis, formatter: Formatter) -> None:
-    """Of a logarithmic axis 1, 2 and 5, in plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(formatter)
-    axis.set_minor_formatter(NullFormatter())
