@@ -204,3 +204,15 @@ def test_a_broken_file_is_an_error_that_names_it(name, file, text, split, messag
     (tmp_path / file).write_text(text)
     with pytest.raises(UserError, match=message):
         load(tmp_path, split, layout=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "said"),
+    [
+        ("flir_adas_v2", "thermal/train", "thermal/train: 5 images, published unknown"),
+        ("kaist", "lwir/mine", "lwir/mine: 5 images, published unknown"),
+        ("llvip", "infrared/train", "infrared/train: 5 images, published 12,025"),
+    ],
+)
+def test_counts_are_set_against_those_published_where_they_are_known(name, split, said):
+    assert f"  {said}" in places.report(name, {split: 5}, [])

@@ -157,7 +157,7 @@ def test_nothing_is_missing_from_a_whole_set(tmp_path):
         if name in ("kaist", "hit_uav"):
             continue  # of their lists and forms nobody has all
         write(tmp_path / str(k))
-        assert places.missing(tmp_path / str(k), name) == [], name
+        assert places.looked(tmp_path / str(k), name)[1] == [], name
 
 
 # --- configs and commands -------------------------------------------------------------------------
