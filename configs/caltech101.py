@@ -2,7 +2,7 @@
 
 python -m tinyjax.train --config configs/caltech101.py --workdir runs/caltech101
 
-Arguments: channels, 3 (default) or 1; backbone; steps.
+Arguments: channels, 3 (default) or 1; backbone; steps; batch; lr.
 """
 
 import os
@@ -13,7 +13,10 @@ from tinyjax.defaults import classifier
 
 def get_config(arg=None):
     config = classifier()
-    arg = parse_arg(arg, channels=3, backbone="mobilenetv3/s-2", steps=12000)
+    arg = parse_arg(
+        arg, channels=3, backbone="mobilenetv3/s-2", steps=12000, batch=config.batch,
+        lr=config.optimiser.lr,
+    )  # fmt: skip
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     config.model.backbone = arg.backbone
     config.data.common = {
@@ -25,5 +28,7 @@ def get_config(arg=None):
     config.data.suites = {"test": {"split": "test"}}
     config.best_on = "test"
     config.augment.mixup = 0.2
-    config.schedule.steps, config.every.evaluate = arg.steps, 3000
+    config.batch, config.optimiser.lr = arg.batch, arg.lr
+    config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
+    config.every.evaluate = 3000
     return config

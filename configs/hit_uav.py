@@ -2,7 +2,7 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; steps; init, starting weights (default: from scratch);
+Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: from scratch);
 freeze, a preset; probe, that many steps with the backbone frozen before all of it trains; corrupt,
 benchmark or thermal, a suite of 100 images that tinyjax.evaluate corrupts.
 """
@@ -16,8 +16,9 @@ from tinyjax.defaults import detector
 def get_config(arg=None):
     config = detector()
     arg = parse_arg(
-        arg, backbone=config.model.backbone, steps=11000, init="", freeze="", probe=0, corrupt=""
-    )
+        arg, backbone=config.model.backbone, steps=11000, batch=config.batch,
+        lr=config.optimiser.lr, init="", freeze="", probe=0, corrupt="",
+    )  # fmt: skip
     config.model.backbone, config.init = arg.backbone, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
     if arg.probe:
@@ -40,6 +41,7 @@ def get_config(arg=None):
     # From above there is no up: persons lie in any direction, and by day the polarity turns over.
     config.crop = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
-    config.schedule.steps, config.ema = arg.steps, 0.999
+    config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
+    config.batch, config.optimiser.lr, config.ema = arg.batch, arg.lr, 0.999
     config.every.save, config.every.evaluate = 1000, 2200
     return config

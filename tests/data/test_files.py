@@ -121,3 +121,53 @@ def test_a_zip_that_is_not_the_source_itself(kind, layout, tmp_path):
     message = r"inner.zip: a zip within .*outer.*; give the inner zip itself as the source"
     with pytest.raises(UserError, match=message):
         load(source, "train")
+
+
+@pytest.fixture
+def flights(tmp_path):
+    """A set whose images say when and how high they were taken, the last of them not."""
+    source = layouts.coco(tmp_path / "flights", {"train": 6})
+    file = source / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    said = [("day", 60), ("night", 80), ("day", 81), ("night", 60), ("night", 130)]
+    rows = sorted(document["images"], key=lambda info: info["file_name"])
+    for info, (time, height) in zip(rows, said, strict=False):
+        info |= {"time_of_day": time, "altitude_m": height}
+    file.write_text(json.dumps(document))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"time_of_day": "night"}, [1, 3, 4]),
+        ({"altitude_m": (60, 81)}, [0, 1, 3]),
+        ({"altitude_m": 60}, [0, 3]),
+        ({"time_of_day": "night", "altitude_m": (60, 81)}, [1, 3]),
+    ],
+)
+def test_where_takes_the_images_that_say_so(where, expected, flights):
+    whole = load(flights, "train", layouts.CLASSES)
+    some = load(flights, "train", layouts.CLASSES, where=where)
+    assert some.names == tuple(whole.names[i] for i in expected)
+    assert (some.images == whole.images[expected]).all()
+    assert [info["file_name"] for info in some.truth["images"]] == [*some.names]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"time": "night"}, r"no image says 'time'; did you mean 'time_of_day'\? known: "),
+        ({"time_of_day": "dusk"}, "no image has time_of_day = 'dusk'"),
+        (
+            {"altitude_m": (60, 70, 80)},
+            r"altitude_m = \(60, 70, 80\): give a value, or \(low, high",
+        ),
+        ({"altitude_m": None}, "altitude_m = None: give a value"),
+        ("night", "where = 'night': give a dict"),
+    ],
+)
+def test_where_that_cannot_be_is_an_error(where, words, flights):
+    with pytest.raises(UserError, match=words):
+        load(flights, "train", layouts.CLASSES, where=where)

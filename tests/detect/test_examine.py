@@ -1,13 +1,18 @@
 """A slice is what is scored where only its images are there; a resample is what is scored where
-images are there several times. `score`, and so pycocotools, is the judge of both.
+images are there several times. `score` is the judge of both, and pycocotools of `score`.
 """
+
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
 from handmade import predictions_of, truth_of
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tinyjax.detect.examine import examine
-from tinyjax.detect.score import score
+from tinyjax.detect.score import evaluation, loaded, score
 from tinyjax.errors import UserError
 from tinyjax.robust.examine import WHOLE, Slice, resamples, slices_of
 
@@ -47,6 +52,27 @@ def expected(scene, images):
     own = numbered(found, images)
     predictions = predictions_of(*own, images=len(images))
     return score(predictions, truth_of(*numbered(objects, images), images=len(images)), BINS)
+
+
+@pytest.mark.parametrize("bins", [{}, BINS, {"<10": (0, 10), "none": (300, 400)}])
+def test_scores_are_those_of_pycocotools(scene, bins):
+    """Every entry of its tables; it adds 2e-16 to what it divides by."""
+    objects, found = scene
+    crowded = [(2, 0, (3, 3, 9, 9), 0.5)] * 150  # equal scores, and more than are looked at
+    predictions = predictions_of(*found, *crowded, images=N)
+    truth = truth_of(*objects, images=N)
+    ours = evaluation(predictions, truth, bins)
+    with redirect_stdout(StringIO()):
+        theirs = COCOeval(*loaded(predictions, truth, COCO), "bbox")
+        theirs.params.maxDets = [100]
+        areas = [(0, np.inf), *((a**2, np.nextafter(b**2, -np.inf)) for a, b in bins.values())]
+        theirs.params.areaRng, theirs.params.areaRngLbl = areas, ["all", *bins]
+        theirs.evaluate()
+        theirs.accumulate()
+    precision = theirs.eval["precision"]  # -1 where there is no object
+    assert 0 < precision[precision >= 0].mean() < 1
+    np.testing.assert_allclose(ours.eval["precision"], precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.eval["recall"], theirs.eval["recall"], rtol=0, atol=1e-12)
 
 
 def examined(scene, slices, counts):

@@ -21,6 +21,7 @@ from tinyjax.data.listing import (
     Label,
     Listing,
     Refuse,
+    chosen,
     files,
     homes,
     refuse,
@@ -52,6 +53,7 @@ def load(
     range16: Rule = PERCENTILES,
     first_pixel: int = 1,
     rename: Mapping[str, str] = MappingProxyType({}),
+    where: Mapping[str, Any] = MappingProxyType({}),
     limit: int = 0,
     empty: str = "keep",
     min_area: float | None = None,
@@ -79,6 +81,7 @@ def load(
         channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
         first_pixel: of VOC files, see `voc.listing`.
         rename: the source's name of a category -> the name it shall have here.
+        where: only images whose fields say so, see `listing.chosen`.
         limit: at most so many images, evenly spread over the file names; 0: all.
         empty, min_area, min_height, small: images and boxes that a protocol leaves out, see
             `places.mended`.
@@ -112,6 +115,7 @@ def load(
         if stream and not isinstance(root, Path):
             raise UserError(f"{source}: images cannot be left in a zip (data.stream); unpack it")
         listed = renamed(listing(root, split, layout, first_pixel, refuse), rename)
+        listed = chosen(listed, where)
         listed = mended(listed, empty, min_area, min_height, small)
         listed = listed._replace(entries=spread(listed.entries, limit, _file_name))
         classes, ignored = roles(listed, classes, dontcare, match)

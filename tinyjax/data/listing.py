@@ -139,6 +139,36 @@ def spread(entries: Sequence[Given], limit: int, name: Callable[[Given], str]) -
     return [ordered[i * len(entries) // limit] for i in range(limit)]
 
 
+def chosen(listed: Listing, where: Mapping[str, Any]) -> Listing:
+    """Of the listing those images that say so: field -> a text or number that it is, or (low, high)
+    of a number, half-open.
+
+    Raises UserError for a field that no image has, a value of no such form, and if none is left.
+    """
+    if not isinstance(where, Mapping):
+        raise UserError(f"where = {where!r}: give a dict, field -> value or (low, high)")
+    entries = [*listed.entries]
+    for field, wanted in where.items():
+        pair = isinstance(wanted, tuple | list) and [type(v) in (int, float) for v in wanted]
+        if not isinstance(wanted, str | int | float) and pair != [True, True]:
+            raise UserError(f"where: {field} = {wanted!r}: give a value, or (low, high)")
+        known = dict.fromkeys(name for entry in listed.entries for name in entry.info)
+        if field not in known:
+            message = f"{listed.where}: where: no image says {field!r}; {suggest(field, known)}"
+            raise UserError(message)
+        entries = [entry for entry in entries if _is(entry.info.get(field), wanted)]
+    if where and not entries:
+        asked = ", ".join(f"{field} = {wanted!r}" for field, wanted in where.items())
+        raise UserError(f"{listed.where}: where: no image has {asked}")
+    return listed._replace(entries=entries)
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, str | int | float):
+        return value == wanted
+    return isinstance(value, int | float) and wanted[0] <= value < wanted[1]
+
+
 def renamed(listed: Listing, names: Mapping[str, str]) -> Listing:
     """The listing with other names of its categories, theirs -> ours. Raises UserError."""
     for name, ours in names.items():

@@ -6,12 +6,15 @@ those that score less: one matching holds for every threshold.
 """
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tinyjax.detect.score import evaluate, filled
+from tinyjax.detect.score import MAX_DETECTIONS, filled, loaded
 
 OVERLAP = 0.5
 THRESHOLDS = np.arange(1001) / 1000  # a detection passes that scores so much or more
@@ -58,22 +61,15 @@ class Curves(NamedTuple):
 
 def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Matches:
     """Pair the detections with the objects of their class; arguments and errors as of `score`."""
-    return matches_of(_evaluate(predictions, truth), predictions, truth)
-
-
-def matches_of(
-    evaluation: COCOeval, predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]
-) -> Matches:
-    """The pairs of an evaluation of them whose first IoU is `OVERLAP`, whose first range all."""
+    evaluation = _evaluate(predictions, truth)
     image, slot = filled(predictions)
     score = np.asarray(predictions["scores"], np.float64)[image, slot]
     label = np.asarray(predictions["labels"])[image, slot]
     hit, false = np.zeros((2, len(image)), bool)
     found = np.full(len(truth["annotations"]), -np.inf)
-    everything = evaluation.params.areaRng[0]
     for one in evaluation.evalImgs:
         # None: the image has neither objects nor detections of the class
-        if one is not None and one["aRng"] == everything:
+        if one is not None:
             ids, taken = _pairs(one)
             hits = (taken >= 0) & ~one["dtIgnore"][0]
             hit[ids], false[ids] = hits, taken < 0
@@ -103,8 +99,14 @@ def _pairs(one: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _evaluate(predictions, truth, **params) -> COCOeval:
-    whole = {"iouThrs": np.array([OVERLAP]), "areaRng": [(0.0, np.inf)], "areaRngLbl": ["all"]}
-    return evaluate(predictions, truth, **whole, **params)
+    with redirect_stdout(StringIO()):
+        evaluation = COCOeval(*loaded(predictions, truth, COCO), "bbox")
+        one = {"iouThrs": np.array([OVERLAP]), "areaRng": [(0.0, np.inf)], "areaRngLbl": ["all"]}
+        for name, value in {"maxDets": [MAX_DETECTIONS], **one, **params}.items():
+            setattr(evaluation.params, name, value)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
 
 
 def curves(matches: Matches) -> Curves:

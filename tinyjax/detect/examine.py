@@ -1,16 +1,13 @@
-"""A detector on one suite, its slices and resamples of its images, all from one matching."""
+"""A detector on one suite, its slices and resamples of its images, all from one prediction."""
 
 from collections.abc import Mapping
-from contextlib import redirect_stdout
-from copy import copy
-from io import StringIO
 from typing import Any
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+from faster_coco_eval import COCOeval_faster
 
 from tinyjax.detect import analyse
-from tinyjax.detect.score import evaluate, ranges, sizes, summary
+from tinyjax.detect.score import evaluation, sizes, summary
 from tinyjax.robust.examine import WHOLE, Examined, Slice
 from tinyjax.robust.numbers import calibration_error
 
@@ -31,17 +28,18 @@ def examine(
     predictions, truth, bins: see `score`. counts: int [B, N], how often each of B sets has an
     image.
     """
-    evaluation = evaluate(predictions, truth, **ranges(bins))
-    matches = analyse.matches_of(evaluation, predictions, truth)
+    found = evaluation(predictions, truth, bins)
+    matches = analyse.match(predictions, truth)
     threshold = analyse.operating_point(analyse.curves(matches))
     whole = Slice(np.arange(matches.images))
     scores, replicates = {}, {}
     for name, part in {WHOLE: whole, **slices}.items():
         own = _truth(truth, part)
-        of_part = evaluation if name == WHOLE else _within(evaluation, part, matches.classes)
+        if name != WHOLE:
+            _narrow(found, part, truth)
         inside = _inside(matches, part)
         scores[name] = {
-            **summary(of_part, truth, [*bins]),
+            **summary(found, truth, [*bins]),
             **sizes(own),
             "ECE": calibration(inside),
         }
@@ -68,7 +66,9 @@ def resampled(matches: analyse.Matches, counts: np.ndarray, part: Slice) -> np.n
         own = own[: hits[-1] + 1] if len(hits) else own[:0]  # what comes after costs nothing
         many = counts[:, seen.image[own]]  # set detection
         true = np.cumsum(many[:, hits], axis=1)
-        false = np.cumsum(many * seen.false[own], axis=1)[:, hits]
+        # those up to each hit, summed between two hits first: they are many, hits are few
+        since = np.add.reduceat(many * seen.false[own], np.append(0, hits)[:-1], axis=1)
+        false = np.cumsum(since, axis=1)
         objects = counts[:, there.image[there.label == k]].sum(1)
         precision = true / np.maximum(true + false, 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
@@ -87,24 +87,14 @@ def calibration(matches: analyse.Matches) -> float:
     return calibration_error(seen.score[judged], seen.hit[judged], LEAST)
 
 
-def _within(evaluation: COCOeval, part: Slice, classes: tuple[str, ...]) -> COCOeval:
-    """The evaluation of a slice, from what was matched in all images."""
-    found, params = copy(evaluation), copy(evaluation.params)
-    areas, images = len(params.areaRng), len(params.imgIds)
-    kept = [k for k, name in enumerate(classes) if name in (part.classes or classes)]
-    # pycocotools lists (class, range, image), the last fastest
-    found.evalImgs = [
-        evaluation.evalImgs[(k * areas + a) * images + i]
-        for k in kept
-        for a in range(areas)
-        for i in part.images
+def _narrow(found: COCOeval_faster, part: Slice, truth: Mapping[str, Any]) -> None:
+    """Evaluate a slice with what is loaded already."""
+    found.params.imgIds = part.images.tolist()
+    found.params.catIds = [
+        c["id"] for c in truth["categories"] if c["name"] in (part.classes or (c["name"],))
     ]
-    params.imgIds = [params.imgIds[i] for i in part.images]
-    params.catIds = [params.catIds[k] for k in kept]
-    found.params = found._paramsEval = params
-    with redirect_stdout(StringIO()):
-        found.accumulate()
-    return found
+    found.evaluate()
+    found.accumulate()
 
 
 def _truth(truth: Mapping[str, Any], part: Slice) -> dict[str, Any]:
