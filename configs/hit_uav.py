@@ -2,9 +2,9 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: from scratch);
-freeze, a preset; probe, that many steps with the backbone frozen before all of it trains; corrupt,
-benchmark or thermal, a suite of 100 images that tinyjax.evaluate corrupts.
+Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: from
+scratch); freeze, a preset; probe, that many steps with the backbone frozen before all of it trains;
+corrupt, benchmark or thermal, a suite of 100 images that tinyjax.evaluate corrupts.
 """
 
 import os

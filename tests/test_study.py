@@ -11,6 +11,7 @@ from tests import tiny_study
 from tests.miniatures import imagenet2012
 from tinyjax import config as configs
 from tinyjax import errors, runfolder, study, tasks
+from tinyjax.robust import tables
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 import published_sets
@@ -50,6 +51,59 @@ def test_a_finished_study_is_only_reported(folder, capsys):
     assert study.main(["--config", tiny_study.__file__, "--workdir", str(folder)]) == 0
     assert written == [file.stat().st_mtime_ns for file in weights]
     assert capsys.readouterr().out.count("this run is finished") == 2
+
+
+AGAIN = """
+from tests import tiny_config
+
+def get_study(arg, workdir):
+    probed = tiny_config.get_config()
+    probed.init, probed.init_new, probed.freeze = f"{arg}/before", ("head/.*",), ("backbone",)
+    seeds = [{"seed": 0}, {"seed": 1}]
+    return {"tuned": f"{arg}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
+"""
+
+
+def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, capsys):
+    """Detectors of the first study, and what probing says of their starts."""
+    (tmp_path / "again.py").write_text(AGAIN)
+    argv = ["--config", f"{tmp_path}/again.py:{folder}", "--workdir", str(tmp_path / "run")]
+    assert study.main([*argv, "--dry-run"]) == 0
+    assert f"(that of {folder / 'tuned'})" in capsys.readouterr().out
+    before = (folder / "tuned" / "results.csv").read_bytes()
+    assert study.main(argv) == 0
+    assert (tmp_path / "run" / "tuned").resolve() == (folder / "tuned").resolve()
+    assert (folder / "tuned" / "results.csv").read_bytes() == before
+
+    probed = {row["seed"]: row["rgn"] for row in seeded(tmp_path / "run" / "probed")}
+    found = tables.read(tmp_path / "run").members
+    assert {member.run for member in found} == {"tuned", "probed"}
+    for member in found:
+        if member.start == "scratch":
+            assert np.isnan(member.rgn)
+        else:
+            assert member.rgn == float(probed[str(member.seed)]) > 0
+
+    measured = (tmp_path / "run" / "probed" / "rgn.csv").stat().st_mtime_ns
+    assert study.main(argv) == 0
+    assert (tmp_path / "run" / "probed" / "rgn.csv").stat().st_mtime_ns == measured
+
+
+def seeded(folder):
+    """The rows of results.csv, with the seeds of their members."""
+    seeds = {row["member"]: row["seed"] for row in rows(folder / "members.csv")}
+    return [{**row, "seed": seeds[row["member"]]} for row in rows(folder / "results.csv")]
+
+
+def test_what_is_to_be_taken_must_be_there(folder, tmp_path, capsys):
+    (tmp_path / "again.py").write_text(AGAIN)
+    argv = ["--config", f"{tmp_path}/again.py:{tmp_path}/no", "--workdir", str(tmp_path / "run")]
+    assert errors.exit_code(lambda: study.main(argv)) == 2
+    assert f"stage tuned: {tmp_path}/no/tuned is no finished run" in capsys.readouterr().err
+    (tmp_path / "run" / "tuned").mkdir(parents=True)
+    argv[1] = f"{tmp_path}/again.py:{folder}"
+    assert errors.exit_code(lambda: study.main(argv)) == 2
+    assert "is there already, and is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

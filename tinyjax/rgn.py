@@ -83,6 +83,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def measured(folder: Path) -> bool:
+    """Whether a finished run or sweep has its numbers already."""
+    return "rgn" in runfolder.read_rows(folder / "results.csv")[0]
+
+
 def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
     """Of each network the kernels' ratios, those of its own and not of the padding, and the
     tensors'.

@@ -37,6 +37,8 @@ def test_points_have_the_form_of_big_vision():
     for wrong, message in (([], "empty"), ("seed", "give a list"), ([1], "give a list")):
         with pytest.raises(UserError, match=message):
             hyper.points(lambda h, wrong=wrong: wrong)
+    with pytest.raises(UserError, match=r"with one argument, def get_hyper\(hyper\)"):
+        hyper.points(lambda: [])
 
 
 def test_a_member_is_its_values():

@@ -155,6 +155,27 @@ def test_a_start_is_the_last_part_of_its_path_and_pairs_agree_in_all_else(tmp_pa
     assert summary.pairs(odd) == {}
 
 
+def test_what_each_start_has_of_its_own_goes_with_it(tmp_path):
+    """Pairs are of starts with their rates; a rate that both have sets members apart."""
+    write(tmp_path, sizes=["s-2", "s-1"], seeds=2, **LITTLE)
+    rows = runfolder.read_rows(tmp_path / "members.csv")
+    for row in rows:
+        row["optimiser.lr"] = "0.008" if row["init"] else "0.016"
+        row["ema"] = row["seed"]
+    runfolder.write_rows(tmp_path / "members.csv", rows, rows[0])
+    found = tables.read(tmp_path)
+    assert all([*member.varied] == ["ema"] for member in found.members)
+    rates = {member.start: member.tied for member in found.members}
+    assert rates["caltech101"] == {"optimiser.lr": "0.008"}
+    assert rates["scratch"] == {"optimiser.lr": "0.016"}
+    both = [pair for own in summary.pairs(found.members).values() for pair in own]
+    assert len(both) == 4
+    assert all(pair[0].varied == pair[1].varied for pair in both)
+    assert report.main([str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>optimiser.lr</dt><dd>0.008, 0.016</dd>" in page
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -214,7 +235,7 @@ def test_findings_name_the_capacity_threshold_and_are_at_most_eight(tmp_path):
 
 
 def test_gains_are_told_apart_by_settings_and_pooled_settings_are_no_seeds():
-    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, -1, np.nan)
+    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, {}, -1, np.nan)
     for settings, names in ((2, {"a (lr 0)", "a (lr 1)"}), (5, {"a"})):
         members = [
             base._replace(key=f"{s}{k}{p}{start}", seed=s, parameters=p, start=start,
@@ -237,7 +258,7 @@ def test_gains_are_told_apart_by_settings_and_pooled_settings_are_no_seeds():
 
 
 def test_over_seeds_averages_networks_first():
-    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, -1, np.nan)
+    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, {}, -1, np.nan)
     members = [base._replace(seed=s, parameters=p) for s in (0, 1) for p in (10, 20)]
     values = np.array([0.1, 0.5, 0.2, 0.6])  # 0.3 and 0.4 by seed
     found = summary.over_seeds(members, values, np.zeros((4, 5)))

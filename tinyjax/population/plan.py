@@ -273,6 +273,13 @@ def measures(config: ConfigDict) -> Measures:
     return Measures(apart, rung, cost, padded, parameters, memory)
 
 
+def minutes(config: ConfigDict, members: Sequence[Member]) -> float:
+    """What training takes, roughly and on two cores, scoring left out."""
+    by = measures(config)
+    parts = plan(members, by.apart, by.rung, by.cost)
+    return sum(by.cost(tuple(sorted(set(map(by.rung, p)))), len(p)) for p in parts) / 60
+
+
 def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Population]) -> str:
     """What a plan comes to, a line for each population: sizes, how much of the arithmetic is of use
     to somebody, members at once on a device and their memory there, and time, roughly and on two

@@ -14,6 +14,7 @@ A config file describes it beside its `get_config`, in the terms of big_vision's
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -80,6 +81,10 @@ def _joined(points: Iterable[Point]) -> Point:
 
 def points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
     """What a config file's `get_hyper` says, checked for its form. Raises UserError."""
+    try:
+        signature(get_hyper).bind(None)
+    except TypeError as error:
+        raise UserError("get_hyper: write it with one argument, def get_hyper(hyper)") from error
     found = get_hyper(sys.modules[__name__])
     if not isinstance(found, Sequence) or not all(isinstance(p, Mapping) for p in found):
         raise UserError("get_hyper: give a list of dicts, as hyper.sweep and hyper.product do")

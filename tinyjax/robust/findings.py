@@ -30,7 +30,8 @@ MOST = 8  # sentences
 def findings(tables: Tables, summary: Summary) -> list[str]:
     """At most `MOST` sentences, the first of them on what there is to judge by."""
     rules = (
-        seeds, stopped, home, shift, size, pretraining, capacity, effective, slices, corruption,
+        seeds, stopped, home, shift, size, pretraining, capacity, gradients, effective, slices,
+        corruption,
     )  # fmt: skip
     found = [sentence for rule in rules if (sentence := rule(tables, summary))]
     return found[:MOST]
@@ -164,6 +165,22 @@ def capacity(tables: Tables, summary: Summary) -> str | None:
                 f"{gain.threshold.reason}."
             )
     return " ".join(sentences) or None
+
+
+def gradients(tables: Tables, summary: Summary) -> str | None:
+    """Whether those of high relative gradient norm lose more under shift."""
+    said = []
+    for kind, suite, _, _, (value, low, high, without, networks) in summary.gradients:
+        if np.isnan(value):
+            continue
+        number = f"{value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
+        words = f"on {suite}" + (f" ({kind})" if kind else "")
+        if low > 0 or high < 0:
+            said.append(f"is correlated {words}: {number}; {without[0]:.2f} to {without[1]:.2f} if "
+                        "any one of them is left out")  # fmt: skip
+        else:
+            said.append(f"is not shown to be correlated {words}: {number}")
+    return f"The relative gradient norm {_listed(said)}." if said else None
 
 
 def effective(tables: Tables, summary: Summary) -> str | None:

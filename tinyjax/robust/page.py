@@ -127,7 +127,8 @@ def columns(tables: Tables, summary: Summary) -> list[Column]:
     """Of the table of members; a column without any value is left out."""
     members, score = tables.members, tables.title
     numbers = [summary.numbers[member.key] for member in members]
-    fields = dict.fromkeys(field for member in members for field in member.varied)
+    own = [{**member.varied, **member.tied} for member in members]
+    fields = dict.fromkeys(field for fields in own for field in fields)
     several = [suite for suite in tables.suites if len(tables.suites) > 2]
     found = [
         Column("member", "text", "hash of what sets it apart", [m.id for m in members]),
@@ -138,7 +139,7 @@ def columns(tables: Tables, summary: Summary) -> list[Column]:
         Column("seed", "number", "", [m.seed for m in members], "d"),
         Column("start", "choice", "starting weights", [m.start for m in members]),
         *(
-            Column(field, "choice", "varied", [m.varied.get(field, "") for m in members])
+            Column(field, "choice", "varied", [fields.get(field, "") for fields in own])
             for field in fields
         ),
         Column("in domain", "number", f"{score} in the own domain", [n.home for n in numbers]),
@@ -227,9 +228,10 @@ def _figure(picture: Picture) -> str:
 def _configuration(tables: Tables) -> str:
     """The first config whole, what others have else, and what members vary."""
     (first, config), *others = tables.configs.items()
+    own = [{**member.varied, **member.tied} for member in tables.members]
     fields = {
-        field: sorted({member.varied.get(field, "") for member in tables.members})
-        for field in dict.fromkeys(f for member in tables.members for f in member.varied)
+        field: sorted({values.get(field, "") for values in own})
+        for field in dict.fromkeys(field for values in own for field in values)
     }
     fields["backbone"] = sorted({member.backbone for member in tables.members})
     fields["seed"] = sorted({str(member.seed) for member in tables.members}, key=int)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyjax.robust import fit
 from tinyjax.robust.bootstrap import Estimate, interval
+from tinyjax.robust.correlate import Correlation, correlation
 from tinyjax.robust.fit import Line, Threshold
 from tinyjax.robust.numbers import gap, mpc, relative_drop, rpc, worst_slice
 from tinyjax.robust.tables import CLASSES, SCRATCH, Member, Part, Tables
@@ -55,11 +56,22 @@ class Fitted(NamedTuple):
     line: Line
 
 
+class Gradients(NamedTuple):
+    """Relative gradient norms of a kind of members, against what they lose under a shift."""
+
+    kind: str
+    suite: str
+    members: tuple[Member, ...]
+    lost: np.ndarray  # [M], of the in-domain score, its part
+    correlation: Correlation
+
+
 class Summary(NamedTuple):
     numbers: dict[str, Numbers]  # by the member's key
     kinds: dict[str, str]  # what a member is beside its size, in words
     gains: tuple[Gain, ...]
     lines: tuple[Fitted, ...]
+    gradients: tuple[Gradients, ...]
 
 
 def summarise(tables: Tables) -> Summary:
@@ -69,7 +81,8 @@ def summarise(tables: Tables) -> Summary:
         for member, value in zip(fitted.members, fitted.effective, strict=True):
             effective[member.key].append(float(value))
     numbers = {m.key: _numbers(tables, m, effective[m.key]) for m in tables.members}
-    return Summary(numbers, kinds(tables.members), tuple(_gains(tables)), lines)
+    gains, gradients = tuple(_gains(tables)), tuple(_gradients(tables))
+    return Summary(numbers, kinds(tables.members), gains, lines, gradients)
 
 
 def points(tables: Tables, members: Iterable[Member], part: Part, column: str = "") -> np.ndarray:
@@ -286,6 +299,22 @@ def _gains(tables: Tables) -> Iterable[Gain]:
             parameters, gains, moved = _pooled(with_start, gains, both[0] - both[1])
             found = fit.threshold(parameters, gains, moved)
             yield Gain(start, with_start[0].home, suite, parameters, gains, moved, found)
+
+
+def _gradients(tables: Tables) -> Iterable[Gradients]:
+    """For every run, and what it varies beside sizes, starts and seeds, and for every shift."""
+    known = [member for member in tables.members if np.isfinite(member.rgn)]
+    label = _labels(known)
+    for kind, own in grouped(known, lambda m: label(m, True, False, True)).items():
+        for suite in tables.suites:
+            some = tuple(m for m in own if suite in tables.shifted(m))
+            if not some:
+                continue
+            inside = np.array([tables.of(m, tables.inside(m, suite)) for m in some])
+            lost = relative_drop(inside, points(tables, some, Part(suite)))
+            rgn = np.array([m.rgn for m in some])
+            networks = np.array([repr(cell(m)) for m in some])
+            yield Gradients(kind, suite, some, lost, correlation(rgn, lost, networks))
 
 
 def _pooled(

@@ -40,8 +40,9 @@ class Member(NamedTuple):
     seed: int
     start: str  # last part of the path of its starting weights, or "scratch"
     varied: dict[str, str]  # what else the sweep varies: field -> value
+    tied: dict[str, str]  # what it varies with the start: each start has one value
     stopped_at: int  # step, -1 if it was trained to the end
-    rgn: float  # relative gradient norm, NaN if it was not measured
+    rgn: float  # relative gradient norm, its own or, see `_gradients`; NaN: not measured
 
 
 class Part(NamedTuple):
@@ -113,9 +114,7 @@ def runs_of(folder: Path) -> dict[str, Path]:
 
     Raises UserError if there is none, or one of them is not finished.
     """
-    found = {"": folder}
-    if not (folder / "config.json").exists():
-        found = {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+    found = _all_runs(folder)
     if not found:
         raise UserError(
             f"{folder}: no run, no sweep, and no folder of them (no config.json); give the folder "
@@ -124,10 +123,15 @@ def runs_of(folder: Path) -> dict[str, Path]:
     for path in found.values():
         if not runfolder.finished(path):
             raise UserError(f"{path}: this run is not finished; train it to its end first")
-    begun = {Path(init).parts[-2:] for path in found.values() for init in _starts(path)}
-    # Not the whole paths: a study may have been moved.
-    kept = {name: at for name, at in found.items() if at.resolve().parts[-2:] not in begun}
+    begun = {_place(init) for path in found.values() for init in _starts(path)}
+    kept = {name: at for name, at in found.items() if _place(at.resolve()) not in begun}
     return kept or found
+
+
+def _all_runs(folder: Path) -> dict[str, Path]:
+    if (folder / "config.json").exists():
+        return {"": folder}
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 
 def _starts(folder: Path) -> set[str]:
@@ -182,8 +186,9 @@ def read(folder: Path) -> Tables:
     }
     members: list[Member] = []
     scores, resampled, curves, said = {}, {}, {}, {}
+    gradients = _gradients(folder)
     for run, path in runs.items():
-        own = _members(run, path, configs[run], starts)
+        own = _members(run, path, configs[run], starts, gradients)
         keys = {member.id: member.key for member in own}
         members += own
         scores.update(_scores(path / "evaluations" / f"{WEIGHTS}.csv", keys))
@@ -247,17 +252,44 @@ def number(text: str | None) -> float:
         return math.nan
 
 
+def _gradients(folder: Path) -> dict[tuple, float]:
+    """Relative gradient norms that were measured in a folder, by whom they also are of: backbone,
+    seed, and the run whose member of these starts from that one, or starts where that one did.
+
+    They are measured after decoder probing, mostly of another run than those that move.
+    """
+    begun, same = {}, {}
+    for path in _all_runs(folder).values():
+        whole = json.loads((path / "config.json").read_text()).get("init", "")
+        ends = {r["member"]: r for r in _last_phase(runfolder.read_rows(path / "results.csv"))}
+        for row in _last_phase(runfolder.read_rows(path / "members.csv")):
+            rgn = number(ends.get(row["member"], {}).get("rgn"))
+            if not math.isnan(rgn):
+                own = row["backbone"], int(row["seed"])
+                begun[*own, _place(path.resolve())] = rgn
+                same[*own, _place(row.get("init", whole))] = rgn
+    return {**same, **begun}
+
+
+def _place(path: str | Path) -> tuple[str, ...]:
+    """What a path is known by: a study may have been moved."""
+    return Path(path).parts[-2:]
+
+
 def _members(
-    run: str, folder: Path, config: Mapping[str, Any], starts: Mapping[str, str]
+    run: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    starts: Mapping[str, str],
+    gradients: Mapping[tuple, float],
 ) -> list[Member]:
     """A run's members; of one in phases those of the last. starts: see `_names`."""
     rows = _last_phase(runfolder.read_rows(folder / "members.csv"))
     ends = {row["member"]: row for row in _last_phase(runfolder.read_rows(folder / "results.csv"))}
     fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
-    if len({(row.get("init"), row.get("init_new")) for row in rows}) == len(
-        {row.get("init") for row in rows}
-    ):
-        fields = [name for name in fields if name != "init_new"]  # a part of the start
+    inits = len({row.get("init") for row in rows})
+    tied = [f for f in fields if len({(row.get("init"), row[f]) for row in rows}) == inits > 1]
+    fields = [name for name in fields if name not in tied]
     places = [name for name in fields if name.startswith("data.")]
     whole = trained_on(config)
     members = []
@@ -278,18 +310,25 @@ def _members(
                 int(row["seed"]),
                 starts[init] if init else SCRATCH,
                 {name: row[name] for name in fields},
+                {name: row[name] for name in tied if name != "init_new"},
                 int(end.get("stopped_at") or -1),
-                number(end.get("rgn")),
+                gradients.get((row["backbone"], int(row["seed"]), _place(init or "")), math.nan)
+                if math.isnan(own := number(end.get("rgn")))
+                else own,
             )
         )
     return members
 
 
 def trained_on(config: Mapping[str, Any]) -> str:
-    """The training set in few words: the stem of its source, and its split."""
+    """The training set in few words: the stem of its source, its split, and which images of it."""
     own = {**config["data"].get("common", {}), **config["data"]["train"]}
     words = [Path(str(own["source"])).stem if "source" in own else config["data"]["format"]]
-    return " ".join([*words, *([str(own["split"])] if "split" in own else [])])
+    words += [str(own["split"])] if "split" in own else []
+    for field, wanted in own.get("where", {}).items():
+        pair = isinstance(wanted, list | tuple)
+        words.append(f"{field}={f'{wanted[0]:g}-{wanted[1]:g}' if pair else wanted}")
+    return " ".join(words)
 
 
 def _last_phase(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:

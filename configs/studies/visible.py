@@ -1,0 +1,37 @@
+"""What becomes of a small detector when it is carried from visible light to infrared, and back?
+
+python -m tinyjax.study --config configs/studies/visible.py --workdir runs/visible
+
+After configs/studies/capacity.py, of whose classifiers half of the detectors start: argument
+capacity. Six backbones x seeds x {scratch, Caltech-101}, trained in infrared ("ir") and in
+visible light ("rgb"), each tested in both, and under the corruption benchmark in its own. Further
+arguments, joined by commas: backbones, joined by +; seeds, how many; steps.
+"""
+
+from pathlib import Path
+
+from tinyjax.config import load, names, parse_arg
+from tinyjax.population import space as hyper
+from tinyjax.study import starts
+
+CAPACITY = names(str(Path(__file__).with_name("capacity.py")), "get_study")
+SVANSTROM = Path(__file__).parent.parent / "svanstrom.py"
+
+
+def get_study(arg, workdir):
+    arg = parse_arg(arg, capacity="runs/capacity", backbones=CAPACITY["SIX"], seeds=3, steps=1200)
+    members = hyper.product(
+        [
+            hyper.sweep("model.backbone", arg.backbones.split("+")),
+            hyper.sweep("seed", range(arg.seeds)),
+            CAPACITY["with_rates"](starts(f"{arg.capacity}/caltech101")),
+        ]
+    )
+    return {light: (seen_in(light, arg.steps), members) for light in ("ir", "rgb")}
+
+
+def seen_in(light, steps):
+    given = f"light={light},batch=8,lr={CAPACITY['NEW']},steps={steps},corrupt=benchmark"
+    config = load(f"{SVANSTROM}:{given}").unlock()
+    config.every.evaluate = steps
+    return config

@@ -1,0 +1,44 @@
+"""Drones, airplanes, helicopters and birds against the sky, in infrared or in visible light, at
+320 x 256, and tested in both.
+
+python -m tinyjax.train --config configs/svanstrom.py --workdir runs/svanstrom
+
+Arguments, joined by commas: light, ir (default) or rgb; backbone; steps; batch; lr; init, starting
+weights (default: from scratch); corrupt, benchmark or thermal, a suite of 100 images of the own
+light that tinyjax.evaluate corrupts. Visible light comes as grey, as the network then knows it from
+infrared: in infrared there is no colour.
+"""
+
+import os
+
+from tinyjax.config import parse_arg
+from tinyjax.defaults import detector
+
+
+def get_config(arg=None):
+    config = detector()
+    arg = parse_arg(
+        arg, light="ir", backbone=config.model.backbone, steps=8000, batch=config.batch,
+        lr=config.optimiser.lr, init="", corrupt="",
+    )  # fmt: skip
+    config.model.backbone, config.init = arg.backbone, arg.init
+    root = os.environ.get("TINYJAX_DATA", "../shared/data")
+    sources = {
+        light: {"source": f"{root}/svanstrom_{light}/svanstrom_{light}.zip"}
+        for light in ("ir", "rgb")
+    }
+    classes = ("airplane", "bird", "drone", "helicopter")
+    config.data.format, config.data.common = "coco", {"classes": classes}
+    config.data.train = {**sources[arg.light], "split": "train"}
+    config.data.suites = {light: {**own, "split": "val"} for light, own in sources.items()}
+    config.data.slices = {"distance_bin": ()}
+    config.best_on = arg.light
+    if arg.corrupt:
+        corrupted = {**config.data.suites[arg.light], "corrupt": (arg.corrupt,), "limit": 100}
+        config.data.suites[f"{arg.light}-corrupted"] = corrupted
+    # What is bright in infrared is dark against the sky in visible light.
+    config.crop, config.augment.invert = (144, 144), 0.3
+    config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
+    config.batch, config.optimiser.lr, config.ema = arg.batch, arg.lr, 0.999
+    config.every.save, config.every.evaluate = 1000, 2000
+    return config

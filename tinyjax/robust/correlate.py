@@ -1,0 +1,53 @@
+"""Whether one number of a network says another."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import spearmanr
+
+from tinyjax.robust.bootstrap import LEVEL
+
+LEAST = 6  # networks, below which an interval holds nearly everything
+
+
+class Correlation(NamedTuple):
+    """Of ranks, with its 95 % interval, and the lowest and highest that is left when any one
+    network is not looked at; NaN of fewer than `LEAST` networks, or where one number is constant.
+    """
+
+    value: float
+    low: float
+    high: float
+    without: tuple[float, float]
+    networks: int
+
+
+def correlation(x: np.ndarray, y: np.ndarray, networks: np.ndarray) -> Correlation:
+    """Spearman's rank correlation over networks.
+
+    x, y: [M], numbers of members; those where one is NaN are left out. networks: [M], labels; what
+    is correlated are their means over members, since the seeds of a network are no further
+    networks. The interval is Bonett & Wright's (Psychometrika 65, 2000): normal in atanh, variance
+    (1 + value² / 2) / (networks - 3). Simulated: tests/robust/test_correlate.py.
+    """
+    x, y, networks = np.asarray(x, float), np.asarray(y, float), np.asarray(networks)
+    known = np.isfinite(x + y)
+    names, own = np.unique(networks[known], return_inverse=True)
+    count = len(names)
+    if count < LEAST:
+        return Correlation(np.nan, np.nan, np.nan, (np.nan, np.nan), count)
+    each = np.bincount(own)
+    a, b = (np.bincount(own, values[known]) / each for values in (x, y))
+    value = _spearman(a, b)
+    error = ndtri((1 + LEVEL) / 2) * np.sqrt((1 + value**2 / 2) / (count - 3))
+    middle = np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9))
+    left = [_spearman(np.delete(a, k), np.delete(b, k)) for k in range(count)]
+    low, high = np.tanh([middle - error, middle + error]).tolist()
+    return Correlation(value, low, high, (min(left), max(left)), count)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
