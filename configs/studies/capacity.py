@@ -18,7 +18,6 @@ CONFIGS = Path(__file__).parent.parent
 SIX = "+".join(
     [*(f"mobilenetv3/s-{k}" for k in (1, 3, 5)), *(f"efficientnet/b-{k}" for k in (2, 4, 6))]
 )
-NEW, TUNED = 0.016, 0.008  # learning rates: of what begins anew, and of what was trained before
 # Field of an image, and its sides: the name of each, and what it says. Training is on the first.
 SIDES = (
     ("time_of_day", {"night": "night", "day": "day"}),
@@ -33,7 +32,7 @@ def get_study(arg, workdir):
         hyper.sweep("model.backbone", arg.backbones.split("+")),
         hyper.sweep("seed", range(arg.seeds)),
     ]
-    two = hyper.product([*ladder, with_rates(starts(workdir / "caltech101"))])
+    two = hyper.product([*ladder, starts(workdir / "caltech101")])
     caltech = f"{CONFIGS / 'caltech101.py'}:channels=1,batch=32,steps={arg.pretraining}"
     stages = {
         "caltech101": (load(caltech), hyper.product(ladder)),
@@ -44,13 +43,8 @@ def get_study(arg, workdir):
     return stages
 
 
-def with_rates(starts):
-    """Each start with the rate that does best by it in its own domain: docs/results.md."""
-    return [{**point, "optimiser.lr": TUNED if point["init"] else NEW} for point in starts]
-
-
 def on_hit_uav(steps):
-    config = load(f"{CONFIGS / 'hit_uav.py'}:batch=8,lr={NEW},steps={steps}").unlock()
+    config = load(f"{CONFIGS / 'hit_uav.py'}:batch=8,lr=0.016,steps={steps}").unlock()
     config.every.evaluate = steps
     return config
 

@@ -39,7 +39,6 @@ def get_study(arg, workdir):
         config.init, config.freeze = f"{arg.capacity}/caltech101", ("backbone",)
     neck.model.width, neck.model.fusions = 64, 3
     moved.init, moved.pull.kind = str(workdir / "probed"), "rgn"
-    moved.optimiser.lr = CAPACITY["TUNED"]
     pulls = hyper.sweep("pull.strength", [0.0, arg.strength])
     return {
         "all": f"{arg.capacity}/all",

@@ -24,14 +24,14 @@ def get_study(arg, workdir):
         [
             hyper.sweep("model.backbone", arg.backbones.split("+")),
             hyper.sweep("seed", range(arg.seeds)),
-            CAPACITY["with_rates"](starts(f"{arg.capacity}/caltech101")),
+            starts(f"{arg.capacity}/caltech101"),
         ]
     )
     return {light: (seen_in(light, arg.steps), members) for light in ("ir", "rgb")}
 
 
 def seen_in(light, steps):
-    given = f"light={light},batch=8,lr={CAPACITY['NEW']},steps={steps},corrupt=benchmark"
+    given = f"light={light},batch=8,lr=0.016,steps={steps},corrupt=benchmark"
     config = load(f"{SVANSTROM}:{given}").unlock()
     config.every.evaluate = steps
     return config
