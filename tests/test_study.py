@@ -120,6 +120,44 @@ def test_mistakes_are_one_message(argv, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_four_studies_build_on_each_other(folder, tmp_path, monkeypatch):
+    """On HIT-UAV and the airborne: who is trained on what, from what, and for how long."""
+    monkeypatch.chdir(tmp_path)
+    runs, configs_of = Path("runs"), ULTRASMALL.parent
+    capacity = study.stages_of(str(configs_of / "capacity.py"), runs / "capacity")
+    assert {name: len(stage.members) for name, stage in capacity.items()} == {
+        "caltech101": 18, "all": 36, "night": 36, "low": 36, "slanted": 36,
+    }  # fmt: skip
+    for name in ("night", "low", "slanted"):  # in-domain is what it trains on
+        config = capacity[name].config
+        assert config.data.train.where == config.data.suites[config.best_on].where
+        assert config.data.suites[name].split == "val"
+    inits = {member.point["init"] for member in capacity["all"].members}
+    assert inits == {"", "runs/capacity/caltech101"}
+
+    for name in ("capacity/all", "moving/frozen", "moving/neck", "moving/probed", "moving/moved"):
+        (runs / name).parent.mkdir(parents=True, exist_ok=True)
+        (runs / name).symlink_to(folder / "tuned")  # some finished sweep
+    moving = study.stages_of(str(configs_of / "moving.py"), runs / "moving")
+    assert {name: len(stage.members) for name, stage in moving.items()} == {
+        "all": len(rows(folder / "tuned" / "members.csv")),
+        "frozen": 18, "neck": 18, "probed": 18, "moved": 36,
+    }  # fmt: skip
+    steps = {name: stage.config.schedule.steps for name, stage in moving.items() if name != "all"}
+    assert steps["probed"] + steps["moved"] == steps["frozen"] == steps["neck"]
+    assert steps["frozen"] == capacity["all"].config.schedule.steps
+    assert moving["moved"].config.init == "runs/moving/probed"
+    assert moving["probed"].rgn is not None
+
+    visible = study.stages_of(str(configs_of / "visible.py"), runs / "visible")
+    assert {name: stage.config.best_on for name, stage in visible.items()} == {
+        "ir": "ir", "rgb": "rgb",
+    }  # fmt: skip
+    rgn = study.stages_of(str(configs_of / "rgn.py"), runs / "rgn")
+    assert [name for name, stage in rgn.items() if stage.rgn is not None] == ["untrained"]
+    assert not rgn["untrained"].config.init
+
+
 def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
     """On tiny copies of its sets: who is trained from what, and which classes a suite shares."""
     published_sets.llvip(tmp_path)

@@ -285,3 +285,22 @@ def test_hit_uav_holds_what_its_table_says(data_root, name):
     assert (inside <= (320, 256, 320, 256)).all()
     assert (inside[:, 2:] > inside[:, :2]).all()
     assert split.images.std() > 20  # decoded, and not blank
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("val_night", {"time_of_day": "night"}),
+        ("val_day", {"time_of_day": "day"}),
+        ("val_alt60_80", {"altitude_m": (60, 81)}),
+        ("val_alt100_130", {"altitude_m": (100, 131)}),
+        ("val_angle30_50", {"camera_angle_deg": (30, 51)}),
+        ("val_angle70_90", {"camera_angle_deg": (70, 91)}),
+    ],
+)
+def test_sides_of_hit_uav_are_its_own_slices(data_root, name, where):
+    """Of the conditions that configs/studies/capacity.py trains on one side of."""
+    file = data_root / "hit_uav_ir" / "hit_uav_ir.zip"
+    with zipfile.ZipFile(file) as archive:
+        listed = json.loads(archive.read("annotations/splits.json"))[name]
+    assert load(file, "val", where=where).names == tuple(sorted(listed))
