@@ -1,6 +1,6 @@
 """Our contestants: each function builds a call that takes one step, or looks at one image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -54,19 +54,38 @@ def lifted(step: Callable, how: str) -> Callable:
     return lambda *trees: lift(lambda own, _: step(*own), how)(trees, None)
 
 
-def detection_step(batch: int, plain: bool = False) -> Callable[[], Any]:
-    """One step of configs/hit_uav.py, its augmentation, loss and optimiser, on random images."""
+def detection_step(
+    batch: int, plain: bool = False, fields: Mapping[str, Any] | None = None
+) -> Callable[[], Any]:
+    """One step of configs/hit_uav.py, its augmentation, loss and optimiser, on random images.
+
+    fields: of its config, other values, such as what is frozen.
+    """
     from tinyjax import startup
 
     startup.keep_memory()
+    return _call(*_detection(batch, fields or {}), plain)
 
+
+def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
+    """Of the same step, as XLA counts what it compiled."""
+    import jax
+
+    take, *arguments = _detection(batch, fields)
+    counted = jax.jit(take).lower(*arguments).compile().cost_analysis()
+    return counted["flops"] if counted else float("nan")
+
+
+def _detection(batch: int, fields: Mapping[str, Any]):
+    """The step of a detector, its first state, random images and hyper-parameters."""
     import jax.numpy as jnp
 
+    from tinyjax import config as configs
     from tinyjax import tasks
-    from tinyjax.config import load
     from tinyjax.tasks.detect import make_task
 
-    config, random = load("configs/hit_uav.py"), np.random.default_rng(0)
+    config, random = configs.load("configs/hit_uav.py"), np.random.default_rng(0)
+    config = configs.changed(config, fields)
     low = random.uniform(0, 200, (batch, 64, 2)).astype(np.float32)
     data = {
         "images": jnp.asarray(random.integers(0, 255, (batch, 256, 320, 1), np.uint8)),
@@ -75,10 +94,9 @@ def detection_step(batch: int, plain: bool = False) -> Callable[[], Any]:
         "valid": jnp.asarray(random.random((batch, 64)) < 0.2),
         "ignore": jnp.zeros((batch, 64), bool),
     }
-    hyper = tasks.hyper_of(config)
     task = make_task(config, ("person", "car", "bicycle"), 1)
-    take, state = _step(task, config.optimiser.name)
-    return _call(take, state, data, hyper, plain)
+    take, state = _step(task, config.optimiser.name, config)
+    return take, state, data, tasks.hyper_of(config)
 
 
 def inference(net: str, plain: bool = False) -> Callable[[], Any]:
@@ -137,12 +155,16 @@ def _classifier(net: str):
     return step.Task(init, loss, lambda *_: None, lambda *_: [])
 
 
-def _step(task, optimiser: str):
+def _step(task, optimiser: str, config: Any = None):
+    """config: what says of what is frozen; None: nothing is."""
     from tinyjax import step
+    from tinyjax.transfer import freeze
 
-    tx = step.make_optimiser(optimiser, 0.9, 0.999, 10.0)
-    take = step.make_step(task, tx, step.make_schedule(1000, 10, 0.5, 0.1))
-    return take, step.init_state(task.init(0), tx)
+    tx, variables = step.make_optimiser(optimiser, 0.9, 0.999, 10.0), task.init(0)
+    paths = [*variables.params, *variables.stats]
+    moving = step.moving(freeze.rates(paths, config)) if config else None
+    take = step.make_step(task, tx, step.make_schedule(1000, 10, 0.5, 0.1), moving)
+    return take, step.init_state(variables, tx, moving)
 
 
 def _call(take, state, data, hyper: dict, plain: bool) -> Callable[[], Any]:
