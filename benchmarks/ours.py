@@ -64,7 +64,8 @@ def detection_step(
     from tinyjax import startup
 
     startup.keep_memory()
-    return _call(*_detection(batch, fields or {}), plain)
+    take, state, data, hyper = _detection(batch, fields or {})
+    return _call(take, state, data, hyper, plain)
 
 
 def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
