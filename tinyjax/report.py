@@ -3,7 +3,8 @@ several of them, as one page that opens from disk.
 
     python -m tinyjax.report runs/hit_uav
 
-Writes <folder>/report.html, which needs no network, and its figures to <folder>/figures/report.
+Writes <folder>/report.html, which needs no network, its figures to <folder>/figures/report, and
+report.csv: of every network, suite and slice the mean of its seeds with interval, and its gain.
 What was not evaluated yet is evaluated first, see `tinyjax.evaluate`. docs/robustness.md says what
 is what.
 """

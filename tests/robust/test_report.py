@@ -404,3 +404,33 @@ def test_a_gain_that_is_not_known_leaves_the_others(tmp_path):
     said = " ".join(findings.findings(found, whole))
     assert "3 seeds" in said
     assert "11 seeds" not in said
+
+
+def test_the_table_of_networks_says_what_its_members_do(tmp_path):
+    """Means over seeds, and gains of pairs of the same seed, of all suites and slices."""
+    write(tmp_path, sizes=["s-2", "s-1"], seeds=3, **LITTLE)
+    assert report.main([str(tmp_path)]) == 0
+    found = tables.read(tmp_path)
+    rows = runfolder.read_rows(tmp_path / "report.csv")
+    parts = {part for suite in found.suites for part in found.parts(suite)}
+    assert len(rows) == 2 * 2 * len(parts)
+    for row in rows:
+        part = tables.Part(row["suite"], row["slice"])
+        own = {
+            start: {
+                member.seed: found.of(member, part)
+                for member in found.members
+                if (member.backbone, member.start) == (row["backbone"], start)
+            }
+            for start in ("scratch", "caltech101")
+        }
+        values = own[row["start"]]
+        assert int(row["seeds"]) == len(values) == 3
+        assert float(row["score"]) == pytest.approx(np.mean([*values.values()]))
+        assert float(row["score_low"]) < float(row["score"]) < float(row["score_high"])
+        if row["start"] == "scratch":
+            assert row["gain"] == row["gain_low"] == row["gain_high"] == ""
+        else:
+            gains = [value - own["scratch"][seed] for seed, value in values.items()]
+            assert float(row["gain"]) == pytest.approx(np.mean(gains))
+            assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])

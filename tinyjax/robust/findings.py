@@ -14,6 +14,7 @@ from tinyjax.robust.summary import (
     Summary,
     cell,
     counted,
+    difference,
     estimate,
     grouped,
     mean,
@@ -117,7 +118,7 @@ def size(tables: Tables, summary: Summary) -> str | None:
         ends = [[m for m in own if m.parameters == s] for s in (sizes[0], sizes[-1])]
         small = {(*_but_size(member), member.seed): member for member in ends[0]}
         both = [(large, small.get((*_but_size(large), large.seed))) for large in ends[1]]
-        found = _difference(tables, [(a, b) for a, b in both if b], home)
+        found = difference(tables, [(a, b) for a, b in both if b], Part(home))
         if len(sizes) < 2 or found is None:
             continue
         words = f"from {sizes[0]:,} to {sizes[-1]:,} parameters on {home}"
@@ -136,7 +137,7 @@ def pretraining(tables: Tables, summary: Summary) -> str | None:
     for start, both in pairs(tables.members).items():
         said, number = [], 0
         for suite in tables.suites:
-            found = _difference(tables, both, suite)
+            found = difference(tables, both, Part(suite))
             if found is None:
                 continue
             number = max(number, found.seeds)
@@ -254,17 +255,6 @@ def corruption(tables: Tables, summary: Summary) -> str | None:
 def shown(found: Estimate) -> bool:
     """Whether the interval is there and does not hold zero."""
     return found.low > 0 or found.high < 0
-
-
-def _difference(
-    tables: Tables, both: Sequence[tuple[Member, Member]], suite: str
-) -> Estimate | None:
-    sides = [[pair[k] for pair in both] for k in (0, 1)]
-    gained = np.subtract(*(points(tables, side, Part(suite)) for side in sides))
-    moved = [replicates(tables, side, suite) for side in sides]
-    if not len(gained) or np.isnan(gained).all() or moved[0].shape != moved[1].shape:
-        return None
-    return over_seeds(sides[0], gained, moved[0] - moved[1])
 
 
 def _cells(members: Sequence[Member]) -> list[list[Member]]:

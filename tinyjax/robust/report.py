@@ -10,6 +10,7 @@ from tinyjax.figures import STYLE
 from tinyjax.robust import curves, heat
 from tinyjax.robust.findings import findings
 from tinyjax.robust.gallery import galleries
+from tinyjax.robust.means import means
 from tinyjax.robust.page import Picture, html
 from tinyjax.robust.summary import Summary, summarise
 from tinyjax.robust.tables import Tables
@@ -31,8 +32,12 @@ FIGURES = (
 
 
 def write(tables: Tables) -> Path:
-    """Write report.html and figures/report/*.png into the folder; returns the page's path."""
+    """Write report.html, report.csv and figures/report/*.png into the folder; returns the page's
+    path.
+    """
     summary = summarise(tables)
+    rows = means(tables)
+    runfolder.write_rows(tables.folder / "report.csv", rows, rows[0])
     pictures, notes = _pictures(tables, summary, tables.folder / "figures" / "report")
     page = html(tables, summary, findings(tables, summary), pictures, notes)
     with runfolder.atomic(tables.folder / "report.html") as path:

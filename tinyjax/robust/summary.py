@@ -108,6 +108,20 @@ def estimate(tables: Tables, members: Sequence[Member], part: Part) -> Estimate:
     return over_seeds(members, values, replicates(tables, members, part.suite, part.slice))
 
 
+def difference(
+    tables: Tables, both: Sequence[tuple[Member, Member]], part: Part
+) -> Estimate | None:
+    """Mean of what the first of each pair scores beyond the second, see `over_seeds`; None where
+    there is nothing to tell.
+    """
+    sides = [[pair[k] for pair in both] for k in (0, 1)]
+    gained = np.subtract(*(points(tables, side, part) for side in sides))
+    moved = [replicates(tables, side, part.suite, part.slice) for side in sides]
+    if not len(gained) or np.isnan(gained).all() or moved[0].shape != moved[1].shape:
+        return None
+    return over_seeds(sides[0], gained, moved[0] - moved[1])
+
+
 def over_seeds(members: Sequence[Member], values: np.ndarray, replicates: np.ndarray) -> Estimate:
     """Mean over members [M] with interval: of each seed first the mean over its networks, so that
     networks are not taken for seeds. Only those count that all seeds have, if there are any.
