@@ -46,6 +46,10 @@ def get_study(arg, workdir):
 def on_hit_uav(steps):
     config = load(f"{CONFIGS / 'hit_uav.py'}:batch=8,lr=0.016,steps={steps}").unlock()
     config.every.evaluate = steps
+    # Both sides of each condition, and what lies between them.
+    config.data.slices = {
+        "time_of_day": (), "altitude_m": (60, 81, 100, 131), "camera_angle_deg": (30, 51, 70, 91)
+    }  # fmt: skip
     return config
 
 
