@@ -69,7 +69,7 @@ def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, ca
     (tmp_path / "again.py").write_text(AGAIN)
     argv = ["--config", f"{tmp_path}/again.py:{folder}", "--workdir", str(tmp_path / "run")]
     assert study.main([*argv, "--dry-run"]) == 0
-    assert f"(that of {folder / 'tuned'})" in capsys.readouterr().out
+    assert f"that of {folder / 'tuned'}\n" in capsys.readouterr().out
     before = (folder / "tuned" / "results.csv").read_bytes()
     assert study.main(argv) == 0
     assert (tmp_path / "run" / "tuned").resolve() == (folder / "tuned").resolve()
@@ -98,12 +98,41 @@ def seeded(folder):
 def test_what_is_to_be_taken_must_be_there(folder, tmp_path, capsys):
     (tmp_path / "again.py").write_text(AGAIN)
     argv = ["--config", f"{tmp_path}/again.py:{tmp_path}/no", "--workdir", str(tmp_path / "run")]
+    assert study.main([*argv, "--dry-run"]) == 0
+    assert "no/tuned, which is not finished yet" in capsys.readouterr().out
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert f"stage tuned: {tmp_path}/no/tuned is no finished run" in capsys.readouterr().err
     (tmp_path / "run" / "tuned").mkdir(parents=True)
     argv[1] = f"{tmp_path}/again.py:{folder}"
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert "is there already, and is not" in capsys.readouterr().err
+    (tmp_path / "run" / "tuned").rmdir()
+    (tmp_path / "run" / "tuned").symlink_to(folder / "before")  # of another study
+    assert errors.exit_code(lambda: study.main(argv)) == 2
+    assert "is there already, and is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_study(arg): return {}", "with two arguments"),
+        ("def get_study(arg, workdir): return None", "give a dict, name -> "),
+        ("def get_study(arg, workdir): return {'a': get_config()}", "stage a: give (config, "),
+        ("def get_study(arg, workdir): return {'a': (get_config(),)}", "stage a: give (config, "),
+        ("def get_study(arg, workdir): return {'a': (get_config(), [], '-x')}", "stage a: give ("),
+        ("def get_study(arg, workdir): return {'a': (3, [])}", "stage a: give (config, "),
+        (
+            "def get_study(arg, workdir):\n    config = get_config()\n"
+            "    config.data.train.where = {'x': (1,)}\n    return {'a': (config, [])}",
+            "where: x = (1,): give a value, or (low, high)",
+        ),
+    ],
+)
+def test_a_study_that_is_none_is_one_message(text, message, tmp_path, capsys):
+    (tmp_path / "wrong.py").write_text(f"from tests.tiny_config import get_config\n\n{text}\n")
+    argv = ["--config", str(tmp_path / "wrong.py"), "--workdir", str(tmp_path / "run"), "--dry-run"]
+    assert errors.exit_code(lambda: study.main(argv)) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +149,7 @@ def test_mistakes_are_one_message(argv, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_four_studies_build_on_each_other(folder, tmp_path, monkeypatch):
+def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
     """On HIT-UAV and the airborne: who is trained on what, from what, and for how long."""
     monkeypatch.chdir(tmp_path)
     runs, configs_of = Path("runs"), ULTRASMALL.parent
@@ -135,15 +164,12 @@ def test_the_four_studies_build_on_each_other(folder, tmp_path, monkeypatch):
     inits = {member.point["init"] for member in capacity["all"].members}
     assert inits == {"", "runs/capacity/caltech101"}
 
-    for name in ("capacity/all", "moving/frozen", "moving/neck", "moving/probed", "moving/moved"):
-        (runs / name).parent.mkdir(parents=True, exist_ok=True)
-        (runs / name).symlink_to(folder / "tuned")  # some finished sweep
     moving = study.stages_of(str(configs_of / "moving.py"), runs / "moving")
+    assert moving.pop("all") == runs / "capacity" / "all"
     assert {name: len(stage.members) for name, stage in moving.items()} == {
-        "all": len(rows(folder / "tuned" / "members.csv")),
         "frozen": 18, "neck": 18, "probed": 18, "moved": 36,
     }  # fmt: skip
-    steps = {name: stage.config.schedule.steps for name, stage in moving.items() if name != "all"}
+    steps = {name: stage.config.schedule.steps for name, stage in moving.items()}
     assert steps["probed"] + steps["moved"] == steps["frozen"] == steps["neck"]
     assert steps["frozen"] == capacity["all"].config.schedule.steps
     assert moving["moved"].config.init == "runs/moving/probed"
@@ -154,8 +180,9 @@ def test_the_four_studies_build_on_each_other(folder, tmp_path, monkeypatch):
         "ir": "ir", "rgb": "rgb",
     }  # fmt: skip
     rgn = study.stages_of(str(configs_of / "rgn.py"), runs / "rgn")
-    assert [name for name, stage in rgn.items() if stage.rgn is not None] == ["untrained"]
-    assert not rgn["untrained"].config.init
+    probed = rgn.pop("untrained")
+    assert (probed.config.init, probed.rgn) == ("", ())
+    assert rgn["moved"] == runs / "moving" / "moved"
 
 
 def test_the_protocol_of_the_seeds_is_one_study(tmp_path):

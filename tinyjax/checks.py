@@ -46,6 +46,12 @@ def check(config) -> None:
     for place in ("common", "train"):
         if "corrupt" in config.data[place]:
             raise UserError(f"data.{place}.corrupt: only a suite is corrupted, by tinyjax.evaluate")
+    data = config.data.to_dict()
+    for own in (data["common"], data["train"], *data["suites"].values()):
+        if "where" in own:
+            from tinyjax.data.listing import refuse_where
+
+            refuse_where(own["where"])
     for name, own in config.data.suites.items():
         if "corrupt" in own:
             from tinyjax.data.corrupt import of_suite  # with scipy, which nothing else here needs

@@ -10,11 +10,14 @@ what tinyjax.train makes of it, in <workdir>/<name>; kill it at any moment, and 
 goes on from there. Those that no other starts from are evaluated then, and report.html is of these.
 """
 
-import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from tinyjax import config as configs
 from tinyjax import runfolder
@@ -41,7 +44,12 @@ class Stage(NamedTuple):
     config: Any
     members: list[Member]
     rgn: tuple[str, ...] | None = None  # flags of tinyjax.rgn; None: it is not measured
-    there: Path | None = None  # trained by someone else
+
+
+Stages = dict[str, Stage | Path]  # a path: of a finished run or sweep, which is taken as it is
+FORM = (
+    "(config, points of its sweep or None), perhaps with a list of flags of tinyjax.rgn, or a path"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,18 +67,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.dry_run:
         print(table(stages))
         return 0
+    for name, stage in stages.items():
+        if isinstance(stage, Path):
+            _take(name, stage, folder / name)
 
     from tinyjax import report, rgn
-    from tinyjax.train import train
+    from tinyjax.train import STOPPED, train
 
     runfolder.start_log()
     with runfolder.stop_requests() as stop:
-        for number, (name, (config, members, flags, there)) in enumerate(stages.items(), start=1):
-            if options.stage and name not in options.stage:
+        for number, (name, stage) in enumerate(stages.items(), start=1):
+            if isinstance(stage, Path) or (options.stage and name not in options.stage):
                 continue
-            if there:
-                _take(there, folder / name)
-                continue
+            config, members, flags = stage
             runfolder.log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
             lift = how if members != [PLAIN] else None
             if code := train(config, folder / name, stop, members, shard, lift):
@@ -79,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
                 break
             if flags is not None and not rgn.measured(folder / name):
                 rgn.main(["--workdir", str(folder / name), *flags])
+            if stop:
+                return STOPPED
     if missing := [name for name in stages if not runfolder.finished(folder / name)]:
         names = ", ".join(missing)
         runfolder.log.info(f"still to be trained: {names}; the same command then goes on")
@@ -86,48 +97,61 @@ def main(argv: list[str] | None = None) -> int:
     return report.main([str(folder)])
 
 
-def stages_of(spec: str, workdir: Path) -> dict[str, Stage]:
+def stages_of(spec: str, workdir: Path) -> Stages:
     """The stages that a config file's `get_study` describes, in their order.
 
-    Raises UserError for a file without one, and as `space.members` and `check` do.
+    Raises UserError for a file without one, one that does not describe stages, and as
+    `space.members` and `check` do.
     """
-    from tinyjax.checks import check
-
     get_study = configs.names(spec, "get_study")["get_study"]
-    stages = {}
-    for name, stage in get_study(spec.partition(":")[2] or None, workdir).items():
-        if isinstance(stage, str | Path):
-            stages[name] = _there(name, Path(stage))
-            continue
-        config, points, *flags = stage
-        config = config.unlock().lock()
-        members = space.members(config, points) if points else [PLAIN]
-        for member in members:
-            check(configs.changed(config, member.point))
-        stages[name] = Stage(config, members, tuple(flags[0]) if flags else None)
-    return stages
+    try:
+        signature(get_study).bind(None, workdir)
+    except TypeError as error:
+        message = f"{spec}: write it with two arguments, def get_study(arg, workdir)"
+        raise UserError(message) from error
+    found = get_study(spec.partition(":")[2] or None, workdir)
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"{spec}: get_study: give a dict, name -> {FORM}")
+    return {name: _stage(name, given) for name, given in found.items()}
 
 
-def _there(name: str, folder: Path) -> Stage:
-    """A stage that somebody else trained. Raises UserError unless it is finished."""
-    if not runfolder.finished(folder):
-        raise UserError(f"stage {name}: {folder} is no finished run or sweep; train it first")
-    config = configs.of_run(json.loads((folder / "config.json").read_text()))
-    ids = dict.fromkeys(row["member"] for row in runfolder.read_rows(folder / "members.csv"))
-    return Stage(config, [Member(id, {}) for id in ids], None, folder)
+def _stage(name: str, given: Any) -> Stage | Path:
+    from tinyjax.checks import check
+    from tinyjax.rgn import FLAGS as RGN
+
+    if isinstance(given, str | Path):
+        return Path(given)
+    if not isinstance(given, tuple) or len(given) not in (2, 3):
+        raise UserError(f"stage {name}: give {FORM}")
+    config, points, *more = given
+    if not isinstance(config, ConfigDict) or not all(isinstance(m, list | tuple) for m in more):
+        raise UserError(f"stage {name}: give {FORM}")
+    flags = tuple(more[0]) if more else None
+    if flags is not None:
+        configs.options("rgn", None, ["--workdir", name, *flags], RGN, needs=("workdir",))
+    config = config.unlock().lock()
+    members = space.members(config, points) if points else [PLAIN]
+    for member in members:
+        check(configs.changed(config, member.point))
+    return Stage(config, members, flags)
 
 
-def _take(there: Path, at: Path) -> None:
-    """A link to a finished run or sweep."""
-    if not at.is_symlink() and at.exists():
+def _take(name: str, there: Path, at: Path) -> None:
+    """A link to a finished run or sweep. Raises UserError unless it is one, and where something
+    else has the stage's place.
+    """
+    if not runfolder.finished(there):
+        raise UserError(f"stage {name}: {there} is no finished run or sweep; train it first")
+    if at.exists() and at.resolve() != there.resolve():
         raise UserError(f"{at}: is there already, and is not {there}; give another --workdir")
     if not at.exists():
         at.parent.mkdir(parents=True, exist_ok=True)
-        at.unlink(missing_ok=True)
-        at.symlink_to(there.resolve())
+        at.unlink(missing_ok=True)  # a link to what was moved
+        # Relative: folders of runs are moved together.
+        at.symlink_to(os.path.relpath(there.resolve(), at.parent.resolve()))
 
 
-def table(stages: dict[str, Stage]) -> str:
+def table(stages: Stages) -> str:
     """A line for each stage: members, steps of each, minutes, roughly and on two cores, and what
     they are trained on and scored on.
     """
@@ -135,14 +159,16 @@ def table(stages: dict[str, Stage]) -> str:
     from tinyjax.robust.tables import trained_on
 
     lines = [f"{'stage':<16}{'members':>8}{'steps':>9}{'min':>7}  trained on -> scored on"]
-    for name, (config, members, _, there) in stages.items():
+    for name, stage in stages.items():
+        if isinstance(stage, Path):
+            there = "" if runfolder.finished(stage) else ", which is not finished yet"
+            lines.append(f"{name:<16}{'':>24}  that of {stage}{there}")
+            continue
+        config, members, _ = stage
         trained, suites = trained_on(config.to_dict()), ", ".join(config.data.suites)
-        # what they start from may not be there yet
-        took = 0 if there else minutes(*_from_scratch(config, members))
-        steps, of = f"{config.schedule.steps:,}", f"  (that of {there})" if there else ""
-        lines.append(
-            f"{name:<16}{len(members):>8}{steps:>9}{took:>7.0f}  {trained} -> {suites}{of}"
-        )
+        took = minutes(*_from_scratch(config, members))  # what they start from may not be there yet
+        steps = f"{config.schedule.steps:,}"
+        lines.append(f"{name:<16}{len(members):>8}{steps:>9}{took:>7.0f}  {trained} -> {suites}")
     return "\n".join(lines)
 
 

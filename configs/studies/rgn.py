@@ -4,7 +4,8 @@ python -m tinyjax.study --config configs/studies/rgn.py --workdir runs/rgn
 
 After configs/studies/capacity.py and configs/studies/moving.py, whose detectors are judged;
 arguments capacity and moving say where they are. Backbones that nothing was loaded into were not
-probed there and are probed here. Further arguments, joined by commas: backbones, joined by +;
+probed there and are probed here ("untrained"), which makes detectors of them that are judged, too.
+Further arguments, joined by commas: backbones, joined by +;
 seeds, how many; steps of capacity.
 """
 

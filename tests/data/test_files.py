@@ -165,6 +165,7 @@ def test_where_takes_the_images_that_say_so(where, expected, flights):
             r"altitude_m = \(60, 70, 80\): give a value, or \(low, high",
         ),
         ({"altitude_m": None}, "altitude_m = None: give a value"),
+        ({"altitude_m": (81, 60)}, "give the low end first"),
         ("night", "where = 'night': give a dict"),
     ],
 )

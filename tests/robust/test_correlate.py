@@ -79,7 +79,7 @@ def test_what_is_constant_is_correlated_with_nothing():
     assert np.isnan(correlation(np.ones(8), np.arange(8), np.arange(8)).value)
 
 
-@pytest.mark.parametrize(("networks", "slope"), [(6, 0.0), (12, 0.6)])
+@pytest.mark.parametrize(("networks", "slope"), [(6, 0.0), (6, 0.9), (12, 0.6)])
 def test_the_interval_holds_the_truth(networks, slope):
     """In 400 draws of normal pairs, of which 95 % are expected; rank correlation by Pearson's."""
     rng = np.random.default_rng(networks)

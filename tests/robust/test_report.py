@@ -155,27 +155,6 @@ def test_a_start_is_the_last_part_of_its_path_and_pairs_agree_in_all_else(tmp_pa
     assert summary.pairs(odd) == {}
 
 
-def test_what_each_start_has_of_its_own_goes_with_it(tmp_path):
-    """Pairs are of starts with their rates; a rate that both have sets members apart."""
-    write(tmp_path, sizes=["s-2", "s-1"], seeds=2, **LITTLE)
-    rows = runfolder.read_rows(tmp_path / "members.csv")
-    for row in rows:
-        row["optimiser.lr"] = "0.008" if row["init"] else "0.016"
-        row["ema"] = row["seed"]
-    runfolder.write_rows(tmp_path / "members.csv", rows, rows[0])
-    found = tables.read(tmp_path)
-    assert all([*member.varied] == ["ema"] for member in found.members)
-    rates = {member.start: member.tied for member in found.members}
-    assert rates["caltech101"] == {"optimiser.lr": "0.008"}
-    assert rates["scratch"] == {"optimiser.lr": "0.016"}
-    both = [pair for own in summary.pairs(found.members).values() for pair in own]
-    assert len(both) == 4
-    assert all(pair[0].varied == pair[1].varied for pair in both)
-    assert report.main([str(tmp_path)]) == 0
-    page = (tmp_path / "report.html").read_text()
-    assert "<dt>optimiser.lr</dt><dd>0.008, 0.016</dd>" in page
-
-
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -404,33 +383,3 @@ def test_a_gain_that_is_not_known_leaves_the_others(tmp_path):
     said = " ".join(findings.findings(found, whole))
     assert "3 seeds" in said
     assert "11 seeds" not in said
-
-
-def test_the_table_of_networks_says_what_its_members_do(tmp_path):
-    """Means over seeds, and gains of pairs of the same seed, of all suites and slices."""
-    write(tmp_path, sizes=["s-2", "s-1"], seeds=3, **LITTLE)
-    assert report.main([str(tmp_path)]) == 0
-    found = tables.read(tmp_path)
-    rows = runfolder.read_rows(tmp_path / "report.csv")
-    parts = {part for suite in found.suites for part in found.parts(suite)}
-    assert len(rows) == 2 * 2 * len(parts)
-    for row in rows:
-        part = tables.Part(row["suite"], row["slice"])
-        own = {
-            start: {
-                member.seed: found.of(member, part)
-                for member in found.members
-                if (member.backbone, member.start) == (row["backbone"], start)
-            }
-            for start in ("scratch", "caltech101")
-        }
-        values = own[row["start"]]
-        assert int(row["seeds"]) == len(values) == 3
-        assert float(row["score"]) == pytest.approx(np.mean([*values.values()]))
-        assert float(row["score_low"]) < float(row["score"]) < float(row["score_high"])
-        if row["start"] == "scratch":
-            assert row["gain"] == row["gain_low"] == row["gain_high"] == ""
-        else:
-            gains = [value - own["scratch"][seed] for seed, value in values.items()]
-            assert float(row["gain"]) == pytest.approx(np.mean(gains))
-            assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])

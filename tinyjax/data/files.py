@@ -81,8 +81,7 @@ def load(
         channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
         first_pixel: of VOC files, see `voc.listing`.
         rename: the source's name of a category -> the name it shall have here.
-        where: only images whose fields say so, see `listing.chosen`.
-        limit: at most so many images, evenly spread over the file names; 0: all.
+        where, limit: which images, see `listing.chosen` and `listing.spread`.
         empty, min_area, min_height, small: images and boxes that a protocol leaves out, see
             `places.mended`.
         refuse: called with the kind and the message of every problem that is one image's or one

@@ -139,19 +139,27 @@ def spread(entries: Sequence[Given], limit: int, name: Callable[[Given], str]) -
     return [ordered[i * len(entries) // limit] for i in range(limit)]
 
 
-def chosen(listed: Listing, where: Mapping[str, Any]) -> Listing:
-    """Of the listing those images that say so: field -> a text or number that it is, or (low, high)
-    of a number, half-open.
-
-    Raises UserError for a field that no image has, a value of no such form, and if none is left.
-    """
+def refuse_where(where: Any) -> None:
+    """Raise UserError for what does not have the form that `chosen` wants."""
     if not isinstance(where, Mapping):
         raise UserError(f"where = {where!r}: give a dict, field -> value or (low, high)")
-    entries = [*listed.entries]
     for field, wanted in where.items():
         pair = isinstance(wanted, tuple | list) and [type(v) in (int, float) for v in wanted]
         if not isinstance(wanted, str | int | float) and pair != [True, True]:
             raise UserError(f"where: {field} = {wanted!r}: give a value, or (low, high)")
+        if pair and not wanted[0] < wanted[1]:
+            raise UserError(f"where: {field} = {wanted!r}: give the low end first")
+
+
+def chosen(listed: Listing, where: Mapping[str, Any]) -> Listing:
+    """Of the listing those images that say so: field -> a text or number that it is, or (low, high)
+    of a number, half-open.
+
+    Raises UserError for a field that no image has, if none is left, and as `refuse_where`.
+    """
+    refuse_where(where)
+    entries = [*listed.entries]
+    for field, wanted in where.items():
         known = dict.fromkeys(name for entry in listed.entries for name in entry.info)
         if field not in known:
             message = f"{listed.where}: where: no image says {field!r}; {suggest(field, known)}"

@@ -88,7 +88,7 @@ def calibration(matches: analyse.Matches) -> float:
 
 
 def _narrow(found: COCOeval_faster, part: Slice, truth: Mapping[str, Any]) -> None:
-    """Evaluate a slice with what is loaded already."""
+    """Evaluate a slice with what is loaded already: what was found before is gone then."""
     found.params.imgIds = part.images.tolist()
     found.params.catIds = [
         c["id"] for c in truth["categories"] if c["name"] in (part.classes or (c["name"],))

@@ -29,7 +29,8 @@ def correlation(x: np.ndarray, y: np.ndarray, networks: np.ndarray) -> Correlati
     x, y: [M], numbers of members; those where one is NaN are left out. networks: [M], labels; what
     is correlated are their means over members, since the seeds of a network are no further
     networks. The interval is Bonett & Wright's (Psychometrika 65, 2000): normal in atanh, variance
-    (1 + value² / 2) / (networks - 3). Simulated: tests/robust/test_correlate.py.
+    (1 + value² / 2) / (networks - 3); that of a perfect order begins half a step below it, our own
+    choice. Simulated: tests/robust/test_correlate.py.
     """
     x, y, networks = np.asarray(x, float), np.asarray(y, float), np.asarray(networks)
     known = np.isfinite(x + y)
@@ -41,10 +42,12 @@ def correlation(x: np.ndarray, y: np.ndarray, networks: np.ndarray) -> Correlati
     a, b = (np.bincount(own, values[known]) / each for values in (x, y))
     value = _spearman(a, b)
     error = ndtri((1 + LEVEL) / 2) * np.sqrt((1 + value**2 / 2) / (count - 3))
-    middle = np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9))
+    # A perfect order is as if half a step from the next: no interval is a point.
+    most = 1 - 6 / (count * (count**2 - 1))
+    middle = np.arctanh(np.clip(value, -most, most))
     left = [_spearman(np.delete(a, k), np.delete(b, k)) for k in range(count)]
     low, high = np.tanh([middle - error, middle + error]).tolist()
-    return Correlation(value, low, high, (min(left), max(left)), count)
+    return Correlation(value, low, high, (float(np.min(left)), float(np.max(left))), count)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

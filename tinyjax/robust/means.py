@@ -16,8 +16,8 @@ from tinyjax.robust.tables import Member, Part, Tables
 
 def means(tables: Tables) -> list[dict[str, Any]]:
     """A row for every network (members alike in all but their seed), suite and slice: "score" with
-    its 95 % interval, and "gain", with its own, over the same network from scratch, in pairs of
-    the same seed.
+    its 95 % interval over "seeds", and "gain", with its own, over the same network from scratch, in
+    "pairs" of the same seed.
     """
     other = {a.key: b for both in pairs(tables.members).values() for a, b in both}
     fields = dict.fromkeys(f for m in tables.members for f in {**m.varied, **m.tied})
@@ -44,6 +44,7 @@ def means(tables: Tables) -> list[dict[str, Any]]:
                     "slice": part.slice,
                     "seeds": found.seeds,
                     **_numbers("score", found),
+                    "pairs": gained.seeds if gained else 0,
                     **_numbers("gain", gained),
                 }
             )
@@ -60,5 +61,6 @@ def _parts(tables: Tables, member: Member) -> Iterator[Part]:
 
 
 def _numbers(name: str, found: Estimate | None) -> dict[str, Any]:
-    values = ("", "", "") if found is None else found[:3]
+    """Empty where there is none."""
+    values = ("", "", "") if found is None or not found.seeds else found[:3]
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

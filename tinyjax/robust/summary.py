@@ -316,16 +316,16 @@ def _gains(tables: Tables) -> Iterable[Gain]:
 
 
 def _gradients(tables: Tables) -> Iterable[Gradients]:
-    """For every run, and what it varies beside sizes, starts and seeds, and for every shift."""
+    """For every run, start, and what else it varies beside sizes and seeds, and every shift."""
     known = [member for member in tables.members if np.isfinite(member.rgn)]
     label = _labels(known)
-    for kind, own in grouped(known, lambda m: label(m, True, False, True)).items():
+    for kind, own in grouped(known, lambda m: label(m, True, True, True)).items():
         for suite in tables.suites:
             some = tuple(m for m in own if suite in tables.shifted(m))
-            if not some:
-                continue
             inside = np.array([tables.of(m, tables.inside(m, suite)) for m in some])
             lost = relative_drop(inside, points(tables, some, Part(suite)))
+            if not np.isfinite(lost).any():
+                continue
             rgn = np.array([m.rgn for m in some])
             networks = np.array([repr(cell(m)) for m in some])
             yield Gradients(kind, suite, some, lost, correlation(rgn, lost, networks))

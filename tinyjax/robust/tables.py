@@ -252,27 +252,42 @@ def number(text: str | None) -> float:
         return math.nan
 
 
+def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a field is a part of the start: how its weights are taken, and at what rate, if each
+    start has one value of its own. Whatever else differs sets members apart.
+    """
+    if field != "init_new" and not field.startswith("optimiser."):
+        return False
+    both = {(row.get("init"), row[field]) for row in rows}
+    return len(both) == len({init for init, _ in both}) > 1 < len({value for _, value in both})
+
+
 def _gradients(folder: Path) -> dict[tuple, float]:
     """Relative gradient norms that were measured in a folder, by whom they also are of: backbone,
-    seed, and the run whose member of these starts from that one, or starts where that one did.
+    seed, and what member of these starts from that one, or starts where that one did and is trained
+    on the same. NaN where several were measured.
 
     They are measured after decoder probing, mostly of another run than those that move.
     """
-    begun, same = {}, {}
+    found: dict[tuple, float] = {}
+
+    def put(key: tuple, rgn: float) -> None:
+        found[key] = rgn if found.get(key, rgn) == rgn else math.nan
+
     for path in _all_runs(folder).values():
-        whole = json.loads((path / "config.json").read_text()).get("init", "")
+        config = _config(path)
         ends = {r["member"]: r for r in _last_phase(runfolder.read_rows(path / "results.csv"))}
         for row in _last_phase(runfolder.read_rows(path / "members.csv")):
             rgn = number(ends.get(row["member"], {}).get("rgn"))
             if not math.isnan(rgn):
                 own = row["backbone"], int(row["seed"])
-                begun[*own, _place(path.resolve())] = rgn
-                same[*own, _place(row.get("init", whole))] = rgn
-    return {**same, **begun}
+                put((*own, _place(path.resolve())), rgn)
+                put((*own, _place(row.get("init", config["init"])), trained_on(config)), rgn)
+    return found
 
 
 def _place(path: str | Path) -> tuple[str, ...]:
-    """What a path is known by: a study may have been moved."""
+    """What a path is known by: a study may have been moved, but not renamed."""
     return Path(path).parts[-2:]
 
 
@@ -287,15 +302,14 @@ def _members(
     rows = _last_phase(runfolder.read_rows(folder / "members.csv"))
     ends = {row["member"]: row for row in _last_phase(runfolder.read_rows(folder / "results.csv"))}
     fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
-    inits = len({row.get("init") for row in rows})
-    tied = [f for f in fields if len({(row.get("init"), row[f]) for row in rows}) == inits > 1]
+    tied = [field for field in fields if _goes_with_start(field, rows)]
     fields = [name for name in fields if name not in tied]
     places = [name for name in fields if name.startswith("data.")]
     whole = trained_on(config)
     members = []
     for row in rows:
         init = row.get("init") if "init" in row else config.get("init", "")
-        end = ends.get(row["member"], {})
+        end, own = ends.get(row["member"], {}), (row["backbone"], int(row["seed"]))
         members.append(
             Member(
                 f"{run}/{row['member']}" if run else row["member"],
@@ -312,12 +326,19 @@ def _members(
                 {name: row[name] for name in fields},
                 {name: row[name] for name in tied if name != "init_new"},
                 int(end.get("stopped_at") or -1),
-                gradients.get((row["backbone"], int(row["seed"]), _place(init or "")), math.nan)
-                if math.isnan(own := number(end.get("rgn")))
-                else own,
+                _first(
+                    number(end.get("rgn")),
+                    gradients.get((*own, _place(init or ""))),
+                    gradients.get((*own, _place(init or ""), whole)),
+                ),
             )
         )
     return members
+
+
+def _first(*values: float | None) -> float:
+    """The first that is known; NaN if none is."""
+    return next((v for v in values if v is not None and not math.isnan(v)), math.nan)
 
 
 def trained_on(config: Mapping[str, Any]) -> str:
@@ -326,7 +347,7 @@ def trained_on(config: Mapping[str, Any]) -> str:
     words = [Path(str(own["source"])).stem if "source" in own else config["data"]["format"]]
     words += [str(own["split"])] if "split" in own else []
     for field, wanted in own.get("where", {}).items():
-        pair = isinstance(wanted, list | tuple)
+        pair = isinstance(wanted, list | tuple)  # low and high, see `data.listing.chosen`
         words.append(f"{field}={f'{wanted[0]:g}-{wanted[1]:g}' if pair else wanted}")
     return " ".join(words)
 
