@@ -30,11 +30,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
 
     from tinyjax import evaluate, runfolder
-    from tinyjax.robust import tables
+    from tinyjax.robust import folders, tables
     from tinyjax.robust.report import write
 
-    for path in tables.runs_of(folder).values():
-        if not tables.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
+    for path in folders.runs_of(folder).values():
+        if not folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
             return code
     runfolder.start_log()
     begin = time.time()

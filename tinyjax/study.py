@@ -156,7 +156,7 @@ def table(stages: Stages) -> str:
     they are trained on and scored on.
     """
     from tinyjax.population.plan import minutes
-    from tinyjax.robust.tables import trained_on
+    from tinyjax.robust.folders import trained_on
 
     lines = [f"{'stage':<16}{'members':>8}{'steps':>9}{'min':>7}  trained on -> scored on"]
     for name, stage in stages.items():

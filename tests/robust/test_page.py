@@ -8,7 +8,7 @@ import pytest
 from reports import World, write
 
 from tinyjax import report, runfolder
-from tinyjax.robust.tables import number
+from tinyjax.robust.folders import number
 
 LITTLE = {"images": 60, "resamples": 60, "steps": (50, 300), "corrupt": False}
 ARGUMENTS = (

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from tinyjax import report, runfolder
 from tinyjax.data import synthetic
 from tinyjax.errors import UserError, exit_code
-from tinyjax.robust import curves, findings, gallery, heat, page, summary, tables
+from tinyjax.robust import curves, findings, folders, gallery, heat, page, summary, tables
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 NUMBER = r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]"
@@ -163,7 +163,7 @@ def test_a_start_is_the_last_part_of_its_path_and_pairs_agree_in_all_else(tmp_pa
     ],
 )
 def test_trained_on(config, words):
-    assert tables.trained_on({"data": config}) == words
+    assert folders.trained_on({"data": config}) == words
 
 
 def test_findings_state_a_known_effect_with_its_interval(tmp_path):
@@ -335,11 +335,11 @@ def test_mistakes_end_with_exit_code_2(tmp_path, capsys):
 
 def test_an_evaluation_of_some_suites_is_none_and_a_broken_one_is_named(tmp_path):
     write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
-    assert tables.evaluated(tmp_path)
+    assert folders.evaluated(tmp_path)
     file = tmp_path / "evaluations" / "last.csv"
     rows = runfolder.read_rows(file)
     runfolder.write_rows(file, [row for row in rows if row["suite"] != "shift"], rows[0])
-    assert not tables.evaluated(tmp_path)
+    assert not folders.evaluated(tmp_path)
     runfolder.write_rows(file, rows, rows[0])
     file.with_suffix(".npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"last\.npz: broken"):
@@ -350,12 +350,12 @@ def test_a_study_leaves_out_what_it_starts_from_and_tells_starts_of_one_name_apa
     starts = ("", f"{tmp_path}/imagenet", "/elsewhere/imagenet")
     write(tmp_path / "imagenet", sizes=["s-2"], starts=[""], seeds=2, **LITTLE)
     write(tmp_path / "tuned", sizes=["s-2"], starts=starts, seeds=2, **LITTLE)
-    assert [*tables.runs_of(tmp_path)] == ["tuned"]
+    assert [*folders.runs_of(tmp_path)] == ["tuned"]
     names = {member.start for member in tables.read(tmp_path).members}
     assert names == {"scratch", f"{tmp_path.name}/imagenet", "elsewhere/imagenet"}
     shutil.rmtree(tmp_path / "tuned")
     write(tmp_path / "tuned", sizes=["s-2"], starts=("", starts[2]), seeds=2, **LITTLE)
-    assert [*tables.runs_of(tmp_path)] == ["imagenet", "tuned"]  # another one of that name
+    assert [*folders.runs_of(tmp_path)] == ["imagenet", "tuned"]  # another one of that name
 
 
 def test_suites_of_one_name_must_be_one_set(tmp_path):

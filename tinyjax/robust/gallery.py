@@ -13,8 +13,9 @@ from tinyjax.data.images import to_network
 from tinyjax.data.records import Split
 from tinyjax.errors import UserError
 from tinyjax.pictures import captioned, draw, legend, sheet
+from tinyjax.robust.folders import WEIGHTS
 from tinyjax.robust.summary import short
-from tinyjax.robust.tables import WEIGHTS, Member, Tables
+from tinyjax.robust.tables import Member, Tables
 
 COUNT = 4  # images of a suite
 SIDE = 640  # of an image that is enlarged, pixels

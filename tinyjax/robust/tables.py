@@ -14,8 +14,8 @@ import numpy as np
 
 from tinyjax import runfolder
 from tinyjax.errors import UserError
+from tinyjax.robust import folders
 
-WEIGHTS = "last"
 PLAIN = (
     "member", "phase", "seed", "backbone", "parameters", "backbone_parameters",
     "trained_parameters", "multiply_adds",
@@ -42,7 +42,7 @@ class Member(NamedTuple):
     varied: dict[str, str]  # what else the sweep varies: field -> value
     tied: dict[str, str]  # what it varies with the start: each start has one value
     stopped_at: int  # step, -1 if it was trained to the end
-    rgn: float  # relative gradient norm, its own or, see `_gradients`; NaN: not measured
+    rgn: float  # relative gradient norm, its own or, see `folders.gradients`; NaN: not measured
 
 
 class Part(NamedTuple):
@@ -108,71 +108,16 @@ class Tables(NamedTuple):
         return tuple(dict.fromkeys(name for row in whole for name in row))
 
 
-def runs_of(folder: Path) -> dict[str, Path]:
-    """The runs and sweeps of a folder, name -> folder; a folder that is one is called "". Those
-    that others in it start from are left out: they are means, not what is asked about.
-
-    Raises UserError if there is none, or one of them is not finished.
-    """
-    found = _all_runs(folder)
-    if not found:
-        raise UserError(
-            f"{folder}: no run, no sweep, and no folder of them (no config.json); give the folder "
-            "that a training wrote"
-        )
-    for path in found.values():
-        if not runfolder.finished(path):
-            raise UserError(f"{path}: this run is not finished; train it to its end first")
-    begun = {_place(init) for path in found.values() for init in _starts(path)}
-    kept = {name: at for name, at in found.items() if _place(at.resolve()) not in begun}
-    return kept or found
-
-
-def _all_runs(folder: Path) -> dict[str, Path]:
-    if (folder / "config.json").exists():
-        return {"": folder}
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
-
-
-def _starts(folder: Path) -> set[str]:
-    """The paths that a run's members took their starting weights from."""
-    inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
-    inits |= {row.get("init") or "" for row in runfolder.read_rows(folder / "members.csv")}
-    return inits - {""}
-
-
-def _names(inits: set[str]) -> dict[str, str]:
-    """Of each start the end of its path that tells it from the others."""
-    depth = 1
-    most = max((len(Path(init).parts) for init in inits), default=1)
-
-    def ends() -> dict[str, str]:
-        return {init: "/".join(Path(init).parts[-depth:]) for init in inits}
-
-    while len({*ends().values()}) < len(inits) and depth < most:
-        depth += 1
-    return ends()
-
-
-def evaluated(folder: Path) -> bool:
-    """Whether a run's last weights were evaluated, on all suites that were asked for."""
-    file = folder / "evaluations" / f"{WEIGHTS}.csv"
-    if not all(file.with_suffix(end).exists() for end in (".csv", ".npz", ".json")):
-        return False
-    suites = {row["suite"] for row in runfolder.read_rows(file)}
-    return suites >= {*_config(folder)["data"]["suites"]}
-
-
 def read(folder: Path) -> Tables:
     """All of a folder whose runs were evaluated.
 
-    Raises UserError as `runs_of` does, and for a study of runs of different tasks.
+    Raises UserError as `folders.runs_of` does, and for a study of runs of different tasks.
     """
     from tinyjax import tasks
 
-    runs = runs_of(folder)
-    configs = {name: _config(path) for name, path in runs.items()}
-    starts = _names({init for path in runs.values() for init in _starts(path)})
+    runs = folders.runs_of(folder)
+    configs = {name: folders.config_of(path) for name, path in runs.items()}
+    starts = folders.names({i for path in runs.values() for i in folders.starts(path)})
     kinds = {config["task"] for config in configs.values()}
     if len(kinds) > 1:
         raise UserError(f"{folder}: runs of several tasks ({', '.join(sorted(kinds))}); give one")
@@ -186,17 +131,17 @@ def read(folder: Path) -> Tables:
     }
     members: list[Member] = []
     scores, resampled, curves, said = {}, {}, {}, {}
-    gradients = _gradients(folder)
+    gradients = folders.gradients(folder)
     for run, path in runs.items():
         own = _members(run, path, configs[run], starts, gradients)
         keys = {member.id: member.key for member in own}
         members += own
-        scores.update(_scores(path / "evaluations" / f"{WEIGHTS}.csv", keys))
-        resampled.update(_resampled(path / "evaluations" / f"{WEIGHTS}.npz", keys))
+        scores.update(_scores(path / "evaluations" / f"{folders.WEIGHTS}.csv", keys))
+        resampled.update(_resampled(path / "evaluations" / f"{folders.WEIGHTS}.npz", keys))
         curves.update(_curves(path, keys, configs[run]["best_on"], score))
         environment = path / "environment.txt"
         said[run] = environment.read_text().splitlines() if environment.exists() else []
-        asked = json.loads((path / "evaluations" / f"{WEIGHTS}.json").read_text())
+        asked = json.loads((path / "evaluations" / f"{folders.WEIGHTS}.json").read_text())
         said[run].append(f"{EVALUATED}{asked['command']}")
     there = {part.suite for own in scores.values() for part in own}  # that were evaluated
     homes = [config["best_on"] for config in configs.values()]
@@ -217,16 +162,6 @@ def read(folder: Path) -> Tables:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """A run's config, with the suites that it was evaluated on."""
-    config = json.loads((folder / "config.json").read_text())
-    evaluated = folder / "evaluations" / f"{WEIGHTS}.json"
-    if evaluated.exists():
-        asked = json.loads(evaluated.read_text())["config"]
-        config = {**config, "data": asked["data"], "best_on": asked["best_on"]}
-    return config
-
-
 def _refuse_unlike(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise UserError if runs of a study call different sets by one name."""
     known: dict[str, tuple[str, Any]] = {}
@@ -244,14 +179,6 @@ def _refuse_unlike(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
                 )
 
 
-def number(text: str | None) -> float:
-    """A cell of a table; NaN if it is empty or no number."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
-
-
 def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
     """Whether a field is a part of the start: how its weights are taken, and at what rate, if each
     start has one value of its own. Whatever else differs sets members apart.
@@ -262,35 +189,6 @@ def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
     return len(both) == len({init for init, _ in both}) > 1 < len({value for _, value in both})
 
 
-def _gradients(folder: Path) -> dict[tuple, float]:
-    """Relative gradient norms that were measured in a folder, by whom they also are of: backbone,
-    seed, and what member of these starts from that one, or starts where that one did and is trained
-    on the same. NaN where several were measured.
-
-    They are measured after decoder probing, mostly of another run than those that move.
-    """
-    found: dict[tuple, float] = {}
-
-    def put(key: tuple, rgn: float) -> None:
-        found[key] = rgn if found.get(key, rgn) == rgn else math.nan
-
-    for path in _all_runs(folder).values():
-        config = _config(path)
-        ends = {r["member"]: r for r in _last_phase(runfolder.read_rows(path / "results.csv"))}
-        for row in _last_phase(runfolder.read_rows(path / "members.csv")):
-            rgn = number(ends.get(row["member"], {}).get("rgn"))
-            if not math.isnan(rgn):
-                own = row["backbone"], int(row["seed"])
-                put((*own, _place(path.resolve())), rgn)
-                put((*own, _place(row.get("init", config["init"])), trained_on(config)), rgn)
-    return found
-
-
-def _place(path: str | Path) -> tuple[str, ...]:
-    """What a path is known by: a study may have been moved, but not renamed."""
-    return Path(path).parts[-2:]
-
-
 def _members(
     run: str,
     folder: Path,
@@ -298,14 +196,17 @@ def _members(
     starts: Mapping[str, str],
     gradients: Mapping[tuple, float],
 ) -> list[Member]:
-    """A run's members; of one in phases those of the last. starts: see `_names`."""
-    rows = _last_phase(runfolder.read_rows(folder / "members.csv"))
-    ends = {row["member"]: row for row in _last_phase(runfolder.read_rows(folder / "results.csv"))}
+    """A run's members; of one in phases those of the last. starts: see `folders.names`."""
+    rows = folders.last_phase(runfolder.read_rows(folder / "members.csv"))
+    ends = {
+        row["member"]: row
+        for row in folders.last_phase(runfolder.read_rows(folder / "results.csv"))
+    }
     fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
     tied = [field for field in fields if _goes_with_start(field, rows)]
     fields = [name for name in fields if name not in tied]
     places = [name for name in fields if name.startswith("data.")]
-    whole = trained_on(config)
+    whole = folders.trained_on(config)
     members = []
     for row in rows:
         init = row.get("init") if "init" in row else config.get("init", "")
@@ -327,9 +228,9 @@ def _members(
                 {name: row[name] for name in tied if name != "init_new"},
                 int(end.get("stopped_at") or -1),
                 _first(
-                    number(end.get("rgn")),
-                    gradients.get((*own, _place(init or ""))),
-                    gradients.get((*own, _place(init or ""), whole)),
+                    folders.number(end.get("rgn")),
+                    gradients.get((*own, folders.place(init or ""))),
+                    gradients.get((*own, folders.place(init or ""), whole)),
                 ),
             )
         )
@@ -341,30 +242,16 @@ def _first(*values: float | None) -> float:
     return next((v for v in values if v is not None and not math.isnan(v)), math.nan)
 
 
-def trained_on(config: Mapping[str, Any]) -> str:
-    """The training set in few words: the stem of its source, its split, and which images of it."""
-    own = {**config["data"].get("common", {}), **config["data"]["train"]}
-    words = [Path(str(own["source"])).stem if "source" in own else config["data"]["format"]]
-    words += [str(own["split"])] if "split" in own else []
-    for field, wanted in own.get("where", {}).items():
-        pair = isinstance(wanted, list | tuple)  # low and high, see `data.listing.chosen`
-        words.append(f"{field}={f'{wanted[0]:g}-{wanted[1]:g}' if pair else wanted}")
-    return " ".join(words)
-
-
-def _last_phase(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    last = rows[-1].get("phase") if rows else None
-    return [row for row in rows if row.get("phase") == last]
-
-
 def _scores(file: Path, keys: Mapping[str, str]) -> dict[str, dict[Part, dict[str, float]]]:
     found: dict[str, dict[Part, dict[str, float]]] = {key: {} for key in keys.values()}
     for row in runfolder.read_rows(file):
         if row["member"] in keys:
-            severity = int(number(row["severity"])) if row["severity"] else 0
+            severity = int(folders.number(row["severity"])) if row["severity"] else 0
             part = Part(row["suite"], row["slice"], row["corruption"], severity)
             found[keys[row["member"]]][part] = {
-                name: number(text) for name, text in row.items() if name not in NAMED and text
+                name: folders.number(text)
+                for name, text in row.items()
+                if name not in NAMED and text
             }
     return found
 
@@ -394,7 +281,7 @@ def _curves(
     for row in runfolder.read_rows(there[0]) if there else []:
         name = wanted.get((row["split"], row["metric"]))
         if name and row["member"] in keys:
-            point = (float(row["step"]), number(row["value"]))
+            point = (float(row["step"]), folders.number(row["value"]))
             found[keys[row["member"]]].setdefault(name, []).append(point)
     return {
         key: {name: np.array(sorted(points)) for name, points in own.items()}
