@@ -76,9 +76,14 @@ def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, ca
     assert (folder / "tuned" / "results.csv").read_bytes() == before
 
     probed = {row["seed"]: row["rgn"] for row in seeded(tmp_path / "run" / "probed")}
-    found = tables.read(tmp_path / "run").members
-    assert {member.run for member in found} == {"tuned", "probed"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert not any(
+        row["member"] in page for row in rows(tmp_path / "run" / "probed" / "members.csv")
+    )
+    found = tables.read(tmp_path / "run", without=("probed",)).members
+    assert {member.run for member in found} == {"tuned"}
     for member in found:
+        assert member.id in page
         if member.start == "scratch":
             assert np.isnan(member.rgn)
         else:
@@ -180,9 +185,15 @@ def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
         "ir": "ir", "rgb": "rgb",
     }  # fmt: skip
     rgn = study.stages_of(str(configs_of / "rgn.py"), runs / "rgn")
-    probed = rgn.pop("untrained")
+    probed = rgn["untrained"]
     assert (probed.config.init, probed.rgn) == ("", ())
     assert rgn["moved"] == runs / "moving" / "moved"
+    for name in ("night", "low", "slanted"):  # what is measured is trained as what is judged
+        judged, probed = capacity[name], rgn[f"probed-{name}"]
+        assert rgn[name] == runs / "capacity" / name
+        assert probed.config.data.to_dict() == judged.config.data.to_dict()
+        assert [member.point for member in probed.members] == [m.point for m in judged.members]
+        assert (probed.config.freeze, probed.rgn) == (("backbone",), ())
 
 
 def test_the_protocol_of_the_seeds_is_one_study(tmp_path):

@@ -25,7 +25,15 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="of a run, a sweep or a study")
-    folder = parser.parse_args(argv).folder
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a run or sweep of the study that is not asked about; may be given several times",
+    )
+    options = parser.parse_args(argv)
+    folder = options.folder
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
 
@@ -33,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.robust import folders, tables
     from tinyjax.robust.report import write
 
-    for path in folders.runs_of(folder).values():
+    for path in folders.runs_of(folder, options.without).values():
         if not folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
             return code
     runfolder.start_log()
     begin = time.time()
-    file = write(tables.read(folder))
+    file = write(tables.read(folder, options.without))
     runfolder.log.info(f"written to {file} after {time.time() - begin:.0f} s")
     return 0
 

@@ -7,7 +7,8 @@ The config file describes its stages by get_study(arg, workdir): name -> (config
 sweep, as get_hyper has them; none: a plain run), and perhaps flags of tinyjax.rgn, which then
 measures it; or name -> the folder of a run or sweep that is there and is taken as it is. Each is
 what tinyjax.train makes of it, in <workdir>/<name>; kill it at any moment, and the same command
-goes on from there. Those that no other starts from are evaluated then, and report.html is of these.
+goes on from there. Those that no other starts from, and that were not trained to be measured, are
+evaluated then, and report.html is of these.
 """
 
 import os
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         names = ", ".join(missing)
         runfolder.log.info(f"still to be trained: {names}; the same command then goes on")
         return 0
-    return report.main([str(folder)])
+    return report.main([str(folder), *(f"--without={name}" for name in _means(stages))])
 
 
 def stages_of(spec: str, workdir: Path) -> Stages:
@@ -149,6 +150,12 @@ def _take(name: str, there: Path, at: Path) -> None:
         at.unlink(missing_ok=True)  # a link to what was moved
         # Relative: folders of runs are moved together.
         at.symlink_to(os.path.relpath(there.resolve(), at.parent.resolve()))
+
+
+def _means(stages: Stages) -> list[str]:
+    """Those that were trained to be measured, if there are others, of whom it says something."""
+    found = [n for n, stage in stages.items() if isinstance(stage, Stage) and stage.rgn is not None]
+    return found if len(found) < len(stages) else []
 
 
 def table(stages: Stages) -> str:

@@ -2,17 +2,18 @@
 
 python -m tinyjax.study --config configs/studies/rgn.py --workdir runs/rgn
 
-After configs/studies/capacity.py and configs/studies/moving.py, whose detectors are judged;
-arguments capacity and moving say where they are. Backbones that nothing was loaded into were not
-probed there and are probed here ("untrained"), which makes detectors of them that are judged, too.
-Further arguments, joined by commas: backbones, joined by +;
-seeds, how many; steps of capacity.
+After configs/studies/capacity.py and configs/studies/moving.py, all of whose detectors are judged;
+arguments capacity and moving say where they are. moving probed what starts from Caltech-101 and is
+trained on all images. Here the others are probed: what starts from scratch ("untrained"), and what
+is trained on one side of a condition alone, from either start ("probed-night" and so on).
+Further arguments, joined by commas: backbones, joined by +; seeds, how many; steps of capacity.
 """
 
 from pathlib import Path
 
 from tinyjax.config import names, parse_arg
 from tinyjax.population import space as hyper
+from tinyjax.study import starts
 
 CAPACITY = names(str(Path(__file__).with_name("capacity.py")), "get_study")
 
@@ -22,14 +23,24 @@ def get_study(arg, workdir):
         arg, capacity="runs/capacity", moving="runs/moving", backbones=CAPACITY["SIX"], seeds=3,
         steps=1200,
     )  # fmt: skip
-    probed = CAPACITY["on_hit_uav"](arg.steps // 3)
-    probed.freeze = ("backbone",)
     ladder = [
         hyper.sweep("model.backbone", arg.backbones.split("+")),
         hyper.sweep("seed", range(arg.seeds)),
     ]
-    return {
+    two = hyper.product([*ladder, starts(f"{arg.capacity}/caltech101")])
+    stages = {
         "all": f"{arg.capacity}/all",
         **{name: f"{arg.moving}/{name}" for name in ("frozen", "neck", "probed", "moved")},
-        "untrained": (probed, hyper.product(ladder), ()),
+        "untrained": (probing(CAPACITY["on_hit_uav"](arg.steps // 3)), hyper.product(ladder), ()),
     }
+    for field, sides in CAPACITY["SIDES"]:
+        side = next(iter(sides))
+        stages[side] = f"{arg.capacity}/{side}"
+        probe = probing(CAPACITY["one_sided"](arg.steps // 3, field, sides))
+        stages[f"probed-{side}"] = (probe, two, ())
+    return stages
+
+
+def probing(config):
+    config.freeze = ("backbone",)
+    return config

@@ -7,6 +7,7 @@ import pytest
 from reports import write
 
 from tinyjax import report, runfolder
+from tinyjax.errors import UserError
 from tinyjax.robust import findings, summary, tables
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
@@ -111,6 +112,20 @@ def test_gradients_are_of_who_starts_where_the_probed_did(tmp_path):
     probed(tmp_path / "again", 3.0)
     assert np.isnan([*gradients(tmp_path, "moves").values()]).all()
     assert gradients(tmp_path, "again") == {"mobilenetv3/s-2": 3.0, "mobilenetv3/s-1": 6.0}
+
+
+def test_who_is_only_measured_may_be_left_out(tmp_path):
+    """What was measured is of the others all the same."""
+    probed(tmp_path / "moves", None)
+    probed(tmp_path / "probe", 1.0)
+    found = tables.read(tmp_path, without=("probe",)).members
+    assert {(member.run, member.backbone, member.rgn) for member in found} == {
+        ("moves", "mobilenetv3/s-2", 1.0), ("moves", "mobilenetv3/s-1", 2.0),
+    }  # fmt: skip
+    with pytest.raises(UserError, match="--without prob: did you mean 'probe'"):
+        tables.read(tmp_path, without=("prob",))
+    with pytest.raises(UserError, match="--without leaves nothing to report"):
+        tables.read(tmp_path, without=("probe", "moves"))
 
 
 def test_gradients_are_of_who_starts_from_the_probed(tmp_path):

@@ -5,23 +5,27 @@ A study is a folder whose subfolders are runs or sweeps.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyjax import runfolder
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, suggest
 
 WEIGHTS = "last"  # that are reported
 
 
-def runs_of(folder: Path) -> dict[str, Path]:
+def runs_of(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
     """The runs and sweeps of a folder, name -> folder; a folder that is one is called "". Those
-    that others in it start from are left out: they are means, not what is asked about.
+    that others in it start from are left out: they are means, not what is asked about. So are
+    those named in `without`.
 
-    Raises UserError if there is none, or one of them is not finished.
+    Raises UserError if there is none, one of them is not finished, or a name is unknown.
     """
     found = _all_runs(folder)
+    for name in without:
+        if name not in found:
+            raise UserError(f"--without {name}: {suggest(name, found)}")
     if not found:
         raise UserError(
             f"{folder}: no run, no sweep, and no folder of them (no config.json); give the folder "
@@ -31,6 +35,9 @@ def runs_of(folder: Path) -> dict[str, Path]:
         if not runfolder.finished(path):
             raise UserError(f"{path}: this run is not finished; train it to its end first")
     begun = {place(init) for path in found.values() for init in starts(path)}
+    found = {name: at for name, at in found.items() if name not in without}
+    if not found:
+        raise UserError(f"{folder}: --without leaves nothing to report; give one name less")
     kept = {name: at for name, at in found.items() if place(at.resolve()) not in begun}
     return kept or found
 

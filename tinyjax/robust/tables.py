@@ -108,14 +108,14 @@ class Tables(NamedTuple):
         return tuple(dict.fromkeys(name for row in whole for name in row))
 
 
-def read(folder: Path) -> Tables:
-    """All of a folder whose runs were evaluated.
+def read(folder: Path, without: Sequence[str] = ()) -> Tables:
+    """All of a folder whose runs were evaluated, without those that are named.
 
     Raises UserError as `folders.runs_of` does, and for a study of runs of different tasks.
     """
     from tinyjax import tasks
 
-    runs = folders.runs_of(folder)
+    runs = folders.runs_of(folder, without)
     configs = {name: folders.config_of(path) for name, path in runs.items()}
     starts = folders.names({i for path in runs.values() for i in folders.starts(path)})
     kinds = {config["task"] for config in configs.values()}
