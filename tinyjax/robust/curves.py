@@ -1,6 +1,7 @@
 """Figures of a report along an axis: scores with their intervals, learning, size, shift, gain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     EngFormatter,
     LogLocator,
@@ -15,7 +17,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from tinyjax.figures import BESIDE, ON_WHITE, ticks
+from tinyjax.figures import BESIDE, DASHES, ON_WHITE, ticks
 from tinyjax.robust.correlate import Correlation
 from tinyjax.robust.fit import gain_by_size
 from tinyjax.robust.heat import Shown, text
@@ -35,6 +37,7 @@ ALL_LINES = 12  # members whose curves are drawn one by one
 NAMED_SIZES = 7  # on an axis
 DODGE = 1.05  # factor between the places of kinds of the same size
 MANY = 25  # sizes, beyond which means of each say little
+FAMILIES = " A line joins the sizes of one family."
 
 
 def scores(tables: Tables, summary: Summary) -> Shown | None:
@@ -110,29 +113,33 @@ def by_size(tables: Tables, summary: Summary) -> Shown | None:
     places = [(field, suite) for field in sizes for suite in tables.suites]
     own = grouped(tables.members, lambda m: summary.kinds[m.key])
     means = len({member.parameters for member in tables.members}) <= MANY
+    dashes = _dashes(tables.members)
     for axes, (field, suite) in zip(panels, places, strict=True):
-        for k, (kind, members) in enumerate(own.items()):
+        for k, members in enumerate(own.values()):
             colour, aside = _colours(len(own))[k], DODGE ** (k - (len(own) - 1) / 2)
             x = aside * np.array([getattr(m, field) for m in members])
             _stopped_apart(axes, x, points(tables, members, Part(suite)), members, colour)
-            if means:
-                at = sorted({getattr(m, field) for m in members})
-                each = [[m for m in members if getattr(m, field) == size] for size in at]
+            for family, dash in dashes.items() if means else ():
+                ladder = [m for m in members if _family(m) == family]
+                at = sorted({getattr(m, field) for m in ladder})
+                each = [[m for m in ladder if getattr(m, field) == size] for size in at]
                 found = [estimate(tables, group, Part(suite)) for group in each]
-                _errors(axes, aside * np.array(at), found, colour, text(kind))
+                _errors(axes, aside * np.array(at), found, colour, dash)
         axes.set(xscale="log", xlabel=sizes[field], ylabel=tables.title)
         axes.set_title(text(suite), fontsize=9)
         _sizes_on(axes.xaxis, sorted({getattr(m, field) for m in tables.members}))
     _share_y(panels)
-    if len(own) > 1 and means:
-        panels[len(tables.suites) - 1].legend(**BESIDE)
+    if means and len(own) * len(dashes) > 1:
+        kinds = dict(zip(own, _colours(len(own)), strict=True))
+        _legend(panels[min(len(tables.suites), 3) - 1], kinds, dashes)
     return Shown(
         "size",
         "Score and size",
         figure,
         f"{tables.title} against parameters and multiply-adds, {_many(tables.members)}",
         "Points: members, crosses those that were stopped."
-        + " Bars: mean of each size and its 95 % interval over seeds and images." * means,
+        + " Bars: mean of each size and its 95 % interval over seeds and images." * means
+        + FAMILIES * (means and len(dashes) > 1),
     )
 
 
@@ -173,11 +180,16 @@ def gains(tables: Tables, summary: Summary) -> Shown | None:
     suites = list(dict.fromkeys(gain.suite for gain in summary.gains))
     starts = list(dict.fromkeys(gain.start for gain in summary.gains))
     figure, panels = _panels(len(summary.gains), WIDTH + 0.5, HEIGHT + 0.3, across=len(suites))
+    colours = {start: ON_WHITE[(1 + k) % len(ON_WHITE)] for k, start in enumerate(starts)}
+    dashes = _dashes(tables.members)
+    dash_of = {m.parameters: dashes[_family(m)] for m in tables.members}
     for axes, gain in zip(panels, summary.gains, strict=True):
-        _gain(axes, gain, ON_WHITE[(1 + starts.index(gain.start)) % len(ON_WHITE)])
+        _gain(axes, gain, colours[gain.start], dash_of)
         axes.set(ylabel=f"gain in {tables.title}")
         axes.set_title(text(f"{gain.start}: {gain.suite}", 50), fontsize=9)
     _share_y(panels)
+    if len(dashes) > 1:
+        _legend(panels[min(len(suites), 3) - 1], colours, dashes)
     return Shown(
         "gain",
         "Gain of pretraining",
@@ -185,7 +197,7 @@ def gains(tables: Tables, summary: Summary) -> Shown | None:
         f"Gain of {', '.join(starts)} over scratch against parameters in {', '.join(suites)}",
         "Points: pairs of the same seed. Bars: mean of each size and its 95 % interval over seeds "
         "and images. Black: the fitted break, grey its 95 % interval, where a capacity threshold "
-        "was found.",
+        "was found." + FAMILIES * (len(dashes) > 1),
     )
 
 
@@ -222,12 +234,13 @@ def gradients(tables: Tables, summary: Summary) -> Shown | None:
 # ---- parts of figures
 
 
-def _gain(axes: Axes, gain: Gain, colour: Any) -> None:
+def _gain(axes: Axes, gain: Gain, colour: Any, dash_of: Mapping[int, str]) -> None:
     axes.axhline(0, color="#555555", linewidth=1)
     axes.plot(gain.parameters, gain.gains, "o", color=colour, **_point(len(gain.gains)))
     sizes, found = gain_by_size(gain.parameters, gain.gains, gain.replicates)
-    if len(sizes) <= MANY:
-        _errors(axes, sizes.tolist(), found, colour, "")
+    for dash in sorted({*dash_of.values()}) if len(sizes) <= MANY else ():
+        own = [k for k, size in enumerate(sizes) if dash_of[size] == dash]
+        _errors(axes, sizes[own].tolist(), [found[k] for k in own], colour, dash)
     threshold = gain.threshold
     if threshold.found:
         axes.axvspan(threshold.low, threshold.high, color="#BBBBBB", alpha=0.4, linewidth=0)
@@ -240,11 +253,28 @@ def _gain(axes: Axes, gain: Gain, colour: Any) -> None:
     _sizes_on(axes.xaxis, sizes.tolist())
 
 
-def _errors(axes: Axes, at: Sequence[float], found: Sequence, colour: Any, label: str) -> None:
+def _errors(axes: Axes, at: Sequence[float], found: Sequence, colour: Any, dash: str) -> None:
     """Means with intervals, joined by a line."""
     middle = np.array([one.value for one in found])
     half = np.array([one.high - one.value for one in found])
-    axes.errorbar(at, middle, half, color=colour, capsize=2.5, label=label or None)
+    axes.errorbar(at, middle, half, color=colour, capsize=2.5, linestyle=dash)
+
+
+def _family(member: Member) -> str:
+    return member.backbone.partition("/")[0]
+
+
+def _dashes(members: Sequence[Member]) -> dict[str, str]:
+    """Of each family the line that joins its sizes."""
+    return dict(zip(sorted({_family(m) for m in members}), cycle(DASHES), strict=False))
+
+
+def _legend(axes: Axes, colours: Mapping[str, Any], dashes: Mapping[str, Any]) -> None:
+    """What the colours mean, and below it the dashes, where there are several."""
+    lines = [Line2D([], [], color=colour, label=text(name)) for name, colour in colours.items()]
+    if len(dashes) > 1:
+        lines += [Line2D([], [], color="black", linestyle=d, label=f) for f, d in dashes.items()]
+    axes.legend(handles=lines, **BESIDE)
 
 
 def _stopped_apart(axes: Axes, x, y, members: Sequence[Member], colour: Any) -> None:
@@ -312,7 +342,7 @@ def _by_size(members: Sequence[Member]) -> list[Member]:
 def _sizes_on(axis: Axis, sizes: Sequence[float]) -> None:
     """Sizes as ticks of a logarithmic axis, if they are few."""
     if len(sizes) <= NAMED_SIZES:
-        least, apart = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / NAMED_SIZES / 2)
+        least, apart = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / NAMED_SIZES)
         named = [sizes[-1]]
         for size in sizes[-2::-1]:  # those whose names would not lie on each other
             if least / size > apart:
