@@ -105,12 +105,12 @@ def learning(tables: Tables, summary: Summary) -> Shown | None:
 
 
 def by_size(tables: Tables, summary: Summary) -> Shown | None:
-    """Score against parameters and multiply-adds, a panel for each suite."""
+    """Score against parameters and multiply-adds, a row for each suite."""
     if len({member.parameters for member in tables.members}) < 2:
         return None
-    figure, panels = _panels(2 * len(tables.suites), WIDTH, HEIGHT, across=len(tables.suites))
+    figure, panels = _panels(2 * len(tables.suites), WIDTH, HEIGHT, across=2)
     sizes = {"parameters": "parameters", "multiply_adds": "multiply-adds of an image"}
-    places = [(field, suite) for field in sizes for suite in tables.suites]
+    places = [(field, suite) for suite in tables.suites for field in sizes]
     own = grouped(tables.members, lambda m: summary.kinds[m.key])
     means = len({member.parameters for member in tables.members}) <= MANY
     dashes = _dashes(tables.members)
@@ -131,7 +131,7 @@ def by_size(tables: Tables, summary: Summary) -> Shown | None:
     _share_y(panels)
     if means and len(own) * len(dashes) > 1:
         kinds = dict(zip(own, _colours(len(own)), strict=True))
-        _legend(panels[min(len(tables.suites), 3) - 1], kinds, dashes)
+        _legend(panels[1], kinds, dashes)
     return Shown(
         "size",
         "Score and size",
