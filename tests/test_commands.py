@@ -40,6 +40,21 @@ def test_train_leaves_the_run_folder_of_the_design(folder):
     assert np.isfinite([float(r["value"]) for r in losses]).all()
 
 
+def test_a_run_says_which_commit_made_it(tmp_path):
+    assert runfolder._commit(tmp_path) == ""  # installed from a package
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    for words in (["init", "-q"], ["add", "a.py"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    clean = runfolder._commit(tmp_path)
+    assert len(clean) >= 7
+    assert head.stdout.startswith(clean)
+    file.write_text("2")
+    assert runfolder._commit(tmp_path) == f"{clean}-dirty"
+
+
 def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
     assert evaluate.main(["--workdir", str(folder)]) == 0
     again = {r["suite"]: r for r in rows(folder / "evaluations" / "last.csv")}

@@ -10,6 +10,7 @@ import platform
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -275,4 +276,16 @@ def _environment() -> str:
     packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
     lines = [f"command: {command()}", f"python {platform.python_version()}", machine]
-    return "\n".join([*lines, *packages, ""])
+    commit = [f"commit: {own}"] if (own := _commit(Path(__file__).parents[1])) else []
+    return "\n".join([*lines, *commit, *packages, ""])
+
+
+def _commit(checkout: Path) -> str:
+    """That of the sources, "-dirty" if they were changed since; empty if they are no checkout."""
+    if not (checkout / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # without git, or another user's
+        return ""

@@ -15,7 +15,7 @@ from tinyjax.robust.summary import Summary, counted
 from tinyjax.robust.tables import EVALUATED, Part, Tables
 
 PIXELS = 2  # of a picture, for one of the page
-COMMAND = "command: "  # what the line of environment.txt begins with
+COMMAND, COMMIT = "command: ", "commit: "  # what the lines of environment.txt begin with
 
 
 class Picture(NamedTuple):
@@ -95,10 +95,12 @@ def _about(tables: Tables) -> str:
     }
     for run, said in tables.said.items():
         of = f" of {run}" if run else ""
-        for name, start in (("command", COMMAND), ("evaluated by", EVALUATED)):
+        for name, start in (
+            ("command", COMMAND), ("commit", COMMIT), ("evaluated by", EVALUATED),
+        ):  # fmt: skip
             if found := [line.removeprefix(start) for line in said if line.startswith(start)]:
                 lines[f"{name}{of}"] = found[0]
-        said = [line for line in said if not line.startswith((COMMAND, EVALUATED))]
+        said = [line for line in said if not line.startswith((COMMAND, COMMIT, EVALUATED))]
         if said:
             lines[f"machine{of}"] = "; ".join(said[:2][::-1])
     rows = "".join(
