@@ -229,7 +229,7 @@ def _unbroken(straight, means, noise: _Noise) -> tuple[str, tuple[float, float]]
         level, slope = straight @ means
         return f"no break: the gain {_way(slope)} with size at one rate", (level, slope)
     # Whether it is above 0 is another question, which an interval over seeds answers.
-    return f"neither break nor trend with size is shown; on average {mean:+.3f}", (mean, 0.0)
+    return f"no break or trend is shown; mean {mean:+.3f}", (mean, 0.0)
 
 
 def _way(slope: float) -> str:
