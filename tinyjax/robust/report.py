@@ -10,6 +10,7 @@ from tinyjax.figures import STYLE
 from tinyjax.robust import curves, heat
 from tinyjax.robust.findings import findings
 from tinyjax.robust.gallery import galleries
+from tinyjax.robust.kinds import kinds
 from tinyjax.robust.means import means
 from tinyjax.robust.page import Picture, html
 from tinyjax.robust.summary import Summary, summarise
@@ -18,6 +19,7 @@ from tinyjax.robust.tables import Tables
 # In the order of the page. Each gives None where it has nothing to show.
 FIGURES = (
     curves.scores,
+    kinds,
     curves.by_size,
     curves.shift,
     curves.gains,
