@@ -56,3 +56,22 @@ def test_means_are_of_backbones_that_all_kinds_have(tmp_path):
     for panel, suite in zip(dots(figure.figure), found.suites, strict=True):
         for start, value in panel.items():
             assert value == pytest.approx(mean(found, suite, start, {"mobilenetv3/s-3"}))
+
+
+def member(run, start, seed=0, **varied):
+    key = f"{run}/{start}{seed}{varied}"
+    about = ("val", "trained on", "mobilenetv3/s-4", 1, 1, seed, start)
+    return tables.Member(key, key, run, *about, varied, {}, -1, float("nan"))
+
+
+def test_a_field_is_named_in_the_run_that_varies_it():
+    pulled = [member("moved", "probed", pull=strength) for strength in ("0", "10", "")]
+    everyone = [member("all", "scratch"), member("all", "caltech101", pull="3"), *pulled]
+    names = summary.kinds(everyone)
+    assert [names[m.key] for m in pulled] == [
+        "moved, probed, pull 0", "moved, probed, pull 10", "moved, probed, pull default",
+    ]  # fmt: skip
+    assert names[everyone[0].key] == "all, scratch, pull default"
+    alone = [member("all", "scratch"), member("frozen", "caltech101", pull="3"), *pulled]
+    names = summary.kinds(alone)
+    assert [names[m.key] for m in alone[:2]] == ["all, scratch", "frozen, caltech101"]

@@ -174,14 +174,22 @@ def kinds(members: Sequence[Member]) -> dict[str, str]:
 
 
 def _labels(members: Sequence[Member]) -> Callable[[Member, bool, bool, bool], str]:
-    """`label(member, run, start, others)`: in words what of these sets it apart from the others."""
+    """`label(member, run, start, others)`: in words what of these sets it apart from the others; of
+    other fields those that its own run varies, the run's name says the rest.
+    """
     every = dict.fromkeys(f for m in members for f in m.varied)
-    fields = [f for f in every if len({m.varied.get(f) for m in members}) > 1]
+    runs: dict[str, list[Member]] = {}
+    for member in members:
+        runs.setdefault(member.run, []).append(member)
+    fields = {
+        run: [f for f in every if len({m.varied.get(f) for m in own}) > 1]
+        for run, own in runs.items()
+    }
     several = len({m.run for m in members}) > 1, len({m.start for m in members}) > 1
 
     def label(m: Member, run: bool, start: bool, others: bool) -> str:
         words = [m.run] * (run and several[0]) + [m.start] * (start and several[1])
-        words += [f"{f} {m.varied.get(f) or 'default'}" for f in fields if others]
+        words += [f"{f} {m.varied.get(f) or 'default'}" for f in fields[m.run] if others]
         return ", ".join(words)
 
     return label
