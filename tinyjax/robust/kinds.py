@@ -45,8 +45,8 @@ def kinds(tables: Tables, summary: Summary) -> Shown | None:
         figure,
         f"Mean {tables.title} of {len(own)} kinds of members in {', '.join(tables.suites)}",
         f"Means of {counted(len(tables.members), 'member')} by kind, over backbones that all kinds "
-        "have, and 95 % intervals over seeds and images. Kinds share seeds and images: their "
-        "differences are surer than these bars.",
+        "have, and 95 % intervals over seeds and images. Kinds share seeds and images: whether two "
+        "differ is not to be read from bars that overlap.",
     )
 
 
