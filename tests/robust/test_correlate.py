@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyjax.robust.correlate import LEAST, correlation
+from tinyjax.robust.correlate import LEAST, correlation, of_mean_ranks
 
 # What the authors of Mind the Backbone correlate (their analysis script): of ten backbones the
 # relative gradient norm, what fine-tuning gains on Comic, Watercolor and Clipart, and on Pascal.
@@ -77,6 +77,27 @@ def test_few_networks_say_nothing(count):
 
 def test_what_is_constant_is_correlated_with_nothing():
     assert np.isnan(correlation(np.ones(8), np.arange(8), np.arange(8)).value)
+
+
+def test_asked_several_times_of_the_same_networks():
+    """By hand: a is ranked 1 2 3 4 5 6 and 2 1 3 4 5 6, b both times 1 2 3 4 6 5; mean ranks 1.5
+    1.5 3 4 5 6 against 1 2 3 4 6 5. Units and monotone changes of one time do not matter.
+    """
+    names = np.array([*"abcdef"])
+    a = np.array([[1, 2, 3, 4, 5, 6.0], [20, 10, 30, 40, 50, 60]])
+    b = np.array([1, 2, 3, 4, 6, 5.0])
+    found = of_mean_ranks([(a[0], b, names), (a[1], b**3, names)])
+    assert found == correlation(np.array([1.5, 1.5, 3, 4, 5, 6]), b, names)
+    assert of_mean_ranks([(a[0], b, names)] * 9) == correlation(a[0], b, names)  # no narrower
+
+
+def test_only_networks_that_were_asked_every_time():
+    x, names = np.arange(8.0), np.array([*"abcdefgh"])
+    odd = np.array([9, *x[1:-1], -9])  # of the first and the last the second time knows nothing
+    found = of_mean_ranks([(odd, x, names), (x[1:-1], x[1:-1], names[1:-1])])
+    assert (found.networks, found.value) == (6, pytest.approx(1))
+    assert np.isnan(of_mean_ranks([(x[:5], x[:5], names[:5]), (x[3:], x[3:], names[3:])]).value)
+    assert of_mean_ranks([]).networks == 0
 
 
 @pytest.mark.parametrize(("networks", "slope"), [(6, 0.0), (6, 0.9), (12, 0.6)])

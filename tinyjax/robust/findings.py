@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyjax.robust.bootstrap import Estimate
+from tinyjax.robust.bootstrap import LEVEL, Estimate
+from tinyjax.robust.correlate import Correlation, of_mean_ranks
 from tinyjax.robust.numbers import worst_slice
 from tinyjax.robust.summary import (
     Summary,
@@ -170,18 +171,37 @@ def capacity(tables: Tables, summary: Summary) -> str | None:
 
 def gradients(tables: Tables, summary: Summary) -> str | None:
     """Whether those of high relative gradient norm lose more under shift."""
-    said = []
-    for kind, suite, _, _, (value, low, high, without, networks) in summary.gradients:
-        if np.isnan(value):
-            continue
-        number = f"{value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
-        words = f"on {suite}" + (f" ({kind})" if kind else "")
-        if low > 0 or high < 0:
-            said.append(f"is correlated {words}: {number}; {without[0]:.2f} to {without[1]:.2f} if "
-                        "any one of them is left out")  # fmt: skip
-        else:
-            said.append(f"is not shown to be correlated {words}: {number}")
-    return f"The relative gradient norm {_listed(said)}." if said else None
+    asked = [one for one in summary.gradients if not np.isnan(one.correlation.value)]
+    if not asked:
+        return None
+    places = [f"on {one.suite}" + f" ({one.kind})" * bool(one.kind) for one in asked]
+    if len(asked) == 1:
+        found = _correlated(asked[0].correlation)
+        return f"The relative gradient norm {found} with the loss {places[0]}."
+    ranked = of_mean_ranks(
+        [([m.rgn for m in o.members], o.lost, [m.backbone for m in o.members]) for o in asked]
+    )
+    zero_out = [one.correlation.low > 0 or one.correlation.high < 0 for one in asked]
+    sentences = [
+        f"One by one, {sum(zero_out)} of {len(asked)} correlations of the relative gradient norm "
+        f"leave zero out; {(1 - LEVEL) * len(asked):.2g} would by chance."
+    ]
+    if not np.isnan(ranked.value):
+        words = f"with the loss under shift, by mean ranks in {len(asked)} comparisons"
+        sentences.insert(0, f"The relative gradient norm {_correlated(ranked)} {words}.")
+    for one, place, shown in zip(asked, places, zero_out, strict=True):
+        if shown:
+            sentences.append(f"{_sentence(place)[:-1]} it {_correlated(one.correlation)}.")
+    return " ".join(sentences)
+
+
+def _correlated(found: Correlation) -> str:
+    value, low, high, without, networks = found
+    number = f"({value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
+    if low > 0 or high < 0:
+        left = f"; {without[0]:.2f} to {without[1]:.2f} if any one of them is left out"
+        return f"is correlated {number}{left})"
+    return f"is not shown to be correlated {number})"
 
 
 def effective(tables: Tables, summary: Summary) -> str | None:
