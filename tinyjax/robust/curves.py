@@ -207,15 +207,13 @@ def gradients(tables: Tables, summary: Summary) -> Shown | None:
     if not found:
         return None
     suites = list(dict.fromkeys(one.suite for one in found))
-    kinds = list(dict.fromkeys(one.kind for one in found))
     figure, panels = _panels(len(suites), WIDTH + 1)
     for axes, suite in zip(panels, suites, strict=True):
-        for one in found:
-            if one.suite == suite:
-                x = [member.rgn for member in one.members]
-                colour = _colours(len(kinds))[kinds.index(one.kind)]
-                label = f"{text(one.kind)}\n{_correlated(one.correlation)}".strip()
-                axes.plot(x, one.lost, "o", color=colour, label=label, **_point(len(x)))
+        own = [one for one in found if one.suite == suite]
+        for one, colour in zip(own, _colours(len(own)), strict=True):
+            x = [member.rgn for member in one.members]
+            label = f"{text(one.kind, 40)}\n{_correlated(one.correlation)}".strip()
+            axes.plot(x, one.lost, "o", color=colour, label=label, **_point(len(x)))
         axes.set(xlabel="relative gradient norm", ylabel=f"lost of {tables.title}")
         axes.set(xscale="log", title=text(suite))
         axes.title.set_fontsize(9)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyjax.robust.bootstrap import LEVEL, Estimate
-from tinyjax.robust.correlate import Correlation, of_mean_ranks
+from tinyjax.robust.correlate import Correlation
 from tinyjax.robust.numbers import worst_slice
 from tinyjax.robust.summary import (
     Summary,
@@ -19,6 +19,7 @@ from tinyjax.robust.summary import (
     estimate,
     grouped,
     mean,
+    of_all,
     over_seeds,
     pairs,
     points,
@@ -178,9 +179,7 @@ def gradients(tables: Tables, summary: Summary) -> str | None:
     if len(asked) == 1:
         found = _correlated(asked[0].correlation)
         return f"The relative gradient norm {found} with the loss {places[0]}."
-    ranked = of_mean_ranks(
-        [([m.rgn for m in o.members], o.lost, [m.backbone for m in o.members]) for o in asked]
-    )
+    ranked = of_all(asked)
     zero_out = [one.correlation.low > 0 or one.correlation.high < 0 for one in asked]
     sentences = [
         f"One by one, {sum(zero_out)} of {len(asked)} correlations of the relative gradient norm "

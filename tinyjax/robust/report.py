@@ -13,6 +13,7 @@ from tinyjax.robust.gallery import galleries
 from tinyjax.robust.kinds import kinds
 from tinyjax.robust.means import means
 from tinyjax.robust.page import Picture, html
+from tinyjax.robust.ranks import correlations
 from tinyjax.robust.summary import Summary, summarise
 from tinyjax.robust.tables import Tables
 
@@ -24,6 +25,7 @@ FIGURES = (
     curves.shift,
     curves.gains,
     curves.gradients,
+    correlations,
     heat.matrix,
     heat.slices,
     heat.corruptions,

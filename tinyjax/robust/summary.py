@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyjax.robust import fit
 from tinyjax.robust.bootstrap import Estimate, interval
-from tinyjax.robust.correlate import Correlation, correlation
+from tinyjax.robust.correlate import Correlation, correlation, of_mean_ranks
 from tinyjax.robust.fit import Line, Threshold
 from tinyjax.robust.numbers import gap, mpc, relative_drop, rpc, worst_slice
 from tinyjax.robust.tables import CLASSES, SCRATCH, Member, Part, Tables
@@ -143,6 +143,13 @@ def mean(values: Iterable[float]) -> float:
     """Mean of what is known; NaN of nothing."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def of_all(gradients: Iterable[Gradients]) -> Correlation:
+    """One answer of all of them, see `of_mean_ranks`."""
+    return of_mean_ranks(
+        [([m.rgn for m in g.members], g.lost, [m.backbone for m in g.members]) for g in gradients]
+    )
 
 
 # ---- groups
