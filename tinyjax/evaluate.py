@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
-from tinyjax import runfolder
+from tinyjax import progress, runfolder
 from tinyjax.errors import UserError, exit_code, few, suggest
 
 AT_ONCE = 32  # members that predict together: hundreds of them would fill the memory with boxes
@@ -69,8 +69,6 @@ def main(argv: list[str] | None = None) -> int:
         if text.startswith((f"{configs.PREFIX}model.", f"{configs.PREFIX}task")):
             raise UserError(f"{text}: weights are of the network that was trained; leave it out")
 
-    from tqdm import tqdm
-
     from tinyjax import startup, tasks
     from tinyjax.data.corrupt import of_suite
 
@@ -90,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
     place, rows, replicates, shown = folder / "evaluations" / which, [], {}, {}
     passes = len(groups) * (len(clean) + sum(map(len, corruptions.values())))
-    bar = tqdm(total=passes, unit="pass", disable=None)
+    bar = progress.bar(total=passes, unit="part")
     for result in _examined(groups, clean, kind, bar):
         for id, own in zip(result.group.ids, result.examined, strict=True):
             for part, scores in own.scores.items():

@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tinyjax import config as configs
-from tinyjax import runfolder
+from tinyjax import progress, runfolder
 from tinyjax.data import images, video
 from tinyjax.data.files import ahead
 from tinyjax.errors import UserError, exit_code
@@ -127,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     begin = time.time()
     with (
         runfolder.stop_requests() as stop,
-        tqdm(total=total, unit="image", disable=None) as bar,
+        progress.bar(total=total, unit="image") as bar,
     ):
 
         def record(number: int, frame: Frame, found: Any, picture: Any) -> Any:

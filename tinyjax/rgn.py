@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder
+from tinyjax import progress, runfolder
 from tinyjax.errors import UserError, exit_code
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -46,8 +46,6 @@ def main(argv: list[str] | None = None) -> int:
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 
-    from tqdm import tqdm
-
     from tinyjax import startup, tasks
     from tinyjax.population import build, plan
     from tinyjax.transfer import figures, rgn
@@ -61,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     training = kind.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}
     rows, numbers, sizes = [], {}, {}
-    for ids in tqdm(populations, unit="population", disable=None):
+    for ids in progress.bar(populations, unit="population"):
         networks = build.trained(folder, ids, options.weights, changes, kind, training)
         measured = _measured(networks, kind, training, options.batches)
         for network, (kernels, tensors) in zip(networks, measured, strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder
+from tinyjax import progress, runfolder
 from tinyjax.checks import check
 from tinyjax.errors import UserError
 from tinyjax.population import plan
@@ -29,8 +29,6 @@ def train_sweep(
     """Train the members of a sweep, one population after the other; those that are finished are
     not trained again. Whoever finishes the last one makes one table of all of them.
     """
-    from tqdm import tqdm
-
     from tinyjax import startup, tasks
     from tinyjax.population import figures
 
@@ -47,7 +45,7 @@ def train_sweep(
         for own in populations
     ]
     total = sum(steps[number] for number in mine)
-    bar = tqdm(total=total, unit="step", smoothing=0.05, disable=None)
+    bar = progress.bar(total=total, unit="step", smoothing=0.05)
     for number in mine:
         own = [everyone[id] for id in populations[number].members]
         done = [place for place in places if runfolder.finished(place)]

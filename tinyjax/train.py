@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder, runs
+from tinyjax import progress, runfolder, runs
 from tinyjax.checks import check
 from tinyjax.errors import UserError, exit_code
 from tinyjax.population import plan
@@ -91,7 +91,6 @@ def train_members(
     """
     import jax
     import numpy as np
-    from tqdm import tqdm
 
     from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
@@ -213,7 +212,7 @@ def train_members(
     # ---- loop
     every, lost = config.every, False
     if plain:
-        bar = tqdm(total=s.steps, initial=done, unit="step", smoothing=0.1, disable=None)
+        bar = progress.bar(total=s.steps, initial=done, unit="step", smoothing=0.1)
     else:
         bar.update(done * len(members))
     while True:

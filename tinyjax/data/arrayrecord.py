@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from tinyjax import progress
 from tinyjax.data.images import Place, content, in_pixels, shape_of
 from tinyjax.data.listing import Entry, Label, Listing, Refuse, homes, no_split
 from tinyjax.errors import UserError
@@ -71,7 +71,7 @@ def numbers(rows: Any, folder: Path, split: str) -> np.ndarray:
     for file in kept:
         if file.exists():
             return np.load(file)
-    bar = tqdm(range(len(rows)), unit="record", desc=f"labels of {split}, once", disable=None)
+    bar = progress.bar(range(len(rows)), unit="record", desc=f"labels of {split}, once")
     found = np.array([rows[k]["label"] for k in bar], np.int32)
     for file in kept:
         temporary = file.with_name(f".{os.getpid()}-{name}")
