@@ -79,7 +79,8 @@ def corruptions(tables: Tables, summary: Summary) -> Shown | None:
             panels.append(Panel(f"{suite}: by severity", found, columns, np.array(values)))
         else:
             each = {k: [p for p in parts if p.corruption == k] for k in found}
-            kinds = groups(tables.members, summary.kinds, MOST_ROWS)
+            asked = [m for m in tables.members if Part(suite) in tables.scores[m.key]]
+            kinds = groups(asked, summary.kinds, MOST_ROWS)
             values = [
                 [mean(tables.of(m, Part(suite)) for m in own)]
                 + [mean(tables.of(m, p) for m in own for p in each[k]) for k in found]
@@ -235,7 +236,7 @@ def draw(
         axes.set_yticks(range(len(panel.rows)), [text(name) for name in panel.rows])
         if 0 < panel.line < len(panel.columns):
             axes.axvline(panel.line - 0.5, color="black", linewidth=1)
-        axes.set_title(text(panel.title), fontsize=9)
+        axes.set_title(text(panel.title, 50), fontsize=9)
         axes.set(xlabel=across, ylabel=down)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)

@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tinyjax.figures import ON_WHITE
 from tinyjax.robust.heat import Shown, text
@@ -36,6 +37,7 @@ def kinds(tables: Tables, summary: Summary) -> Shown | None:
         empty.remove()
     panels[0].set_yticks(range(len(own)), [text(kind, 50) for kind in own])
     panels[0].set_ylim(len(own) - 0.5, -0.5)
+    panels[0].xaxis.set_major_locator(MaxNLocator(4))
     for axes in panels[max(0, len(tables.suites) - across) : len(tables.suites)]:
         axes.set_xlabel(tables.title)
         axes.tick_params(labelbottom=True)
