@@ -177,27 +177,26 @@ def gradients(tables: Tables, summary: Summary) -> str | None:
         return None
     places = [f"on {one.suite}" + f" ({one.kind})" * bool(one.kind) for one in asked]
     if len(asked) == 1:
-        found = _correlated(asked[0].correlation)
-        return f"The relative gradient norm {found} with the loss {places[0]}."
+        said = _correlated(asked[0].correlation)
+        return f"The relative gradient norm {said} with the loss {places[0]}."
     ranked = of_all(asked)
-    zero_out = [one.correlation.low > 0 or one.correlation.high < 0 for one in asked]
+    found = [(place, one.correlation) for one, place in zip(asked, places, strict=True)]
+    found = [(place, one) for place, one in found if shown(one)]
     sentences = [
-        f"One by one, {sum(zero_out)} of {len(asked)} correlations of the relative gradient norm "
+        f"One by one, {len(found)} of {len(asked)} correlations of the relative gradient norm "
         f"leave zero out; {(1 - LEVEL) * len(asked):.2g} would by chance."
     ]
     if not np.isnan(ranked.value):
         words = f"with the loss under shift, by mean ranks in {len(asked)} comparisons"
         sentences.insert(0, f"The relative gradient norm {_correlated(ranked)} {words}.")
-    for one, place, shown in zip(asked, places, zero_out, strict=True):
-        if shown:
-            sentences.append(f"{_sentence(place)[:-1]} it {_correlated(one.correlation)}.")
+    sentences += [f"{_sentence(place)[:-1]} it {_correlated(one)}." for place, one in found]
     return " ".join(sentences)
 
 
 def _correlated(found: Correlation) -> str:
     value, low, high, without, networks = found
     number = f"({value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
-    if low > 0 or high < 0:
+    if shown(found):
         left = f"; {without[0]:.2f} to {without[1]:.2f} if any one of them is left out"
         return f"is correlated {number}{left})"
     return f"is not shown to be correlated {number})"
@@ -271,7 +270,7 @@ def corruption(tables: Tables, summary: Summary) -> str | None:
 # ---- parts of sentences
 
 
-def shown(found: Estimate) -> bool:
+def shown(found: Estimate | Correlation) -> bool:
     """Whether the interval is there and does not hold zero."""
     return found.low > 0 or found.high < 0
 
