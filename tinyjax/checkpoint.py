@@ -63,9 +63,7 @@ class Checkpoints:
         Newer ones that are damaged are set aside as "damaged-<step>", with a message. Raises
         UserError if none is whole, and then touches nothing.
         """
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
-        )
+        abstract = jax.tree.map(np.empty_like, like)
         damaged: dict[int, str] = {}
         for step in sorted((one.step for one in self._orbax.checkpoints), reverse=True):
             try:

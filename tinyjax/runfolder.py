@@ -47,8 +47,8 @@ def atomic(path: Path) -> Iterator[Path]:
     os.replace(temporary, path)
 
 
-def open_folder(folder: Path, config_json: str) -> None:
-    """Make the folder, unless it is another run's.
+def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
+    """Make the folder, unless it is another run's. write: this process is the one that writes.
 
     Raises UserError if it, or that of a phase in it, holds a checkpoint or the results of another
     config. A start that failed before its first checkpoint leaves nothing to protect.
@@ -64,7 +64,7 @@ def open_folder(folder: Path, config_json: str) -> None:
             f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
             "give another --workdir, or the config this one was begun with"
         )
-    if not finished(folder):
+    if write and not finished(folder):
         begin(folder, config_json)
 
 
@@ -95,16 +95,19 @@ class _Console(logging.StreamHandler):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
-def start_log() -> None:
-    """Messages go to stdout."""
-    log.setLevel(logging.INFO)
+def start_log(write: bool = True) -> None:
+    """Messages go to stdout; without `write` warnings alone."""
+    log.setLevel(logging.INFO if write else logging.WARNING)
     log.propagate = False
     log.handlers = [_Console()]
 
 
 @contextmanager
-def log_to(file: Path) -> Iterator[None]:
-    """Messages of this block also go to the end of `file`."""
+def log_to(file: Path, write: bool = True) -> Iterator[None]:
+    """Messages of this block also go to the end of `file`, unless this process does not write."""
+    if not write:
+        yield
+        return
     handler = logging.FileHandler(file)
     log.addHandler(handler)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import progress, runfolder
+from tinyjax import processes, progress, runfolder
 from tinyjax.checks import check
 from tinyjax.errors import UserError
 from tinyjax.population import plan
@@ -34,7 +34,11 @@ def train_sweep(
 
     startup.keep_memory()
     started, (i, n) = time.time(), shard
-    populations = plan.planned(config, members, folder / "plan.json", how)
+    leads = processes.leads()
+    if leads:
+        plan.planned(config, members, folder / "plan.json", how)
+    processes.together("planned")
+    populations = plan.planned(config, members, folder / "plan.json")
     if runfolder.said_finished(folder):
         return 0
     places = [folder / "populations" / str(number) for number in range(len(populations))]
@@ -45,7 +49,7 @@ def train_sweep(
         for own in populations
     ]
     total = sum(steps[number] for number in mine)
-    bar = progress.bar(total=total, unit="step", smoothing=0.05)
+    bar = progress.bar(total=total, unit="step", smoothing=0.05, disable=not leads)
     for number in mine:
         own = [everyone[id] for id in populations[number].members]
         done = [place for place in places if runfolder.finished(place)]
@@ -56,7 +60,10 @@ def train_sweep(
         log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
         if code := train_members(config, own, folder, stop, number, *populations[number][1:], bar):
             return code
+        processes.together(f"population {number}")
     bar.close()
+    if not leads:
+        return 0
     if missing := [str(k) for k, place in enumerate(places) if not runfolder.finished(place)]:
         log.info(f"shard {i} of {n} is done; of other shards are populations {', '.join(missing)}")
         return 0
@@ -87,7 +94,7 @@ def train_phases(
     """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
     weights of the one before. The last one's weights are also the whole run's.
     """
-    started = time.time()
+    started, leads = time.time(), processes.leads()
     places = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
     runs = phases(config, places)  # all of them are checked before the first begins
     for number, (own, place) in enumerate(zip(runs, places, strict=True), start=1):
@@ -96,10 +103,14 @@ def train_phases(
             continue
         # Not compared with what is there, as a folder is that might be another run's: this one is
         # part of ours, and where both were moved the start of the phase has another path.
-        runfolder.begin(place, configs.to_json(own))
-        with runfolder.log_to(place / "log.txt"):
+        if leads:
+            runfolder.begin(place, configs.to_json(own))
+        with runfolder.log_to(place / "log.txt", leads):
             if code := train_members(own, [PLAIN], place, stop):
                 return code
+        processes.together(f"phase {number}")
+    if not leads:
+        return 0
     runfolder.copy_weights(places[-1], folder)
     for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
         rows = [

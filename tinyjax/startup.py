@@ -23,13 +23,15 @@ def devices() -> str:
     """Platform, devices and their memory, in a line."""
     all_of_them = jax.devices()
     kind = all_of_them[0].device_kind
-    free = memory() / 2**30
-    return f"{jax.default_backend()}, {len(all_of_them)} x {kind}, {free:.1f} GiB of memory free"
+    free, n = memory() / 2**30, jax.process_count()
+    of = f" of {n} processes" if n > 1 else ""
+    many = f"{len(all_of_them)} x {kind}{of}"
+    return f"{jax.default_backend()}, {many}, {free:.1f} GiB of memory free"
 
 
 def memory() -> int:
     """Bytes that are free on the first device; on a CPU, what the machine has available."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return psutil.virtual_memory().available
@@ -37,7 +39,7 @@ def memory() -> int:
 
 def whole_memory() -> int:
     """Bytes of the first device, in use or not; on a CPU, those of the machine."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     return (
         stats["bytes_limit"] if stats and "bytes_limit" in stats else psutil.virtual_memory().total
     )
@@ -85,7 +87,7 @@ def keep_programs() -> Path:
 
 def processor() -> str:
     """The kind of the first device; of a CPU the model and a number for its abilities."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.device_kind
     try:

@@ -3,7 +3,8 @@
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
 The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was
-given, 75 told to stop (SIGTERM or Ctrl-C) and saved.
+given, 69 not the devices or processes that there should be, 75 told to stop (SIGTERM or Ctrl-C) and
+saved.
 """
 
 import sys
@@ -18,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import progress, runfolder, runs
+from tinyjax import processes, progress, runfolder, runs
 from tinyjax.checks import check
 from tinyjax.errors import UserError, exit_code
 from tinyjax.population import plan
@@ -30,7 +31,7 @@ log = runfolder.log
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("train", __doc__, argv, FLAGS)
+    options = configs.options("train", __doc__, argv, {**FLAGS, **processes.FLAGS})
     config = configs.load(options.config, options.overrides)
     members = members_of(options.config, config, options.only or (), options.limit)
     how, shard = lift_of(options.lift), shard_of(options.shard)
@@ -38,8 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         found = plan.populations(members, plan.measures(config), how)
         print(plan.table(config, members, found))
         return 0
-    with runfolder.stop_requests() as stop:
-        return train(config, options.workdir, stop, members, shard, how)
+    processes.meet(options.processes, options.wait)
+    processes.expect(options.expect)
+    with processes.stop_requests() as stop:
+        code = train(config, options.workdir, stop, members, shard, how)
+    processes.part()
+    return code
 
 
 def train(
@@ -61,10 +66,11 @@ def train(
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     if how and not sweep:
         raise UserError(f"--lift {how}: this is a plain run; the members of a sweep are lifted")
-    runfolder.open_folder(folder, configs.to_json(config))
-    runfolder.start_log()
+    leads = processes.leads()
+    runfolder.open_folder(folder, configs.to_json(config), leads)
+    runfolder.start_log(leads)
     i, n = shard
-    with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt")):
+    with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
         if sweep:
             return runs.train_sweep(config, members, folder, stop, shard, how, train_members)
         if runfolder.said_finished(folder):
@@ -104,7 +110,7 @@ def train_members(
 
     # ---- data: small sets live on the device as uint8, others are streamed
     startup.keep_memory()
-    started = time.time()
+    started, leads = time.time(), processes.leads()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
     log.info(f"compiled programs are kept in {startup.keep_programs()}")
     place = folder / "populations" / str(number or 0)
@@ -117,7 +123,8 @@ def train_members(
     n, height, width, channels = training.images.shape
     if config.batch > n:
         raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
-    log.info("\n".join(kind.look(training, suites, config, folder)))
+    if leads:
+        log.info("\n".join(kind.look(training, suites, config, folder)))
     if not config.data.stream:
         startup.refuse_large_set(training.images)
 
@@ -160,18 +167,20 @@ def train_members(
     state = jax.jit(fresh)(variables, None)
     rows = [build.row(each) for each in networks]
     columns = dict.fromkeys(field for row in rows for field in row)
-    runfolder.write_rows(tables / "members.csv", rows, columns)
+    if leads:
+        runfolder.write_rows(tables / "members.csv", rows, columns)
     log.info(build.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
-        log.info(f"resuming at step {np.max(state.step)} of {s.steps}")
-    done = int(np.max(state.step))
-    runfolder.cut_metrics(tables / "metrics.csv", done)
+        log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {s.steps}")
+    done = int(np.max(devices.gathered(state.step)))
+    if leads:
+        runfolder.cut_metrics(tables / "metrics.csv", done)
 
     begin = time.time()
     keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
-    predict = jax.jit(lifted(joined.task.predict, split=True))
+    predict = devices.by_rows(jax.jit(lifted(joined.task.predict, split=True)))
     batches = supply(done)
     batches, rest = chain([first := next(batches)], batches), (hyper, parts)
     program = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
@@ -180,10 +189,12 @@ def train_members(
 
     # ---- where metrics go
     closing = ExitStack()
-    others = trackers(config, folder, done, closing) if plain else []
+    others = trackers(config, folder, done, closing) if plain and leads else []
 
     def record(at, split, values):
         """values: of each member."""
+        if not leads:
+            return
         for member, own in zip(members, values, strict=True):
             runfolder.append_metrics(tables / "metrics.csv", member.id, at, split, own)
             for track in others:
@@ -191,7 +202,8 @@ def train_members(
 
     # ---- evaluation: predict once, score every suite
     def evaluate(state, at):
-        averaged, found = devices.spread(state.variables(state.ema)), {}
+        whole, found = devices.gathered(state), {}
+        averaged = devices.spread(whole.variables(whole.ema))
         scores: list[dict[str, Any]] = [{} for _ in members]
         for name, split in suites.items():
             predictions = tasks.predict_all(
@@ -200,10 +212,10 @@ def train_members(
             for own, values in zip(scores, joined.task.score(predictions, split), strict=True):
                 own[name] = values
             record(at, name, [own[name] for own in scores])
-            if plain:
+            if plain and leads:
                 found[name] = kind.in_file_pixels(predictions[0], split)
                 kind.samples(split, found[name], folder / "samples" / f"{name}.png")
-        if plain:
+        if plain and leads:
             figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
         for name in suites:
             log.info(f"step {at}: {name} {_said([own[name] for own in scores], kind.SCORES)}")
@@ -212,24 +224,26 @@ def train_members(
     # ---- loop
     every, lost = config.every, False
     if plain:
-        bar = progress.bar(total=s.steps, initial=done, unit="step", smoothing=0.1)
+        bar = progress.bar(
+            total=s.steps, initial=done, unit="step", smoothing=0.1, disable=not leads
+        )
     else:
         bar.update(done * len(members))
     while True:
         over = done == s.steps or lost
         due = over or (done > 0 and done % every.evaluate == 0)
-        stopping = bool(stop)
+        stopping = processes.told_to_stop(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
             # before the evaluation: what fails there costs nothing
             checkpoints.save(done, devices.gathered(state))
         if due:
             if plain:
-                refuse_divergence(state, folder)
+                refuse_divergence(devices.gathered(state.stopped_at), folder)
             scores, found = evaluate(state, done)
             ranked = np.array([own[config.best_on][kind.SCORE] for own in scores], np.float32)
             ranked = ranked if len(members) > 1 else ranked[0]
             state = keep_best((state, devices.spread(ranked)), None)
-            waited = done - int(np.max(state.best.step))
+            waited = done - int(np.max(devices.gathered(state.best.step)))
             if over or (config.patience and waited >= config.patience * every.evaluate):
                 break
         if stopping:
@@ -240,10 +254,10 @@ def train_members(
         done += 1
         bar.update(len(members))
         if done % every.log == 0:
-            values = build.each_of(jax.device_get(metrics), len(members))
-            stopped = np.atleast_1d(state.stopped_at)[: len(members)]
+            values = build.each_of(devices.gathered(metrics), len(members))
+            stopped = np.atleast_1d(devices.gathered(state.stopped_at))
             if plain:
-                refuse_divergence(state, folder)
+                refuse_divergence(stopped, folder)
             record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
             lost = bool((stopped >= 0).all())
             rate = (bar.format_dict["rate"] or 0) * config.batch
@@ -257,7 +271,9 @@ def train_members(
     checkpoints.close()
 
     # ---- what a run leaves behind; results.csv comes last and says that it is finished
-    state = jax.device_get(devices.gathered(state))
+    state = devices.gathered(state)
+    if not leads:
+        return 0
     lasts = build.each_of(state.variables(state.ema), len(members))
     bests = build.each_of(state.variables(state.best.weights), len(members))
     tails = [kind.tail(training, network.used) for network in networks]
@@ -325,9 +341,9 @@ def _held(stopped) -> str:
     return f", {(stopped >= 0).sum()} of {len(stopped)} stopped" if (stopped >= 0).any() else ""
 
 
-def refuse_divergence(state, folder: Path) -> None:
+def refuse_divergence(stopped_at, folder: Path) -> None:
     """Raise UserError if the member was stopped by a loss or gradient that is not finite."""
-    if (stopped := int(state.stopped_at)) >= 0:
+    if (stopped := int(np.max(stopped_at))) >= 0:
         raise UserError(
             f"{folder}: loss or gradient is not finite at step {stopped}; "
             "give a lower optimiser.lr and another --workdir"

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.data.stream import batch_at, draws
 from tinyjax.population.build import Joined
+from tinyjax.population.shard import fetched
 from tinyjax.step import Variables, fixed_of
 from tinyjax.transfer import pull
 
@@ -62,7 +63,7 @@ def means(
             zeros = jax.eval_shape(whole, own, shared)
             sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zeros)
         sums = added(sums, own, shared)
-    return jax.tree.map(lambda leaf: leaf / batches, jax.device_get(sums))
+    return jax.tree.map(lambda leaf: leaf / batches, fetched(sums))
 
 
 def moments(joined: Joined, batch: int, lifted: Lifted, axes: Sequence[str] = ()) -> Any:
@@ -101,7 +102,7 @@ def pulls(
     if kind != "l2sp":
         measure = partial(pull.importance, kind)
         importance = means(measure, pull.pulled, joined, own, feed, config.batch, batches, lifted)
-    variables = jax.device_get(own[0])
+    variables = fetched(own[0])
     paths = [path for path in variables.params if path in joined.moving.paths]
     several = np.ndim(next(iter(variables.stats.values()))) > 1  # a layer's moments are a vector
 

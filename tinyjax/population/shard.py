@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -62,29 +62,61 @@ class Layout(NamedTuple):
         members more, copies of the last one.
         """
         if self.mesh.size == 1:
-            return own
+            return jax.device_put(own)
         if self.members == 1:
             return self.everywhere(own)
 
-        def placed(leaf):
+        def filled(leaf):
             idle = -len(leaf) % self.mesh.shape[MEMBER]
-            leaf = np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], idle, 0)])
-            return jax.device_put(leaf, NamedSharding(self.mesh, P(MEMBER)))
+            return np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], idle, 0)])
 
-        return jax.tree.map(placed, own)
+        return self._placed(jax.tree.map(filled, own), P(MEMBER))
 
     def everywhere(self, shared: Any) -> Any:
         """What all members read, on every device."""
         if self.mesh.size == 1:
             return shared
-        return jax.device_put(shared, NamedSharding(self.mesh, P()))
+        return self._placed(shared, P())
+
+    def by_rows(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`predict(own, rows)`, a program whose rows are spread over devices (`shard`, split), from
+        rows on the host to results on the host.
+        """
+        if self.mesh.size == 1:
+            return predict
+        return lambda own, rows: self.gathered(predict(own, self._placed(rows, P(DATA))))
 
     def gathered(self, own: Any) -> Any:
-        """What was spread, on one device and without idle members."""
-        if self.mesh.size == 1:
-            return own
+        """What was spread, on the host of every process and without idle members."""
         take = slice(self.members) if self.members > 1 else ...
-        return jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[take]), own)
+        return jax.tree.map(lambda leaf: leaf[take], fetched(own))
+
+    def _placed(self, tree: Any, spec: P) -> Any:
+        """Arrays that every process has whole, on the devices; each sends its own what they need."""
+        sharding = NamedSharding(self.mesh, spec)
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+
+        def placed(leaf):
+            leaf = np.asarray(leaf)
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda at: leaf[at])
+
+        return jax.tree.map(placed, tree)
+
+
+def fetched(tree: Any) -> Any:
+    """Arrays whole, on the host of every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+
+    def whole(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf.addressable_data(0))
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(whole, tree)
 
 
 def layout(members: int, batch: int) -> Layout:

@@ -74,7 +74,7 @@ def predict_all(
     predict: `Task.predict`, of several members lifted over them, as `variables` are. The last batch
     is filled up with its own last image, so that nothing is compiled for a remainder.
     """
-    parts, variables = [], jax.device_put(variables)
+    parts = []
     for start in range(0, len(images), batch):
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
         parts.append(jax.device_get(predict(variables, images[rows])))
