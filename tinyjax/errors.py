@@ -14,6 +14,13 @@ class UserError(Exception):
     """
 
 
+UNFIT = 69  # EX_UNAVAILABLE: another machine, or another try, may do
+
+
+class Unfit(Exception):
+    """The machine, or those it should meet, are not what they should be; exit code `UNFIT`."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the nearest known one, then all of them."""
     known = [str(k) for k in known]
@@ -28,7 +35,8 @@ def few(names: Iterable[str]) -> str:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """A command's exit code: `main`'s own, or 2 and the message of a `UserError`.
+    """A command's exit code: `main`'s own, 2 and the message of a `UserError`, or `UNFIT` and that
+    of an `Unfit`.
 
     What the operating system refuses (a full disk, a folder that may not be written) is the user's
     to mend too, and so is a device that is out of memory.
@@ -37,6 +45,9 @@ def exit_code(main: Callable[[], int]) -> int:
         return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+    except Unfit as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UNFIT
     except OSError as error:
         if error.errno is None:
             raise

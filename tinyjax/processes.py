@@ -9,15 +9,15 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 from tinyjax import runfolder
-from tinyjax.errors import UserError
+from tinyjax.errors import UNFIT, Unfit, UserError, exit_code
 
-UNFIT = 69  # EX_UNAVAILABLE: another machine, or another try, may do
 FLAGS: dict[str, dict[str, Any]] = {
     "--processes": {
         "nargs": "?",
@@ -40,8 +40,37 @@ FLAGS: dict[str, dict[str, Any]] = {
 _calls = count()
 
 
-class Unfit(Exception):
-    """This machine, or those it should meet, are not what they should be."""
+@contextmanager
+def joined(where: str | None, seconds: int) -> Iterator[None]:
+    """What processes do together, see `meet`; they also leave together.
+
+    Where one fails it ends at once: the others, which wait for what it will not send, then do too.
+    """
+    import jax
+
+    meet(where, seconds)
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        os._exit(_code_of(error))
+    if jax.process_count() > 1:
+        together("end")
+        jax.distributed.shutdown()
+
+
+def _code_of(error: BaseException) -> int:
+    """What a command that raised this ends with, after saying it."""
+
+    def raises():
+        raise error
+
+    try:
+        return exit_code(raises)
+    except BaseException:
+        traceback.print_exc()
+        return 1
 
 
 def meet(where: str | None, seconds: int) -> None:
@@ -160,12 +189,3 @@ def told_to_stop(stop: Sequence[int]) -> bool:
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(next(_calls))
-
-
-def part() -> None:
-    """Leave together: a process that ends before the others are done takes them with it."""
-    import jax
-
-    if jax.process_count() > 1:
-        together("end")
-        jax.distributed.shutdown()

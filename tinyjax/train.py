@@ -39,12 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         found = plan.populations(members, plan.measures(config), how)
         print(plan.table(config, members, found))
         return 0
-    processes.meet(options.processes, options.wait)
-    processes.expect(options.expect)
-    with processes.stop_requests() as stop:
-        code = train(config, options.workdir, stop, members, shard, how)
-    processes.part()
-    return code
+    with processes.joined(options.processes, options.wait):
+        processes.expect(options.expect)
+        with processes.stop_requests() as stop:
+            return train(config, options.workdir, stop, members, shard, how)
 
 
 def train(
@@ -343,7 +341,7 @@ def _held(stopped) -> str:
 
 def refuse_divergence(stopped_at, folder: Path) -> None:
     """Raise UserError if the member was stopped by a loss or gradient that is not finite."""
-    if (stopped := int(np.max(stopped_at))) >= 0:
+    if (stopped := stopped_at.item()) >= 0:
         raise UserError(
             f"{folder}: loss or gradient is not finite at step {stopped}; "
             "give a lower optimiser.lr and another --workdir"

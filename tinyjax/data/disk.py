@@ -6,7 +6,7 @@ number of threads or workers decodes.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -48,25 +48,31 @@ def batches(
     seed: int,
     start: int = 0,
     workers: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of steps `start`, `start` + 1, .., arrays [batch, ...]: consecutive pieces of one
     shuffle for each epoch, with no sample dropped.
 
     element: a sample by its number, with a generator of its own for this place of this epoch.
-    workers: processes that decode; 0: threads of this one, at most `AHEAD`.
+    workers: processes that decode; 0: threads of this one, at most `AHEAD`. rows: of each batch
+    these alone, in this order.
     """
     import grain
     from absl import flags
 
+    from tinyjax.data.rows import Rows
+
     order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
-    whole = order.random_map(element).batch(batch)
+    samples = order.random_map(element)
+    rows = range(batch) if rows is None else rows
+    whole = Rows(samples, batch, rows).batch(len(rows))
     # A thread makes a whole batch, of which no more than AHEAD are waited for.
     threads = min(AHEAD, os.cpu_count() or 1)
-    rows = whole[start:].to_iter_dataset(grain.ReadOptions(threads, AHEAD))
+    found = whole[start:].to_iter_dataset(grain.ReadOptions(threads, AHEAD))
     if workers:
         flags.FLAGS.mark_as_parsed()  # Grain asks them, and fails where no absl app has parsed any
-        rows = rows.mp_prefetch(grain.MultiprocessingOptions(workers, 1))
-    return iter(rows)
+        found = found.mp_prefetch(grain.MultiprocessingOptions(workers, 1))
+    return iter(found)
 
 
 def random_region(shape: Shape, area: float, aspect: float, rng: np.random.Generator) -> Region:

@@ -28,13 +28,21 @@ def draws(seed: Array, step: Array) -> Array:
 
 
 class Streamed(NamedTuple):
-    """A batch that comes from outside step by step, the same for all members: arrays [B, ...]."""
+    """A batch that comes from outside step by step, the same for all members: arrays [B, ...], of
+    which a shard has its own rows.
+    """
+
+    rows: dict[str, Any]
+
+
+class Whole(NamedTuple):
+    """The same, of which every shard has all rows."""
 
     rows: dict[str, Any]
 
 
 def batch_at(
-    data: Mapping[str, Array] | Streamed,
+    data: Mapping[str, Array] | Streamed | Whole,
     part: Mapping[str, Any],
     seed: Array,
     step: Array,
@@ -46,8 +54,8 @@ def batch_at(
     data: the training set, arrays [N, ...]; or this very batch. part: what the member has of it,
     perhaps `used`, see `batch_indices`, and `own`: arrays in the place of those of `data`.
     """
-    if isinstance(data, Streamed):
-        return {name: own_rows(rows, axes) for name, rows in data.rows.items()}
+    if isinstance(data, Streamed | Whole):
+        return data.rows
     n = len(next(iter(data.values())))
     index = batch_indices(seed, step, batch, n, part.get("used"))
     return gather({**data, **part.get("own", {})}, own_rows(index, axes))
@@ -113,9 +121,14 @@ def own_rows(whole: Array, axes: Sequence[str] = ()) -> Array:
     """
     if not axes:
         return whole
-    half = len(whole) // jax.lax.axis_size(axes) // 2
-    first = jax.lax.axis_index(axes) * half + jnp.arange(half)
-    return whole[jnp.concatenate([first, len(whole) - 1 - first[::-1]])]
+    return whole[rows_of(jax.lax.axis_index(axes), jax.lax.axis_size(axes), len(whole))]
+
+
+def rows_of(shard: ArrayLike, shards: int, batch: int) -> Array:
+    """The numbers of its rows, see `own_rows`: int32 [batch / shards]."""
+    half = batch // shards // 2
+    first = shard * half + jnp.arange(half)
+    return jnp.concatenate([first, batch - 1 - first[::-1]])
 
 
 def gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:

@@ -57,7 +57,7 @@ def means(
     whole = lifted(one)
     added = jax.jit(lambda sums, *rest: jax.tree.map(jnp.add, sums, whole(*rest)), donate_argnums=0)
     sums = None
-    for at, data in zip(range(batches), feed(), strict=False):
+    for at, data in zip(range(batches), feed(whole=True), strict=False):
         shared = (data, jnp.int32(at))
         if sums is None:
             zeros = jax.eval_shape(whole, own, shared)

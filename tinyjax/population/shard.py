@@ -6,7 +6,7 @@ normalisers and BatchNorm's moments are those of the whole batch, and of the gra
 step adds up once. So a member's training does not depend on the number of its shards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from tinyjax.data.stream import Streamed, rows_of
 
 MEMBER, DATA = "member", "data"
 
@@ -44,18 +46,27 @@ class Layout(NamedTuple):
         return self.mesh.shape[DATA] * max(2, 32 // self.own)
 
     def shard(self, f: Callable[[Any, Any], Any], split: bool = False) -> Callable[[Any, Any], Any]:
-        """`f(own, shared)`, on each device for the members that it has.
+        """`f(own, shared)`, on each device for the members that it has, and of a `Streamed` batch
+        for its rows, if `batches` placed it.
 
         split: `shared` are rows of a batch, and the result has one row for each.
         """
         if self.mesh.size == 1:
             return f
-        own, shared = (MEMBER,) if self.members > 1 else (), (DATA,) if split else ()
-        # The check would ask of each custom gradient to add up over "data"; the step does it once.
-        return jax.shard_map(
-            f, mesh=self.mesh, in_specs=(P(*own), P(*shared)), out_specs=P(*own, *shared),
-            check_vma=False,
-        )  # fmt: skip
+        member, rows = (MEMBER,) if self.members > 1 else (), (DATA,) if split else ()
+
+        def spec(leaf):
+            return P(*self.axes) if isinstance(leaf, Streamed) else P(*rows)
+
+        def sharded(own, shared):
+            given = jax.tree.map(spec, shared, is_leaf=lambda leaf: isinstance(leaf, Streamed))
+            # The check would ask of each custom gradient to add up over "data"; the step does once.
+            return jax.shard_map(
+                f, mesh=self.mesh, in_specs=(P(*member), given), out_specs=P(*member, *rows),
+                check_vma=False,
+            )(own, shared)  # fmt: skip
+
+        return sharded
 
     def spread(self, own: Any) -> Any:
         """Arrays of members [M, ..] on their devices. Where these do not divide them there are idle
@@ -78,6 +89,28 @@ class Layout(NamedTuple):
             return shared
         return self._placed(shared, P())
 
+    def batches(self, batch: int) -> tuple[Sequence[int], Callable[[Any], Any]]:
+        """The rows of a batch that devices of this process read, and what places them there: arrays
+        [rows, ..] as [batch, ..], each shard's own together, see `stream.own_rows`.
+        """
+        if not self.axes:
+            return range(batch), self.everywhere
+        sharding, shards = NamedSharding(self.mesh, P(DATA)), self.mesh.shape[DATA]
+        order = np.concatenate([rows_of(i, shards, batch) for i in range(shards)])
+        where: Any = sharding.addressable_devices_indices_map((batch,)).values()
+        firsts = sorted({at[0].start or 0 for at in where})
+        own = batch // shards
+
+        def placed(leaf):
+            def part(at):
+                first = firsts.index(at[0].start or 0) * own
+                return leaf[first : first + own]
+
+            return jax.make_array_from_callback((batch, *leaf.shape[1:]), sharding, part)
+
+        rows = np.concatenate([order[first : first + own] for first in firsts])
+        return rows.tolist(), lambda tree: jax.tree.map(placed, tree)
+
     def by_rows(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """`predict(own, rows)`, a program whose rows are spread over devices (`shard`, split), from
         rows on the host to results on the host.
@@ -92,7 +125,7 @@ class Layout(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[take], fetched(own))
 
     def _placed(self, tree: Any, spec: P) -> Any:
-        """Arrays that every process has whole, on the devices; each sends its own what they need."""
+        """Arrays that every process has whole, on its devices what they need of them."""
         sharding = NamedSharding(self.mesh, spec)
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
