@@ -99,10 +99,8 @@ def train_members(
     from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
     from tinyjax.checkpoint import Checkpoints
-    from tinyjax.data.stream import batch_at
-    from tinyjax.population import build, measure
+    from tinyjax.population import build, measure, program
     from tinyjax.population.feed import feed
-    from tinyjax.population.lift import lift
     from tinyjax.population.shard import layout
     from tinyjax.trackers import trackers
 
@@ -116,7 +114,7 @@ def train_members(
     for member in members:
         check(configs.changed(config, member.point))
     base, config = config, build.config_of(config, members[0])  # theirs is the same where it counts
-    kind = tasks.module(config.task)
+    kind, total = tasks.module(config.task), config.schedule.steps
     training, suites = _splits(config.task, configs.to_json(config.data))
     n, height, width, channels = training.images.shape
     if config.batch > n:
@@ -133,9 +131,7 @@ def train_members(
     supply = feed(kind, training, config, base.seed, devices)
     variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
 
-    def lifted(one, split=False):
-        return devices.shard(lift(one, how, chunk), split)
-
+    lifted = program.lifted(devices, how, chunk)
     if "pull" in hyper:
         # Every device measures on whole batches: what is the mean of an example's has no shards.
         whole = build.join(networks, kind, training) if devices.axes else joined
@@ -144,25 +140,10 @@ def train_members(
         strengths = measure.pulls(config, whole, own, supply, n, lifted)
         hyper["pull"] |= devices.spread(strengths)
 
-    # ---- optimiser, step
-    o, s = config.optimiser, config.schedule
-    tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
-    schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end, s.shape)
-    step = steps.make_step(joined.task, tx, schedule, joined.moving, devices.axes)
-
-    def member_step(own, data):
-        state, hyper, part = own
-        batch = batch_at(data, part, hyper["seed"], state.step, config.batch, devices.axes)
-        return step(state, batch, hyper)
-
-    def train_step(state, data, hyper, part):
-        return lifted(member_step)((state, hyper, part), data)
-
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
-    auto = "auto_rgn" in hyper
-    fresh = lifted(lambda variables, _: steps.init_state(variables, tx, joined.moving, auto))
-    state = jax.jit(fresh)(variables, None)
+    fresh, train_step = program.training(config, joined, devices, how, chunk)
+    state = jax.jit(fresh)(variables)
     rows = [build.row(each) for each in networks]
     columns = dict.fromkeys(field for row in rows for field in row)
     if leads:
@@ -171,7 +152,7 @@ def train_members(
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
-        log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {s.steps}")
+        log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {total}")
     done = int(np.max(devices.gathered(state.step)))
     if leads:
         runfolder.cut_metrics(tables / "metrics.csv", done)
@@ -181,8 +162,8 @@ def train_members(
     predict = devices.by_rows(jax.jit(lifted(joined.task.predict, split=True)))
     batches = supply(done)
     batches, rest = chain([first := next(batches)], batches), (hyper, parts)
-    program = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
-    startup.refuse_too_large(program, config.batch, devices.at_once(how, chunk))
+    compiled = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
+    startup.refuse_too_large(compiled, config.batch, devices.at_once(how, chunk))
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
@@ -223,12 +204,12 @@ def train_members(
     every, lost = config.every, False
     if plain:
         bar = progress.bar(
-            total=s.steps, initial=done, unit="step", smoothing=0.1, disable=not leads
+            total=total, initial=done, unit="step", smoothing=0.1, disable=not leads
         )
     else:
         bar.update(done * len(members))
     while True:
-        over = done == s.steps or lost
+        over = done == total or lost
         due = over or (done > 0 and done % every.evaluate == 0)
         stopping = processes.told_to_stop(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
@@ -248,7 +229,7 @@ def train_members(
             closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
-        state, metrics = program(state, next(batches), *rest)
+        state, metrics = compiled(state, next(batches), *rest)
         done += 1
         bar.update(len(members))
         if done % every.log == 0:
@@ -264,7 +245,7 @@ def train_members(
     if plain:
         bar.close()
     else:
-        bar.update((s.steps - done) * len(members))  # where all of them stopped early
+        bar.update((total - done) * len(members))  # where all of them stopped early
     closing.close()
     checkpoints.close()
 

@@ -30,6 +30,23 @@ ROOM = 0.7  # part of a device's memory that a step may take, by the rough count
 LIFT = {"tpu": "map"}  # how members are lifted on a platform if not by vmap; docs/performance.md
 
 
+class Machine(NamedTuple):
+    """The devices that a plan is for."""
+
+    platform: str  # jax's name of it
+    devices: int
+    memory: int  # bytes of each
+
+
+def here() -> Machine:
+    """All devices that this process sees."""
+    import jax
+
+    from tinyjax import startup
+
+    return Machine(jax.default_backend(), jax.device_count(), startup.whole_memory())
+
+
 class Population(NamedTuple):
     """Members that share a program, by their ids, in the order of its first axis."""
 
@@ -137,19 +154,18 @@ def _write(file, found, space):
 
 
 def populations(
-    members: Sequence[Member], by: "Measures", how: str | None = None
+    members: Sequence[Member],
+    by: "Measures",
+    how: str | None = None,
+    machine: Machine | None = None,
 ) -> list[Population]:
-    """The plan of a sweep.
+    """The plan of a sweep for a machine, None: for this one.
 
     how: members are lifted, as `lift` says it, "chunks" with their size, "chunks:8"; None: as is
-    fastest here and fits into the devices' memory.
+    fastest there and fits into the devices' memory.
     """
-    import jax
-
-    from tinyjax import startup
-
-    devices, room = jax.device_count(), ROOM * startup.whole_memory()
-    fastest, found = LIFT.get(jax.default_backend(), "vmap"), []
+    platform, devices, memory = machine or here()
+    room, fastest, found = ROOM * memory, LIFT.get(platform, "vmap"), []
     for part in plan(members, by.apart, by.rung, by.cost):
         fits = max(1, int(room / max(by.memory(by.rung(member)) for member in part)))
         crowded = fastest == "vmap" and -(-len(part) // devices) > fits

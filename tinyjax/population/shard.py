@@ -124,6 +124,24 @@ class Layout(NamedTuple):
         take = slice(self.members) if self.members > 1 else ...
         return jax.tree.map(lambda leaf: leaf[take], fetched(own))
 
+    def described(self, own: Any) -> Any:
+        """What `spread` would place, as shapes."""
+        sharding = NamedSharding(self.mesh, P(MEMBER) if self.members > 1 else P())
+
+        def shape(leaf):
+            first = [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.members > 1 else []
+            full = (*first, *leaf.shape[len(first) :])
+            return jax.ShapeDtypeStruct(full, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(shape, own)
+
+    def described_rows(self, shared: Any, rows: bool = False) -> Any:
+        """What `everywhere` would place, or of a batch what `batches` would, as shapes."""
+        sharding = NamedSharding(self.mesh, P(*self.axes) if rows else P())
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shared
+        )
+
     def _placed(self, tree: Any, spec: P) -> Any:
         """Arrays that every process has whole, on its devices what they need of them."""
         sharding = NamedSharding(self.mesh, spec)
@@ -152,18 +170,19 @@ def fetched(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def layout(members: int, batch: int) -> Layout:
-    """All devices, so that the busiest has least to do; of equals that with the fewest shards of a
-    batch, which wait for each other.
+def layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> Layout:
+    """All devices, or these, so that the busiest has least to do; of equals that with the fewest
+    shards of a batch, which wait for each other and are therefore neighbours.
 
     batch: rows of each member's; a shard has an even number of them, see `stream.own_rows`.
     """
-    devices = jax.device_count()
-    shards = [
-        n for n in range(1, devices + 1) if devices % n == 0 and (n == 1 or batch % (2 * n) == 0)
-    ]
-    best = min(shards, key=lambda n: (-(-members // (devices // n)) / n, n))
+    devices = jax.devices() if devices is None else devices
+    many = len(devices)
+    shards = [n for n in range(1, many + 1) if many % n == 0 and (n == 1 or batch % (2 * n) == 0)]
+    best = min(shards, key=lambda n: (-(-members // (many // n)) / n, n))
     # With explicit axes a vmapped convolution fails; with automatic ones alone, outside shard_map,
     # every device would compute all members (https://github.com/openxla/xla/issues/47945).
     auto = (AxisType.Auto, AxisType.Auto)
-    return Layout(jax.make_mesh((devices // best, best), (MEMBER, DATA), axis_types=auto), members)
+    # Not `make_mesh`: on a pod it refuses most shapes that do not follow the wiring.
+    grid = np.array(devices).reshape(-1, best)
+    return Layout(Mesh(grid, (MEMBER, DATA), axis_types=auto), members)

@@ -1,0 +1,142 @@
+"""What a compiler says of a population's program. Nothing is run, so its devices may be anywhere."""
+
+import re
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from tinyjax.data.stream import Streamed
+from tinyjax.population import build, program
+from tinyjax.population.shard import DATA, Layout, layout
+from tinyjax.population.space import Member
+
+COLLECTIVE = re.compile(
+    r"= .*? (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+)
+GROUPS = re.compile(r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)")
+
+
+class Counts(NamedTuple):
+    """Of a step on one device."""
+
+    seconds: float  # that compiling took
+    flops: float
+    moved: float  # bytes to and from its memory
+    arguments: int  # bytes: states, hyperparameters, data
+    shared: int  # of these what does not grow with members
+    scratch: int  # bytes beside them
+    within: int  # collectives among the shards of a batch
+    across: int  # and among members, of which there should be none
+
+    @property
+    def needs(self) -> int:
+        return self.arguments + self.scratch
+
+
+class Lowered(NamedTuple):
+    """A population's step, ready to be compiled."""
+
+    program: Any
+    devices: Layout
+    turns: float  # in which a device comes to all of its members
+    shared: int  # bytes of the data on each device
+
+
+def lower(
+    config: ConfigDict,
+    members: Sequence[Member],
+    kind: ModuleType,
+    training: Any,
+    devices: Sequence[Any],
+    how: str,
+    chunk: int = 0,
+) -> Lowered:
+    """The step of a population for these devices, which need not be there.
+
+    Raises UserError as `build.network` and `build.join` do.
+    """
+    networks = [build.network(config, member, kind, training) for member in members]
+    config = build.config_of(config, members[0])
+    spread = layout(len(members), config.batch, devices)
+    joined = build.join(networks, kind, training, spread.axes)
+    fresh, train_step = program.training(config, joined, spread, how, chunk)
+    own = spread.described((joined.variables, joined.hyper, joined.data))
+    variables, hyper, part = own
+    state = jax.tree.map(
+        lambda leaf, like: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=like),
+        *_with_sharding(jax.eval_shape(fresh, variables), variables),
+    )
+    if config.data.stream:
+        rows = kind.element(training, config)(0, np.random.default_rng(0))
+        batch = jax.tree.map(
+            lambda leaf: np.broadcast_to(leaf, (config.batch, *np.shape(leaf))), rows
+        )
+        data: Any = Streamed(spread.described_rows(batch, rows=True))
+    else:
+        data = spread.described_rows(kind.on_device(training))
+    jitted = jax.jit(train_step, donate_argnums=0)
+    lowered = jitted.trace(state, data, hyper, part).lower()
+    turns = spread.own / spread.at_once(how, chunk)
+    return Lowered(lowered, spread, turns, _bytes(data))
+
+
+def _with_sharding(state, variables):
+    (sharding, *_) = {leaf.sharding for leaf in jax.tree.leaves(variables)}
+    return state, jax.tree.map(lambda _: sharding, state)
+
+
+def _bytes(tree) -> int:
+    """On one device."""
+    shapes = (leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(tree))
+    sizes = (leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(int(np.prod(shape)) * size for shape, size in zip(shapes, sizes, strict=True))
+
+
+def count(lowered: Lowered) -> Counts:
+    """Compile and count. Raises what XLA raises where a step does not fit."""
+    begin = time.perf_counter()
+    compiled = lowered.program.compile()
+    seconds = time.perf_counter() - begin
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    turns = lowered.turns  # a loop's body is counted once
+    within, across = collectives(compiled.as_text(), lowered.devices.mesh.shape[DATA])
+    return Counts(
+        seconds,
+        cost["flops"] * turns,
+        cost["bytes accessed"] * turns,
+        memory.argument_size_in_bytes,
+        lowered.shared,
+        memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        within,
+        across,
+    )
+
+
+def collectives(text: str, shards: int) -> tuple[int, int]:
+    """How many operations of a compiled program cross devices: among the shards of a batch, and
+    among others. shards: of a batch; they are neighbours.
+    """
+    within = across = 0
+    for line in text.splitlines():
+        if not COLLECTIVE.search(line):
+            continue
+        found = GROUPS.search(line)
+        if found and _neighbours(found, shards):
+            within += 1
+        else:
+            across += 1
+    return within, across
+
+
+def _neighbours(found: re.Match, shards: int) -> bool:
+    listed, _, size, _, turned = found.groups()
+    if size:
+        return not turned and shards % int(size) == 0
+    groups = re.findall(r"\{([\d,]+)\}", listed or "")
+    shared = [{int(n) // shards for n in group.split(",")} for group in groups]
+    return bool(groups) and all(len(own) == 1 for own in shared)
