@@ -1,4 +1,4 @@
-"""What a compiler says of a population's program. Nothing is run, so its devices may be anywhere."""
+"""What a compiler says of a population's program. Nothing is run: devices may be anywhere."""
 
 import re
 import time
