@@ -142,11 +142,16 @@ def expect(wanted: str | None) -> None:
         raise Unfit(f"--expect {wanted}: here are {found[0]}:{found[1]}:{found[2]}")
 
 
-def leads() -> bool:
-    """Whether this is the process that writes."""
+def number() -> int:
+    """Which of them this is, from 0."""
     import jax
 
-    return jax.process_index() == 0
+    return jax.process_index()
+
+
+def leads() -> bool:
+    """Whether this is the process that writes."""
+    return number() == 0
 
 
 def together(point: str) -> None:

@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -128,6 +129,32 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def heart(file: Path) -> Callable[..., None]:
+    """`beat(state, **values)` writes to `file` that this process lives, when and where, what it is
+    doing, and `values`; of `step` also how long one took since the last beat.
+    """
+    before: tuple[float, int] | None = None
+
+    def beat(state: str, **values: Any) -> None:
+        nonlocal before
+        now, step = time.time(), values.get("step")
+        own = {
+            "state": state,
+            "time": now,
+            "host": platform.node(),
+            "process": os.getpid(),
+            **values,
+        }
+        if step is not None:
+            if before and step > before[1]:
+                own["seconds_a_step"] = (now - before[0]) / (step - before[1])
+            before = now, step
+        with atomic(file) as path:
+            path.write_text(json.dumps(own))
+
+    return beat
 
 
 def append_metrics(

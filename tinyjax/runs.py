@@ -29,8 +29,7 @@ def train_sweep(
     """Train the members of a sweep, one population after the other; those that are finished are
     not trained again. Whoever finishes the last one makes one table of all of them.
     """
-    from tinyjax import startup, tasks
-    from tinyjax.population import figures
+    from tinyjax import startup
 
     startup.keep_memory()
     started, (i, n) = time.time(), shard
@@ -64,19 +63,31 @@ def train_sweep(
     bar.close()
     if not leads:
         return 0
-    if missing := [str(k) for k, place in enumerate(places) if not runfolder.finished(place)]:
-        log.info(f"shard {i} of {n} is done; of other shards are populations {', '.join(missing)}")
+    if missing := collect(folder, len(populations), config.task):
+        others = ", ".join(map(str, missing))
+        log.info(f"shard {i} of {n} is done; of other shards are populations {others}")
         return 0
+    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
+    return 0
+
+
+def collect(folder: Path, populations: int, task: str) -> list[int]:
+    """Make a sweep's tables of those of its populations; or return which are not finished."""
+    from tinyjax import tasks
+    from tinyjax.population import figures
+
+    places = [folder / "populations" / str(number) for number in range(populations)]
+    if missing := [k for k, place in enumerate(places) if not runfolder.finished(place)]:
+        return missing
     tables = {
         name: [row for place in places for row in runfolder.read_rows(place / f"{name}.csv")]
         for name in ("members", "metrics", "results")
     }
-    figures.draw(folder / "figures", tables, tasks.module(config.task).SCORES)
+    figures.draw(folder / "figures", tables, tasks.module(task).SCORES)
     for name, rows in tables.items():  # the last one says that the sweep is finished
         columns = dict.fromkeys(column for row in rows for column in row)
         runfolder.write_rows(folder / f"{name}.csv", rows, columns)
-    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
-    return 0
+    return []
 
 
 def _count(finished: Sequence[Path]) -> str:

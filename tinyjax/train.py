@@ -9,9 +9,9 @@ saved.
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -68,14 +68,19 @@ def train(
     runfolder.open_folder(folder, configs.to_json(config), leads)
     runfolder.start_log(leads)
     i, n = shard
+    beat = runfolder.heart(folder / "heartbeats" / f"{i}-of-{n}.{processes.number()}.json")
+    one = partial(train_members, beat=beat)
     with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
         if sweep:
-            return runs.train_sweep(config, members, folder, stop, shard, how, train_members)
-        if runfolder.said_finished(folder):
-            return 0
-        if config.phases:
-            return runs.train_phases(config, folder, stop, train_members)
-        return train_members(config, members, folder, stop)
+            code = runs.train_sweep(config, members, folder, stop, shard, how, one)
+        elif runfolder.said_finished(folder):
+            code = 0
+        elif config.phases:
+            code = runs.train_phases(config, folder, stop, one)
+        else:
+            code = one(config, members, folder, stop)
+        beat("stopped" if code else "finished")
+        return code
 
 
 def train_members(
@@ -87,11 +92,12 @@ def train_members(
     how: str = "none",
     chunk: int = 0,
     bar: Any = None,
+    beat: Callable[..., None] = lambda *_, **__: None,
 ) -> int:
     """Train the members of a population, from their first weights to their results.
 
     number: of the population in a sweep; None: a plain run of one member, which reports more. how,
-    chunk: see `lift`. bar: a sweep's, in steps of single members.
+    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `runfolder.heart`.
     """
     import jax
     import numpy as np
@@ -157,7 +163,8 @@ def train_members(
     if leads:
         runfolder.cut_metrics(tables / "metrics.csv", done)
 
-    begin = time.time()
+    begin, alive = time.time(), {"population": number or 0, "steps": total}
+    beat("compiling", **alive)
     keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
     predict = devices.by_rows(jax.jit(lifted(joined.task.predict, split=True)))
     batches = supply(done)
@@ -203,9 +210,7 @@ def train_members(
     # ---- loop
     every, lost = config.every, False
     if plain:
-        bar = progress.bar(
-            total=total, initial=done, unit="step", smoothing=0.1, disable=not leads
-        )
+        bar = progress.bar(total=total, initial=done, unit="step", smoothing=0.1, disable=not leads)
     else:
         bar.update(done * len(members))
     while True:
@@ -237,6 +242,7 @@ def train_members(
             stopped = np.atleast_1d(devices.gathered(state.stopped_at))
             if plain:
                 refuse_divergence(stopped, folder)
+            beat("training", step=done, **alive)
             record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
             lost = bool((stopped >= 0).all())
             rate = (bar.format_dict["rate"] or 0) * config.batch
