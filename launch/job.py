@@ -1,0 +1,87 @@
+"""A sweep that is cut into shards, and the command that trains one of them wherever it is."""
+
+import ctypes
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinyjax import accelerators
+from tinyjax.accelerators import Slice
+from tinyjax.errors import UserError, suggest
+
+# What a worker's exit code means; docs/scaling.md has the table.
+DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
+# Told to stop, and saved; no fit machine; or ended by a signal, its own abort or another's kill.
+RESTART = (ELSEWHERE, STOPPED, 134, 137, 139, 143)
+AT_HAND = ("cpu", "gpu")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+
+class Job(NamedTuple):
+    name: str  # lower-case letters, digits and dashes
+    config: str
+    overrides: tuple[str, ...]  # further arguments of the worker
+    workdir: str  # that all machines share
+    shards: int
+    accelerator: str  # of each shard: "cpu", "gpu", or a TPU slice such as "v5litepod-8"
+
+    @property
+    def slice(self) -> Slice | None:
+        return None if self.accelerator in AT_HAND else accelerators.SLICES[self.accelerator]
+
+
+class Rendered(NamedTuple):
+    """What an engine is given: files by name, and the commands that hand them over."""
+
+    files: Mapping[str, str]
+    commands: Sequence[Sequence[str]]
+
+
+def job(config: str, overrides: Sequence[str], workdir: str, shards: int, accelerator: str) -> Job:
+    """Raises UserError for what no worker could do."""
+    if shards < 1:
+        raise UserError(f"--shards {shards}: give 1 or more")
+    known = (*AT_HAND, *accelerators.SLICES)
+    if accelerator not in known:
+        raise UserError(f"--accelerator {accelerator}: {suggest(accelerator, known)}")
+    last = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")
+    return Job(last or "sweep", config, tuple(overrides), workdir, shards, accelerator)
+
+
+def worker(job: Job, shard: int | str) -> list[str]:
+    """The command of a shard, to be run from a checkout. Run again it goes on where it was.
+
+    shard: its number, or what the engine's shell puts in its place.
+    """
+    found = job.slice
+    many = f"tpu:{found.chips}:{found.hosts}" if found else f"{job.accelerator}:1"
+    together = ["--processes"] if found and found.hosts > 1 else []
+    return [
+        *("python", "-m", "tinyjax.train", "--config", job.config, "--workdir", job.workdir),
+        *("--shard", f"{shard}/{job.shards}", "--expect", many, *together, *job.overrides),
+    ]
+
+
+def shell(command: Sequence[Any]) -> str:
+    """As a line for bash; a "$NAME" in it is the shell's."""
+    return " ".join(
+        str(word) if re.fullmatch(r"\$\w+(/\d+)?", str(word)) else shlex.quote(str(word))
+        for word in command
+    )
+
+
+def of(code: int) -> int:
+    """A process's exit code as shells give it: -9, ended by signal 9, is 137."""
+    return 128 - code if code < 0 else code
+
+
+def dies_with_us() -> None:
+    """To be called in a child before it runs: a worker whose parent is killed would go on, beside
+    the one that takes its place.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
