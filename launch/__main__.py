@@ -23,7 +23,7 @@ from launch import status
 from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code
 
-ENGINES = ("local", "ray", "slurm")
+ENGINES = ("local", "ray", "slurm", "skypilot", "jobset", "gcloud")
 
 
 def main(argv: list[str] | None = None) -> int:

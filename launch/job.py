@@ -59,7 +59,7 @@ def worker(job: Job, shard: int | str) -> list[str]:
     """
     found = job.slice
     many = f"tpu:{found.chips}:{found.hosts}" if found else f"{job.accelerator}:1"
-    together = ["--processes"] if found and found.hosts > 1 else []
+    together = ["--processes", "auto"] if found and found.hosts > 1 else []
     return [
         *("python", "-m", "tinyjax.train", "--config", job.config, "--workdir", job.workdir),
         *("--shard", f"{shard}/{job.shards}", "--expect", many, *together, *job.overrides),

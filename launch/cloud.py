@@ -1,0 +1,57 @@
+"""What engines in a cloud share: their files beside the run's others, and their programs."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.job import Job, Rendered
+from tinyjax import runfolder
+from tinyjax.accelerators import Slice
+from tinyjax.errors import UserError, suggest
+
+INSTALL = "pip install -e '.[tpu]'"  # on each machine, in the checkout
+
+
+def slice_of(job: Job, engine: str) -> Slice:
+    """Raises UserError for what is no TPU slice."""
+    if not job.slice:
+        raise UserError(
+            f"--accelerator {job.accelerator}: {engine} is for TPU slices; give one such as v6e-8"
+        )
+    return job.slice
+
+
+def chosen(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters, of which `known` has the defaults; None: it must be given. Raises UserError."""
+    for key in given:
+        if key not in known:
+            raise UserError(f"--set {key}: {suggest(key, known)}")
+    found = {**known, **given}
+    for key, value in found.items():
+        if value is None:
+            raise UserError(f"--set {key}=..: must be given")
+    return found
+
+
+def place(job: Job) -> Path:
+    """Where rendered files are written."""
+    if "://" in job.workdir:
+        return Path("launched") / job.name
+    return Path(job.workdir) / "launched"
+
+
+def hand_over(job: Job, rendered: Rendered, program: str, install: str) -> int:
+    """Write the files, run the commands one after the other; returns the first code that is not 0.
+    Raises UserError without the program.
+    """
+    if not shutil.which(program):
+        raise UserError(f"{program} is not installed: {install}")
+    for name, text in rendered.files.items():
+        with runfolder.atomic(place(job) / name) as path:
+            path.write_text(text)
+    for command in rendered.commands:
+        if code := subprocess.run([str(word) for word in command]).returncode:
+            return code
+    return 0

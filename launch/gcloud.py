@@ -1,0 +1,91 @@
+"""Cloud TPU virtual machines by queued resources: a script for each shard that asks for a slice,
+runs the worker on all of its machines, asks anew where the slice was lost, and leaves nothing
+behind.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from launch.cloud import INSTALL, chosen, hand_over, place, slice_of
+from launch.job import RESTART, Job, Rendered, shell, worker
+
+KNOWN = {
+    "zone": None,
+    "project": None,
+    "spot": True,
+    "restarts": 20,
+    "source": None,  # a place to clone the checkout from
+}
+SCRIPT = """#!/usr/bin/env bash
+# Shard {shard} of {name}. Run again it begins with what an earlier run may have left behind.
+set -uo pipefail
+NAME={name}-{shard}
+AT=(--project {project} --zone {zone})
+TPU=(gcloud compute tpus)
+TRIES={restarts}
+
+clean() {{
+  "${{TPU[@]}}" queued-resources delete "$NAME" "${{AT[@]}}" --force --quiet >/dev/null 2>&1 || true
+}}
+state() {{
+  "${{TPU[@]}}" queued-resources describe "$NAME" "${{AT[@]}}" --format='value(state.state)'
+}}
+on_all() {{
+  "${{TPU[@]}}" tpu-vm ssh "$NAME" "${{AT[@]}}" --worker=all --command="$1"
+}}
+trap clean EXIT
+trap 'exit 75' INT TERM
+
+for ((try = 0; try <= TRIES; try++)); do
+  clean
+  "${{TPU[@]}}" queued-resources create "$NAME" --node-id "$NAME" "${{AT[@]}}" \\
+    --accelerator-type {accelerator} --runtime-version {runtime}{spot} || exit 1
+  while :; do
+    case "$(state)" in
+      ACTIVE) break ;;
+      FAILED | SUSPENDED | SUSPENDING) continue 2 ;;
+    esac
+    sleep "${{PAUSE:-30}}"
+  done
+  on_all {setup} || continue
+  on_all {run}
+  code=$?
+  [ "$code" -eq 0 ] && exit 0
+  # 255: ssh itself, most likely because the slice was taken away
+  case "$code" in
+    {codes} | 255) echo "$NAME ended with $code; it goes on" ;;
+    *) echo "$NAME ended with $code" >&2; exit "$code" ;;
+  esac
+done
+exit "${{code:-69}}"
+"""
+
+
+def render(job: Job, given: Mapping[str, Any]) -> Rendered:
+    own, found = chosen(given, KNOWN), slice_of(job, "gcloud")
+    files = {
+        f"shard-{shard}.sh": SCRIPT.format(
+            shard=shard,
+            name=job.name,
+            project=own["project"],
+            zone=own["zone"],
+            restarts=own["restarts"],
+            accelerator=found.name,
+            runtime=found.chip.runtime,
+            spot=" --spot" if own["spot"] else "",
+            setup=shell(
+                [f"[ -d tinyjax ] || git clone {own['source']} tinyjax; cd tinyjax && {INSTALL}"]
+            ),
+            run=shell([f"cd tinyjax && {shell(worker(job, shard))}"]),
+            codes=" | ".join(map(str, RESTART)),
+        )
+        for shard in range(job.shards)
+    }
+    scripts = " ".join(f"bash {place(job) / name} &" for name in files)
+    return Rendered(files, [["bash", "-c", f"{scripts} wait"]])
+
+
+def submit(
+    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
+) -> int:
+    return hand_over(job, rendered, "gcloud", "https://cloud.google.com/sdk/docs/install")
