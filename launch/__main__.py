@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -38,15 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     if options.dry_run:
         print(_printed(rendered))
         return 0
-    with runfolder.atomic(Path(job.workdir) / "launch.json") as path:
+    with runfolder.atomic(runfolder.path_of(job.workdir) / "launch.json") as path:
         path.write_text(json.dumps(job._asdict(), indent=1))
     return engine.submit(job, rendered, given, options.at_once, options.restarts)
 
 
 def _look(command: str, *folders: str) -> int:
-    if len(folders) != 1 or not Path(folders[0]).is_dir():
+    if len(folders) != 1 or not runfolder.path_of(folders[0]).is_dir():
         raise UserError(f"{command} {' '.join(folders)}: give one run folder")
-    folder = Path(folders[0])
+    folder = runfolder.path_of(folders[0])
     if command == "collect":
         status.collect(folder)
         print(f"{folder / 'results.csv'}")

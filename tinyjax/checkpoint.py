@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from tinyjax import processes
 from tinyjax.errors import UserError
-from tinyjax.runfolder import log
+from tinyjax.runfolder import log, remote
 
 KEPT = 2
 # orbax logs the tracebacks of its threads; what matters of them is raised as well.
@@ -26,7 +28,7 @@ class Checkpoints:
     """The checkpoints of one folder; the newest `KEPT` stay."""
 
     def __init__(self, folder: Path):
-        self._folder = folder.absolute()
+        self._folder = folder if remote(folder) else folder.absolute()
         policy = ocp.training.preservation_policies.LatestN(KEPT)
         self._orbax = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
@@ -50,12 +52,16 @@ class Checkpoints:
         try:
             self._orbax.save(step, state, force=True, custom_metadata=checksum)
         except Exception as error:  # a full disk comes as any of several types, from any thread
-            free = shutil.disk_usage(self._folder).free / 2**20
             raise UserError(
-                f"{self._folder}: step {step} could not be saved ({_line(error)}); {free:,.0f} MiB "
-                "are free on this disk. What was saved before is whole: make room, then run the "
-                "same command again"
+                f"{self._folder}: step {step} could not be saved ({_line(error)}){self._room()}. "
+                "What was saved before is whole: make room, then run the same command again"
             ) from error
+
+    def _room(self) -> str:
+        if remote(self._folder):
+            return ""
+        free = shutil.disk_usage(self._folder).free / 2**20
+        return f"; {free:,.0f} MiB are free on this disk"
 
     def restore(self, like: Any) -> Any:
         """The newest state that is whole, in the structure, shapes and types of `like`.
@@ -84,8 +90,10 @@ class Checkpoints:
         for step, reason in damaged.items():
             there, aside = self._folder / str(step), self._folder / f"damaged-{step}"
             log.warning(f"{there}: this checkpoint is damaged ({reason}); taking the one before")
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
-            there.rename(aside)
+            if processes.leads():
+                epath.Path(aside).rmtree(missing_ok=True)  # of an earlier time
+                there.rename(aside)
+        processes.together("damaged checkpoints are set aside")
         self._orbax.reload()
 
     def close(self) -> None:

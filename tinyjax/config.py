@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.defaults import completed
 from tinyjax.errors import UserError, suggest
+from tinyjax.runfolder import path_of
 
 PREFIX = "--config."
 COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression
@@ -163,7 +164,7 @@ def options(
     )
     shared: Mapping[str, Mapping[str, Any]] = {
         "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
-        "workdir": {"metavar": "DIR", "type": Path, "help": "the run folder"},
+        "workdir": {"metavar": "DIR", "type": path_of, "help": "the run folder"},
     }
     for name in needs:
         parser.add_argument(f"--{name}", required=True, **shared[name])

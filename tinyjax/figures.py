@@ -3,7 +3,6 @@
 Colours are Okabe and Ito's, told apart with any colour vision (jfly.uni-koeln.de/color).
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +59,6 @@ def curves(metrics: Path, folder: Path, titles: Mapping[str, str]) -> None:
     with nothing in it is not made.
     """
     series = _read(metrics)
-    folder.mkdir(parents=True, exist_ok=True)
     losses = {m: v for (s, m), v in series.items() if s == "train" and m.endswith("loss")}
     rate = series.get(("train", "lr"))
     scores = {
@@ -69,9 +67,9 @@ def curves(metrics: Path, folder: Path, titles: Mapping[str, str]) -> None:
     }
     with rc_context(STYLE):
         if losses and rate is not None:
-            _training(losses, rate).savefig(folder / "training.png")
+            save(_training(losses, rate), folder / "training.png")
         if any(scores.values()):
-            _scores(scores, titles).savefig(folder / "scores.png")
+            save(_scores(scores, titles), folder / "scores.png")
 
 
 def _training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure:
@@ -101,11 +99,16 @@ def _scores(scores: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str,
     return figure
 
 
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG, whole or not at all."""
+    with runfolder.atomic(path) as file:
+        figure.savefig(file, format="png")
+
+
 def _read(metrics: Path) -> Series:
     rows = defaultdict(list)
-    with metrics.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            rows[row["split"], row["metric"]].append((float(row["step"]), float(row["value"])))
+    for row in runfolder.read_rows(metrics):
+        rows[row["split"], row["metric"]].append((float(row["step"]), float(row["value"])))
     return {key: np.array(sorted(points)) for key, points in rows.items()}
 
 
@@ -143,7 +146,6 @@ def report(
         name: analyse.confusion(predictions[name], split.truth, points[name])
         for name, split in suites.items()
     }
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for name, figure in {
             "precision_recall": _precision_recall(matches),
@@ -151,7 +153,7 @@ def report(
             "confusion": _confusion(matches, confused, points),
             "per_class": _per_class(tables),
         }.items():
-            figure.savefig(folder / "figures" / f"{name}.png")
+            save(figure, folder / "figures" / f"{name}.png")
     for name, split in suites.items():
         path = folder / "samples" / f"worst_{name}.png"
         worst(split, predictions[name], matches[name], points[name], path)
@@ -271,9 +273,8 @@ def labels(split: Split, strides: Sequence[int], path: Path) -> None:
     """
     if not split.valid.any():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
-        _labels(split, strides).savefig(path)
+        save(_labels(split, strides), path)
 
 
 def _labels(split: Split, strides: Sequence[int]) -> Figure:

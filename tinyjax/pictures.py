@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from tinyjax.data.images import to_network
 from tinyjax.data.records import Split
 from tinyjax.detect import analyse
+from tinyjax.runfolder import atomic
 
 ON_IMAGE = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 HATCH = ((0, 60), (1, 210))  # a dark and a bright line, so that one shows on any ground
@@ -76,13 +77,18 @@ def worst(
         of_found = f"{false.sum()} of {len(false)} false, scores from {threshold:.3f}"
         panels.append(captioned(left, f"truth, {of_truth}"))
         panels.append(captioned(right, f"prediction, {of_found}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [panels[k : k + 4] for k in range(0, len(panels), 4)]
     lines = {
         RIGHT: f"matched at IoU {analyse.OVERLAP:.2f}",
         WRONG: "missed (left, truth) or false (right, prediction)",
     }
-    legend(sheet(rows), split.classes, lines).save(path)
+    save(legend(sheet(rows), split.classes, lines), path)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As a PNG, whole or not at all."""
+    with atomic(path) as file:
+        picture.save(file, "PNG")
 
 
 def _truth(split: Split, i: int) -> dict[str, np.ndarray]:
@@ -164,8 +170,7 @@ def grid(
         )
         for (left, right), name in zip(pairs, names, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    legend(sheet(rows), classes).save(path)
+    save(legend(sheet(rows), classes), path)
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

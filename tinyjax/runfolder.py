@@ -2,16 +2,17 @@
 
 import csv
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import platform
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tinyjax.errors import UserError
 
 log = logging.getLogger("tinyjax")
 
+OFTEN = 10  # seconds between what is written again and again
 METRICS = ("member", "step", "split", "metric", "value")
 FORMAT = 1  # of the weights' two files; a later one may hold what this version cannot read
 TOLD = ("frame", "classes", "config", "parameters")  # what a description must say
@@ -39,9 +41,28 @@ def member_id(overrides: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]  # of 10,000 no two alike, all but surely
 
 
+def path_of(text: str) -> Path:
+    """A folder on this machine's disks or, as "gs://bucket/..", in a bucket."""
+    if "://" not in text:
+        return Path(text)
+    from etils import epath  # like pathlib's paths in all that is asked of them here
+
+    return epath.Path(text)
+
+
+def remote(path: Path) -> bool:
+    """Whether it is in a bucket, where a file can be written whole but not added to."""
+    return not isinstance(path, Path)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends without an error."""
+    if remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (own := Path(folder) / path.name)
+            path.write_bytes(own.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # shards write the same tables
     yield temporary
@@ -109,13 +130,35 @@ def log_to(file: Path, write: bool = True) -> Iterator[None]:
     if not write:
         yield
         return
-    handler = logging.FileHandler(file)
+    handler = _Bucket(file) if remote(file) else logging.FileHandler(file)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+class _Bucket(logging.Handler):
+    """A log in a bucket: written whole, at most every `OFTEN` seconds and when it is closed."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self._file, self._written = file, time.monotonic()
+        self._text = file.read_text() if file.exists() else ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._text += f"{self.format(record)}\n"
+        if time.monotonic() - self._written > OFTEN:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        super().close()
+
+    def _write(self) -> None:
+        self._file.write_text(self._text)
+        self._written = time.monotonic()
 
 
 @contextmanager
@@ -136,10 +179,14 @@ def heart(file: Path) -> Callable[..., None]:
     doing, and `values`; of `step` also how long one took since the last beat.
     """
     before: tuple[float, int] | None = None
+    said = ("", 0.0)  # and when
 
     def beat(state: str, **values: Any) -> None:
-        nonlocal before
+        nonlocal before, said
         now, step = time.time(), values.get("step")
+        if state == said[0] and now - said[1] < OFTEN:
+            return
+        said = state, now
         own = {
             "state": state,
             "time": now,
@@ -157,29 +204,33 @@ def heart(file: Path) -> Callable[..., None]:
     return beat
 
 
-def append_metrics(
-    file: Path, member: str, step: int, split: str, values: dict[str, float]
-) -> None:
-    """Add rows member, step, split, metric, value to the end of a CSV file."""
-    new = not file.exists()
-    with file.open("a", newline="") as stream:
-        writer = csv.writer(stream)
-        if new:
-            writer.writerow(METRICS)
-        rows = ([member, step, split, name, repr(float(value))] for name, value in values.items())
-        writer.writerows(rows)
-
-
-def cut_metrics(file: Path, step: int) -> None:
-    """Drop what a resumed run at `step` will write again: later training rows, evaluations from
-    `step` on.
+class Metrics:
+    """metrics.csv of a run that goes on at `step`: what it will write again is dropped, later
+    training rows and evaluations from `step` on.
     """
-    if not file.exists():
-        return
-    with file.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if None not in row.values()]
-    kept = [row for row in rows if int(row["step"]) < step + (row["split"] == "train")]
-    write_rows(file, kept, METRICS)
+
+    def __init__(self, file: Path, step: int):
+        self._file, self._rows = file, []
+        if file.exists():
+            whole = [row for row in read_rows(file) if None not in row.values()]
+            kept = [row for row in whole if int(row["step"]) < step + (row["split"] == "train")]
+            write_rows(file, kept, METRICS)
+            self._rows = kept if remote(file) else []
+
+    def add(self, member: str, step: int, split: str, values: dict[str, float]) -> None:
+        """Rows member, step, split, metric, value, at the end."""
+        rows = [(member, str(step), split, name, repr(float(v))) for name, v in values.items()]
+        if remote(self._file):
+            self._rows += [dict(zip(METRICS, row, strict=True)) for row in rows]
+            return
+        new = not self._file.exists()
+        with self._file.open("a", newline="") as stream:
+            csv.writer(stream).writerows([METRICS] * new + rows)
+
+    def written(self) -> None:
+        """To be called before a checkpoint: what is lost by a kill is then written again."""
+        if remote(self._file):
+            write_rows(self._file, self._rows, METRICS)
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> None:
@@ -192,15 +243,14 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str
 
 def read_rows(file: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    return list(csv.DictReader(io.StringIO(file.read_text())))
 
 
 def copy_weights(of: Path, to: Path) -> None:
     """The weights of run folder `of` in run folder `to` as well."""
     for file in (of / "weights").iterdir():
         with atomic(to / "weights" / file.name) as path:
-            shutil.copyfile(file, path)
+            path.write_bytes(file.read_bytes())
 
 
 def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
@@ -239,7 +289,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
     Raises UserError if the files are not there, broken, of another version, or not ours.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     # Not with_suffix: a file that was renamed may have a dot in its name.
     tensors, about = (file.with_name(file.name + end) for end in (".safetensors", ".json"))
@@ -250,7 +300,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
             raise UserError(f"{path}: no such weights; {there}")
     trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
     try:
-        for name, leaf in load_file(tensors).items():
+        for name, leaf in load(tensors.read_bytes()).items():
             kind, key = name.split("/", 1)
             trees[kind][key] = leaf
     except (SafetensorError, KeyError, ValueError) as error:

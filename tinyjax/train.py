@@ -160,8 +160,7 @@ def train_members(
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
         log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {total}")
     done = int(np.max(devices.gathered(state.step)))
-    if leads:
-        runfolder.cut_metrics(tables / "metrics.csv", done)
+    metrics = runfolder.Metrics(tables / "metrics.csv", done) if leads else None
 
     begin, alive = time.time(), {"population": number or 0, "steps": total}
     beat("compiling", **alive)
@@ -179,10 +178,10 @@ def train_members(
 
     def record(at, split, values):
         """values: of each member."""
-        if not leads:
+        if not metrics:
             return
         for member, own in zip(members, values, strict=True):
-            runfolder.append_metrics(tables / "metrics.csv", member.id, at, split, own)
+            metrics.add(member.id, at, split, own)
             for track in others:
                 track(at, split, own)
 
@@ -201,6 +200,8 @@ def train_members(
             if plain and leads:
                 found[name] = kind.in_file_pixels(predictions[0], split)
                 kind.samples(split, found[name], folder / "samples" / f"{name}.png")
+        if metrics:
+            metrics.written()
         if plain and leads:
             figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
         for name in suites:
@@ -219,6 +220,8 @@ def train_members(
         stopping = processes.told_to_stop(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
             # before the evaluation: what fails there costs nothing
+            if metrics:
+                metrics.written()
             checkpoints.save(done, devices.gathered(state))
         if due:
             if plain:
@@ -234,11 +237,11 @@ def train_members(
             closing.close()
             log.info(f"told to stop: saved at step {done}; the same command goes on from there")
             return STOPPED
-        state, metrics = compiled(state, next(batches), *rest)
+        state, logged = compiled(state, next(batches), *rest)
         done += 1
         bar.update(len(members))
         if done % every.log == 0:
-            values = build.each_of(devices.gathered(metrics), len(members))
+            values = build.each_of(devices.gathered(logged), len(members))
             stopped = np.atleast_1d(devices.gathered(state.stopped_at))
             if plain:
                 refuse_divergence(stopped, folder)

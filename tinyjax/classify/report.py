@@ -42,10 +42,9 @@ def report(folder: Path, suites: Mapping[str, Labelled], logits: Mapping[str, np
             row = {"suite": name, "class": of_class, "images": int(many[k])}
             rows.append({**row, "accuracy": float(found[k]), "mistaken_for": mistake})
     runfolder.write_rows(folder / "per_class.csv", rows, rows[0])
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
-        _confusion(suites, logits).savefig(folder / "figures" / "confusion.png")
-        _per_class(suites, logits).savefig(folder / "figures" / "per_class.png")
+        figures.save(_confusion(suites, logits), folder / "figures" / "confusion.png")
+        figures.save(_per_class(suites, logits), folder / "figures" / "per_class.png")
     for name, split in suites.items():
         own = logits[name]
         truth = own[np.arange(len(own)), split.labels]
@@ -68,8 +67,7 @@ def _sheet(split: Labelled, logits: np.ndarray, chosen: np.ndarray, path: Path) 
         lines = split.classes[taken], "" if right else f"not {split.classes[truth]}"
         panels.append(pictures.captioned(picture, *lines, colour=ON_WHITE[6 if right else 1]))
     rows = [panels[k : k + COLUMNS] for k in range(0, len(panels), COLUMNS)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.sheet(rows).save(path)
+    pictures.save(pictures.sheet(rows), path)
 
 
 def _confusion(suites: Mapping[str, Labelled], logits: Mapping[str, np.ndarray]) -> Figure:

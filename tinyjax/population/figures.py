@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
-from tinyjax.figures import BESIDE, ON_WHITE, STYLE
+from tinyjax.figures import BESIDE, ON_WHITE, STYLE, save
 
 Row = Mapping[str, str]
 SIZES = 8  # that are named on an axis
@@ -23,11 +23,10 @@ def draw(folder: Path, tables: Mapping[str, Sequence[Row]], titles: Mapping[str,
     it is called; the first is drawn.
     """
     score, title = next(iter(titles.items()))
-    folder.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         sizes = by_size(tables["members"], tables["results"], score, title)
-        sizes.savefig(folder / "score_by_size.png")
-        learning(tables["members"], tables["metrics"]).savefig(folder / "learning.png")
+        save(sizes, folder / "score_by_size.png")
+        save(learning(tables["members"], tables["metrics"]), folder / "learning.png")
 
 
 def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: str) -> Figure:
