@@ -60,6 +60,21 @@ done
 exit "${{code:-69}}"
 """
 
+ALL = """#!/usr/bin/env bash
+# All shards at once; ends with the code of one that failed.
+cd "$(dirname "$0")" || exit 1
+code=0
+for script in shard-*.sh; do
+  bash "$script" &
+  running+=($!)
+done
+trap 'kill "${running[@]}"' INT TERM
+for each in "${running[@]}"; do
+  wait "$each" || code=$?
+done
+exit "$code"
+"""
+
 
 def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     own, found = chosen(given, KNOWN), slice_of(job, "gcloud")
@@ -81,8 +96,7 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
         )
         for shard in range(job.shards)
     }
-    scripts = " ".join(f"bash {place(job) / name} &" for name in files)
-    return Rendered(files, [["bash", "-c", f"{scripts} wait"]])
+    return Rendered(files | {"all.sh": ALL}, [["bash", str(place(job) / "all.sh")]])
 
 
 def submit(
