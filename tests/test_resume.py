@@ -13,15 +13,14 @@ import pytest
 from tests.killed_train import POINTS
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent)}
 SAME = ("metrics.csv", "results.csv", "config.json", "members.csv", "weights")
 
 
 def start(folder, *script, more=()):
     command = [sys.executable, *(script or ("-m", "tinyjax.train"))]
     command += ["--config", str(HERE / "tiny_config.py"), "--workdir", str(folder), *more]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def run(folder, *script, more=()):

@@ -42,11 +42,17 @@ def member_id(overrides: dict[str, Any]) -> str:
 
 
 def path_of(text: str) -> Path:
-    """A folder on this machine's disks or, as "gs://bucket/..", in a bucket."""
+    """A folder on this machine's disks or, as "gs://bucket/..", in a bucket. Raises UserError
+    without what reads those.
+    """
     if "://" not in text:
         return Path(text)
     from etils import epath  # like pathlib's paths in all that is asked of them here
 
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{text}: is in a bucket: pip install 'tinyjax[bucket]'") from error
     return epath.Path(text)
 
 
