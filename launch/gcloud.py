@@ -75,6 +75,14 @@ done
 exit "$code"
 """
 
+CLEAN = """#!/usr/bin/env bash
+# Gives back what scripts that were killed have left of {name}; slices that are held are paid for.
+for shard in {{0..{last}}}; do
+  gcloud compute tpus queued-resources delete "{name}-$shard" --project {project} --zone {zone} \\
+    --force --quiet
+done
+"""
+
 
 def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     own, found = chosen(given, KNOWN), slice_of(job, "gcloud")
@@ -96,7 +104,11 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
         )
         for shard in range(job.shards)
     }
-    return Rendered(files | {"all.sh": ALL}, [["bash", str(place(job) / "all.sh")]])
+    clean = CLEAN.format(
+        name=job.name, last=job.shards - 1, project=own["project"], zone=own["zone"]
+    )
+    files |= {"all.sh": ALL, "clean.sh": clean}
+    return Rendered(files, [["bash", str(place(job) / "all.sh")]])
 
 
 def submit(

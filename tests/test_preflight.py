@@ -147,16 +147,36 @@ def test_prices_that_are_none(text, tmp_path):
         preflight.prices(tmp_path / "none.yaml")
 
 
+XPK = """
+v5litepod-8 2x4 2 ct5lp-hightpu-4t tpu-v5-lite-podslice
+v5litepod-16 4x4 4 ct5lp-hightpu-4t tpu-v5-lite-podslice
+v5litepod-64 8x8 16 ct5lp-hightpu-4t tpu-v5-lite-podslice
+v5litepod-256 16x16 64 ct5lp-hightpu-4t tpu-v5-lite-podslice
+v6e-4 2x2 1 ct6e-standard-4t tpu-v6e-slice
+v6e-8 2x4 2 ct6e-standard-4t tpu-v6e-slice
+v6e-128 8x16 32 ct6e-standard-4t tpu-v6e-slice
+v6e-256 16x16 64 ct6e-standard-4t tpu-v6e-slice
+v5p-8 2x2x1 1 ct5p-hightpu-4t tpu-v5p-slice
+v5p-64 2x4x4 8 ct5p-hightpu-4t tpu-v5p-slice
+v5p-256 4x4x8 32 ct5p-hightpu-4t tpu-v5p-slice
+v5p-2048 8x8x16 256 ct5p-hightpu-4t tpu-v5p-slice
+v4-8 2x2x1 1 ct4p-hightpu-4t tpu-v4-podslice
+v4-32 2x2x4 4 ct4p-hightpu-4t tpu-v4-podslice
+v4-512 4x8x8 64 ct4p-hightpu-4t tpu-v4-podslice
+v4-1024 8x8x8 128 ct4p-hightpu-4t tpu-v4-podslice
+"""
+
+
 def test_the_table_of_slices_is_the_vendor_s():
     """Names, topologies, machines: https://cloud.google.com/tpu/docs/v5e and the table of xpk 1.16,
     where a machine of a slice has four chips.
     """
-    found = {name: (s.topology, s.chips, s.hosts) for name, s in accelerators.SLICES.items()}
-    assert found["v5litepod-8"] == ("2x4", 8, 2)
-    assert found["v5litepod-256"] == ("16x16", 256, 64)
-    assert found["v6e-1"] == ("1x1", 1, 1)
-    assert found["v4-8"] == ("2x2x1", 4, 1)
-    assert found["v5p-128"] == ("4x4x4", 64, 16)
-    for name, (topology, chips, _) in found.items():
-        sides = [int(n) for n in topology.split("x")]
-        assert math.prod(sides) == chips, name
+    found = {
+        name: f"{one.topology} {one.hosts} {one.chip.machine} {one.chip.node}"
+        for name, one in accelerators.SLICES.items()
+    }
+    for line in XPK.strip().splitlines():
+        name, _, rest = line.partition(" ")
+        assert found[name] == rest, name
+    for name, one in accelerators.SLICES.items():
+        assert math.prod(int(n) for n in one.topology.split("x")) == one.chips, name

@@ -164,14 +164,14 @@ esac
 """
 
 
-def ran(tmp_path, codes):
-    """Exit code of a shard's script, and what gcloud was asked."""
+def ran(tmp_path, codes, script="shard-1.sh"):
+    """A script of three shards, run, and what gcloud was asked."""
     fake = tmp_path / "gcloud"
     fake.write_text(FAKE.format(folder=tmp_path, codes=tmp_path / "codes"))
     fake.chmod(0o755)
     (tmp_path / "codes").write_text(codes)
     given = {"zone": "us-west4-a", "project": "p", "source": "https://example.org/tinyjax"}
-    text = gcloud.render(job(), given).files["shard-1.sh"]
+    text = gcloud.render(job(), given).files[script]
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PAUSE": "0"}
     done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
     return done, (tmp_path / "asked").read_text().splitlines()
@@ -203,6 +203,14 @@ def test_a_mistake_ends_a_script_and_leaves_nothing(tmp_path):
     assert done.returncode == 2
     assert "widths-1-1 ended with 2" in done.stderr
     assert steps(asked)[-1] == "delete"
+
+
+def test_leftovers_are_given_back(tmp_path):
+    done, asked = ran(tmp_path, "", "clean.sh")
+    assert done.returncode == 0, done.stderr
+    names = [line.split("delete ")[1].split()[0] for line in asked]
+    assert names == ["widths-1-0", "widths-1-1", "widths-1-2"]
+    assert all("--force" in line for line in asked)
 
 
 def test_all_scripts_are_run_and_one_that_failed_is_told(tmp_path):
