@@ -107,7 +107,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
             good = False
         elif target.slice:
             steps = own[0].point.get("schedule.steps", config.schedule.steps)
-            least += steps * _at_best(counts, target.slice.chip)[0] / 3600
+            least += steps * at_best(counts, target.slice.chip)[0] / 3600
     print(f"compiled in {time.time() - begin:.0f} s: {len(seen)} distinct programs")
     if good and target.slice:
         print(_cost(least, target.slice, price))
@@ -223,7 +223,7 @@ def _lines(lift: str, counts, lowered, target: Target) -> str:
         f"{counts.moved / devices.own / 1e9:.3f} GB moved",
     ]
     if target.slice:
-        seconds, by = _at_best(counts, target.slice.chip)
+        seconds, by = at_best(counts, target.slice.chip)
         lines.append(f"{1e3 * seconds:.2f} ms a step at best, bound by {by}")
     lines.append(
         f"collectives: {counts.across} across members, {counts.within} among shards of a batch"
@@ -232,7 +232,7 @@ def _lines(lift: str, counts, lowered, target: Target) -> str:
     return "\n".join(f"  {lift if not i else '':<6} {line}" for i, line in enumerate(lines))
 
 
-def _at_best(counts, chip: accelerators.Chip) -> tuple[float, str]:
+def at_best(counts, chip: accelerators.Chip) -> tuple[float, str]:
     """Seconds of a step by the roofline, and what bounds it."""
     return max((counts.flops / chip.flops, "arithmetic"), (counts.moved / chip.bandwidth, "memory"))
 
