@@ -11,7 +11,7 @@ from tinyjax import runfolder
 from tinyjax.accelerators import Slice
 from tinyjax.errors import UserError, suggest
 
-INSTALL = "pip install -e '.[tpu]'"  # on each machine, in the checkout
+INSTALL = "pip install -e '.[tpu,bucket]'"  # on each machine, in the checkout
 
 
 def slice_of(job: Job, engine: str) -> Slice:

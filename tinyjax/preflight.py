@@ -3,7 +3,7 @@
     python -m tinyjax.preflight --config C --accelerator v5litepod-8 [--prices FILE]
 
 Every distinct program of the plan is compiled for those chips, which need not be there (that needs
-`pip install 'tinyjax[preflight]'`), or with `--accelerator cpu` or `gpu` for the devices at hand.
+`pip install 'tinyjax[tpu]'`), or with `--accelerator cpu` or `gpu` for the devices at hand.
 Times are the least that arithmetic and memory traffic allow, a floor and no forecast. Exit codes: 0
 it fits, 2 something to mend in what was given, 3 it does not fit.
 """
@@ -154,7 +154,7 @@ def described(found: accelerators.Slice) -> list[Any]:
             raise
         raise UserError(
             f"--accelerator {found.name}: its compiler is not installed; "
-            "pip install 'tinyjax[preflight]'"
+            "pip install 'tinyjax[tpu]'"
         ) from error
     return topology.devices
 
