@@ -10,7 +10,6 @@ are for what. Exit codes are those of the worker.
 """
 
 import argparse
-import json
 import sys
 from importlib import import_module
 from typing import Any
@@ -30,16 +29,17 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] in ("status", "collect"):
         return _look(*argv)
     options, rest = _parser().parse_known_args(argv)
-    job = jobs.job(options.config, rest, options.workdir, options.shards, options.accelerator)
+    job = jobs.job(
+        options.config, rest, options.workdir, options.shards, options.accelerator,
+        options.at_once, options.restarts,
+    )  # fmt: skip
     engine = import_module(f"launch.{options.engine}")
     given = _given(options.set)
     rendered = engine.render(job, given)
     if options.dry_run:
         print(_printed(rendered))
         return 0
-    with runfolder.atomic(runfolder.path_of(job.workdir) / "launch.json") as path:
-        path.write_text(json.dumps(job._asdict(), indent=1))
-    return engine.submit(job, rendered, given, options.at_once, options.restarts)
+    return engine.submit(job, rendered, given)
 
 
 def _look(command: str, *folders: str) -> int:
@@ -83,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--at-once",
         type=int,
-        default=1,
+        default=0,
         metavar="N",
-        help="shards at the same time, on one machine",
+        help="shards at the same time: local (by itself 1) and slurm",
     )
     parser.add_argument(
         "--restarts", type=int, default=20, metavar="N", help="of a shard, before giving up"

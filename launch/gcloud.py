@@ -6,14 +6,13 @@ behind.
 from collections.abc import Mapping
 from typing import Any
 
-from launch.cloud import INSTALL, chosen, hand_over, place, slice_of
-from launch.job import RESTART, Job, Rendered, shell, worker
+from launch.cloud import INSTALL, PYTHON, chosen, hand_over, slice_of
+from launch.job import RESTART, Job, Rendered, place, shell, worker
 
 KNOWN = {
     "zone": None,
     "project": None,
     "spot": True,
-    "restarts": 20,
     "source": None,  # a place to clone the checkout from
 }
 SCRIPT = """#!/usr/bin/env bash
@@ -30,11 +29,18 @@ clean() {{
 state() {{
   "${{TPU[@]}}" queued-resources describe "$NAME" "${{AT[@]}}" --format='value(state.state)'
 }}
+# Beside this script, which could not hear a signal while it waits for a program.
 on_all() {{
-  "${{TPU[@]}}" tpu-vm ssh "$NAME" "${{AT[@]}}" --worker=all --command="$1"
+  "${{TPU[@]}}" tpu-vm ssh "$NAME" "${{AT[@]}}" --worker=all --command="$1" &
+  child=$!
+  wait "$child"
+}}
+stop() {{
+  [ -n "${{child:-}}" ] && kill "$child" 2>/dev/null
+  exit 75
 }}
 trap clean EXIT
-trap 'exit 75' INT TERM
+trap stop INT TERM
 
 for ((try = 0; try <= TRIES; try++)); do
   clean
@@ -45,10 +51,10 @@ for ((try = 0; try <= TRIES; try++)); do
       ACTIVE) break ;;
       FAILED | SUSPENDED | SUSPENDING) continue 2 ;;
     esac
-    sleep "${{PAUSE:-30}}"
+    sleep "${{PAUSE:-30}}" &
+    wait $!
   done
-  on_all {setup} || continue
-  on_all {run}
+  on_all {setup} && on_all {run}
   code=$?
   [ "$code" -eq 0 ] && exit 0
   # 255: ssh itself, most likely because the slice was taken away
@@ -68,9 +74,15 @@ for script in shard-*.sh; do
   bash "$script" &
   running+=($!)
 done
-trap 'kill "${running[@]}"' INT TERM
+trap 'kill "${running[@]}" 2>/dev/null' INT TERM
 for each in "${running[@]}"; do
-  wait "$each" || code=$?
+  wait "$each"
+  own=$?
+  while kill -0 "$each" 2>/dev/null; do # a signal came in between
+    wait "$each"
+    own=$?
+  done
+  [ "$own" -eq 0 ] || code=$own
 done
 exit "$code"
 """
@@ -92,14 +104,14 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
             name=job.name,
             project=own["project"],
             zone=own["zone"],
-            restarts=own["restarts"],
+            restarts=job.restarts,
             accelerator=found.name,
             runtime=found.chip.runtime,
             spot=" --spot" if own["spot"] else "",
             setup=shell(
                 [f"[ -d tinyjax ] || git clone {own['source']} tinyjax; cd tinyjax && {INSTALL}"]
             ),
-            run=shell([f"cd tinyjax && {shell(worker(job, shard))}"]),
+            run=shell([f"cd tinyjax && {shell(worker(job, shard, PYTHON))}"]),
             codes=" | ".join(map(str, RESTART)),
         )
         for shard in range(job.shards)
@@ -111,7 +123,5 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     return Rendered(files, [["bash", str(place(job) / "all.sh")]])
 
 
-def submit(
-    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
-) -> int:
+def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     return hand_over(job, rendered, "gcloud", "https://cloud.google.com/sdk/docs/install")

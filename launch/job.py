@@ -1,6 +1,8 @@
 """A sweep that is cut into shards, and the command that trains one of them wherever it is."""
 
 import ctypes
+import hashlib
+import json
 import re
 import shlex
 import signal
@@ -9,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax import accelerators
-from tinyjax.accelerators import Slice
+from tinyjax import accelerators, runfolder
+from tinyjax.accelerators import PER_HOST, Slice
 from tinyjax.errors import UserError, suggest
 
 # What a worker's exit code means; docs/scaling.md has the table.
@@ -18,6 +20,7 @@ DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
 # Told to stop, and saved; no fit machine; or ended by a signal, its own abort or another's kill.
 RESTART = (ELSEWHERE, STOPPED, 134, 137, 139, 143)
 AT_HAND = ("cpu", "gpu")
+WORKERS = ("--config.", "--sweep.", "--lift", "--wait")  # options that are handed on
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
@@ -28,6 +31,8 @@ class Job(NamedTuple):
     workdir: str  # that all machines share
     shards: int
     accelerator: str  # of each shard: "cpu", "gpu", or a TPU slice such as "v5litepod-8"
+    at_once: int  # shards at the same time, where the engine asks; 0: as it likes
+    restarts: int  # of a shard, before giving up
 
     @property
     def slice(self) -> Slice | None:
@@ -41,29 +46,56 @@ class Rendered(NamedTuple):
     commands: Sequence[Sequence[str]]
 
 
-def job(config: str, overrides: Sequence[str], workdir: str, shards: int, accelerator: str) -> Job:
+def job(
+    config: str,
+    overrides: Sequence[str],
+    workdir: str,
+    shards: int,
+    accelerator: str = "cpu",
+    at_once: int = 0,
+    restarts: int = 20,
+) -> Job:
     """Raises UserError for what no worker could do."""
     if shards < 1:
         raise UserError(f"--shards {shards}: give 1 or more")
     known = (*AT_HAND, *accelerators.SLICES)
     if accelerator not in known:
         raise UserError(f"--accelerator {accelerator}: {suggest(accelerator, known)}")
-    last = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")
-    return Job(last or "sweep", config, tuple(overrides), workdir, shards, accelerator)
+    for word in overrides:
+        if word.startswith("-") and not word.startswith(WORKERS):
+            raise UserError(f"{word}: is no option of launch or of its workers; see --help")
+    workdir = workdir if "://" in workdir else str(Path(workdir).absolute())
+    last = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")[:30]
+    own = hashlib.sha256(workdir.encode()).hexdigest()[:6]  # of two folders with the same name
+    name = f"tj-{last}-{own}"
+    return Job(name, config, tuple(overrides), workdir, shards, accelerator, at_once, restarts)
 
 
-def worker(job: Job, shard: int | str) -> list[str]:
+def worker(job: Job, shard: int | str, python: str = "python") -> list[str]:
     """The command of a shard, to be run from a checkout. Run again it goes on where it was.
 
     shard: its number, or what the engine's shell puts in its place.
     """
     found = job.slice
-    many = f"tpu:{found.chips}:{found.hosts}" if found else f"{job.accelerator}:1"
-    together = ["--processes", "auto"] if found and found.hosts > 1 else []
+    many = f"tpu:{found.chips}" if found else f"{job.accelerator}:1"
+    together = ["--processes", "auto"] if found and found.chips > PER_HOST else []
     return [
-        *("python", "-m", "tinyjax.train", "--config", job.config, "--workdir", job.workdir),
+        *(python, "-m", "tinyjax.train", "--config", job.config, "--workdir", job.workdir),
         *("--shard", f"{shard}/{job.shards}", "--expect", many, *together, *job.overrides),
     ]
+
+
+def place(job: Job) -> Path:
+    """Of an engine's own files, on this machine."""
+    if "://" in job.workdir:
+        return Path("launched") / job.name
+    return Path(job.workdir) / "launched"
+
+
+def write_down(job: Job) -> None:
+    """For `status`: how many shards there should be."""
+    with runfolder.atomic(runfolder.path_of(job.workdir) / "launch.json") as path:
+        path.write_text(json.dumps(job._asdict(), indent=1))
 
 
 def shell(command: Sequence[Any]) -> str:

@@ -5,18 +5,20 @@ from typing import Any
 
 import yaml
 
-from launch.cloud import chosen, hand_over, place, slice_of
-from launch.job import RESTART, STOPPED, Job, Rendered, shell, worker
+from launch.cloud import chosen, hand_over, slice_of
+from launch.job import RESTART, STOPPED, Job, Rendered, place, shell, worker
+from tinyjax.accelerators import PER_HOST
 
 KNOWN = {
     "image": None,  # with a checkout and its packages in its working directory
     "queue": "",  # Kueue's local queue; none: not queued
     "namespace": "default",
-    "restarts": 20,  # of shards, when workers died; not counted when they were told to stop
     "grace": 60,  # seconds from SIGTERM to SIGKILL, to save in
 }
 JOB_INDEX = "jobset.sigs.k8s.io/job-index"
+# A slice of several machines is a node pool of its own, which no other job may be put on.
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+POOL = "cloud.google.com/gke-nodepool"
 
 
 def render(job: Job, given: Mapping[str, Any]) -> Rendered:
@@ -28,23 +30,23 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
             "name": job.name,
             "namespace": own["namespace"],
             **({"labels": {"kueue.x-k8s.io/queue-name": own["queue"]}} if own["queue"] else {}),
-            "annotations": {EXCLUSIVE: "cloud.google.com/gke-nodepool"},
+            **({"annotations": {EXCLUSIVE: POOL}} if _pods(job) > 1 else {}),
         },
         "spec": {
-            "failurePolicy": {"maxRestarts": own["restarts"], "rules": rules()},
+            "failurePolicy": {"maxRestarts": job.restarts, "rules": rules()},
             "replicatedJobs": [
                 {"name": "shard", "replicas": job.shards, "template": {"spec": _shard(job, own)}}
             ],
         },
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=1000)
-    command = ["kubectl", "apply", "-f", str(place(job) / "jobset.yaml")]
-    return Rendered({"jobset.yaml": text}, [command])
+    # One that has failed is not begun again by applying it.
+    old = ["delete", "jobset", job.name, "--namespace", own["namespace"], "--ignore-not-found"]
+    new = ["apply", "--filename", str(place(job) / "jobset.yaml")]
+    return Rendered({"jobset.yaml": text}, [["kubectl", *old], ["kubectl", *new]])
 
 
-def submit(
-    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
-) -> int:
+def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     return hand_over(
         job, rendered, "kubectl", "https://kubernetes.io/docs/tasks/tools, then get the "
         "cluster's credentials"
@@ -69,15 +71,19 @@ def rules() -> list[dict[str, Any]]:
         {
             "name": "died",
             "action": "RestartJob",
-            "onJobFailureMessagePatterns": [codes(others)],
+            "onJobFailureMessagePatterns": [codes(others), "backoff limit"],
         },
         {"name": "mistake", "action": "FailJobSet"},
     ]
 
 
+def _pods(job: Job) -> int:
+    return -(-slice_of(job, "jobset").chips // PER_HOST)
+
+
 def _shard(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
-    found = slice_of(job, "jobset")
-    chips = min(found.chips, 4)
+    found, pods = slice_of(job, "jobset"), _pods(job)
+    chips = found.chips // pods
     field = {"fieldPath": f"metadata.annotations['{JOB_INDEX}']"}
     container = {
         "name": "worker",
@@ -89,8 +95,8 @@ def _shard(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
     failed = {"containerName": "worker", "operator": "NotIn", "values": [0]}
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     return {
-        "parallelism": found.hosts,
-        "completions": found.hosts,
+        "parallelism": pods,
+        "completions": pods,
         "completionMode": "Indexed",
         "backoffLimit": 0,
         "podFailurePolicy": {

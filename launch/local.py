@@ -18,8 +18,10 @@ from launch.job import (
     Rendered,
     dies_with_us,
     of,
+    place,
     shell,
     worker,
+    write_down,
 )
 from tinyjax import runfolder
 
@@ -30,51 +32,52 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     return Rendered({}, [worker(job, shard) for shard in range(job.shards)])
 
 
-def submit(
-    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
-) -> int:
-    """Run the workers, so many at a time, and wait for them. Returns 0, `STOPPED` if this process
-    was told to stop, which it hands on, or the code of a worker that will not do.
+def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
+    """Run the workers, `job.at_once` of them at a time, and wait for them. Returns 0, `STOPPED` if
+    this process was told to stop, which it hands on, or the code of a worker that will not do.
     """
-    logs = Path(job.workdir) / "workers"
+    logs, slots = place(job), [*range(job.at_once or 1)]
+    write_down(job)
     logs.mkdir(parents=True, exist_ok=True)
     waiting = list(range(job.shards))
-    running: dict[int, subprocess.Popen] = {}
+    running: dict[int, tuple[int, subprocess.Popen]] = {}
     tries, failed = [0] * job.shards, DONE
     with runfolder.stop_requests() as stop:
         while (waiting and not stop and not failed) or running:
-            while waiting and len(running) < at_once and not stop and not failed:
-                shard = waiting.pop(0)
-                running[shard] = _start(rendered.commands[shard], logs / f"{shard}.txt")
-            for shard, process in [*running.items()]:
+            while waiting and slots and not stop and not failed:
+                shard, slot = waiting.pop(0), slots.pop()
+                own = {"CUDA_VISIBLE_DEVICES": str(slot)} if job.accelerator == "gpu" else {}
+                log = logs / f"{shard}.txt"
+                running[shard] = slot, _start(rendered.commands[shard], log, own)
+            for shard, (slot, process) in [*running.items()]:
                 if (code := process.poll()) is None:
                     continue
                 del running[shard]
+                slots.append(slot)
                 code, tries[shard] = of(code), tries[shard] + 1
-                if code == DONE or stop:
+                if code == DONE or stop or failed:
                     continue
-                if code in RESTART and tries[shard] <= restarts:
+                if code in RESTART and tries[shard] <= job.restarts:
                     print(f"shard {shard} ended with {code}; it goes on", flush=True)
                     waiting.append(shard)
                     continue
-                failed = failed or code
-                log = logs / f"{shard}.txt"
+                failed, log = code, logs / f"{shard}.txt"
                 print(f"shard {shard} ended with {code}; {_why(code)}, see {log}", file=sys.stderr)
             if stop or failed:
-                for process in running.values():
+                for _, process in running.values():
                     process.send_signal(signal.SIGTERM)
             time.sleep(PAUSE)
     return failed or (STOPPED if stop else DONE)
 
 
-def _start(command, log: Path) -> subprocess.Popen:
+def _start(command, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
     with log.open("a") as stream:
         stream.write(f"$ {shell(command)}\n")
         stream.flush()
         # A session of its own: Ctrl-C is handed on once, by us.
         return subprocess.Popen(
-            [sys.executable, *command[1:]], stdout=stream, stderr=stream, env=os.environ,
-            start_new_session=True, preexec_fn=dies_with_us,
+            [sys.executable, *command[1:]], stdout=stream, stderr=stream, start_new_session=True,
+            env={**os.environ, **environment}, preexec_fn=dies_with_us,
         )  # fmt: skip
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from launch import installed
-from launch.job import DONE, RESTART, Job, Rendered, dies_with_us, of, worker
+from launch.job import DONE, RESTART, Job, Rendered, dies_with_us, of, worker, write_down
 from tinyjax.errors import UserError
+
+DEFECT = 1
+LEFT_OUT = ["/.git", "/.venv", "/runs", "/launched"]  # of the checkout, on other nodes
 
 
 class Restart(Exception):
@@ -24,21 +27,27 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     return Rendered({}, [worker(job, shard) for shard in range(job.shards)])
 
 
-def submit(
-    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
-) -> int:
+def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     """Run all shards on the cluster of $RAY_ADDRESS, or one that is begun here, and wait for them.
     Returns 0, or the code of a worker that will not do.
     """
     ray = installed.module("ray", "ray")
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, **given)
-    task = ray.remote(**needs(job), max_retries=restarts, retry_exceptions=[Restart])(run)
-    codes = ray.get([task.remote(command) for command in rendered.commands])
-    for shard, code in enumerate(codes):
-        if code != DONE:
-            print(f"shard {shard} ended with {code}", file=sys.stderr)
-    return max(codes)
+        checkout = {"working_dir": ".", "excludes": LEFT_OUT}
+        ray.init(include_dashboard=False, log_to_driver=False, runtime_env=checkout, **given)
+    write_down(job)
+    task = ray.remote(**needs(job), max_retries=job.restarts, retry_exceptions=[Restart])(run)
+    running, code = [task.remote(command) for command in rendered.commands], DONE
+    for shard, one in enumerate(running):
+        try:
+            own = ray.get(one)
+        except ray.exceptions.RayError as error:
+            own = DEFECT
+            print(f"shard {shard}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        if own != DONE:
+            print(f"shard {shard} ended with {own}", file=sys.stderr)
+        code = code or own
+    return code
 
 
 def needs(job: Job) -> dict[str, Any]:

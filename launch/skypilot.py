@@ -7,14 +7,13 @@ from typing import Any
 
 import yaml
 
-from launch.cloud import INSTALL, chosen, hand_over, place, slice_of
-from launch.job import RESTART, Job, Rendered, shell, worker
+from launch.cloud import INSTALL, PYTHON, chosen, hand_over, slice_of
+from launch.job import STOPPED, Job, Rendered, place, shell, worker
 
 KNOWN = {
     "region": "",
     "spot": True,
     "max_hourly_cost": 0.0,  # dollars, of one shard's machines; 0: no cap
-    "restarts": 5,  # of a shard, on exit codes that say nothing of restarting
     "pool": "",
     "workers": 0,  # of the pool; 0: as many as shards
 }
@@ -24,7 +23,7 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     own = chosen(given, KNOWN)
     rank = "$SKYPILOT_JOB_RANK" if own["pool"] else "$SHARD"
     task = {"name": job.name, "resources": resources(job, own), "workdir": ".", "setup": INSTALL}
-    run = {"run": shell(worker(job, rank))}
+    run = {"run": shell(worker(job, rank, PYTHON))}
     task_file, pool_file = (str(place(job) / f"{name}.yaml") for name in ("task", "pool"))
     if not own["pool"]:
         command = ("sky", "jobs", "launch", "--yes", "--detach-run")
@@ -43,17 +42,20 @@ def render(job: Job, given: Mapping[str, Any]) -> Rendered:
     return Rendered({"pool.yaml": _yaml(pool), "task.yaml": _yaml(submitted)}, commands)
 
 
-def submit(
-    job: Job, rendered: Rendered, given: Mapping[str, Any], at_once: int, restarts: int
-) -> int:
+def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     return hand_over(job, rendered, "sky", "pip install 'skypilot[gcp]>=0.14'")
 
 
 def resources(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Of one shard. The runtime is pinned: what is taken without one has changed before."""
+    """Of one shard. The runtime is pinned: what is taken without one has changed before.
+
+    SkyPilot knows by itself of slices that were taken away. A worker that was told to stop and
+    saved is recovered without counting; all else counts, for on a slice of several machines one
+    process's mistake is the others' death.
+    """
     found = slice_of(job, "skypilot")
     infra = "gcp" + (f"/{own['region']}" if own["region"] else "")
-    recovery = {"max_restarts_on_errors": own["restarts"], "recover_on_exit_codes": [*RESTART]}
+    recovery = {"max_restarts_on_errors": job.restarts, "recover_on_exit_codes": [STOPPED]}
     return {
         "infra": infra,
         "accelerators": f"tpu-{found.name}",

@@ -38,10 +38,10 @@ def status(folder: Path, now: float | None = None) -> list[Shard]:
 
 def _many(folder: Path) -> int:
     """Shards that the newest heartbeat knows of, or the launcher was told."""
-    beats = (folder / "heartbeats").glob("*-of-*.json")
-    newest = max(beats, key=lambda file: file.stat().st_mtime, default=None)
     if (told := folder / "launch.json").exists():
         return json.loads(told.read_text())["shards"]
+    beats = (folder / "heartbeats").glob("*-of-*.json")
+    newest = max(beats, key=lambda file: json.loads(file.read_text())["time"], default=None)
     return int(newest.name.partition("-of-")[2].partition(".")[0]) if newest else 1
 
 

@@ -28,7 +28,7 @@ class Slice(NamedTuple):
     chip: Chip
     topology: str  # "4x4"
     chips: int
-    hosts: int  # machines, each a process
+    hosts: int  # machines, each a process; Kubernetes has machines of at most `PER_HOST` chips
 
 
 # v5e's runtime has two names in public threads, of which this one is the vendor's own default.
@@ -55,6 +55,7 @@ DEEP = {
     512: "8x8x8", 1024: "8x8x16",
 }  # fmt: skip
 PER_HOST = 4  # chips of a machine that is part of a larger slice
+ALONE = 8  # chips of a flat slice that is a single machine, at most
 
 
 def _slices():
@@ -63,7 +64,8 @@ def _slices():
     for prefix, chip, topologies, cores in (*kinds, ("v6e", V6E, FLAT, 1)):
         for chips, topology in topologies.items():
             name = f"{prefix}-{chips * cores}"
-            yield name, Slice(name, chip, topology, chips, -(-chips // PER_HOST))
+            alone = topologies is FLAT and chips <= ALONE
+            yield name, Slice(name, chip, topology, chips, 1 if alone else chips // PER_HOST)
 
 
 SLICES: dict[str, Slice] = dict(_slices())

@@ -72,19 +72,25 @@ class Checkpoints:
         abstract = jax.tree.map(np.empty_like, like)
         damaged: dict[int, str] = {}
         for step in sorted((one.step for one in self._orbax.checkpoints), reverse=True):
-            try:
-                state = self._orbax.load(step, abstract)
-                if self._orbax.metadata(step).custom_metadata["crc32"] == _checksum(state):
-                    self._set_aside(damaged)
-                    return state
-                damaged[step] = "its checksum is another"
-            except Exception as error:  # whatever a missing or cut-off file leads orbax to
-                damaged[step] = _line(error)
+            state, damage = self._read(step, abstract)
+            if processes.agree(not damage):
+                self._set_aside(damaged)
+                return state
+            damaged[step] = damage or "another process could not read it"
         reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
         raise UserError(
             f"{self._folder}: every checkpoint is damaged ({reasons}); to start anew give another "
             "--workdir, or remove this folder"
         )
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
+        """The state of a step and, if it is damaged, how."""
+        try:
+            state = self._orbax.load(step, abstract)
+            whole = self._orbax.metadata(step).custom_metadata["crc32"] == _checksum(state)
+        except Exception as error:  # whatever a missing or cut-off file leads orbax to
+            return None, _line(error) or "unreadable"
+        return state, "" if whole else "its checksum is another"
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, reason in damaged.items():

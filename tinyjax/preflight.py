@@ -153,8 +153,7 @@ def described(found: accelerators.Slice) -> list[Any]:
         if "TPU support" not in str(error):
             raise
         raise UserError(
-            f"--accelerator {found.name}: its compiler is not installed; "
-            "pip install 'tinyjax[tpu]'"
+            f"--accelerator {found.name}: its compiler is not installed; pip install 'tinyjax[tpu]'"
         ) from error
     return topology.devices
 
@@ -212,15 +211,18 @@ def _lines(lift: str, counts, lowered, target: Target) -> str:
     if isinstance(counts, str):
         return f"  {lift:<6} {counts}"
     devices = lowered.devices
-    own = devices.own / lowered.turns  # that need scratch at the same time
     each = (counts.arguments - counts.shared) / devices.own
     room = target.memory - counts.shared
-    fit = room / (each + counts.scratch / own) if own > 1 else (room - counts.scratch) / each
+    if lift == "vmap":  # all need scratch at the same time
+        fit = room / (each + counts.scratch / devices.own)
+    else:
+        fit = (room - counts.scratch) / each
+    shards = devices.mesh.size / devices.mesh.devices.shape[0] / devices.own
     lines = [
         f"{counts.needs / GIB:.2f} of {target.memory / GIB:.1f} GiB a chip; "
         f"{max(0, int(fit)):,} members a chip would fit",
-        f"a member's step: {counts.flops / devices.own / 1e9:.3f} GFLOP, "
-        f"{counts.moved / devices.own / 1e9:.3f} GB moved",
+        f"a member's step: {counts.flops * shards / 1e9:.3f} GFLOP, "
+        f"{counts.moved * shards / 1e9:.3f} GB moved",
     ]
     if target.slice:
         seconds, by = at_best(counts, target.slice.chip)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,9 +35,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--expect": {
         "metavar": "PLATFORM:DEVICES[:PROCESSES]",
-        "help": "start on such devices alone, such as tpu:8:2, else end with exit code 69",
+        "help": "start on such devices alone, those of all processes, such as tpu:8, else end with "
+        "exit code 69",
     },
 }
+LAST_WORDS = 5  # seconds
 _calls = count()
 
 
@@ -54,7 +57,10 @@ def joined(where: str | None, seconds: int) -> Iterator[None]:
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        os._exit(_code_of(error))
+        code = _code_of(error)
+        if leads():  # the others end as soon as it does: let them say first what they have to
+            time.sleep(LAST_WORDS)
+        os._exit(code)
     if jax.process_count() > 1:
         together("end")
         jax.distributed.shutdown()
@@ -62,12 +68,17 @@ def joined(where: str | None, seconds: int) -> Iterator[None]:
 
 def _code_of(error: BaseException) -> int:
     """What a command that raised this ends with, after saying it."""
+    import jax
 
     def raises():
         raise error
 
     try:
         return exit_code(raises)
+    except jax.errors.JaxRuntimeError:
+        reason = str(error).partition("\n")[0]
+        print(f"error: another process of this program is gone ({reason})", file=sys.stderr)
+        return UNFIT
     except BaseException:
         traceback.print_exc()
         return 1
@@ -112,15 +123,17 @@ def meet(where: str | None, seconds: int) -> None:
     timer.start()
     try:
         jax.distributed.initialize(**given, initialization_timeout=seconds + 60)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"--processes {where}: {str(error).partition(chr(10))[0]}") from error
+    except ValueError as error:
+        raise UserError(f"--processes {where}: {error}") from error
+    except RuntimeError as error:
+        raise Unfit(f"--processes {where}: {str(error).partition(chr(10))[0]}") from error
     finally:
         timer.cancel()
 
 
 def expect(wanted: str | None) -> None:
-    """Raise `Unfit` unless the devices are "platform:devices" or "platform:devices:processes" over
-    all processes, which is one if it does not say. Raises UserError for any other text.
+    """Raise `Unfit` unless the devices of all processes are "platform:devices", and the processes
+    as many as "platform:devices:processes" says. Raises UserError for any other text.
 
     jax goes on with a CPU where a TPU is taken, and a host of a pod with its own devices where the
     others were not met: both would train, slowly or each for itself, and say nothing.
@@ -136,9 +149,8 @@ def expect(wanted: str | None) -> None:
             f"--expect {wanted}: give platform:devices or platform:devices:processes, such as "
             "tpu:8:2"
         )
-    devices, processes = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 1
     found = jax.default_backend(), jax.device_count(), jax.process_count()
-    if found != (platform, devices, processes):
+    if (platform, *map(int, numbers)) != found[: 1 + len(numbers)]:
         raise Unfit(f"--expect {wanted}: here are {found[0]}:{found[1]}:{found[2]}")
 
 
@@ -152,6 +164,18 @@ def number() -> int:
 def leads() -> bool:
     """Whether this is the process that writes."""
     return number() == 0
+
+
+def agree(value: bool) -> bool:
+    """Whether it is true in all processes."""
+    import jax
+
+    if jax.process_count() == 1:
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
 def together(point: str) -> None:

@@ -50,9 +50,12 @@ def path_of(text: str) -> Path:
     from etils import epath  # like pathlib's paths in all that is asked of them here
 
     try:
+        import fsspec
         import gcsfs  # noqa: F401
     except ImportError as error:
         raise UserError(f"{text}: is in a bucket: pip install 'tinyjax[bucket]'") from error
+    for name in ("gs", "gcs"):  # others write there: what was listed once is not what there is
+        fsspec.config.conf[name] = {"use_listings_cache": False}
     return epath.Path(text)
 
 
@@ -70,7 +73,8 @@ def atomic(path: Path) -> Iterator[Path]:
             path.write_bytes(own.read_bytes())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # shards write the same tables
+    # Shards on several machines write the same tables.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     yield temporary
     os.replace(temporary, path)
 
@@ -163,7 +167,8 @@ class _Bucket(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        self._file.write_text(self._text)
+        with not_needed(self._file):
+            self._file.write_text(self._text)
         self._written = time.monotonic()
 
 
@@ -204,10 +209,19 @@ def heart(file: Path) -> Callable[..., None]:
             if before and step > before[1]:
                 own["seconds_a_step"] = (now - before[0]) / (step - before[1])
             before = now, step
-        with atomic(file) as path:
+        with not_needed(file), atomic(file) as path:
             path.write_text(json.dumps(own))
 
     return beat
+
+
+@contextmanager
+def not_needed(file: Path) -> Iterator[None]:
+    """What fails in this block is said, and ends nothing: a bucket may be out of reach for once."""
+    try:
+        yield
+    except Exception as error:  # of any of the libraries below
+        log.debug(f"{file}: could not be written ({error})")
 
 
 class Metrics:

@@ -29,9 +29,6 @@ def train_sweep(
     """Train the members of a sweep, one population after the other; those that are finished are
     not trained again. Whoever finishes the last one makes one table of all of them.
     """
-    from tinyjax import startup
-
-    startup.keep_memory()
     started, (i, n) = time.time(), shard
     leads = processes.leads()
     if leads:

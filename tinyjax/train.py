@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         found = plan.populations(members, plan.measures(config), how)
         print(plan.table(config, members, found))
         return 0
+    from tinyjax import startup
+
+    startup.keep_memory()  # before anything looks for devices
     with processes.joined(options.processes, options.wait):
         processes.expect(options.expect)
         with processes.stop_requests() as stop:
@@ -59,13 +62,21 @@ def train(
 
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
+    from tinyjax import startup
+
     sweep = [*members] != [PLAIN]
     if sweep and config.phases:
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     if how and not sweep:
         raise UserError(f"--lift {how}: this is a plain run; the members of a sweep are lifted")
+    if shard != (0, 1) and not sweep:
+        raise UserError(f"--shard {shard[0]}/{shard[1]}: this is a plain run; a sweep has shards")
+    startup.keep_memory()
     leads = processes.leads()
     runfolder.open_folder(folder, configs.to_json(config), leads)
+    processes.together("opened")
+    if not (folder / "config.json").exists():
+        raise UserError(f"--workdir {folder}: give a folder that all processes share")
     runfolder.start_log(leads)
     i, n = shard
     beat = runfolder.heart(folder / "heartbeats" / f"{i}-of-{n}.{processes.number()}.json")
@@ -111,7 +122,6 @@ def train_members(
     from tinyjax.trackers import trackers
 
     # ---- data: small sets live on the device as uint8, others are streamed
-    startup.keep_memory()
     started, leads = time.time(), processes.leads()
     log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
     log.info(f"compiled programs are kept in {startup.keep_programs()}")

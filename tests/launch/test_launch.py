@@ -119,5 +119,5 @@ def test_a_mistake_ends_all(tmp_path):
     _, err = running.communicate()
     assert running.returncode == 2
     assert "shard 0 ended with 2; there is something to mend" in err
-    assert "stepz" in (tmp_path / "run" / "workers" / "0.txt").read_text()
-    assert os.listdir(tmp_path / "run") == ["launch.json", "workers"]
+    assert "stepz" in (tmp_path / "run" / "launched" / "0.txt").read_text()
+    assert sorted(os.listdir(tmp_path / "run")) == ["launch.json", "launched"]

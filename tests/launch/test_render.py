@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,13 @@ from tinyjax.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def job(accelerator="v5litepod-8", shards=3, workdir="gs://bucket/sweeps/Widths_1"):
-    config = "configs/sweeps/hit_uav.py:steps=9"
-    return jobs.job(config, ["--config.seed=3"], workdir, shards, accelerator)
+def job(
+    accelerator="v5litepod-8",
+    shards=3,
+    workdir="gs://bucket/sweeps/Widths_1",
+    more=("--config.seed=3",),
+):
+    return jobs.job("configs/sweeps/hit_uav.py:steps=9", more, workdir, shards, accelerator)
 
 
 # ---- the worker's command
@@ -31,20 +36,26 @@ def test_a_worker_meets_the_others_of_its_slice_and_expects_them():
     found = jobs.shell(jobs.worker(job(), "$SHARD"))
     assert found == (
         "python -m tinyjax.train --config configs/sweeps/hit_uav.py:steps=9 --workdir "
-        "gs://bucket/sweeps/Widths_1 --shard $SHARD/3 --expect tpu:8:2 --processes auto "
+        "gs://bucket/sweeps/Widths_1 --shard $SHARD/3 --expect tpu:8 --processes auto "
         "--config.seed=3"
     )
-    assert jobs.worker(job("v6e-1"), 2)[7:11] == ["--shard", "2/3", "--expect", "tpu:1:1"]
+    assert jobs.worker(job("v6e-1"), 2)[7:11] == ["--shard", "2/3", "--expect", "tpu:1"]
     assert jobs.worker(job("gpu"), 0)[-2:] == ["gpu:1", "--config.seed=3"]
 
 
 def test_names_are_what_clouds_take():
-    assert job().name == "widths-1"
+    here, there = (job(workdir=f"gs://{bucket}/sweeps/1_Widths").name for bucket in "ab")
+    assert re.fullmatch(r"tj-1-widths-[0-9a-f]{6}", here)
+    assert here != there
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
-    [({"shards": 0}, "--shards 0"), ({"accelerator": "v6e-9"}, "v6e-9: did you mean 'v6e-8'")],
+    [
+        ({"shards": 0}, "--shards 0"),
+        ({"accelerator": "v6e-9"}, "v6e-9: did you mean 'v6e-8'"),
+        ({"more": ["--dryrun"]}, "--dryrun: is no option of launch or of its workers"),
+    ],
 )
 def test_jobs_that_are_none(changes, match):
     with pytest.raises(UserError, match=match):
@@ -129,7 +140,8 @@ def test_tasks_of_skypilot_are_valid(pool):
         assert resources.use_spot
         assert resources.accelerators == {"tpu-v5litepod-8": 1}
         assert resources.accelerator_args == {"runtime_version": "v2-alpha-tpuv5-lite"}
-        assert resources.job_recovery["recover_on_exit_codes"] == [69, 75, 134, 137, 139, 143]
+        assert resources.job_recovery["recover_on_exit_codes"] == [75]
+        assert resources.job_recovery["max_restarts_on_errors"] == 20
         assert resources.max_hourly_cost == 12
 
 
@@ -187,7 +199,7 @@ def test_a_slice_is_asked_for_used_and_given_back(tmp_path):
     assert steps(asked) == ["delete", "create", "describe", "ssh", "ssh", "delete"]
     assert "--accelerator-type v5litepod-8" in asked[1]
     assert "--spot" in asked[1]
-    assert "--shard 1/3 --expect tpu:8:2 --processes auto" in asked[4]
+    assert "--shard 1/3 --expect tpu:8 --processes auto" in asked[4]
     assert "--worker=all" in asked[4]
 
 
@@ -201,7 +213,7 @@ def test_a_slice_that_is_lost_is_asked_for_anew(tmp_path):
 def test_a_mistake_ends_a_script_and_leaves_nothing(tmp_path):
     done, asked = ran(tmp_path, "2")
     assert done.returncode == 2
-    assert "widths-1-1 ended with 2" in done.stderr
+    assert re.search("tj-widths-1-[0-9a-f]{6}-1 ended with 2", done.stderr)
     assert steps(asked)[-1] == "delete"
 
 
@@ -209,19 +221,38 @@ def test_leftovers_are_given_back(tmp_path):
     done, asked = ran(tmp_path, "", "clean.sh")
     assert done.returncode == 0, done.stderr
     names = [line.split("delete ")[1].split()[0] for line in asked]
-    assert names == ["widths-1-0", "widths-1-1", "widths-1-2"]
+    assert names == [f"{job().name}-{shard}" for shard in range(3)]
     assert all("--force" in line for line in asked)
 
 
 def test_all_scripts_are_run_and_one_that_failed_is_told(tmp_path):
     given = {"zone": "us-west4-a", "project": "p", "source": "https://example.org/tinyjax"}
-    rendered = gcloud.render(job(workdir=str(tmp_path)), given)
-    (command,) = rendered.commands
+    rendered = gcloud.render(job(), given)
     for name in rendered.files:
-        (tmp_path / "launched").mkdir(exist_ok=True)
         text = rendered.files["all.sh"] if name == "all.sh" else f"exit {7 * ('1' in name)}"
-        (tmp_path / "launched" / name).write_text(text)
-    assert subprocess.run(command).returncode == 7
+        (tmp_path / name).write_text(text)
+    assert subprocess.run(["bash", tmp_path / "all.sh"]).returncode == 7
+
+
+def test_scripts_that_are_told_to_stop_give_back_what_they_hold(tmp_path):
+    """While gcloud waits for its machines, which it would do for hours."""
+    fake = tmp_path / "gcloud"
+    fake.write_text(
+        f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/asked\n'
+        'case "$*" in *describe*) echo ACTIVE ;; *"tpu-vm ssh"*) exec sleep 60 ;; esac\n'
+    )
+    fake.chmod(0o755)
+    given = {"zone": "us-west4-a", "project": "p", "source": "https://example.org/tinyjax"}
+    for name, text in gcloud.render(job(shards=2), given).files.items():
+        (tmp_path / name).write_text(text)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PAUSE": "0"}
+    running = subprocess.Popen(["bash", tmp_path / "all.sh"], env=env)
+    asked = tmp_path / "asked"
+    while not asked.exists() or asked.read_text().count("tpu-vm ssh") < 2:
+        time.sleep(0.05)
+    running.terminate()
+    assert running.wait(20) == 75
+    assert steps(asked.read_text().splitlines())[-2:] == ["delete", "delete"]
 
 
 # ---- all of them
@@ -233,6 +264,8 @@ def test_what_is_no_slice_or_parameter(engine):
     needed = {"image": "i"} if engine == "jobset" else {}
     if engine == "gcloud":
         needed = {"zone": "z", "project": "p", "source": "s"}
+    with pytest.raises(UserError, match="is on this machine's disk"):
+        module.render(job(workdir="runs/x"), needed)
     with pytest.raises(UserError, match="is for TPU slices"):
         module.render(job("gpu"), needed)
     with pytest.raises(UserError, match="--set regoin"):
@@ -248,7 +281,7 @@ def test_a_program_that_is_missing(engine, tmp_path):
         "jobset": ["--set", "image=i"],
         "gcloud": ["--set", "zone=z", "--set", "project=p", "--set", "source=s"],
     }
-    argv = ["--engine", engine, "--config", "c.py", "--workdir", str(tmp_path), "--shards", "2"]
+    argv = ["--engine", engine, "--config", "c.py", "--workdir", "gs://b/x", "--shards", "2"]
     command = [
         sys.executable,
         "-m",

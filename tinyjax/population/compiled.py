@@ -43,7 +43,7 @@ class Lowered(NamedTuple):
 
     program: Any
     devices: Layout
-    turns: float  # in which a device comes to all of its members
+    turns: float  # what a device does, in units of what the compiler counts
     shared: int  # bytes of the data on each device
 
 
@@ -79,9 +79,13 @@ def lower(
         data: Any = Streamed(spread.described_rows(batch, rows=True))
     else:
         data = spread.described_rows(kind.on_device(training))
+    if "pull" in hyper:  # what training measures before its first step
+        hyper["pull"] |= dict.fromkeys(("start", "importance"), state.weights.params.vector)
     jitted = jax.jit(train_step, donate_argnums=0)
     lowered = jitted.trace(state, data, hyper, part).lower()
-    turns = spread.own / spread.at_once(how, chunk)
+    at_once = spread.at_once(how, chunk)
+    # The compiler counts the body of a loop once, and beside it what a last, smaller chunk takes.
+    turns = spread.own / (at_once + spread.own % at_once)
     return Lowered(lowered, spread, turns, _bytes(data))
 
 
@@ -103,12 +107,11 @@ def count(lowered: Lowered) -> Counts:
     compiled = lowered.program.compile()
     seconds = time.perf_counter() - begin
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    turns = lowered.turns  # a loop's body is counted once
     within, across = collectives(compiled.as_text(), lowered.devices.mesh.shape[DATA])
     return Counts(
         seconds,
-        cost["flops"] * turns,
-        cost["bytes accessed"] * turns,
+        cost["flops"] * lowered.turns,
+        cost["bytes accessed"] * lowered.turns,
         memory.argument_size_in_bytes,
         lowered.shared,
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,

@@ -51,7 +51,7 @@ def read(init: str, backbone: str, seed: int = 0) -> Weights:
 
     Raises UserError if there are none, they are broken, or of another architecture.
     """
-    path = Path(init).expanduser()
+    path = runfolder.path_of(init).expanduser()
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if run := path.is_dir():
