@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
         while (waiting and not stop and not failed) or running:
             while waiting and slots and not stop and not failed:
                 shard, slot = waiting.pop(0), slots.pop()
+                log, cores = logs / f"{shard}.txt", share(slot, job.at_once)
                 own = {"CUDA_VISIBLE_DEVICES": str(slot)} if job.accelerator == "gpu" else {}
-                log = logs / f"{shard}.txt"
-                running[shard] = slot, _start(rendered.commands[shard], log, own)
+                running[shard] = slot, _start(rendered.commands[shard], log, own, cores)
             for shard, (slot, process) in [*running.items()]:
                 if (code := process.poll()) is None:
                     continue
@@ -70,14 +70,32 @@ def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     return failed or (STOPPED if stop else DONE)
 
 
-def _start(command, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
+def share(slot: int, slots: int) -> Sequence[int]:
+    """Cores for one of so many workers: where each would use all of them, they wait for each other.
+    Of fewer cores than workers, and where they cannot be chosen, all.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    at, each = slot * len(cores), max(1, slots)
+    return cores[at // each : (at + len(cores)) // each] or cores
+
+
+def _start(
+    command, log: Path, environment: Mapping[str, str], cores: Sequence[int]
+) -> subprocess.Popen:
+    def prepare():
+        dies_with_us()
+        if cores:
+            os.sched_setaffinity(0, cores)
+
     with log.open("a") as stream:
         stream.write(f"$ {shell(command)}\n")
         stream.flush()
         # A session of its own: Ctrl-C is handed on once, by us.
         return subprocess.Popen(
             [sys.executable, *command[1:]], stdout=stream, stderr=stream, start_new_session=True,
-            env={**os.environ, **environment}, preexec_fn=dies_with_us,
+            env={**os.environ, **environment}, preexec_fn=prepare,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import local
 from tests.test_resume import contents
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,24 @@ def test_ray_loses_a_node(undisturbed, tmp_path):
     assert running.returncode == 0, out + err
     assert "a node is gone" in out
     assert contents(folder) == contents(undisturbed)
+
+
+@pytest.mark.parametrize(("slots", "expected"), [
+    (1, [[2, 3, 4, 5, 8]]),
+    (0, [[2, 3, 4, 5, 8]]),  # one after the other
+    (2, [[2, 3], [4, 5, 8]]),
+    (3, [[2], [3, 4], [5, 8]]),
+    (5, [[2], [3], [4], [5], [8]]),
+])  # fmt: skip
+def test_workers_have_cores_of_their_own(monkeypatch, slots, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 2, 3, 4, 5})
+    assert [local.share(slot, slots) for slot in range(slots or 1)] == expected
+
+
+def test_more_workers_than_cores_share_all(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert [0, 1] in [local.share(slot, 3) for slot in range(3)]
+    assert {core for slot in range(3) for core in local.share(slot, 3)} == {0, 1}
 
 
 def test_a_mistake_ends_all(tmp_path):
