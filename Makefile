@@ -22,28 +22,32 @@ test-all: lint
 	$(PYTEST)
 
 # An hour on two cores; torch takes part if it is there.
-bench: .venv/.installed
+bench: .venv/.tools
 	for each in conv step inference population sweep input; do $(BIN)/python -m benchmarks.$$each || exit; done
 
-lint: .venv/.installed
+lint: .venv/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# uv if there is one, else pip. The package itself is installed offline: its build backend is pinned.
+# uv if there is one, else pip, at the pins of the lock file. The package itself is installed
+# offline: its build backend is pinned.
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
+	--quiet --constraint requirements.lock --no-build-isolation
+
 .venv/.installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
 		{ echo 'tinyjax needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python' >&2; exit 2; }
 	rm -rf .venv
-	if command -v uv >/dev/null; then \
-		uv venv --quiet --python "$(PYTHON)" .venv && \
-		uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
-		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
-	else \
-		"$(PYTHON)" -m venv .venv && \
-		$(BIN)/python -m pip install --quiet -r requirements.lock && \
-		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
-	fi
+	$(if $(UV),uv venv --quiet --python "$(PYTHON)" .venv,"$(PYTHON)" -m venv .venv)
+	$(INSTALL) setuptools
+	$(INSTALL) --editable .
+	touch $@
+
+# What tests need: a gigabyte more, most of it the compiler for TPUs and an engine to launch on.
+.venv/.tools: .venv/.installed
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 # Keeps the pins that still fit; remove requirements.lock first to renew them all.
