@@ -182,9 +182,10 @@ def gradients(tables: Tables, summary: Summary) -> str | None:
     ranked = of_all(asked)
     found = [(place, one.correlation) for one, place in zip(asked, places, strict=True)]
     found = [(place, one) for place, one in found if shown(one)]
+    leave = "leaves" if len(found) == 1 else "leave"
     sentences = [
         f"One by one, {len(found)} of {len(asked)} correlations of the relative gradient norm "
-        f"leave zero out; {(1 - LEVEL) * len(asked):.2g} would by chance."
+        f"{leave} zero out; {(1 - LEVEL) * len(asked):.2g} would by chance."
     ]
     if not np.isnan(ranked.value):
         words = f"with the loss under shift, by mean ranks in {len(asked)} comparisons"
