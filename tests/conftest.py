@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.local import share
+
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile more than they compute: half the time without the compiler's own optimisations. A
@@ -16,6 +18,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
+else:  # a worker has cores of its own, as those of a sweep have
+    worker, workers = os.environ["PYTEST_XDIST_WORKER"], os.environ["PYTEST_XDIST_WORKER_COUNT"]
+    if cores := share(int(worker.removeprefix("gw")), int(workers)):
+        os.sched_setaffinity(0, cores)
 
 
 def pytest_collection_modifyitems(items):

@@ -88,17 +88,18 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
     least, good = 0.0, True
     for number, population in enumerate(populations):
         own = [everyone[id] for id in population.members]
-        lowered = {
-            lift: compiled.lower(config, own, kind, training, target.devices, lift, chunk)
-            for lift, chunk in _lifts(population)
-        }
-        chosen, *_ = lowered.values()
+        given = config, own, kind, training, target.devices
+        chosen = compiled.lower(*given, population.lift, population.chunk)
         text = chosen.program.as_text()
         said = f"population {number}: {_placed(own, chosen.devices, population.lift)}"
         if text in seen:
             print(f"{said}; the program of population {seen[text][0]}")
         else:
             print(said, flush=True)
+            lowered = {population.lift: chosen}
+            if chosen.devices.own > 1:  # of one member a device all lifts are the same
+                other = "vmap" if population.lift == "map" else "map"
+                lowered[other] = compiled.lower(*given, other)
             seen[text] = number, {lift: _counts(each) for lift, each in lowered.items()}
             for lift, counts in seen[text][1].items():
                 print(_lines(lift, counts, lowered[lift], target), flush=True)
@@ -177,14 +178,6 @@ def prices(file: Path) -> dict[str, dict[str, float]]:
 
 
 # ---- of one program
-
-
-def _lifts(population) -> list[tuple[str, int]]:
-    """How a population is lifted, and how else it could be."""
-    own = [(population.lift, population.chunk)]
-    return (
-        own if population.lift == "none" else [*own, ("vmap" if own[0][0] == "map" else "map", 0)]
-    )
 
 
 def _counts(lowered) -> Any:

@@ -19,6 +19,9 @@ COLLECTIVE = re.compile(
     r"= .*? (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
 GROUPS = re.compile(r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)")
+# Saves a third of the time, of many vmapped members two thirds. The arithmetic is the same, memory
+# within 7 %, the bytes moved are a fifth fewer (docs/scaling.md).
+LEAST_EFFORT = {"exec_time_optimization_effort": -1.0}
 
 
 class Counts(NamedTuple):
@@ -104,7 +107,7 @@ def _bytes(tree) -> int:
 def count(lowered: Lowered) -> Counts:
     """Compile and count. Raises what XLA raises where a step does not fit."""
     begin = time.perf_counter()
-    compiled = lowered.program.compile()
+    compiled = lowered.program.compile(compiler_options=LEAST_EFFORT)
     seconds = time.perf_counter() - begin
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     within, across = collectives(compiled.as_text(), lowered.devices.mesh.shape[DATA])
