@@ -2,8 +2,8 @@
 
     python -m benchmarks.slices [--members 64] [--net mobilenetv3/s-3] [--slice v5litepod-8 ..]
 
-A detector's step on batches of 8 windows of 144 x 144, members mapped, in bfloat16. Times are the
-least that arithmetic and memory traffic allow.
+A detector's step on batches of 8 windows of 144 x 144 in bfloat16. Times are the least that
+arithmetic and memory traffic allow.
 """
 
 import argparse
@@ -25,6 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--net", default="mobilenetv3/s-3")
     parser.add_argument("--slice", nargs="*", default=NAMES)
+    parser.add_argument("--lift", choices=("map", "vmap"), default="map")
+    parser.add_argument("--effort", type=float, default=-1, help="the compiler's; 0: the usual")
     options = parser.parse_args(argv)
     os.environ.update(preflight.QUIET)
 
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     from tinyjax.population import compiled
 
     print(contest.machine("libtpu"))
-    print(f"{options.members} members of {options.net}")
+    print(f"{options.members} members of {options.net}, by {options.lift}")
     print(
         f"{'slice':<15}{'machines':>9}{'members x shards':>18}{'a chip':>8}{'GiB':>8}"
         f"{'ms a step':>11}{'across':>8}{'within':>8}{'compile s':>11}"
@@ -44,8 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in options.slice:
         found = accelerators.named(name)
         target = preflight.target_of(name)
-        lowered = compiled.lower(config, members, kind, training, target.devices, "map")
-        counts = compiled.count(lowered)
+        lowered = compiled.lower(config, members, kind, training, target.devices, options.lift)
+        counts = compiled.count(lowered, options.effort)
         seconds, _ = preflight.at_best(counts, found.chip)
         grid = " x ".join(str(n) for n in lowered.devices.mesh.devices.shape)
         print(

@@ -27,7 +27,14 @@ def bucket():
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server.start()
     address = f"http://127.0.0.1:{port}"
-    own = {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
+    nobody = "127.0.0.1:1"  # whom to ask for credentials: refuses at once
+    own = {
+        "STORAGE_EMULATOR_HOST": address,
+        "TENSORSTORE_GCS_HTTP_URL": address,
+        "GCE_METADATA_HOST": nobody,
+        "GCE_METADATA_ROOT": nobody,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks Google itself for a bucket's kind
+    }
     before = {name: os.environ.get(name) for name in own}
     os.environ |= own
     yield "gs://bucket"

@@ -24,13 +24,14 @@ from tinyjax.population.options import FLAGS, lift_of, members_of
 DOES_NOT_FIT = 3
 AT_HAND = ("cpu", "gpu")
 PRICES = Path(__file__).with_name("prices.yaml")
-# Without these libtpu looks for the machine that it is not on, for minutes.
+# Without these libtpu looks for the machine that it is not on, for minutes, or refuses to start.
 QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # chips are one process's, the compiler is not
 }
 
 

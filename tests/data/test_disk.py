@@ -109,6 +109,21 @@ def test_the_order_is_of_seed_and_step():
     assert other["number"].tolist() != whole[0]["number"].tolist()
 
 
+def test_a_process_decodes_its_own_rows_alone():
+    decoded = set()
+
+    def noted(i, rng):
+        decoded.add(i)
+        return number(i, rng)
+
+    whole = [*islice(disk.batches(number, 1000, 4, 7), 250)]  # an epoch
+    own = [*islice(disk.batches(noted, 1000, 4, 7, 2, rows=[3, 0]), 3)]
+    for batch, rows in zip(whole[2:], own, strict=False):
+        for name in rows:
+            np.testing.assert_array_equal(rows[name], batch[name][[3, 0]])
+    assert decoded <= {int(n) for batch in whole[2:] for n in batch["number"][[3, 0]]}
+
+
 @pytest.mark.slow
 def test_workers_give_the_same():
     ours, theirs = (disk.batches(number, 10, 4, 7, 2, workers) for workers in (0, 2))

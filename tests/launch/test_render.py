@@ -128,10 +128,17 @@ def _action(message):
 # ---- SkyPilot
 
 
-@pytest.mark.parametrize("pool", ["", "p"])
-def test_tasks_of_skypilot_are_valid(pool):
+@pytest.fixture
+def sky(tmp_path, monkeypatch):
+    """It writes into one's home as soon as it is imported."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     import sky
 
+    return sky
+
+
+@pytest.mark.parametrize("pool", ["", "p"])
+def test_tasks_of_skypilot_are_valid(sky, pool):
     rendered = skypilot.render(job(), {"pool": pool, "region": "us-west4", "max_hourly_cost": 12})
     assert set(rendered.files) == ({"task.yaml", "pool.yaml"} if pool else {"task.yaml"})
     for text in rendered.files.values():
@@ -145,9 +152,7 @@ def test_tasks_of_skypilot_are_valid(pool):
         assert resources.max_hourly_cost == 12
 
 
-def test_the_check_of_skypilot_is_strict():
-    import sky
-
+def test_the_check_of_skypilot_is_strict(sky):
     tree = yaml.safe_load(skypilot.render(job(), {}).files["task.yaml"])
     tree["resources"]["acelerators"] = "tpu-v5litepod-8"
     with pytest.raises(ValueError, match="accelerators"):

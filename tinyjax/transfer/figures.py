@@ -13,7 +13,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from tinyjax.figures import BESIDE, ON_WHITE, STYLE, ticks
+from tinyjax.figures import BESIDE, ON_WHITE, STYLE, save, ticks
 
 NAMED = 20  # classes whose names fit into a figure
 
@@ -30,7 +30,6 @@ def draw_rgn(
     rows: of `rgn.layers`, with "member" and "backbone". numbers, sizes: of each member its
     `of_backbone` and its parameters.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         several = len(numbers) > 1
         figure = Figure(figsize=(9 if several else 5.2, 3.4), layout="constrained")
@@ -41,12 +40,11 @@ def draw_rgn(
             axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="mean over layers")
             ticks(axes.xaxis, EngFormatter(sep=""))
             ticks(axes.yaxis, ScalarFormatter())
-        figure.savefig(path)
+        save(figure, path)
 
 
 def draw_between(rows: Sequence[Mapping[str, Any]], score: str, title: str, path: Path) -> None:
     """The score of every suite on the way from a start, part 0, to an end, part 1."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.subplots()
@@ -55,7 +53,7 @@ def draw_between(rows: Sequence[Mapping[str, Any]], score: str, title: str, path
             axes.plot(*zip(*own, strict=True), "o-", markersize=3, label=suite)
         axes.set(xlabel="part of the end's weights", ylabel=title, ylim=(0, None))
         axes.legend(title="suite", **BESIDE)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def draw_tail(
@@ -65,7 +63,6 @@ def draw_tail(
 
     training: see `detect.tail.counts`. scores: suite -> what `detect.score` returns.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.subplots()
@@ -83,7 +80,7 @@ def draw_tail(
         axes.set(ylabel="AP (IoU 0.50:0.95)")
         ticks(axes.xaxis, EngFormatter(sep=""))
         axes.legend(title="suite", **BESIDE)
-        figure.savefig(path)
+        save(figure, path)
 
 
 def _along_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequence[str]) -> None:
