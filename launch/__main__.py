@@ -18,8 +18,8 @@ import yaml
 
 from launch import job as jobs
 from launch import status
-from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code
+from tinyjax.paths import path_of
 
 ENGINES = ("local", "ray", "slurm", "skypilot", "jobset", "gcloud")
 
@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _look(command: str, *folders: str) -> int:
-    if len(folders) != 1 or not runfolder.path_of(folders[0]).is_dir():
+    if len(folders) != 1 or not path_of(folders[0]).is_dir():
         raise UserError(f"{command} {' '.join(folders)}: give one run folder")
-    folder = runfolder.path_of(folders[0])
+    folder = path_of(folders[0])
     if command == "collect":
         status.collect(folder)
         print(f"{folder / 'results.csv'}")

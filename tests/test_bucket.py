@@ -11,7 +11,8 @@ import pytest
 from tests.test_classify import Later
 from tests.test_resume import contents, run
 from tinyjax import config as configs
-from tinyjax import runfolder, train
+from tinyjax import train
+from tinyjax.paths import path_of
 
 CONFIG = str(Path(__file__).parent / "tiny_config.py")
 
@@ -44,7 +45,7 @@ def bucket():
 
 
 def test_stopped_in_a_bucket_and_gone_on_with(bucket, tmp_path):
-    local, there = tmp_path / "run", runfolder.path_of(f"{bucket}/run")
+    local, there = tmp_path / "run", path_of(f"{bucket}/run")
     code, _, err = run(local)
     assert code == 0, err
     config = configs.load(CONFIG)

@@ -51,7 +51,7 @@ def trained(monkeypatch):
     made. Whatever is in `trained.codes` is what they end with first.
     """
 
-    def train_members(config, members, folder, stop):
+    def train_members(config, members, folder, stop, **_):
         runs.append((folder, config))
         train.log.info(f"training in {folder.name}")
         (folder / "populations/0/checkpoints/1").mkdir(parents=True, exist_ok=True)

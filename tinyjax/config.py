@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.defaults import completed
 from tinyjax.errors import UserError, suggest
-from tinyjax.runfolder import path_of
+from tinyjax.paths import path_of
 
 PREFIX = "--config."
 COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression

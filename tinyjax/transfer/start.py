@@ -19,6 +19,7 @@ from tinyjax import runfolder
 from tinyjax.data.augment import MEAN, STD
 from tinyjax.errors import UserError, few
 from tinyjax.models import architecture
+from tinyjax.paths import path_of
 from tinyjax.transfer import public
 
 LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
@@ -51,7 +52,7 @@ def read(init: str, backbone: str, seed: int = 0) -> Weights:
 
     Raises UserError if there are none, they are broken, or of another architecture.
     """
-    path = runfolder.path_of(init).expanduser()
+    path = path_of(init).expanduser()
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if run := path.is_dir():
