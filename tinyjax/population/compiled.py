@@ -20,7 +20,7 @@ COLLECTIVE = re.compile(
 )
 GROUPS = re.compile(r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)")
 # Saves a third of the time, of many vmapped members two thirds. The arithmetic is the same, memory
-# within 7 %, the bytes moved are a fifth fewer (docs/scaling.md).
+# within 8 %, the bytes moved are a fifth fewer (docs/scaling.md).
 LEAST_EFFORT = -1.0
 
 
