@@ -10,14 +10,15 @@ from launch.local import share
 
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile more than they compute: half the time without the compiler's own optimisations. A
-# program that one test compiled is not compiled again by the next, nor by a test's own processes.
+# Tests compile more than they compute: half the time without the compiler's own optimisations, and
+# half of that by its older way to write loops. A program that one test compiled is not compiled
+# again by the next, nor by a test's own processes.
 # Workers inherit all this from the process that starts them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tinyjax-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
+    own = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {own}"
 else:  # a worker has cores of its own, as those of a sweep have
     worker, workers = os.environ["PYTEST_XDIST_WORKER"], os.environ["PYTEST_XDIST_WORKER_COUNT"]
     if cores := share(int(worker.removeprefix("gw")), int(workers)):

@@ -1,4 +1,6 @@
-"""The smallest sweep of four programs. A config file."""
+"""The smallest sweep of four populations: patience keeps members apart, their program is one. A
+config file.
+"""
 
 from tests import tiny_config
 
@@ -6,4 +8,4 @@ get_config = tiny_config.get_config
 
 
 def get_hyper(hyper):
-    return hyper.product([hyper.sweep("batch", [2, 3, 4, 5]), hyper.sweep("seed", range(2))])
+    return hyper.product([hyper.sweep("patience", [2, 3, 4, 5]), hyper.sweep("seed", range(2))])
