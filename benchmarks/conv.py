@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 
 from benchmarks import contest
-from tinyjax import startup
 from tinyjax.ops.conv import conv2d
+from tinyjax.run import runtime
 
 ROUNDS, MEMBERS = 7, 8
 SIZES = [  # height and width, channels in, out, kernel, stride, groups
@@ -36,7 +36,7 @@ WAYS = ("forward", "with gradients", "8 members")
 
 
 def main():
-    startup.keep_memory()
+    runtime.keep_memory()
     print(contest.machine())
     print("ms, and how many times faster; of 8 members the gradients of all of them, vmapped")
     print(f"{'size':<28}" + "".join(f"{way:>15}{'library':>10}{'x':>6}" for way in WAYS))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit
 
-from tinyjax.robust import bootstrap, fit
+from tinyjax.metrics import bootstrap, fits
 
 IMAGES, RESAMPLES = 250, 200
 SPREADS = (0.05, 0.15, 0.5)  # standard deviation of seeds, in logits
@@ -89,7 +89,7 @@ def thresholds(
         )
         gains = 0.01 * (shape(np.log10(sizes)) + scale * seeds + of_images(1)[:, 0])
         replicates = gains[:, None] + 0.01 * of_images(RESAMPLES)
-        result = fit.threshold(sizes, gains, replicates.astype(np.float32))
+        result = fits.threshold(sizes, gains, replicates.astype(np.float32))
         found += result.found
         held += result.found and result.low <= BREAK <= result.high
     return found / simulations, held / found if found else float("nan")

@@ -41,8 +41,8 @@ def make_files(folder: Path) -> int:
 
 def ours(folder: str, workers: int) -> Callable[[], Any]:
     """A call that takes batches as a run does that leaves its set on disk."""
-    from tinyjax.data import classification, disk
-    from tinyjax.defaults import classifier
+    from tinyjax.config.defaults import classifier
+    from tinyjax.data import classification, streaming
     from tinyjax.tasks import classify
 
     config = classifier()
@@ -50,7 +50,7 @@ def ours(folder: str, workers: int) -> Callable[[], Any]:
     config.augment.update({"area": 0.08, "aspect": 0.5754})
     split = classification.load(folder, "train", (256, 256), stream=True)
     element = classify.element(split, config)
-    rows = disk.batches(element, FILES, BATCH, 0, workers=workers)
+    rows = streaming.batches(element, FILES, BATCH, 0, workers=workers)
     return lambda: [next(rows) for _ in range(BATCHES)]
 
 

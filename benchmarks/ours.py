@@ -28,9 +28,9 @@ def classification_step(
     plain: with `flax.linen.Conv`. members: of a population, each on a batch of its own; 0 is one
     network alone. lift: how the step is made one of all members, as in `lifted`.
     """
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
+    runtime.keep_memory()
 
     import jax
     import jax.numpy as jnp
@@ -49,7 +49,7 @@ def classification_step(
 
 def lifted(step: Callable, how: str) -> Callable:
     """`step` of members along the first axis of each argument; how: see `population.lift`."""
-    from tinyjax.population.lift import lift
+    from tinyjax.population.member_batching import lift
 
     return lambda *trees: lift(lambda own, _: step(*own), how)(trees, None)
 
@@ -61,9 +61,9 @@ def detection_step(
 
     fields: of its config, other values, such as what is frozen.
     """
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
+    runtime.keep_memory()
     take, state, data, hyper = _detection(batch, fields or {})
     return _call(take, state, data, hyper, plain)
 
@@ -102,15 +102,15 @@ def _detection(batch: int, fields: Mapping[str, Any]):
 
 def inference(net: str, plain: bool = False) -> Callable[[], Any]:
     """The logits of one image."""
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
+    runtime.keep_memory()
 
     import jax
     import jax.numpy as jnp
 
     from tinyjax import models
-    from tinyjax.classify.network import Classifier
+    from tinyjax.models.classifier import Classifier
 
     model = Classifier(models.build(net, CLASSES))
     params, stats = models.init(model, 0, (1, SIDE, SIDE, 3))
@@ -139,7 +139,7 @@ def _classifier(net: str):
     import jax.numpy as jnp
 
     from tinyjax import models, step
-    from tinyjax.classify.network import Classifier
+    from tinyjax.models.classifier import Classifier
     from tinyjax.tasks.classify import cross_entropy
 
     model = Classifier(models.build(net, CLASSES))
@@ -159,11 +159,11 @@ def _classifier(net: str):
 def _step(task, optimiser: str, config: Any = None):
     """config: what says of what is frozen; None: nothing is."""
     from tinyjax import step
-    from tinyjax.transfer import freeze
+    from tinyjax.transfer import freezing
 
     tx, variables = step.make_optimiser(optimiser, 0.9, 0.999, 10.0), task.init(0)
     paths = [*variables.params, *variables.stats]
-    moving = step.moving(freeze.rates(paths, config)) if config else None
+    moving = step.moving(freezing.rates(paths, config)) if config else None
     take = step.make_step(task, tx, step.make_schedule(1000, 10, 0.5, 0.1), moving)
     return take, step.init_state(variables, tx, moving)
 

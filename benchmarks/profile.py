@@ -62,15 +62,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def training_step(spec: str) -> tuple[Callable[[], Any], str]:
     """A call that takes one step as `tinyjax.train` does, and the text of the compiled program."""
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
+    runtime.keep_memory()
 
     import jax
 
     from tinyjax import step, tasks
     from tinyjax.config import load
-    from tinyjax.data.stream import batch_indices, gather
+    from tinyjax.data.sampling import batch_indices, gather
 
     config = load(spec)
     kind = tasks.module(config.task)

@@ -28,7 +28,7 @@ def plain_flax() -> Iterator[None]:
     """Networks traced inside are made of `flax.linen.Conv`."""
     with (
         patch("tinyjax.models.layers.conv2d", flax_conv),
-        patch("tinyjax.detect.network.conv2d", flax_conv),
+        patch("tinyjax.detectors.point.conv2d", flax_conv),
     ):
         yield
 

@@ -9,7 +9,8 @@ arithmetic and memory traffic allow.
 import argparse
 import os
 
-from tinyjax import accelerators, preflight
+from tinyjax import preflight
+from tinyjax.run import accelerators
 
 NAMES = [
     f"{prefix}-{chips}"
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     from benchmarks import contest
-    from tinyjax.population import compiled
+    from tinyjax.population import compiler
 
     print(contest.machine("libtpu"))
     print(f"{options.members} members of {options.net}, by {options.lift}")
@@ -46,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in options.slice:
         found = accelerators.named(name)
         target = preflight.target_of(name)
-        lowered = compiled.lower(config, members, kind, training, target.devices, options.lift)
-        counts = compiled.count(lowered, options.effort)
+        lowered = compiler.lower(config, members, kind, training, target.devices, options.lift)
+        counts = compiler.count(lowered, options.effort)
         seconds, _ = preflight.at_best(counts, found.chip)
         grid = " x ".join(str(n) for n in lowered.devices.mesh.devices.shape)
         print(
@@ -61,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
 def population(net: str, many: int):
     """A sweep over seeds on synthetic scenes."""
     from tinyjax import tasks
-    from tinyjax.defaults import detector
-    from tinyjax.population import space
+    from tinyjax.config.defaults import detector
+    from tinyjax.population import search_space
 
     config = detector()
     config.model.backbone, config.model.dtype = net, "bfloat16"
@@ -70,7 +71,7 @@ def population(net: str, many: int):
     config.data.train, config.data.suites = {"n": 64}, {"val": {"n": 4, "seed": 1}}
     config.crop, config.batch = (144, 144), 8
     kind = tasks.module(config.task)
-    members = space.members(config, space.sweep("seed", range(many)))
+    members = search_space.members(config, search_space.sweep("seed", range(many)))
     return config, members, kind, kind.load(config.data, config.data.train)
 
 

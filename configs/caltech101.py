@@ -7,8 +7,7 @@ Arguments: channels, 3 (default) or 1; backbone; steps; batch; lr.
 
 import os
 
-from tinyjax.config import parse_arg
-from tinyjax.defaults import classifier
+from tinyjax.config import classifier, parse_arg
 
 
 def get_config(arg=None):

@@ -9,8 +9,7 @@ batch; workers that decode. Sizes and schedule are our own choice: theirs are no
 
 import os
 
-from tinyjax.config import parse_arg
-from tinyjax.defaults import detector
+from tinyjax.config import detector, parse_arg
 
 IMAGES = 118_287  # of train2017
 

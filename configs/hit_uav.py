@@ -9,8 +9,7 @@ corrupt, benchmark or thermal, a suite of 100 images that tinyjax.evaluate corru
 
 import os
 
-from tinyjax.config import parse_arg
-from tinyjax.defaults import detector
+from tinyjax.config import detector, parse_arg
 
 
 def get_config(arg=None):

@@ -10,8 +10,7 @@ of training, for the length of an epoch; epochs; workers that decode.
 import math
 import os
 
-from tinyjax.config import parse_arg
-from tinyjax.defaults import classifier
+from tinyjax.config import classifier, parse_arg
 
 
 def get_config(arg=None):

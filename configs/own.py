@@ -10,9 +10,8 @@ pixels from 0; backbone; steps. Images of 16 bits: --config.data.common.range16=
 docs/data.md.
 """
 
-from tinyjax.config import parse_arg
+from tinyjax.config import detector, parse_arg
 from tinyjax.data.images import PERCENTILES
-from tinyjax.defaults import detector
 from tinyjax.errors import UserError
 
 

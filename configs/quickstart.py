@@ -3,9 +3,8 @@
 python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
 """
 
-from tinyjax.config import parse_arg
-from tinyjax.data.synthetic import SHIFTS
-from tinyjax.defaults import detector
+from tinyjax.config import detector, parse_arg
+from tinyjax.data.synthetic.dataset import SHIFTS
 
 
 def get_config(arg=None):

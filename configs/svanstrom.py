@@ -11,8 +11,7 @@ infrared: in infrared there is no colour.
 
 import os
 
-from tinyjax.config import parse_arg
-from tinyjax.defaults import detector
+from tinyjax.config import detector, parse_arg
 
 
 def get_config(arg=None):

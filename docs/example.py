@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tinyjax
 from tinyjax import config as configs
-from tinyjax.data import synthetic
+from tinyjax.data.synthetic import dataset
 
 run, recipe = sys.argv[1:] or ("runs/quickstart", "configs/quickstart.py")
 out = Path("runs/example")
@@ -22,7 +22,7 @@ print(model)
 
 # 2. Find objects. NumPy in, NumPy out: an image [h, w] or [h, w, 3] of any size, uint8 or uint16,
 #    such as np.asarray(PIL.Image.open("photo.png")); or several of them as a list.
-images = synthetic.load(n=4, size=model.frame[:2], seed=7).images
+images = dataset.load(n=4, size=model.frame[:2], seed=7).images
 found = model(images[0])
 for box, score, name in zip(found.boxes, found.scores, found.names, strict=True):
     print(f"{name} {score:.2f} at {box.round(1)}")

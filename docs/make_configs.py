@@ -1,15 +1,18 @@
-"""Write docs/configs.md anew from the table in tinyjax/defaults.py: python docs/make_configs.py"""
+"""Write docs/configs.md from the table in tinyjax/config/defaults.py:
+
+python docs/make_configs.py
+"""
 
 from pathlib import Path
 
-from tinyjax.defaults import CLASSIFIER, DETECTOR
+from tinyjax.config.defaults import CLASSIFIER, DETECTOR
 
 HEAD = r"""# Configs
 
-<!-- Made by `python docs/make_configs.py` from tinyjax/defaults.py; change it there. -->
+<!-- Made by `python docs/make_configs.py` from tinyjax/config/defaults.py; change it there. -->
 
 A config is a Python file with `get_config(arg=None)` that returns an `ml_collections.ConfigDict`,
-most often `tinyjax.defaults.detector()` or `classifier()` with some fields changed. What stands
+most often `tinyjax.config.detector()` or `classifier()` with some fields changed. What stands
 after the colon on the command line is `arg`; any field can be set there too:
 
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine \

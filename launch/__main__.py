@@ -18,8 +18,8 @@ import yaml
 
 from launch import job as jobs
 from launch import status
+from tinyjax.config.paths import path_of
 from tinyjax.errors import UserError, exit_code
-from tinyjax.paths import path_of
 
 ENGINES = ("local", "ray", "slurm", "skypilot", "jobset", "gcloud")
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax import accelerators, runfolder
-from tinyjax.accelerators import PER_HOST, Slice
+from tinyjax.config.paths import path_of
 from tinyjax.errors import UserError, suggest
-from tinyjax.paths import path_of
+from tinyjax.run import accelerators, run_folder
+from tinyjax.run.accelerators import PER_HOST, Slice
 
 # What a worker's exit code means; docs/scaling.md has the table.
 DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
@@ -95,7 +95,7 @@ def place(job: Job) -> Path:
 
 def write_down(job: Job) -> None:
     """For `status`: how many shards there should be."""
-    with runfolder.atomic(path_of(job.workdir) / "launch.json") as path:
+    with run_folder.atomic(path_of(job.workdir) / "launch.json") as path:
         path.write_text(json.dumps(job._asdict(), indent=1))
 
 

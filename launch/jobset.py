@@ -7,7 +7,7 @@ import yaml
 
 from launch.cloud import chosen, hand_over, slice_of
 from launch.job import RESTART, STOPPED, Job, Rendered, place, shell, worker
-from tinyjax.accelerators import PER_HOST
+from tinyjax.run.accelerators import PER_HOST
 
 KNOWN = {
     "image": None,  # with a checkout and its packages in its working directory

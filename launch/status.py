@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax import runfolder, runs
 from tinyjax.errors import UserError
-from tinyjax.population import plan
+from tinyjax.population import plan, sweep
+from tinyjax.run import run_folder
 
 SILENT = 300  # seconds without a heartbeat after which a shard counts as stopped
 
@@ -23,7 +23,7 @@ class Shard(NamedTuple):
 def status(folder: Path, now: float | None = None) -> list[Shard]:
     """Raises UserError if nothing was begun there."""
     found, now = plan.of_run(folder), time.time() if now is None else now
-    done = [runfolder.finished(folder / "populations" / str(k)) for k in range(len(found))]
+    done = [run_folder.finished(folder / "populations" / str(k)) for k in range(len(found))]
     shards = []
     many = _many(folder)
     for i in range(many):
@@ -64,5 +64,5 @@ def table(shards: list[Shard], now: float | None = None) -> str:
 def collect(folder: Path) -> None:
     """Make the tables of a sweep all of whose populations are finished. Raises UserError."""
     task = json.loads((folder / "config.json").read_text())["task"]
-    if missing := runs.collect(folder, len(plan.of_run(folder)), task):
+    if missing := sweep.collect(folder, len(plan.of_run(folder)), task):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

@@ -8,7 +8,8 @@ import pathlib
 import signal
 import sys
 
-from tinyjax import checkpoint, runfolder, tasks, train
+from tinyjax import tasks, train
+from tinyjax.run import checkpoints, run_folder
 
 
 def kill(*_args, **_kwargs):
@@ -37,7 +38,7 @@ def after(fn):
 
 
 def before_save():
-    checkpoint.Checkpoints.save = on_call(2, checkpoint.Checkpoints.save)
+    checkpoints.Checkpoints.save = on_call(2, checkpoints.Checkpoints.save)
 
 
 def inside_save():
@@ -53,8 +54,8 @@ def inside_save():
 
 
 def after_save():
-    save = checkpoint.Checkpoints.save
-    checkpoint.Checkpoints.save = on_call(2, save, then=after(save))
+    save = checkpoints.Checkpoints.save
+    checkpoints.Checkpoints.save = on_call(2, save, then=after(save))
 
 
 def inside_evaluation():
@@ -62,17 +63,17 @@ def inside_evaluation():
 
 
 def after_metrics_of_the_first_suite():
-    add = runfolder.Metrics.add
+    add = run_folder.Metrics.add
     # 3 training rows have been written by then, one per step
-    runfolder.Metrics.add = on_call(4, add, then=after(add))
+    run_folder.Metrics.add = on_call(4, add, then=after(add))
 
 
 def before_weights():
-    runfolder.write_weights = on_call(1, runfolder.write_weights)
+    run_folder.write_weights = on_call(1, run_folder.write_weights)
 
 
 def before_results():
-    runfolder.write_rows = on_call(2, runfolder.write_rows)  # after members.csv
+    run_folder.write_rows = on_call(2, run_folder.write_rows)  # after members.csv
 
 
 POINTS = {

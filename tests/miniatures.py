@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from tests.data.test_disk import jpeg, photo
+from tests.data.test_streaming import jpeg, photo
 
 
 def imagenet2012(root: Path) -> Path:

@@ -3,7 +3,6 @@
 import json
 import re
 import struct
-import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.layouts import source_files
 from tinyjax import errors, prepare, train
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import layouts
 
 OWN = str(Path(__file__).parents[1] / "configs" / "own.py")
 SPLITS = {"train": 3, "val": 2}
 
 
 def coco(folder):
-    return layouts.coco(folder / "set", SPLITS)
+    return source_files.coco(folder / "set", SPLITS)
 
 
 def edit(change, split="train"):
@@ -48,14 +45,14 @@ def broken(path, data, layout="coco"):
     """A set with one file replaced, cut to `data` bytes, or removed (None)."""
 
     def build(folder):
-        source = getattr(layouts, layout)(folder / "set", SPLITS)
+        source = getattr(source_files, layout)(folder / "set", SPLITS)
         file = source / path
         if data is None:
             file.unlink()
         elif isinstance(data, int):
             file.write_bytes(file.read_bytes()[:data])
         else:
-            layouts.save(file, data)
+            source_files.save(file, data)
         return source
 
     return build
@@ -65,7 +62,7 @@ def replaced(path, old, new, layout):
     """A set with one text file changed."""
 
     def build(folder):
-        source = getattr(layouts, layout)(folder / "set", SPLITS)
+        source = getattr(source_files, layout)(folder / "set", SPLITS)
         text = (source / path).read_text()
         assert old in text
         (source / path).write_text(text.replace(old, new, 1))
@@ -99,7 +96,7 @@ def small_image(folder):
 
 def zip_with(name, data, **how):
     def build(folder):
-        file = layouts.zipped(coco(folder), folder / "set.zip")
+        file = source_files.zipped(coco(folder), folder / "set.zip")
         with zipfile.ZipFile(file, "a") as archive:
             archive.writestr(name, data, **how)
         return file
@@ -109,7 +106,7 @@ def zip_with(name, data, **how):
 
 def damaged_zip(folder):
     """A byte of the json inside is another, so its checksum is wrong."""
-    file = layouts.zipped(coco(folder), folder / "set.zip")
+    file = source_files.zipped(coco(folder), folder / "set.zip")
     data = bytearray(file.read_bytes())
     data[data.index(b'"categories"') + 3] ^= 1
     file.write_bytes(data)
@@ -117,7 +114,7 @@ def damaged_zip(folder):
 
 
 def cut_zip(folder):
-    file = layouts.zipped(coco(folder), folder / "set.zip")
+    file = source_files.zipped(coco(folder), folder / "set.zip")
     file.write_bytes(file.read_bytes()[:-40])
     return file
 
@@ -134,7 +131,7 @@ def prepared(damage):
 
 def prepared_zip(folder):
     prepared(lambda file: None)(folder)
-    return layouts.zipped(folder / "prepared", folder / "prepared.zip")
+    return source_files.zipped(folder / "prepared", folder / "prepared.zip")
 
 
 LAUGHS = (
@@ -150,7 +147,7 @@ def renamed(source, name, new="elsewhere"):
 
 
 def zip_in_zip(folder):
-    inner = layouts.zipped(coco(folder), folder / "inner.zip")
+    inner = source_files.zipped(coco(folder), folder / "inner.zip")
     with zipfile.ZipFile(folder / "outer.zip", "w") as file:
         file.write(inner, "inner.zip")
     return folder / "outer.zip"
@@ -173,7 +170,7 @@ def not_finite(folder):
 
 def encrypted(folder):
     """The flag of its entries that says so, which is what is looked at."""
-    file = layouts.zipped(coco(folder), folder / "set.zip")
+    file = source_files.zipped(coco(folder), folder / "set.zip")
     data = bytearray(file.read_bytes())
     for mark, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         start = data.find(mark)
@@ -314,7 +311,7 @@ CASES = {
     "no width": (broken(TXT, "0 .5 .5 0 .1", "yolo"), "line 1: box .* is empty"),
     "not text": (broken(TXT, b"\xff\xfe\x00", "yolo"), "train_00.txt: not text"),
     "labels elsewhere": (
-        lambda f: renamed(layouts.yolo(f / "set", SPLITS), "labels"),
+        lambda f: renamed(source_files.yolo(f / "set", SPLITS), "labels"),
         r"no label files .*for the images in",
     ),
     "no image for it": (
@@ -332,12 +329,12 @@ CASES = {
         "object 1: <bndbox>: .*give xmin",
     ),
     "counted from 0": (
-        broken(XML, layouts.voc_xml("train_00.png", [("car", [0, 3, 9, 9])], 0), "voc"),
+        broken(XML, source_files.voc_xml("train_00.png", [("car", [0, 3, 9, 9])], 0), "voc"),
         "object 1: xmin 0, ymin 3: this file counts pixels from 0; give first_pixel=0",
     ),
     "corners swapped": (replaced(XML, "<xmin>", "<xmin>9", "voc"), "object 1: box .* is empty"),
     "no lists": (
-        lambda f: renamed(layouts.voc(f / "set", SPLITS), "ImageSets"),
+        lambda f: renamed(source_files.voc(f / "set", SPLITS), "ImageSets"),
         "Annotations: VOC files without splits; write the names",
     ),
     "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; .*train.txt names it"),

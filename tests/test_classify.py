@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import tinyjax
-from tests import tiny_classifier, tiny_config
-from tinyjax import errors, evaluate, predict, runfolder, train
-from tinyjax.checkpoint import Checkpoints
+from tests.configs import classifier as tiny_classifier
+from tests.configs import detector
+from tinyjax import errors, evaluate, predict, train
 from tinyjax.errors import UserError
+from tinyjax.run import run_folder
+from tinyjax.run.checkpoints import Checkpoints
 
 CLASSES = ("rows", "columns")
 REAL = Path(__file__).parent / "transfer" / "real"
@@ -46,7 +48,7 @@ def classifier(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier") / "run"
     more = ["schedule.steps=200", "every.evaluate=200", "every.save=200", "every.log=20",
             "batch=8", "optimiser.lr=5e-3", "augment.area=0.6"]  # fmt: skip
-    argv = ["--config", f"tests/tiny_classifier.py:{photos}", "--workdir", str(folder)]
+    argv = ["--config", f"tests/configs/classifier.py:{photos}", "--workdir", str(folder)]
     assert train.main([*argv, *(f"--config.{one}" for one in more)]) == 0
     return folder
 
@@ -113,9 +115,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     in the second it moves. The folder is that of the last one.
     """
     folder = tmp_path / "run"
-    config = (
-        tiny_config.get_config() if task == "detect" else tiny_classifier.get_config(str(photos))
-    )
+    config = detector.get_config() if task == "detect" else tiny_classifier.get_config(str(photos))
     config.init = str(classifier)
     config.optimiser.weight_decay = 0.5
     config.phases = (
@@ -129,11 +129,11 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert re.search(r"backbone/stem +\d+ frozen", text)
     assert re.search(r"backbone/stem +\d+ train at 0\.1 of the rate", text)
 
-    name = runfolder.member_id({})
+    name = run_folder.member_id({})
     first, probed, tuned = (
         {**trees["params"], **trees["stats"]}
         for trees, _ in (
-            runfolder.read_weights(place / "weights" / name)
+            run_folder.read_weights(place / "weights" / name)
             for place in (classifier, folder / "phase1", folder / "phase2")
         )
     )
@@ -150,7 +150,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert sorted((row["phase"], row["suite"]) for row in rows) == [
         (phase, suite) for phase in "12" for suite in suites
     ]
-    for path, leaf in runfolder.read_weights(folder / "weights" / name)[0]["params"].items():
+    for path, leaf in run_folder.read_weights(folder / "weights" / name)[0]["params"].items():
         np.testing.assert_array_equal(leaf, tuned[path])
     assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
     assert train(config, folder) == 0
@@ -204,7 +204,7 @@ def newer(run, folder):
     shutil.copytree(run / "weights", folder / "weights")
     for about in (folder / "weights").glob("*.json"):
         told = json.loads(about.read_text())
-        about.write_text(json.dumps({**told, "format": runfolder.FORMAT + 1}))
+        about.write_text(json.dumps({**told, "format": run_folder.FORMAT + 1}))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,10 @@ def test_a_start_that_does_not_fit_is_one_message(
     lines = shutil.copytree(photos, tmp_path / "lines")
     for split in ("train", "val"):
         (lines / split / "rows").rename(lines / split / "lines")
-    file = {"detect": "tests/tiny_config.py", "classify": f"tests/tiny_classifier.py:{photos}"}
+    file = {
+        "detect": "tests/configs/detector.py",
+        "classify": f"tests/configs/classifier.py:{photos}",
+    }
     changes = line.format(
         run=classifier, newer=tmp_path / "newer", lines=lines, empty=tmp_path
     ).split()

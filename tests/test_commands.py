@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyjax import config, errors, evaluate, runfolder, train
+from tinyjax import config, errors, evaluate, train
+from tinyjax.run import run_folder
 from tinyjax.tasks import detect
 
-CONFIG = str(Path(__file__).parent / "tiny_config.py")
+CONFIG = str(Path(__file__).parent / "configs" / "detector.py")
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,18 @@ def test_train_leaves_the_run_folder_of_the_design(folder):
 
 
 def test_a_run_says_which_commit_made_it(tmp_path):
-    assert runfolder._commit(tmp_path) == ""  # installed from a package
+    assert run_folder._commit(tmp_path) == ""  # installed from a package
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     file = tmp_path / "a.py"
     file.write_text("1")
     for words in (["init", "-q"], ["add", "a.py"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    clean = runfolder._commit(tmp_path)
+    clean = run_folder._commit(tmp_path)
     assert len(clean) >= 7
     assert head.stdout.startswith(clean)
     file.write_text("2")
-    assert runfolder._commit(tmp_path) == f"{clean}-dirty"
+    assert run_folder._commit(tmp_path) == f"{clean}-dirty"
 
 
 def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
@@ -130,12 +131,12 @@ def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder
 def test_a_folder_is_taken_from_its_first_checkpoint_on(tmp_path):
     """A start that failed on a typo must not cost the user the folder."""
     folder = tmp_path / "run"
-    runfolder.open_folder(folder, '{"lr": 1}')
-    runfolder.open_folder(folder, '{"lr": 2}')
+    run_folder.open_folder(folder, '{"lr": 1}')
+    run_folder.open_folder(folder, '{"lr": 2}')
     (folder / "populations/0/checkpoints/3").mkdir(parents=True)
-    runfolder.open_folder(folder, '{"lr": 2}')
+    run_folder.open_folder(folder, '{"lr": 2}')
     with pytest.raises(errors.UserError, match="lr: 2 there, 1 here"):
-        runfolder.open_folder(folder, '{"lr": 1}')
+        run_folder.open_folder(folder, '{"lr": 1}')
 
 
 def test_config_survives_its_json():

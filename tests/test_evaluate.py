@@ -5,26 +5,23 @@ of a sweep.
 import csv
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import tiny_robust, tiny_sweep
+from tests.configs import slices_and_corruptions, sweep
+from tests.data.layouts import source_files
 from tinyjax import config as configs
-from tinyjax import errors, evaluate, runfolder, train
-from tinyjax.checks import check
-from tinyjax.data.corrupt import corrupt
+from tinyjax import errors, evaluate, train
+from tinyjax.config.validation import check
+from tinyjax.data.corruptions.corrupt import corrupt
 from tinyjax.errors import UserError
-from tinyjax.robust import tables
-from tinyjax.robust.examine import REPLICATES
+from tinyjax.metrics.slices import REPLICATES
+from tinyjax.reporting import tables
+from tinyjax.run import run_folder
 from tinyjax.tasks import detect
 
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import layouts
-
-CONFIG = tiny_robust.__file__
+CONFIG = slices_and_corruptions.__file__
 FIELDS = [{"time": "day", "altitude": 30}, {"time": "night", "altitude": 60}]
 
 
@@ -38,7 +35,7 @@ def sets(tmp_path_factory):
     """A set whose images have fields, and another of persons, there called human, and dogs."""
     folder = tmp_path_factory.mktemp("sets")
     for place, splits in (("own", {"train": 8, "val": 6}), ("other", {"val": 5})):
-        layouts.coco(folder / place, splits)
+        source_files.coco(folder / place, splits)
         for file in (folder / place / "annotations").iterdir():
             document = json.loads(file.read_text())
             for i, image in enumerate(document["images"]):
@@ -104,7 +101,7 @@ def test_resamples_and_what_was_seen_are_kept(run):
         assert found["parts"].tolist()[:2] == ["other", "val"]
         assert "val/time=day" in found["parts"].tolist()
         assert str(found["score"]) == "AP50"
-    assert member == runfolder.member_id({})
+    assert member == run_folder.member_id({})
     with np.load(run / "evaluations" / "last" / member / "val.npz") as seen:
         assert seen["boxes"].shape == (len(seen["image"]), 4)
         assert seen["hits"].shape == seen["wrong"].shape == (6,)
@@ -160,7 +157,7 @@ def test_a_corruption_changes_the_score_and_polarity_is_no_other_images(run, set
 
 def test_a_sweep_is_evaluated_as_its_members_were_scored(tmp_path):
     folder = tmp_path / "sweep"
-    argv = ["--config", tiny_sweep.__file__, "--workdir", str(folder)]
+    argv = ["--config", sweep.__file__, "--workdir", str(folder)]
     assert train.main([*argv, "--sweep.only", "optimiser.lr=0.001"]) == 0
     assert evaluate.main(["--workdir", str(folder)]) == 0
     table, ended = rows(folder / "evaluations" / "last.csv"), rows(folder / "results.csv")
@@ -192,7 +189,7 @@ def test_a_sweep_is_evaluated_as_its_members_were_scored(tmp_path):
     ],
 )
 def test_mistakes_in_suites_are_found_before_training(change, message):
-    config = tiny_robust.get_config("nowhere").unlock()
+    config = slices_and_corruptions.get_config("nowhere").unlock()
     check(config)
     change(config)
     with pytest.raises(UserError, match=message):
@@ -239,7 +236,7 @@ def test_the_network_is_the_one_that_was_trained(run, capsys):
     ],
 )
 def test_mistakes_about_another_set(sets, change, message):
-    config = tiny_robust.get_config(sets).unlock()
+    config = slices_and_corruptions.get_config(sets).unlock()
     config.data.suites.other = {**config.data.suites.other.to_dict(), **change}
     with pytest.raises(UserError, match=message):
         detect.load(config.data, config.data.suites.other, ("person", "car"))

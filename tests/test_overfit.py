@@ -2,21 +2,21 @@
 
 import jax
 
-from tests import tiny_config
+from tests.configs import detector
 from tinyjax import step as steps
 from tinyjax import tasks
-from tinyjax.data import synthetic
+from tinyjax.data.synthetic import dataset
 from tinyjax.tasks import detect
 
 
 def test_eight_images_to_ap50_one():
-    config = tiny_config.get_config()
+    config = detector.get_config()
     config.model.backbone = "mobilenetv3/s-3"
     for name in ("flip", "focus", "contrast", "brightness", "noise"):
         config.augment[name] = 0.0
     config.augment.scale_low = config.augment.scale_high = 1.0
     config.optimiser.lr, config.optimiser.weight_decay, config.ema = 5e-3, 0.0, 0.98
-    split = synthetic.load(8, (64, 64), seed=3)
+    split = dataset.load(8, (64, 64), seed=3)
     task = detect.make_task(config, split.classes, channels=1)
     tx = steps.make_optimiser("adamw", 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, steps.make_schedule(250, 20, 0.5, 0.02))

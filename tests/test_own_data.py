@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from tinyjax import errors, startup, train
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import layouts
+from tests.data.layouts import source_files
+from tinyjax import errors, train
+from tinyjax.run import runtime
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -19,7 +18,7 @@ SMALL = [
     *("--config.schedule.steps=4", "--config.schedule.warmup=2", "--config.every.log=1"),
     *("--config.every.save=4", "--config.every.evaluate=4"),
 ]
-LAYOUTS = {"coco": layouts.coco, "voc": layouts.voc, "yolo": layouts.yolo}
+LAYOUTS = {"coco": source_files.coco, "voc": source_files.voc, "yolo": source_files.yolo}
 
 
 def arguments(source, workdir):
@@ -71,9 +70,9 @@ class Program:
     ("share", "advice"), [(0.6, "batch = 2 would fit"), (0.01, "not even batch = 1 would")]
 )
 def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeypatch):
-    monkeypatch.setattr(startup, "memory", lambda: int(share * 2**23))
+    monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
     with pytest.raises(errors.UserError, match=f"batch = 4: a step needs 0.01 GiB, .*{advice}"):
-        startup.refuse_too_large(Program(), 4)
+        runtime.refuse_too_large(Program(), 4)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +83,13 @@ def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeyp
     ],
 )
 def test_too_little_memory_for_a_population_names_the_chunk(share, advice, monkeypatch):
-    monkeypatch.setattr(startup, "memory", lambda: int(share * 2**23))
+    monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
     with pytest.raises(errors.UserError, match=advice):
-        startup.refuse_too_large(Program(), 4, members=6)
+        runtime.refuse_too_large(Program(), 4, members=6)
 
 
 def test_a_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(startup, "memory", lambda: 2**20)
+    monkeypatch.setattr(runtime, "memory", lambda: 2**20)
     argv = arguments(runs / "data" / "coco", tmp_path / "run")
     assert errors.exit_code(lambda: train.main(argv)) == 2
     assert capsys.readouterr().err.startswith("error: batch = 4: a step needs ")

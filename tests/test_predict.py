@@ -17,7 +17,7 @@ from PIL import Image
 import tinyjax
 from tests.untrained import CLASSES, untrained
 from tinyjax import errors, predict
-from tinyjax.data import files, images, video
+from tinyjax.data import detection, images, video
 
 LOW = 0.0005  # of the scores: what was never trained is sure of nothing
 
@@ -150,7 +150,7 @@ def test_a_broken_image_is_named_and_the_rest_is_done(run, photos, tmp_path, cap
 
 def test_told_to_stop_it_writes_what_it_has(run, photos, tmp_path, monkeypatch, capsys):
     """Far more images than are on their way at any time."""
-    total = 40 * files.AHEAD
+    total = 40 * detection.AHEAD
     monkeypatch.setattr(predict, "find", lambda _: [photos / f"{i}.png" for i in range(total)])
 
     def read(*_):
@@ -254,7 +254,7 @@ def test_ahead_keeps_the_order_and_runs_only_so_far():
             last[0] = next(taken)
             yield last[0]
 
-    squares = files.ahead(lambda x: x * x, items())
+    squares = detection.ahead(lambda x: x * x, items())
     assert [next(squares) for _ in range(50)] == [x * x for x in range(50)]
-    assert last[0] == 49 + files.AHEAD
-    assert list(files.ahead(Path, ["a", "b"])) == [Path("a"), Path("b")]
+    assert last[0] == 49 + detection.AHEAD
+    assert list(detection.ahead(Path, ["a", "b"])) == [Path("a"), Path("b")]

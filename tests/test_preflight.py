@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from tinyjax import accelerators, preflight
+from tinyjax import preflight
 from tinyjax.errors import UserError
-from tinyjax.population import compiled
+from tinyjax.population import compiler
+from tinyjax.run import accelerators
 
-SWEEP = str(Path(__file__).parent / "tiny_sweep.py")
+SWEEP = str(Path(__file__).parent / "configs" / "sweep.py")
 
 
 def said(capsys, *argv):
@@ -56,7 +57,7 @@ def test_what_does_not_fit(capsys, monkeypatch):
     one = accelerators.SLICES["v5litepod-1"]
     small = one._replace(chip=one.chip._replace(memory=2**20))
     monkeypatch.setitem(accelerators.SLICES, "v5litepod-1", small)
-    monkeypatch.setattr(compiled, "count", lambda _: COUNTS)
+    monkeypatch.setattr(compiler, "count", lambda _: COUNTS)
     code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
     assert code == preflight.DOES_NOT_FIT
     assert out.splitlines()[-1] == "it does not fit, see above"
@@ -66,17 +67,17 @@ def test_what_the_compiler_refuses(capsys, monkeypatch):
     def refuses(_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm.\nmore")
 
-    monkeypatch.setattr(compiled, "count", refuses)
+    monkeypatch.setattr(compiler, "count", refuses)
     code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
     assert code == preflight.DOES_NOT_FIT
     assert "none   RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
 
 
-COUNTS = compiled.Counts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
+COUNTS = compiler.Counts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
 
 
 def test_members_that_talk_to_each_other_do_not_pass(capsys, monkeypatch):
-    monkeypatch.setattr(compiled, "count", lambda _: COUNTS._replace(across=1))
+    monkeypatch.setattr(compiler, "count", lambda _: COUNTS._replace(across=1))
     code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
     assert code == preflight.DOES_NOT_FIT
     assert "collectives: 1 across members" in out
@@ -107,22 +108,22 @@ TEXT = """
     ],
 )
 def test_who_is_among_the_shards_of_a_batch(groups, within):
-    found = compiled.collectives(TEXT.replace("GROUPS", groups), 2)
+    found = compiler.collectives(TEXT.replace("GROUPS", groups), 2)
     assert found == ((1, 0) if within else (0, 1))
 
 
 def test_a_step_of_two_members_that_is_mapped_counts_twice():
     """A loop's body is counted once by the compiler."""
-    from tests import tiny_sweep
+    from tests.configs import sweep
     from tinyjax import tasks
     from tinyjax.population.options import members_of
 
-    config = tiny_sweep.get_config()
+    config = sweep.get_config()
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     own = members_of(SWEEP, config, limit=2)
     one, two = (
-        compiled.count(compiled.lower(config, own[:n], kind, training, jax.devices()[:1], how))
+        compiler.count(compiler.lower(config, own[:n], kind, training, jax.devices()[:1], how))
         for n, how in ((1, "none"), (2, "map"))
     )
     assert two.flops == pytest.approx(2 * one.flops, rel=0.05)

@@ -1,18 +1,14 @@
 """python -m tinyjax.prepare: the report and the conversion, on files of the true layout."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.layouts import source_files
 from tinyjax import errors, prepare
-from tinyjax.data import files
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import layouts
+from tinyjax.data import detection
 
 SPLITS = {"train": 5, "val": 3}
 
@@ -22,7 +18,7 @@ def run(*argv):
 
 
 def test_check_counts_what_is_there_and_draws_it(tmp_path, capsys):
-    source = layouts.zipped(layouts.yolo(tmp_path / "set", SPLITS), tmp_path / "set.zip")
+    source = source_files.zipped(source_files.yolo(tmp_path / "set", SPLITS), tmp_path / "set.zip")
     assert run(source, "--check", "--report", tmp_path / "report") == 0
     printed = capsys.readouterr().out
     for words in (
@@ -40,7 +36,7 @@ def test_check_counts_what_is_there_and_draws_it(tmp_path, capsys):
 
 
 def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):
-    source = layouts.coco(tmp_path / "set", SPLITS)
+    source = source_files.coco(tmp_path / "set", SPLITS)
     file = source / "annotations" / "instances_train.json"
     document = json.loads(file.read_text())
     a = document["annotations"]
@@ -70,7 +66,7 @@ def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):
 
 def mixed(folder):
     """Images of 64 x 96, and two of 128 x 192 with boxes twice as large."""
-    source = layouts.coco(folder, SPLITS)
+    source = source_files.coco(folder, SPLITS)
     for name in SPLITS:
         file = source / "annotations" / f"instances_{name}.json"
         document = json.loads(file.read_text())
@@ -106,7 +102,7 @@ def test_check_goes_on_with_images_of_many_sizes(tmp_path, capsys):
 
 
 def test_check_sees_deep_images_as_training_does(tmp_path):
-    source = layouts.coco(tmp_path / "set", SPLITS)
+    source = source_files.coco(tmp_path / "set", SPLITS)
     for place in (source / "images").iterdir():
         Image.fromarray(np.full((64, 96), 300, np.uint16)).save(place)
     values = []
@@ -118,7 +114,7 @@ def test_check_sees_deep_images_as_training_does(tmp_path):
 
 
 def test_convert_then_check_and_train_on_it(tmp_path, capsys):
-    source = layouts.voc(tmp_path / "set", SPLITS)
+    source = source_files.voc(tmp_path / "set", SPLITS)
     assert run(source, "--to", tmp_path / "out") == 0
     assert f"data.common.source = '{tmp_path / 'out'}'" in capsys.readouterr().out
     assert run(tmp_path / "out", "--check", "--report", tmp_path / "report") == 0
@@ -126,7 +122,7 @@ def test_convert_then_check_and_train_on_it(tmp_path, capsys):
 
 
 def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
-    source = layouts.coco(tmp_path / "set", SPLITS)
+    source = source_files.coco(tmp_path / "set", SPLITS)
     (source / "images" / "val_00.png").write_bytes(b"no image")
     assert run(source, "--to", tmp_path / "out") == 2
     assert "val_00.png: not a readable image" in capsys.readouterr().err
@@ -135,7 +131,7 @@ def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
 
 @pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
 def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys):
-    source = getattr(layouts, layout)(tmp_path / "set", SPLITS)
+    source = getattr(source_files, layout)(tmp_path / "set", SPLITS)
     for name in ("train_01.png", "val_00.png"):
         next(source.rglob(name)).write_bytes(b"no image")
     if layout == "coco":
@@ -154,13 +150,13 @@ def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys)
         assert words in printed, words
     assert f"train {3 if layout == 'voc' else 4}, val 2 images" in printed
     for name in SPLITS:
-        classes = layouts.CLASSES
-        skipped = files.load(source, name, classes, refuse=lambda *_: None)
-        layouts.same(files.load(tmp_path / "out", name, classes), skipped)
+        classes = source_files.CLASSES
+        skipped = detection.load(source, name, classes, refuse=lambda *_: None)
+        source_files.same(detection.load(tmp_path / "out", name, classes), skipped)
 
 
 def test_convert_past_everything_is_an_error(tmp_path, capsys):
-    source = layouts.coco(tmp_path / "set", SPLITS)
+    source = source_files.coco(tmp_path / "set", SPLITS)
     for file in (source / "images").glob("val*"):
         file.unlink()
     assert run(source, "--to", tmp_path / "out", "--skip-broken") == 2
@@ -186,6 +182,6 @@ def test_convert_past_everything_is_an_error(tmp_path, capsys):
     ],
 )
 def test_mistakes(argv, message, tmp_path, capsys):
-    folder = layouts.coco(tmp_path / "set", SPLITS)
+    folder = source_files.coco(tmp_path / "set", SPLITS)
     assert run(*(item.format(set=folder) for item in argv)) == 2
     assert message in capsys.readouterr().err

@@ -18,7 +18,7 @@ SAME = ("metrics.csv", "results.csv", "config.json", "members.csv", "weights")
 
 def start(folder, *script, more=()):
     command = [sys.executable, *(script or ("-m", "tinyjax.train"))]
-    command += ["--config", str(HERE / "tiny_config.py"), "--workdir", str(folder), *more]
+    command += ["--config", str(HERE / "configs" / "detector.py"), "--workdir", str(folder), *more]
     pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(HERE.parent)}
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 

@@ -1,20 +1,18 @@
 """A study: its stages in order, each from the one before, and one report of all."""
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import tiny_study
+from tests.configs import study as tiny_study
+from tests.data.layouts import published_sets
 from tests.miniatures import imagenet2012
 from tinyjax import config as configs
-from tinyjax import errors, runfolder, study, tasks
-from tinyjax.robust import tables
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import published_sets
+from tinyjax import errors, study, tasks
+from tinyjax.reporting import tables
+from tinyjax.run import run_folder
 
 ULTRASMALL = Path(__file__).parents[1] / "configs" / "studies" / "ultrasmall.py"
 
@@ -134,7 +132,7 @@ def test_what_is_to_be_taken_must_be_there(folder, tmp_path, capsys):
     ],
 )
 def test_a_study_that_is_none_is_one_message(text, message, tmp_path, capsys):
-    (tmp_path / "wrong.py").write_text(f"from tests.tiny_config import get_config\n\n{text}\n")
+    (tmp_path / "wrong.py").write_text(f"from tests.configs.detector import get_config\n\n{text}\n")
     argv = ["--config", str(tmp_path / "wrong.py"), "--workdir", str(tmp_path / "run"), "--dry-run"]
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert message in capsys.readouterr().err
@@ -145,7 +143,7 @@ def test_a_study_that_is_none_is_one_message(text, message, tmp_path, capsys):
     [
         ([tiny_study.__file__, "--config.seed=1"], "the stages of a study have a config each"),
         ([tiny_study.__file__, "--stage", "befor"], "did you mean 'before'"),
-        ([str(Path(tiny_study.__file__).with_name("tiny_config.py"))], "defines no get_study"),
+        ([str(Path(tiny_study.__file__).with_name("detector.py"))], "defines no get_study"),
     ],
 )
 def test_mistakes_are_one_message(argv, message, tmp_path, capsys):
@@ -225,7 +223,7 @@ def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
         assert np.ptp(grey.astype(int), axis=-1).max() == 0  # one channel, three times
     # whose head goes on from COCO's has its shapes
     assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
-    assert runfolder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
+    assert run_folder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
 
 
 SMALL = """

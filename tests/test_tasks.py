@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import tiny_config
+from tests.configs import detector
 from tinyjax import step as steps
 from tinyjax import tasks
-from tinyjax.data import synthetic
+from tinyjax.data.synthetic import dataset
 from tinyjax.tasks import detect
 
 
 def prepared(dtype="float32", optimiser="sgd", lr=0.01):
-    config = tiny_config.get_config()
+    config = detector.get_config()
     config.model.dtype = dtype
-    split = synthetic.load(4, (64, 64), seed=3)
+    split = dataset.load(4, (64, 64), seed=3)
     task = detect.make_task(config, split.classes, channels=1)
     tx = steps.make_optimiser(optimiser, 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, lambda step: 1.0)

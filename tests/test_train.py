@@ -5,11 +5,13 @@ import logging
 
 import pytest
 
-from tests import tiny_classifier, tiny_config
-from tinyjax import checks, runfolder, train
+from tests.configs import classifier, detector
+from tinyjax import train
+from tinyjax.config import validation
 from tinyjax.errors import UserError
+from tinyjax.run import run_folder
 
-NAME = runfolder.member_id({})
+NAME = run_folder.member_id({})
 
 
 @pytest.mark.parametrize(
@@ -29,18 +31,18 @@ NAME = runfolder.member_id({})
     ],
 )
 def test_what_is_refused_without_a_look_at_the_data(fields, message):
-    config = tiny_classifier.get_config()
-    checks.check(config)
+    config = classifier.get_config()
+    validation.check(config)
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):
-        checks.check(config)
+        validation.check(config)
 
 
 PHASES = ({"freeze": ("backbone",), "init_new": ("head/.*",)}, {"schedule.steps": 4})
 
 
 def of_phases(*phases):
-    config = tiny_config.get_config()
+    config = detector.get_config()
     config.init, config.phases = "runs/before", phases or PHASES
     return config
 
@@ -58,7 +60,7 @@ def trained(monkeypatch):
         if code := runs.codes.pop(0) if runs.codes else 0:
             return code
         for kind in ("members", "results"):
-            runfolder.write_rows(folder / f"{kind}.csv", [{"of": folder.name}], ("of",))
+            run_folder.write_rows(folder / f"{kind}.csv", [{"of": folder.name}], ("of",))
         (folder / "weights").mkdir()
         (folder / "weights" / f"{NAME}.json").write_text(folder.name)
         return 0
@@ -105,7 +107,7 @@ def test_the_log_of_the_whole_and_that_of_each_phase(trained, tmp_path):
     assert last.endswith(f"everything is in {folder}")
     assert (folder / "phase1" / "log.txt").read_text() == "training in phase1\n"
     assert (folder / "phase2" / "log.txt").read_text() == "training in phase2\n"
-    files = [one for one in runfolder.log.handlers if isinstance(one, logging.FileHandler)]
+    files = [one for one in run_folder.log.handlers if isinstance(one, logging.FileHandler)]
     assert files == []
 
 

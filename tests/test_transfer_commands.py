@@ -6,13 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from tests import tiny_config, tiny_starts, tiny_sweep
-from tinyjax import average, config, rgn, runfolder, train
+from tests.configs import detector, sweep_starting_weights
+from tests.configs import sweep as tiny_sweep
+from tinyjax import average, config, rgn, train
 from tinyjax.errors import UserError
 from tinyjax.population.options import members_of
+from tinyjax.run import run_folder
 from tinyjax.step import Variables
-from tinyjax.transfer import pull, start
-from tinyjax.transfer.average import greedy, mixed
+from tinyjax.transfer import regularizers, starting_weights
+from tinyjax.transfer.weight_averaging import greedy, mixed
 
 SWEEP = tiny_sweep.__file__
 
@@ -26,7 +28,7 @@ def rows(file):
 def phased(tmp_path_factory):
     """Decoder probing, then fine-tuning."""
     folder = tmp_path_factory.mktemp("phased") / "run"
-    own = tiny_config.get_config()
+    own = detector.get_config()
     own.phases = ({"freeze": ("backbone",)}, {"optimiser.lr": 3e-3})
     assert train.train(own, folder) == 0
     return folder
@@ -79,13 +81,13 @@ def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
     alone = tmp_path / "alone"
     base = tiny_sweep.get_config()
     (member,) = (m for m in members_of(SWEEP, base) if m.id == narrow["member"])
-    runfolder.begin(alone, config.to_json(config.changed(base, member.point)))
-    trees, about = runfolder.read_weights(sweep / "weights" / member.id)
-    weights = alone / "weights" / runfolder.member_id({})
-    runfolder.write_weights(weights, Variables(**trees), about)
-    runfolder.write_rows(
+    run_folder.begin(alone, config.to_json(config.changed(base, member.point)))
+    trees, about = run_folder.read_weights(sweep / "weights" / member.id)
+    weights = alone / "weights" / run_folder.member_id({})
+    run_folder.write_weights(weights, Variables(**trees), about)
+    run_folder.write_rows(
         alone / "results.csv",
-        [{"member": runfolder.member_id({}), "suite": "val"}],
+        [{"member": run_folder.member_id({}), "suite": "val"}],
         ["member", "suite"],
     )
     assert rgn.main(["--workdir", str(alone), "--batches", "2"]) == 0
@@ -103,11 +105,11 @@ def test_between_start_and_end(phased, capsys):
         (f"part-{part}", suite) for part in ("0", "0.5", "1") for suite in ("day", "val")
     ]
     ends = [
-        runfolder.read_weights(place / "weights" / runfolder.member_id({}))[0]["params"]
+        run_folder.read_weights(place / "weights" / run_folder.member_id({}))[0]["params"]
         for place in (phased / "phase1", phased)
     ]
     for part in (0, 0.5, 1):
-        trees, about = runfolder.read_weights(phased / "averages" / f"part-{part:g}")
+        trees, about = run_folder.read_weights(phased / "averages" / f"part-{part:g}")
         assert about["average"] == {"part": part}
         for path, leaf in trees["params"].items():
             between = np.float32(1 - part) * ends[0][path] + np.float32(part) * ends[1][path]
@@ -127,8 +129,8 @@ def test_soups_of_a_sweep(sweep):
     for row in table:
         members = row["members"].split()
         assert len(members) == 2 or row["average"].startswith("greedy")
-        trees, _ = runfolder.read_weights(sweep / "averages" / row["average"])
-        own = [runfolder.read_weights(sweep / "weights" / m)[0]["params"] for m in members]
+        trees, _ = run_folder.read_weights(sweep / "averages" / row["average"])
+        own = [run_folder.read_weights(sweep / "weights" / m)[0]["params"] for m in members]
         for path, leaf in trees["params"].items():
             np.testing.assert_allclose(leaf, np.mean([o[path] for o in own], 0), atol=1e-6)
     with pytest.raises(UserError, match="is a sweep, whose members are averaged"):
@@ -150,7 +152,7 @@ def test_the_greedy_soup_by_hand():
 
 def test_networks_that_differ_have_no_average(phased, sweep):
     one, other = (
-        Variables(**runfolder.read_weights(file.with_suffix(""))[0])
+        Variables(**run_folder.read_weights(file.with_suffix(""))[0])
         for file in sorted(
             (sweep / "weights").glob("*.safetensors"), key=lambda file: file.stat().st_size
         )[:: len(list((sweep / "weights").glob("*.safetensors"))) - 1]
@@ -185,14 +187,14 @@ def pulled(start, folder, *only):
     assert train.main(argv) == 0
     plan = json.loads((folder / "plan.json").read_text())
     points = {id: tuple(point.values()) for id, point in plan["members"].items()}
-    first, _ = runfolder.read_weights(start / "weights" / runfolder.member_id({}))
+    first, _ = run_folder.read_weights(start / "weights" / run_folder.member_id({}))
     far, pulls = {}, {}
     for id, point in points.items():
-        trees, _ = runfolder.read_weights(folder / "weights" / id)
+        trees, _ = run_folder.read_weights(folder / "weights" / id)
         far[point] = sum(
             float(((leaf - first["params"][path]) ** 2).sum())
             for path, leaf in trees["params"].items()
-            if pull.pulled(path)
+            if regularizers.pulled(path)
         )
         pulls[point] = [
             float(row["value"])
@@ -211,12 +213,12 @@ def test_pulls_of_a_population(phased, tmp_path):
     assert pulls["rgn", 1.0][0] == 0 < pulls["rgn", 1.0][-1]
     # the one that is not pulled is what it is without all that
     alone = tmp_path / "alone"
-    own = tiny_config.get_config()
+    own = detector.get_config()
     own.init = str(phased / "phase1")
     assert train.train(own, alone) == 0
     (free,) = (id for id, point in points.items() if point == ("rgn", 0.0))
-    trees, _ = runfolder.read_weights(folder / "weights" / free)
-    plain, _ = runfolder.read_weights(alone / "weights" / runfolder.member_id({}))
+    trees, _ = run_folder.read_weights(folder / "weights" / free)
+    plain, _ = run_folder.read_weights(alone / "weights" / run_folder.member_id({}))
     for path, leaf in plain["params"].items():
         np.testing.assert_allclose(trees["params"][path], leaf, atol=0.01, err_msg=path)
 
@@ -232,7 +234,7 @@ def test_other_pulls(phased, tmp_path):
 
 
 def test_a_pull_needs_something_to_pull_to(tmp_path):
-    own = tiny_config.get_config()
+    own = detector.get_config()
     own.pull.strength = 0.1
     with pytest.raises(UserError, match=r"pull\.strength = 0\.1: there are no starting weights"):
         train.train(own, tmp_path / "run")
@@ -246,17 +248,19 @@ def test_members_start_from_those_of_a_sweep_with_their_backbone_and_seed(
 ):
     """Seed k from seed k, the pairs that a gain of pretraining is judged by."""
     monkeypatch.setenv("TINY_STARTS", str(sweep))
-    argv = ["--config", tiny_starts.__file__, "--workdir", str(tmp_path / "run")]
+    argv = ["--config", sweep_starting_weights.__file__, "--workdir", str(tmp_path / "run")]
     assert train.main([*argv, "--config.optimiser.lr=0.0"]) == 0
     starts = {(row["backbone"], row["seed"]): row["member"] for row in rows(sweep / "members.csv")}
     there = rows(tmp_path / "run" / "members.csv")
     assert sorted({row["init"] for row in there}) == ["", str(sweep)]
     weights = {
-        row["member"]: runfolder.read_weights(tmp_path / "run" / "weights" / row["member"])[0]
+        row["member"]: run_folder.read_weights(tmp_path / "run" / "weights" / row["member"])[0]
         for row in there
     }
     for row in there:
-        before, _ = runfolder.read_weights(sweep / "weights" / starts[row["backbone"], row["seed"]])
+        before, _ = run_folder.read_weights(
+            sweep / "weights" / starts[row["backbone"], row["seed"]]
+        )
         own = weights[row["member"]]["params"]
         same = all(np.array_equal(leaf, own[path]) for path, leaf in before["params"].items())
         assert same == bool(row["init"])
@@ -268,7 +272,7 @@ def test_a_sweep_that_has_no_such_member_to_start_from(sweep, tmp_path):
         (0, "mobilenetv3/s-4", "0 members of this sweep are mobilenetv3/s-4 of seed 0"),
     ):
         with pytest.raises(UserError, match=message):
-            start.read(str(sweep), backbone, seed)
+            starting_weights.read(str(sweep), backbone, seed)
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(UserError, match="this sweep has not finished"):
-        start.read(str(tmp_path), "mobilenetv3/s-6", 0)
+        starting_weights.read(str(tmp_path), "mobilenetv3/s-6", 0)

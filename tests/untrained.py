@@ -5,11 +5,11 @@ minute.
 from pathlib import Path
 
 from tinyjax import config as configs
-from tinyjax import runfolder
-from tinyjax.models import count
+from tinyjax.models import flops
+from tinyjax.run import run_folder
 from tinyjax.tasks import detect
 
-CONFIG = Path(__file__).parent / "tiny_config.py"
+CONFIG = Path(__file__).parent / "configs" / "detector.py"
 CLASSES = ("person", "vehicle", "animal")
 
 
@@ -20,7 +20,7 @@ def untrained(folder: Path, channels: int = 1, seed: int = 0, **common) -> Path:
         config.data.common.update(common)
     variables = detect.make_task(config, CLASSES, channels).init(seed)
     about = {
-        "parameters": count.parameters(variables.params),
+        "parameters": flops.parameters(variables.params),
         "frame": (64, 64, channels),
         "config": config.to_dict(),
         "classes": CLASSES,
@@ -28,5 +28,5 @@ def untrained(folder: Path, channels: int = 1, seed: int = 0, **common) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(configs.to_json(config))
-    runfolder.write_weights(folder / "weights" / runfolder.member_id({}), variables, about)
+    run_folder.write_weights(folder / "weights" / run_folder.member_id({}), variables, about)
     return folder

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyjax import train as train
-    from tinyjax.model import load as load
+    from tinyjax.api import load as load
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return import_module("tinyjax.model").load
+        return import_module("tinyjax.api").load
     if name == "train":  # the module, which can be called
         return import_module("tinyjax.train")
     raise AttributeError(f"module 'tinyjax' has no attribute {name!r}")

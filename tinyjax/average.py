@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code
+from tinyjax.run import run_folder
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--start": {"metavar": "DIR", "type": Path, "help": "the run that a plain run started from"},
@@ -44,16 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 
-    from tinyjax import startup, tasks
-    from tinyjax.population import build, plan
+    from tinyjax import tasks
+    from tinyjax.population import plan, stack
+    from tinyjax.run import runtime
 
     ids = [id for own in plan.of_run(folder) for id in own]
     sweep = (folder / "plan.json").exists()
     if sweep and options.start:
         raise UserError(f"--start: {folder} is a sweep, whose members are averaged; a run has one")
-    startup.keep_memory()
-    startup.keep_programs()
-    runfolder.start_log()
+    runtime.keep_memory()
+    runtime.keep_programs()
+    run_folder.start_log()
     config = configs.of_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
@@ -63,10 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         if "corrupt" not in own
     }
 
-    def networks_of(place: Path, ids: Sequence[str]) -> list[build.Network]:
-        return build.trained(place, ids, "last", {}, kind, training)
+    def networks_of(place: Path, ids: Sequence[str]) -> list[stack.Network]:
+        return stack.trained(place, ids, "last", {}, kind, training)
 
-    def scorer(like: build.Network, members: int):
+    def scorer(like: stack.Network, members: int):
         return _scorer(like, members, kind, training, suites, options.batches)
 
     if sweep:
@@ -86,10 +87,10 @@ def main(argv: list[str] | None = None) -> int:
             "average": about,
             "scores": scores,
         }
-        runfolder.write_weights(folder / "averages" / name, network.variables, described)
+        run_folder.write_weights(folder / "averages" / name, network.variables, described)
         rows += [{"average": name, **about, "suite": s, **own} for s, own in scores.items()]
     file = folder / "averages" / "results.csv"
-    runfolder.write_rows(file, rows, rows[0])
+    run_folder.write_rows(file, rows, rows[0])
     _tell(rows, kind, folder)
     return 0
 
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _between(start, end, parts: Sequence[float], scorer: Callable[..., Any]) -> dict[str, Any]:
-    from tinyjax.transfer.average import mixed
+    from tinyjax.transfer.weight_averaging import mixed
 
     mixtures = [mixed([start.variables, end.variables], (1 - part, part)) for part in parts]
     scored = scorer(end, len(parts))(mixtures)
@@ -111,7 +112,7 @@ def _between(start, end, parts: Sequence[float], scorer: Callable[..., Any]) -> 
 def _soups(
     folder: Path, networks: Sequence[Any], scorer: Callable[..., Any], suite: str, score: str
 ) -> dict[str, Any]:
-    from tinyjax.transfer.average import greedy, mixed
+    from tinyjax.transfer.weight_averaging import greedy, mixed
 
     alike = defaultdict(list)
     for network in networks:
@@ -119,13 +120,13 @@ def _soups(
         alike[f"{about['backbone'].replace('/', '-')}-{about['parameters']}"].append(network)
     held_out = {
         row["member"]: float(row[score])
-        for row in runfolder.read_rows(folder / "results.csv")
+        for row in run_folder.read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
     found = {}
     for kind, own in alike.items():
         if len(own) < 2:
-            runfolder.log.info(f"{kind}: a single member, nothing to average")
+            run_folder.log.info(f"{kind}: a single member, nothing to average")
             continue
         evaluate = scorer(own[0], 1)
 
@@ -152,25 +153,25 @@ def _scorer(like, members: int, kind, training, suites, batches: int) -> Callabl
     import jax
 
     from tinyjax import tasks
-    from tinyjax.population import build, measure
-    from tinyjax.population.feed import feed
-    from tinyjax.population.lift import lift
-    from tinyjax.population.shard import layout
+    from tinyjax.population import measurements, stack
+    from tinyjax.population.devices import layout
+    from tinyjax.population.input_pipeline import feed
+    from tinyjax.population.member_batching import lift
 
     config, n = like.config, len(training.images)
     devices = layout(members, config.batch)
-    joined = build.join([like] * members, kind, training, devices.axes)
+    joined = stack.join([like] * members, kind, training, devices.axes)
     supply = feed(kind, training, config, config.seed, devices)
     hyper, part = devices.spread((joined.hyper, joined.data))
 
     def lifted(one, split=False):
         return devices.shard(lift(one, "vmap" if members > 1 else "none"), split)
 
-    estimate = measure.moments(joined, config.batch, lifted, devices.axes)
+    estimate = measurements.moments(joined, config.batch, lifted, devices.axes)
     predict = jax.jit(lifted(joined.task.predict, split=True))
 
     def evaluate(networks):
-        variables = devices.spread(build.stacked(networks))
+        variables = devices.spread(stack.stacked(networks))
         for step, data in zip(range(min(batches, n // config.batch)), supply(), strict=False):
             variables = estimate((variables, hyper, part), data, step)
         scores: list[dict[str, Any]] = [{} for _ in networks]
@@ -179,7 +180,7 @@ def _scorer(like, members: int, kind, training, suites, batches: int) -> Callabl
             for own, values in zip(scores, joined.task.score(found, split), strict=True):
                 own[name] = values
         whole = jax.device_get(devices.gathered(variables))
-        return [*zip(build.each_of(whole, members), scores, strict=True)]
+        return [*zip(stack.each_of(whole, members), scores, strict=True)]
 
     return evaluate
 
@@ -207,7 +208,7 @@ def _start_of(folder: Path, given: Path | None) -> Path:
 
 
 def _tell(rows: Sequence[dict[str, Any]], kind, folder: Path) -> None:
-    from tinyjax.transfer import figures
+    from tinyjax.reporting import transfer_figures
 
     suites = list(dict.fromkeys(row["suite"] for row in rows))
     lines = [f"{'':<28}" + "".join(f"{name:>12}" for name in suites)]
@@ -215,10 +216,10 @@ def _tell(rows: Sequence[dict[str, Any]], kind, folder: Path) -> None:
         own = [row[kind.SCORE] for row in rows if row["average"] == name]
         lines.append(f"{name:<28}" + "".join(f"{value:>12.3f}" for value in own))
     title = kind.SCORES[kind.SCORE]
-    runfolder.log.info("\n".join([f"{title} of averaged weights", *lines]))
+    run_folder.log.info("\n".join([f"{title} of averaged weights", *lines]))
     if "part" in rows[0]:
-        figures.draw_between(rows, kind.SCORE, title, folder / "figures" / "averages.png")
-    runfolder.log.info(f"scores and weights are in {folder / 'averages'}")
+        transfer_figures.draw_between(rows, kind.SCORE, title, folder / "figures" / "averages.png")
+    run_folder.log.info(f"scores and weights are in {folder / 'averages'}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
-from tinyjax import progress, runfolder
 from tinyjax.errors import UserError, exit_code, few, suggest
+from tinyjax.run import progress, run_folder
 
 AT_ONCE = 32  # members that predict together: hundreds of them would fill the memory with boxes
 FLAGS = {
@@ -69,12 +69,13 @@ def main(argv: list[str] | None = None) -> int:
         if text.startswith((f"{configs.PREFIX}model.", f"{configs.PREFIX}task")):
             raise UserError(f"{text}: weights are of the network that was trained; leave it out")
 
-    from tinyjax import startup, tasks
-    from tinyjax.data.corrupt import of_suite
+    from tinyjax import tasks
+    from tinyjax.data.corruptions.corrupt import of_suite
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
-    startup.keep_programs()
-    runfolder.start_log()
+    runtime.keep_memory()
+    runtime.keep_programs()
+    run_folder.start_log()
     groups = _groups(folder, which, options.overrides, options.suites)
     suites = groups[0].config.data.suites
     kind = tasks.module(groups[0].config.task)
@@ -102,19 +103,19 @@ def main(argv: list[str] | None = None) -> int:
             for id, scores in _scored(groups, name, pair, kind, bar):
                 rows.append(_row(id, name, "", pair, scores))
     bar.close()
-    runfolder.write_rows(
+    run_folder.write_rows(
         place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
     )
-    with runfolder.atomic(place.with_suffix(".json")) as path:
-        asked = {"command": runfolder.command(), "config": groups[0].config.to_dict()}
+    with run_folder.atomic(place.with_suffix(".json")) as path:
+        asked = {"command": run_folder.command(), "config": groups[0].config.to_dict()}
         path.write_text(json.dumps(asked, indent=2))
     if replicates:
         _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_one(groups[0], shown, kind, place)
-    runfolder.log.info(_said(rows, kind))
+    run_folder.log.info(_said(rows, kind))
     shown_in = f"; what is shown of it to {place}" if place.exists() else ""
-    runfolder.log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
+    run_folder.log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
     return 0
 
 
@@ -123,23 +124,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | None) -> list[Group]:
     from tinyjax import tasks
-    from tinyjax.population import build, plan
+    from tinyjax.population import plan, stack
 
     found = []
     for ids in plan.of_run(folder):
         for start in range(0, len(ids), AT_ONCE):
             some = [*ids[start : start + AT_ONCE]]
-            networks = build.stored(folder, some, which, overrides)
+            networks = stack.stored(folder, some, which, overrides)
             first = networks[0]
             config = _asked(first.config, suites) if suites else first.config
-            task, predict = build.predictor(networks, tasks.module(first.config.task))
+            task, predict = stack.predictor(networks, tasks.module(first.config.task))
             found.append(Group(some, config, first.about, task.score, predict))
     return found
 
 
 def _asked(config: Any, spec: str) -> Any:
     """The config with the suites, slices and `best_on` of another, which say all of themselves."""
-    from tinyjax.checks import check
+    from tinyjax.config.validation import check
 
     other, whole = configs.load(spec), config.to_dict()
     ours, theirs = whole["data"], other.data.to_dict()
@@ -166,7 +167,7 @@ def _asked(config: Any, spec: str) -> Any:
 def _examined(
     groups: Sequence[Group], names: tuple[str, ...], kind: ModuleType, bar: Any
 ) -> Iterator[Result]:
-    from tinyjax.robust.examine import resamples
+    from tinyjax.metrics.slices import resamples
 
     for group in groups:
         config, classes = group.config, tuple(group.about["classes"])
@@ -208,11 +209,11 @@ def _splits(
     kind, group = tasks.module(task), configs.from_json(data)
     found = {name: _loaded(task, group, name, classes, channels) for name in names}
     if unlike := kind.unlike(found):
-        runfolder.log.info("\n".join(unlike))
+        run_folder.log.info("\n".join(unlike))
     fields = group.get("slices", {})
     known = {part.partition("=")[0] for s in found.values() for part in kind.slices(s, fields)}
     for field in {*fields} - known if found else ():
-        runfolder.log.warning(f"data.slices.{field}: no image of {few(found)} says it")
+        run_folder.log.warning(f"data.slices.{field}: no image of {few(found)} says it")
     return found
 
 
@@ -249,7 +250,7 @@ def _loaded(
 
 def _fewer_classes(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
     """Slices of suite `name` by classes: what suites that have fewer are to be compared with."""
-    from tinyjax.robust.examine import of_classes
+    from tinyjax.metrics.slices import of_classes
 
     fewer = {own for own in present.values() if own and {*own} < {*present[name]}}
     return {f"classes={'+'.join(own)}": of_classes(len(split.names), own) for own in sorted(fewer)}
@@ -285,7 +286,7 @@ def _stacked(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str,
 def _save(file: Path, arrays: Mapping[str, Any]) -> None:
     import numpy as np
 
-    with runfolder.atomic(file) as path, path.open("wb") as stream:
+    with run_folder.atomic(file) as path, path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
@@ -299,7 +300,7 @@ def _report_one(group: Group, shown: Mapping[str, Result], kind: ModuleType, pla
     scores = {name: result.examined[0].scores[""] for name, result in shown.items()}
     if shown:
         kind.report(place, suites, found, scores, group.about.get("training", {}))
-        runfolder.log.info(f"step {group.about['step']}\n{kind.table(scores)}")
+        run_folder.log.info(f"step {group.about['step']}\n{kind.table(scores)}")
 
 
 def _said(rows: Sequence[Mapping[str, Any]], kind: ModuleType) -> str:

@@ -34,10 +34,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax import config as configs
-from tinyjax import progress, runfolder
 from tinyjax.data import images, video
-from tinyjax.data.files import ahead
+from tinyjax.data.detection import ahead
 from tinyjax.errors import UserError, exit_code
+from tinyjax.run import progress, run_folder
 
 STOPPED = 75  # as of training
 SUFFIXES = images.SUFFIXES + video.SUFFIXES
@@ -90,16 +90,16 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.options("predict", __doc__, argv, FLAGS, needs=("workdir",))
     files = find(options.input)
     refuse_mixing(options.output, files)
-    runfolder.start_log()
-    log = runfolder.log
+    run_folder.start_log()
+    log = run_folder.log
     movies, unread = look_at_videos(files)
     total = sum(movies[f].frames if f in movies else not is_video(f) for f in files)
 
-    from tinyjax import startup
-    from tinyjax.model import BATCH, load
+    from tinyjax.api import BATCH, load
+    from tinyjax.run import runtime
 
-    startup.keep_memory()
-    startup.keep_programs()
+    runtime.keep_memory()
+    runtime.keep_programs()
 
     # ---- the network, compiled before anything is written: a wrong threshold or class ends here
     model = load(options.workdir, options.weights, options.overrides)
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     threads = min(8, os.cpu_count() or 1)
     begin = time.time()
     with (
-        runfolder.stop_requests() as stop,
+        run_folder.stop_requests() as stop,
         progress.bar(total=total, unit="image") as bar,
     ):
 
@@ -153,9 +153,9 @@ def main(argv: list[str] | None = None) -> int:
     seconds = time.time() - begin
 
     # ---- tables and the last lines
-    with runfolder.atomic(options.output / "predictions.json") as path:
+    with run_folder.atomic(options.output / "predictions.json") as path:
         path.write_text(json.dumps(rows, indent=1))
-    runfolder.write_rows(options.output / "predictions.csv", map(in_columns, rows), COLUMNS)
+    run_folder.write_rows(options.output / "predictions.csv", map(in_columns, rows), COLUMNS)
     each = Counter(row["category"] for row in rows)
     of_each = ", ".join(f"{n} {category}" for category, n in each.most_common())
     log.info(
@@ -225,7 +225,7 @@ def look_at_videos(files: Iterable[Path]) -> tuple[dict[Path, video.About], list
             movies[file] = video.about(file)
         except UserError as error:
             unread.append(file)
-            runfolder.log.warning(f"left out: {error}")
+            run_folder.log.warning(f"left out: {error}")
     return movies, unread
 
 
@@ -266,7 +266,7 @@ def draw(one: tuple[Frame, Any], place: Callable | None) -> tuple[Frame, Any, np
     picture = found.draw(pixels)
     if frame.number is not None:
         return frame, found, np.asarray(picture)
-    with runfolder.atomic(place(frame.file, ".png")) as path:
+    with run_folder.atomic(place(frame.file, ".png")) as path:
         picture.save(path, "PNG", compress_level=1)  # in half the time, a quarter larger
     return frame, found, None
 

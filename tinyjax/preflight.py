@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax import accelerators
 from tinyjax import config as configs
-from tinyjax.accelerators import GIB
 from tinyjax.errors import UserError, exit_code, suggest
 from tinyjax.population.options import FLAGS, lift_of, members_of
+from tinyjax.run import accelerators
+from tinyjax.run.accelerators import GIB
 
 DOES_NOT_FIT = 3
 AT_HAND = ("cpu", "gpu")
-PRICES = Path(__file__).with_name("prices.yaml")
+PRICES = Path(accelerators.__file__).with_name("prices.yaml")
 # Without these libtpu looks for the machine that it is not on, for minutes, or refuses to start.
 QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 def preflight(config, members, target: Target, price, how: str | None) -> int:
     """Compile what a sweep's plan for this target has, and say what it comes to."""
     from tinyjax import tasks
-    from tinyjax.population import compiled, plan
+    from tinyjax.population import compiler, plan
 
     begin, kind = time.time(), tasks.module(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
@@ -90,7 +90,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
     for number, population in enumerate(populations):
         own = [everyone[id] for id in population.members]
         given = config, own, kind, training, target.devices
-        chosen = compiled.lower(*given, population.lift, population.chunk)
+        chosen = compiler.lower(*given, population.lift, population.chunk)
         text = chosen.program.as_text()
         said = f"population {number}: {_placed(own, chosen.devices, population.lift)}"
         if text in seen:
@@ -100,7 +100,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
             lowered = {population.lift: chosen}
             if chosen.devices.own > 1:  # of one member a device all lifts are the same
                 other = "vmap" if population.lift == "map" else "map"
-                lowered[other] = compiled.lower(*given, other)
+                lowered[other] = compiler.lower(*given, other)
             seen[text] = number, {lift: _counts(each) for lift, each in lowered.items()}
             for lift, counts in seen[text][1].items():
                 print(_lines(lift, counts, lowered[lift], target), flush=True)
@@ -123,7 +123,7 @@ def target_of(name: str) -> Target:
     """
     import jax
 
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
     if name in AT_HAND:
         try:
@@ -131,7 +131,7 @@ def target_of(name: str) -> Target:
         except RuntimeError as error:
             raise UserError(f"--accelerator {name}: there is none at hand") from error
         jax.config.update("jax_default_device", devices[0])
-        return Target(name, name, devices, startup.whole_memory(), None)
+        return Target(name, name, devices, runtime.whole_memory(), None)
     if name not in accelerators.SLICES:
         advice = suggest(name, [*AT_HAND, *accelerators.SLICES])
         raise UserError(f"--accelerator {name}: {advice}")
@@ -185,10 +185,10 @@ def _counts(lowered) -> Any:
     """What `count` says, or the line of why it does not fit."""
     import jax
 
-    from tinyjax.population import compiled
+    from tinyjax.population import compiler
 
     try:
-        return compiled.count(lowered)
+        return compiler.count(lowered)
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise

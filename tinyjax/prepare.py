@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import runfolder
 from tinyjax.data import FORMATS
-from tinyjax.data.published import SETS, WHOLE
+from tinyjax.data.layouts.catalog import SETS, WHOLE
 from tinyjax.errors import UserError, exit_code
+from tinyjax.run import run_folder
 
 FLAGS = {
     "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
@@ -78,13 +78,13 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--skip-broken: goes with --to; --check goes on past all that is broken")
     if options.stride < 1 or min(options.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
-    runfolder.start_log()
+    run_folder.start_log()
     return check(options) if options.check else convert(options)
 
 
 def check(options) -> int:
     """Print and write a report of all splits; 2 if a loader would refuse any of them."""
-    from tinyjax.data import look
+    from tinyjax.data import statistics
     from tinyjax.data.records import Split
 
     folder = options.report or Path("runs") / "check" / Path(options.source).stem
@@ -92,7 +92,7 @@ def check(options) -> int:
     sets: dict[str, Split] = {}
     published, lines, lacking = _published(options)
     if lines:
-        runfolder.log.info("\n".join([*lines, ""]))
+        run_folder.log.info("\n".join([*lines, ""]))
     if published in WHOLE:  # of whole images, whose labels cannot be looked at further
         return 2 if lacking else 0
     names = _splits(options)
@@ -100,24 +100,29 @@ def check(options) -> int:
     for name in names:
         classes = next(iter(sets.values())).classes if sets else ()  # as training would ask
         sets[name] = _load(options, name, size, _into(refused), classes)
-    looks = {name: look.look(split) for name, split in sets.items()}
+    looks = {name: statistics.look(split) for name, split in sets.items()}
     train = next(iter(sets))
     mapping = ", ".join(f"{k} {name}" for k, name in enumerate(sets[train].classes))
     report = [f"{options.source}: labels {mapping}", *mixed, ""]
     for name, seen in looks.items():
         height, width = sets[name].images.shape[1:3]
-        report += [*look.lines(name, seen), f"  {width} x {height} px", *look.sizes(seen), ""]
+        report += [
+            *statistics.lines(name, seen),
+            f"  {width} x {height} px",
+            *statistics.sizes(seen),
+            "",
+        ]
     if len(sets) > 1:
-        report += look.leaks(sets, train)
-    report += [f"warning: {text}" for text in look.warnings(looks, options.stride)]
-    report += look.problems(refused)
-    runfolder.log.info("\n".join(report))
+        report += statistics.leaks(sets, train)
+    report += [f"warning: {text}" for text in statistics.warnings(looks, options.stride)]
+    report += statistics.problems(refused)
+    run_folder.log.info("\n".join(report))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.txt").write_text("\n".join([*lines, *report, ""]))
     for name, split in sets.items():
         _sheet(split, folder / f"{_plain(name)}.png")
-    runfolder.log.info(f"report.txt and a sheet of samples of each split are in {folder}")
+    run_folder.log.info(f"report.txt and a sheet of samples of each split are in {folder}")
     return 2 if refused else 0
 
 
@@ -125,9 +130,10 @@ def convert(options) -> int:
     """Write all splits as ArrayRecord files; the first image or box that is broken stops it, or is
     left out and listed with --skip-broken.
     """
-    from tinyjax.data import arrayrecord, files, look
+    from tinyjax.data import detection, statistics
     from tinyjax.data.images import opened
-    from tinyjax.data.listing import refuse as stop
+    from tinyjax.data.layouts import arrayrecord
+    from tinyjax.data.layouts.listing import refuse as stop
 
     if options.to.exists() and any(options.to.iterdir()):
         raise UserError(f"--to {options.to}: is not empty; name a new folder")
@@ -136,8 +142,8 @@ def convert(options) -> int:
     with opened(options.source) as root:
         listings = {}
         for name in _splits(options):  # what cannot be trained on is not converted
-            listed = files.listing(root, name, options.format, options.first_pixel, refuse)
-            listings[name] = files.sound(listed, name, refuse)
+            listed = detection.listing(root, name, options.format, options.first_pixel, refuse)
+            listings[name] = detection.sound(listed, name, refuse)
         if len({listed.categories for listed in listings.values()}) > 1:
             raise UserError(
                 f"{options.source}: the splits have different categories: "
@@ -148,8 +154,10 @@ def convert(options) -> int:
             written = arrayrecord.write(ready, options.to)
     size = sum(file.stat().st_size for file in written.iterdir())
     images = ", ".join(f"{_plain(name)} {len(one.entries)}" for name, one in listings.items())
-    runfolder.log.info(
-        "".join(f"{line}\n" for line in (["left out", *look.problems(found)] if found else []))
+    run_folder.log.info(
+        "".join(
+            f"{line}\n" for line in (["left out", *statistics.problems(found)] if found else [])
+        )
         + f"{images} images, {size / 1e6:.1f} MB in {written}\n"
         f"train on it with data.format = 'arrayrecord', data.common.source = '{options.to}'"
     )
@@ -157,7 +165,7 @@ def convert(options) -> int:
 
 
 def _splits(options) -> list[str]:
-    from tinyjax.data.files import layout_of
+    from tinyjax.data.detection import layout_of
     from tinyjax.data.images import opened
 
     with opened(options.source) as root:
@@ -177,37 +185,39 @@ def _published(options) -> tuple[str, list[str], bool]:
     """The published set that the source is, or "", what there is to say of it, and whether any of
     it is missing.
     """
-    from tinyjax.data import places
     from tinyjax.data.images import opened
+    from tinyjax.data.layouts import published
 
     with opened(options.source) as root:
-        name = places.recognised(root) if options.format == "auto" else options.format
+        name = published.recognised(root) if options.format == "auto" else options.format
         if name not in SETS:
             return "", [], False
-        counts, wrong = places.looked(root, name)
-        return name, places.report(name, counts, wrong), bool(wrong)
+        counts, wrong = published.looked(root, name)
+        return name, published.report(name, counts, wrong), bool(wrong)
 
 
 def _mixed(options, names: list[str], refuse) -> tuple[tuple[int, int] | None, list[str]]:
     """If a split has images of several sizes, one to look at them in, and what to say of it."""
     import numpy as np
 
-    from tinyjax.data import files, look
+    from tinyjax.data import detection, statistics
     from tinyjax.data.images import opened
 
     with opened(options.source) as root:
         how = options.format, options.first_pixel, lambda *_: None  # the loading will tell
-        shapes = [files.shapes(files.listing(root, name, *how)) for name in names]
+        shapes = [detection.shapes(detection.listing(root, name, *how)) for name in names]
     if all(len(np.unique(one, axis=0)) < 2 for one in shapes):
         return None, []
     every = np.concatenate(shapes)
-    height, width = look.common_size(every)
+    height, width = statistics.common_size(every)
     refuse(
         "mixed sizes",
         f"images of {len(np.unique(every, axis=0))} sizes; give --size {height} {width}, say "
         f"(in training configs/own.py:..,height={height},width={width})",
     )
-    table = look.percentiles("size of images, px", {"width": every[:, 1], "height": every[:, 0]})
+    table = statistics.percentiles(
+        "size of images, px", {"width": every[:, 1], "height": every[:, 0]}
+    )
     seen_in = f"looked at in {width} x {height}, letterboxed: sides of objects are in these pixels"
     return (height, width), [*table, seen_in]
 
@@ -229,7 +239,7 @@ def _range16(options) -> dict[str, Any]:
 
 
 def _load(options, split: str, size, refuse, classes: tuple[str, ...] = ()):
-    from tinyjax.data.files import load
+    from tinyjax.data.detection import load
 
     return load(
         options.source,
@@ -250,7 +260,7 @@ def _sheet(split, file: Path, count: int = 12) -> None:
     import numpy as np
     from PIL import Image
 
-    from tinyjax import pictures
+    from tinyjax.reporting import pictures
 
     chosen = np.unique(np.linspace(0, len(split.names) - 1, count).round().astype(int))
     drawn = [

@@ -37,17 +37,18 @@ def main(argv: list[str] | None = None) -> int:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
 
-    from tinyjax import evaluate, runfolder
-    from tinyjax.robust import folders, tables
-    from tinyjax.robust.report import write
+    from tinyjax import evaluate
+    from tinyjax.reporting import run_folders, tables
+    from tinyjax.reporting.report import write
+    from tinyjax.run import run_folder
 
-    for path in folders.runs_of(folder, options.without).values():
-        if not folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
+    for path in run_folders.runs_of(folder, options.without).values():
+        if not run_folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
             return code
-    runfolder.start_log()
+    run_folder.start_log()
     begin = time.time()
     file = write(tables.read(folder, options.without))
-    runfolder.log.info(f"written to {file} after {time.time() - begin:.0f} s")
+    run_folder.log.info(f"written to {file} after {time.time() - begin:.0f} s")
     return 0
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import progress, runfolder
 from tinyjax.errors import UserError, exit_code
+from tinyjax.run import progress, run_folder
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {
@@ -46,35 +46,37 @@ def main(argv: list[str] | None = None) -> int:
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 
-    from tinyjax import startup, tasks
-    from tinyjax.population import build, plan
-    from tinyjax.transfer import figures, rgn
+    from tinyjax import tasks
+    from tinyjax.population import plan, stack
+    from tinyjax.reporting import transfer_figures
+    from tinyjax.run import runtime
+    from tinyjax.transfer import rgn
 
     populations = plan.of_run(folder)
-    startup.keep_memory()
-    startup.keep_programs()
-    runfolder.start_log()
+    runtime.keep_memory()
+    runtime.keep_programs()
+    run_folder.start_log()
     config = configs.of_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}
     rows, numbers, sizes = [], {}, {}
     for ids in progress.bar(populations, unit="population"):
-        networks = build.trained(folder, ids, options.weights, changes, kind, training)
+        networks = stack.trained(folder, ids, options.weights, changes, kind, training)
         measured = _measured(networks, kind, training, options.batches)
         for network, (kernels, tensors) in zip(networks, measured, strict=True):
             layers, name = rgn.layers(kernels, tensors), network.member.id
             numbers[name], sizes[name] = rgn.of_backbone(layers), network.about["parameters"]
             about = {"member": name, "backbone": network.about["backbone"]}
             rows += [{**about, **layer} for layer in layers]
-    runfolder.write_rows(folder / "rgn.csv", rows, rows[0])
+    run_folder.write_rows(folder / "rgn.csv", rows, rows[0])
     _add_to_results(folder / "results.csv", numbers)
-    figures.draw_rgn(rows, numbers, sizes, folder / "figures" / "rgn.png")
+    transfer_figures.draw_rgn(rows, numbers, sizes, folder / "figures" / "rgn.png")
     low, high = min(numbers.values()), max(numbers.values())
     said = (
         f"{low:.4g}" if len(numbers) == 1 else f"of {len(numbers)} members {low:.4g} to {high:.4g}"
     )
-    runfolder.log.info(
+    run_folder.log.info(
         f"{folder}: relative gradient norm {said}\n"
         f"written to {folder / 'rgn.csv'}, {folder / 'figures' / 'rgn.png'} and results.csv"
     )
@@ -83,33 +85,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def measured(folder: Path) -> bool:
     """Whether a finished run or sweep has its numbers already."""
-    return "rgn" in runfolder.read_rows(folder / "results.csv")[0]
+    return "rgn" in run_folder.read_rows(folder / "results.csv")[0]
 
 
 def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
     """Of each network the kernels' ratios, those of its own and not of the padding, and the
     tensors'.
     """
-    from tinyjax.population import build, measure
-    from tinyjax.population.feed import feed
-    from tinyjax.population.lift import lift
+    from tinyjax.population import measurements, stack
+    from tinyjax.population.devices import layout
+    from tinyjax.population.input_pipeline import feed
+    from tinyjax.population.member_batching import lift
     from tinyjax.population.pad import cut
-    from tinyjax.population.shard import layout
     from tinyjax.transfer import rgn
 
     config, n = networks[0].config, len(training.images)
     devices = layout(len(networks), config.batch)
-    joined = build.join(networks, kind, training)
+    joined = stack.join(networks, kind, training)
     if not any(rgn.counted(path) for path in joined.moving.paths):
         raise UserError(f"--freeze {' '.join(config.freeze)}: no layer of the backbone is left")
     own = devices.spread((joined.variables, joined.hyper, joined.data))
     how = "vmap" if len(networks) > 1 else "none"
-    found = measure.means(
+    found = measurements.means(
         rgn.measure, rgn.counted, joined, own,
         feed(kind, training, config, config.seed, devices), config.batch,
         min(batches, n // config.batch), lambda one: devices.shard(lift(one, how)),
     )  # fmt: skip
-    for network, ratios in zip(networks, build.each_of(found, len(networks)), strict=False):
+    for network, ratios in zip(networks, stack.each_of(found, len(networks)), strict=False):
         shapes = {
             path: (1, 1, *leaf.shape[2:])
             for path, leaf in network.variables.params.items()
@@ -120,11 +122,11 @@ def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
 
 def _add_to_results(file: Path, numbers: dict[str, float]) -> None:
     """A column "rgn"; of a run in phases the last one has these weights."""
-    rows = runfolder.read_rows(file)
+    rows = run_folder.read_rows(file)
     last = rows[-1].get("phase")
     for row in rows:
         row["rgn"] = repr(numbers[row["member"]]) if row.get("phase") == last else ""
-    runfolder.write_rows(file, rows, rows[0])
+    run_folder.write_rows(file, rows, rows[0])
 
 
 if __name__ == "__main__":

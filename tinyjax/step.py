@@ -18,9 +18,9 @@ import optax
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from tinyjax.data.stream import draws
+from tinyjax.data.sampling import draws
 from tinyjax.errors import UserError, suggest
-from tinyjax.transfer import pull, rgn
+from tinyjax.transfer import regularizers, rgn
 
 Flat = dict[str, Array]
 
@@ -258,8 +258,8 @@ def make_step(
             strength, start, importance = (
                 hyper["pull"][k] for k in ("strength", "start", "importance")
             )
-            stiff = pull.stiffness(strength, importance, rate)
-            metrics = {**metrics, "pull": pull.penalty(stiff, params.vector, start)}
+            stiff = regularizers.stiffness(strength, importance, rate)
+            metrics = {**metrics, "pull": regularizers.penalty(stiff, params.vector, start)}
             update += stiff * (params.vector - start)
         new = Weights(
             replace(params, vector=params.vector - rate * part * update),

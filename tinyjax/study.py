@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
-from tinyjax import runfolder
 from tinyjax.errors import UserError, exit_code, suggest
-from tinyjax.population import space
+from tinyjax.population import search_space
 from tinyjax.population.options import FLAGS as SWEEP
 from tinyjax.population.options import PLAIN, lift_of, shard_of
-from tinyjax.population.space import Member
+from tinyjax.population.search_space import Member
+from tinyjax.run import run_folder
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--stage": {
@@ -75,25 +75,25 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax import report, rgn
     from tinyjax.train import STOPPED, train
 
-    runfolder.start_log()
-    with runfolder.stop_requests() as stop:
+    run_folder.start_log()
+    with run_folder.stop_requests() as stop:
         for number, (name, stage) in enumerate(stages.items(), start=1):
             if isinstance(stage, Path) or (options.stage and name not in options.stage):
                 continue
             config, members, flags = stage
-            runfolder.log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
+            run_folder.log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
             lift = how if members != [PLAIN] else None
             if code := train(config, folder / name, stop, members, shard, lift):
                 return code
-            if not runfolder.finished(folder / name):  # other shards' part is still to come
+            if not run_folder.finished(folder / name):  # other shards' part is still to come
                 break
             if flags is not None and not rgn.measured(folder / name):
                 rgn.main(["--workdir", str(folder / name), *flags])
             if stop:
                 return STOPPED
-    if missing := [name for name in stages if not runfolder.finished(folder / name)]:
+    if missing := [name for name in stages if not run_folder.finished(folder / name)]:
         names = ", ".join(missing)
-        runfolder.log.info(f"still to be trained: {names}; the same command then goes on")
+        run_folder.log.info(f"still to be trained: {names}; the same command then goes on")
         return 0
     return report.main([str(folder), *(f"--without={name}" for name in _means(stages))])
 
@@ -117,7 +117,7 @@ def stages_of(spec: str, workdir: Path) -> Stages:
 
 
 def _stage(name: str, given: Any) -> Stage | Path:
-    from tinyjax.checks import check
+    from tinyjax.config.validation import check
     from tinyjax.rgn import FLAGS as RGN
 
     if isinstance(given, str | Path):
@@ -131,7 +131,7 @@ def _stage(name: str, given: Any) -> Stage | Path:
     if flags is not None:
         configs.options("rgn", None, ["--workdir", name, *flags], RGN, needs=("workdir",))
     config = config.unlock().lock()
-    members = space.members(config, points) if points else [PLAIN]
+    members = search_space.members(config, points) if points else [PLAIN]
     for member in members:
         check(configs.changed(config, member.point))
     return Stage(config, members, flags)
@@ -141,7 +141,7 @@ def _take(name: str, there: Path, at: Path) -> None:
     """A link to a finished run or sweep. Raises UserError unless it is one, and where something
     else has the stage's place.
     """
-    if not runfolder.finished(there):
+    if not run_folder.finished(there):
         raise UserError(f"stage {name}: {there} is no finished run or sweep; train it first")
     if at.exists() and at.resolve() != there.resolve():
         raise UserError(f"{at}: is there already, and is not {there}; give another --workdir")
@@ -163,12 +163,12 @@ def table(stages: Stages) -> str:
     they are trained on and scored on.
     """
     from tinyjax.population.plan import minutes
-    from tinyjax.robust.folders import trained_on
+    from tinyjax.reporting.run_folders import trained_on
 
     lines = [f"{'stage':<16}{'members':>8}{'steps':>9}{'min':>7}  trained on -> scored on"]
     for name, stage in stages.items():
         if isinstance(stage, Path):
-            there = "" if runfolder.finished(stage) else ", which is not finished yet"
+            there = "" if run_folder.finished(stage) else ", which is not finished yet"
             lines.append(f"{name:<16}{'':>24}  that of {stage}{there}")
             continue
         config, members, _ = stage

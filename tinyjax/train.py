@@ -19,19 +19,20 @@ from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax import processes, progress, runfolder, runs
-from tinyjax.checks import check
+from tinyjax.config.validation import check
 from tinyjax.errors import UserError, exit_code
 from tinyjax.population import plan
+from tinyjax.population import sweep as runs
 from tinyjax.population.options import FLAGS, PLAIN, lift_of, members_of, shard_of
-from tinyjax.population.space import Member
+from tinyjax.population.search_space import Member
+from tinyjax.run import distributed, progress, run_folder
 
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
-log = runfolder.log
+log = run_folder.log
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("train", __doc__, argv, {**FLAGS, **processes.FLAGS})
+    options = configs.options("train", __doc__, argv, {**FLAGS, **distributed.FLAGS})
     config = configs.load(options.config, options.overrides)
     members = members_of(options.config, config, options.only or (), options.limit)
     how, shard = lift_of(options.lift), shard_of(options.shard)
@@ -39,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         found = plan.populations(members, plan.measures(config), how)
         print(plan.table(config, members, found))
         return 0
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    startup.keep_memory()  # before anything looks for devices
-    with processes.joined(options.processes, options.wait):
-        processes.expect(options.expect)
-        with processes.stop_requests() as stop:
+    runtime.keep_memory()  # before anything looks for devices
+    with distributed.joined(options.processes, options.wait):
+        distributed.expect(options.expect)
+        with distributed.stop_requests() as stop:
             return train(config, options.workdir, stop, members, shard, how)
 
 
@@ -62,7 +63,7 @@ def train(
 
     As soon as `stop` holds something the run saves and returns `STOPPED`.
     """
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
     sweep = [*members] != [PLAIN]
     if sweep and config.phases:
@@ -71,20 +72,20 @@ def train(
         raise UserError(f"--lift {how}: this is a plain run; the members of a sweep are lifted")
     if shard != (0, 1) and not sweep:
         raise UserError(f"--shard {shard[0]}/{shard[1]}: this is a plain run; a sweep has shards")
-    startup.keep_memory()
-    leads = processes.leads()
-    runfolder.open_folder(folder, configs.to_json(config), leads)
-    processes.together("opened")
+    runtime.keep_memory()
+    leads = distributed.leads()
+    run_folder.open_folder(folder, configs.to_json(config), leads)
+    distributed.together("opened")
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: give a folder that all processes share")
-    runfolder.start_log(leads)
+    run_folder.start_log(leads)
     i, n = shard
-    beat = runfolder.heart(folder / "heartbeats" / f"{i}-of-{n}.{processes.number()}.json")
+    beat = run_folder.heart(folder / "heartbeats" / f"{i}-of-{n}.{distributed.number()}.json")
     one = partial(train_members, beat=beat)
-    with runfolder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
+    with run_folder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
         if sweep:
             code = runs.train_sweep(config, members, folder, stop, shard, how, one)
-        elif runfolder.said_finished(folder):
+        elif run_folder.said_finished(folder):
             code = 0
         elif config.phases:
             code = runs.train_phases(config, folder, stop, one)
@@ -108,28 +109,30 @@ def train_members(
     """Train the members of a population, from their first weights to their results.
 
     number: of the population in a sweep; None: a plain run of one member, which reports more. how,
-    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `runfolder.heart`.
+    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `run_folder.heart`.
     """
     import jax
     import numpy as np
 
-    from tinyjax import figures, startup, tasks
     from tinyjax import step as steps
-    from tinyjax.checkpoint import Checkpoints
-    from tinyjax.population import build, measure, program
-    from tinyjax.population.feed import feed
-    from tinyjax.population.shard import layout
-    from tinyjax.trackers import trackers
+    from tinyjax import tasks
+    from tinyjax.population import measurements, program, stack
+    from tinyjax.population.devices import layout
+    from tinyjax.population.input_pipeline import feed
+    from tinyjax.reporting import figures
+    from tinyjax.run import runtime
+    from tinyjax.run.checkpoints import Checkpoints
+    from tinyjax.run.trackers import trackers
 
     # ---- data: small sets live on the device as uint8, others are streamed
-    started, leads = time.time(), processes.leads()
-    log.info(f"tinyjax {version('tinyjax')} on {startup.devices()}")
-    log.info(f"compiled programs are kept in {startup.keep_programs()}")
+    started, leads = time.time(), distributed.leads()
+    log.info(f"tinyjax {version('tinyjax')} on {runtime.devices()}")
+    log.info(f"compiled programs are kept in {runtime.keep_programs()}")
     place = folder / "populations" / str(number or 0)
     tables, plain = (folder, True) if number is None else (place, False)
     for member in members:
         check(configs.changed(config, member.point))
-    base, config = config, build.config_of(config, members[0])  # theirs is the same where it counts
+    base, config = config, stack.config_of(config, members[0])  # theirs is the same where it counts
     kind, total = tasks.module(config.task), config.schedule.steps
     training, suites = _splits(config.task, configs.to_json(config.data))
     n, height, width, channels = training.images.shape
@@ -138,39 +141,39 @@ def train_members(
     if leads:
         log.info("\n".join(kind.look(training, suites, config, folder)))
     if not config.data.stream:
-        startup.refuse_large_set(training.images)
+        runtime.refuse_large_set(training.images)
 
     # ---- networks: each by itself, then all in one, spread over the devices
-    networks = [build.network(base, member, kind, training) for member in members]
+    networks = [stack.network(base, member, kind, training) for member in members]
     devices = layout(len(members), config.batch)
-    joined = build.join(networks, kind, training, devices.axes)
+    joined = stack.join(networks, kind, training, devices.axes)
     supply = feed(kind, training, config, base.seed, devices)
     variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
 
     lifted = program.lifted(devices, how, chunk)
     if "pull" in hyper:
         # Every device measures on whole batches: what is the mean of an example's has no shards.
-        whole = build.join(networks, kind, training) if devices.axes else joined
+        whole = stack.join(networks, kind, training) if devices.axes else joined
         own = (variables, hyper, parts)
         log.info(f"pull: by {config.pull.kind}, measured before the first step")
-        strengths = measure.pulls(config, whole, own, supply, n, lifted)
+        strengths = measurements.pulls(config, whole, own, supply, n, lifted)
         hyper["pull"] |= devices.spread(strengths)
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
     fresh, train_step = program.training(config, joined, devices, how, chunk)
     state = jax.jit(fresh)(variables)
-    rows = [build.row(each) for each in networks]
+    rows = [stack.row(each) for each in networks]
     columns = dict.fromkeys(field for row in rows for field in row)
     if leads:
-        runfolder.write_rows(tables / "members.csv", rows, columns)
-    log.info(build.described(networks, config, (width, height)))
+        run_folder.write_rows(tables / "members.csv", rows, columns)
+    log.info(stack.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
         log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {total}")
     done = int(np.max(devices.gathered(state.step)))
-    metrics = runfolder.Metrics(tables / "metrics.csv", done) if leads else None
+    metrics = run_folder.Metrics(tables / "metrics.csv", done) if leads else None
 
     begin, alive = time.time(), {"population": number or 0, "steps": total}
     beat("compiling", **alive)
@@ -179,7 +182,7 @@ def train_members(
     batches = supply(done)
     batches, rest = chain([first := next(batches)], batches), (hyper, parts)
     compiled = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
-    startup.refuse_too_large(compiled, config.batch, devices.at_once(how, chunk))
+    runtime.refuse_too_large(compiled, config.batch, devices.at_once(how, chunk))
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
@@ -227,7 +230,7 @@ def train_members(
     while True:
         over = done == total or lost
         due = over or (done > 0 and done % every.evaluate == 0)
-        stopping = processes.told_to_stop(stop)
+        stopping = distributed.told_to_stop(stop)
         if due or stopping or (done > 0 and done % every.save == 0):
             # before the evaluation: what fails there costs nothing
             if metrics:
@@ -251,7 +254,7 @@ def train_members(
         done += 1
         bar.update(len(members))
         if done % every.log == 0:
-            values = build.each_of(devices.gathered(logged), len(members))
+            values = stack.each_of(devices.gathered(logged), len(members))
             stopped = np.atleast_1d(devices.gathered(state.stopped_at))
             if plain:
                 refuse_divergence(stopped, folder)
@@ -272,8 +275,8 @@ def train_members(
     state = devices.gathered(state)
     if not leads:
         return 0
-    lasts = build.each_of(state.variables(state.ema), len(members))
-    bests = build.each_of(state.variables(state.best.weights), len(members))
+    lasts = stack.each_of(state.variables(state.ema), len(members))
+    bests = stack.each_of(state.variables(state.best.weights), len(members))
     tails = [kind.tail(training, network.used) for network in networks]
     stopped, best_steps, best_scores = map(
         np.atleast_1d, (state.stopped_at, state.best.step, state.best.score)
@@ -288,10 +291,10 @@ def train_members(
         }
         file = folder / "weights" / network.member.id
         ends = {"step": done, "scores": scores[i]}
-        runfolder.write_weights(file, build.cut_out(last, network), {**about, **ends})
+        run_folder.write_weights(file, stack.cut_out(last, network), {**about, **ends})
         ends = {"step": int(best_steps[i]), "score": float(best_scores[i])}
         file = file.with_name(f"{file.name}-best")
-        runfolder.write_weights(file, build.cut_out(best, network), {**about, **ends})
+        run_folder.write_weights(file, stack.cut_out(best, network), {**about, **ends})
     if plain:
         kind.report(folder, suites, found, scores[0], tails[0])
     rows = [
@@ -300,7 +303,7 @@ def train_members(
         for i, member in enumerate(members)
         for name, values in scores[i].items()
     ]
-    runfolder.write_rows(tables / "results.csv", rows, rows[0])
+    run_folder.write_rows(tables / "results.csv", rows, rows[0])
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     for name in suites if plain else ():
         picture = folder / "samples" / f"{name}.png"

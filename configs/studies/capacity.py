@@ -11,7 +11,7 @@ backbones, joined by +; seeds, how many; pretraining and steps, how long each tr
 from pathlib import Path
 
 from tinyjax.config import load, parse_arg
-from tinyjax.population import space as hyper
+from tinyjax.population import search_space as hyper
 from tinyjax.study import starts
 
 CONFIGS = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ steps; strength, of the pull.
 from pathlib import Path
 
 from tinyjax.config import names, parse_arg
-from tinyjax.population import space as hyper
+from tinyjax.population import search_space as hyper
 
 CAPACITY = names(str(Path(__file__).with_name("capacity.py")), "get_study")
 

@@ -17,9 +17,8 @@ how they cut down MobileNetV3: those are our own choice.
 import os
 from pathlib import Path
 
-from tinyjax.config import load, parse_arg
-from tinyjax.defaults import detector
-from tinyjax.population import space as hyper
+from tinyjax.config import detector, load, parse_arg
+from tinyjax.population import search_space as hyper
 from tinyjax.study import starts
 
 CONFIGS = Path(__file__).parent.parent

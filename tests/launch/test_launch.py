@@ -16,7 +16,7 @@ from launch import local
 from tests.test_resume import contents
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ["--config", "tests/tiny_quarters.py"]
+SWEEP = ["--config", "tests/configs/sweep_four_populations.py"]
 
 
 def command(*argv):

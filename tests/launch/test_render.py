@@ -14,8 +14,8 @@ import yaml
 
 from launch import gcloud, jobset, skypilot
 from launch import job as jobs
-from tinyjax import accelerators
 from tinyjax.errors import UserError
+from tinyjax.run import accelerators
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from launch import status
-from tinyjax import runfolder
 from tinyjax.errors import UserError
+from tinyjax.run import run_folder
 
 NOW = 1_000_000.0
 
@@ -16,7 +16,7 @@ NOW = 1_000_000.0
 def clock(monkeypatch):
     """The time that heartbeats are written at."""
     found = SimpleNamespace(now=NOW)
-    monkeypatch.setattr(runfolder.time, "time", lambda: found.now)
+    monkeypatch.setattr(run_folder.time, "time", lambda: found.now)
     return found
 
 
@@ -35,7 +35,7 @@ def begun(folder, populations=5, shards=None, done=()):
 
 
 def heart(folder, shard, shards, process=0):
-    return runfolder.heart(folder / "heartbeats" / f"{shard}-of-{shards}.{process}.json")
+    return run_folder.heart(folder / "heartbeats" / f"{shard}-of-{shards}.{process}.json")
 
 
 def test_a_heart_beats_now_and_then(tmp_path, clock):
@@ -51,7 +51,7 @@ def test_a_heart_beats_now_and_then(tmp_path, clock):
     beat("trains", step=100, steps=500)
     assert (said()["step"], said()["steps"]) == (100, 500)
     assert "seconds_a_step" not in said()
-    clock.now += runfolder.OFTEN - 1
+    clock.now += run_folder.OFTEN - 1
     beat("trains", step=150, steps=500)
     assert said()["step"] == 100  # too soon
     clock.now = NOW + 20

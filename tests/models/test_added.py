@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tinyjax import models
-from tinyjax.detect.network import Detector
+from tinyjax.detectors.point import Detector
 from tinyjax.models.layers import Added
-from tinyjax.transfer.freeze import multipliers
-from tinyjax.transfer.start import Weights, fit
+from tinyjax.transfer.freezing import multipliers
+from tinyjax.transfer.starting_weights import Weights, fit
 
 NAMES = ["mobilenetv3/s-6", "efficientnet/b-7"]
 X = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))

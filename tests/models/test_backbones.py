@@ -10,7 +10,7 @@ import pytest
 
 from tinyjax import models
 from tinyjax.errors import UserError
-from tinyjax.models import count, scaling
+from tinyjax.models import flops, scaling
 from tinyjax.models.layers import ConvBN
 
 # Compiled in half the time; these networks run once.
@@ -70,7 +70,7 @@ def test_a_backbone_serves_inside_a_larger_module():
     assert y.shape == (1, 4, 8, 3)
     assert moved.keys() == stats.keys()
     neck = 4 * 8 * 8 * 3
-    assert count.multiply_adds(model, shape) == count.multiply_adds(backbone, shape) + neck
+    assert flops.multiply_adds(model, shape) == flops.multiply_adds(backbone, shape) + neck
 
 
 @pytest.mark.parametrize("name", ["efficientnet/b-7", "mobilenetv3/s-6"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinyjax import models
-from tinyjax.models import initial
+from tinyjax.models import initializers
 from tinyjax.models.layers import BatchNorm, ConvBN, SqueezeExcite
 
 EPS, MOMENTUM = 1e-3, 0.3
@@ -94,15 +94,15 @@ def test_squeeze_excite():
 
 
 def laws(**shapes):
-    return {path: initial.he_fan_out(None, shape) for path, shape in shapes.items()}
+    return {path: initializers.he_fan_out(None, shape) for path, shape in shapes.items()}
 
 
 def test_first_weights_are_a_function_of_seed_and_path():
     key = jax.random.key(3)
-    weights = initial.draw(key, laws(a=(3, 3, 7, 8), b=(1, 1, 8, 8), c=(5, 20)))
-    alone = initial.draw(key, laws(b=(1, 1, 8, 8)))
+    weights = initializers.draw(key, laws(a=(3, 3, 7, 8), b=(1, 1, 8, 8), c=(5, 20)))
+    alone = initializers.draw(key, laws(b=(1, 1, 8, 8)))
     assert np.array_equal(alone["b"], weights["b"])
-    other = initial.draw(jax.random.key(4), laws(b=(1, 1, 8, 8)))
+    other = initializers.draw(jax.random.key(4), laws(b=(1, 1, 8, 8)))
     assert not np.intersect1d(other["b"], weights["b"]).size
     numbers = np.concatenate([w.ravel() / w.std() for w in weights.values()])
     assert len(np.unique(numbers)) == len(numbers), "two weights share random numbers"
@@ -138,14 +138,14 @@ DEPTHWISE, POINTWISE = (5, 5, 1, 512), (1, 1, 256, 512)
 @pytest.mark.parametrize(
     ("rule", "shape", "groups", "std"),
     [
-        (initial.he_fan_out, DEPTHWISE, 512, np.sqrt(2 / (25 * 512))),
-        (initial.he_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
-        (initial.he_group_fan_out, DEPTHWISE, 512, np.sqrt(2 / 25)),
-        (initial.he_group_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
+        (initializers.he_fan_out, DEPTHWISE, 512, np.sqrt(2 / (25 * 512))),
+        (initializers.he_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
+        (initializers.he_group_fan_out, DEPTHWISE, 512, np.sqrt(2 / 25)),
+        (initializers.he_group_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
     ],
 )
 def test_first_weights_of_convolutions(rule, shape, groups, std):
-    weights = initial.draw(jax.random.key(0), {"a": rule(None, shape, groups)})["a"]
+    weights = initializers.draw(jax.random.key(0), {"a": rule(None, shape, groups)})["a"]
     assert weights.shape == shape
     assert abs(weights.mean()) < 4 * std / np.sqrt(weights.size)
     assert weights.std() == pytest.approx(std, rel=0.03)
@@ -154,8 +154,11 @@ def test_first_weights_of_convolutions(rule, shape, groups, std):
 
 def test_first_weights_of_linear_layers():
     shape = (200, 400)
-    uniform, normal = initial.uniform_fan_out(None, shape), initial.small_normal(None, shape)
-    weights = initial.draw(jax.random.key(0), {"a": uniform, "b": normal})
+    uniform, normal = (
+        initializers.uniform_fan_out(None, shape),
+        initializers.small_normal(None, shape),
+    )
+    weights = initializers.draw(jax.random.key(0), {"a": uniform, "b": normal})
     assert np.abs(weights["a"]).max() == pytest.approx(0.05, rel=1e-3)
     assert weights["a"].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.01)
     assert weights["b"].std() == pytest.approx(0.01, rel=0.01)

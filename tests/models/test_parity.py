@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from make_references import CLASSES, FOLDER, LOGITS, digest, draw, image
 
+from tests.models.make_references import CLASSES, FOLDER, LOGITS, digest, draw, image
 from tinyjax import models
-from tinyjax.models import names
+from tinyjax.models import torch_names
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 QUICK = (
@@ -25,7 +25,7 @@ def load(stem, shapes):
     if source == "timm":
         model = model.clone(eps=1e-5)  # of both families there
     params, stats = shapes(f"{family}/{variant}")
-    theirs = {path: getattr(names, source)(path, model.arch) for path in [*params, *stats]}
+    theirs = {path: getattr(torch_names, source)(path, model.arch) for path in [*params, *stats]}
     return np.load(FOLDER / f"{stem}.npz"), model, params, stats, theirs
 
 
@@ -36,7 +36,7 @@ def test_names_and_shapes_are_one_to_one(stem, shapes):
     assert sorted(theirs.values()) == sorted(state_dict)
     for path, leaf in {**params, **stats}.items():
         value = np.empty(state_dict[theirs[path]])
-        assert names.from_torch(value, leaf.ndim).shape == leaf.shape, path
+        assert torch_names.from_torch(value, leaf.ndim).shape == leaf.shape, path
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_logits_and_features_are_the_source_librarys(stem, shapes):
     state_dict = json.loads(str(stored["shapes"]))
 
     def weight(path, leaf):
-        return names.from_torch(draw(theirs[path], state_dict[theirs[path]]), leaf.ndim)
+        return torch_names.from_torch(draw(theirs[path], state_dict[theirs[path]]), leaf.ndim)
 
     params, stats = ({path: weight(path, leaf) for path, leaf in part.items()} for part in flat)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=False)[0])
@@ -60,7 +60,7 @@ def test_logits_and_features_are_the_source_librarys(stem, shapes):
         np.testing.assert_allclose(value, stored[key], atol=1e-4 * scale, rtol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("name_of", [names.timm, names.torchvision])
+@pytest.mark.parametrize("name_of", [torch_names.timm, torch_names.torchvision])
 def test_other_paths_have_no_name(name_of):
     with pytest.raises(ValueError, match="'neck/kernel' is no path"):
         name_of("neck/kernel", models.build("efficientnet/b0").arch)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tinyjax import models, step
-from tinyjax.classify.network import Classifier
-from tinyjax.detect.grid import make_grid
-from tinyjax.detect.losses import detection_loss
-from tinyjax.detect.network import Detector
+from tinyjax.detectors.grid import make_grid
+from tinyjax.detectors.losses import detection_loss
+from tinyjax.detectors.point import Detector
 from tinyjax.errors import UserError
+from tinyjax.models.classifier import Classifier
 from tinyjax.models.layers import PLAIN, Added
 from tinyjax.models.scaling import Architecture, Block
-from tinyjax.models.union import gates, union
+from tinyjax.models.supernet import gates, union
 from tinyjax.population.pad import cut, pad, refuse_unfit
 
 SIDE, STEPS = 32, 20

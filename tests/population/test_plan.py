@@ -6,13 +6,14 @@ import math
 
 import pytest
 
-from tests.tiny_config import get_config
-from tinyjax import startup, train
+from tests.configs.detector import get_config
+from tinyjax import train
 from tinyjax.errors import UserError
-from tinyjax.population import space
+from tinyjax.population import search_space
 from tinyjax.population.options import lift_of
 from tinyjax.population.plan import ROOM, measures, plan, planned
-from tinyjax.population.space import Member, product, sweep
+from tinyjax.population.search_space import Member, product, sweep
+from tinyjax.run import runtime
 
 
 def of(*sizes, kind=""):
@@ -72,7 +73,7 @@ def sizes_of(found, members):
 def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path):
     config = get_config()
     config.schedule.steps = 10  # compiling is what costs
-    members = space.members(
+    members = search_space.members(
         config,
         product(
             [
@@ -98,7 +99,7 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
 
 def test_a_plan_is_written_once_and_kept(tmp_path):
     config, file = get_config(), tmp_path / "plan.json"
-    members = space.members(config, sweep("seed", range(3)))
+    members = search_space.members(config, sweep("seed", range(3)))
     found = planned(config, members, file)
     stored = json.loads(file.read_text())
     assert stored["populations"][0]["members"] == [member.id for member in members]
@@ -119,10 +120,10 @@ def test_a_plan_is_written_once_and_kept(tmp_path):
 
 def test_members_that_do_not_fit_are_taken_in_chunks(tmp_path, monkeypatch):
     config, file = get_config(), tmp_path / "plan.json"
-    members = space.members(config, sweep("seed", range(8)))
+    members = search_space.members(config, sweep("seed", range(8)))
     by = measures(config)
     one = by.memory(by.rung(members[0]))
-    monkeypatch.setattr(startup, "whole_memory", lambda: int(3.5 * one / ROOM))
+    monkeypatch.setattr(runtime, "whole_memory", lambda: int(3.5 * one / ROOM))
     (crowded,) = planned(config, members, file)
     assert (crowded.lift, crowded.chunk) == ("chunks", 3)
     assert planned(config, members[:3], tmp_path / "few.json")[0].lift == "vmap"
@@ -159,7 +160,7 @@ def test_ten_thousand_members_are_planned(tmp_path):
     config = get_config()
     rates = [0.001 * i for i in range(1, 101)]
     ladder = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
-    members = space.members(
+    members = search_space.members(
         config,
         product([sweep("model.backbone", ladder), sweep("optimiser.lr", rates),
                  sweep("seed", range(20))]),

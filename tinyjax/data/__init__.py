@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tinyjax.data.published import BOXES, SETS, WHOLE
+from tinyjax.data.layouts.catalog import BOXES, SETS, WHOLE
 from tinyjax.errors import UserError, suggest
 
 log = logging.getLogger("tinyjax")
@@ -41,11 +41,11 @@ def load_set(
     if form not in formats:
         raise UserError(f"data.format = {form!r}: {suggest(form, formats)}")
     made = form == "synthetic"
-    room = {"synthetic": "synthetic", **dict.fromkeys(LABELLED, "classification")}
-    load = import_module(f"{__name__}.{room.get(form, 'files')}").load
+    room = {"synthetic": "synthetic.dataset", **dict.fromkeys(LABELLED, "classification")}
+    load = import_module(f"{__name__}.{room.get(form, 'detection')}").load
     ours = ("layout", "refuse", "stream", "strengths", "match", "corrupt")
     known = [n for n in signature(load).parameters if n not in ours]
-    known += import_module(f"{__name__}.synthetic").STRENGTHS if made else ()
+    known += import_module(f"{__name__}.synthetic.dataset").STRENGTHS if made else ()
     for name in arguments.keys() - {*known}:
         raise UserError(f"data: no argument {name!r} of a {form} set; {suggest(name, known)}")
     stream = config.get("stream", False)
@@ -60,11 +60,13 @@ def load_set(
     if broken == "skip":
         more["refuse"] = lambda kind, message: found.append((kind, message))
     if form in WHOLE:  # their files are lists; what the set needs beside them stands there?
-        import_module(f"{__name__}.places").stands(arguments["source"], arguments["split"], form)
+        import_module(f"{__name__}.layouts.published").stands(
+            arguments["source"], arguments["split"], form
+        )
         form = SETS[form].layout
     split = load(layout=form, stream=stream, **{**arguments, **more})
     if found:
-        problems = import_module(f"{__name__}.look").problems(found)
+        problems = import_module(f"{__name__}.statistics").problems(found)
         log.warning("\n".join([f"{arguments['split']}: left out", *problems]))
     return split
 
@@ -74,7 +76,7 @@ def _corrupted(split: Any, corruption: tuple[str, int] | None) -> Any:
         return split
     import numpy as np
 
-    from tinyjax.data.corrupt import corrupt
+    from tinyjax.data.corruptions.corrupt import corrupt
 
     pairs = zip(split.images, split.names, strict=True)
     return split._replace(images=np.stack([corrupt(x, *corruption, name) for x, name in pairs]))

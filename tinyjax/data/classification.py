@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyjax.data import disk, images
-from tinyjax.data.arrayrecord import Record, Stored, import_tfds, numbers
-from tinyjax.data.files import ahead, pair
+from tinyjax.data import images, streaming
+from tinyjax.data.detection import ahead, pair
 from tinyjax.data.images import PERCENTILES, SUFFIXES, Bytes, Place, Rule, opened
-from tinyjax.data.listing import (
+from tinyjax.data.layouts.arrayrecord import Record, Stored, import_tfds, numbers
+from tinyjax.data.layouts.listing import (
     Refuse,
     files,
     folders,
@@ -102,7 +102,10 @@ def load(
         )
         pixels: Any
         if stream:
-            pixels, used = disk.Images(Read(wanted, decode), (len(wanted), *size, channels)), wanted
+            pixels, used = (
+                streaming.Images(Read(wanted, decode), (len(wanted), *size, channels)),
+                wanted,
+            )
         else:
             pixels, used = _in_memory(wanted, decode, refuse)
     if not used:
@@ -129,7 +132,9 @@ def _decode(
     try:
         image = images.read(item.place, channels, range16)
         if corruption:
-            from tinyjax.data.corrupt import corrupt  # with scipy, which nothing else here needs
+            from tinyjax.data.corruptions.corrupt import (
+                corrupt,  # with scipy, which nothing else here needs
+            )
 
             image = corrupt(image, *corruption, item.name)
         return item, images.fit(image, size, fit)[0]
@@ -167,7 +172,7 @@ class Views:
     aspect: float
 
     def __call__(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        region = partial(disk.random_region, area=self.area, aspect=self.aspect, rng=rng)
+        region = partial(streaming.random_region, area=self.area, aspect=self.aspect, rng=rng)
         image = images.view(self.items[i].place, self.size, region, self.channels, self.range16)
         return {"images": image, "labels": self.labels[i], "rarity": self.rarity[i]}
 

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from tinyjax.errors import UserError, suggest
-from tinyjax.models.initial import Law, draw
+from tinyjax.models.initializers import Law, draw
 from tinyjax.models.layers import PLAIN, Added
 from tinyjax.models.scaling import Architecture
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from tinyjax.models import initial, layers, scaling
+from tinyjax.models import initializers, layers, scaling
 
 BASES = {"b0": scaling.efficientnet}
 VARIANTS = {
@@ -33,7 +33,10 @@ class Model(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         conv = partial(
-            layers.ConvBN, initial=initial.he_group_fan_out, eps=self.eps, momentum=self.momentum
+            layers.ConvBN,
+            initial=initializers.he_group_fan_out,
+            eps=self.eps,
+            momentum=self.momentum,
         )
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
         features = layers.trunk(
@@ -43,4 +46,6 @@ class Model(nn.Module):
             return None, features
         y = conv(self.arch.head, act="silu", name="head")(features[32], train)
         y = y.mean((1, 2)).astype(jnp.promote_types(y.dtype, jnp.float32))
-        return layers.Dense(self.classes, initial.uniform_fan_out, name="classifier")(y), features
+        return layers.Dense(self.classes, initializers.uniform_fan_out, name="classifier")(
+            y
+        ), features

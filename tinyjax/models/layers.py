@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tinyjax.models.initial import he_fan_out
+from tinyjax.models.initializers import he_fan_out
 from tinyjax.models.scaling import Architecture, Block, make_divisible
 from tinyjax.ops.conv import conv2d
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from tinyjax.models import initial, layers, scaling
+from tinyjax.models import initializers, layers, scaling
 
 BASES = {"large": scaling.mobilenetv3_large, "small": scaling.mobilenetv3_small}
 VARIANTS = {
@@ -42,7 +42,7 @@ class Model(nn.Module):
         )
         if self.classes is None:
             return None, features
-        dense = partial(layers.Dense, initial=initial.small_normal)
+        dense = partial(layers.Dense, initial=initializers.small_normal)
         y = conv(self.arch.head, act="hard_swish", name="head")(features[32], train)
         y = y.mean((1, 2)).astype(jnp.promote_types(y.dtype, jnp.float32))
         y = nn.hard_swish(dense(self.arch.hidden, name="hidden")(y))

@@ -6,12 +6,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
-from tinyjax import runfolder
 from tinyjax.errors import UserError
-from tinyjax.population import space
-from tinyjax.population.space import Member
+from tinyjax.population import search_space
+from tinyjax.population.search_space import Member
+from tinyjax.run import run_folder
 
-PLAIN = Member(runfolder.member_id({}), {})  # the only member of a run that is no sweep
+PLAIN = Member(run_folder.member_id({}), {})  # the only member of a run that is no sweep
 FLAGS: dict[str, dict[str, Any]] = {
     "--sweep.only": {
         "action": "append",
@@ -54,7 +54,9 @@ def members_of(
         if only or limit:
             raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
         return [PLAIN]
-    return space.chosen(config, space.members(config, space.points(get_hyper)), only, limit)
+    return search_space.chosen(
+        config, search_space.members(config, search_space.points(get_hyper)), only, limit
+    )
 
 
 def lift_of(text: str | None) -> str | None:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinyjax.classify.network import Classifier
-from tinyjax.detect import network as detector
+from tinyjax.detectors import point as detector
 from tinyjax.errors import UserError
 from tinyjax.models import efficientnet, layers, mobilenetv3
+from tinyjax.models.classifier import Classifier
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from tinyjax import runfolder
 from tinyjax.errors import UserError
-from tinyjax.population.space import Member
+from tinyjax.population.search_space import Member
+from tinyjax.run import run_folder
 
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
 START = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
@@ -42,9 +42,9 @@ def here() -> Machine:
     """All devices that this process sees."""
     import jax
 
-    from tinyjax import startup
+    from tinyjax.run import runtime
 
-    return Machine(jax.default_backend(), jax.device_count(), startup.whole_memory())
+    return Machine(jax.default_backend(), jax.device_count(), runtime.whole_memory())
 
 
 class Population(NamedTuple):
@@ -143,12 +143,12 @@ def of_run(folder: Path) -> list[tuple[str, ...]]:
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: no run here (no config.json)")
     if not (file := folder / "plan.json").exists():
-        return [(runfolder.member_id({}),)]
+        return [(run_folder.member_id({}),)]
     return [tuple(own["members"]) for own in json.loads(file.read_text())["populations"]]
 
 
 def _write(file, found, space):
-    with runfolder.atomic(file) as path:
+    with run_folder.atomic(file) as path:
         listed = [population._asdict() for population in found]
         path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
 
@@ -212,9 +212,9 @@ def measures(config: ConfigDict) -> Measures:
 
     from tinyjax import config as configs
     from tinyjax import models, tasks
-    from tinyjax.models import count
-    from tinyjax.models.union import union
-    from tinyjax.population import build
+    from tinyjax.models import flops
+    from tinyjax.models.supernet import union
+    from tinyjax.population import stack
 
     kind = tasks.module(config.task)
 
@@ -229,15 +229,15 @@ def measures(config: ConfigDict) -> Measures:
     @cache
     def eps(init: str, backbone: str, seed: int) -> float:
         own = {"init": init, "model.backbone": backbone, "seed": seed}
-        return build.config_of(config, Member("", own)).model.eps
+        return stack.config_of(config, Member("", own)).model.eps
 
     def apart(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
-        shared = ("freeze", *(build.CUT if config.data.stream else ()))
+        shared = ("freeze", *(stack.CUT if config.data.stream else ()))
         fixed = {
             field: value
             for field, value in point.items()
-            if field in shared or not build.varies(field)
+            if field in shared or not stack.varies(field)
         }
         family = backbone.partition("/")[0]
         init = point.get("init", config.init)
@@ -247,12 +247,12 @@ def measures(config: ConfigDict) -> Measures:
     @cache
     def counted(backbone: str, own: tuple, crop: tuple[int, int]) -> tuple[int, int]:
         """Multiply-adds and outputs for a window."""
-        return count.counted(model(backbone, own), (1, *crop, 1))
+        return flops.counted(model(backbone, own), (1, *crop, 1))
 
     @cache
     def counted_weights(backbone: str, own: tuple) -> int:
         net, shape = model(backbone, own), (1, *config.crop, 1)
-        return count.parameters(jax.eval_shape(lambda: models.init(net, 0, shape))[0])
+        return flops.parameters(jax.eval_shape(lambda: models.init(net, 0, shape))[0])
 
     def parameters(rung: Rung) -> int:
         return counted_weights(rung.backbone, rung.model)
@@ -279,7 +279,7 @@ def measures(config: ConfigDict) -> Measures:
             wide = union(archs)
         except ValueError:
             return float("inf")
-        return max(rungs).size * count.per_pixel(wide) / max(map(count.per_pixel, archs))
+        return max(rungs).size * flops.per_pixel(wide) / max(map(flops.per_pixel, archs))
 
     def cost(rungs: tuple[Rung, ...], members: int) -> float:
         _, _, crop, batch, steps, _ = rungs[0]  # the same for all of them
@@ -301,7 +301,7 @@ def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Populat
     to somebody, members at once on a device and their memory there, and time, roughly and on two
     cores.
     """
-    from tinyjax.population.shard import layout
+    from tinyjax.population.devices import layout
 
     by, everyone = measures(config), {member.id: member for member in members}
     titles = f"{'population':>10}{'members':>9}{'at once':>9}{'parameters':>24}{'in use':>8}"

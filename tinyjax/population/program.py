@@ -6,10 +6,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tinyjax import step as steps
-from tinyjax.data.stream import batch_at
-from tinyjax.population.build import Joined
-from tinyjax.population.lift import lift
-from tinyjax.population.shard import Layout
+from tinyjax.data.sampling import batch_at
+from tinyjax.population.devices import Layout
+from tinyjax.population.member_batching import lift
+from tinyjax.population.stack import Joined
 
 
 def lifted(devices: Layout, how: str, chunk: int) -> Callable[..., Callable[[Any, Any], Any]]:

@@ -11,15 +11,15 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.classify.network import Classifier
-from tinyjax.classify.score import calibration, resampled, score
 from tinyjax.data import LABELLED, load_set
-from tinyjax.data.augment import augment_labelled, normalise
+from tinyjax.data.augmentation import augment_labelled, normalise
 from tinyjax.data.classification import views
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, few
+from tinyjax.metrics.classification import calibration, resampled, score
+from tinyjax.metrics.slices import WHOLE, Examined, Slice
+from tinyjax.models.classifier import Classifier
 from tinyjax.models.scaling import Architecture
-from tinyjax.robust.examine import WHOLE, Examined, Slice
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -190,9 +190,9 @@ def examine(
 
 def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:
     """A sheet of images with what they show and what they are taken for."""
-    from tinyjax.classify import report
+    from tinyjax.reporting import classification
 
-    report.samples(split, found["logits"], path)
+    classification.samples(split, found["logits"], path)
 
 
 def report(
@@ -203,9 +203,9 @@ def report(
     training: Mapping[str, tuple[int, int]],
 ) -> None:
     """Tables and figures of how it did, see `classify.report`."""
-    from tinyjax.classify import report
+    from tinyjax.reporting import classification
 
-    report.report(folder, suites, {name: own["logits"] for name, own in found.items()})
+    classification.report(folder, suites, {name: own["logits"] for name, own in found.items()})
 
 
 def tail(split: Labelled, used: np.ndarray) -> dict[str, tuple[int, int]]:

@@ -11,19 +11,19 @@ from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.data import load_set
-from tinyjax.data.augment import augment, normalise
-from tinyjax.data.files import Frames
+from tinyjax.data.augmentation import augment, normalise
+from tinyjax.data.detection import Frames
 from tinyjax.data.images import to_file
 from tinyjax.data.records import Split
-from tinyjax.detect.grid import make_grid
-from tinyjax.detect.losses import detection_loss
-from tinyjax.detect.network import Detector
-from tinyjax.detect.postprocess import detections
-from tinyjax.detect.score import score_each
-from tinyjax.detect.tail import counts, groups
+from tinyjax.detectors.grid import make_grid
+from tinyjax.detectors.losses import detection_loss
+from tinyjax.detectors.nms import detections
+from tinyjax.detectors.point import Detector
 from tinyjax.errors import UserError
+from tinyjax.metrics.class_frequency import counts, groups
+from tinyjax.metrics.detection import score_each
+from tinyjax.metrics.slices import Examined, Slice, slices_of
 from tinyjax.models.scaling import Architecture
-from tinyjax.robust.examine import Examined, Slice, slices_of
 from tinyjax.step import Task, Variables
 from tinyjax.tasks import backbone_of
 
@@ -56,15 +56,17 @@ def look(
 
     Raises UserError without an object to learn from, or to pick the best weights by.
     """
-    from tinyjax import figures
-    from tinyjax.data import look
+    from tinyjax.data import statistics
+    from tinyjax.reporting import figures
 
     if not training.valid.any():
         raise UserError("data.train: this split has no objects to learn from")
     if not suites[config.best_on].valid.any():
         raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
     figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
-    return look.brief(training, suites, min(config.model.strides), twins=not config.data.stream)
+    return statistics.brief(
+        training, suites, min(config.model.strides), twins=not config.data.stream
+    )
 
 
 def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Detector:
@@ -144,9 +146,9 @@ def present(split: Split) -> tuple[str, ...]:
 
 def unlike(suites: Mapping[str, Split]) -> list[str]:
     """Which suites have which classes, if some lack some: see `look.classes`."""
-    from tinyjax.data import look
+    from tinyjax.data import statistics
 
-    return look.classes([(name, look.look(split)) for name, split in suites.items()])
+    return statistics.classes([(name, statistics.look(split)) for name, split in suites.items()])
 
 
 def examine(
@@ -159,12 +161,12 @@ def examine(
     """Each member's predictions for a suite, examined in full, see `detect.examine`."""
     bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
     jobs = [(in_file_pixels(own, split), split.truth, bins, slices, counts) for own in found]
-    return score_each(jobs, "tinyjax.detect.examine:examine")
+    return score_each(jobs, "tinyjax.metrics.detection_slices:examine")
 
 
 def samples(split: Split, found: Mapping[str, np.ndarray], path: Path) -> None:
     """A sheet of truth and prediction, see `pictures.samples`."""
-    from tinyjax import pictures
+    from tinyjax.reporting import pictures
 
     pictures.samples(split, found, path)
 
@@ -177,8 +179,8 @@ def report(
     training: Mapping[str, tuple[int, int]],
 ) -> None:
     """Tables and figures of how it did, see `figures.report`. training: see `tail`."""
-    from tinyjax import figures
-    from tinyjax.transfer.figures import draw_tail
+    from tinyjax.reporting import figures
+    from tinyjax.reporting.transfer_figures import draw_tail
 
     figures.report(folder, suites, found, scores)
     if training:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tinyjax.transfer.freeze import PRESETS
+from tinyjax.transfer.freezing import PRESETS
 
 EPSILON = 1e-8  # of Mind the Backbone
 MEMORY = 5  # batches that `auto_rates` looks back on; surgical fine-tuning averages over as many

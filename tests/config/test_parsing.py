@@ -1,0 +1,310 @@
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from tinyjax.config import from_json, load, names, options, override, parse_arg, to_json
+from tinyjax.config.defaults import DETECTOR, detector
+from tinyjax.errors import UserError
+
+FILE = """
+from ml_collections import ConfigDict
+from tinyjax.config import parse_arg
+
+LAYERS = 3
+
+def get_config(arg=None):
+    arg = parse_arg(arg, width=1.0, steps=100, fast=False)
+    return ConfigDict({"width": arg.width, "steps": arg.steps, "fast": arg.fast, "layers": LAYERS})
+
+def get_hyper(hyper):
+    return hyper
+"""
+
+
+def example():
+    return ConfigDict(
+        {
+            "seed": 0,
+            "note": "plain",
+            "start": None,
+            "bins": (8, 16),
+            "rules": (("head", 1.0), ("stem", 0.0)),
+            "names": [],
+            "classes": ("person", "car"),
+            "nothing": (),
+            "range": ("percentiles", 1.0, 99.0),
+            "optimiser": {"lr": 0.1, "nesterov": False, "betas": (0.9, 0.999)},
+            "schedule": {"warmup": 10},
+            "anything": {},
+        }
+    ).lock()
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("seed=3", "seed", 3),
+        ("seed=-3", "seed", -3),
+        ("note=a=b, c", "note", "a=b, c"),
+        ("note=", "note", ""),
+        ("note=3", "note", "3"),
+        ("optimiser.lr=2e-3", "optimiser.lr", 0.002),
+        ("optimiser.lr=2", "optimiser.lr", 2.0),
+        ("optimiser.nesterov=true", "optimiser.nesterov", True),
+        ("optimiser.nesterov=False", "optimiser.nesterov", False),
+        ("optimiser.nesterov=1", "optimiser.nesterov", True),
+        ("optimiser.nesterov", "optimiser.nesterov", True),
+        ("bins=(4, 8, 12)", "bins", (4, 8, 12)),
+        ("bins=4,8", "bins", (4, 8)),
+        ("bins=()", "bins", ()),
+        ("optimiser.betas=0,0.9", "optimiser.betas", (0.0, 0.9)),
+        ('rules=(("neck", 0.5),)', "rules", (("neck", 0.5),)),
+        ("names=['a', 2]", "names", ["a", 2]),
+        ("classes=dog,cat", "classes", ("dog", "cat")),
+        ("classes=dog", "classes", ("dog",)),
+        ("classes=('a, b',)", "classes", ("a, b",)),
+        ("classes=()", "classes", ()),
+        ("nothing=person,car", "nothing", ("person", "car")),
+        ("nothing=backbone/.{4,6},head/[a,b]", "nothing", ("backbone/.{4,6}", "head/[a,b]")),
+        ("classes=(('stem', 0), 'neck')", "classes", (("stem", 0), "neck")),
+        ("rules=backbone,neck", "rules", ("backbone", "neck")),
+        ("nothing=(8, 'a')", "nothing", (8, "a")),
+        ("range=range,0,65535", "range", ("range", 0.0, 65535.0)),
+        ("range=('range', 0, 1.5)", "range", ("range", 0.0, 1.5)),
+        ("start=runs/a", "start", "runs/a"),
+        ("start=7", "start", 7),
+    ],
+)
+def test_override(text, field, value):
+    config = override(example(), [f"--config.{text}"])
+    got = config
+    for part in field.split("."):
+        got = got[part]
+    assert got == value
+    assert type(got) is type(value)
+    if isinstance(value, tuple):
+        assert [type(v) for v in got] == [type(v) for v in value]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed=3", r"config\.sed: no such field; did you mean --config\.seed\?"),
+        ("lr=3", r"config\.lr: .* did you mean --config\.optimiser\.lr\?"),
+        ("optimizer.lr=3", r"did you mean --config\.optimiser\.lr\?"),
+        ("optimiser.beta=3", r"did you mean --config\.optimiser\.betas"),
+        ("seed.lr=3", r"config\.seed\.lr: no such field"),
+        ("qqqqqq=1", r"config\.qqqqqq: no such field; known: .*seed"),
+        ("optimiser=3", r"config\.optimiser: a group.*fields: .*optimiser\.lr"),
+        ("anything=3", r"config\.anything: a group.*fields: none"),
+        ("seed", r"config\.seed: needs a value"),
+        ("note", r"config\.note: needs a value"),
+        ("seed=1.5", r"config\.seed = '1\.5': wants an int"),
+        ("seed=true", r"config\.seed = 'true': wants an int"),
+        ("optimiser.lr=fast", r"config\.optimiser\.lr = 'fast': wants a float"),
+        ("optimiser.nesterov=2", r"config\.optimiser\.nesterov = '2': wants true or false"),
+        ("bins=8", r"config\.bins = '8': wants a tuple like \(8, 16\)"),
+        ("bins=1.5,2", r"config\.bins = '1\.5,2': wants a tuple like \(8, 16\)"),
+        ("bins=a,b", r"config\.bins = 'a,b': wants a tuple"),
+        ("bins=(1,", r"config\.bins = '\(1,': wants a tuple"),
+        ("nothing=(neck|head)/.*", r"wants a tuple like \('text', 'in quotes'\)"),
+    ],
+)
+def test_override_refuses(text, message):
+    before = to_json(example())
+    config = example()
+    with pytest.raises(UserError, match=message):
+        override(config, [f"--config.{text}"])
+    assert to_json(config) == before
+
+
+def test_override_refuses_what_has_no_text():
+    with pytest.raises(UserError, match=r"config\.fields: a frozenset cannot be set"):
+        override(ConfigDict({"fields": frozenset("ab")}), ["--config.fields=a"])
+
+
+def test_later_overrides_win():
+    assert override(example(), ["--config.seed=1", "--config.seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("arg", "expected"),
+    [
+        ("", {}),
+        (":", {}),
+        (":width=0.5", {"width": 0.5}),
+        (":width=2,fast", {"width": 2.0, "fast": True}),
+        (":fast=false,steps=7", {"steps": 7}),
+    ],
+)
+def test_load(file, arg, expected):
+    config = load(f"{file}{arg}")
+    assert config.to_dict() == {"width": 1.0, "steps": 100, "fast": False, "layers": 3} | expected
+    with pytest.raises(AttributeError):
+        config.another = 1
+
+
+def test_load_overrides_the_argument(file):
+    assert load(f"{file}:steps=7", ["--config.steps=9"]).steps == 9
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("stps=7", r"config argument 'stps': did you mean 'steps'\?"),
+        ("steps=x", r"config argument steps = 'x': wants an int"),
+        ("steps", r"config argument steps: needs a value"),
+    ],
+)
+def test_load_refuses_arguments(file, arg, message):
+    with pytest.raises(UserError, match=message):
+        load(f"{file}:{arg}")
+
+
+def test_load_refuses_files(tmp_path):
+    with pytest.raises(UserError, match=r"missing\.py:fast: no such Python file"):
+        load(f"{tmp_path}/missing.py:fast")
+    with pytest.raises(UserError, match="no such Python file"):
+        load(str(tmp_path))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match=r"empty\.py defines no get_config"):
+        load(f"{tmp_path}/empty.py")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ('c.freeze = "backbone"', "type <class 'tuple'>"),
+        ('c.phases = {"freeze": ("stem",)}', "type <class 'tuple'>"),
+        ('c.frezee = ("backbone",)', 'the config is locked. Did you mean "freeze"'),
+        ("c.model.width = 3.5", "type <class 'int'>"),
+    ],
+)
+def test_load_refuses_mistakes_in_the_file_itself(tmp_path, mistake, message):
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "from tinyjax.config import detector\n"
+        f"def get_config(arg=None):\n    c = detector()\n    {mistake}\n    return c\n"
+    )
+    with pytest.raises(UserError, match=r"wrong\.py, line 4: ") as error:
+        load(str(file))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_names(file):
+    assert names(f"{file}:fast")["get_hyper"]("grid") == "grid"
+
+
+def test_parse_arg_is_locked():
+    arg = parse_arg(None, width=1.0)
+    assert arg.width == 1.0
+    with pytest.raises(AttributeError):
+        arg.another = 1
+
+
+def test_json_there_and_back():
+    config = override(example(), ["--config.names=()", "--config.optimiser.lr=1e30"])
+    back = from_json(to_json(config))
+    expected = config.to_dict() | {"names": ()}  # a list comes back as a tuple
+    assert back.to_dict() == expected
+    assert to_json(back) == to_json(config)
+    with pytest.raises(UserError, match=r"did you mean --config\.seed"):
+        override(back, ["--config.sed=1"])
+
+
+def test_json_does_not_depend_on_order():
+    assert to_json(ConfigDict({"b": 1, "a": 2})) == to_json(ConfigDict({"a": 2, "b": 1}))
+
+
+@pytest.mark.parametrize(
+    ("argv", "overrides"),
+    [
+        ([], []),
+        (["--config.a.b=1"], ["--config.a.b=1"]),
+        (["--config.a.b", "1"], ["--config.a.b=1"]),
+        (["--config.a.b", "-1"], ["--config.a.b=-1"]),
+        (["--config.a", "--config.b=1"], ["--config.a", "--config.b=1"]),
+        (["--config.a"], ["--config.a"]),
+        (["--config.b=--x"], ["--config.b=--x"]),
+    ],
+)
+def test_options(argv, overrides):
+    got = options("train", "About.", [*argv, "--config", "x.py:fast", "--workdir=runs/x"])
+    assert got.config == "x.py:fast"
+    assert got.workdir == Path("runs/x")
+    assert got.overrides == overrides
+
+
+def test_options_of_a_command():
+    flags = {"--suite": {"default": "val"}, "--plot": {"action": "store_true"}}
+    got = options("report", None, ["--plot", "--config.a", "2"], flags, needs=())
+    assert (got.suite, got.plot) == ("val", True)
+    assert not hasattr(got, "config")  # a flag that would be ignored is not taken
+    assert got.overrides == ["--config.a=2"]
+
+
+def test_options_default_to_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--config", "x.py", "--workdir", "y"])
+    assert options("train", None).config == "x.py"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "x.py", "--workdir", "y", "--speed=3"], "unrecognized arguments: --speed=3"),
+        (["--config", "x.py", "--workdir", "y", "z"], "unrecognized arguments: z"),
+        (["--conf", "x.py", "--workdir", "y"], "required: --config"),
+        (["--config", "x.py"], "required: --workdir"),
+        (["--config", "x.py", "--workdir"], "expected one argument"),
+    ],
+)
+def test_options_refuse(argv, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        options("train", None, argv)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from tinyjax.config import options\n"
+        "try:\n"
+        "    options('train', 'About training.', ['--help'])\n"
+        "finally:\n"
+        "    print(sorted({'jax', 'matplotlib', 'numpy', 'PIL'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "About training." in done.stdout
+    assert "--config.A.B" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_the_page_of_fields_is_what_the_table_makes():
+    docs = Path(__file__).parents[2] / "docs"
+    page = runpy.run_path(str(docs / "make_configs.py"))["page"]()
+    assert (docs / "configs.md").read_text() == page
+    for path in DETECTOR:
+        assert f"| `{path}` |" in page
+
+
+def test_defaults_do_not_share_what_can_change():
+    """A suite that one config adds must not be in the next."""
+    first = detector()
+    first.data.suites = {"val": {"split": "val"}}
+    first.score.bins["all"] = (0, 9)
+    assert detector().data.suites.to_dict() == {}
+    assert "all" not in detector().score.bins

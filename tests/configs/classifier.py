@@ -1,0 +1,16 @@
+"""The smallest run of a classifier: two classes of made images, 6 steps. A config file; its
+argument is the folder of the images.
+"""
+
+from tinyjax.config import classifier
+
+
+def get_config(arg=None):
+    config = classifier()
+    config.model.backbone = "mobilenetv3/s-6"
+    config.data.common = {"source": arg, "size": (32, 32), "channels": 1}
+    config.data.train, config.data.suites = {"split": "train"}, {"val": {"split": "val"}}
+    config.crop, config.batch = (32, 32), 4
+    config.schedule.steps, config.schedule.warmup = 6, 2
+    config.every.log, config.every.save, config.every.evaluate = 1, 3, 3
+    return config

@@ -1,0 +1,19 @@
+"""The smallest run that goes through everything: 64 x 64 scenes, 6 steps. A config file, used by
+several tests.
+"""
+
+from tinyjax.config import detector
+
+
+def get_config(arg=None):
+    config = detector()
+    config.model.backbone = "mobilenetv3/s-6"
+    config.data.format = "synthetic"
+    config.data.common = {"size": (64, 64)}
+    config.data.train = {"n": 10}
+    config.data.suites = {"val": {"n": 4, "seed": 1}, "day": {"n": 4, "seed": 1, "day": 1.0}}
+    config.crop, config.batch = (64, 64), 4
+    config.schedule.steps, config.schedule.warmup = 6, 2
+    config.every.log, config.every.save, config.every.evaluate = 1, 3, 3
+    config.optimiser.lr = 1e-3
+    return config

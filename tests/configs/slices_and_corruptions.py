@@ -1,0 +1,19 @@
+"""The tiny run with slices by a field of the images, a corrupted suite, and one of fewer classes. A
+config file; its argument is the folder of a COCO set with fields.
+"""
+
+from tests.configs import detector
+
+
+def get_config(arg=None):
+    config = detector.get_config()
+    config.data.format = "coco"
+    config.data.common = {"source": f"{arg}/own"}
+    config.data.train = {"split": "train"}
+    config.data.suites = {
+        "val": {"split": "val"},
+        "other": {"source": f"{arg}/other", "split": "val", "rename": {"human": "person"}},
+        "noisy": {"split": "val", "corrupt": ("gaussian_noise", "polarity"), "limit": 3},
+    }
+    config.data.slices = {"time": (), "altitude": (0, 50, 101)}
+    return config

@@ -1,0 +1,19 @@
+"""A sweep of two sizes and two seeds, from scratch and from the sweep in $TINY_STARTS."""
+
+import os
+
+from tests.configs import sweep
+
+
+def get_config(arg=None):
+    return sweep.get_config()
+
+
+def get_hyper(hyper):
+    return hyper.product(
+        [
+            hyper.sweep("model.backbone", ["mobilenetv3/s-6", "mobilenetv3/s-5"]),
+            hyper.sweep("init", ["", os.environ["TINY_STARTS"]]),
+            hyper.sweep("seed", range(2)),
+        ]
+    )

@@ -1,0 +1,18 @@
+"""The smallest sweep that several processes can share, in float64 under SGD: its argument says how
+many members it has. A config file, see float64_train.py.
+"""
+
+from tests.configs import detector
+
+
+def get_config(arg=None):
+    config = detector.get_config()
+    config.model.dtype = "float64"
+    config.batch = 8
+    config.optimiser.name, config.optimiser.lr = "sgd", 0.002
+    config.every.evaluate = 6
+    return config
+
+
+def get_hyper(hyper):
+    return hyper.sweep("seed", range(2))

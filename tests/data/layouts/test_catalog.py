@@ -1,0 +1,238 @@
+"""Published sets: tiny copies in their true layout give what was drawn; what is missing is said.
+
+The sets themselves are not at hand; their layouts are those of `published_sets`.
+"""
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+
+from tests.data.layouts import published_sets as tiny
+from tests.data.layouts import source_files
+from tinyjax import errors, prepare
+from tinyjax.config import classifier, detector
+from tinyjax.data import load_set
+from tinyjax.data.detection import layout_of, load
+from tinyjax.data.images import opened
+from tinyjax.data.layouts import published
+from tinyjax.data.layouts.catalog import BOXES, SETS
+from tinyjax.errors import UserError
+
+FLIR = ("person", "bicycle", "car", "dog", "other vehicle")
+WRITERS = {  # name of the set, what writes it, the classes that are scored by default
+    "llvip": ("llvip", tiny.llvip, ("person",)),
+    "flir_aligned": ("flir_aligned", tiny.flir_aligned, ("person", "bicycle", "car")),
+    "flir_aligned, stems": (
+        "flir_aligned",
+        partial(tiny.flir_aligned, suffix=""),
+        ("person", "bicycle", "car"),
+    ),
+    "flir_adas_v1": ("flir_adas_v1", tiny.flir_adas_v1, FLIR),
+    "flir_adas_v1, first release": ("flir_adas_v1", tiny.flir_adas_first, FLIR),
+    "flir_adas_v2": (
+        "flir_adas_v2",
+        tiny.flir_adas_v2,
+        ("person", "bike", "car", "motor", "light"),
+    ),
+    "hit_uav": ("hit_uav", tiny.hit_uav, ("Person", "Car", "Bicycle", "OtherVehicle")),
+    "hit_uav, xml": (
+        "hit_uav",
+        partial(tiny.hit_uav, only="normal_xml"),
+        ("Person", "Car", "Bicycle", "OtherVehicle"),
+    ),
+    **{
+        f"kaist, {labels}": ("kaist", partial(tiny.kaist, labels=labels), ("person",))
+        for labels in ("annotations-xml-new-sanitized", "annotations_paired", "annotations")
+    },
+    "kaist, no lists": ("kaist", partial(tiny.kaist, lists=False), ("person",)),
+    "coco2017": ("coco2017", tiny.coco2017, tuple(tiny.COCO.values())),
+    "voc2007": ("voc2007", tiny.voc2007, ("aeroplane", "person", "tvmonitor")),
+    "voc2012": ("voc2012", tiny.voc2012, ("aeroplane", "person", "tvmonitor")),
+    "clipart1k": ("clipart1k", tiny.clipart1k, ("aeroplane", "person", "tvmonitor")),
+    "watercolor2k": ("watercolor2k", tiny.watercolor2k, tiny.SIX),
+    "comic2k": ("comic2k", tiny.comic2k, tiny.SIX),
+}
+
+
+def objects(split, i):
+    """(category, corners) of an image's scored objects, and corners of its don't-care boxes."""
+    rows = zip(split.boxes[i], split.labels[i], split.valid[i], split.ignore[i], strict=True)
+    scored, ignored = [], []
+    for box, label, valid, ignore in rows:
+        if valid:
+            scored.append((split.classes[label], *box.tolist()))
+        elif ignore:
+            ignored.append(box.tolist())
+    return sorted(scored), sorted(ignored)
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_every_split_is_what_was_drawn(case, tmp_path):
+    name, write, classes = WRITERS[case]
+    drawn = write(tmp_path)
+    assert sorted(layout_of(tmp_path, name).splits(tmp_path)) == sorted(drawn)
+    for split_name, rows in drawn.items():
+        split = load(tmp_path, split_name, layout=name)
+        assert split.names == tuple(sorted(rows))
+        assert split.classes == classes
+        for i, file in enumerate(split.names):
+            scored = sorted(one for one in rows[file] if one[0] in classes)
+            dontcare = sorted([*one[1:]] for one in rows[file] if one[0] in SETS[name].dontcare)
+            assert objects(split, i) == (scored, dontcare)
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_every_set_of_the_table_is_written_above_or_tested_elsewhere(name):
+    assert name in {one for one, *_ in WRITERS.values()} | {"hit_uav_ir"}
+
+
+@pytest.mark.parametrize("case", WRITERS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_set_is_recognised(case, packed, tmp_path):
+    name, write, _ = WRITERS[case]
+    drawn = write(tmp_path / "a")
+    (home,) = (tmp_path / "a").iterdir()
+    source = source_files.zipped(tmp_path / "a", tmp_path / "set.zip") if packed else home
+    with opened(source) as root:
+        assert published.recognised(root) == name
+        if SETS[name].layout == "own":  # the others are what they always were
+            assert sorted(layout_of(root, "auto").splits(root)) == sorted(drawn)
+    first = next(iter(drawn))
+    source_files.same(load(source, first, layout=name), load(tmp_path / "a", first, layout=name))
+
+
+def test_the_repacked_hit_uav_is_told_from_any_coco(data_root, tmp_path):
+    with opened(data_root / "hit_uav_ir" / "hit_uav_ir.zip") as root:
+        assert published.recognised(root) == "hit_uav_ir"
+        counts, wrong = published.looked(root, "hit_uav_ir")
+    assert counts == {"train": 1449, "val": 270, "shift": 423}
+    assert wrong == []
+    assert published.recognised(source_files.coco(tmp_path, {"train": 2, "val": 2})) == ""
+
+
+def test_other_layouts_are_not_taken_for_a_published_set(tmp_path):
+    for name in ("coco", "voc", "flat_voc", "yolo"):
+        folder = getattr(source_files, name)(tmp_path / name, {"train": 2, "val": 2})
+        assert published.recognised(folder) == "", name
+
+
+def test_one_of_several_in_a_devkit_is_the_one_that_is_asked_for(tmp_path):
+    drawn = {"voc2007": tiny.voc2007(tmp_path), "voc2012": tiny.voc2012(tmp_path)}
+    for name, rows in drawn.items():
+        for source in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / name.upper()):
+            assert load(source, "train", layout=name).names == tuple(sorted(rows["train"]))
+
+
+def test_both_forms_of_hit_uav_give_the_same_arrays(tmp_path):
+    for only in ("normal_json", "normal_xml"):
+        tiny.hit_uav(tmp_path / only, only)
+    for split in ("train", "val", "test"):
+        a, b = (
+            load(tmp_path / form, split, layout="hit_uav") for form in ("normal_json", "normal_xml")
+        )
+        source_files.same(a, b)
+
+
+def test_kaist_takes_corrected_labels_first_and_others_where_they_have_none(tmp_path):
+    tiny.kaist(tmp_path, "annotations-xml-new")
+    home = tmp_path / "kaist-rgbt"
+    moved = home / "annotations-xml-new-sanitized" / "set00" / "V000" / "I00000.xml"
+    source_files.save(
+        moved, tiny.xml([("person?a", 1, 2, 3, 4), ("person", 5, 6, 9, 12)], corners=False)
+    )
+    split = load(tmp_path, "lwir/train-all-02", layout="kaist")
+    assert objects(split, 0) == ([("person", 5, 6, 9, 12)], [[1, 2, 3, 4]])
+    assert objects(split, 1)[0] == [("person", 5, 5, 11, 20)]  # as in the older folder
+    source_files.save(
+        home / "annotations_paired/set00/V000/lwir/I00000.txt",
+        tiny.bbgt([("person", 1, 1, 9, 9)], 1),
+    )
+    split = load(tmp_path, "lwir/train-all-02", layout="kaist")
+    assert objects(split, 0) == ([], [[1, 1, 9, 9]])  # marked "ignore"
+
+
+def test_nothing_is_missing_from_a_whole_set(tmp_path):
+    for k, (name, write, _) in enumerate(WRITERS.values()):
+        if name in ("kaist", "hit_uav"):
+            continue  # of their lists and forms nobody has all
+        write(tmp_path / str(k))
+        assert published.looked(tmp_path / str(k), name)[1] == [], name
+
+
+# --- configs and commands -------------------------------------------------------------------------
+
+
+def test_a_config_names_the_set(tmp_path):
+    tiny.flir_adas_v2(tmp_path)
+    config = detector()
+    config.data.format = "flir_adas_v2"
+    config.data.common = {"source": str(tmp_path), "classes": ("person", "bicycle")}
+    config.data.common.rename = {"bike": "bicycle"}
+    config.data.train = {"split": "thermal/train", "min_height": {"bicycle": 20}}
+    split = load_set(config.data, config.data.train)
+    assert split.classes == ("person", "bicycle")
+    assert [split.classes[k] for k in split.labels[split.valid]] == ["person", "person"]
+
+
+def test_a_config_of_whole_images_names_domainnet(tmp_path):
+    drawn = tiny.domainnet(tmp_path)
+    config = classifier()
+    config.data.format = "domainnet"
+    config.data.common = {"source": str(tmp_path), "size": (8, 8)}
+    for name, rows in drawn.items():
+        config.data.train = {"split": name}
+        split = load_set(config.data, config.data.train, ("domainnet",))
+        assert split.classes == ("aircraft_carrier", "zigzag")
+        assert {n: split.classes[k] for n, k in zip(split.names, split.labels, strict=True)} == rows
+    shutil.rmtree(tmp_path / "domainnet" / "sketch")
+    config.data.train = {"split": "sketch_test"}
+    with pytest.raises(UserError, match=r"DomainNet: sketch is not there; unpack the zip of each"):
+        load_set(config.data, config.data.train, ("domainnet",))
+
+
+def run(*argv):
+    return errors.exit_code(lambda: prepare.main([str(a) for a in argv]))
+
+
+def test_check_says_the_terms_and_the_counts(tmp_path, capsys):
+    tiny.llvip(tmp_path)
+    assert run(tmp_path / "LLVIP", "--check", "--report", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "LLVIP (llvip)\n  terms: Free for non-commercial use, academic or not;",
+        "cite: Jia et al., LLVIP",
+        "known: 2 xml files without a box",
+        "  infrared/train: 3 images, published 12,025\n",
+        "  visible/test: 2 images, published 3,463\n",
+        "infrared/train: 3 images, person 4; 1 without objects",
+    ):
+        assert words in printed, words
+    assert "terms: Free" in (tmp_path / "report" / "report.txt").read_text()
+    assert (tmp_path / "report" / "infrared_train.png").is_file()
+    shutil.rmtree(tmp_path / "LLVIP" / "visible" / "test")
+    run(tmp_path / "LLVIP", "--check", "--report", tmp_path / "report", "--split", "visible/train")
+    assert "LLVIP: visible/test is not there; unpack" in capsys.readouterr().out
+
+
+def test_check_of_whole_images_says_terms_counts_and_what_is_missing(tmp_path, capsys):
+    tiny.domainnet(tmp_path)
+    assert run(tmp_path, "--check", "--format", "domainnet") == 0
+    assert "clipart_train: 4 images, published 33,525" in capsys.readouterr().out
+    next((tmp_path / "domainnet" / "real" / "zigzag").iterdir()).unlink()
+    assert run(tmp_path, "--check") == 2
+    assert "1 of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["llvip", "kaist", "flir_adas_v1"])
+def test_converted_once_a_set_loads_bit_identically(name, tmp_path, capsys):
+    drawn = getattr(tiny, name)(tmp_path / "set")
+    assert run(tmp_path / "set", "--to", tmp_path / "out", "--format", name) == 0
+    for split in drawn:
+        before = load(tmp_path / "set", split, layout=name)
+        after = load(tmp_path / "out", split.replace("/", "_"))
+        source_files.same(before, after)
+        assert before.truth["images"] == after.truth["images"]
+        document = json.dumps(before.truth["annotations"])
+        assert document == json.dumps(after.truth["annotations"])

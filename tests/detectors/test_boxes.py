@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from tinyjax.detectors import boxes
+from tinyjax.detectors.grid import make_grid
+
+
+def test_decode_inverts_encode():
+    """Exact for 5-pixel persons and for cells outside the box: the pixel conventions' own test."""
+    rng = np.random.default_rng(0)
+    grid = make_grid(64, 80, (4, 8))
+    cell = rng.integers(0, len(grid.stride), 500)
+    centre, size = rng.uniform(0, 64, (500, 2)), rng.uniform(1, 60, (500, 2))
+    box = jnp.asarray(np.concatenate([centre - size / 2, centre + size / 2], 1), jnp.float32)
+    cells, strides = grid.centres[cell], grid.stride[cell]
+    again = boxes.decode(boxes.encode(box, cells, strides), cells, strides)
+    np.testing.assert_allclose(again, box, atol=2e-4)
+    np.testing.assert_allclose(boxes.iou(again, box), 1, atol=1e-3)
+
+
+def test_cells_are_centred_on_their_patch():
+    grid = make_grid(9, 16, (4, 8))
+    assert grid.shapes == ((3, 4), (2, 2))
+    assert grid.starts == (0, 12)
+    np.testing.assert_array_equal(grid.centres[[0, 5, 12, 15]], [[2, 2], [6, 6], [4, 4], [12, 12]])
+    np.testing.assert_array_equal(grid.stride[[0, 11, 12]], [4, 4, 8])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "wanted"),
+    [
+        ((0, 0, 2, 2), (0, 0, 2, 2), 1.0),
+        ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
+        ((0, 0, 2, 2), (2, 0, 4, 2), 0.0),
+        ((0, 0, 4, 4), (1, 1, 3, 3), 0.25),
+        ((0, 0, 0, 0), (0, 0, 0, 0), 0.0),
+        ((3, 3, 1, 1), (0, 0, 4, 4), 0.0),  # inverted: empty
+    ],
+)
+def test_iou_by_hand(a, b, wanted):
+    a, b = jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
+    assert float(boxes.iou(a, b)) == pytest.approx(wanted)
+
+
+def test_diou_by_hand():
+    a, b = jnp.array([0.0, 0, 2, 2]), jnp.array([2.0, 0, 4, 2])
+    assert float(boxes.diou(a, b)) == pytest.approx(-4 / 20)
+    assert float(boxes.diou(a, a)) == pytest.approx(1)
+
+
+def test_diou_pulls_a_box_that_slipped_off_a_small_object():
+    truth = jnp.array([10.0, 10, 15, 15])
+    slope = jax.grad(lambda dx: boxes.diou(truth + jnp.array([9.0, 0, 9, 0]) + dx, truth))(0.0)
+    assert slope < 0
+
+
+def test_wasserstein_similarity_by_hand():
+    a, b = jnp.array([0.0, 0, 4, 4]), jnp.array([3.0, 4, 7, 8])  # centres 5 apart, same size
+    assert float(boxes.wasserstein_similarity(a, b, 10)) == pytest.approx(np.exp(-0.5), rel=1e-5)
+
+
+def test_gradient_of_the_box_loss_is_that_of_finite_differences():
+    cell, stride = jnp.array([14.0, 14.0]), jnp.float32(4)
+    truth = jnp.array([[10.0, 10, 16, 18], [30, 30, 34, 35]])  # one overlapped, one missed
+    offsets = jnp.array([[0.1, -0.2, 0.3, 0.2], [0.5, 0.4, 0.1, 0.6]])
+    loss = lambda o: (1 - boxes.diou(boxes.decode(o, cell, stride), truth)).sum()  # noqa: E731
+    check_grads(loss, (offsets,), order=1, modes=["rev"], eps=1e-3, rtol=1e-2, atol=1e-3)
+
+
+def test_gradients_are_finite_for_padding():
+    zero = jnp.zeros(4)
+    for fn in (boxes.iou, boxes.diou, boxes.wasserstein_similarity):
+        assert jnp.isfinite(jax.grad(fn)(zero, zero)).all(), fn.__name__

@@ -1,0 +1,57 @@
+import jax.numpy as jnp
+import numpy as np
+
+from tinyjax.detectors.boxes import encode
+from tinyjax.detectors.grid import make_grid
+from tinyjax.detectors.nms import detections, suppress
+
+GRID = make_grid(64, 64, (4, 8))
+N = len(GRID.stride)
+
+
+def greedy(boxes, labels, overlap):
+    """Non-maximum suppression as written in textbooks."""
+    stay = []
+    for i, (a, label) in enumerate(zip(boxes, labels, strict=True)):
+        size = np.minimum(a[2:], boxes[stay, 2:]) - np.maximum(a[:2], boxes[stay, :2])
+        inter = np.clip(size, 0, None).prod(-1)
+        union = (a[2:] - a[:2]).prod() + (boxes[stay, 2:] - boxes[stay, :2]).prod(-1) - inter
+        if not ((inter / union > overlap) & (labels[stay] == label)).any():
+            stay.append(i)
+    return np.isin(np.arange(len(boxes)), stay)
+
+
+def test_suppression_is_greedy_and_class_wise():
+    rng = np.random.default_rng(0)
+    centre, size = rng.uniform(0, 30, (60, 2)), rng.uniform(4, 20, (60, 2))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1).astype(np.float32)
+    labels = rng.integers(0, 2, 60)
+    wanted = greedy(boxes, labels, 0.4)
+    got = suppress(jnp.asarray(boxes), jnp.asarray(labels), 0.4)
+    np.testing.assert_array_equal(got, wanted)
+    assert 0 < wanted.sum() < 60
+
+
+def test_a_suppressed_box_suppresses_nothing():
+    boxes = jnp.array([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
+    np.testing.assert_array_equal(suppress(boxes, jnp.zeros(3, int), 0.4), [True, False, True])
+
+
+def test_detections_come_in_fixed_shape_sorted_and_decoded():
+    box = jnp.array([10.0, 12, 16, 22])
+    cells = [3 * 16 + 3, 256 + 9]
+    logits = jnp.full((1, N, 3), -20.0).at[0, cells[0], 1].set(2.0).at[0, cells[1], 1].set(1.0)
+    offsets = encode(
+        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride)
+    )
+    out = detections(logits, offsets[None], GRID, overlap=0.6, count=10, pool=20)
+    assert {k: v.shape for k, v in out.items()} == {
+        "boxes": (1, 10, 4),
+        "scores": (1, 10),
+        "labels": (1, 10),
+    }
+    np.testing.assert_allclose(out["boxes"][0, 0], box, atol=1e-4)
+    assert int(out["labels"][0, 0]) == 1
+    assert float(out["scores"][0, 0]) > 0.8
+    assert (np.asarray(out["scores"][0, 1:]) < 1e-6).all()  # the second cell's equal box is gone
+    assert (np.diff(np.asarray(out["scores"][0])) <= 0).all()

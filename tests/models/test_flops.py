@@ -1,0 +1,106 @@
+"""Sizes of every backbone against timm's and torchvision's, by shape evaluation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.make_references import FOLDER
+from tinyjax import models
+from tinyjax.models import flops
+from tinyjax.models.layers import ConvBN, Dense
+
+# Parameters with 1000 classes, without the classifier's last layer, of stem and stages; million
+# multiply-adds at 224 x 224; channels at strides 2, 4, 8, 16, 32.
+SIZES = {
+    "efficientnet/b0": (5288548, 4007548, 3595388, 385.81, (16, 24, 40, 112, 320)),
+    "efficientnet/b-1": (2523976, 1642976, 1451136, 201.90, (16, 16, 32, 80, 216)),
+    "efficientnet/b-2": (1194756, 593756, 501356, 71.25, (8, 16, 24, 56, 152)),
+    "efficientnet/b-3": (671604, 262604, 219356, 34.95, (8, 8, 16, 40, 104)),
+    "efficientnet/b-4": (366364, 85364, 64644, 19.83, (8, 8, 8, 24, 72)),
+    "efficientnet/b-5": (245464, 52464, 42864, 17.90, (8, 8, 8, 16, 48)),
+    "efficientnet/b-6": (170020, 33020, 28396, 16.50, (8, 8, 8, 16, 32)),
+    "efficientnet/b-7": (108688, 19688, 17400, 15.68, (8, 8, 8, 8, 24)),
+    "mobilenetv3/large": (5483032, 4202032, 2816432, 216.59, (16, 24, 40, 112, 160)),
+    "mobilenetv3/small": (2542856, 1517856, 870560, 56.51, (16, 16, 24, 48, 96)),
+    "mobilenetv3/s-1": (1418080, 713080, 416696, 32.92, (16, 16, 16, 32, 64)),
+    "mobilenetv3/s-2": (857888, 376888, 223768, 17.59, (8, 8, 16, 24, 48)),
+    "mobilenetv3/s-3": (511720, 182720, 112888, 10.83, (8, 8, 8, 16, 32)),
+    "mobilenetv3/s-4": (320632, 95632, 59408, 7.73, (8, 8, 8, 16, 24)),
+    "mobilenetv3/s-5": (204280, 51280, 34808, 6.19, (8, 8, 8, 8, 16)),
+    "mobilenetv3/s-6": (136984, 31984, 20168, 5.03, (8, 8, 8, 8, 16)),
+}
+# The same of S-0.. S-6 with the last convolution and nothing after it (`model.features`).
+SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)
+
+
+def without(params, *prefixes):
+    return {path: leaf for path, leaf in params.items() if not path.startswith(prefixes)}
+
+
+def test_the_table_names_every_variant():
+    assert set(models.variants()) == {*SIZES, "mobilenetv3/s-0"}
+    assert models.build("mobilenetv3/s-0") == models.build("mobilenetv3/small")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameters(name, shapes):
+    total, headless, trunk, _, _ = SIZES[name]
+    params, _ = shapes(name)
+    assert flops.parameters(params) == total
+    assert flops.parameters(without(params, "classifier/")) == headless
+    assert flops.parameters(without(params, "head/", "hidden/", "classifier/")) == trunk
+
+
+def test_parameters_of_mobilenets_convolutions(shapes):
+    for k, size in enumerate(SMALL_FEATURES):
+        name = f"mobilenetv3/s-{k}" if k else "mobilenetv3/small"
+        assert flops.parameters(without(shapes(name)[0], "hidden/", "classifier/")) == size
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_multiply_adds(name):
+    model = models.build(name, 1000)
+    found = flops.multiply_adds(model, (1, 224, 224, 3))
+    assert round(found / 1e6, 2) == SIZES[name][3]
+    source = "timm" if name.startswith("efficientnet") else "torchvision"
+    stored = name.replace("/small", "/s-0").replace("/", ".")
+    reference = np.load(FOLDER / f"{source}.{stored}.npz")["multiply_adds"]
+    assert found == reference[0]
+    if name in ("efficientnet/b-3", "mobilenetv3/s-4"):
+        assert flops.multiply_adds(model, (1, 320, 320, 3)) == reference[1]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_without_classes_there_is_only_the_trunk(name):
+    model = models.build(name)
+
+    def evaluate():
+        return model.init_with_output(jax.random.key(0), jnp.ones((2, 65, 96, 1)), train=False)
+
+    (logits, features), variables = jax.eval_shape(evaluate)
+    assert logits is None
+    params, stem = jax.tree.leaves(variables["params"]), variables["params"]["stem"]["kernel"]
+    missing = 2 * jax.tree.leaves(stem)[0].size  # of a stem for three channels
+    assert sum(leaf.size for leaf in params) + missing == SIZES[name][2]
+    assert {stride: f.shape for stride, f in features.items()} == {
+        stride: (2, -(-65 // stride), 96 // stride, channels)
+        for stride, channels in zip((2, 4, 8, 16, 32), SIZES[name][4], strict=True)
+    }
+
+
+class Neck(nn.Module):
+    """A module as detectors have them: a dict in, shared kernels, groups, vectors."""
+
+    @nn.compact
+    def __call__(self, features, train):
+        shared = ConvBN(6, 3, groups=2, name="shared")
+        levels = [shared(x, train) for x in features.values()]
+        return Dense(5, name="out")(levels[0])
+
+
+def test_multiply_adds_of_any_module_built_from_layers():
+    per_position = 3 * 3 * (4 // 2) * 6
+    found = flops.multiply_adds(Neck(), {8: (2, 8, 10, 4), 16: (2, 4, 5, 4)})
+    assert found == 2 * (80 + 20) * per_position + 2 * 80 * 6 * 5

@@ -1,0 +1,101 @@
+"""The space of a sweep."""
+
+import numpy as np
+import pytest
+
+from tinyjax.config import changed, detector
+from tinyjax.errors import UserError
+from tinyjax.population import search_space as hyper
+
+
+def test_combinators_by_hand():
+    a, b = hyper.sweep("a", [1, 2]), hyper.sweep("b", [3, 4])
+    assert hyper.product([a, b]) == [
+        {"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4},
+    ]  # fmt: skip
+    assert hyper.zipit([a, b, hyper.fixed("c", 5)]) == [
+        {"a": 1, "b": 3, "c": 5}, {"a": 2, "b": 4, "c": 5},
+    ]  # fmt: skip
+    assert hyper.zipit([a, hyper.fixed("c", 5, length=2)])[1] == {"a": 2, "c": 5}
+    assert hyper.chainit([a, b]) == [{"a": 1}, {"a": 2}, {"b": 3}, {"b": 4}]
+    assert hyper.product([]) == [{}]
+
+
+def test_what_does_not_combine_is_said():
+    a = hyper.sweep("a", [1, 2])
+    with pytest.raises(UserError, match="zipit of spaces of 3 and 2 points"):
+        hyper.zipit([a, hyper.sweep("b", [1, 2, 3])])
+    with pytest.raises(UserError, match="a is set twice"):
+        hyper.product([a, a])
+
+
+def test_points_have_the_form_of_big_vision():
+    assert hyper.points(lambda h: h.product([h.sweep("config.seed", range(2))])) == [
+        {"seed": 0}, {"seed": 1},
+    ]  # fmt: skip
+    for wrong, message in (([], "empty"), ("seed", "give a list"), ([1], "give a list")):
+        with pytest.raises(UserError, match=message):
+            hyper.points(lambda h, wrong=wrong: wrong)
+    with pytest.raises(UserError, match=r"with one argument, def get_hyper\(hyper\)"):
+        hyper.points(lambda: [])
+
+
+def test_a_member_is_its_values():
+    config = detector()
+    space = hyper.product(
+        [
+            hyper.sweep("seed", np.arange(2)),
+            hyper.sweep("optimiser.lr", [1, 0.5]),
+            hyper.fixed("freeze", ["backbone"]),
+        ]
+    )
+    members = hyper.members(config, [*space, space[0]])
+    assert [one.point for one in members[:2]] == [
+        {"seed": 0, "optimiser.lr": 1.0, "freeze": ("backbone",)},
+        {"seed": 0, "optimiser.lr": 0.5, "freeze": ("backbone",)},
+    ]
+    assert len(members) == len({one.id for one in members}) == 4
+    # its name is of what it is, and of nothing else
+    again = hyper.members(config, [{"optimiser.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
+    assert again[0].id == members[0].id
+    assert isinstance(members[0].point["seed"], int)
+    assert changed(config, members[1].point).optimiser.lr == 0.5
+    assert config.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"optimizer.lr": 1}, "did you mean --config.optimiser.lr"),
+        ({"optimiser": 1}, "a group, not a field"),
+        ({"seed": "one"}, "seed = 'one': wants a value of type int"),
+    ],
+)
+def test_a_field_that_is_not_there_is_named(point, message):
+    with pytest.raises(UserError, match=message):
+        hyper.members(detector(), [point])
+
+
+def test_some_of_them():
+    config = detector()
+    members = hyper.members(
+        config,
+        hyper.product([hyper.sweep("seed", range(3)), hyper.sweep("optimiser.lr", [0.1, 0.2])]),
+    )
+
+    def seeds(*only, **how):
+        return [one.point["seed"] for one in hyper.chosen(config, members, *only, **how)]
+
+    assert seeds(["seed=0,2"]) == [0, 0, 2, 2]
+    assert seeds(["--config.seed=0,2", "optimiser.lr=0.2"]) == [0, 2]
+    assert seeds(limit=3) == [0, 0, 1]
+    assert seeds(["batch=16"], limit=1) == [0]
+    assert hyper.chosen(config, members, [members[3].id]) == [members[3]]
+    frozen = hyper.members(config, hyper.sweep("freeze", [(), ("stem",), ("stem", "batchnorm")]))
+    for k, value in enumerate(["()", "('stem',)", "('stem', 'batchnorm')"]):
+        assert hyper.chosen(config, frozen, [f"freeze={value}"]) == [frozen[k]]
+    assert hyper.chosen(config, frozen, ["freeze=(),('stem',)"]) == frozen[:2]
+    with pytest.raises(UserError, match="no member of 6 is so"):
+        seeds(["seed=7"])
+    with pytest.raises(UserError, match=r"did you mean --config\.seed"):
+        seeds(["sed=7"])

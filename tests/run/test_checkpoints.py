@@ -1,0 +1,83 @@
+"""Checkpoints that were damaged on disk."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tinyjax.errors import UserError
+from tinyjax.run.checkpoints import Checkpoints
+
+
+def state(seed):
+    rng = np.random.default_rng(seed)
+    arrays = {f"w{i}": jnp.asarray(rng.standard_normal(500), jnp.float32) for i in range(8)}
+    return {"params": arrays, "step": jnp.asarray(seed)}
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2):
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    return tmp_path / "checkpoints"
+
+
+def flip_a_bit(step):
+    """In the middle of the file that holds the arrays."""
+    file = max((f for f in step.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut_off(step):
+    file = max((f for f in step.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def without_arrays(step):
+    shutil.rmtree(step / "state")
+
+
+def without_manifest(step):
+    (step / "state" / "manifest.ocdbt").unlink()
+
+
+def scribbled_metadata(step):
+    (step / "state" / "_METADATA").write_text("{")
+
+
+DAMAGES = [flip_a_bit, cut_off, without_arrays, without_manifest, scribbled_metadata]
+
+
+def test_whole_ones_come_back_bit_for_bit(folder):
+    assert same(Checkpoints(folder).restore(state(0)), state(2))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_passed_over_and_said_so(folder, damage, caplog, monkeypatch):
+    monkeypatch.setattr("tinyjax.run.run_folder.log.propagate", True)
+    damage(folder / "2")
+    checkpoints = Checkpoints(folder)
+    assert same(checkpoints.restore(state(0)), state(1))
+    assert "2: this checkpoint is damaged" in caplog.text
+    assert (folder / "damaged-2").is_dir()
+    checkpoints.save(2, state(2))  # the run comes to that step again
+    checkpoints.close()
+    assert same(Checkpoints(folder).restore(state(0)), state(2))
+
+
+def test_none_left(folder):
+    for step in "12":
+        flip_a_bit(folder / step)
+    for _ in range(2):  # the same command again must not start anew by itself
+        with pytest.raises(UserError, match=r"every checkpoint is damaged .*; to start anew give"):
+            Checkpoints(folder).restore(state(0))

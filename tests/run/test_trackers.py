@@ -1,0 +1,69 @@
+"""TensorBoard's event files, read back; an extra that is not there."""
+
+import struct
+import sys
+from contextlib import ExitStack
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from tinyjax.config import detector
+from tinyjax.errors import UserError
+from tinyjax.run.trackers import trackers
+
+
+def read(file):
+    """The events of a file: TFRecords, each of length, crc, data, crc."""
+    data = file.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+
+
+def scalars(file):
+    """(step, tag, value) of an event file."""
+    return [(e.step, v.tag, v.simple_value) for e in read(file) for v in e.summary.value]
+
+
+def test_every_metric_is_a_scalar_of_tensorboard(tmp_path):
+    config = detector()
+    config.log.tensorboard = True
+    with ExitStack() as stack:
+        (track,) = trackers(config, tmp_path, 0, stack)
+        track(50, "train", {"loss": 1.5, "lr": 0.25})
+        track(100, "val", {"AP50": 0.5, "AP/person": float("nan")})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    found = scalars(file)
+    assert found[:3] == [(50, "train/loss", 1.5), (50, "train/lr", 0.25), (100, "val/AP50", 0.5)]
+    assert found[3][:2] == (100, "val/AP/person")
+    assert found[3][2] != found[3][2]
+
+
+def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path):
+    config = detector()
+    config.log.tensorboard = True
+    for step, losses in ((0, {50: 1.5, 100: 1.25, 150: 1.0}), (100, {150: 0.75})):
+        with ExitStack() as stack:
+            (track,) = trackers(config, tmp_path, step, stack)
+            for at, loss in losses.items():
+                track(at, "train", {"loss": loss})
+    files = (tmp_path / "tensorboard").iterdir()
+    events = [e for file in files for e in read(file) if e.HasField("session_log")]
+    assert max(e.step for e in events) == 101  # TensorBoard drops what was there from here on
+
+
+def test_nothing_is_tracked_unless_asked_for(tmp_path):
+    assert trackers(detector(), tmp_path, 0, ExitStack()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "module"), [("tensorboard", True, "tensorboardX"), ("wandb", "w", "wandb")]
+)
+def test_an_extra_that_is_not_installed_is_named(field, value, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
+    config = detector()
+    config.log[field] = value
+    with pytest.raises(UserError, match=rf"{module} is not installed; .*tinyjax\[{field}\]"):
+        trackers(config, tmp_path, 0, ExitStack())

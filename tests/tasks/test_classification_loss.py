@@ -1,0 +1,64 @@
+"""What a classifier is trained for: weights of classes, smoothing, mixed images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tinyjax import tasks
+from tinyjax.config import classifier
+from tinyjax.data.records import Labelled
+from tinyjax.tasks import classify
+
+LABELS = np.array([0, 0, 0, 0, 0, 1, 0, 2], np.int32)  # 6, 1 and 1 images
+
+
+def test_cross_entropy_by_hand():
+    """Two images, the second of three times the weight, a fifth of either label spread."""
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]))
+    targets = jnp.array([[1.0, 0, 0], [0, 3, 0]])
+    smooth = 0.2 / 3
+    first = -((0.8 + smooth) * np.log(0.7) + smooth * np.log(0.2) + smooth * np.log(0.1))
+    second = -((0.8 + smooth) * np.log(0.25) + smooth * np.log(0.5) + smooth * np.log(0.25))
+    value = classify.cross_entropy(logits, targets, jnp.float32(0.2))
+    assert float(value) == pytest.approx((first + 3 * second) / 4, rel=1e-6)
+
+
+def test_cross_entropy_is_optax_s_where_images_weigh_the_same():
+    logits = jax.random.normal(jax.random.key(0), (5, 4))
+    hard = jax.nn.one_hot(jnp.array([0, 3, 1, 1, 2]), 4)
+    expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(hard, 0.1)).mean()
+    value = classify.cross_entropy(logits, hard, jnp.float32(0.1))
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
+def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
+    """With logits that are zero the gradient of the last bias is 1 / classes - the class's share:
+    images of the class times (1 / images)^balance, over the sum of all.
+    """
+    config = classifier()
+    config.model.backbone, config.crop = "mobilenetv3/s-6", (32, 32)
+    config.augment.update(mixing)
+    config.loss.smoothing = 0.0
+    images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
+    names = tuple(str(i) for i in range(8))
+    split = Labelled(images, LABELS, names, ("a", "b", "c"))
+    task = classify.make_task(config, split.classes, 1)
+    variables = task.init(0)
+    last = "backbone/classifier"
+    params = dict(variables.params)
+    params[f"{last}/kernel"] = jnp.zeros_like(params[f"{last}/kernel"])
+
+    @jax.jit
+    @jax.grad
+    def slope(bias, hyper):
+        own = variables._replace(params={**params, f"{last}/bias": bias})
+        return task.loss(own, {}, classify.on_device(split), jax.random.key(1), hyper)[0]
+
+    for balance in (0.0, 0.5, 1.0):
+        config.loss.balance = balance
+        shares = 1 / 3 - slope(jnp.zeros(3), tasks.hyper_of(config))
+        many = np.array([6, 1, 1]) ** (1 - balance)
+        np.testing.assert_allclose(shares, many / many.sum(), atol=1e-6)

@@ -1,0 +1,76 @@
+"""Which classes and images a classifier takes, and what it says of them."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.configs import classifier
+from tinyjax.data.records import Labelled
+from tinyjax.errors import UserError
+from tinyjax.reporting import classification
+from tinyjax.tasks import classify
+
+COUNTS = {"train": {"cat": 2, "dog": 1, "owl": 1}, "val": {"cat": 1, "dog": 1, "owl": 2}}
+
+
+def config_of(root, counts=COUNTS, **common):
+    """A config for images by split and class, so many of each."""
+    for split, classes in counts.items():
+        for name, many in classes.items():
+            (root / split / name).mkdir(parents=True)
+            for k in range(many):
+                Image.fromarray(np.full((8, 8), k, np.uint8)).save(root / split / name / f"{k}.png")
+    config = classifier.get_config(str(root))
+    with config.data.common.unlocked():
+        config.data.common.update(common)
+    return config
+
+
+def loaded(config):
+    training = classify.load(config.data, config.data.train)
+    return training, classify.load(config.data, config.data.suites.val, training.classes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"val": {**COUNTS["val"], "Yak": 1}}, r"\(only in 'val': Yak; only in training: none\)"),
+        ({"val": {"cat": 1, "dog": 2}}, r"\(only in 'val': none; only in training: owl\)"),
+        ({"train": {**COUNTS["train"], "dog": 0}}, r"\(only in 'val': dog; only in training: none"),
+    ],
+)
+def test_a_class_that_one_side_lacks_is_named(tmp_path, changed, message):
+    config = config_of(tmp_path, {**COUNTS, **changed})
+    with pytest.raises(UserError, match=rf"{message}.*list .* as classes in .* data\.common"):
+        loaded(config)
+
+
+def test_listed_classes_leave_images_out_and_say_how_many(tmp_path):
+    training, val = loaded(config := config_of(tmp_path, classes=("owl", "cat")))
+    assert training.classes == val.classes == ("owl", "cat")
+    first, second = classify.look(training, {"val": val}, config, tmp_path)
+    assert first.endswith("2 classes of 1 to 2 images; 1 of other classes left out")
+    assert second.endswith("2 classes of 1 to 2 images; 1 of other classes left out")
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path):
+    training, val = loaded(config := config_of(tmp_path, classes=("owl",)))
+    with pytest.raises(UserError, match=r"data\.train: .* one class, 'owl'.* two or more"):
+        classify.look(training, {"val": val}, config, tmp_path)
+
+
+def test_names_are_not_taken_for_formulas_and_ties_are_mistakes(tmp_path):
+    labels = np.array([0, 1, 2, 2], np.int32)
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    split = Labelled(images, labels, tuple("abcd"), ("$5_$ x^", "b", "$c$"))
+    logits = np.array([[1, 0, 0], [0, 2, 2], [np.nan] * 3, [0, 0, 1]], np.float32)
+    classification.report(tmp_path, {"val": split}, {"val": logits})
+    classification.samples(split, logits, tmp_path / "samples" / "val.png")
+    assert {p.name for p in tmp_path.rglob("*.png")} == {
+        "confusion.png", "per_class.png", "worst_val.png", "val.png",
+    }  # fmt: skip
+    with (tmp_path / "per_class.csv").open(newline="") as stream:
+        rows = [(r["class"], r["accuracy"], r["mistaken_for"]) for r in csv.DictReader(stream)]
+    assert rows == [("$5_$ x^", "1.0", ""), ("b", "0.0", "$c$"), ("$c$", "0.5", "$5_$ x^")]

@@ -1,9 +1,0 @@
-"""The smallest sweep of several programs: two batches x two seeds. A config file."""
-
-from tests import tiny_config
-
-get_config = tiny_config.get_config
-
-
-def get_hyper(hyper):
-    return hyper.product([hyper.sweep("batch", [4, 2]), hyper.sweep("seed", range(2))])

@@ -1,0 +1,75 @@
+"""Mistakes in a config, found before anything is computed."""
+
+import math
+
+from tinyjax.errors import UserError, suggest
+from tinyjax.run import run_folder
+
+BOUNDS = {  # of numbers that would do something else than asked, and not say so
+    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
+    **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
+    **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
+    "subset.fraction": (0, 1),
+    "model.fusions": (1, math.inf),
+    **dict.fromkeys(("subset.shots", "optimiser.backbone"), (0, math.inf)),
+    "optimiser.layer_decay": (0, 1),
+    "optimiser.clip": (0, math.inf),
+    **dict.fromkeys(("optimiser.auto_rgn", "pull.strength"), (0, math.inf)),
+    "pull.batches": (1, math.inf),
+    "data.workers": (0, math.inf),
+}
+
+
+def check(config) -> None:
+    """Raise UserError for mistakes in a config, before data and network are there to show more."""
+    from tinyjax.transfer import freezing
+    from tinyjax.transfer.regularizers import KINDS
+
+    fields = dict(run_folder.leaves(config.to_dict()))
+    for name, (least, most) in BOUNDS.items():
+        value = fields.get(name, least)  # a detector has no augment.mixup, say
+        if not least <= value <= most or value == math.inf:
+            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise UserError(f"{name} = {value}: give {wanted}")
+    if config.best_on not in config.data.suites:
+        known = suggest(config.best_on, config.data.suites)
+        raise UserError(f"best_on = {config.best_on!r}: no such suite; {known}")
+    if "train" in config.data.suites:
+        raise UserError(
+            "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
+        )
+    if "corrupt" in config.data.suites[config.best_on]:
+        raise UserError(
+            f"best_on = {config.best_on!r}: corrupted suites are not scored in training"
+        )
+    for place in ("common", "train"):
+        if "corrupt" in config.data[place]:
+            raise UserError(f"data.{place}.corrupt: only a suite is corrupted, by tinyjax.evaluate")
+    data = config.data.to_dict()
+    for own in (data["common"], data["train"], *data["suites"].values()):
+        if "where" in own:
+            from tinyjax.data.layouts.listing import refuse_where
+
+            refuse_where(own["where"])
+    for name, own in config.data.suites.items():
+        if "corrupt" in own:
+            from tinyjax.data.corruptions.corrupt import (
+                of_suite,  # with scipy, which nothing else here needs
+            )
+
+            of_suite(name, own)
+        if "classes" in own:
+            raise UserError(
+                f"data.suites.{name}.classes: a suite's classes are those of training; leave it "
+                "out. Objects of others are background"
+            )
+    if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
+        raise UserError("subset: of a set that stays on disk (data.stream) all images are used")
+    if config.init_new and not config.init:
+        raise UserError(
+            f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
+        )
+    if config.pull.kind not in KINDS:
+        raise UserError(f"pull.kind = {config.pull.kind!r}: {suggest(config.pull.kind, KINDS)}")
+    freezing.rules_of(config.freeze)

@@ -1,0 +1,227 @@
+"""On-device augmentation of a batch with boxes or labels: flip, scale and crop, gain, offset,
+noise, polarity, mixup, cutmix.
+
+A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry
+goes through one `scale_and_translate`: no pixel is resampled twice, and boxes follow by the same
+affine map.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tinyjax.data.sampling import own_rows
+from tinyjax.ops.hash import hashed
+
+MEAN, STD = 0.45, 0.25  # of grey levels in [0, 1]; our own choice, between the infrared sets' means
+MIN_SIDE = 2.0  # pixels; a smaller box is neither learned nor punished
+MIN_VISIBLE = 0.4  # of the area; our own choice
+
+
+def normalise(images: Array) -> Array:
+    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the grey that
+    fills borders.
+    """
+    return (images.astype(jnp.float32) / 255 - MEAN) / STD
+
+
+@jax.named_scope("augmentation")
+def augment(
+    key: Array, batch: dict, strength: dict, size: tuple[int, int], axes: Sequence[str] = ()
+) -> dict:
+    """Random views of a batch, each sample from its own key.
+
+    Args:
+        key: one typed PRNG key.
+        batch: images uint8 [B, H, W, C]; boxes float32 [B, G, 4] xyxy pixels; labels int32 [B, G];
+            valid, ignore bool [B, G].
+        strength: scalars, see `tinyjax.config.defaults`: probabilities `flip`, `flip_vertical`,
+            `transpose` (of square windows only), `focus`, `invert`; log-uniform zoom between
+            `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
+            range of the gain; `brightness` and `noise`, in units of the full grey range.
+        size: (h, w) of the window, pixels.
+        axes: of a mesh that the batch is spread over, see `own_rows`.
+
+    Returns:
+        The batch with images float32 [B, h, w, C], normalised. Boxes are clipped to the window; one
+        that is cut to less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored
+        instead of background.
+    """
+    whole = len(batch["images"]) * jax.lax.axis_size(axes)
+    keys = own_rows(jax.random.split(key, whole), axes)
+    return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
+
+
+@jax.named_scope("augmentation")
+def augment_labelled(
+    key: Array,
+    images: Array,
+    targets: Array,
+    strength: dict,
+    size: tuple[int, int] | None,
+    axes: Sequence[str] = (),
+) -> tuple[Array, Array]:
+    """Random views of whole images, and what they then show.
+
+    Args:
+        key: one typed PRNG key.
+        images: uint8 [B, H, W, C].
+        targets: float32 [B, classes], how much of each class an image shows.
+        strength: scalars, see `config.defaults`: `flip`; `area`, the smallest part of the image
+            that is taken (RandomResizedCrop, sides clipped to the image where torchvision draws
+            again); `aspect`, log range of its width over height; `contrast`, `brightness`,
+            `noise` and `invert` as in `augment`. Where they are there also `mixup` and `cutmix`,
+            the coefficients of their Beta laws.
+        size: (h, w) of a view, pixels; None: the images are views already.
+        axes: as in `augment`.
+
+    Returns:
+        images float32 [B, h, w, C], normalised, and their targets.
+    """
+    keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
+    own = own_rows(keys[1:], axes)
+    views = jax.vmap(partial(_view, strength=strength, size=size))(own, images)
+    return mix(keys[0], views, targets, strength)
+
+
+def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:
+    """Each image with the one opposite in the batch: mixup (arXiv 1710.09412) blends them, cutmix
+    (arXiv 1905.04899) puts a piece of one into the other; with both a step does either, by a coin.
+    One draw for the whole batch, as timm does it.
+    """
+    k_which, k_mixup, k_cutmix, k_place = jax.random.split(key, 4)
+    other, mixed = images[::-1], []
+    if "mixup" in strength:
+        part = jax.random.beta(k_mixup, strength["mixup"], strength["mixup"])
+        mixed.append((part * images + (1 - part) * other, part))
+    if "cutmix" in strength:
+        part = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
+        inside = _piece(k_place, images.shape[1:3], 1 - part)
+        # What was cut off at the border counts: the part is that of the pixels.
+        mixed.append((jnp.where(inside[:, :, None], other, images), 1 - inside.mean()))
+    if not mixed:
+        return images, targets
+    first = len(mixed) < 2 or jax.random.bernoulli(k_which)
+    images, part = (jnp.where(first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True))
+    return images, part * targets + (1 - part) * targets[::-1]
+
+
+def _piece(key, size, part):
+    """bool [h, w]: a window of `part` of the area around a random centre."""
+    rows, columns = (
+        jnp.abs((jnp.arange(length) + 0.5) / length - centre) < jnp.sqrt(part) / 2
+        for length, centre in zip(size, jax.random.uniform(key, (2,)), strict=True)
+    )
+    return rows[:, None] & columns[None, :]
+
+
+def _view(key, image, *, strength, size):
+    k_area, k_aspect, k_place, k_flip, k_look = jax.random.split(key, 5)
+    view = normalise(image)
+    if size:
+        view = _cut(k_area, k_aspect, k_place, view, strength, size)
+    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
+    return _photometric(k_look, view, strength)
+
+
+def _cut(k_area, k_aspect, k_place, image, strength, size):
+    whole = jnp.array(image.shape[:2], jnp.float32)
+    area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
+    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * whole
+    corner = jax.random.uniform(k_place, (2,)) * (whole - side)
+    zoom = jnp.array(size, jnp.float32) / side
+    return jax.image.scale_and_translate(
+        image, (*size, image.shape[2]), (0, 1), zoom, -zoom * corner, "linear", antialias=True
+    )
+
+
+def _augment_one(key, sample, *, strength, size):
+    place, turn, look = jax.random.split(key, 3)
+    zoom, shift = _draw_window(place, sample, strength, size)
+    image = jax.image.scale_and_translate(
+        normalise(sample["images"]), (*size, sample["images"].shape[2]), (0, 1), zoom, -shift,
+        "linear", antialias=True,
+    )  # fmt: skip
+    boxes = sample["boxes"] * jnp.tile(zoom[::-1], 2) - jnp.tile(shift[::-1], 2)
+    image, boxes = _turn(turn, image, boxes, strength)
+
+    h, w = size
+    clipped = jnp.clip(boxes, 0, jnp.array([w, h, w, h], jnp.float32))
+    side = clipped[:, 2:] - clipped[:, :2]
+    visible = side.prod(-1) / jnp.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-6)
+    clear = (visible >= MIN_VISIBLE) & (side.min(-1) >= MIN_SIDE)
+    there = side.min(-1) > 0
+    return {
+        **sample,
+        "images": _photometric(look, image, strength),
+        "boxes": clipped,
+        "valid": sample["valid"] & clear,
+        "ignore": there & (sample["ignore"] | (sample["valid"] & ~clear)),
+    }
+
+
+def _draw_window(key, sample, strength, size):
+    """Zoom and shift, both f32[2] (y, x): x_out = zoom * x_in - shift, in pixels."""
+    k_zoom, k_aspect, k_focus, k_object, k_place = jax.random.split(key, 5)
+    low, high = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
+    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    log_zoom = jax.random.uniform(k_zoom, minval=low, maxval=high)
+    zoom = jnp.exp(log_zoom + jnp.stack([-half, half]))
+
+    window = jnp.array(size, jnp.float32)
+    room = zoom * jnp.array(sample["images"].shape[:2], jnp.float32) - window  # < 0: border shows
+    first, last = jnp.minimum(room, 0), jnp.maximum(room, 0)
+    # Around an object: its centre falls in the window's inner part, wherever the frame allows it.
+    pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
+    centre = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
+    focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["focus"])
+    near, far = (jnp.clip(centre - part * window, first, last) for part in (0.9, 0.1))
+    first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
+    return zoom, first + jax.random.uniform(k_place, (2,)) * (last - first)
+
+
+def _turn(key, image, boxes, strength):
+    """Mirror images and boxes across either axis and, if the window is square, the diagonal."""
+    h, w, _ = image.shape
+    flip, flip_vertical, transpose = jax.random.uniform(key, (3,)) < jnp.stack(
+        [strength["flip"], strength["flip_vertical"], strength["transpose"]]
+    )
+    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
+    image = jnp.where(flip, image[:, ::-1], image)
+    x1, x2 = jnp.where(flip, w - x2, x1), jnp.where(flip, w - x1, x2)
+    image = jnp.where(flip_vertical, image[::-1], image)
+    y1, y2 = jnp.where(flip_vertical, h - y2, y1), jnp.where(flip_vertical, h - y1, y2)
+    boxes = jnp.stack([x1, y1, x2, y2], -1)
+    if h == w:
+        image = jnp.where(transpose, image.swapaxes(0, 1), image)
+        boxes = jnp.where(transpose, boxes[:, jnp.array([1, 0, 3, 2])], boxes)
+    return image, boxes
+
+
+def _photometric(key, image, strength):
+    """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of
+    [0, 1] grey.
+    """
+    k_gain, k_offset, k_sigma, k_noise, k_invert = jax.random.split(key, 5)
+    gain = jnp.exp(strength["contrast"] * jax.random.uniform(k_gain, minval=-1, maxval=1))
+    gain = jnp.where(jax.random.uniform(k_invert) < strength["invert"], -gain, gain)
+    offset = strength["brightness"] / STD * jax.random.uniform(k_offset, minval=-1, maxval=1)
+    sigma = strength["noise"] / STD * jax.random.uniform(k_sigma)
+    return gain * image + offset + sigma * _noise(k_noise, image.shape)
+
+
+def _noise(key, shape):
+    """Random numbers of mean 0 and standard deviation 1, all but normal: sums of the four bytes of
+    32 random bits. Gauss's own took 10 % of a detector's step on CPU, threefry's bits 18 % of
+    a small classifier's (docs/performance.md).
+    """
+    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    bits = hashed(counter, jax.random.bits(key, (), jnp.uint32))
+    pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
+    total = (pairs & 0xFFFF) + (pairs >> 16)  # 0 to 1020
+    return (total.astype(jnp.float32) - 510) / math.sqrt((256**2 - 1) / 3)
