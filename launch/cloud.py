@@ -7,8 +7,8 @@ from typing import Any
 
 from launch.job import Job, Rendered, place, write_down
 from tinyjax.errors import UserError, suggest
-from tinyjax.run import run_folder
 from tinyjax.run.accelerators import Slice
+from tinyjax.run.files import atomic
 
 # On each machine, in the checkout: its own Python may be older than we need.
 INSTALL = (
@@ -52,7 +52,7 @@ def hand_over(job: Job, rendered: Rendered, program: str, install: str) -> int:
         raise UserError(f"{program} is not installed: {install}")
     write_down(job)
     for name, text in rendered.files.items():
-        with run_folder.atomic(place(job) / name) as path:
+        with atomic(place(job) / name) as path:
             path.write_text(text)
     for command in rendered.commands:
         if code := subprocess.run([str(word) for word in command]).returncode:

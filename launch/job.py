@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from tinyjax.config.paths import path_of
 from tinyjax.errors import UserError, suggest
-from tinyjax.run import accelerators, run_folder
+from tinyjax.run import accelerators
 from tinyjax.run.accelerators import PER_HOST, Slice
+from tinyjax.run.files import atomic
 
 # What a worker's exit code means; docs/scaling.md has the table.
 DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
@@ -95,7 +96,7 @@ def place(job: Job) -> Path:
 
 def write_down(job: Job) -> None:
     """For `status`: how many shards there should be."""
-    with run_folder.atomic(path_of(job.workdir) / "launch.json") as path:
+    with atomic(path_of(job.workdir) / "launch.json") as path:
         path.write_text(json.dumps(job._asdict(), indent=1))
 
 

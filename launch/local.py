@@ -23,7 +23,7 @@ from launch.job import (
     worker,
     write_down,
 )
-from tinyjax.run import run_folder
+from tinyjax.run.distributed import local_stop_requests
 
 PAUSE = 0.2  # seconds between looks at the workers
 
@@ -42,7 +42,7 @@ def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
     waiting = list(range(job.shards))
     running: dict[int, tuple[int, subprocess.Popen]] = {}
     tries, failed = [0] * job.shards, DONE
-    with run_folder.stop_requests() as stop:
+    with local_stop_requests() as stop:
         while (waiting and not stop and not failed) or running:
             while waiting and slots and not stop and not failed:
                 shard, slot = waiting.pop(0), slots.pop()

@@ -54,7 +54,7 @@ def table(shards: list[Shard], now: float | None = None) -> str:
         start = f"{own.number:>5}  {own.state:<8}{f'{own.done} of {own.populations}':>12}"
         for beat in own.beats or [{}]:
             step = f"{beat['step']} of {beat['steps']}" if "step" in beat else beat.get("state", "")
-            each = f"{beat['seconds_a_step']:.3f}" if "seconds_a_step" in beat else ""
+            each = f"{beat['seconds_per_step']:.3f}" if "seconds_per_step" in beat else ""
             age = f"{now - beat['time']:.0f} s ago" if beat else "never"
             lines.append(f"{start}{step:>14}{each:>10}{age:>15}  {beat.get('host', '')}")
             start = " " * len(start)

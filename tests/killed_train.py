@@ -9,7 +9,8 @@ import signal
 import sys
 
 from tinyjax import tasks, train
-from tinyjax.run import checkpoints, run_folder
+from tinyjax.run import checkpoints
+from tinyjax.run.csv_files import Metrics
 
 
 def kill(*_args, **_kwargs):
@@ -63,17 +64,17 @@ def inside_evaluation():
 
 
 def after_metrics_of_the_first_suite():
-    add = run_folder.Metrics.add
+    add = Metrics.add
     # 3 training rows have been written by then, one per step
-    run_folder.Metrics.add = on_call(4, add, then=after(add))
+    Metrics.add = on_call(4, add, then=after(add))
 
 
 def before_weights():
-    run_folder.write_weights = on_call(1, run_folder.write_weights)
+    train.write_weights = on_call(1, train.write_weights)
 
 
 def before_results():
-    run_folder.write_rows = on_call(2, run_folder.write_rows)  # after members.csv
+    train.write_rows = on_call(2, train.write_rows)  # after members.csv
 
 
 POINTS = {

@@ -17,6 +17,7 @@ from tinyjax import errors, evaluate, predict, train
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
 from tinyjax.run.checkpoints import Checkpoints
+from tinyjax.run.weights import FORMAT, read_weights
 
 CLASSES = ("rows", "columns")
 REAL = Path(__file__).parent / "transfer" / "real"
@@ -133,7 +134,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     first, probed, tuned = (
         {**trees["params"], **trees["stats"]}
         for trees, _ in (
-            run_folder.read_weights(place / "weights" / name)
+            read_weights(place / "weights" / name)
             for place in (classifier, folder / "phase1", folder / "phase2")
         )
     )
@@ -150,7 +151,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     assert sorted((row["phase"], row["suite"]) for row in rows) == [
         (phase, suite) for phase in "12" for suite in suites
     ]
-    for path, leaf in run_folder.read_weights(folder / "weights" / name)[0]["params"].items():
+    for path, leaf in read_weights(folder / "weights" / name)[0]["params"].items():
         np.testing.assert_array_equal(leaf, tuned[path])
     assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
     assert train(config, folder) == 0
@@ -204,7 +205,7 @@ def newer(run, folder):
     shutil.copytree(run / "weights", folder / "weights")
     for about in (folder / "weights").glob("*.json"):
         told = json.loads(about.read_text())
-        about.write_text(json.dumps({**told, "format": run_folder.FORMAT + 1}))
+        about.write_text(json.dumps({**told, "format": FORMAT + 1}))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from tinyjax import train
 from tinyjax.config import validation
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.logs import log
 
 NAME = run_folder.member_id({})
 
@@ -60,7 +62,7 @@ def trained(monkeypatch):
         if code := runs.codes.pop(0) if runs.codes else 0:
             return code
         for kind in ("members", "results"):
-            run_folder.write_rows(folder / f"{kind}.csv", [{"of": folder.name}], ("of",))
+            write_rows(folder / f"{kind}.csv", [{"of": folder.name}], ("of",))
         (folder / "weights").mkdir()
         (folder / "weights" / f"{NAME}.json").write_text(folder.name)
         return 0
@@ -107,7 +109,7 @@ def test_the_log_of_the_whole_and_that_of_each_phase(trained, tmp_path):
     assert last.endswith(f"everything is in {folder}")
     assert (folder / "phase1" / "log.txt").read_text() == "training in phase1\n"
     assert (folder / "phase2" / "log.txt").read_text() == "training in phase2\n"
-    files = [one for one in run_folder.log.handlers if isinstance(one, logging.FileHandler)]
+    files = [one for one in log.handlers if isinstance(one, logging.FileHandler)]
     assert files == []
 
 

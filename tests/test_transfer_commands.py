@@ -12,6 +12,8 @@ from tinyjax import average, config, rgn, train
 from tinyjax.errors import UserError
 from tinyjax.population.options import members_of
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.weights import read_weights, write_weights
 from tinyjax.step import Variables
 from tinyjax.transfer import regularizers, starting_weights
 from tinyjax.transfer.weight_averaging import greedy, mixed
@@ -82,10 +84,10 @@ def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
     base = tiny_sweep.get_config()
     (member,) = (m for m in members_of(SWEEP, base) if m.id == narrow["member"])
     run_folder.begin(alone, config.to_json(config.changed(base, member.point)))
-    trees, about = run_folder.read_weights(sweep / "weights" / member.id)
+    trees, about = read_weights(sweep / "weights" / member.id)
     weights = alone / "weights" / run_folder.member_id({})
-    run_folder.write_weights(weights, Variables(**trees), about)
-    run_folder.write_rows(
+    write_weights(weights, Variables(**trees), about)
+    write_rows(
         alone / "results.csv",
         [{"member": run_folder.member_id({}), "suite": "val"}],
         ["member", "suite"],
@@ -105,11 +107,11 @@ def test_between_start_and_end(phased, capsys):
         (f"part-{part}", suite) for part in ("0", "0.5", "1") for suite in ("day", "val")
     ]
     ends = [
-        run_folder.read_weights(place / "weights" / run_folder.member_id({}))[0]["params"]
+        read_weights(place / "weights" / run_folder.member_id({}))[0]["params"]
         for place in (phased / "phase1", phased)
     ]
     for part in (0, 0.5, 1):
-        trees, about = run_folder.read_weights(phased / "averages" / f"part-{part:g}")
+        trees, about = read_weights(phased / "averages" / f"part-{part:g}")
         assert about["average"] == {"part": part}
         for path, leaf in trees["params"].items():
             between = np.float32(1 - part) * ends[0][path] + np.float32(part) * ends[1][path]
@@ -129,8 +131,8 @@ def test_soups_of_a_sweep(sweep):
     for row in table:
         members = row["members"].split()
         assert len(members) == 2 or row["average"].startswith("greedy")
-        trees, _ = run_folder.read_weights(sweep / "averages" / row["average"])
-        own = [run_folder.read_weights(sweep / "weights" / m)[0]["params"] for m in members]
+        trees, _ = read_weights(sweep / "averages" / row["average"])
+        own = [read_weights(sweep / "weights" / m)[0]["params"] for m in members]
         for path, leaf in trees["params"].items():
             np.testing.assert_allclose(leaf, np.mean([o[path] for o in own], 0), atol=1e-6)
     with pytest.raises(UserError, match="is a sweep, whose members are averaged"):
@@ -152,7 +154,7 @@ def test_the_greedy_soup_by_hand():
 
 def test_networks_that_differ_have_no_average(phased, sweep):
     one, other = (
-        Variables(**run_folder.read_weights(file.with_suffix(""))[0])
+        Variables(**read_weights(file.with_suffix(""))[0])
         for file in sorted(
             (sweep / "weights").glob("*.safetensors"), key=lambda file: file.stat().st_size
         )[:: len(list((sweep / "weights").glob("*.safetensors"))) - 1]
@@ -187,10 +189,10 @@ def pulled(start, folder, *only):
     assert train.main(argv) == 0
     plan = json.loads((folder / "plan.json").read_text())
     points = {id: tuple(point.values()) for id, point in plan["members"].items()}
-    first, _ = run_folder.read_weights(start / "weights" / run_folder.member_id({}))
+    first, _ = read_weights(start / "weights" / run_folder.member_id({}))
     far, pulls = {}, {}
     for id, point in points.items():
-        trees, _ = run_folder.read_weights(folder / "weights" / id)
+        trees, _ = read_weights(folder / "weights" / id)
         far[point] = sum(
             float(((leaf - first["params"][path]) ** 2).sum())
             for path, leaf in trees["params"].items()
@@ -217,8 +219,8 @@ def test_pulls_of_a_population(phased, tmp_path):
     own.init = str(phased / "phase1")
     assert train.train(own, alone) == 0
     (free,) = (id for id, point in points.items() if point == ("rgn", 0.0))
-    trees, _ = run_folder.read_weights(folder / "weights" / free)
-    plain, _ = run_folder.read_weights(alone / "weights" / run_folder.member_id({}))
+    trees, _ = read_weights(folder / "weights" / free)
+    plain, _ = read_weights(alone / "weights" / run_folder.member_id({}))
     for path, leaf in plain["params"].items():
         np.testing.assert_allclose(trees["params"][path], leaf, atol=0.01, err_msg=path)
 
@@ -254,13 +256,11 @@ def test_members_start_from_those_of_a_sweep_with_their_backbone_and_seed(
     there = rows(tmp_path / "run" / "members.csv")
     assert sorted({row["init"] for row in there}) == ["", str(sweep)]
     weights = {
-        row["member"]: run_folder.read_weights(tmp_path / "run" / "weights" / row["member"])[0]
+        row["member"]: read_weights(tmp_path / "run" / "weights" / row["member"])[0]
         for row in there
     }
     for row in there:
-        before, _ = run_folder.read_weights(
-            sweep / "weights" / starts[row["backbone"], row["seed"]]
-        )
+        before, _ = read_weights(sweep / "weights" / starts[row["backbone"], row["seed"]])
         own = weights[row["member"]]["params"]
         same = all(np.array_equal(leaf, own[path]) for path, leaf in before["params"].items())
         assert same == bool(row["init"])

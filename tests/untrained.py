@@ -7,6 +7,7 @@ from pathlib import Path
 from tinyjax import config as configs
 from tinyjax.models import flops
 from tinyjax.run import run_folder
+from tinyjax.run.weights import write_weights
 from tinyjax.tasks import detect
 
 CONFIG = Path(__file__).parent / "configs" / "detector.py"
@@ -28,5 +29,5 @@ def untrained(folder: Path, channels: int = 1, seed: int = 0, **common) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(configs.to_json(config))
-    run_folder.write_weights(folder / "weights" / run_folder.member_id({}), variables, about)
+    write_weights(folder / "weights" / run_folder.member_id({}), variables, about)
     return folder

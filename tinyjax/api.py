@@ -23,6 +23,7 @@ from tinyjax.errors import UserError, suggest
 from tinyjax.models import flops
 from tinyjax.reporting import pictures
 from tinyjax.run import run_folder
+from tinyjax.run.weights import read_weights
 from tinyjax.step import Variables
 
 THRESHOLD = 0.3
@@ -314,7 +315,7 @@ def load(
         )
     elif file.suffix in (".safetensors", ".json"):
         file = file.with_suffix("")
-    trees, about = run_folder.read_weights(file)
+    trees, about = read_weights(file)
     if (held := flops.parameters(trees["params"])) != about["parameters"]:
         raise UserError(
             f"{file}.safetensors: {held:,} parameters, but {file.name}.json tells of "

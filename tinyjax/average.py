@@ -20,7 +20,9 @@ from typing import Any
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.logs import log, start_log
+from tinyjax.run.weights import write_weights
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--start": {"metavar": "DIR", "type": Path, "help": "the run that a plain run started from"},
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--start: {folder} is a sweep, whose members are averaged; a run has one")
     runtime.keep_memory()
     runtime.keep_programs()
-    run_folder.start_log()
+    start_log()
     config = configs.of_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
@@ -87,10 +89,10 @@ def main(argv: list[str] | None = None) -> int:
             "average": about,
             "scores": scores,
         }
-        run_folder.write_weights(folder / "averages" / name, network.variables, described)
+        write_weights(folder / "averages" / name, network.variables, described)
         rows += [{"average": name, **about, "suite": s, **own} for s, own in scores.items()]
     file = folder / "averages" / "results.csv"
-    run_folder.write_rows(file, rows, rows[0])
+    write_rows(file, rows, rows[0])
     _tell(rows, kind, folder)
     return 0
 
@@ -120,13 +122,13 @@ def _soups(
         alike[f"{about['backbone'].replace('/', '-')}-{about['parameters']}"].append(network)
     held_out = {
         row["member"]: float(row[score])
-        for row in run_folder.read_rows(folder / "results.csv")
+        for row in read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
     found = {}
     for kind, own in alike.items():
         if len(own) < 2:
-            run_folder.log.info(f"{kind}: a single member, nothing to average")
+            log.info(f"{kind}: a single member, nothing to average")
             continue
         evaluate = scorer(own[0], 1)
 
@@ -216,10 +218,10 @@ def _tell(rows: Sequence[dict[str, Any]], kind, folder: Path) -> None:
         own = [row[kind.SCORE] for row in rows if row["average"] == name]
         lines.append(f"{name:<28}" + "".join(f"{value:>12.3f}" for value in own))
     title = kind.SCORES[kind.SCORE]
-    run_folder.log.info("\n".join([f"{title} of averaged weights", *lines]))
+    log.info("\n".join([f"{title} of averaged weights", *lines]))
     if "part" in rows[0]:
         transfer_figures.draw_between(rows, kind.SCORE, title, folder / "figures" / "averages.png")
-    run_folder.log.info(f"scores and weights are in {folder / 'averages'}")
+    log.info(f"scores and weights are in {folder / 'averages'}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code, few, suggest
 from tinyjax.run import progress, run_folder
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.files import atomic
+from tinyjax.run.logs import log, start_log
 
 AT_ONCE = 32  # members that predict together: hundreds of them would fill the memory with boxes
 FLAGS = {
@@ -75,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
     runtime.keep_memory()
     runtime.keep_programs()
-    run_folder.start_log()
+    start_log()
     groups = _groups(folder, which, options.overrides, options.suites)
     suites = groups[0].config.data.suites
     kind = tasks.module(groups[0].config.task)
@@ -103,19 +106,19 @@ def main(argv: list[str] | None = None) -> int:
             for id, scores in _scored(groups, name, pair, kind, bar):
                 rows.append(_row(id, name, "", pair, scores))
     bar.close()
-    run_folder.write_rows(
+    write_rows(
         place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
     )
-    with run_folder.atomic(place.with_suffix(".json")) as path:
+    with atomic(place.with_suffix(".json")) as path:
         asked = {"command": run_folder.command(), "config": groups[0].config.to_dict()}
         path.write_text(json.dumps(asked, indent=2))
     if replicates:
         _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_one(groups[0], shown, kind, place)
-    run_folder.log.info(_said(rows, kind))
+    log.info(_said(rows, kind))
     shown_in = f"; what is shown of it to {place}" if place.exists() else ""
-    run_folder.log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
+    log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
     return 0
 
 
@@ -209,11 +212,11 @@ def _splits(
     kind, group = tasks.module(task), configs.from_json(data)
     found = {name: _loaded(task, group, name, classes, channels) for name in names}
     if unlike := kind.unlike(found):
-        run_folder.log.info("\n".join(unlike))
+        log.info("\n".join(unlike))
     fields = group.get("slices", {})
     known = {part.partition("=")[0] for s in found.values() for part in kind.slices(s, fields)}
     for field in {*fields} - known if found else ():
-        run_folder.log.warning(f"data.slices.{field}: no image of {few(found)} says it")
+        log.warning(f"data.slices.{field}: no image of {few(found)} says it")
     return found
 
 
@@ -286,7 +289,7 @@ def _stacked(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str,
 def _save(file: Path, arrays: Mapping[str, Any]) -> None:
     import numpy as np
 
-    with run_folder.atomic(file) as path, path.open("wb") as stream:
+    with atomic(file) as path, path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
@@ -300,7 +303,7 @@ def _report_one(group: Group, shown: Mapping[str, Result], kind: ModuleType, pla
     scores = {name: result.examined[0].scores[""] for name, result in shown.items()}
     if shown:
         kind.report(place, suites, found, scores, group.about.get("training", {}))
-        run_folder.log.info(f"step {group.about['step']}\n{kind.table(scores)}")
+        log.info(f"step {group.about['step']}\n{kind.table(scores)}")
 
 
 def _said(rows: Sequence[Mapping[str, Any]], kind: ModuleType) -> str:

@@ -37,7 +37,11 @@ from tinyjax import config as configs
 from tinyjax.data import images, video
 from tinyjax.data.detection import ahead
 from tinyjax.errors import UserError, exit_code
-from tinyjax.run import progress, run_folder
+from tinyjax.run import progress
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.distributed import local_stop_requests
+from tinyjax.run.files import atomic
+from tinyjax.run.logs import log, start_log
 
 STOPPED = 75  # as of training
 SUFFIXES = images.SUFFIXES + video.SUFFIXES
@@ -90,8 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.options("predict", __doc__, argv, FLAGS, needs=("workdir",))
     files = find(options.input)
     refuse_mixing(options.output, files)
-    run_folder.start_log()
-    log = run_folder.log
+    start_log()
     movies, unread = look_at_videos(files)
     total = sum(movies[f].frames if f in movies else not is_video(f) for f in files)
 
@@ -125,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     threads = min(8, os.cpu_count() or 1)
     begin = time.time()
     with (
-        run_folder.stop_requests() as stop,
+        local_stop_requests() as stop,
         progress.bar(total=total, unit="image") as bar,
     ):
 
@@ -153,9 +156,9 @@ def main(argv: list[str] | None = None) -> int:
     seconds = time.time() - begin
 
     # ---- tables and the last lines
-    with run_folder.atomic(options.output / "predictions.json") as path:
+    with atomic(options.output / "predictions.json") as path:
         path.write_text(json.dumps(rows, indent=1))
-    run_folder.write_rows(options.output / "predictions.csv", map(in_columns, rows), COLUMNS)
+    write_rows(options.output / "predictions.csv", map(in_columns, rows), COLUMNS)
     each = Counter(row["category"] for row in rows)
     of_each = ", ".join(f"{n} {category}" for category, n in each.most_common())
     log.info(
@@ -225,7 +228,7 @@ def look_at_videos(files: Iterable[Path]) -> tuple[dict[Path, video.About], list
             movies[file] = video.about(file)
         except UserError as error:
             unread.append(file)
-            run_folder.log.warning(f"left out: {error}")
+            log.warning(f"left out: {error}")
     return movies, unread
 
 
@@ -266,7 +269,7 @@ def draw(one: tuple[Frame, Any], place: Callable | None) -> tuple[Frame, Any, np
     picture = found.draw(pixels)
     if frame.number is not None:
         return frame, found, np.asarray(picture)
-    with run_folder.atomic(place(frame.file, ".png")) as path:
+    with atomic(place(frame.file, ".png")) as path:
         picture.save(path, "PNG", compress_level=1)  # in half the time, a quarter larger
     return frame, found, None
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.data import FORMATS
 from tinyjax.data.layouts.catalog import SETS, WHOLE
+from tinyjax.data.loading import FORMATS
 from tinyjax.errors import UserError, exit_code
-from tinyjax.run import run_folder
+from tinyjax.run.logs import log, start_log
 
 FLAGS = {
     "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--skip-broken: goes with --to; --check goes on past all that is broken")
     if options.stride < 1 or min(options.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
-    run_folder.start_log()
+    start_log()
     return check(options) if options.check else convert(options)
 
 
@@ -92,7 +92,7 @@ def check(options) -> int:
     sets: dict[str, Split] = {}
     published, lines, lacking = _published(options)
     if lines:
-        run_folder.log.info("\n".join([*lines, ""]))
+        log.info("\n".join([*lines, ""]))
     if published in WHOLE:  # of whole images, whose labels cannot be looked at further
         return 2 if lacking else 0
     names = _splits(options)
@@ -116,13 +116,13 @@ def check(options) -> int:
         report += statistics.leaks(sets, train)
     report += [f"warning: {text}" for text in statistics.warnings(looks, options.stride)]
     report += statistics.problems(refused)
-    run_folder.log.info("\n".join(report))
+    log.info("\n".join(report))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.txt").write_text("\n".join([*lines, *report, ""]))
     for name, split in sets.items():
         _sheet(split, folder / f"{_plain(name)}.png")
-    run_folder.log.info(f"report.txt and a sheet of samples of each split are in {folder}")
+    log.info(f"report.txt and a sheet of samples of each split are in {folder}")
     return 2 if refused else 0
 
 
@@ -154,7 +154,7 @@ def convert(options) -> int:
             written = arrayrecord.write(ready, options.to)
     size = sum(file.stat().st_size for file in written.iterdir())
     images = ", ".join(f"{_plain(name)} {len(one.entries)}" for name, one in listings.items())
-    run_folder.log.info(
+    log.info(
         "".join(
             f"{line}\n" for line in (["left out", *statistics.problems(found)] if found else [])
         )

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from tinyjax.errors import UserError, exit_code
+from tinyjax.run.logs import log, start_log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,15 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax import evaluate
     from tinyjax.reporting import run_folders, tables
     from tinyjax.reporting.report import write
-    from tinyjax.run import run_folder
 
     for path in run_folders.runs_of(folder, options.without).values():
         if not run_folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
             return code
-    run_folder.start_log()
+    start_log()
     begin = time.time()
     file = write(tables.read(folder, options.without))
-    run_folder.log.info(f"written to {file} after {time.time() - begin:.0f} s")
+    log.info(f"written to {file} after {time.time() - begin:.0f} s")
     return 0
 
 

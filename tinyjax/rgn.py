@@ -17,7 +17,9 @@ from typing import Any
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code
-from tinyjax.run import progress, run_folder
+from tinyjax.run import progress
+from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.logs import log, start_log
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     populations = plan.of_run(folder)
     runtime.keep_memory()
     runtime.keep_programs()
-    run_folder.start_log()
+    start_log()
     config = configs.of_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
@@ -69,14 +71,14 @@ def main(argv: list[str] | None = None) -> int:
             numbers[name], sizes[name] = rgn.of_backbone(layers), network.about["parameters"]
             about = {"member": name, "backbone": network.about["backbone"]}
             rows += [{**about, **layer} for layer in layers]
-    run_folder.write_rows(folder / "rgn.csv", rows, rows[0])
+    write_rows(folder / "rgn.csv", rows, rows[0])
     _add_to_results(folder / "results.csv", numbers)
     transfer_figures.draw_rgn(rows, numbers, sizes, folder / "figures" / "rgn.png")
     low, high = min(numbers.values()), max(numbers.values())
     said = (
         f"{low:.4g}" if len(numbers) == 1 else f"of {len(numbers)} members {low:.4g} to {high:.4g}"
     )
-    run_folder.log.info(
+    log.info(
         f"{folder}: relative gradient norm {said}\n"
         f"written to {folder / 'rgn.csv'}, {folder / 'figures' / 'rgn.png'} and results.csv"
     )
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measured(folder: Path) -> bool:
     """Whether a finished run or sweep has its numbers already."""
-    return "rgn" in run_folder.read_rows(folder / "results.csv")[0]
+    return "rgn" in read_rows(folder / "results.csv")[0]
 
 
 def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
@@ -122,11 +124,11 @@ def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
 
 def _add_to_results(file: Path, numbers: dict[str, float]) -> None:
     """A column "rgn"; of a run in phases the last one has these weights."""
-    rows = run_folder.read_rows(file)
+    rows = read_rows(file)
     last = rows[-1].get("phase")
     for row in rows:
         row["rgn"] = repr(numbers[row["member"]]) if row.get("phase") == last else ""
-    run_folder.write_rows(file, rows, rows[0])
+    write_rows(file, rows, rows[0])
 
 
 if __name__ == "__main__":

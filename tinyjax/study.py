@@ -27,6 +27,8 @@ from tinyjax.population.options import FLAGS as SWEEP
 from tinyjax.population.options import PLAIN, lift_of, shard_of
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
+from tinyjax.run.distributed import local_stop_requests
+from tinyjax.run.logs import log, start_log
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--stage": {
@@ -75,13 +77,13 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax import report, rgn
     from tinyjax.train import STOPPED, train
 
-    run_folder.start_log()
-    with run_folder.stop_requests() as stop:
+    start_log()
+    with local_stop_requests() as stop:
         for number, (name, stage) in enumerate(stages.items(), start=1):
             if isinstance(stage, Path) or (options.stage and name not in options.stage):
                 continue
             config, members, flags = stage
-            run_folder.log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
+            log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
             lift = how if members != [PLAIN] else None
             if code := train(config, folder / name, stop, members, shard, lift):
                 return code
@@ -93,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
                 return STOPPED
     if missing := [name for name in stages if not run_folder.finished(folder / name)]:
         names = ", ".join(missing)
-        run_folder.log.info(f"still to be trained: {names}; the same command then goes on")
+        log.info(f"still to be trained: {names}; the same command then goes on")
         return 0
     return report.main([str(folder), *(f"--without={name}" for name in _means(stages))])
 

@@ -26,9 +26,12 @@ from tinyjax.population import sweep as runs
 from tinyjax.population.options import FLAGS, PLAIN, lift_of, members_of, shard_of
 from tinyjax.population.search_space import Member
 from tinyjax.run import distributed, progress, run_folder
+from tinyjax.run.csv_files import Metrics, write_rows
+from tinyjax.run.heartbeat import Heartbeat
+from tinyjax.run.logs import log, log_to, start_log
+from tinyjax.run.weights import write_weights
 
 STOPPED = 75  # EX_TEMPFAIL: run the same command again
-log = run_folder.log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,11 +81,11 @@ def train(
     distributed.together("opened")
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: give a folder that all processes share")
-    run_folder.start_log(leads)
+    start_log(leads)
     i, n = shard
-    beat = run_folder.heart(folder / "heartbeats" / f"{i}-of-{n}.{distributed.number()}.json")
+    beat = Heartbeat(folder / "heartbeats" / f"{i}-of-{n}.{distributed.number()}.json").write
     one = partial(train_members, beat=beat)
-    with run_folder.log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
+    with log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
         if sweep:
             code = runs.train_sweep(config, members, folder, stop, shard, how, one)
         elif run_folder.said_finished(folder):
@@ -109,7 +112,7 @@ def train_members(
     """Train the members of a population, from their first weights to their results.
 
     number: of the population in a sweep; None: a plain run of one member, which reports more. how,
-    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `run_folder.heart`.
+    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `Heartbeat.write`.
     """
     import jax
     import numpy as np
@@ -166,14 +169,14 @@ def train_members(
     rows = [stack.row(each) for each in networks]
     columns = dict.fromkeys(field for row in rows for field in row)
     if leads:
-        run_folder.write_rows(tables / "members.csv", rows, columns)
+        write_rows(tables / "members.csv", rows, columns)
     log.info(stack.described(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
         log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {total}")
     done = int(np.max(devices.gathered(state.step)))
-    metrics = run_folder.Metrics(tables / "metrics.csv", done) if leads else None
+    metrics = Metrics(tables / "metrics.csv", done) if leads else None
 
     begin, alive = time.time(), {"population": number or 0, "steps": total}
     beat("compiling", **alive)
@@ -291,10 +294,10 @@ def train_members(
         }
         file = folder / "weights" / network.member.id
         ends = {"step": done, "scores": scores[i]}
-        run_folder.write_weights(file, stack.cut_out(last, network), {**about, **ends})
+        write_weights(file, stack.cut_out(last, network), {**about, **ends})
         ends = {"step": int(best_steps[i]), "score": float(best_scores[i])}
         file = file.with_name(f"{file.name}-best")
-        run_folder.write_weights(file, stack.cut_out(best, network), {**about, **ends})
+        write_weights(file, stack.cut_out(best, network), {**about, **ends})
     if plain:
         kind.report(folder, suites, found, scores[0], tails[0])
     rows = [
@@ -303,7 +306,7 @@ def train_members(
         for i, member in enumerate(members)
         for name, values in scores[i].items()
     ]
-    run_folder.write_rows(tables / "results.csv", rows, rows[0])
+    write_rows(tables / "results.csv", rows, rows[0])
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     for name in suites if plain else ():
         picture = folder / "samples" / f"{name}.png"

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tinyjax.config import classifier
-from tinyjax.data import load_set
 from tinyjax.data.classification import load
+from tinyjax.data.loading import load_set
 from tinyjax.errors import UserError
 
 COUNTS = {"train": {"cat": 3, "dog": 2, "owl": 1}, "val": {"cat": 1, "dog": 1, "owl": 2}}

@@ -9,8 +9,9 @@ import pytest
 
 from tests.data.layouts import source_files
 from tinyjax import config as configs
-from tinyjax.data import detection, images, load_set
+from tinyjax.data import detection, images
 from tinyjax.data.detection import load
+from tinyjax.data.loading import load_set
 from tinyjax.errors import UserError
 
 OWN = Path(__file__).parents[2] / "configs" / "own.py"

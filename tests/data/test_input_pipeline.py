@@ -17,6 +17,7 @@ from tinyjax import config as configs
 from tinyjax import evaluate, train
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
+from tinyjax.run.weights import read_weights
 
 
 def rows(file):
@@ -25,7 +26,7 @@ def rows(file):
 
 
 def weights(folder):
-    return run_folder.read_weights(folder / "weights" / run_folder.member_id({}))[0]
+    return read_weights(folder / "weights" / run_folder.member_id({}))[0]
 
 
 def same(one, other):

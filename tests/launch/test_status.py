@@ -7,7 +7,9 @@ import pytest
 
 from launch import status
 from tinyjax.errors import UserError
-from tinyjax.run import run_folder
+from tinyjax.run import heartbeat as heartbeats
+from tinyjax.run.heartbeat import Heartbeat
+from tinyjax.run.logs import WRITE_INTERVAL
 
 NOW = 1_000_000.0
 
@@ -16,7 +18,7 @@ NOW = 1_000_000.0
 def clock(monkeypatch):
     """The time that heartbeats are written at."""
     found = SimpleNamespace(now=NOW)
-    monkeypatch.setattr(run_folder.time, "time", lambda: found.now)
+    monkeypatch.setattr(heartbeats.time, "time", lambda: found.now)
     return found
 
 
@@ -34,50 +36,50 @@ def begun(folder, populations=5, shards=None, done=()):
     return folder
 
 
-def heart(folder, shard, shards, process=0):
-    return run_folder.heart(folder / "heartbeats" / f"{shard}-of-{shards}.{process}.json")
+def heartbeat_of(folder, shard, shards, process=0):
+    return Heartbeat(folder / "heartbeats" / f"{shard}-of-{shards}.{process}.json")
 
 
 def test_a_heart_beats_now_and_then(tmp_path, clock):
-    beat = heart(tmp_path, 0, 1)
+    heartbeat = heartbeat_of(tmp_path, 0, 1)
     file = tmp_path / "heartbeats" / "0-of-1.0.json"
 
     def said():
         return json.loads(file.read_text())
 
-    beat("compiles")
+    heartbeat.write("compiles")
     assert said()["state"] == "compiles"
     assert said()["time"] == NOW
-    beat("trains", step=100, steps=500)
+    heartbeat.write("trains", step=100, steps=500)
     assert (said()["step"], said()["steps"]) == (100, 500)
-    assert "seconds_a_step" not in said()
-    clock.now += run_folder.OFTEN - 1
-    beat("trains", step=150, steps=500)
+    assert "seconds_per_step" not in said()
+    clock.now += WRITE_INTERVAL - 1
+    heartbeat.write("trains", step=150, steps=500)
     assert said()["step"] == 100  # too soon
     clock.now = NOW + 20
-    beat("trains", step=200, steps=500)
-    assert said()["seconds_a_step"] == pytest.approx(0.2)
+    heartbeat.write("trains", step=200, steps=500)
+    assert said()["seconds_per_step"] == pytest.approx(0.2)
     clock.now += 500
-    beat("evaluates")
-    beat("trains", step=200, steps=500)  # what came between is no step's time
-    assert "seconds_a_step" not in said()
+    heartbeat.write("evaluates")
+    heartbeat.write("trains", step=200, steps=500)  # what came between is no step's time
+    assert "seconds_per_step" not in said()
     clock.now += 30
-    beat("trains", step=300, steps=500)
-    assert said()["seconds_a_step"] == pytest.approx(0.3)
+    heartbeat.write("trains", step=300, steps=500)
+    assert said()["seconds_per_step"] == pytest.approx(0.3)
 
 
 def test_states_of_shards(tmp_path, clock):
     """0: done; 1: lives, two processes; 2: silent; 3: told to stop; 4: never seen."""
     folder = begun(tmp_path / "run", 6, 5, done=(0, 5))
     clock.now = NOW - 9999
-    heart(folder, 0, 5)("trains", step=9, steps=9)
+    heartbeat_of(folder, 0, 5).write("trains", step=9, steps=9)
     clock.now = NOW - status.SILENT - 1
-    heart(folder, 2, 5)("trains", step=5, steps=9)
+    heartbeat_of(folder, 2, 5).write("trains", step=5, steps=9)
     clock.now = NOW - 40
-    heart(folder, 1, 5)("trains", step=7, steps=9)
+    heartbeat_of(folder, 1, 5).write("trains", step=7, steps=9)
     clock.now = NOW - 2
-    heart(folder, 3, 5)("stopped")
-    heart(folder, 1, 5, process=1)("compiles")
+    heartbeat_of(folder, 3, 5).write("stopped")
+    heartbeat_of(folder, 1, 5, process=1).write("compiles")
     found = status.status(folder, NOW)
     assert [(one.state, one.done, one.populations) for one in found] == [
         ("done", 2, 2), ("running", 0, 1), ("stopped", 0, 1), ("stopped", 0, 1), ("missing", 0, 1),
@@ -92,9 +94,9 @@ def test_states_of_shards(tmp_path, clock):
 def test_shards_nobody_wrote_down_are_known_by_their_hearts(tmp_path, clock):
     folder = begun(tmp_path / "run", 4)
     assert [one.state for one in status.status(folder, NOW)] == ["missing"]
-    heart(folder, 0, 1)("trains", step=1, steps=9)
+    heartbeat_of(folder, 0, 1).write("trains", step=1, steps=9)
     clock.now += 60
-    heart(folder, 1, 2)("trains", step=1, steps=9)
+    heartbeat_of(folder, 1, 2).write("trains", step=1, steps=9)
     assert [one.state for one in status.status(folder, clock.now)] == ["missing", "running"]
 
 

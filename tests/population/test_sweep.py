@@ -14,6 +14,7 @@ from tinyjax.errors import UserError
 from tinyjax.population import search_space
 from tinyjax.population.options import members_of
 from tinyjax.run import run_folder
+from tinyjax.run.weights import read_weights
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "sweep.py")
 
@@ -50,7 +51,7 @@ def test_every_member_has_its_rows_and_its_weights(folder):
     for own in rows(folder / "members.csv"):
         point = plan["members"][own["member"]]
         assert (own["backbone"], int(own["seed"])) == (point["model.backbone"], point["seed"])
-        weights, about = run_folder.read_weights(folder / "weights" / own["member"])
+        weights, about = read_weights(folder / "weights" / own["member"])
         assert sum(leaf.size for leaf in weights["params"].values()) == int(own["parameters"])
         assert about["config"]["optimiser"]["lr"] == point["optimiser.lr"]
     assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
@@ -77,8 +78,8 @@ def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
     ours = losses(folder / "metrics.csv", member.id)
     assert len(ours) == 6
     np.testing.assert_allclose(ours, losses(alone / "metrics.csv", plain), rtol=2e-3)
-    packed, _ = run_folder.read_weights(folder / "weights" / member.id)
-    own, _ = run_folder.read_weights(alone / "weights" / plain)
+    packed, _ = read_weights(folder / "weights" / member.id)
+    own, _ = read_weights(alone / "weights" / plain)
     assert packed["params"].keys() == own["params"].keys()
     for kind in own:
         for path, leaf in own[kind].items():
@@ -110,7 +111,7 @@ def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path)
     assert {int(row["stopped_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
     assert {int(row["stopped_at"]) for row in of_sound[sound[1].id]} == {-1}
     # what a member says nothing of it has from the config, not from its neighbours
-    _, about = run_folder.read_weights(tmp_path / "lost" / "weights" / lost[3].id)
+    _, about = read_weights(tmp_path / "lost" / "weights" / lost[3].id)
     assert about["config"]["optimiser"]["lr"] == base.optimiser.lr
     for i in (0, 2, 3):
         assert of_lost[lost[i].id] == of_sound[sound[i].id]
@@ -130,11 +131,11 @@ def test_members_may_learn_from_parts_of_the_set(tmp_path):
     alone = config.changed(base, members[0].point)
     assert tinyjax.train(alone, tmp_path / "alone") == 0
     plain = run_folder.member_id({})
-    packed, _ = run_folder.read_weights(tmp_path / "both" / "weights" / members[0].id)
-    own, _ = run_folder.read_weights(tmp_path / "alone" / "weights" / plain)
+    packed, _ = read_weights(tmp_path / "both" / "weights" / members[0].id)
+    own, _ = read_weights(tmp_path / "alone" / "weights" / plain)
     for path, leaf in own["params"].items():
         np.testing.assert_allclose(packed["params"][path], leaf, atol=0.02, err_msg=path)
-    whole, _ = run_folder.read_weights(tmp_path / "both" / "weights" / members[1].id)
+    whole, _ = read_weights(tmp_path / "both" / "weights" / members[1].id)
     assert any((leaf != packed["params"][path]).any() for path, leaf in whole["params"].items())
 
 

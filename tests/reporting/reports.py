@@ -15,6 +15,7 @@ from tinyjax import config as configs
 from tinyjax.config import classifier, detector
 from tinyjax.data.synthetic import dataset
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import METRICS, write_rows
 
 SIZES = {"s-6": 26e3, "s-5": 40e3, "s-4": 65e3, "s-3": 119e3, "s-2": 235e3, "s-1": 434e3}
 KINDS = ("noise", "blur", "contrast")
@@ -132,10 +133,10 @@ def write(
             _detections(folder / "evaluations" / "last" / id, parameters, rng)
 
     for name, table in {"members": members, "results": results}.items():
-        run_folder.write_rows(folder / f"{name}.csv", table, table[0])
-    table = [dict(zip(run_folder.METRICS, row, strict=True)) for row in metrics]
-    run_folder.write_rows(folder / "metrics.csv", table, run_folder.METRICS)
-    run_folder.write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
+        write_rows(folder / f"{name}.csv", table, table[0])
+    table = [dict(zip(METRICS, row, strict=True)) for row in metrics]
+    write_rows(folder / "metrics.csv", table, METRICS)
+    write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
     asked = {
         "command": f"python -m tinyjax.evaluate --workdir {folder}",
         "config": config.to_dict(),

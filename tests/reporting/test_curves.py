@@ -2,7 +2,7 @@
 
 from tests.reporting.reports import write
 from tinyjax.reporting import curves, summary, tables
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 SIZES = ("s-4", "s-3", "s-2", "s-1")
@@ -29,11 +29,11 @@ def test_a_line_joins_the_sizes_of_one_family(tmp_path):
     assert lines(curves.gains(found, told)) == [[("-", 4)]] * 2
     assert legend(curves.by_size(found, told)) == ["scratch", "caltech101"]
 
-    rows = run_folder.read_rows(tmp_path / "members.csv")
+    rows = read_rows(tmp_path / "members.csv")
     for row in rows:
         if row["backbone"] == "mobilenetv3/s-3":
             row["backbone"] = "efficientnet/b-4"
-    run_folder.write_rows(tmp_path / "members.csv", rows, rows[0])
+    write_rows(tmp_path / "members.csv", rows, rows[0])
     found = tables.read(tmp_path)
     told = summary.summarise(found)
     both = [("-", 1), ("--", 3)]

@@ -6,7 +6,7 @@ import pytest
 from tests.reporting.reports import World, write
 from tinyjax.reporting import summary, tables
 from tinyjax.reporting.group_plot import kinds
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False, "seeds": 2}
 STARTS = ("", "runs/caltech101", "runs/imagenet")
@@ -47,11 +47,11 @@ def test_means_are_of_backbones_that_all_kinds_have(tmp_path):
         for start, value in panel.items():
             assert value == pytest.approx(mean(found, suite, start, both))
 
-    rows = run_folder.read_rows(tmp_path / "members.csv")
+    rows = read_rows(tmp_path / "members.csv")
     for row in rows:
         if row["backbone"] == "mobilenetv3/s-4" and row["init"] == "runs/imagenet":
             row["backbone"] = "mobilenetv3/s-2"
-    run_folder.write_rows(tmp_path / "members.csv", rows, rows[0])
+    write_rows(tmp_path / "members.csv", rows, rows[0])
     found, figure = shown(tmp_path)
     for panel, suite in zip(dots(figure.figure), found.suites, strict=True):
         for start, value in panel.items():

@@ -9,7 +9,7 @@ import pytest
 from tests.reporting.reports import World, write
 from tinyjax import report
 from tinyjax.reporting.run_folders import number
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
 
 LITTLE = {"images": 60, "resamples": 60, "steps": (50, 300), "corrupt": False}
 ARGUMENTS = (
@@ -99,10 +99,10 @@ def test_a_click_on_a_head_sorts_by_number_both_ways(opened, sweep, title):
 def test_empty_cells_come_last_both_ways(opened, sweep, tmp_path):
     ignore = shutil.ignore_patterns("report.html")
     folder = shutil.copytree(sweep, tmp_path / "copy", ignore=ignore)
-    rows = run_folder.read_rows(folder / "results.csv")
+    rows = read_rows(folder / "results.csv")
     for row in rows[:4]:
         row["rgn"] = ""
-    run_folder.write_rows(folder / "results.csv", rows, rows[0])
+    write_rows(folder / "results.csv", rows, rows[0])
     page = opened(folder)
     for _ in range(2):
         assert [value == "" for value in click(page, "RGN")] == [False] * 22 + [True] * 2
@@ -165,7 +165,7 @@ def test_a_report_of_a_thousand_members(opened, tmp_path):
     assert set(column(page, "member")) == {*ids}
     exact = {
         row["member"]: number(row["AP50"])
-        for row in run_folder.read_rows(tmp_path / "evaluations" / "last.csv")
+        for row in read_rows(tmp_path / "evaluations" / "last.csv")
         if row["suite"] == "val" and not row["slice"]
     }
     best = sorted(exact, key=exact.get, reverse=True)

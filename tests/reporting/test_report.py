@@ -22,7 +22,7 @@ from tinyjax.reporting import (
     summary,
     tables,
 )
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 NUMBER = r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]"
@@ -76,8 +76,8 @@ def test_a_study_joins_runs_whose_members_have_the_same_names(tmp_path):
 def test_a_study_may_have_a_run_without_a_suite(tmp_path):
     study(tmp_path, sizes=["s-6", "s-3", "s-1"], seeds=2, sets=("a", "b"), **LITTLE)
     file = tmp_path / "b" / "evaluations" / "last.csv"
-    rows = [row for row in run_folder.read_rows(file) if row["suite"] != "shift"]
-    run_folder.write_rows(file, rows, rows[0])
+    rows = [row for row in read_rows(file) if row["suite"] != "shift"]
+    write_rows(file, rows, rows[0])
     with np.load(file.with_suffix(".npz")) as arrays:
         kept = dict(arrays)
     there = np.char.startswith(kept["parts"], "val")
@@ -96,11 +96,7 @@ def test_a_study_may_have_a_run_without_a_suite(tmp_path):
 def test_numbers_of_a_member_are_those_of_the_files(tmp_path):
     ids = write(tmp_path, sizes=["s-4", "s-2", "s-1"], starts=[""], seeds=2)
     id = ids[0]
-    rows = [
-        row
-        for row in run_folder.read_rows(tmp_path / "evaluations" / "last.csv")
-        if row["member"] == id
-    ]
+    rows = [row for row in read_rows(tmp_path / "evaluations" / "last.csv") if row["member"] == id]
     score = {
         (r["suite"], r["slice"], r["corruption"], r["severity"]): float(r["AP50"]) for r in rows
     }
@@ -127,13 +123,13 @@ def test_numbers_of_a_member_are_those_of_the_files(tmp_path):
 def test_a_suite_of_fewer_classes_is_compared_with_these_alone(tmp_path):
     (id,) = write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
     file = tmp_path / "evaluations" / "last.csv"
-    rows = run_folder.read_rows(file)
+    rows = read_rows(file)
     (whole,) = (row for row in rows if row["suite"] == "val" and not row["slice"])
     (shifted,) = (row for row in rows if row["suite"] == "shift" and not row["slice"])
     shifted["AP50/animal"] = "nan"
     rows.append({**whole, "slice": "classes=person+vehicle", "AP50": "0.9"})
     rows.append({**whole, "slice": "classes=person", "AP50": "0.1"})
-    run_folder.write_rows(file, rows, rows[0])
+    write_rows(file, rows, rows[0])
     numbers = summary.summarise(tables.read(tmp_path)).numbers[id]
     assert numbers.home == float(whole["AP50"])
     assert numbers.gap == pytest.approx(0.9 - float(shifted["AP50"]))
@@ -143,10 +139,10 @@ def test_a_suite_of_fewer_classes_is_compared_with_these_alone(tmp_path):
 def test_the_last_phase_counts(tmp_path):
     (id,) = write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
     for name in ("members", "results"):
-        rows = run_folder.read_rows(tmp_path / f"{name}.csv")
+        rows = read_rows(tmp_path / f"{name}.csv")
         both = [{"phase": 1, **row, "seed": 7, "stopped_at": 5} for row in rows]
         both += [{"phase": 2, **row, "seed": 8, "stopped_at": -1} for row in rows]
-        run_folder.write_rows(tmp_path / f"{name}.csv", both, both[0])
+        write_rows(tmp_path / f"{name}.csv", both, both[0])
     (member,) = tables.read(tmp_path).members
     assert (member.id, member.seed, member.stopped_at) == (id, 8, -1)
 
@@ -206,9 +202,9 @@ def test_findings_on_a_shift_that_takes_nothing(tmp_path):
 def test_findings_say_that_there_is_one_seed_and_who_was_stopped(tmp_path):
     write(tmp_path, sizes=["s-2", "s-1"], seeds=1, **LITTLE)
     assert "one seed of each. Intervals are over images alone" in said(tmp_path)
-    rows = run_folder.read_rows(tmp_path / "results.csv")
+    rows = read_rows(tmp_path / "results.csv")
     rows[0]["stopped_at"] = rows[1]["stopped_at"] = "120"
-    run_folder.write_rows(tmp_path / "results.csv", rows, rows[0])
+    write_rows(tmp_path / "results.csv", rows, rows[0])
     assert "1 of 4 networks stopped early, at step 120" in said(tmp_path)
 
 
@@ -347,10 +343,10 @@ def test_an_evaluation_of_some_suites_is_none_and_a_broken_one_is_named(tmp_path
     write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
     assert run_folders.evaluated(tmp_path)
     file = tmp_path / "evaluations" / "last.csv"
-    rows = run_folder.read_rows(file)
-    run_folder.write_rows(file, [row for row in rows if row["suite"] != "shift"], rows[0])
+    rows = read_rows(file)
+    write_rows(file, [row for row in rows if row["suite"] != "shift"], rows[0])
     assert not run_folders.evaluated(tmp_path)
-    run_folder.write_rows(file, rows, rows[0])
+    write_rows(file, rows, rows[0])
     file.with_suffix(".npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"last\.npz: broken"):
         tables.read(tmp_path)
@@ -381,10 +377,10 @@ def test_suites_of_one_name_must_be_one_set(tmp_path):
 def test_a_gain_that_is_not_known_leaves_the_others(tmp_path):
     write(tmp_path, World(gain=0.1), sizes=["s-6", "s-5", "s-3", "s-1"], seeds=3, **LITTLE)
     file = tmp_path / "evaluations" / "last.csv"
-    rows = run_folder.read_rows(file)
+    rows = read_rows(file)
     (lost,) = [r for r in rows if r["suite"] == "shift" and not r["slice"]][:1]
     lost["AP50"] = "nan"
-    run_folder.write_rows(file, rows, rows[0])
+    write_rows(file, rows, rows[0])
     found = tables.read(tmp_path)
     whole = summary.summarise(found)
     (gain,) = (one for one in whole.gains if one.suite == "shift")

@@ -10,7 +10,7 @@ from tinyjax import report
 from tinyjax.errors import UserError
 from tinyjax.metrics.correlation import correlation
 from tinyjax.reporting import findings, summary, tables
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
 
 LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 LADDER = ("s-1", "s-2", "s-3", "s-4", "s-5", "s-6")
@@ -19,11 +19,11 @@ LADDER = ("s-1", "s-2", "s-3", "s-4", "s-5", "s-6")
 def test_what_each_start_has_of_its_own_goes_with_it(tmp_path):
     """Pairs are of starts with their rates; a rate that both have sets members apart."""
     write(tmp_path, sizes=["s-2", "s-1"], seeds=2, **LITTLE)
-    rows = run_folder.read_rows(tmp_path / "members.csv")
+    rows = read_rows(tmp_path / "members.csv")
     for row in rows:
         row["optimiser.lr"] = "0.008" if row["init"] else "0.016"
         row["ema"] = row["seed"]
-    run_folder.write_rows(tmp_path / "members.csv", rows, rows[0])
+    write_rows(tmp_path / "members.csv", rows, rows[0])
     found = tables.read(tmp_path)
     assert all([*member.varied] == ["ema"] for member in found.members)
     rates = {member.start: member.tied for member in found.members}
@@ -40,10 +40,10 @@ def test_what_each_start_has_of_its_own_goes_with_it(tmp_path):
 @pytest.mark.parametrize("field", ["data.train.split", "freeze", "augment.flip"])
 def test_what_is_no_part_of_a_start_sets_members_apart(field, tmp_path):
     write(tmp_path, sizes=["s-2"], seeds=2, **LITTLE)
-    rows = run_folder.read_rows(tmp_path / "members.csv")
+    rows = read_rows(tmp_path / "members.csv")
     for row in rows:
         row[field] = "a" if row["init"] else "b"
-    run_folder.write_rows(tmp_path / "members.csv", rows, rows[0])
+    write_rows(tmp_path / "members.csv", rows, rows[0])
     found = tables.read(tmp_path).members
     assert all([*member.varied] == [field] and not member.tied for member in found)
     assert not summary.pairs(found)
@@ -54,7 +54,7 @@ def test_the_table_of_networks_says_what_its_members_do(tmp_path):
     write(tmp_path, sizes=["s-2", "s-1"], seeds=3, **LITTLE)
     assert report.main([str(tmp_path)]) == 0
     found = tables.read(tmp_path)
-    rows = run_folder.read_rows(tmp_path / "report.csv")
+    rows = read_rows(tmp_path / "report.csv")
     parts = {part for suite in found.suites for part in found.parts(suite)}
     assert len(rows) == 2 * 2 * len(parts)
     for row in rows:
@@ -89,12 +89,12 @@ def probed(folder, rgn, split="train", start="runs/caltech101", sizes=("s-2", "s
     asked = json.loads(evaluated.read_text())
     evaluated.write_text(json.dumps({**asked, "config": config}))
     if rgn:
-        size = {r["member"]: r["backbone"] for r in run_folder.read_rows(folder / "members.csv")}
+        size = {r["member"]: r["backbone"] for r in read_rows(folder / "members.csv")}
         order = sorted({*size.values()}, reverse=True)
-        rows = run_folder.read_rows(folder / "results.csv")
+        rows = read_rows(folder / "results.csv")
         for row in rows:
             row["rgn"] = rgn * (1 + order.index(size[row["member"]]))
-        run_folder.write_rows(folder / "results.csv", rows, rows[0])
+        write_rows(folder / "results.csv", rows, rows[0])
 
 
 def gradients(folder, run):

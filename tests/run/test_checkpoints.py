@@ -64,7 +64,7 @@ def test_whole_ones_come_back_bit_for_bit(folder):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_one_is_passed_over_and_said_so(folder, damage, caplog, monkeypatch):
-    monkeypatch.setattr("tinyjax.run.run_folder.log.propagate", True)
+    monkeypatch.setattr("tinyjax.run.log.propagate", True)
     damage(folder / "2")
     checkpoints = Checkpoints(folder)
     assert same(checkpoints.restore(state(0)), state(1))

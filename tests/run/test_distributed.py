@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tinyjax.errors import UNFIT, Unfit, UserError
-from tinyjax.run import distributed, run_folder
+from tinyjax.run import distributed
+from tinyjax.run.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
 MANY = str(ROOT / "tests" / "configs" / "sweep_two_processes.py")
@@ -73,9 +74,7 @@ def agree(one, other, tolerance):
     files = sorted(file.stem for file in (one / "weights").glob("*.safetensors"))
     assert files == sorted(file.stem for file in (other / "weights").glob("*.safetensors"))
     for file in files:
-        ours, theirs = (
-            run_folder.read_weights(folder / "weights" / file)[0] for folder in (one, other)
-        )
+        ours, theirs = (read_weights(folder / "weights" / file)[0] for folder in (one, other))
         ours, theirs = ({**of["params"], **of["stats"]} for of in (ours, theirs))
         largest = max(np.abs(leaf).max() for leaf in ours.values())
         for path, leaf in ours.items():

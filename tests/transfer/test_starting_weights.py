@@ -13,6 +13,7 @@ from tinyjax import models, tasks
 from tinyjax.config import classifier, detector
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
+from tinyjax.run.weights import FORMAT
 from tinyjax.tasks import classify, detect
 from tinyjax.transfer import starting_weights
 
@@ -144,7 +145,7 @@ def test_weights_that_are_not_there_or_of_another_version(tmp_path):
     run = untrained(tmp_path / "run")
     (about,) = (run / "weights").glob("*.json")
     told = json.loads(about.read_text())
-    about.write_text(json.dumps({**told, "format": run_folder.FORMAT + 1}))
+    about.write_text(json.dumps({**told, "format": FORMAT + 1}))
     with pytest.raises(UserError, match=r"format 2, of a newer tinyjax; this one reads 1: upgrade"):
         starting_weights.read(str(run), "mobilenetv3/s-6")
 

@@ -2,8 +2,8 @@
 
 import math
 
+from tinyjax.config import leaves
 from tinyjax.errors import UserError, suggest
-from tinyjax.run import run_folder
 
 BOUNDS = {  # of numbers that would do something else than asked, and not say so
     "seed": (0, 2**31 - 1),
@@ -26,7 +26,7 @@ def check(config) -> None:
     from tinyjax.transfer import freezing
     from tinyjax.transfer.regularizers import KINDS
 
-    fields = dict(run_folder.leaves(config.to_dict()))
+    fields = dict(leaves(config.to_dict()))
     for name, (least, most) in BOUNDS.items():
         value = fields.get(name, least)  # a detector has no augment.mixup, say
         if not least <= value <= most or value == math.inf:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from tinyjax.errors import UserError
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
+from tinyjax.run.files import atomic
 
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
 START = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
@@ -148,7 +149,7 @@ def of_run(folder: Path) -> list[tuple[str, ...]]:
 
 
 def _write(file, found, space):
-    with run_folder.atomic(file) as path:
+    with atomic(file) as path:
         listed = [population._asdict() for population in found]
         path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
 

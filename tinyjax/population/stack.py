@@ -21,7 +21,7 @@ from tinyjax.population.devices import layout
 from tinyjax.population.member_batching import lift
 from tinyjax.population.pad import cut, pad, refuse_unfit
 from tinyjax.population.search_space import Member
-from tinyjax.run import run_folder
+from tinyjax.run.weights import read_weights
 from tinyjax.step import Moving, Task, Variables, moving
 from tinyjax.transfer import freezing, starting_weights
 
@@ -168,7 +168,7 @@ def stored(
     found = []
     for id in ids:
         name = id if which == "last" else f"{id}-{which}"
-        trees, about = run_folder.read_weights(folder / "weights" / name)
+        trees, about = read_weights(folder / "weights" / name)
         config = configs.override(configs.of_run(about["config"]), overrides)
         arch = models.architecture(config.model.backbone)
         found.append(Stored(Member(id, {}), config, arch, Variables(**trees), about))

@@ -14,7 +14,9 @@ from tinyjax.population import plan
 from tinyjax.population.options import PLAIN
 from tinyjax.population.search_space import Member
 from tinyjax.run import distributed, progress, run_folder
-from tinyjax.run.run_folder import log
+from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.logs import log, log_to
+from tinyjax.run.weights import copy_weights
 
 
 def train_sweep(
@@ -77,19 +79,19 @@ def collect(folder: Path, populations: int, task: str) -> list[int]:
     if missing := [k for k, place in enumerate(places) if not run_folder.finished(place)]:
         return missing
     tables = {
-        name: [row for place in places for row in run_folder.read_rows(place / f"{name}.csv")]
+        name: [row for place in places for row in read_rows(place / f"{name}.csv")]
         for name in ("members", "metrics", "results")
     }
     sweep_figures.draw(folder / "figures", tables, tasks.module(task).SCORES)
     for name, rows in tables.items():  # the last one says that the sweep is finished
         columns = dict.fromkeys(column for row in rows for column in row)
-        run_folder.write_rows(folder / f"{name}.csv", rows, columns)
+        write_rows(folder / f"{name}.csv", rows, columns)
     return []
 
 
 def _count(finished: Sequence[Path]) -> str:
     """How many members of these populations are done, and how many of them stopped early."""
-    rows = [row for place in finished for row in run_folder.read_rows(place / "results.csv")]
+    rows = [row for place in finished for row in read_rows(place / "results.csv")]
     stopped = {row["member"]: int(row["stopped_at"]) >= 0 for row in rows}
     return f"members: {len(stopped)} done" + (
         f" ({sum(stopped.values())} stopped)" if any(stopped.values()) else ""
@@ -113,20 +115,20 @@ def train_phases(
         # part of ours, and where both were moved the start of the phase has another path.
         if leads:
             run_folder.begin(place, configs.to_json(own))
-        with run_folder.log_to(place / "log.txt", leads):
+        with log_to(place / "log.txt", leads):
             if code := train_members(own, [PLAIN], place, stop):
                 return code
         distributed.together(f"phase {number}")
     if not leads:
         return 0
-    run_folder.copy_weights(places[-1], folder)
+    copy_weights(places[-1], folder)
     for table in ("members.csv", "results.csv"):  # the latter says that the run is finished
         rows = [
             {"phase": number, **row}
             for number, place in enumerate(places, start=1)
-            for row in run_folder.read_rows(place / table)
+            for row in read_rows(place / table)
         ]
-        run_folder.write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
+        write_rows(folder / table, rows, dict.fromkeys(name for r in rows for name in r))
     log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
     return 0
 

@@ -13,7 +13,7 @@ from tinyjax.data.records import Labelled
 from tinyjax.metrics.classification import confusion, per_class, taken_for
 from tinyjax.reporting import figures, pictures
 from tinyjax.reporting.figures import ON_WHITE
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import write_rows
 
 STYLE = {**figures.STYLE, "text.parse_math": False}  # a class's name may hold "$"
 SHOWN = 20  # classes in the figure of the best and the worst
@@ -42,7 +42,7 @@ def report(folder: Path, suites: Mapping[str, Labelled], logits: Mapping[str, np
             mistake = split.classes[taken[k].argmax()] if taken[k].any() else ""
             row = {"suite": name, "class": of_class, "images": int(many[k])}
             rows.append({**row, "accuracy": float(found[k]), "mistaken_for": mistake})
-    run_folder.write_rows(folder / "per_class.csv", rows, rows[0])
+    write_rows(folder / "per_class.csv", rows, rows[0])
     with rc_context(STYLE):
         figures.save(_confusion(suites, logits), folder / "figures" / "confusion.png")
         figures.save(_per_class(suites, logits), folder / "figures" / "per_class.png")

@@ -25,7 +25,8 @@ from matplotlib.ticker import (
 from tinyjax.data.records import Split
 from tinyjax.metrics import detection_errors
 from tinyjax.reporting.pictures import worst
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.files import atomic
 
 ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.04, 0.5)}  # place of a legend
@@ -101,13 +102,13 @@ def _scores(scores: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str,
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG, whole or not at all."""
-    with run_folder.atomic(path) as file:
+    with atomic(path) as file:
         figure.savefig(file, format="png")
 
 
 def _read(metrics: Path) -> Series:
     rows = defaultdict(list)
-    for row in run_folder.read_rows(metrics):
+    for row in read_rows(metrics):
         rows[row["split"], row["metric"]].append((float(row["step"]), float(row["value"])))
     return {key: np.array(sorted(points)) for key, points in rows.items()}
 
@@ -146,7 +147,7 @@ def report(
         for name in suites
     }
     rows = [{"suite": name, **row} for name, own in tables.items() for row in own]
-    run_folder.write_rows(folder / "per_class.csv", rows, rows[0])
+    write_rows(folder / "per_class.csv", rows, rows[0])
     confused = {
         name: detection_errors.confusion(predictions[name], split.truth, points[name])
         for name, split in suites.items()

@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinyjax.config import leaves
 from tinyjax.reporting.summary import Summary, counted
 from tinyjax.reporting.tables import EVALUATED, Part, Tables
-from tinyjax.run import run_folder
 
 PIXELS = 2  # of a picture, for one of the page
 COMMAND, COMMIT = "command: ", "commit: "  # what the lines of environment.txt begin with
@@ -257,7 +257,7 @@ def _configuration(tables: Tables) -> str:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    a, b = (dict(run_folder.leaves(config)) for config in (one, other))
+    a, b = (dict(leaves(config)) for config in (one, other))
     for path in sorted(a.keys() | b.keys()):
         if a.get(path) != b.get(path):
             yield path, f"{b.get(path, 'absent')} instead of {a.get(path, 'absent')}"

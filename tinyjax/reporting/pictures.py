@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from tinyjax.data.images import to_network
 from tinyjax.data.records import Split
 from tinyjax.metrics import detection_errors
-from tinyjax.run.run_folder import atomic
+from tinyjax.run.files import atomic
 
 ON_IMAGE = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 HATCH = ((0, 60), (1, 210))  # a dark and a bright line, so that one shows on any ground

@@ -15,7 +15,8 @@ from tinyjax.reporting.means_table import means
 from tinyjax.reporting.page import Picture, html
 from tinyjax.reporting.summary import Summary, summarise
 from tinyjax.reporting.tables import Tables
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.files import atomic
 
 # In the order of the page. Each gives None where it has nothing to show.
 FIGURES = (
@@ -41,10 +42,10 @@ def write(tables: Tables) -> Path:
     """
     summary = summarise(tables)
     rows = means(tables)
-    run_folder.write_rows(tables.folder / "report.csv", rows, rows[0])
+    write_rows(tables.folder / "report.csv", rows, rows[0])
     pictures, notes = _pictures(tables, summary, tables.folder / "figures" / "report")
     page = html(tables, summary, findings(tables, summary), pictures, notes)
-    with run_folder.atomic(tables.folder / "report.html") as path:
+    with atomic(tables.folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return tables.folder / "report.html"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyjax.errors import UserError, suggest
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 
 WEIGHTS = "last"  # that are reported
 
@@ -51,7 +52,7 @@ def _all_runs(folder: Path) -> dict[str, Path]:
 def starts(folder: Path) -> set[str]:
     """The paths that a run's members took their starting weights from."""
     inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
-    inits |= {row.get("init") or "" for row in run_folder.read_rows(folder / "members.csv")}
+    inits |= {row.get("init") or "" for row in read_rows(folder / "members.csv")}
     return inits - {""}
 
 
@@ -78,7 +79,7 @@ def evaluated(folder: Path) -> bool:
     file = folder / "evaluations" / f"{WEIGHTS}.csv"
     if not all(file.with_suffix(end).exists() for end in (".csv", ".npz", ".json")):
         return False
-    suites = {row["suite"] for row in run_folder.read_rows(file)}
+    suites = {row["suite"] for row in read_rows(file)}
     return suites >= {*config_of(folder)["data"]["suites"]}
 
 
@@ -117,8 +118,8 @@ def gradients(folder: Path) -> dict[tuple, float]:
 
     for path in _all_runs(folder).values():
         config = config_of(path)
-        ends = {r["member"]: r for r in last_phase(run_folder.read_rows(path / "results.csv"))}
-        for row in last_phase(run_folder.read_rows(path / "members.csv")):
+        ends = {r["member"]: r for r in last_phase(read_rows(path / "results.csv"))}
+        for row in last_phase(read_rows(path / "members.csv")):
             rgn = number(ends.get(row["member"], {}).get("rgn"))
             if not math.isnan(rgn):
                 own = row["backbone"], int(row["seed"])

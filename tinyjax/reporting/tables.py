@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyjax.errors import UserError
 from tinyjax.reporting import run_folders
-from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 
 PLAIN = (
     "member", "phase", "seed", "backbone", "parameters", "backbone_parameters",
@@ -197,11 +197,8 @@ def _members(
     gradients: Mapping[tuple, float],
 ) -> list[Member]:
     """A run's members; of one in phases those of the last. starts: see `folders.names`."""
-    rows = run_folders.last_phase(run_folder.read_rows(folder / "members.csv"))
-    ends = {
-        row["member"]: row
-        for row in run_folders.last_phase(run_folder.read_rows(folder / "results.csv"))
-    }
+    rows = run_folders.last_phase(read_rows(folder / "members.csv"))
+    ends = {row["member"]: row for row in run_folders.last_phase(read_rows(folder / "results.csv"))}
     fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
     tied = [field for field in fields if _goes_with_start(field, rows)]
     fields = [name for name in fields if name not in tied]
@@ -244,7 +241,7 @@ def _first(*values: float | None) -> float:
 
 def _scores(file: Path, keys: Mapping[str, str]) -> dict[str, dict[Part, dict[str, float]]]:
     found: dict[str, dict[Part, dict[str, float]]] = {key: {} for key in keys.values()}
-    for row in run_folder.read_rows(file):
+    for row in read_rows(file):
         if row["member"] in keys:
             severity = int(run_folders.number(row["severity"])) if row["severity"] else 0
             part = Part(row["suite"], row["slice"], row["corruption"], severity)
@@ -278,7 +275,7 @@ def _curves(
     wanted = {("train", "loss"): "loss", (home, score): "score"}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
     there = [file for file in files if file.exists()][-1:]
-    for row in run_folder.read_rows(there[0]) if there else []:
+    for row in read_rows(there[0]) if there else []:
         name = wanted.get((row["split"], row["metric"]))
         if name and row["member"] in keys:
             point = (float(row["step"]), run_folders.number(row["value"]))

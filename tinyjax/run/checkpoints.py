@@ -15,9 +15,10 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from tinyjax.config.paths import remote
 from tinyjax.errors import UserError
 from tinyjax.run import distributed
-from tinyjax.run.run_folder import log, remote
+from tinyjax.run.logs import log
 
 KEPT = 2
 # orbax logs the tracebacks of its threads; what matters of them is raised as well.

@@ -17,7 +17,6 @@ from itertools import count
 from typing import Any
 
 from tinyjax.errors import UNFIT, Unfit, UserError, exit_code
-from tinyjax.run import run_folder
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--processes": {
@@ -189,12 +188,25 @@ def together(point: str) -> None:
 
 
 @contextmanager
+def local_stop_requests() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT (Ctrl-C) add themselves to, instead of ending the process."""
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_requests() -> Iterator[Sequence[int]]:
-    """What `told_to_stop` asks, see `run_folder.stop_requests`."""
+    """What `told_to_stop` asks, see `local_stop_requests`."""
     import jax
 
     if jax.process_count() == 1:
-        with run_folder.stop_requests() as stop:
+        with local_stop_requests() as stop:
             yield stop
         return
     # SIGTERM is jax's, which tells the others of it; Ctrl-C is handed on as one.

@@ -11,9 +11,9 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data import LABELLED, load_set
 from tinyjax.data.augmentation import augment_labelled, normalise
 from tinyjax.data.classification import views
+from tinyjax.data.loading import LABELLED, load_set
 from tinyjax.data.records import Labelled
 from tinyjax.errors import UserError, few
 from tinyjax.metrics.classification import calibration, resampled, score

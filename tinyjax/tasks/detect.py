@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data import load_set
 from tinyjax.data.augmentation import augment, normalise
 from tinyjax.data.detection import Frames
 from tinyjax.data.images import to_file
+from tinyjax.data.loading import load_set
 from tinyjax.data.records import Split
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.losses import detection_loss

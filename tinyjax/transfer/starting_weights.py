@@ -20,6 +20,8 @@ from tinyjax.data.augmentation import MEAN, STD
 from tinyjax.errors import UserError, few
 from tinyjax.models import architecture
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
+from tinyjax.run.weights import ours, read_weights
 from tinyjax.transfer import pretrained
 
 LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
@@ -57,8 +59,8 @@ def read(init: str, backbone: str, seed: int = 0) -> Weights:
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if run := path.is_dir():
         path = path / "weights" / f"{_member(path, backbone, seed)}.safetensors"
-    if run or (path.suffix == ".safetensors" and run_folder.ours(path)):
-        trees, about = run_folder.read_weights(path.with_suffix(""))
+    if run or (path.suffix == ".safetensors" and ours(path)):
+        trees, about = read_weights(path.with_suffix(""))
         model = about["config"]["model"]
         leaves = {**trees["params"], **trees["stats"]}
         return Weights(
@@ -84,7 +86,7 @@ def _member(folder: Path, backbone: str, seed: int) -> str:
         return run_folder.member_id({})
     if not run_folder.finished(folder):
         raise UserError(f"init = {str(folder)!r}: this sweep has not finished; run it to its end")
-    rows = run_folder.read_rows(folder / "members.csv")
+    rows = read_rows(folder / "members.csv")
     found = [r for r in rows if (r["backbone"], r["seed"]) == (backbone, str(seed))]
     if len(found) != 1:
         there = few(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))

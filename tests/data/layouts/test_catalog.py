@@ -13,11 +13,11 @@ from tests.data.layouts import published_sets as tiny
 from tests.data.layouts import source_files
 from tinyjax import errors, prepare
 from tinyjax.config import classifier, detector
-from tinyjax.data import load_set
 from tinyjax.data.detection import layout_of, load
 from tinyjax.data.images import opened
 from tinyjax.data.layouts import published
 from tinyjax.data.layouts.catalog import BOXES, SETS
+from tinyjax.data.loading import load_set
 from tinyjax.errors import UserError
 
 FLIR = ("person", "bicycle", "car", "dog", "other vehicle")

@@ -1,0 +1,42 @@
+"""Heartbeats: what a process writes while it works, for `python -m launch status`."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from tinyjax.run.files import atomic
+from tinyjax.run.logs import WRITE_INTERVAL, not_needed
+
+
+class Heartbeat:
+    """The file in which a process records that it is alive, where, and what it is doing."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._state, self._written = "", 0.0
+        self._step: tuple[float, int] | None = None  # time and number of the last recorded step
+
+    def write(self, state: str, **values: Any) -> None:
+        """Record `state` and `values`; with `step` among them also the seconds per step since the
+        last record. The same state is written at most every `WRITE_INTERVAL` seconds.
+        """
+        now, step = time.time(), values.get("step")
+        if state == self._state and now - self._written < WRITE_INTERVAL:
+            return
+        self._state, self._written = state, now
+        record = {
+            "state": state,
+            "time": now,
+            "host": platform.node(),
+            "process": os.getpid(),
+            **values,
+        }
+        if step is not None:
+            if self._step and step > self._step[1]:
+                record["seconds_per_step"] = (now - self._step[0]) / (step - self._step[1])
+            self._step = now, step
+        with not_needed(self._file), atomic(self._file) as path:
+            path.write_text(json.dumps(record))
