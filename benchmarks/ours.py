@@ -57,7 +57,7 @@ def lifted(step: Callable, how: str) -> Callable:
 def detection_step(
     batch: int, plain: bool = False, fields: Mapping[str, Any] | None = None
 ) -> Callable[[], Any]:
-    """One step of configs/hit_uav.py, its augmentation, loss and optimiser, on random images.
+    """One step of configs/hit_uav.py, its augmentation, loss and optimizer, on random images.
 
     fields: of its config, other values, such as what is frozen.
     """
@@ -96,7 +96,7 @@ def _detection(batch: int, fields: Mapping[str, Any]):
         "ignore": jnp.zeros((batch, 64), bool),
     }
     task = make_task(config, ("person", "car", "bicycle"), 1)
-    take, state = _step(task, config.optimiser.name, config)
+    take, state = _step(task, config.optimizer.name, config)
     return take, state, data, tasks.hyper_of(config)
 
 
@@ -156,12 +156,12 @@ def _classifier(net: str):
     return step.Task(init, loss, lambda *_: None, lambda *_: [])
 
 
-def _step(task, optimiser: str, config: Any = None):
+def _step(task, optimizer: str, config: Any = None):
     """config: what says of what is frozen; None: nothing is."""
     from tinyjax import step
     from tinyjax.transfer import freezing
 
-    tx, variables = step.make_optimiser(optimiser, 0.9, 0.999, 10.0), task.init(0)
+    tx, variables = step.make_optimizer(optimizer, 0.9, 0.999, 10.0), task.init(0)
     paths = [*variables.params, *variables.stats]
     moving = step.moving(freezing.rates(paths, config)) if config else None
     take = step.make_step(task, tx, step.make_schedule(1000, 10, 0.5, 0.1), moving)

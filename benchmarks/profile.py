@@ -27,7 +27,7 @@ PARTS = (  # what an operation is for, by its path in the traced program; the fi
     ("squeeze-excite", r"/se/"),
     ("other convolution", r"branch_\d_fun"),
     ("activation, sum, upsampling", r"jvp\("),
-    ("batch, optimiser, average, guard", r""),
+    ("batch, optimizer, average, guard", r""),
 )
 
 
@@ -77,8 +77,8 @@ def training_step(spec: str) -> tuple[Callable[[], Any], str]:
     training = kind.load(config.data, config.data.train)
     data, n = kind.on_device(training), len(training.images)
     task = kind.make_task(config, training.classes, training.images.shape[3])
-    o, s = config.optimiser, config.schedule
-    tx = step.make_optimiser(o.name, o.momentum, o.b2, o.clip)
+    o, s = config.optimizer, config.schedule
+    tx = step.make_optimizer(o.name, o.momentum, o.b2, o.clip)
     take = step.make_step(task, tx, step.make_schedule(s.steps, s.warmup, s.flat, s.end))
     state, hyper = step.init_state(task.init(0), tx), tasks.hyper_of(config)
 

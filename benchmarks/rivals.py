@@ -101,13 +101,13 @@ def torch_step(name: str, batch: int, form: str) -> Callable[[], Any]:
     model, x, y = _torch(name, batch, form)
     import torch
 
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
 
     def step():
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss = torch.nn.functional.cross_entropy(model(x), y)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.item()
 
     step()  # what is compiled is compiled now

@@ -101,17 +101,17 @@ def torch_runs(steps: int) -> None:
     for backbone, seed in itertools.product(BACKBONES, SEEDS):
         torch.manual_seed(seed)
         model = rivals.torch_network(backbone, len(training.classes))
-        optimiser = torch.optim.AdamW(model.parameters(), config.optimiser.lr, weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        optimizer = torch.optim.AdamW(model.parameters(), config.optimizer.lr, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.loss.smoothing)
         order = np.random.default_rng(seed).permutation(len(training.images))
         for step in range(steps):
             index = order[np.arange(step * BATCH, (step + 1) * BATCH) % len(order)]
             x = seen(training.images[index])
             x = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, x.flip(3), x)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             criterion(model(x), torch.from_numpy(training.labels[index]).long()).backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
         model.eval()
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Caltech-101, a hundred kinds of things in colour or grey: a start for detectors.
+"""Caltech-101, a hundred kinds of things in color or gray: a start for detectors.
 
 python -m tinyjax.train --config configs/caltech101.py --workdir runs/caltech101
 
@@ -14,7 +14,7 @@ def get_config(arg=None):
     config = classifier()
     arg = parse_arg(
         arg, channels=3, backbone="mobilenetv3/s-2", steps=12000, batch=config.batch,
-        lr=config.optimiser.lr,
+        lr=config.optimizer.lr,
     )  # fmt: skip
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     config.model.backbone = arg.backbone
@@ -27,7 +27,7 @@ def get_config(arg=None):
     config.data.suites = {"test": {"split": "test"}}
     config.best_on = "test"
     config.augment.mixup = 0.2
-    config.batch, config.optimiser.lr = arg.batch, arg.lr
+    config.batch, config.optimizer.lr = arg.batch, arg.lr
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
     config.every.evaluate = 3000
     return config

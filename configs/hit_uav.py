@@ -16,7 +16,7 @@ def get_config(arg=None):
     config = detector()
     arg = parse_arg(
         arg, backbone=config.model.backbone, steps=11000, batch=config.batch,
-        lr=config.optimiser.lr, init="", freeze="", probe=0, corrupt="",
+        lr=config.optimizer.lr, init="", freeze="", probe=0, corrupt="",
     )  # fmt: skip
     config.model.backbone, config.init = arg.backbone, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
@@ -41,6 +41,6 @@ def get_config(arg=None):
     config.crop = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
-    config.batch, config.optimiser.lr, config.ema = arg.batch, arg.lr, 0.999
+    config.batch, config.optimizer.lr, config.ema = arg.batch, arg.lr, 0.999
     config.every.save, config.every.evaluate = 1000, 2200
     return config

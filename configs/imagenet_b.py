@@ -22,8 +22,8 @@ def get_config(arg=None):
     )  # fmt: skip
     config.model.backbone, config.model.dtype = arg.backbone, "bfloat16"  # theirs: float16
     config.data.format, config.data.stream, config.data.workers = arg.format, True, arg.workers
-    # Scored at 256 pixels, the centre's 0.875, on the image and its mirror image.
-    config.data.common = {"source": arg.source, "size": (256, 256), "fit": "centre"}
+    # Scored at 256 pixels, the center's 0.875, on the image and its mirror image.
+    config.data.common = {"source": arg.source, "size": (256, 256), "fit": "center"}
     config.data.train = {"split": "train"}
     config.data.suites = {"val": {"split": "validation" if arg.format == "tfds" else "val"}}
     config.predict.mirror = True
@@ -33,7 +33,7 @@ def get_config(arg=None):
     config.augment.brightness = 0.0
     config.loss.smoothing, config.loss.balance = 0.1, 0.0
     # Their decay of 1e-4 passes through the momentum, which makes it 1 / (1 - 0.9) as strong.
-    config.optimiser.update({"name": "sgd", "lr": 0.05, "weight_decay": 1e-3, "clip": 0.0})
+    config.optimizer.update({"name": "sgd", "lr": 0.05, "weight_decay": 1e-3, "clip": 0.0})
     epoch = arg.images // config.batch
     config.schedule.update({"steps": arg.epochs * epoch, "warmup": 2 * epoch})
     config.schedule.update({"shape": "linear", "flat": 0.0, "end": 0.0})

@@ -5,8 +5,8 @@ python -m tinyjax.train --config configs/svanstrom.py --workdir runs/svanstrom
 
 Arguments, joined by commas: light, ir (default) or rgb; backbone; steps; batch; lr; init, starting
 weights (default: from scratch); corrupt, benchmark or thermal, a suite of 100 images of the own
-light that tinyjax.evaluate corrupts. Visible light comes as grey, as the network then knows it from
-infrared: in infrared there is no colour.
+light that tinyjax.evaluate corrupts. Visible light comes as gray, as the network then knows it from
+infrared: in infrared there is no color.
 """
 
 import os
@@ -18,7 +18,7 @@ def get_config(arg=None):
     config = detector()
     arg = parse_arg(
         arg, light="ir", backbone=config.model.backbone, steps=8000, batch=config.batch,
-        lr=config.optimiser.lr, init="", corrupt="",
+        lr=config.optimizer.lr, init="", corrupt="",
     )  # fmt: skip
     config.model.backbone, config.init = arg.backbone, arg.init
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
@@ -38,6 +38,6 @@ def get_config(arg=None):
     # What is bright in infrared is dark against the sky in visible light.
     config.crop, config.augment.invert = (144, 144), 0.3
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
-    config.batch, config.optimiser.lr, config.ema = arg.batch, arg.lr, 0.999
+    config.batch, config.optimizer.lr, config.ema = arg.batch, arg.lr, 0.999
     config.every.save, config.every.evaluate = 1000, 2000
     return config

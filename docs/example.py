@@ -40,5 +40,5 @@ print(found.to_supervision()["data"])
 
 # 5. Train: a config file, what you change of it, and a folder. The same call resumes.
 config = configs.load(recipe, ["schedule.steps=20", "schedule.warmup=5"])
-config.optimiser.lr = 1e-3
+config.optimizer.lr = 1e-3
 tinyjax.train(config, out / "run")

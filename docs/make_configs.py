@@ -16,7 +16,7 @@ most often `tinyjax.config.detector()` or `classifier()` with some fields change
 after the colon on the command line is `arg`; any field can be set there too:
 
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine \
-        --config.optimiser.lr=1e-3 --config.model.strides=4,8,16
+        --config.optimizer.lr=1e-3 --config.model.strides=4,8,16
 
 A field that does not exist is an error that names the nearest one; so is a value of another type.
 Sizes are (height, width) in pixels, lengths in steps.

@@ -95,7 +95,7 @@ def _shard(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
     failed = {"containerName": "worker", "operator": "NotIn", "values": [0]}
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     return {
-        "parallelism": pods,
+        "parallelizm": pods,
         "completions": pods,
         "completionMode": "Indexed",
         "backoffLimit": 0,

@@ -104,7 +104,7 @@ def _parameters(job: Job, given: Mapping[str, Any]) -> dict[str, Any]:
     """sbatch's own, by the names that it has for them."""
     gpu = {"gpus_per_node": 1} if job.accelerator == "gpu" else {}
     own = {key: value for key, value in given.items() if key != "cluster"}
-    many = {"array_parallelism": job.at_once} if job.at_once else {}
+    many = {"array_parallelizm": job.at_once} if job.at_once else {}
     return {"job_name": job.name, "time": MINUTES, "signal_delay_s": NOTICE, **many, **gpu, **own}
 
 

@@ -10,7 +10,7 @@ from launch.local import share
 
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile more than they compute: half the time without the compiler's own optimisations, and
+# Tests compile more than they compute: half the time without the compiler's own optimizations, and
 # half of that by its older way to write loops. A program that one test compiled is not compiled
 # again by the next, nor by a test's own processes.
 # Workers inherit all this from the process that starts them.

@@ -138,14 +138,14 @@ def test_compiled_for_one_and_for_several_whatever_their_sizes(folder, image, co
     assert len(compiled) == 2
 
 
-def test_colour_becomes_grey_by_luminance_and_grey_becomes_colour(model, tmp_path, image):
-    colour = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
-    grey = np.asarray(Image.fromarray(colour).convert("L"))
-    equal(model(colour, 0), model(grey, 0))
-    np.testing.assert_array_equal(model.fit(colour).pixels[..., 0], grey)
-    three = tinyjax.load(untrained(tmp_path / "colour", channels=3))
+def test_color_becomes_gray_by_luminance_and_gray_becomes_color(model, tmp_path, image):
+    color = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
+    gray = np.asarray(Image.fromarray(color).convert("L"))
+    equal(model(color, 0), model(gray, 0))
+    np.testing.assert_array_equal(model.fit(color).pixels[..., 0], gray)
+    three = tinyjax.load(untrained(tmp_path / "color", channels=3))
     np.testing.assert_array_equal(three.fit(image).pixels, np.stack([image] * 3, -1))
-    np.testing.assert_array_equal(three.fit(colour).pixels, colour)
+    np.testing.assert_array_equal(three.fit(color).pixels, color)
     assert three.frame == (64, 64, 3)
 
 
@@ -266,4 +266,4 @@ def test_the_example_runs(folder, tmp_path, monkeypatch, capsys):
     assert "class_name" in capsys.readouterr().out
     trained = tinyjax.load(example / "run", weights="best")
     assert trained.classes == CLASSES
-    assert json.loads((example / "run" / "config.json").read_text())["optimiser"]["lr"] == 1e-3
+    assert json.loads((example / "run" / "config.json").read_text())["optimizer"]["lr"] == 1e-3

@@ -153,7 +153,7 @@ def zip_in_zip(folder):
     return folder / "outer.zip"
 
 
-def deep_colour(folder):
+def deep_color(folder):
     """16 bits a channel, of which Pillow would keep 8."""
     source = coco(folder)
     assert cv2.imwrite(str(source / "images" / "train_01.png"), np.ones((64, 96, 3), np.uint16))
@@ -245,7 +245,7 @@ CASES = {
         broken("images/train_01.png", png_of(20000, 5000)),
         "train_01.png: says it is 20000 x 5000 pixels; at most",
     ),
-    "16 bit colour": (deep_colour, "train_01.png: 16 bits a channel in colour"),
+    "16 bit color": (deep_color, "train_01.png: 16 bits a channel in color"),
     "a pixel is NaN": (not_finite, "train_01.png: some pixels are not finite"),
     "other size": (
         edit(lambda d: d["images"][0].update(width=100)),
@@ -270,7 +270,7 @@ CASES = {
     ),
     "no such class": (coco, ",classes=persn", "no category 'persn'; did you mean 'person'"),
     "a class twice": (coco, ",classes=car+car", "'car' is named twice"),
-    "learnt and don't-care": (coco, ",classes=car,dontcare=car", "'car' is named twice"),
+    "learned and don't-care": (coco, ",classes=car,dontcare=car", "'car' is named twice"),
     # how it is to be read
     "no such format": (coco, ",format=coc", "data.format = 'coc': did you mean 'coco'"),
     "another format": (coco, ",format=voc", "no images of a split 'train'; known: none"),

@@ -48,7 +48,7 @@ def classifier(photos, tmp_path_factory):
     """A run that has learned a little: rows from columns in 200 steps."""
     folder = tmp_path_factory.mktemp("classifier") / "run"
     more = ["schedule.steps=200", "every.evaluate=200", "every.save=200", "every.log=20",
-            "batch=8", "optimiser.lr=5e-3", "augment.area=0.6"]  # fmt: skip
+            "batch=8", "optimizer.lr=5e-3", "augment.area=0.6"]  # fmt: skip
     argv = ["--config", f"tests/configs/classifier.py:{photos}", "--workdir", str(folder)]
     assert train.main([*argv, *(f"--config.{one}" for one in more)]) == 0
     return folder
@@ -118,10 +118,10 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     folder = tmp_path / "run"
     config = detector.get_config() if task == "detect" else tiny_classifier.get_config(str(photos))
     config.init = str(classifier)
-    config.optimiser.weight_decay = 0.5
+    config.optimizer.weight_decay = 0.5
     config.phases = (
         {"freeze": ("backbone",), "schedule.steps": 3},
-        {"schedule.steps": 3, "optimiser.backbone": 0.1},
+        {"schedule.steps": 3, "optimizer.backbone": 0.1},
     )
     assert train(config, folder) == 0
     text = capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_a_corruption_changes_the_score_and_polarity_is_no_other_images(run, set
 def test_a_sweep_is_evaluated_as_its_members_were_scored(tmp_path):
     folder = tmp_path / "sweep"
     argv = ["--config", sweep.__file__, "--workdir", str(folder)]
-    assert train.main([*argv, "--sweep.only", "optimiser.lr=0.001"]) == 0
+    assert train.main([*argv, "--sweep.only", "optimizer.lr=0.001"]) == 0
     assert evaluate.main(["--workdir", str(folder)]) == 0
     table, ended = rows(folder / "evaluations" / "last.csv"), rows(folder / "results.csv")
     assert len(table) == len(ended) == 8

@@ -15,10 +15,10 @@ def test_eight_images_to_ap50_one():
     for name in ("flip", "focus", "contrast", "brightness", "noise"):
         config.augment[name] = 0.0
     config.augment.scale_low = config.augment.scale_high = 1.0
-    config.optimiser.lr, config.optimiser.weight_decay, config.ema = 5e-3, 0.0, 0.98
+    config.optimizer.lr, config.optimizer.weight_decay, config.ema = 5e-3, 0.0, 0.98
     split = dataset.load(8, (64, 64), seed=3)
     task = detect.make_task(config, split.classes, channels=1)
-    tx = steps.make_optimiser("adamw", 0.9, 0.999, 10.0)
+    tx = steps.make_optimizer("adamw", 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, steps.make_schedule(250, 20, 0.5, 0.02))
     step, hyper, batch = (
         jax.jit(step, donate_argnums=0),

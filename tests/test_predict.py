@@ -124,8 +124,8 @@ def test_nothing_found_is_two_empty_tables_and_the_pictures(run, photos, tmp_pat
 
 def test_sixteen_bits_by_the_rule_of_the_run(photos, tmp_path):
     run = untrained(tmp_path / "run", range16=("range", 0, 65535))
-    grey = np.asarray(Image.open(photos / "b.png"))
-    Image.fromarray(grey.astype(np.uint16) * 257).save(photos / "c.png")
+    gray = np.asarray(Image.open(photos / "b.png"))
+    Image.fromarray(gray.astype(np.uint16) * 257).save(photos / "c.png")
     assert predict.main(command(run, tmp_path / "out", photos, threshold=LOW)) == 0
     rows, _ = found_in(tmp_path / "out")
     same = ("category_id", "bbox", "score")

@@ -45,7 +45,7 @@ def test_eight_members_on_four_chips(tmp_path, capsys):
 def test_shards_of_a_batch(capsys):
     code, out = said(
         capsys, "--accelerator", "v6e-4", "--sweep.only", "model.backbone=mobilenetv3/s-6",
-        "--sweep.only", "optimiser.lr=0.001", "--sweep.limit", "1",
+        "--sweep.only", "optimizer.lr=0.001", "--sweep.limit", "1",
     )  # fmt: skip
     assert code == 0, out
     assert "1 members, 1 a chip on a grid of 2 x 2" in out

@@ -32,7 +32,7 @@ def test_check_counts_what_is_there_and_draws_it(tmp_path, capsys):
     assert (tmp_path / "report" / "report.txt").read_text() in printed + "\n"
     for name in SPLITS:
         sheet = np.asarray(Image.open(tmp_path / "report" / f"{name}.png"))
-        assert (sheet == (0xF0, 0xE4, 0x42)).all(-1).any()  # boxes in the first class's colour
+        assert (sheet == (0xF0, 0xE4, 0x42)).all(-1).any()  # boxes in the first class's color
 
 
 def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):

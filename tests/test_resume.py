@@ -104,8 +104,8 @@ def test_a_finished_run_says_so_and_does_nothing(undisturbed):
 
 def test_another_config_is_refused(undisturbed):
     before = contents(undisturbed)
-    code, _, err = run(undisturbed, more=["--config.optimiser.lr=0.5"])
+    code, _, err = run(undisturbed, more=["--config.optimizer.lr=0.5"])
     assert code == 2
-    assert "optimiser.lr: 0.001 there, 0.5 here" in err
+    assert "optimizer.lr: 0.001 there, 0.5 here" in err
     assert "Traceback" not in err
     assert contents(undisturbed) == before

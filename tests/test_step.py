@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from tinyjax.errors import UserError
-from tinyjax.step import Task, Variables, init_state, make_optimiser, make_schedule, make_step
+from tinyjax.step import Task, Variables, init_state, make_optimizer, make_schedule, make_step
 
 HYPER = {"seed": 0, "lr": 0.1, "weight_decay": 0.01, "ema": 0.9}
 
@@ -43,7 +43,7 @@ def run(tx, steps, batch=None, hyper=HYPER, schedule=lambda step: 1.0):
 
 
 def check_is(state, tx):
-    """After five steps its parameters are those of an optimiser of optax."""
+    """After five steps its parameters are those of an optimizer of optax."""
     params, stats = init(0)
     moments = tx.init(params)
     for i in range(5):
@@ -57,19 +57,19 @@ def check_is(state, tx):
 
 
 def test_adamw_is_optax_adamw():
-    state, _ = run(make_optimiser("adamw", 0.9, 0.999, 1e9), 5)
+    state, _ = run(make_optimizer("adamw", 0.9, 0.999, 1e9), 5)
     check_is(state, optax.adamw(0.1, weight_decay=0.01, mask={"w": True, "b": False}))
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov"])
 def test_sgd_is_optax_sgd(name):
-    state, _ = run(make_optimiser(name, 0.9, 0.0, 0), 5, hyper={**HYPER, "weight_decay": 0.0})
+    state, _ = run(make_optimizer(name, 0.9, 0.0, 0), 5, hyper={**HYPER, "weight_decay": 0.0})
     check_is(state, optax.sgd(0.1, 0.9, nesterov=name == "nesterov"))
 
 
 def test_sgd_with_clipping_by_hand():
     state, metrics = run(
-        make_optimiser("sgd", 0.0, 0.0, 0.5), 1, hyper={**HYPER, "weight_decay": 0.0}
+        make_optimizer("sgd", 0.0, 0.0, 0.5), 1, hyper={**HYPER, "weight_decay": 0.0}
     )
     params, stats = init(0)
     slope = jax.grad(lambda p: loss(Variables(p, stats), {}, data(0), None, None)[0])(params)
@@ -81,7 +81,7 @@ def test_sgd_with_clipping_by_hand():
 
 
 def test_the_average_follows_parameters_and_statistics():
-    state, _ = run(make_optimiser("sgd", 0.0, 0.0, 1e9), 1)
+    state, _ = run(make_optimizer("sgd", 0.0, 0.0, 1e9), 1)
     params, _ = init(0)
     now, ema = state.variables(state.weights), state.variables(state.ema)
     keep = 0.1  # (1 + 0) / (10 + 0), the first step's
@@ -106,7 +106,7 @@ def test_a_linear_schedule():
 
 
 def test_a_diverged_member_is_held_and_says_when():
-    tx = make_optimiser("adamw", 0.9, 0.999, 1.0)
+    tx = make_optimizer("adamw", 0.9, 0.999, 1.0)
     step = jax.jit(make_step(TASK, tx, lambda step: 1.0))
     before, _ = run(tx, 3)
     x, y = data(3)
@@ -129,7 +129,7 @@ def test_draws_are_of_seed_and_step():
         keys.append(jax.random.key_data(key))
         return loss(variables, fixed, batch, key, hyper)
 
-    tx = make_optimiser("sgd", 0.9, 0.0, 1.0)
+    tx = make_optimizer("sgd", 0.9, 0.0, 1.0)
     step = make_step(TASK._replace(loss=spy), tx, lambda step: 1.0)
     state = init_state(TASK.init(0), tx)
     for at, seed in ((0, 0), (1, 0), (0, 1), (0, 0)):

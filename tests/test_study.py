@@ -219,8 +219,8 @@ def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
         assert {*kind.present(suites[on])} <= {*shared}
         assert kind.present(suites["llvip"]) == kind.present(suites["llvip-infrared"])
         assert "person" in kind.present(suites["flir-infrared"])
-        grey = next(iter(suites["llvip-infrared"].images))
-        assert np.ptp(grey.astype(int), axis=-1).max() == 0  # one channel, three times
+        gray = next(iter(suites["llvip-infrared"].images))
+        assert np.ptp(gray.astype(int), axis=-1).max() == 0  # one channel, three times
     # whose head goes on from COCO's has its shapes
     assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
     assert run_folder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id

@@ -12,14 +12,14 @@ from tinyjax.data.synthetic import dataset
 from tinyjax.tasks import detect
 
 
-def prepared(dtype="float32", optimiser="sgd", lr=0.01):
+def prepared(dtype="float32", optimizer="sgd", lr=0.01):
     config = detector.get_config()
     config.model.dtype = dtype
     split = dataset.load(4, (64, 64), seed=3)
     task = detect.make_task(config, split.classes, channels=1)
-    tx = steps.make_optimiser(optimiser, 0.9, 0.999, 10.0)
+    tx = steps.make_optimizer(optimizer, 0.9, 0.999, 10.0)
     step = steps.make_step(task, tx, lambda step: 1.0)
-    config.optimiser.lr, config.optimiser.weight_decay = lr, 0.0
+    config.optimizer.lr, config.optimizer.weight_decay = lr, 0.0
     return task, tx, step, tasks.hyper_of(config), detect.on_device(split)
 
 

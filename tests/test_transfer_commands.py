@@ -31,7 +31,7 @@ def phased(tmp_path_factory):
     """Decoder probing, then fine-tuning."""
     folder = tmp_path_factory.mktemp("phased") / "run"
     own = detector.get_config()
-    own.phases = ({"freeze": ("backbone",)}, {"optimiser.lr": 3e-3})
+    own.phases = ({"freeze": ("backbone",)}, {"optimizer.lr": 3e-3})
     assert train.train(own, folder) == 0
     return folder
 
@@ -40,7 +40,7 @@ def phased(tmp_path_factory):
 def sweep(tmp_path_factory):
     """Two sizes, two seeds; the narrow ones padded."""
     folder = tmp_path_factory.mktemp("sweep") / "run"
-    argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.only", "optimiser.lr=0.001"]
+    argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.only", "optimizer.lr=0.001"]
     assert train.main(argv) == 0
     return folder
 
@@ -176,7 +176,7 @@ def get_hyper(hyper):
     kinds = lambda kind, *strengths: hyper.product(
         [hyper.fixed("pull.kind", kind), hyper.sweep("pull.strength", strengths)]
     )
-    others = [kinds("ewc", 1e6), kinds("fisher", 1e15), hyper.fixed("optimiser.auto_rgn", 1.0)]
+    others = [kinds("ewc", 1e6), kinds("fisher", 1e15), hyper.fixed("optimizer.auto_rgn", 1.0)]
     return hyper.chainit([kinds("rgn", 0.0, 1.0, 1e9), *others])
 """
 
@@ -251,7 +251,7 @@ def test_members_start_from_those_of_a_sweep_with_their_backbone_and_seed(
     """Seed k from seed k, the pairs that a gain of pretraining is judged by."""
     monkeypatch.setenv("TINY_STARTS", str(sweep))
     argv = ["--config", sweep_starting_weights.__file__, "--workdir", str(tmp_path / "run")]
-    assert train.main([*argv, "--config.optimiser.lr=0.0"]) == 0
+    assert train.main([*argv, "--config.optimizer.lr=0.0"]) == 0
     starts = {(row["backbone"], row["seed"]): row["member"] for row in rows(sweep / "members.csv")}
     there = rows(tmp_path / "run" / "members.csv")
     assert sorted({row["init"] for row in there}) == ["", str(sweep)]

@@ -49,11 +49,11 @@ class Detections:
         return [self.classes[label] for label in self.labels]
 
     def draw(self, image: np.ndarray) -> Image.Image:
-        """A picture of the detections, with the classes' colours named below; small images are
+        """A picture of the detections, with the classes' colors named below; small images are
         enlarged, see `pictures.draw`. `image`: the one that was given to the model.
         """
-        grey = np.ndim(image) == 2 or np.shape(image)[-1] == 1
-        pixels = to_pixels(image, 1 if grey else 3)
+        gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
+        pixels = to_pixels(image, 1 if gray else 3)
         return pictures.legend(
             pictures.draw(pixels, found=vars(self), threshold=0), self.classes, dontcare=False
         )
@@ -109,8 +109,8 @@ class Classes:
 
     def draw(self, image: np.ndarray) -> Image.Image:
         """A picture of the image with the first classes and their scores above it."""
-        grey = np.ndim(image) == 2 or np.shape(image)[-1] == 1
-        picture = Image.fromarray(pictures.enlarged(to_pixels(image, 1 if grey else 3), 960))
+        gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
+        picture = Image.fromarray(pictures.enlarged(to_pixels(image, 1 if gray else 3), 960))
         pairs = [*zip(self.names, self.scores, strict=True)][:DRAWN]
         return pictures.captioned(picture, *(f"{name} {score:.2f}" for name, score in pairs))
 
@@ -250,7 +250,7 @@ class Detector(Model):
         Args:
             images: one image [h, w] or [h, w, C], an array [N, h, w, C], or a list of images that
                 may differ in size. uint8, or uint16, which comes to 8 bits as in training; C is 1
-                (grey) or 3 (RGB; from OpenCV give image[..., ::-1]), and need not be the network's.
+                (gray) or 3 (RGB; from OpenCV give image[..., ::-1]), and need not be the network's.
             threshold: lowest score that is kept; 0 keeps all that survive the suppression.
             classes: the only ones that are kept, by name; by default all.
 
@@ -329,8 +329,8 @@ def load(
 def to_pixels(image: np.ndarray, channels: int, range16: Rule = PERCENTILES) -> np.ndarray:
     """An image [h, w] or [h, w, 1 or 3] of 8 or 16 bits as uint8 [h, w, channels].
 
-    As `images.read` does for files: colour becomes grey by luminance (ITU-R 601), grey becomes
-    colour by replication. Raises UserError for another shape or type.
+    As `images.read` does for files: color becomes gray by luminance (ITU-R 601), gray becomes
+    color by replication. Raises UserError for another shape or type.
     """
     image = np.asarray(image)
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:

@@ -53,7 +53,7 @@ FLAGS = {
         "type": int,
         "default": 1,
         "choices": (1, 3),
-        "help": "grey (default) or colour",
+        "help": "gray (default) or color",
     },
     "--range16": {
         "nargs": 3,
@@ -189,7 +189,7 @@ def _published(options) -> tuple[str, list[str], bool]:
     from tinyjax.data.layouts import published
 
     with opened(options.source) as root:
-        name = published.recognised(root) if options.format == "auto" else options.format
+        name = published.recognized(root) if options.format == "auto" else options.format
         if name not in SETS:
             return "", [], False
         counts, wrong = published.looked(root, name)

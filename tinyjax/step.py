@@ -1,8 +1,8 @@
-"""The training step of one member, once, for every task: gradient, freezing, clip, optimiser, EMA,
+"""The training step of one member, once, for every task: gradient, freezing, clip, optimizer, EMA,
 divergence.
 
 `step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing
-shapes is an array in `hyper`; the learning rate, too, is applied here and not inside the optimiser.
+shapes is an array in `hyper`; the learning rate, too, is applied here and not inside the optimizer.
 """
 
 import math
@@ -37,7 +37,7 @@ class Variables(NamedTuple):
 class Packed:
     """Arrays by path, end to end in one vector [.., numbers].
 
-    Between steps weights live like this: an optimiser over hundreds of small arrays is thousands of
+    Between steps weights live like this: an optimizer over hundreds of small arrays is thousands of
     loops, which take longer to compile than the network (docs/performance.md).
     """
 
@@ -159,7 +159,7 @@ def keep_best(state: State, score: Array) -> State:
     return state._replace(best=best)
 
 
-def make_optimiser(
+def make_optimizer(
     name: str, momentum: float, b2: float, clip: float
 ) -> optax.GradientTransformation:
     """Everything between gradient and learning rate; decay is added by the step, decoupled.
@@ -173,7 +173,7 @@ def make_optimiser(
         "nesterov": lambda: optax.trace(momentum, nesterov=True),
     }
     if name not in rules:
-        raise UserError(f"optimiser.name = {name!r}: {suggest(name, rules)}")
+        raise UserError(f"optimizer.name = {name!r}: {suggest(name, rules)}")
     limit = optax.clip_by_global_norm(clip) if clip else optax.identity()
     return optax.chain(limit, rules[name]())
 

@@ -350,7 +350,7 @@ def refuse_divergence(stopped_at, folder: Path) -> None:
     if (stopped := stopped_at.item()) >= 0:
         raise UserError(
             f"{folder}: loss or gradient is not finite at step {stopped}; "
-            "give a lower optimiser.lr and another --workdir"
+            "give a lower optimizer.lr and another --workdir"
         )
 
 

@@ -24,7 +24,7 @@ def get_hyper(hyper):
     return hyper.product(
         [
             hyper.sweep("model.backbone", [f"mobilenetv3/s-{k}" for k in range(1, 7)]),
-            hyper.sweep("optimiser.lr", [1e-3, 4e-3]),
+            hyper.sweep("optimizer.lr", [1e-3, 4e-3]),
             hyper.sweep("seed", range(2)),
         ]
     )

@@ -37,7 +37,7 @@ def example():
             "classes": ("person", "car"),
             "nothing": (),
             "range": ("percentiles", 1.0, 99.0),
-            "optimiser": {"lr": 0.1, "nesterov": False, "betas": (0.9, 0.999)},
+            "optimizer": {"lr": 0.1, "nesterov": False, "betas": (0.9, 0.999)},
             "schedule": {"warmup": 10},
             "anything": {},
         }
@@ -59,16 +59,16 @@ def file(tmp_path):
         ("note=a=b, c", "note", "a=b, c"),
         ("note=", "note", ""),
         ("note=3", "note", "3"),
-        ("optimiser.lr=2e-3", "optimiser.lr", 0.002),
-        ("optimiser.lr=2", "optimiser.lr", 2.0),
-        ("optimiser.nesterov=true", "optimiser.nesterov", True),
-        ("optimiser.nesterov=False", "optimiser.nesterov", False),
-        ("optimiser.nesterov=1", "optimiser.nesterov", True),
-        ("optimiser.nesterov", "optimiser.nesterov", True),
+        ("optimizer.lr=2e-3", "optimizer.lr", 0.002),
+        ("optimizer.lr=2", "optimizer.lr", 2.0),
+        ("optimizer.nesterov=true", "optimizer.nesterov", True),
+        ("optimizer.nesterov=False", "optimizer.nesterov", False),
+        ("optimizer.nesterov=1", "optimizer.nesterov", True),
+        ("optimizer.nesterov", "optimizer.nesterov", True),
         ("bins=(4, 8, 12)", "bins", (4, 8, 12)),
         ("bins=4,8", "bins", (4, 8)),
         ("bins=()", "bins", ()),
-        ("optimiser.betas=0,0.9", "optimiser.betas", (0.0, 0.9)),
+        ("optimizer.betas=0,0.9", "optimizer.betas", (0.0, 0.9)),
         ('rules=(("neck", 0.5),)', "rules", (("neck", 0.5),)),
         ("names=['a', 2]", "names", ["a", 2]),
         ("classes=dog,cat", "classes", ("dog", "cat")),
@@ -101,19 +101,19 @@ def test_override(text, field, value):
     ("text", "message"),
     [
         ("sed=3", r"config\.sed: no such field; did you mean --config\.seed\?"),
-        ("lr=3", r"config\.lr: .* did you mean --config\.optimiser\.lr\?"),
-        ("optimizer.lr=3", r"did you mean --config\.optimiser\.lr\?"),
-        ("optimiser.beta=3", r"did you mean --config\.optimiser\.betas"),
+        ("lr=3", r"config\.lr: .* did you mean --config\.optimizer\.lr\?"),
+        ("optimizer.lr=3", r"did you mean --config\.optimizer\.lr\?"),
+        ("optimizer.beta=3", r"did you mean --config\.optimizer\.betas"),
         ("seed.lr=3", r"config\.seed\.lr: no such field"),
         ("qqqqqq=1", r"config\.qqqqqq: no such field; known: .*seed"),
-        ("optimiser=3", r"config\.optimiser: a group.*fields: .*optimiser\.lr"),
+        ("optimizer=3", r"config\.optimizer: a group.*fields: .*optimizer\.lr"),
         ("anything=3", r"config\.anything: a group.*fields: none"),
         ("seed", r"config\.seed: needs a value"),
         ("note", r"config\.note: needs a value"),
         ("seed=1.5", r"config\.seed = '1\.5': wants an int"),
         ("seed=true", r"config\.seed = 'true': wants an int"),
-        ("optimiser.lr=fast", r"config\.optimiser\.lr = 'fast': wants a float"),
-        ("optimiser.nesterov=2", r"config\.optimiser\.nesterov = '2': wants true or false"),
+        ("optimizer.lr=fast", r"config\.optimizer\.lr = 'fast': wants a float"),
+        ("optimizer.nesterov=2", r"config\.optimizer\.nesterov = '2': wants true or false"),
         ("bins=8", r"config\.bins = '8': wants a tuple like \(8, 16\)"),
         ("bins=1.5,2", r"config\.bins = '1\.5,2': wants a tuple like \(8, 16\)"),
         ("bins=a,b", r"config\.bins = 'a,b': wants a tuple"),
@@ -216,7 +216,7 @@ def test_parse_arg_is_locked():
 
 
 def test_json_there_and_back():
-    config = override(example(), ["--config.names=()", "--config.optimiser.lr=1e30"])
+    config = override(example(), ["--config.names=()", "--config.optimizer.lr=1e30"])
     back = from_json(to_json(config))
     expected = config.to_dict() | {"names": ()}  # a list comes back as a tuple
     assert back.to_dict() == expected

@@ -15,5 +15,5 @@ def get_config(arg=None):
     config.crop, config.batch = (64, 64), 4
     config.schedule.steps, config.schedule.warmup = 6, 2
     config.every.log, config.every.save, config.every.evaluate = 1, 3, 3
-    config.optimiser.lr = 1e-3
+    config.optimizer.lr = 1e-3
     return config

@@ -15,7 +15,7 @@ def get_hyper(hyper):
     return hyper.product(
         [
             hyper.sweep("model.backbone", ["mobilenetv3/s-6", "mobilenetv3/s-5"]),
-            hyper.sweep("optimiser.lr", [1e-3, 2e-3]),
+            hyper.sweep("optimizer.lr", [1e-3, 2e-3]),
             hyper.sweep("config.seed", range(2)),
         ]
     )

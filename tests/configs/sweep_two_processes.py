@@ -9,7 +9,7 @@ def get_config(arg=None):
     config = detector.get_config()
     config.model.dtype = "float64"
     config.batch = 8
-    config.optimiser.name, config.optimiser.lr = "sgd", 0.002
+    config.optimizer.name, config.optimizer.lr = "sgd", 0.002
     config.every.evaluate = 6
     return config
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinyjax.config import detector
-from tinyjax.data.augmentation import MEAN, STD, _noise, augment, augment_labelled, mix, normalise
+from tinyjax.data.augmentation import MEAN, STD, _noise, augment, augment_labeled, mix, normalize
 
 STILL = {
     **detector().augment.to_dict(),
@@ -20,10 +20,10 @@ def test_views_that_are_cut_already_are_only_turned_and_made_brighter():
     )
     for flip, wanted in ((0.0, images), (1.0, images[:, :, ::-1])):
         strength = {**none, "flip": flip}
-        found, targets = augment_labelled(
+        found, targets = augment_labeled(
             jax.random.key(0), jnp.asarray(images), jnp.eye(4), strength, None
         )
-        np.testing.assert_allclose(found, normalise(wanted), atol=1e-5)
+        np.testing.assert_allclose(found, normalize(wanted), atol=1e-5)
         np.testing.assert_array_equal(targets, np.eye(4))
 
 
@@ -61,7 +61,7 @@ def extent(image):
 def test_nothing_asked_nothing_done():
     batch = scene([(10, 20, 18, 33)])
     out = augment(jax.random.key(0), batch, STILL, (60, 80))
-    np.testing.assert_allclose(out["images"], normalise(batch["images"]), atol=1e-5)
+    np.testing.assert_allclose(out["images"], normalize(batch["images"]), atol=1e-5)
     np.testing.assert_allclose(out["boxes"], batch["boxes"], atol=1e-5)
     assert out["valid"].all()
 
@@ -141,7 +141,7 @@ def test_a_sample_depends_on_its_own_place_in_the_batch_alone():
     np.testing.assert_array_equal(one["images"][0], two["images"][0])
 
 
-def labelled(n=8, size=(12, 16), channels=1):
+def labeled(n=8, size=(12, 16), channels=1):
     rng = np.random.default_rng(0)
     return {
         "images": jnp.asarray(rng.integers(0, 255, (n, *size, channels)), jnp.uint8),
@@ -157,13 +157,13 @@ NOTHING = {
 
 def views(batch, strength=NOTHING):
     targets = jax.nn.one_hot(batch["labels"], 3)
-    return augment_labelled(jax.random.key(0), batch["images"], targets, strength, (12, 16))
+    return augment_labeled(jax.random.key(0), batch["images"], targets, strength, (12, 16))
 
 
 def test_a_view_of_the_whole_image_is_the_image():
-    batch = labelled()
+    batch = labeled()
     images, targets = views(batch)
-    np.testing.assert_allclose(images, normalise(batch["images"]), atol=1e-5)
+    np.testing.assert_allclose(images, normalize(batch["images"]), atol=1e-5)
     np.testing.assert_array_equal(targets, jax.nn.one_hot(batch["labels"], 3))
     mirrored, _ = views(batch, {**NOTHING, "flip": 1.0})
     np.testing.assert_allclose(mirrored, images[:, :, ::-1], atol=1e-5)
@@ -175,20 +175,20 @@ def test_views_keep_their_area_and_aspect():
     ramp[..., 0], ramp[..., 1] = np.mgrid[:64, :64] * 4
     strength = {**NOTHING, "area": 0.25, "aspect": float(np.log(16 / 9))}
     ones = jnp.ones((400, 1))
-    images, _ = augment_labelled(jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32))
-    grey = np.asarray(images) * STD + MEAN
-    height = (grey[:, 24, 16, 0] - grey[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64
-    width = (grey[:, 16, 24, 1] - grey[:, 16, 8, 1]) * 255 / 4 * 32 / 16 / 64
+    images, _ = augment_labeled(jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32))
+    gray = np.asarray(images) * STD + MEAN
+    height = (gray[:, 24, 16, 0] - gray[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64
+    width = (gray[:, 16, 24, 1] - gray[:, 16, 8, 1]) * 255 / 4 * 32 / 16 / 64
     area, aspect = height * width, width / height
     assert 0.23 < area.min() < 0.3 < 0.9 < area.max() < 1.02
     assert 0.55 < aspect.min() < 0.65 < 1.5 < aspect.max() < 1.85
-    top = grey[:, 0, 16, 0] * 255 / 4 - height  # the first row, in pixels of the image
+    top = gray[:, 0, 16, 0] * 255 / 4 - height  # the first row, in pixels of the image
     assert top.min() < 2
     assert top.max() > 25
 
 
 def test_mixup_blends_images_and_targets_alike():
-    batch = labelled()
+    batch = labeled()
     plain, hard = views(batch)
     images, targets = mix(jax.random.key(3), plain, hard, {"mixup": 0.5})
     part = float(targets[0, 0])  # its opposite has another label
@@ -198,7 +198,7 @@ def test_mixup_blends_images_and_targets_alike():
 
 
 def test_cutmix_pastes_the_part_that_its_target_says():
-    batch = labelled(channels=3)
+    batch = labeled(channels=3)
     plain, hard = views(batch)
     seen = set()
     for seed in range(6):
@@ -213,7 +213,7 @@ def test_cutmix_pastes_the_part_that_its_target_says():
 
 
 def test_with_both_a_step_does_one_of_them():
-    batch = labelled()
+    batch = labeled()
     plain, hard = views(batch)
     both = {"mixup": 1.0, "cutmix": 1.0}
     kinds = []

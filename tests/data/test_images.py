@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax.data.images import GREY, fit, opened, read, to_file, to_network, to_uint8
+from tinyjax.data.images import GRAY, fit, opened, read, to_file, to_network, to_uint8
 from tinyjax.errors import UserError
 
 
@@ -22,17 +22,17 @@ def noise():
     return np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 
 
-def test_grey_and_colour_become_the_channels_asked_for(tmp_path, noise):
-    (tmp_path / "grey.png").write_bytes(png(noise[..., 0]))
-    (tmp_path / "colour.png").write_bytes(png(noise))
-    np.testing.assert_array_equal(read(tmp_path / "grey.png", 1), noise[..., :1])
-    np.testing.assert_array_equal(read(tmp_path / "grey.png", 3), noise[..., [0, 0, 0]])
-    np.testing.assert_array_equal(read(tmp_path / "colour.png", 3), noise)
+def test_gray_and_color_become_the_channels_asked_for(tmp_path, noise):
+    (tmp_path / "gray.png").write_bytes(png(noise[..., 0]))
+    (tmp_path / "color.png").write_bytes(png(noise))
+    np.testing.assert_array_equal(read(tmp_path / "gray.png", 1), noise[..., :1])
+    np.testing.assert_array_equal(read(tmp_path / "gray.png", 3), noise[..., [0, 0, 0]])
+    np.testing.assert_array_equal(read(tmp_path / "color.png", 3), noise)
     luminance = noise @ np.array([0.299, 0.587, 0.114])
-    grey = read(tmp_path / "colour.png", 1)
-    assert grey.shape == (12, 17, 1)
-    assert grey.dtype == np.uint8
-    assert np.abs(grey[..., 0] - luminance).max() <= 1
+    gray = read(tmp_path / "color.png", 1)
+    assert gray.shape == (12, 17, 1)
+    assert gray.dtype == np.uint8
+    assert np.abs(gray[..., 0] - luminance).max() <= 1
 
 
 def test_sixteen_bit_comes_to_eight_by_the_named_rule(tmp_path):
@@ -117,6 +117,6 @@ def test_letterbox_carries_a_drawn_box_to_where_it_is_seen(file, size, channels)
     frame = to_network(np.array([0, 0, w, h]), scale, offset).round().astype(int)
     outside = np.ones(size, bool)
     outside[frame[1] : frame[3], frame[0] : frame[2]] = False
-    assert (out[outside] == GREY).all()
+    assert (out[outside] == GRAY).all()
     assert frame[0] == 0 or frame[1] == 0  # one axis is filled
     assert scale[0] == pytest.approx(scale[1], abs=0.5 / min(file))  # aspect kept, to the pixel

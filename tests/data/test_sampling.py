@@ -35,7 +35,7 @@ def test_a_shuffle_is_one(n):
     keys = jnp.stack([jax.random.key(7)] * n)
     order = jax.jit(lambda: shuffled(keys, jnp.arange(n), n))()
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
-    if n > 100:  # no trend, and neighbours are not neighbours
+    if n > 100:  # no trend, and neighbors are not neighbors
         line = np.arange(n)
         assert abs(np.corrcoef(line, order)[0, 1]) < 5 / np.sqrt(n)
         assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / np.sqrt(n)

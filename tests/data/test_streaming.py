@@ -16,7 +16,7 @@ from tinyjax.tasks import classify
 
 
 def photo(seed, shape=(60, 80)):
-    """Smooth colours, as a camera's: JPEG keeps them."""
+    """Smooth colors, as a camera's: JPEG keeps them."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     rng = np.random.default_rng(seed)
     waves = [np.sin(x * rng.uniform(0, 0.2) + y * rng.uniform(0, 0.2)) for _ in range(3)]
@@ -147,7 +147,7 @@ def test_random_regions():
     np.testing.assert_allclose(
         np.percentile(ratios, (10, 50, 90)), (0.817, 1.058, 1.278), atol=0.02
     )
-    # where nothing fits: the centre, as near the wanted shapes as can be
+    # where nothing fits: the center, as near the wanted shapes as can be
     assert streaming.random_region((10, 100), 0.9, aspect, rng) == (0, 43, 10, 13)
     assert streaming.random_region((100, 10), 0.9, aspect, rng) == (43, 0, 13, 10)
 
@@ -185,15 +185,15 @@ def test_a_turned_photo_is_cut_as_a_viewer_shows_it():
     assert np.abs(view - np.asarray(wanted, float)).mean() < 3
 
 
-def test_the_centre():
+def test_the_center():
     """0.875 of the largest window of that shape, and where its pixels come from."""
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 1))
-    image, scale, offset = images.fit(ramp, (70, 70), "centre")
+    image, scale, offset = images.fit(ramp, (70, 70), "center")
     np.testing.assert_allclose(scale, [0.8, 0.8])  # 87.5 pixels become 70
     np.testing.assert_allclose(offset, [-(100 - 43.75) * 0.8, -(50 - 43.75) * 0.8], rtol=1e-5)
     np.testing.assert_allclose(image[0, [0, 69], 0], [56.5, 143], atol=1)
-    with pytest.raises(UserError, match="fit = 'centre': boxes would lie outside"):
-        detection.load("anywhere", "train", size=(8, 8), fit="centre")
+    with pytest.raises(UserError, match="fit = 'center': boxes would lie outside"):
+        detection.load("anywhere", "train", size=(8, 8), fit="center")
 
 
 def test_views_of_a_class_are_drawn_by_their_own_generator(folder):

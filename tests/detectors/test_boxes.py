@@ -13,19 +13,19 @@ def test_decode_inverts_encode():
     rng = np.random.default_rng(0)
     grid = make_grid(64, 80, (4, 8))
     cell = rng.integers(0, len(grid.stride), 500)
-    centre, size = rng.uniform(0, 64, (500, 2)), rng.uniform(1, 60, (500, 2))
-    box = jnp.asarray(np.concatenate([centre - size / 2, centre + size / 2], 1), jnp.float32)
-    cells, strides = grid.centres[cell], grid.stride[cell]
+    center, size = rng.uniform(0, 64, (500, 2)), rng.uniform(1, 60, (500, 2))
+    box = jnp.asarray(np.concatenate([center - size / 2, center + size / 2], 1), jnp.float32)
+    cells, strides = grid.centers[cell], grid.stride[cell]
     again = boxes.decode(boxes.encode(box, cells, strides), cells, strides)
     np.testing.assert_allclose(again, box, atol=2e-4)
     np.testing.assert_allclose(boxes.iou(again, box), 1, atol=1e-3)
 
 
-def test_cells_are_centred_on_their_patch():
+def test_cells_are_centerd_on_their_patch():
     grid = make_grid(9, 16, (4, 8))
     assert grid.shapes == ((3, 4), (2, 2))
     assert grid.starts == (0, 12)
-    np.testing.assert_array_equal(grid.centres[[0, 5, 12, 15]], [[2, 2], [6, 6], [4, 4], [12, 12]])
+    np.testing.assert_array_equal(grid.centers[[0, 5, 12, 15]], [[2, 2], [6, 6], [4, 4], [12, 12]])
     np.testing.assert_array_equal(grid.stride[[0, 11, 12]], [4, 4, 8])
 
 
@@ -58,7 +58,7 @@ def test_diou_pulls_a_box_that_slipped_off_a_small_object():
 
 
 def test_wasserstein_similarity_by_hand():
-    a, b = jnp.array([0.0, 0, 4, 4]), jnp.array([3.0, 4, 7, 8])  # centres 5 apart, same size
+    a, b = jnp.array([0.0, 0, 4, 4]), jnp.array([3.0, 4, 7, 8])  # centers 5 apart, same size
     assert float(boxes.wasserstein_similarity(a, b, 10)) == pytest.approx(np.exp(-0.5), rel=1e-5)
 
 

@@ -37,9 +37,9 @@ def test_focal_by_hand():
     assert float(focal(jnp.float32(0.0), 1.0)) == pytest.approx(0.25 * np.log(2))
 
 
-def test_covered_is_the_cells_centred_in_a_box():
+def test_covered_is_the_cells_centerd_in_a_box():
     boxes = jnp.array([[[4.0, 8, 12, 12], [0, 0, 0, 0]]])
-    cells = np.asarray(GRID.centres)[np.asarray(covered(boxes, GRID)[0])]
+    cells = np.asarray(GRID.centers)[np.asarray(covered(boxes, GRID)[0])]
     # at stride 8 the box is as low as half a cell, and widened to one
     assert {tuple(c) for c in cells.tolist()} == {(6, 10), (10, 10), (4, 12)}
 
@@ -49,7 +49,7 @@ def test_class_loss_is_the_dense_one():
     logits, offsets = outputs()
     data = batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
     _, parts = detection_loss(logits, offsets, data, WEIGHTS, GRID)
-    boxes = decode(offsets[0], GRID.centres, GRID.stride)
+    boxes = decode(offsets[0], GRID.centers, GRID.stride)
     pairs = assign(
         jax.nn.sigmoid(logits[0]),
         boxes,
@@ -71,7 +71,7 @@ def test_class_loss_is_the_dense_one():
 def test_perfect_boxes_cost_nothing():
     box = jnp.array([10.0, 10, 16, 18])
     offsets = encode(
-        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride)
+        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
     )
     _, parts = detection_loss(outputs()[0], offsets[None], batch([[box]], [[True]]), WEIGHTS, GRID)
     assert float(parts["box_loss"]) == pytest.approx(0, abs=1e-5)
@@ -79,7 +79,7 @@ def test_perfect_boxes_cost_nothing():
 
 
 def test_a_box_smaller_than_a_cell_covers_one():
-    boxes = jnp.array([[[7.5, 7.5, 8.5, 8.6]]])  # between all centres
+    boxes = jnp.array([[[7.5, 7.5, 8.5, 8.6]]])  # between all centers
     assert np.asarray(covered(boxes, GRID)[0])[: GRID.starts[1]].sum() >= 1
     assert np.asarray(covered(boxes, GRID)[0])[GRID.starts[1] :].sum() >= 1
 
@@ -91,7 +91,7 @@ def test_a_positive_inside_a_dont_care_box_still_learns():
     inside = np.asarray(covered(both["boxes"][:, :1], GRID)[0])
     learning = np.asarray((slope != 0).any(-1)) & inside
     pairs = assign(
-        jax.nn.sigmoid(logits[0]), decode(offsets[0], GRID.centres, GRID.stride),
+        jax.nn.sigmoid(logits[0]), decode(offsets[0], GRID.centers, GRID.stride),
         both["boxes"][0], both["labels"][0], both["valid"][0], GRID,
     )  # fmt: skip
     positives = np.asarray(pairs.cell)[np.asarray(pairs.keep)]

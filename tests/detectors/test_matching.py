@@ -10,9 +10,9 @@ N = len(GRID.stride)
 
 
 def around_cells(sides):
-    """Predicted boxes centred on their cells, `sides` strides wide."""
+    """Predicted boxes centerd on their cells, `sides` strides wide."""
     half = GRID.stride[:, None] * sides / 2
-    return jnp.asarray(np.concatenate([GRID.centres - half, GRID.centres + half], 1))
+    return jnp.asarray(np.concatenate([GRID.centers - half, GRID.centers + half], 1))
 
 
 def run(truth, labels=None, valid=None, scores=None, boxes=None):
@@ -28,15 +28,15 @@ def run(truth, labels=None, valid=None, scores=None, boxes=None):
 def test_no_object_is_lost_however_small_and_wherever_it_lies():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        centre, size = rng.uniform(1, 63, (1, 2)), rng.uniform(2, 40, (1, 2))
-        pairs = run(np.concatenate([centre - size / 2, centre + size / 2], 1))
+        center, size = rng.uniform(1, 63, (1, 2)), rng.uniform(2, 40, (1, 2))
+        pairs = run(np.concatenate([center - size / 2, center + size / 2], 1))
         assert pairs.keep.sum() >= 2
         assert (pairs.target[pairs.keep] > 0).all()
 
 
 def test_a_perfect_prediction_is_chosen_with_target_one():
     truth = [[10, 10, 16, 20]]
-    cell = 3 * 16 + 3  # stride 4, centre (14, 14)
+    cell = 3 * 16 + 3  # stride 4, center (14, 14)
     boxes = around_cells(2).at[cell].set(jnp.array(truth[0], jnp.float32))
     pairs = run(truth, boxes=boxes)
     best = int(jnp.argmax(pairs.target[0]))
@@ -44,10 +44,10 @@ def test_a_perfect_prediction_is_chosen_with_target_one():
     assert float(pairs.target[0, best]) == 1
 
 
-def test_positives_lie_within_the_window_of_the_centre():
+def test_positives_lie_within_the_window_of_the_center():
     pairs = run([[20, 20, 52, 52]])
-    centres, stride = GRID.centres[pairs.cell], GRID.stride[pairs.cell]
-    distance = np.abs(centres - 36).max(-1)
+    centers, stride = GRID.centers[pairs.cell], GRID.stride[pairs.cell]
+    distance = np.abs(centers - 36).max(-1)
     assert (distance <= 2.5 * stride + 1e-6)[pairs.keep].all()
 
 
@@ -59,10 +59,10 @@ def test_a_cell_serves_one_object_and_ties_go_to_the_first():
     np.testing.assert_array_equal(pairs.keep[0], run(same[:1]).keep[0])
 
 
-def test_neighbours_share_no_cell():
+def test_neighbors_share_no_cell():
     rng = np.random.default_rng(1)
-    centre = rng.uniform(10, 54, (30, 2))
-    pairs = run(np.concatenate([centre - 4, centre + 4], 1), scores=jnp.asarray(rng.random((N, 3))))
+    center = rng.uniform(10, 54, (30, 2))
+    pairs = run(np.concatenate([center - 4, center + 4], 1), scores=jnp.asarray(rng.random((N, 3))))
     cells = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
     assert len(cells) == len(set(cells.tolist())) > 30
 

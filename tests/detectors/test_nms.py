@@ -23,8 +23,8 @@ def greedy(boxes, labels, overlap):
 
 def test_suppression_is_greedy_and_class_wise():
     rng = np.random.default_rng(0)
-    centre, size = rng.uniform(0, 30, (60, 2)), rng.uniform(4, 20, (60, 2))
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1).astype(np.float32)
+    center, size = rng.uniform(0, 30, (60, 2)), rng.uniform(4, 20, (60, 2))
+    boxes = np.concatenate([center - size / 2, center + size / 2], 1).astype(np.float32)
     labels = rng.integers(0, 2, 60)
     wanted = greedy(boxes, labels, 0.4)
     got = suppress(jnp.asarray(boxes), jnp.asarray(labels), 0.4)
@@ -42,7 +42,7 @@ def test_detections_come_in_fixed_shape_sorted_and_decoded():
     cells = [3 * 16 + 3, 256 + 9]
     logits = jnp.full((1, N, 3), -20.0).at[0, cells[0], 1].set(2.0).at[0, cells[1], 1].set(1.0)
     offsets = encode(
-        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centres), jnp.asarray(GRID.stride)
+        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
     )
     out = detections(logits, offsets[None], GRID, overlap=0.6, count=10, pool=20)
     assert {k: v.shape for k, v in out.items()} == {

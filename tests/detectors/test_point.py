@@ -49,7 +49,7 @@ def test_rows_are_in_the_order_of_the_grid():
     run = jax.jit(lambda x: models.apply(model, params, stats, x, train=False)[0][1])
     moved = np.abs(np.asarray(run(lit) - run(dark))).sum(-1)[0]
     for first, last in ((0, grid.starts[1]), (grid.starts[1], len(moved))):
-        most = grid.centres[first:last][moved[first:last].argmax()]
+        most = grid.centers[first:last][moved[first:last].argmax()]
         assert np.abs(most - [72, 40]).max() <= 16
 
 

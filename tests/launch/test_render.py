@@ -81,7 +81,7 @@ def test_a_jobset_is_one():
     assert strict(found) == found
     (shard,) = found["spec"]["replicatedJobs"]
     own = shard["template"]["spec"]
-    assert (shard["replicas"], own["parallelism"], own["completions"]) == (3, 2, 2)
+    assert (shard["replicas"], own["parallelizm"], own["completions"]) == (3, 2, 2)
     pod = own["template"]["spec"]
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x4"
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}

@@ -62,7 +62,7 @@ def test_batch_norm_gradient_is_through_the_batchs_moments(batch_norm):
     def loss(x):
         return (models.apply(model, params, stats, x, train=True)[0] * weights).sum()
 
-    # A shift or a scale of a whole channel is normalised away, so the gradient is orthogonal to it.
+    # A shift or a scale of a whole channel is normalized away, so the gradient is orthogonal to it.
     gradient = jax.grad(loss)(x)
     assert np.abs(gradient).max() > 0.1
     np.testing.assert_allclose(gradient.sum((0, 1, 2)), 0, atol=1e-4)
@@ -74,8 +74,8 @@ def test_conv_bn_paths_and_padding():
     params, stats = models.init(model, 0, (1, 4, 4, 1))
     assert params.keys() == {"kernel", "bn/scale", "bn/bias"}
     assert stats.keys() == {"bn/mean", "bn/var"}
-    # Symmetric padding: the first window is centred on the first pixel, as in torch; "SAME" would
-    # centre it on the second.
+    # Symmetric padding: the first window is centerd on the first pixel, as in torch; "SAME" would
+    # center it on the second.
     kernel = jnp.arange(9.0).reshape(3, 3, 1, 1)
     x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1)
     y, _ = models.apply(model, params | {"kernel": kernel}, stats, x, train=False)

@@ -14,7 +14,7 @@ from tests.configs import classifier, detector  # noqa: E402
 from tinyjax import config as configs  # noqa: E402
 from tinyjax import step as steps  # noqa: E402
 from tinyjax import tasks  # noqa: E402
-from tinyjax.data.records import Labelled  # noqa: E402
+from tinyjax.data.records import Labeled  # noqa: E402
 from tinyjax.data.sampling import batch_indices, gather, own_rows  # noqa: E402
 from tinyjax.population import devices  # noqa: E402
 
@@ -23,8 +23,8 @@ STEPS, BATCH = 20, 8
 FIELDS = {
     "model.dtype": "float64",
     "batch": BATCH,
-    "optimiser.name": "sgd",
-    "optimiser.lr": 0.002,
+    "optimizer.name": "sgd",
+    "optimizer.lr": 0.002,
 }
 
 
@@ -32,7 +32,7 @@ def trained(config, kind, training, devices):
     """Losses of each step, and the last weights."""
     channels = training.images.shape[3]
     task = kind.make_task(config, training.classes, channels, axes=devices.axes)
-    tx = steps.make_optimiser("sgd", 0.9, 0.999, 1.0)
+    tx = steps.make_optimizer("sgd", 0.9, 0.999, 1.0)
     step = steps.make_step(task, tx, lambda _: 1.0, axes=devices.axes)
     n = len(training.images)
 
@@ -73,16 +73,16 @@ def scenes():
     return config, tasks.module("detect").load(config.data, config.data.train)
 
 
-def labelled():
+def labeled():
     mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "loss.balance": 0.5}
     config = configs.changed(classifier.get_config(), FIELDS | mixed)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 32, 1), np.uint8)
     labels = np.array([0] * 4 + [1] * 8, np.int32)
     names = tuple(f"{i}.png" for i in range(12))
-    return config, Labelled(images, labels, names, ("a", "b"))
+    return config, Labeled(images, labels, names, ("a", "b"))
 
 
 if __name__ == "__main__":
-    found = {"detect": difference(*scenes()), "classify": difference(*labelled())}
+    found = {"detect": difference(*scenes()), "classify": difference(*labeled())}
     print(json.dumps(found))

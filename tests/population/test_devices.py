@@ -134,10 +134,10 @@ def test_a_plain_run_is_the_bare_step(plain):
     """What a run of one member compiles, as text, is the member's step and nothing around it."""
     (dumped,) = (plain / "dump").glob("*jit_train_step*.mlir")
     config = detector.get_config()
-    kind, o, s = tasks.module(config.task), config.optimiser, config.schedule
+    kind, o, s = tasks.module(config.task), config.optimizer, config.schedule
     training = kind.load(config.data, config.data.train)
     task = kind.make_task(config, training.classes, training.images.shape[3])
-    tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
+    tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip)
     step = steps.make_step(
         task, tx, steps.make_schedule(s.steps, s.warmup, s.flat, s.end),
         steps.moving(dict.fromkeys([*task.init(0).params, *task.init(0).stats], 1.0)),

@@ -106,7 +106,7 @@ def trained(task, variables, tx, moving, hyper):
     return state, np.array(losses)
 
 
-def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN):
+def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=PLAIN):
     """frozen: how the paths of stage 1 that freeze do so: "no", by "structure" or by an "array"."""
     with jax.enable_x64(True):
         wide = union(archs)
@@ -119,10 +119,10 @@ def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN
             pad(alone.params | numbers, shapes.params), pad(alone.stats, shapes.stats)
         )
         assert padded.params.keys() > alone.params.keys()
-        tx = step.make_optimiser(optimiser, 0.9, 0.999, 1.0)
+        tx = step.make_optimizer(optimizer, 0.9, 0.999, 1.0)
         paths = [*shapes.params, *shapes.stats]
         rates = {p: 0.0 if p in numbers else 1.0 for p in paths}
-        hyper = {**HYPER, "lr": RATES[optimiser]}
+        hyper = {**HYPER, "lr": RATES[optimizer]}
         if frozen != "no":
             stage = {p for p in paths if p.startswith("backbone/stage1/")} - numbers.keys()
             rates |= dict.fromkeys(stage, 0.0 if frozen == "structure" else 1.0)
@@ -143,7 +143,7 @@ def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN
             for mine, theirs in zip(one, other, strict=True):
                 inside = cut(theirs, {path: x.shape for path, x in mine.items()})
                 for path, leaf in mine.items():
-                    moved = STEPS * RATES[optimiser]  # as far as updates of AdamW reach
+                    moved = STEPS * RATES[optimizer]  # as far as updates of AdamW reach
                     near = 1e-9 * max(np.abs(leaf).max(), moved)
                     np.testing.assert_allclose(inside[path], leaf, rtol=0, atol=near)
                 # what is not its own is exactly 0: taken out, nothing is left
@@ -160,7 +160,7 @@ def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "optimiser", "frozen", "which"),
+    ("name", "kind", "optimizer", "frozen", "which"),
     [
         ("mobilenetv3/s-1", "classify", "adamw", "array", 0),
         ("efficientnet/b-1", "classify", "sgd", "structure", 1),
@@ -169,9 +169,9 @@ def check_padded_is_alone(name, kind, own, archs, optimiser, frozen, added=PLAIN
         pytest.param("mobilenetv3/s-1", "detect", "sgd", "structure", 1, marks=pytest.mark.slow),
     ],
 )
-def test_padded_is_alone(name, kind, optimiser, frozen, which):
+def test_padded_is_alone(name, kind, optimizer, frozen, which):
     archs = ARCHS[name]
-    check_padded_is_alone(name, kind, archs[which], archs, optimiser, frozen)
+    check_padded_is_alone(name, kind, archs[which], archs, optimizer, frozen)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_with_what_is_added(kind, added):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("kind", ["classify", "detect"])
 @pytest.mark.parametrize(
     ("family", "names"),
@@ -196,10 +196,10 @@ def test_with_what_is_added(kind, added):
         ("efficientnet", [f"b-{k}" for k in range(2, 8)]),
     ],
 )
-def test_a_ladders_last_is_itself_among_them(family, names, kind, optimiser):
+def test_a_ladders_last_is_itself_among_them(family, names, kind, optimizer):
     archs = [models.architecture(f"{family}/{name}") for name in names]
     name = f"{family}/{names[0]}"
-    check_padded_is_alone(name, kind, archs[-1], archs, optimiser, "array")
+    check_padded_is_alone(name, kind, archs[-1], archs, optimizer, "array")
 
 
 def test_cut_undoes_pad():
@@ -221,7 +221,7 @@ def test_what_cannot_be_padded_is_refused():
         pad({"a": np.zeros(3)}, {"a": (2,)})
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         return nn.LayerNorm(name="norm")(x)
@@ -233,4 +233,4 @@ def test_modules_that_mix_channels_are_refused():
             refuse_unfit(network(name, kind, None), (1, SIDE, SIDE, 3))
             refuse_unfit(network(name, kind, None, Added(True, "identity")), (1, SIDE, SIDE, 3))
     with pytest.raises(UserError, match="layers_0/norm: a LayerNorm is not known to keep"):
-        refuse_unfit(nn.Sequential([Normalised()]), (1, SIDE, SIDE, 3))
+        refuse_unfit(nn.Sequential([Normalized()]), (1, SIDE, SIDE, 3))

@@ -79,7 +79,7 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
             [
                 sweep("model.backbone", ["mobilenetv3/s-6", "mobilenetv3/s-1", "efficientnet/b-7"]),
                 sweep("batch", [2, 4]),
-                sweep("optimiser.lr", [0.1, 0.2]),
+                sweep("optimizer.lr", [0.1, 0.2]),
                 sweep("freeze", [(), ("stem",)]),
             ]
         ),
@@ -162,7 +162,7 @@ def test_ten_thousand_members_are_planned(tmp_path):
     ladder = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
     members = search_space.members(
         config,
-        product([sweep("model.backbone", ladder), sweep("optimiser.lr", rates),
+        product([sweep("model.backbone", ladder), sweep("optimizer.lr", rates),
                  sweep("seed", range(20))]),
     )  # fmt: skip
     found = planned(config, members, tmp_path / "plan.json")

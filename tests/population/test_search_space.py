@@ -45,29 +45,29 @@ def test_a_member_is_its_values():
     space = hyper.product(
         [
             hyper.sweep("seed", np.arange(2)),
-            hyper.sweep("optimiser.lr", [1, 0.5]),
+            hyper.sweep("optimizer.lr", [1, 0.5]),
             hyper.fixed("freeze", ["backbone"]),
         ]
     )
     members = hyper.members(config, [*space, space[0]])
     assert [one.point for one in members[:2]] == [
-        {"seed": 0, "optimiser.lr": 1.0, "freeze": ("backbone",)},
-        {"seed": 0, "optimiser.lr": 0.5, "freeze": ("backbone",)},
+        {"seed": 0, "optimizer.lr": 1.0, "freeze": ("backbone",)},
+        {"seed": 0, "optimizer.lr": 0.5, "freeze": ("backbone",)},
     ]
     assert len(members) == len({one.id for one in members}) == 4
     # its name is of what it is, and of nothing else
-    again = hyper.members(config, [{"optimiser.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
+    again = hyper.members(config, [{"optimizer.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
     assert again[0].id == members[0].id
     assert isinstance(members[0].point["seed"], int)
-    assert changed(config, members[1].point).optimiser.lr == 0.5
+    assert changed(config, members[1].point).optimizer.lr == 0.5
     assert config.seed == 0
 
 
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"optimizer.lr": 1}, "did you mean --config.optimiser.lr"),
-        ({"optimiser": 1}, "a group, not a field"),
+        ({"optimizer.lr": 1}, "did you mean --config.optimizer.lr"),
+        ({"optimizer": 1}, "a group, not a field"),
         ({"seed": "one"}, "seed = 'one': wants a value of type int"),
     ],
 )
@@ -80,14 +80,14 @@ def test_some_of_them():
     config = detector()
     members = hyper.members(
         config,
-        hyper.product([hyper.sweep("seed", range(3)), hyper.sweep("optimiser.lr", [0.1, 0.2])]),
+        hyper.product([hyper.sweep("seed", range(3)), hyper.sweep("optimizer.lr", [0.1, 0.2])]),
     )
 
     def seeds(*only, **how):
         return [one.point["seed"] for one in hyper.chosen(config, members, *only, **how)]
 
     assert seeds(["seed=0,2"]) == [0, 0, 2, 2]
-    assert seeds(["--config.seed=0,2", "optimiser.lr=0.2"]) == [0, 2]
+    assert seeds(["--config.seed=0,2", "optimizer.lr=0.2"]) == [0, 2]
     assert seeds(limit=3) == [0, 0, 1]
     assert seeds(["batch=16"], limit=1) == [0]
     assert hyper.chosen(config, members, [members[3].id]) == [members[3]]

@@ -53,7 +53,7 @@ def test_every_member_has_its_rows_and_its_weights(folder):
         assert (own["backbone"], int(own["seed"])) == (point["model.backbone"], point["seed"])
         weights, about = read_weights(folder / "weights" / own["member"])
         assert sum(leaf.size for leaf in weights["params"].values()) == int(own["parameters"])
-        assert about["config"]["optimiser"]["lr"] == point["optimiser.lr"]
+        assert about["config"]["optimizer"]["lr"] == point["optimizer.lr"]
     assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
     figures = folder / "figures"
     assert {file.name for file in figures.iterdir()} >= {"score_by_size.png", "learning.png"}
@@ -97,11 +97,11 @@ def test_a_finished_sweep_is_left_alone_and_another_refused(folder, capsys):
         train.main([*argv, "--sweep.limit", "2"])
 
 
-def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path):
+def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
     base = sweep.get_config()
     ends = []
     for place, rate in (("sound", 2e-3), ("lost", 1e30)):
-        rates = search_space.sweep("optimiser.lr", [4e-3, rate, 3e-3])
+        rates = search_space.sweep("optimizer.lr", [4e-3, rate, 3e-3])
         members = search_space.members(
             base, search_space.chainit([rates, search_space.sweep("seed", [1])])
         )
@@ -110,9 +110,9 @@ def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path)
     (sound, of_sound), (lost, of_lost) = ends
     assert {int(row["stopped_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
     assert {int(row["stopped_at"]) for row in of_sound[sound[1].id]} == {-1}
-    # what a member says nothing of it has from the config, not from its neighbours
+    # what a member says nothing of it has from the config, not from its neighbors
     _, about = read_weights(tmp_path / "lost" / "weights" / lost[3].id)
-    assert about["config"]["optimiser"]["lr"] == base.optimiser.lr
+    assert about["config"]["optimizer"]["lr"] == base.optimizer.lr
     for i in (0, 2, 3):
         assert of_lost[lost[i].id] == of_sound[sound[i].id]
         files = [
@@ -124,7 +124,7 @@ def test_a_member_that_diverges_stops_and_its_neighbours_do_not_notice(tmp_path)
 
 @pytest.mark.slow
 def test_members_may_learn_from_parts_of_the_set(tmp_path):
-    """Half of the images: packed with a neighbour that has all of them, and alone."""
+    """Half of the images: packed with a neighbor that has all of them, and alone."""
     base = sweep.get_config()
     members = search_space.members(base, search_space.sweep("subset.fraction", [0.5, 1.0]))
     assert train.train(base, tmp_path / "both", members=members) == 0

@@ -14,7 +14,7 @@ def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "run"
     write(folder, sizes=LADDER, seeds=2, **LITTLE)
     found = tables.read(folder)
-    return found, summary.summarise(found)
+    return found, summary.summarize(found)
 
 
 def test_every_one_and_the_one_answer(told):

@@ -24,7 +24,7 @@ def legend(shown):
 def test_a_line_joins_the_sizes_of_one_family(tmp_path):
     write(tmp_path, sizes=SIZES, seeds=2, **LITTLE)
     found = tables.read(tmp_path)
-    told = summary.summarise(found)
+    told = summary.summarize(found)
     assert lines(curves.by_size(found, told)) == [[("-", 4)] * 2] * 4
     assert lines(curves.gains(found, told)) == [[("-", 4)]] * 2
     assert legend(curves.by_size(found, told)) == ["scratch", "caltech101"]
@@ -35,7 +35,7 @@ def test_a_line_joins_the_sizes_of_one_family(tmp_path):
             row["backbone"] = "efficientnet/b-4"
     write_rows(tmp_path / "members.csv", rows, rows[0])
     found = tables.read(tmp_path)
-    told = summary.summarise(found)
+    told = summary.summarize(found)
     both = [("-", 1), ("--", 3)]
     assert lines(curves.by_size(found, told)) == [both * 2] * 4
     assert lines(curves.gains(found, told)) == [both] * 2

@@ -14,7 +14,7 @@ STARTS = ("", "runs/caltech101", "runs/imagenet")
 
 def shown(folder):
     found = tables.read(folder)
-    return found, kinds(found, summary.summarise(found))
+    return found, kinds(found, summary.summarize(found))
 
 
 def dots(figure):

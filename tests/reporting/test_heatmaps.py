@@ -15,7 +15,7 @@ def test_corruptions_of_those_that_were_asked(tmp_path):
         if m.backbone.endswith("s-1")
     }
     some = found._replace(scores={**found.scores, **clean})
-    axes = heatmaps.corruptions(some, summary.summarise(some)).figure.axes[0]
+    axes = heatmaps.corruptions(some, summary.summarize(some)).figure.axes[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
     assert len(rows) == 2
     assert all(row.startswith("s-2") for row in rows)

@@ -10,7 +10,7 @@ CLASSES = ("person", "car")
 EMPTY = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int)}
 
 
-def grey(height=40, width=60, channels=1):
+def gray(height=40, width=60, channels=1):
     ramp = np.arange(height * width * channels).reshape(height, width, channels)
     return (100 + ramp % 50).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def enlarged(image, factor):
     return np.repeat(np.repeat(np.broadcast_to(image, (*image.shape[:2], 3)), factor, 0), factor, 1)
 
 
-def colour(label):
+def color(label):
     return ImageColor.getrgb(pictures.ON_IMAGE[label])
 
 
@@ -50,12 +50,12 @@ def colour(label):
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_draw_keeps_pixels_square(size, factor, channels):
-    image = grey(*size, channels)
+    image = gray(*size, channels)
     np.testing.assert_array_equal(np.asarray(pictures.draw(image)), enlarged(image, factor))
 
 
 def test_draw_truth_hides_nothing_of_the_object():
-    image = grey()
+    image = gray()
     before = image.copy()
     truth = truth_of(((10, 12, 16, 18), 1, "valid"), ((0, 0, 0, 0), 0, "padding"))
     picture = np.asarray(pictures.draw(image, truth))
@@ -64,7 +64,7 @@ def test_draw_truth_hides_nothing_of_the_object():
     inside = np.s_[36:54, 30:48]
     np.testing.assert_array_equal(picture[inside], plain[inside])
     for row, column in [(40, 29), (40, 28), (40, 48), (40, 49), (35, 40), (34, 40), (54, 40)]:
-        assert tuple(picture[row, column]) == colour(1)
+        assert tuple(picture[row, column]) == color(1)
     assert tuple(picture[40, 27]) == tuple(picture[40, 50]) == (0, 0, 0)
     # nothing is drawn anywhere else, so nothing for the padding row
     outside = np.ones(picture.shape[:2], bool)
@@ -74,7 +74,7 @@ def test_draw_truth_hides_nothing_of_the_object():
 
 
 def test_draw_hatches_what_is_not_scored():
-    image = grey()
+    image = gray()
     region = (10, 12, 30, 32)
     picture = np.asarray(pictures.draw(image, truth_of((region, 0, "ignore"))))
     changed = (picture != enlarged(image, 3)).any(-1)
@@ -82,11 +82,11 @@ def test_draw_hatches_what_is_not_scored():
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (36, 96, 30, 90)
     assert 0.1 < changed[36:96, 30:90].mean() < 0.3
     hatch = np.unique(picture[changed])
-    assert set(hatch) == {grey for _, grey in pictures.HATCH}
+    assert set(hatch) == {gray for _, gray in pictures.HATCH}
 
 
 def test_draw_predictions_from_the_threshold_on():
-    image = grey()
+    image = gray()
     plain = enlarged(image, 3)
     low = found_of(((10, 12, 30, 32), 0, pictures.THRESHOLD - 0.01))
     np.testing.assert_array_equal(np.asarray(pictures.draw(image, found=low)), plain)
@@ -95,7 +95,7 @@ def test_draw_predictions_from_the_threshold_on():
 
     high = np.asarray(pictures.draw(image, found=found_of(((10, 12, 30, 32), 1, 0.9))))
     np.testing.assert_array_equal(high[36:96, 30:90], plain[36:96, 30:90])
-    assert tuple(high[60, 28]) == tuple(high[60, 91]) == colour(1)
+    assert tuple(high[60, 28]) == tuple(high[60, 91]) == color(1)
     assert (high[12:32, 28:58] != plain[12:32, 28:58]).any()  # the score, above the box
 
 
@@ -103,14 +103,14 @@ def test_draw_puts_the_best_on_top():
     box = (10, 12, 30, 32)
     for scores, top in [((0.9, 0.5), 0), ((0.5, 0.9), 1)]:
         found = found_of((box, 0, scores[0]), (box, 1, scores[1]))
-        assert tuple(np.asarray(pictures.draw(grey(), found=found))[60, 28]) == colour(top)
+        assert tuple(np.asarray(pictures.draw(gray(), found=found))[60, 28]) == color(top)
 
 
 @pytest.mark.parametrize(
     "box", [(np.nan, 0, 1, 1), (-1e30, -1e30, 1e30, 1e30), (0, 0, np.inf, np.inf), (50, 30, 20, 10)]
 )
 def test_draw_survives_wild_predictions(box):
-    picture = pictures.draw(grey(), found=found_of((box, 0, 0.9)))
+    picture = pictures.draw(gray(), found=found_of((box, 0, 0.9)))
     assert picture.size == (180, 120)
 
 
@@ -119,7 +119,7 @@ def split_of(n=9, scale=(1.0, 1.0), offset=(0.0, 0.0)):
     repeated = {k: np.repeat(v[None], n, 0) for k, v in truth.items()}
     repeated["valid"][0] = False  # an image without objects is no sample
     return Split(
-        images=np.repeat(grey()[None], n, 0),
+        images=np.repeat(gray()[None], n, 0),
         scale=np.tile(np.array(scale, np.float32), (n, 1)),
         offset=np.tile(np.array(offset, np.float32), (n, 1)),
         names=tuple(f"{i}.png" for i in range(n)),
@@ -143,8 +143,8 @@ def test_samples_map_predictions_onto_the_network_input(tmp_path):
     assert right > 180 + pictures.GAP
     assert len(sheet) == 2 * row + pictures.LINE
     y = pictures.LINE + 60
-    assert tuple(sheet[y, 28]) == tuple(sheet[y, right + 28]) == colour(0)
-    assert tuple(sheet[y, 91]) == tuple(sheet[y, right + 91]) == colour(0)
+    assert tuple(sheet[y, 28]) == tuple(sheet[y, right + 28]) == color(0)
+    assert tuple(sheet[y, 91]) == tuple(sheet[y, right + 91]) == color(0)
 
 
 def test_samples_are_spread_and_have_objects(tmp_path, monkeypatch):
@@ -162,15 +162,15 @@ def test_legend_names_every_class():
     picture = Image.new("RGB", (500, 50), "black")
     out = np.asarray(pictures.legend(picture, CLASSES))
     assert out.shape == (50 + pictures.LINE, 500, 3)
-    colours = {tuple(c) for c in out[50:].reshape(-1, 3).tolist()}
-    assert {colour(0), colour(1)} <= colours
+    colors = {tuple(c) for c in out[50:].reshape(-1, 3).tolist()}
+    assert {color(0), color(1)} <= colors
 
 
-def test_twenty_classes_have_twenty_colours():
+def test_twenty_classes_have_twenty_colors():
     picture = Image.new("RGB", (2000, 50), "black")
     out = np.asarray(pictures.legend(picture, [f"c{k}" for k in range(20)], dontcare=False))
     left = {tuple(c) for c in out[50 + pictures.LINE // 2].tolist()}
-    assert len([c for c in left if len(set(c)) > 1]) == 20  # and the greys of the text
+    assert len([c for c in left if len(set(c)) > 1]) == 20  # and the grays of the text
 
 
 def test_a_caption_longer_than_its_image_is_not_cut(tmp_path):
@@ -183,14 +183,14 @@ def test_a_caption_longer_than_its_image_is_not_cut(tmp_path):
 
 
 def test_draw_tells_right_from_wrong():
-    image = grey()
+    image = gray()
     box, other = (10, 12, 20, 22), (40, 12, 50, 22)
     truth = truth_of((box, 0, "valid"), (other, 0, "valid"))
     left = np.asarray(pictures.draw(image, {**truth, "missed": np.array([True, False])}))
     found = found_of((box, 1, 0.9), (other, 1, 0.8))
     right = np.asarray(pictures.draw(image, found={**found, "false": np.array([True, False])}))
     for picture, label in ((left, 0), (right, 1)):
-        row = [tuple(p) == colour(label) for p in picture[50].tolist()]
+        row = [tuple(p) == color(label) for p in picture[50].tolist()]
         assert np.flatnonzero(row[:90]).tolist() == [26, 27, 28, 29, 60, 61, 62, 63]  # WRONG wide
         assert np.flatnonzero(row[90:]).tolist() == [29, 60]  # RIGHT wide
     plain = enlarged(image, 3)
@@ -205,7 +205,7 @@ def test_legend_goes_on_in_a_further_line():
     lines = out[50:].reshape(-1, pictures.LINE, 300, 3)
     assert len(lines) >= 4
     for k, line in enumerate(lines[:4]):
-        assert colour(k) in {tuple(c) for c in line.reshape(-1, 3).tolist()}
+        assert color(k) in {tuple(c) for c in line.reshape(-1, 3).tolist()}
 
 
 def judged():
@@ -215,7 +215,7 @@ def judged():
     none = Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
     one = Objects(box, np.array([0]), np.array([False]), np.array([1600.0]))
     split = stack(
-        [grey()] * 3, [one, one, none], infos, CLASSES, np.full((3, 2), 0.5), np.zeros((3, 2))
+        [gray()] * 3, [one, one, none], infos, CLASSES, np.full((3, 2), 0.5), np.zeros((3, 2))
     )
     predictions = {
         "boxes": np.repeat(box[None], 3, 0),
@@ -233,7 +233,7 @@ def test_worst_shows_what_is_wrong(tmp_path):
     high = 120 + pictures.LINE + pictures.GAP
     wide = (sheet.shape[1] + pictures.GAP) // 4  # the two images that have an error, in a row
     assert sheet.shape[0] >= high + pictures.LINE
-    row = [tuple(p) == colour(0) for p in sheet[pictures.LINE + 60].tolist()]
+    row = [tuple(p) == color(0) for p in sheet[pictures.LINE + 60].tolist()]
     for panel, expected in enumerate(([26, 27, 28, 29, 90, 91, 92, 93], [], [])):
         assert np.flatnonzero(row[panel * wide : panel * wide + 180]).tolist() == expected
     assert np.flatnonzero(row[3 * wide :]).tolist() == [26, 27, 28, 29, 90, 91, 92, 93]

@@ -30,7 +30,7 @@ NUMBER = r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]"
 
 def said(folder):
     found = tables.read(folder)
-    return " ".join(findings.findings(found, summary.summarise(found)))
+    return " ".join(findings.findings(found, summary.summarize(found)))
 
 
 def figures_of(folder):
@@ -68,9 +68,9 @@ def test_a_study_joins_runs_whose_members_have_the_same_names(tmp_path):
     assert len({member.key for member in found.members}) == 16
     assert [member.run for member in found.members] == ["a"] * 8 + ["b"] * 8
     assert {member.trained_on for member in found.members} == {"a: synthetic", "b: synthetic"}
-    assert heatmaps.matrix(found, summary.summarise(found)) is not None
+    assert heatmaps.matrix(found, summary.summarize(found)) is not None
     alone = tables.read(tmp_path / "a")
-    assert heatmaps.matrix(alone, summary.summarise(alone)) is None
+    assert heatmaps.matrix(alone, summary.summarize(alone)) is None
 
 
 def test_a_study_may_have_a_run_without_a_suite(tmp_path):
@@ -84,11 +84,11 @@ def test_a_study_may_have_a_run_without_a_suite(tmp_path):
     kept |= {"parts": kept["parts"][there], "replicates": kept["replicates"][:, there]}
     np.savez(file.with_suffix(".npz"), **kept)
     found = tables.read(tmp_path)
-    whole = summary.summarise(found)
+    whole = summary.summarize(found)
     assert all(np.isnan(whole.numbers[m.key].gap) == (m.run == "b") for m in found.members)
     alone = tables.read(tmp_path / "a")
     pick = [re.search(rf"the score falls by {NUMBER}", " ".join(s)) for s in (
-        findings.findings(found, whole), findings.findings(alone, summary.summarise(alone)),
+        findings.findings(found, whole), findings.findings(alone, summary.summarize(alone)),
     )]  # fmt: skip
     assert pick[0][0] == pick[1][0]
 
@@ -101,7 +101,7 @@ def test_numbers_of_a_member_are_those_of_the_files(tmp_path):
         (r["suite"], r["slice"], r["corruption"], r["severity"]): float(r["AP50"]) for r in rows
     }
     found = tables.read(tmp_path)
-    numbers = summary.summarise(found).numbers[id]
+    numbers = summary.summarize(found).numbers[id]
     inside, shifted = score["val", "", "", ""], score["shift", "", "", ""]
     assert (numbers.home, numbers.shifted) == (inside, shifted)
     assert numbers.gap == pytest.approx(inside - shifted)
@@ -130,7 +130,7 @@ def test_a_suite_of_fewer_classes_is_compared_with_these_alone(tmp_path):
     rows.append({**whole, "slice": "classes=person+vehicle", "AP50": "0.9"})
     rows.append({**whole, "slice": "classes=person", "AP50": "0.1"})
     write_rows(file, rows, rows[0])
-    numbers = summary.summarise(tables.read(tmp_path)).numbers[id]
+    numbers = summary.summarize(tables.read(tmp_path)).numbers[id]
     assert numbers.home == float(whole["AP50"])
     assert numbers.gap == pytest.approx(0.9 - float(shifted["AP50"]))
     assert not numbers.worst[0].startswith("val/classes")
@@ -212,7 +212,7 @@ def test_findings_name_the_capacity_threshold_and_are_at_most_eight(tmp_path):
     world = World(gain=0.3, threshold=1e5, seeds=0.004)
     write(tmp_path, world, seeds=4, images=60, resamples=100, steps=())
     found = tables.read(tmp_path)
-    sentences = findings.findings(found, whole := summary.summarise(found))
+    sentences = findings.findings(found, whole := summary.summarize(found))
     (own,) = (gain for gain in whole.gains if gain.suite == "shift")
     assert own.threshold.found
     assert f"Capacity threshold of caltech101 on shift: {own.threshold.reason}." in sentences
@@ -236,7 +236,7 @@ def test_gains_are_told_apart_by_settings_and_pooled_settings_are_no_seeds():
             Path(), "detect", "AP50", "", {}, {}, tuple(members), ("val",), (), scores,
             {m.key: {"val": np.zeros(4)} for m in members}, {},
         )  # fmt: skip
-        for gain in summary.summarise(found).gains:
+        for gain in summary.summarize(found).gains:
             assert gain.parameters.tolist() == [10, 10, 10, 20, 20, 20]  # of three seeds each
             np.testing.assert_allclose(gain.gains, 0.1)
             assert gain.home == "val"
@@ -263,7 +263,7 @@ def test_what_a_field_says_is_escaped(tmp_path):
     bad = "<b onclick='x'>&\"$\\frac{a$"
     write(tmp_path, sizes=["s-2", "s-1"], seeds=2, varied={"freeze": bad}, **LITTLE)
     found = tables.read(tmp_path)
-    whole = summary.summarise(found)
+    whole = summary.summarize(found)
     html = page.html(found, whole, [bad], [], [bad])
     assert "<b onclick" not in html
     assert html.count("&lt;b onclick=&#x27;x&#x27;&gt;&amp;&quot;$\\frac{a$") >= 8 + 2
@@ -382,7 +382,7 @@ def test_a_gain_that_is_not_known_leaves_the_others(tmp_path):
     lost["AP50"] = "nan"
     write_rows(file, rows, rows[0])
     found = tables.read(tmp_path)
-    whole = summary.summarise(found)
+    whole = summary.summarize(found)
     (gain,) = (one for one in whole.gains if one.suite == "shift")
     assert len(gain.gains) == 11
     assert np.isfinite(gain.gains).all()

@@ -21,20 +21,20 @@ def test_what_each_start_has_of_its_own_goes_with_it(tmp_path):
     write(tmp_path, sizes=["s-2", "s-1"], seeds=2, **LITTLE)
     rows = read_rows(tmp_path / "members.csv")
     for row in rows:
-        row["optimiser.lr"] = "0.008" if row["init"] else "0.016"
+        row["optimizer.lr"] = "0.008" if row["init"] else "0.016"
         row["ema"] = row["seed"]
     write_rows(tmp_path / "members.csv", rows, rows[0])
     found = tables.read(tmp_path)
     assert all([*member.varied] == ["ema"] for member in found.members)
     rates = {member.start: member.tied for member in found.members}
-    assert rates["caltech101"] == {"optimiser.lr": "0.008"}
-    assert rates["scratch"] == {"optimiser.lr": "0.016"}
+    assert rates["caltech101"] == {"optimizer.lr": "0.008"}
+    assert rates["scratch"] == {"optimizer.lr": "0.016"}
     both = [pair for own in summary.pairs(found.members).values() for pair in own]
     assert len(both) == 4
     assert all(pair[0].varied == pair[1].varied for pair in both)
     assert report.main([str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert "<dt>optimiser.lr</dt><dd>0.008, 0.016</dd>" in page
+    assert "<dt>optimizer.lr</dt><dd>0.008, 0.016</dd>" in page
 
 
 @pytest.mark.parametrize("field", ["data.train.split", "freeze", "augment.flip"])
@@ -153,7 +153,7 @@ def order(one, ranks):
 def test_gradients_are_correlated_with_the_loss_over_networks_of_one_start(tmp_path):
     write(tmp_path, sizes=LADDER, seeds=2, **LITTLE)
     found = tables.read(tmp_path)
-    told = summary.summarise(found)
+    told = summary.summarize(found)
     assert [(one.kind, one.suite) for one in told.gradients] == [
         ("scratch", "shift"), ("caltech101", "shift"),
     ]  # fmt: skip
@@ -180,4 +180,4 @@ def test_gradients_are_correlated_with_the_loss_over_networks_of_one_start(tmp_p
     few = tmp_path / "few"
     write(few, sizes=LADDER[:5], seeds=2, **LITTLE)
     found = tables.read(few)
-    assert findings.gradients(found, summary.summarise(found)) is None
+    assert findings.gradients(found, summary.summarize(found)) is None

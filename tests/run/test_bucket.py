@@ -63,9 +63,9 @@ def test_stopped_in_a_bucket_and_gone_on_with(bucket, tmp_path):
 
 def test_another_config_is_refused_there_too(bucket):
     there = f"{bucket}/run"
-    code, _, err = run(there, more=["--config.optimiser.lr=0.5"])
+    code, _, err = run(there, more=["--config.optimizer.lr=0.5"])
     assert code == 2
-    assert "optimiser.lr: 0.001 there, 0.5 here" in err
+    assert "optimizer.lr: 0.001 there, 0.5 here" in err
 
 
 def test_without_its_packages_it_says_which(tmp_path):

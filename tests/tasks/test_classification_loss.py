@@ -8,7 +8,7 @@ import pytest
 
 from tinyjax import tasks
 from tinyjax.config import classifier
-from tinyjax.data.records import Labelled
+from tinyjax.data.records import Labeled
 from tinyjax.tasks import classify
 
 LABELS = np.array([0, 0, 0, 0, 0, 1, 0, 2], np.int32)  # 6, 1 and 1 images
@@ -44,7 +44,7 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
     config.loss.smoothing = 0.0
     images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
     names = tuple(str(i) for i in range(8))
-    split = Labelled(images, LABELS, names, ("a", "b", "c"))
+    split = Labeled(images, LABELS, names, ("a", "b", "c"))
     task = classify.make_task(config, split.classes, 1)
     variables = task.init(0)
     last = "backbone/classifier"

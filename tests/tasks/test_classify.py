@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.configs import classifier
-from tinyjax.data.records import Labelled
+from tinyjax.data.records import Labeled
 from tinyjax.errors import UserError
 from tinyjax.reporting import classification
 from tinyjax.tasks import classify
@@ -64,7 +64,7 @@ def test_one_class_is_nothing_to_tell_apart(tmp_path):
 def test_names_are_not_taken_for_formulas_and_ties_are_mistakes(tmp_path):
     labels = np.array([0, 1, 2, 2], np.int32)
     images = np.zeros((4, 8, 8, 1), np.uint8)
-    split = Labelled(images, labels, tuple("abcd"), ("$5_$ x^", "b", "$c$"))
+    split = Labeled(images, labels, tuple("abcd"), ("$5_$ x^", "b", "$c$"))
     logits = np.array([[1, 0, 0], [0, 2, 2], [np.nan] * 3, [0, 0, 1]], np.float32)
     classification.report(tmp_path, {"val": split}, {"val": logits})
     classification.samples(split, logits, tmp_path / "samples" / "val.png")

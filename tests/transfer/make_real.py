@@ -49,8 +49,8 @@ def main() -> None:
         "brain": torch.tensor([[1.5, -2.0, 3e38]]).bfloat16().T,
     }
     state = {f"module.{name}": value for name, value in (kinds | views).items()}
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1).state_dict()
-    about = {"epoch": 7, "loss": 0.25, "names": ["a", None, True], "optimizer": optimiser}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1).state_dict()
+    about = {"epoch": 7, "loss": 0.25, "names": ["a", None, True], "optimizer": optimizer}
     torch.save({**about, "state_dict": state}, FOLDER / "training.pth")
 
     layer = torch.nn.Linear(2, 1)

@@ -114,7 +114,7 @@ def test_a_rule_that_never_counts_but_changes_nothing_is_none_of_our_business():
 )
 def test_nothing_left_to_train_is_refused(rules, part):
     config = detector()
-    config.freeze, config.optimiser.backbone = rules, part
+    config.freeze, config.optimizer.backbone = rules, part
     with pytest.raises(UserError, match="nothing is left to train"):
         freezing.rates(paths_of(), config)
 
@@ -122,7 +122,7 @@ def test_nothing_left_to_train_is_refused(rules, part):
 def test_rates_of_backbone_and_layers():
     """By hand: S-6 has 11 blocks; the last one's layer is 11 of 12, the stem's is 0."""
     config = detector()
-    config.optimiser.backbone, config.optimiser.layer_decay = 0.5, 0.9
+    config.optimizer.backbone, config.optimizer.layer_decay = 0.5, 0.9
     config.freeze = ("stem",)
     rates = freezing.rates(paths_of(), config)
     blocks = sorted(
@@ -201,7 +201,7 @@ def test_frozen_by_an_array_is_frozen_by_structure(name):
     """
     with jax.enable_x64(True):
         task = toy_task()
-        tx = steps.make_optimiser(name, 0.9, 0.999, 0.5)
+        tx = steps.make_optimizer(name, 0.9, 0.999, 0.5)
         variables = task.init(0)
         rates = freezing.multipliers(
             [*variables.params, *variables.stats],
@@ -269,7 +269,7 @@ def test_a_frozen_backbone_costs_its_forward_pass():
     config = tiny_config.get_config()
     split = dataset.load(4, (64, 64), seed=3)
     batch, hyper = detect.on_device(split), tasks.hyper_of(config)
-    tx = steps.make_optimiser("adamw", 0.9, 0.999, 10.0)
+    tx = steps.make_optimizer("adamw", 0.9, 0.999, 10.0)
     task = detect.make_task(config, split.classes, 1)
     variables = task.init(0)
 

@@ -249,16 +249,16 @@ def test_public_weights_see_our_pixels_as_they_saw_theirs(stem):
     assert pretrained.for_our_pixels(narrow, 0.5, 0.5, 0.4, 0.2)["stem/kernel"].dtype == np.float32
 
 
-def test_a_stem_sees_grey_the_same_in_one_channel_and_in_three(stem):
-    grey = np.random.default_rng(2).standard_normal((2, 16, 20, 1))
-    colour = np.repeat(grey, 3, axis=-1)
+def test_a_stem_sees_gray_the_same_in_one_channel_and_in_three(stem):
+    gray = np.random.default_rng(2).standard_normal((2, 16, 20, 1))
+    color = np.repeat(gray, 3, axis=-1)
     single = stem | {"stem/kernel": pretrained.fold_stem(stem["stem/kernel"], 1)}
     triple = single | {"stem/kernel": pretrained.fold_stem(single["stem/kernel"], 3)}
     assert single["stem/kernel"].shape == (3, 3, 1, 8)
     assert triple["stem/kernel"].shape == (3, 3, 3, 8)
-    expected = stem_output(stem, colour)
-    np.testing.assert_allclose(stem_output(single, grey), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(stem_output(triple, colour), expected, rtol=0, atol=1e-12)
+    expected = stem_output(stem, color)
+    np.testing.assert_allclose(stem_output(single, gray), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(stem_output(triple, color), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("has", "wanted"), [(3, 4), (1, 2), (4, 3), (3, 3)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.transfer.test_rgn import GRADIENTS, WEIGHTS
-from tinyjax.step import Task, Variables, init_state, make_optimiser, make_step
+from tinyjax.step import Task, Variables, init_state, make_optimizer, make_step
 from tinyjax.transfer import regularizers, rgn
 
 PATH = "backbone/stem/kernel"
@@ -20,7 +20,7 @@ def stepped(weights, gradient, lr, pulled=None, name="sgd", steps=1):
     def loss(variables, fixed, batch, key, hyper):
         return (gradient * variables.params[PATH]).sum(), ({"m": jnp.zeros(1)}, {})
 
-    tx = make_optimiser(name, 0.0 if name == "sgd" else 0.9, 0.999, 1e9)
+    tx = make_optimizer(name, 0.0 if name == "sgd" else 0.9, 0.999, 1e9)
     task = Task(None, loss, None, None)
     hyper = {"seed": 0, "lr": lr, "weight_decay": 0.0, "ema": 0.9}
     hyper |= {} if pulled is None else {"pull": pulled}
@@ -111,7 +111,7 @@ def test_the_strongest_goes_all_the_way_back_and_no_further(kind):
 
 @pytest.mark.parametrize("kind", ["rgn", "ewc", "l2sp"])
 def test_the_pull_is_the_gradient_of_its_penalty(kind):
-    """By finite differences, and the same whatever the optimiser does with the loss's gradient."""
+    """By finite differences, and the same whatever the optimizer does with the loss's gradient."""
     importance = jnp.ones_like(WEIGHTS) if kind == "l2sp" else measured(kind)
     rng = np.random.default_rng(0)
     start = WEIGHTS + jnp.asarray(rng.normal(size=WEIGHTS.shape) * 0.1, jnp.float32)
@@ -139,7 +139,7 @@ def test_automatic_rates_in_the_step():
     def loss(variables, fixed, batch, key, hyper):
         return sum(leaf.sum() for leaf in variables.params.values()), ({"m": jnp.zeros(1)}, {})
 
-    tx = make_optimiser("sgd", 0.0, 0.0, 1e9)
+    tx = make_optimizer("sgd", 0.0, 0.0, 1e9)
     step = jax.jit(make_step(Task(None, loss, None, None), tx, lambda step: 1.0))
     hyper = {"seed": 0, "lr": 0.1, "weight_decay": 0.0, "ema": 0.9, "auto_rgn": jnp.float32(1)}
     state = init_state(Variables(weights, {"m": jnp.zeros(1)}), tx, auto=True)

@@ -50,7 +50,7 @@ def test_the_same_network_starts_with_every_array():
         np.testing.assert_array_equal(fitted.leaves[path], leaf)
 
 
-def test_a_classifier_of_colours_starts_a_detector_of_greys():
+def test_a_classifier_of_colors_starts_a_detector_of_grays():
     ours, theirs = leaves(detect), weights(classify, ("a", "b"), channels=3)
     fitted = starting_weights.fit(theirs, ours, classes=CLASSES)
     stem = "backbone/stem/kernel"
@@ -167,7 +167,7 @@ def test_what_is_new_and_frozen_is_told():
     assert starting_weights.never_trained(["head/a"], rates) == ""
 
 
-def test_public_weights_bring_their_epsilon_and_fold_to_grey():
+def test_public_weights_bring_their_epsilon_and_fold_to_gray():
     """torchvision's S-6 in a file by torch, without its classifier."""
     found = starting_weights.read(str(REAL / "s-6.half.pth"), "mobilenetv3/s-6")
     assert found.eps == 1e-3

@@ -1,6 +1,6 @@
 """Configurations: a Python file, arguments for it, overrides, and the command line they come by.
 
-    python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimiser.lr=0.1 --workdir x
+    python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimizer.lr=0.1 --workdir x
 
 Imports no JAX: `--help` and a mistyped option answer at once. We parse the overrides ourselves:
 ml_collections' own flags look for a mistyped field in its own group only, cannot set one whose
@@ -71,7 +71,7 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     of the types the default has, any if it is empty; names need no quotes). A field whose default
     is None takes any Python literal or text.
 
-    Raises UserError naming the field and its nearest neighbours, or the value and the type wanted.
+    Raises UserError naming the field and its nearest neighbors, or the value and the type wanted.
     """
     for text in overrides:
         key, equals, value = text.removeprefix(PREFIX).partition("=")
@@ -83,7 +83,7 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     """A locked copy of `config` with fields "a.b" set to values of their defaults' types.
 
-    Raises UserError naming the field and its nearest neighbours, or the type wanted.
+    Raises UserError naming the field and its nearest neighbors, or the type wanted.
     """
     config = ConfigDict(config.to_dict())
     for key, value in fields.items():
@@ -94,7 +94,7 @@ def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
 def put(config: ConfigDict, key: str, value: Any) -> Any:
     """Set field "a.b" of `config` in place; returns what it holds then, 1.0 for the 1 of a float.
 
-    Raises UserError naming the field and its nearest neighbours, or the type wanted.
+    Raises UserError naming the field and its nearest neighbors, or the type wanted.
     """
     group, name = place(config, key)
     try:

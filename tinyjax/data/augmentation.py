@@ -17,13 +17,13 @@ from jax import Array
 from tinyjax.data.sampling import own_rows
 from tinyjax.ops.hash import hashed
 
-MEAN, STD = 0.45, 0.25  # of grey levels in [0, 1]; our own choice, between the infrared sets' means
+MEAN, STD = 0.45, 0.25  # of gray levels in [0, 1]; our own choice, between the infrared sets' means
 MIN_SIDE = 2.0  # pixels; a smaller box is neither learned nor punished
 MIN_VISIBLE = 0.4  # of the area; our own choice
 
 
-def normalise(images: Array) -> Array:
-    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the grey that
+def normalize(images: Array) -> Array:
+    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the gray that
     fills borders.
     """
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
@@ -42,12 +42,12 @@ def augment(
         strength: scalars, see `tinyjax.config.defaults`: probabilities `flip`, `flip_vertical`,
             `transpose` (of square windows only), `focus`, `invert`; log-uniform zoom between
             `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
-            range of the gain; `brightness` and `noise`, in units of the full grey range.
+            range of the gain; `brightness` and `noise`, in units of the full gray range.
         size: (h, w) of the window, pixels.
         axes: of a mesh that the batch is spread over, see `own_rows`.
 
     Returns:
-        The batch with images float32 [B, h, w, C], normalised. Boxes are clipped to the window; one
+        The batch with images float32 [B, h, w, C], normalized. Boxes are clipped to the window; one
         that is cut to less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored
         instead of background.
     """
@@ -57,7 +57,7 @@ def augment(
 
 
 @jax.named_scope("augmentation")
-def augment_labelled(
+def augment_labeled(
     key: Array,
     images: Array,
     targets: Array,
@@ -80,7 +80,7 @@ def augment_labelled(
         axes: as in `augment`.
 
     Returns:
-        images float32 [B, h, w, C], normalised, and their targets.
+        images float32 [B, h, w, C], normalized, and their targets.
     """
     keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
     own = own_rows(keys[1:], axes)
@@ -111,17 +111,17 @@ def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Arra
 
 
 def _piece(key, size, part):
-    """bool [h, w]: a window of `part` of the area around a random centre."""
+    """bool [h, w]: a window of `part` of the area around a random center."""
     rows, columns = (
-        jnp.abs((jnp.arange(length) + 0.5) / length - centre) < jnp.sqrt(part) / 2
-        for length, centre in zip(size, jax.random.uniform(key, (2,)), strict=True)
+        jnp.abs((jnp.arange(length) + 0.5) / length - center) < jnp.sqrt(part) / 2
+        for length, center in zip(size, jax.random.uniform(key, (2,)), strict=True)
     )
     return rows[:, None] & columns[None, :]
 
 
 def _view(key, image, *, strength, size):
     k_area, k_aspect, k_place, k_flip, k_look = jax.random.split(key, 5)
-    view = normalise(image)
+    view = normalize(image)
     if size:
         view = _cut(k_area, k_aspect, k_place, view, strength, size)
     view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
@@ -144,7 +144,7 @@ def _augment_one(key, sample, *, strength, size):
     place, turn, look = jax.random.split(key, 3)
     zoom, shift = _draw_window(place, sample, strength, size)
     image = jax.image.scale_and_translate(
-        normalise(sample["images"]), (*size, sample["images"].shape[2]), (0, 1), zoom, -shift,
+        normalize(sample["images"]), (*size, sample["images"].shape[2]), (0, 1), zoom, -shift,
         "linear", antialias=True,
     )  # fmt: skip
     boxes = sample["boxes"] * jnp.tile(zoom[::-1], 2) - jnp.tile(shift[::-1], 2)
@@ -176,11 +176,11 @@ def _draw_window(key, sample, strength, size):
     window = jnp.array(size, jnp.float32)
     room = zoom * jnp.array(sample["images"].shape[:2], jnp.float32) - window  # < 0: border shows
     first, last = jnp.minimum(room, 0), jnp.maximum(room, 0)
-    # Around an object: its centre falls in the window's inner part, wherever the frame allows it.
+    # Around an object: its center falls in the window's inner part, wherever the frame allows it.
     pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
-    centre = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
+    center = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
     focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["focus"])
-    near, far = (jnp.clip(centre - part * window, first, last) for part in (0.9, 0.1))
+    near, far = (jnp.clip(center - part * window, first, last) for part in (0.9, 0.1))
     first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
     return zoom, first + jax.random.uniform(k_place, (2,)) * (last - first)
 
@@ -205,7 +205,7 @@ def _turn(key, image, boxes, strength):
 
 def _photometric(key, image, strength):
     """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of
-    [0, 1] grey.
+    [0, 1] gray.
     """
     k_gain, k_offset, k_sigma, k_noise, k_invert = jax.random.split(key, 5)
     gain = jnp.exp(strength["contrast"] * jax.random.uniform(k_gain, minval=-1, maxval=1))

@@ -32,7 +32,7 @@ from tinyjax.data.layouts.listing import (
     spread,
     walk,
 )
-from tinyjax.data.records import Labelled
+from tinyjax.data.records import Labeled
 from tinyjax.errors import UserError, suggest
 
 
@@ -55,7 +55,7 @@ def load(
     refuse: Refuse = refuse,
     stream: bool = False,
     corrupt: tuple[str, int] | None = None,
-) -> Labelled:
+) -> Labeled:
     """Load one split whole into memory, in order of class and file name; or leave it on disk.
 
     Args:
@@ -112,7 +112,7 @@ def load(
         raise UserError(f"{source}: no image of split {split!r} can be used")
     labels = np.array([number[item.label] for item in used], np.int32)
     left_out = len(items) - len(known)
-    return Labelled(pixels, labels, tuple(item.name for item in used), classes, left_out)
+    return Labeled(pixels, labels, tuple(item.name for item in used), classes, left_out)
 
 
 def _in_memory(items: list[Item], decode: Any, refuse: Refuse) -> tuple[np.ndarray, list[Item]]:
@@ -178,7 +178,7 @@ class Views:
 
 
 def views(
-    split: Labelled, rarity: np.ndarray, size: tuple[int, int], area: float, aspect: float
+    split: Labeled, rarity: np.ndarray, size: tuple[int, int], area: float, aspect: float
 ) -> Views:
     """Random views of a split that is left on disk, as `disk.random_region` draws them."""
     read = split.images.read  # type: ignore[attr-defined]

@@ -99,8 +99,8 @@ def load(
     box that is empty, not finite or outside its image.
     """
     size = pair(size)
-    if fit == "centre":
-        raise UserError("fit = 'centre': boxes would lie outside; give letterbox or resize")
+    if fit == "center":
+        raise UserError("fit = 'center': boxes would lie outside; give letterbox or resize")
     decode = partial(
         _decode, channels=channels, range16=range16, size=size, fit=fit, corruption=corrupt
     )
@@ -193,7 +193,7 @@ def shapes(listed: Listing) -> np.ndarray:
 def layout_of(root: Place, layout: str) -> Any:
     """The module that reads `layout`, or for "auto" the one that finds splits in `root`.
 
-    Raises UserError for an unknown layout, and if none is recognised, saying what is nearly one.
+    Raises UserError for an unknown layout, and if none is recognized, saying what is nearly one.
     """
     known = (*LAYOUTS, *BOXES, "auto")
     if layout not in known:

@@ -18,12 +18,12 @@ Rule = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", l
 
 PERCENTILES: Rule = ("percentiles", 1.0, 99.0)
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FITS = ("letterbox", "resize", "centre")
-CENTRE = 0.875  # of the largest window that fits: ImageNet's usual evaluation
+FITS = ("letterbox", "resize", "center")
+CENTER = 0.875  # of the largest window that fits: ImageNet's usual evaluation
 MOST_PIXELS = 2**26  # 8192 x 8192: a file that says it has more is broken, or a bomb
 MOST_BYTES, MOST_RATIO = 2**24, 200  # of a zip's entry, unpacked, and unpacked to packed
 DIGITS = 2  # of a pixel: what six digits of a relative box are good for, and no labeller's hand is
-GREY = 114  # mid-grey in the sense of the YOLO family: ImageNet's mean times 255
+GRAY = 114  # mid-gray in the sense of the YOLO family: ImageNet's mean times 255
 
 
 class Bytes(Protocol):
@@ -97,7 +97,7 @@ def picture(
 ) -> Image.Image:
     """One image file, 8 bits in one channel or three.
 
-    Colour becomes grey by luminance (ITU-R 601), grey becomes colour by replication. Deeper pixels
+    Color becomes gray by luminance (ITU-R 601), gray becomes color by replication. Deeper pixels
     (16-bit integers, floats) come to 8 bits by `range16`, see `to_uint8`; nothing else does.
     enough: (h, w) of the file -> the least (h, w) to decode it at; a JPEG may then come at a half,
     a quarter or an eighth of its size, which is faster.
@@ -106,7 +106,7 @@ def picture(
     `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
-        raise UserError(f"channels = {channels}: give 1 (grey) or 3 (colour)")
+        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
     try:
         data = place.read_bytes()
         with Image.open(io.BytesIO(data)) as file:
@@ -115,9 +115,9 @@ def picture(
                     f"{place}: says it is {file.width} x {file.height} pixels; at most "
                     f"{MOST_PIXELS:,} pixels are read"
                 )
-            if _deep_colour(data):
+            if _deep_color(data):
                 raise UserError(
-                    f"{place}: 16 bits a channel in colour, of which only 8 would be read; give "
+                    f"{place}: 16 bits a channel in color, of which only 8 would be read; give "
                     "8 bit, or one channel"
                 )
             orientation = _orientation(file)
@@ -202,8 +202,8 @@ def _resized(image: np.ndarray, size: tuple[int, int], box: Any = None) -> np.nd
     return _pixels(whole.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
-def _deep_colour(data: bytes) -> bool:
-    """Whether it is a PNG of 16 bits a channel with colour or opacity (PNG specification, IHDR)."""
+def _deep_color(data: bytes) -> bool:
+    """Whether it is a PNG of 16 bits a channel with color or opacity (PNG specification, IHDR)."""
     return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] != 0
 
 
@@ -211,7 +211,7 @@ def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
     """Deep pixels of any shape to uint8, low -> 0 and high -> 255, clipped beyond.
 
     ("percentiles", p, q): low and high are this image's own percentiles, which is what a camera's
-    automatic gain does. ("range", low, high): fixed counts, so that a grey value keeps its
+    automatic gain does. ("range", low, high): fixed counts, so that a gray value keeps its
     temperature from image to image.
 
     Raises UserError for another name, or a rule whose high does not exceed its low.
@@ -232,8 +232,8 @@ def to_uint8(raw: np.ndarray, rule: Rule) -> np.ndarray:
 def fit(
     image: np.ndarray, size: tuple[int, int], how: str = "letterbox"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring an image to `size`: "letterbox", aspect kept, centred on mid-grey; "resize", stretched;
-    or "centre", the middle of it, `CENTRE` of what fits.
+    """Bring an image to `size`: "letterbox", aspect kept, centerd on mid-gray; "resize", stretched;
+    or "center", the middle of it, `CENTER` of what fits.
 
     image: uint8 [h, w, C]. size: (H, W). Raises UserError for another rule.
     Returns uint8 [H, W, C], scale float32 [2] (sx, sy) and offset float32 [2] (ox, oy), see
@@ -241,7 +241,7 @@ def fit(
     """
     scale, offset = placed(image.shape[:2], size, how)
     (h, w), (height, width) = image.shape[:2], size
-    if how == "centre":
+    if how == "center":
         (x, y), (left, top) = scale.tolist(), offset.tolist()
         box = (-left / x, -top / y, (width - left) / x, (height - top) / y)
         return _resized(image, size, box), scale, offset
@@ -249,7 +249,7 @@ def fit(
         return image, scale, offset
     new_w, new_h = np.rint(scale * (w, h)).astype(int).tolist()
     left, top = offset.astype(int).tolist()
-    out = np.full((height, width, image.shape[-1]), GREY, np.uint8)
+    out = np.full((height, width, image.shape[-1]), GRAY, np.uint8)
     out[top : top + new_h, left : left + new_w] = _resized(image, (new_h, new_w))
     return out, scale, offset
 
@@ -261,8 +261,8 @@ def placed(
     if how not in FITS:
         raise UserError(f"fit = {how!r}: {suggest(how, FITS)}")
     (h, w), (height, width) = shape, size
-    if how == "centre":
-        ratio = max(height / h, width / w) / CENTRE
+    if how == "center":
+        ratio = max(height / h, width / w) / CENTER
         scale = np.array([ratio, ratio], np.float32)
         return scale, np.array([width - w * ratio, height - h * ratio], np.float32) / 2
     new_h, new_w = height, width
@@ -291,7 +291,7 @@ def in_pixels(
 ) -> tuple[float, float, float, float]:
     """A box xyxy in parts of the sides of an image of `shape` (h, w), in its pixels.
 
-    Rounded to `DIGITS`, so that it is what was labelled before a tool divided it by the size.
+    Rounded to `DIGITS`, so that it is what was labeled before a tool divided it by the size.
     """
     height, width = shape
     x1, y1, x2, y2 = np.round(np.multiply(box, (width, height, width, height)), DIGITS).tolist()

@@ -15,7 +15,7 @@ log = logging.getLogger("tinyjax")
 
 FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *BOXES)  # of boxes
 CORRUPTED = ("corrupt", "severities")  # of a suite: what `evaluate` makes many splits of
-LABELLED = ("folder", "list", "tfds", *WHOLE)  # of whole images
+LABELED = ("folder", "list", "tfds", *WHOLE)  # of whole images
 
 
 def load_set(
@@ -24,7 +24,7 @@ def load_set(
     """One split by the `data` part of a config: `own` arguments over the common ones.
 
     A split may have a "format" of its own. All else are arguments of `synthetic.load`, of
-    `classification.load` for the formats in `LABELLED`, or of `files.load`; to the latter two
+    `classification.load` for the formats in `LABELED`, or of `files.load`; to the latter two
     `more` is added. With `stream` they leave the images on disk. formats: those the task knows.
     With `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with
     "stop" the first one is an error.
@@ -41,7 +41,7 @@ def load_set(
     if form not in formats:
         raise UserError(f"data.format = {form!r}: {suggest(form, formats)}")
     made = form == "synthetic"
-    room = {"synthetic": "synthetic.dataset", **dict.fromkeys(LABELLED, "classification")}
+    room = {"synthetic": "synthetic.dataset", **dict.fromkeys(LABELED, "classification")}
     load = import_module(f"tinyjax.data.{room.get(form, 'detection')}").load
     ours = ("layout", "refuse", "stream", "strengths", "match", "corrupt")
     known = [n for n in signature(load).parameters if n not in ours]

@@ -29,7 +29,7 @@ class Split(NamedTuple):
     truth: dict[str, Any]  # COCO format, in ORIGINAL pixels; see `truth_of`
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """One split of a classification data set, on the host."""
 
     images: np.ndarray  # uint8 [N, H, W, C]
@@ -40,7 +40,7 @@ class Labelled(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The labelled boxes of one image, in pixels of its file."""
+    """The labeled boxes of one image, in pixels of its file."""
 
     boxes: np.ndarray  # float64 [n, 4] xyxy
     labels: np.ndarray  # int [n]; what a don't-care row says is not read
@@ -153,7 +153,7 @@ _PER_IMAGE = ("images", "boxes", "labels", "valid", "ignore", "scale", "offset")
 
 
 def background(split: Split) -> dict[str, int]:
-    """How many labelled objects of each unused category of the source count as background."""
+    """How many labeled objects of each unused category of the source count as background."""
     total: Counter[str] = Counter()
     for image in split.truth["images"]:
         total.update(image.get("background", {}))

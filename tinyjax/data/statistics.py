@@ -72,10 +72,10 @@ def _thumbnails(split: Split) -> np.ndarray:
     """float32 [N, pixels], each of mean 0 and length 1."""
     rows = []
     for image in split.images:
-        grey = Image.fromarray(image.mean(-1).astype(np.uint8))
-        rows.append(np.asarray(grey.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel())
-    centred = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-3)
+        gray = Image.fromarray(image.mean(-1).astype(np.uint8))
+        rows.append(np.asarray(gray.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel())
+    centerd = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
+    return centerd / np.maximum(np.linalg.norm(centerd, axis=1, keepdims=True), 1e-3)
 
 
 def lines(name: str, seen: Look) -> list[str]:

@@ -1,5 +1,5 @@
 """Boxes: `xyxy` in pixels of the network's input, float32. Pixel i covers [i, i + 1), so a cell of
-stride s at index i is centred on (i + 1/2) s. Every function guards its divisions: a padding box is
+stride s at index i is centerd on (i + 1/2) s. Every function guards its divisions: a padding box is
 a point, never a NaN.
 """
 
@@ -12,44 +12,44 @@ LOG_SIZE = (
 )
 
 
-def centre_size(boxes: Array) -> tuple[Array, Array]:
-    """xyxy [..., 4] -> centre (x, y) [..., 2] and size (w, h) [..., 2], size floored at 0."""
+def center_size(boxes: Array) -> tuple[Array, Array]:
+    """xyxy [..., 4] -> center (x, y) [..., 2] and size (w, h) [..., 2], size floored at 0."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return (low + high) / 2, jnp.maximum(high - low, 0)
 
 
 def encode(boxes: Array, cells: Array, strides: Array) -> Array:
-    """xyxy boxes as offsets from cells: centre displacement in strides, log of the size in strides.
+    """xyxy boxes as offsets from cells: center displacement in strides, log of the size in strides.
 
     Unlike four distances to the sides this reaches cells that lie outside the box, as most cells
     near a 5-pixel person do.
 
     Args:
         boxes: [..., 4] pixels.
-        cells: [..., 2] cell centres (x, y), pixels.
+        cells: [..., 2] cell centers (x, y), pixels.
         strides: [...] pixels per cell.
 
     Returns:
         [..., 4] (dx, dy, log w, log h).
     """
-    centre, size = centre_size(boxes)
+    center, size = center_size(boxes)
     strides = strides[..., None]
     return jnp.concatenate(
-        [(centre - cells) / strides, jnp.log(jnp.maximum(size, 1e-2) / strides)], -1
+        [(center - cells) / strides, jnp.log(jnp.maximum(size, 1e-2) / strides)], -1
     )
 
 
 def decode(offsets: Array, cells: Array, strides: Array) -> Array:
     """The inverse of `encode`: [..., 4] offsets -> [..., 4] xyxy boxes in pixels."""
     strides = strides[..., None]
-    centre = cells + offsets[..., :2] * strides
+    center = cells + offsets[..., :2] * strides
     half = jnp.exp(jnp.clip(offsets[..., 2:], -LOG_SIZE, LOG_SIZE)) * strides / 2
-    return jnp.concatenate([centre - half, centre + half], -1)
+    return jnp.concatenate([center - half, center + half], -1)
 
 
 def area(boxes: Array) -> Array:
     """[..., 4] -> [...] in square pixels."""
-    size = centre_size(boxes)[1]
+    size = center_size(boxes)[1]
     return size[..., 0] * size[..., 1]
 
 
@@ -67,13 +67,13 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def diou(a: Array, b: Array) -> Array:
-    """IoU less the squared centre distance over the squared diagonal of the hull (arXiv 1911.08287,
+    """IoU less the squared center distance over the squared diagonal of the hull (arXiv 1911.08287,
     eq. 7).
 
     Unlike IoU alone it still pulls a box that has slipped off its 5-pixel object; unlike CIoU it
     has no term whose gradient grows as 1 / size^2. [..., 4], [..., 4] -> [...] in (-1, 1].
     """
-    distance = ((centre_size(a)[0] - centre_size(b)[0]) ** 2).sum(-1)
+    distance = ((center_size(a)[0] - center_size(b)[0]) ** 2).sum(-1)
     hull = jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
     return iou(a, b) - distance / jnp.maximum((hull**2).sum(-1), EPS)
 
@@ -84,6 +84,6 @@ def wasserstein_similarity(a: Array, b: Array, scale: float = 12.8) -> Array:
 
     [..., 4], [..., 4] -> [...] in (0, 1]; `scale` in pixels, the typical object size.
     """
-    (ca, sa), (cb, sb) = centre_size(a), centre_size(b)
+    (ca, sa), (cb, sb) = center_size(a), center_size(b)
     squared = ((ca - cb) ** 2).sum(-1) + ((sa - sb) ** 2).sum(-1) / 4
     return jnp.exp(-jnp.sqrt(squared + EPS) / scale)

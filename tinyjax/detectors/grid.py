@@ -13,7 +13,7 @@ class Grid(NamedTuple):
     strides: tuple[int, ...]
     shapes: tuple[tuple[int, int], ...]  # (h, w) of every level
     starts: tuple[int, ...]  # first cell of every level
-    centres: np.ndarray  # float32 [N, 2] (x, y), pixels
+    centers: np.ndarray  # float32 [N, 2] (x, y), pixels
     stride: np.ndarray  # float32 [N], pixels
 
 
@@ -22,15 +22,15 @@ def make_grid(height: int, width: int, strides: tuple[int, ...]) -> Grid:
     ceil(w / s).
     """
     shapes = tuple((-(-height // s), -(-width // s)) for s in strides)
-    centres = []
+    centers = []
     for s, (h, w) in zip(strides, shapes, strict=True):
         y, x = np.mgrid[:h, :w]
-        centres.append((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * s)
+        centers.append((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * s)
     counts = [h * w for h, w in shapes]
     return Grid(
         tuple(strides),
         shapes,
         tuple(int(n) for n in np.cumsum([0, *counts[:-1]])),
-        np.concatenate(centres).astype(np.float32),
+        np.concatenate(centers).astype(np.float32),
         np.repeat(strides, counts).astype(np.float32),
     )

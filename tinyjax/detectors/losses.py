@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tinyjax.detectors.boxes import centre_size, decode, diou, encode
+from tinyjax.detectors.boxes import center_size, decode, diou, encode
 from tinyjax.detectors.grid import Grid
 from tinyjax.detectors.matching import assign
 
@@ -42,7 +42,7 @@ def detection_loss(
         The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of
         pairs).
     """
-    cells, strides = jnp.asarray(grid.centres), jnp.asarray(grid.stride)
+    cells, strides = jnp.asarray(grid.centers), jnp.asarray(grid.stride)
     boxes = decode(offsets, cells, strides)
     pairs = jax.vmap(partial(assign, grid=grid))(
         *lax.stop_gradient((jax.nn.sigmoid(logits), boxes)),
@@ -97,16 +97,16 @@ def focal(logit: Array, target) -> Array:
 def covered(boxes: Array, grid: Grid) -> Array:
     """Cells that lie in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers none.
 
-    A box smaller than a cell is widened to one, or it would mostly fall between the cells' centres
+    A box smaller than a cell is widened to one, or it would mostly fall between the cells' centers
     and its object be punished as background. A box covers the outer product of an interval of rows
     and one of columns, so the cells x boxes matrix is never made: one small matrix product a level.
     """
-    centre, size = centre_size(boxes)
+    center, size = center_size(boxes)
     there = (size > 0).all(-1)[..., None]  # [B, G, 1]
     levels = []
     for stride, (h, w) in zip(grid.strides, grid.shapes, strict=True):
         half = jnp.maximum(size, stride) / 2
-        low, high = centre - half, centre + half
+        low, high = center - half, center + half
         x, y = ((jnp.arange(n) + 0.5) * stride for n in (w, h))
         columns = (x >= low[..., :1]) & (x < high[..., :1])  # [B, G, w]
         rows = (y >= low[..., 1:]) & (y < high[..., 1:]) & there  # [B, G, h]

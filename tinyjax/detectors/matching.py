@@ -3,7 +3,7 @@
 Task-aligned assignment (TOOD, arXiv 2108.07755, eq. 5) with the dynamic number of positives of OTA
 (arXiv 2107.08430, section 2.5), over K x K candidates a level instead of all cells: shapes are
 fixed, and the work is G x 50 instead of G x 6400. The size floor of one stride keeps 5-pixel
-objects, which may contain no cell centre, from being lost; the blend with a Wasserstein similarity
+objects, which may contain no cell center, from being lost; the blend with a Wasserstein similarity
 still ranks cells whose boxes miss.
 """
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from tinyjax.detectors.boxes import centre_size, iou, wasserstein_similarity
+from tinyjax.detectors.boxes import center_size, iou, wasserstein_similarity
 from tinyjax.detectors.grid import Grid
 
 WINDOW = 5  # cells a side, at every level
@@ -86,16 +86,16 @@ def candidates(truth: Array, grid: Grid) -> tuple[Array, Array]:
     Returns:
         cell: int32 [G, levels * WINDOW^2] indices into the grid, clipped into the map.
         eligible: bool, same shape: inside the map, and within max(half side, one stride) of the
-            centre per axis.
+            center per axis.
     """
-    centre, size = centre_size(truth)
+    center, size = center_size(truth)
     dy, dx = (d.reshape(-1) - WINDOW // 2 for d in np.mgrid[:WINDOW, :WINDOW])
     cells, eligible = [], []
     for stride, start, (h, w) in zip(grid.strides, grid.starts, grid.shapes, strict=True):
-        middle = jnp.floor(centre / stride).astype(jnp.int32)
+        middle = jnp.floor(center / stride).astype(jnp.int32)
         x, y = middle[:, :1] + dx, middle[:, 1:] + dy  # [G, WINDOW^2]
         inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-        distance = jnp.abs((jnp.stack([x, y], -1) + 0.5) * stride - centre[:, None])
+        distance = jnp.abs((jnp.stack([x, y], -1) + 0.5) * stride - center[:, None])
         near = (distance <= jnp.maximum(size / 2, stride)[:, None]).all(-1)
         cells.append(start + jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1))
         eligible.append(inside & near)

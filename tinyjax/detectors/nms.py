@@ -42,7 +42,7 @@ def _detect(logits, offsets, *, grid, overlap, count, pool):
     classes = logits.shape[1]
     scores, index = lax.top_k(jax.nn.sigmoid(logits).reshape(-1), pool)
     cell, labels = index // classes, index % classes
-    boxes = decode(offsets[cell], jnp.asarray(grid.centres)[cell], jnp.asarray(grid.stride)[cell])
+    boxes = decode(offsets[cell], jnp.asarray(grid.centers)[cell], jnp.asarray(grid.stride)[cell])
     scores = jnp.where(suppress(boxes, labels, overlap), scores, 0)
     scores, order = lax.top_k(scores, count)
     return boxes[order], scores, labels[order].astype(jnp.int32)

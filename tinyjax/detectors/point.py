@@ -186,7 +186,7 @@ class Output(nn.Module):
 
 
 def upsample(x: Array, shape: tuple[int, ...]) -> Array:
-    """Nearest-neighbour doubling of [B, h, w, C], cropped to `shape`: [B, H, W, C] with H <= 2 h, W
+    """Nearest-neighbor doubling of [B, h, w, C], cropped to `shape`: [B, H, W, C] with H <= 2 h, W
     <= 2 w.
     """
     b, h, w, c = x.shape

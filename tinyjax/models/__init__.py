@@ -77,7 +77,7 @@ def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Fla
     """Fresh float32 weights and running statistics, as flat dicts path -> array.
 
     A weight is a function of `seed` (an integer, which may be traced and mapped), its path and its
-    shape: not of `classes`, or of what else the network holds. Ordinary initialisers of linen may
+    shape: not of `classes`, or of what else the network holds. Ordinary initializers of linen may
     be mixed with those of `initial`; they only take longer to compile.
 
     Args:

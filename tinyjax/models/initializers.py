@@ -1,9 +1,9 @@
 """First weights, drawn for a whole network at once.
 
 XLA compiles a loop for every threefry call on CPU, so a network that draws weight by weight takes
-it tens of seconds. Here an initialiser only says what is to be drawn (`Law`), and `draw` cuts all
+it tens of seconds. Here an initializer only says what is to be drawn (`Law`), and `draw` cuts all
 weights from rows of random numbers that one call makes. Linen hands layers the plain array, so to
-them an initialiser returns Any.
+them an initializer returns Any.
 """
 
 import math

@@ -56,12 +56,12 @@ def batch_norm(
     fixed: Array | None = None,
     axes: Sequence[str] = (),
 ) -> tuple[Array, Array, Array]:
-    """Normalise x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
+    """Normalize x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
 
     Args:
         x: any float dtype; the arithmetic is in float32 at least.
         scale, bias, mean, var: float[C].
-        train: use the batch's own moments and move the running ones towards them.
+        train: use the batch's own moments and move the running ones toward them.
         eps: added to the variance.
         momentum: torch's, the weight of the *new* value.
         fixed: bool[], whether to use and keep the running moments all the same, as a frozen layer
@@ -70,7 +70,7 @@ def batch_norm(
 
     Returns:
         y in x's shape and dtype, and the running mean and variance. As in torch the running
-        variance is the unbiased one, the variance normalised by is not.
+        variance is the unbiased one, the variance normalized by is not.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if train:

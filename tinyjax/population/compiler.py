@@ -127,21 +127,21 @@ def count(lowered: Lowered, effort: float = LEAST_EFFORT) -> Counts:
 
 def collectives(text: str, shards: int) -> tuple[int, int]:
     """How many operations of a compiled program cross devices: among the shards of a batch, and
-    among others. shards: of a batch; they are neighbours.
+    among others. shards: of a batch; they are neighbors.
     """
     within = across = 0
     for line in text.splitlines():
         if not COLLECTIVE.search(line):
             continue
         found = GROUPS.search(line)
-        if found and _neighbours(found, shards):
+        if found and _neighbors(found, shards):
             within += 1
         else:
             across += 1
     return within, across
 
 
-def _neighbours(found: re.Match, shards: int) -> bool:
+def _neighbors(found: re.Match, shards: int) -> bool:
     listed, _, size, _, turned = found.groups()
     if size:
         return not turned and shards % int(size) == 0

@@ -2,7 +2,7 @@
 other file names the axes of a mesh.
 
 Nothing crosses "member". Over "data" a shard computes its part of a sum: of the loss, whose
-normalisers and BatchNorm's moments are those of the whole batch, and of the gradient, which the
+normalizers and BatchNorm's moments are those of the whole batch, and of the gradient, which the
 step adds up once. So a member's training does not depend on the number of its shards.
 """
 
@@ -172,7 +172,7 @@ def fetched(tree: Any) -> Any:
 
 def layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> Layout:
     """All devices, or these, so that the busiest has least to do; of equals that with the fewest
-    shards of a batch, which wait for each other and are therefore neighbours.
+    shards of a batch, which wait for each other and are therefore neighbors.
 
     batch: rows of each member's; a shard has an even number of them, see `stream.own_rows`.
     """

@@ -3,7 +3,7 @@ and cut out of it again.
 
 That this is exact, that every padded entry stays 0 through any number of steps, is a property of
 the layers (f(0) = 0 per channel, sums and never concatenations, statistics per channel) and of the
-optimiser (no update where the gradient is 0): see docs/sweeps.md.
+optimizer (no update where the gradient is 0): see docs/sweeps.md.
 """
 
 from collections.abc import Mapping

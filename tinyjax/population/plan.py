@@ -75,7 +75,7 @@ def plan(
 
 
 def _cut(group: Sequence[Member], rung, cost) -> list[list[Member]]:
-    """A ladder cut into runs of neighbouring rungs: the cheapest way up to each rung is the
+    """A ladder cut into runs of neighboring rungs: the cheapest way up to each rung is the
     cheapest way to some rung below it and one run from there.
     """
     on: dict[tuple, list[Member]] = {}
@@ -260,7 +260,7 @@ def measures(config: ConfigDict) -> Measures:
 
     def memory(rung: Rung) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
-        # output, normalised and activated, and the gradient of one of them
+        # output, normalized and activated, and the gradient of one of them
         kept = 4 * rung.batch * counted(rung.backbone, rung.model, rung.crop)[1]
         return 4 * (5 * parameters(rung) + kept)
 

@@ -29,8 +29,8 @@ def training(
     """`fresh(variables) -> state` and `train_step(state, data, hyper, part) -> (state, metrics)` of
     all members. config: what they share of it.
     """
-    o, s = config.optimiser, config.schedule
-    tx = steps.make_optimiser(o.name, o.momentum, o.b2, o.clip)
+    o, s = config.optimizer, config.schedule
+    tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip)
     schedule = steps.make_schedule(s.steps, s.warmup, s.flat, s.end, s.shape)
     step = steps.make_step(joined.task, tx, schedule, joined.moving, devices.axes)
     over_members, auto = lifted(devices, how, chunk), "auto_rgn" in joined.hyper

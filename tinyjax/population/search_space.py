@@ -97,7 +97,7 @@ def members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
     """The members of a space, each once, in its order.
 
     Values become those that the config would hold, 1 of a float field 1.0. Raises UserError naming
-    a field the config does not have, with its nearest neighbours, or the type wanted.
+    a field the config does not have, with its nearest neighbors, or the type wanted.
     """
     copy = ConfigDict(config.to_dict())
     found: dict[str, Member] = {}

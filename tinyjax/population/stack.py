@@ -32,8 +32,8 @@ CUT = ("augment.area", "augment.aspect")  # of views, which all members share if
 VARIED = (
     *("subset.fraction", "subset.shots"),
     *("seed", "ema", "init", "init_new", "freeze", "model.backbone"),
-    *("optimiser.lr", "optimiser.weight_decay", "optimiser.backbone", "optimiser.layer_decay"),
-    *("optimiser.auto_rgn", "pull.strength"),
+    *("optimizer.lr", "optimizer.weight_decay", "optimizer.backbone", "optimizer.layer_decay"),
+    *("optimizer.auto_rgn", "pull.strength"),
 )
 
 
@@ -239,8 +239,8 @@ def join(
     for hyper, own in zip(hypers, (each.config for each in networks), strict=True):
         if any(each.config.pull.strength for each in networks):
             hyper["pull"] = {"strength": np.float32(own.pull.strength)}
-        if any(each.config.optimiser.auto_rgn for each in networks):
-            hyper["auto_rgn"] = np.float32(own.optimiser.auto_rgn)
+        if any(each.config.optimizer.auto_rgn for each in networks):
+            hyper["auto_rgn"] = np.float32(own.optimizer.auto_rgn)
     parts: list[dict[str, Any]] = [{} for _ in networks]
     if not all(each.used.all() for each in networks):
         parts = [

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from tinyjax.data.records import Labelled
+from tinyjax.data.records import Labeled
 from tinyjax.metrics.classification import confusion, per_class, taken_for
 from tinyjax.reporting import figures, pictures
 from tinyjax.reporting.figures import ON_WHITE
@@ -20,7 +20,7 @@ SHOWN = 20  # classes in the figure of the best and the worst
 COLUMNS, ROWS = 6, 4  # of a sheet of images
 
 
-def samples(split: Labelled, logits: np.ndarray, path: Path) -> None:
+def samples(split: Labeled, logits: np.ndarray, path: Path) -> None:
     """A sheet of images evenly spaced through the split, each with what it is taken for, and what
     it is where that is something else.
     """
@@ -28,7 +28,7 @@ def samples(split: Labelled, logits: np.ndarray, path: Path) -> None:
     _sheet(split, logits, np.unique(chosen), path)
 
 
-def report(folder: Path, suites: Mapping[str, Labelled], logits: Mapping[str, np.ndarray]) -> None:
+def report(folder: Path, suites: Mapping[str, Labeled], logits: Mapping[str, np.ndarray]) -> None:
     """Tables and figures, by suite: per_class.csv; figures/confusion.png and per_class.png; and
     samples/worst_<suite>.png, the images that are mistaken with the largest margin.
     """
@@ -59,19 +59,19 @@ def report(folder: Path, suites: Mapping[str, Labelled], logits: Mapping[str, np
             path.unlink(missing_ok=True)
 
 
-def _sheet(split: Labelled, logits: np.ndarray, chosen: np.ndarray, path: Path) -> None:
+def _sheet(split: Labeled, logits: np.ndarray, chosen: np.ndarray, path: Path) -> None:
     panels = []
     for i, taken in zip(chosen, taken_for(logits[chosen], split.labels[chosen]), strict=True):
         truth = split.labels[i]
         right = taken == truth
         picture = Image.fromarray(pictures.enlarged(split.images[i], 240))
         lines = split.classes[taken], "" if right else f"not {split.classes[truth]}"
-        panels.append(pictures.captioned(picture, *lines, colour=ON_WHITE[6 if right else 1]))
+        panels.append(pictures.captioned(picture, *lines, color=ON_WHITE[6 if right else 1]))
     rows = [panels[k : k + COLUMNS] for k in range(0, len(panels), COLUMNS)]
     pictures.save(pictures.sheet(rows), path)
 
 
-def _confusion(suites: Mapping[str, Labelled], logits: Mapping[str, np.ndarray]) -> Figure:
+def _confusion(suites: Mapping[str, Labeled], logits: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(4.6 * len(suites), 4.2), layout="constrained")
     panels = figure.subplots(1, len(suites), squeeze=False)[0]
     for axes, (name, split) in zip(panels, suites.items(), strict=True):
@@ -91,7 +91,7 @@ def _confusion(suites: Mapping[str, Labelled], logits: Mapping[str, np.ndarray])
     return figure
 
 
-def _per_class(suites: Mapping[str, Labelled], logits: Mapping[str, np.ndarray]) -> Figure:
+def _per_class(suites: Mapping[str, Labeled], logits: Mapping[str, np.ndarray]) -> Figure:
     """Of every suite the classes from the best to the worst; in the middle they are left out."""
     figure = Figure(figsize=(3.6 * len(suites), 4.4), layout="constrained")
     panels = figure.subplots(1, len(suites), squeeze=False)[0]

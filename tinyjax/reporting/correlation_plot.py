@@ -26,9 +26,9 @@ def correlations(tables: Tables, summary: Summary) -> Shown | None:
     figure = Figure(figsize=(6.4, 0.8 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="#555555", linewidth=1)
-    for y, (_, (value, low, high, _, _), colour) in enumerate(rows):
-        axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45)
-        axes.plot(value, y, "o", color=colour, markersize=5)
+    for y, (_, (value, low, high, _, _), color) in enumerate(rows):
+        axes.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45)
+        axes.plot(value, y, "o", color=color, markersize=5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.set(xlabel="rank correlation", xlim=(-1, 1), ylim=(len(rows) - 0.5, -0.5))

@@ -41,9 +41,9 @@ def scores(tables: Tables, summary: Summary) -> Shown | None:
     axes: Axes = figure.subplots()
     for y, part in enumerate(parts):
         value, low, high, _ = estimate(tables, tables.members, part)
-        colour = ON_WHITE[part.suite != tables.members[0].home]
-        axes.plot([low, high], [y, y], color=colour, linewidth=2 if part.slice else 3.5, alpha=0.5)
-        axes.plot(value, y, "o", color=colour, markersize=4 if part.slice else 6)
+        color = ON_WHITE[part.suite != tables.members[0].home]
+        axes.plot([low, high], [y, y], color=color, linewidth=2 if part.slice else 3.5, alpha=0.5)
+        axes.plot(value, y, "o", color=color, markersize=4 if part.slice else 6)
     names = [text(f"    {part.slice}" if part.slice else part.suite) for part in parts]
     axes.set_yticks(range(len(parts)), names)
     for label, part in zip(axes.get_yticklabels(), parts, strict=True):
@@ -70,17 +70,17 @@ def learning(tables: Tables, summary: Summary) -> Shown | None:
     few = len(known) <= ALL_LINES
     own = groups(known, summary.kinds, len(ON_WHITE))
     for axes, (name, label) in zip(panels, names.items(), strict=True):
-        for colour, (group, members) in zip(_colours(len(own)), own.items(), strict=True):
+        for color, (group, members) in zip(_colors(len(own)), own.items(), strict=True):
             lines = [c[name] for m in members if name in (c := tables.curves[m.key])]
             if few:
                 for k, line in enumerate(lines):
-                    axes.plot(*line.T, color=colour, linewidth=1, marker="." * (name == "score"),
+                    axes.plot(*line.T, color=color, linewidth=1, marker="." * (name == "score"),
                               label=text(group) if not k else None)  # fmt: skip
             elif lines:
                 steps, low, middle, high = _range(lines)
-                axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
                 dots = "." * (name == "score")  # of which there may be one
-                axes.plot(steps, middle, color=colour, marker=dots, label=text(group))
+                axes.plot(steps, middle, color=color, marker=dots, label=text(group))
         axes.set(xlabel="step", ylabel=label, xlim=(0, None))
         if name == "loss":
             axes.set_yscale("log")
@@ -108,21 +108,21 @@ def by_size(tables: Tables, summary: Summary) -> Shown | None:
     dashes = _dashes(tables.members)
     for axes, (field, suite) in zip(panels, places, strict=True):
         for k, members in enumerate(own.values()):
-            colour, aside = _colours(len(own))[k], DODGE ** (k - (len(own) - 1) / 2)
+            color, aside = _colors(len(own))[k], DODGE ** (k - (len(own) - 1) / 2)
             x = aside * np.array([getattr(m, field) for m in members])
-            _stopped_apart(axes, x, points(tables, members, Part(suite)), members, colour)
+            _stopped_apart(axes, x, points(tables, members, Part(suite)), members, color)
             for family, dash in dashes.items() if means else ():
                 ladder = [m for m in members if _family(m) == family]
                 at = sorted({getattr(m, field) for m in ladder})
                 each = [[m for m in ladder if getattr(m, field) == size] for size in at]
                 found = [estimate(tables, group, Part(suite)) for group in each]
-                _errors(axes, aside * np.array(at), found, colour, dash)
+                _errors(axes, aside * np.array(at), found, color, dash)
         axes.set(xscale="log", xlabel=sizes[field], ylabel=tables.title)
         axes.set_title(text(suite), fontsize=9)
         _sizes_on(axes.xaxis, sorted({getattr(m, field) for m in tables.members}))
     _share_y(panels)
     if means and len(own) * len(dashes) > 1:
-        kinds = dict(zip(own, _colours(len(own)), strict=True))
+        kinds = dict(zip(own, _colors(len(own)), strict=True))
         _legend(panels[1], kinds, dashes)
     return Shown(
         "size",
@@ -141,14 +141,14 @@ def shift(tables: Tables, summary: Summary) -> Shown | None:
         return None
     figure, panels = _panels(len(summary.lines), WIDTH + 0.3)
     labels = list(dict.fromkeys(summary.kinds[m.key] for m in _by_size(tables.members)))
-    colours = dict(zip(labels, _colours(len(labels)), strict=True))
+    colors = dict(zip(labels, _colors(len(labels)), strict=True))
     for axes, fitted in zip(panels, summary.lines, strict=True):
         parts = fitted.inside, Part(fitted.suite)
         x, y = (points(tables, fitted.members, part) for part in parts)
         kinds = np.array([summary.kinds[m.key] for m in fitted.members])
         for kind in labels:
             own = kinds == kind
-            axes.plot(x[own], y[own], "o", color=colours[kind], label=text(kind), **_point(len(x)))
+            axes.plot(x[own], y[own], "o", color=colors[kind], label=text(kind), **_point(len(x)))
         grid = np.linspace(np.nanmin(x), np.nanmax(x), 100)
         axes.plot(grid, fitted.line(grid), color="black", linewidth=1, label="line of all members")
         axes.plot(grid, grid, ":", color="#888888", label="no loss by the shift")
@@ -172,23 +172,23 @@ def gains(tables: Tables, summary: Summary) -> Shown | None:
     suites = list(dict.fromkeys(gain.suite for gain in summary.gains))
     starts = list(dict.fromkeys(gain.start for gain in summary.gains))
     figure, panels = _panels(len(summary.gains), WIDTH + 0.5, HEIGHT + 0.3, across=len(suites))
-    colours = {start: ON_WHITE[(1 + k) % len(ON_WHITE)] for k, start in enumerate(starts)}
+    colors = {start: ON_WHITE[(1 + k) % len(ON_WHITE)] for k, start in enumerate(starts)}
     dashes = _dashes(tables.members)
     dash_of = {m.parameters: dashes[_family(m)] for m in tables.members}
     for axes, gain in zip(panels, summary.gains, strict=True):
-        _gain(axes, gain, colours[gain.start], dash_of)
+        _gain(axes, gain, colors[gain.start], dash_of)
         axes.set(ylabel=f"gain in {tables.title}")
         axes.set_title(text(f"{gain.start}: {gain.suite}", 50), fontsize=9)
     _share_y(panels)
     if len(dashes) > 1:
-        _legend(panels[min(len(suites), 3) - 1], colours, dashes)
+        _legend(panels[min(len(suites), 3) - 1], colors, dashes)
     return Shown(
         "gain",
         "Gain of pretraining",
         figure,
         f"Gain of {', '.join(starts)} over scratch against parameters in {', '.join(suites)}",
         "Points: pairs of the same seed. Bars: mean of each size and its 95 % interval over seeds "
-        "and images. Black: the fitted break, grey its 95 % interval, where a capacity threshold "
+        "and images. Black: the fitted break, gray its 95 % interval, where a capacity threshold "
         "was found." + FAMILIES * (len(dashes) > 1),
     )
 
@@ -202,10 +202,10 @@ def gradients(tables: Tables, summary: Summary) -> Shown | None:
     figure, panels = _panels(len(suites), WIDTH + 1)
     for axes, suite in zip(panels, suites, strict=True):
         own = [one for one in found if one.suite == suite]
-        for one, colour in zip(own, _colours(len(own)), strict=True):
+        for one, color in zip(own, _colors(len(own)), strict=True):
             x = [member.rgn for member in one.members]
             label = f"{text(one.kind, 40)}\n{_correlated(one.correlation)}".strip()
-            axes.plot(x, one.lost, "o", color=colour, label=label, **_point(len(x)))
+            axes.plot(x, one.lost, "o", color=color, label=label, **_point(len(x)))
         axes.set(xlabel="relative gradient norm", ylabel=f"lost of {tables.title}")
         axes.set(xscale="log", title=text(suite))
         axes.title.set_fontsize(9)
@@ -224,13 +224,13 @@ def gradients(tables: Tables, summary: Summary) -> Shown | None:
 # ---- parts of figures
 
 
-def _gain(axes: Axes, gain: Gain, colour: Any, dash_of: Mapping[int, str]) -> None:
+def _gain(axes: Axes, gain: Gain, color: Any, dash_of: Mapping[int, str]) -> None:
     axes.axhline(0, color="#555555", linewidth=1)
-    axes.plot(gain.parameters, gain.gains, "o", color=colour, **_point(len(gain.gains)))
+    axes.plot(gain.parameters, gain.gains, "o", color=color, **_point(len(gain.gains)))
     sizes, found = gain_by_size(gain.parameters, gain.gains, gain.replicates)
     for dash in sorted({*dash_of.values()}) if len(sizes) <= MANY else ():
         own = [k for k, size in enumerate(sizes) if dash_of[size] == dash]
-        _errors(axes, sizes[own].tolist(), [found[k] for k in own], colour, dash)
+        _errors(axes, sizes[own].tolist(), [found[k] for k in own], color, dash)
     threshold = gain.threshold
     if threshold.found:
         axes.axvspan(threshold.low, threshold.high, color="#BBBBBB", alpha=0.4, linewidth=0)
@@ -243,11 +243,11 @@ def _gain(axes: Axes, gain: Gain, colour: Any, dash_of: Mapping[int, str]) -> No
     _sizes_on(axes.xaxis, sizes.tolist())
 
 
-def _errors(axes: Axes, at: Sequence[float], found: Sequence, colour: Any, dash: str) -> None:
+def _errors(axes: Axes, at: Sequence[float], found: Sequence, color: Any, dash: str) -> None:
     """Means with intervals, joined by a line."""
     middle = np.array([one.value for one in found])
     half = np.array([one.high - one.value for one in found])
-    axes.errorbar(at, middle, half, color=colour, capsize=2.5, linestyle=dash)
+    axes.errorbar(at, middle, half, color=color, capsize=2.5, linestyle=dash)
 
 
 def _family(member: Member) -> str:
@@ -259,19 +259,19 @@ def _dashes(members: Sequence[Member]) -> dict[str, str]:
     return dict(zip(sorted({_family(m) for m in members}), cycle(DASHES), strict=False))
 
 
-def _legend(axes: Axes, colours: Mapping[str, Any], dashes: Mapping[str, Any]) -> None:
-    """What the colours mean, and below it the dashes, where there are several."""
-    lines = [Line2D([], [], color=colour, label=text(name)) for name, colour in colours.items()]
+def _legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]) -> None:
+    """What the colors mean, and below it the dashes, where there are several."""
+    lines = [Line2D([], [], color=color, label=text(name)) for name, color in colors.items()]
     if len(dashes) > 1:
         lines += [Line2D([], [], color="black", linestyle=d, label=f) for f, d in dashes.items()]
     axes.legend(handles=lines, **BESIDE)
 
 
-def _stopped_apart(axes: Axes, x, y, members: Sequence[Member], colour: Any) -> None:
+def _stopped_apart(axes: Axes, x, y, members: Sequence[Member], color: Any) -> None:
     stopped = np.array([member.stopped_at >= 0 for member in members])
     for mark, own in (("o", ~stopped), ("x", stopped)):
         if own.any():
-            axes.plot(np.array(x)[own], y[own], mark, color=colour, **_point(len(members)))
+            axes.plot(np.array(x)[own], y[own], mark, color=color, **_point(len(members)))
 
 
 def _correlated(found: Correlation) -> str:
@@ -319,7 +319,7 @@ def _share_y(panels: Sequence[Axes]) -> None:
     panels[0].autoscale(axis="y")
 
 
-def _colours(count: int) -> Sequence[Any]:
+def _colors(count: int) -> Sequence[Any]:
     if count <= len(ON_WHITE):
         return ON_WHITE[:count]
     return [matplotlib.colormaps["viridis"](0.92 * k / (count - 1)) for k in range(count)]

@@ -1,6 +1,6 @@
 """Figures of a run: its training, and what its detector gets right and wrong.
 
-Colours are Okabe and Ito's, told apart with any colour vision (jfly.uni-koeln.de/color).
+Colors are Okabe and Ito's, told apart with any color vision (jfly.uni-koeln.de/color).
 """
 
 from collections import defaultdict
@@ -114,7 +114,7 @@ def _read(metrics: Path) -> Series:
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a twentieth of the curve, cut off at the ends."""
+    """Mean over a centerd window of a twentieth of the curve, cut off at the ends."""
     window = np.ones(2 * (len(values) // 40) + 1)
     total = np.convolve(values, window, "full")
     count = np.convolve(np.ones_like(values), window, "full")
@@ -131,7 +131,7 @@ def report(
     """Everything that tells how a detector did, by suite.
 
     Writes into `folder`: figures/precision_recall.png, f1.png, confusion.png, per_class.png;
-    per_class.csv with the rows of `analyse.per_class`; samples/worst_<suite>.png where anything is
+    per_class.csv with the rows of `analyze.per_class`; samples/worst_<suite>.png where anything is
     wrong. All at IoU 0.50, and where one threshold is needed, at the one of the best mean F1.
 
     predictions: suite -> boxes float32 [N, K, 4], scores [N, K], labels [N, K], as they are scored:
@@ -209,7 +209,7 @@ def _f1(
             label = f"{name}  {_number(value)}" + ("" if np.isnan(value) else f" at {at:.3f}")
             handles += row[0].plot(at, value, marker="o", markersize=4, label=label, **line)
         row[0].set_title(f"{suite}, IoU 0.50", loc="left")
-        row[2].legend(**BESIDE, handles=handles, title="best F1 (dots; grey: of the mean)")
+        row[2].legend(**BESIDE, handles=handles, title="best F1 (dots; gray: of the mean)")
     for axes in rows[-1]:
         axes.set(xlabel="score threshold")
     return figure
@@ -260,10 +260,10 @@ def _per_class(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     bars = {"AP50 (IoU 0.50)": ("AP50", -0.2, 5), "AP (IoU 0.50:0.95)": ("AP", 0.2, 0)}
     for axes, (suite, rows) in zip(panels, tables.items(), strict=True):
         place = np.arange(len(rows))
-        for label, (name, shift, colour) in bars.items():
+        for label, (name, shift, color) in bars.items():
             values = np.array([row[name] for row in rows])
             own = axes.barh(
-                place + shift, np.nan_to_num(values), 0.4, color=ON_WHITE[colour], label=label
+                place + shift, np.nan_to_num(values), 0.4, color=ON_WHITE[color], label=label
             )
             axes.bar_label(own, [_number(v) for v in values], padding=2, fontsize=7)
         names = [
@@ -344,7 +344,7 @@ def _labels(split: Split, strides: Sequence[int]) -> Figure:
     figure.colorbar(
         picture,
         ax=place,
-        label=f"boxes centred in a {cell:.3g} px cell",
+        label=f"boxes centerd in a {cell:.3g} px cell",
         ticks=MaxNLocator(5, integer=True),
     )
     place.set(xlabel="x / px", ylabel="y / px")

@@ -56,6 +56,6 @@ def _mean(axes: Axes, y: int, tables: Tables, members: list[Member], suite: str)
     if not members:
         return
     value, low, high, _ = estimate(tables, members, Part(suite))
-    colour = ON_WHITE[y % len(ON_WHITE)]
-    axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45)
-    axes.plot(value, y, "o", color=colour, markersize=6)
+    color = ON_WHITE[y % len(ON_WHITE)]
+    axes.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45)
+    axes.plot(value, y, "o", color=color, markersize=6)

@@ -1,6 +1,6 @@
 """Images with boxes drawn on them: samples of a run, its worst images.
 
-Colours are Okabe and Ito's, told apart with any colour vision (jfly.uni-koeln.de/color).
+Colors are Okabe and Ito's, told apart with any color vision (jfly.uni-koeln.de/color).
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def worst(
     path: Path,
     count: int = 8,
 ) -> None:
-    """The `count` images of a split where most is missed or false (`analyse.worst`), two a row.
+    """The `count` images of a split where most is missed or false (`analyze.worst`), two a row.
 
     predictions: as of `samples`. matches: of these predictions with `split.truth`. threshold: of
     the scores. What lies in a don't-care region is not drawn. Without an error there is no file.
@@ -111,7 +111,7 @@ def draw(
     threshold: float = THRESHOLD,
     side: int = 960,
 ) -> Image.Image:
-    """An image with boxes around its objects, in a colour per class; small ones enlarged.
+    """An image with boxes around its objects, in a color per class; small ones enlarged.
 
     Args:
         image: uint8 [H, W, 1 or 3]. Enlarged 2 or 3 times where that keeps it within `side`, pixels
@@ -147,7 +147,7 @@ def draw(
             pen.text(
                 (max(x - 2, 0), max(y - 5, HEIGHT)),
                 f"{found['scores'][k]:.2f}".removeprefix("0"),
-                _colour(found["labels"][k]),
+                _color(found["labels"][k]),
                 font=LABEL,
                 anchor="ls",
                 stroke_width=1,
@@ -186,14 +186,14 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     return page
 
 
-def captioned(picture: Image.Image, *lines: str, colour: str = "black") -> Image.Image:
+def captioned(picture: Image.Image, *lines: str, color: str = "black") -> Image.Image:
     """A picture with lines of text above it, which never are cut off."""
     width = max([picture.width, *(2 + round(CAPTION.getlength(line)) for line in lines)])
     out = Image.new("RGB", (width, LINE * len(lines) + picture.height), "white")
     out.paste(picture, (0, LINE * len(lines)))
     for k, line in enumerate(lines):
         middle = LINE * k + LINE // 2
-        ImageDraw.Draw(out).text((2, middle), line, colour, font=CAPTION, anchor="lm")
+        ImageDraw.Draw(out).text((2, middle), line, color, font=CAPTION, anchor="lm")
     return out
 
 
@@ -210,11 +210,11 @@ def legend(
     lines: Mapping[int, str] | None = None,
     dontcare: bool = True,
 ) -> Image.Image:
-    """`picture` with a strip below that names the classes' colours, the hatching of don't-care
+    """`picture` with a strip below that names the classes' colors, the hatching of don't-care
     regions, and what lines of such a width mean.
     """
     side = LINE // 2
-    marks = {name: Image.new("RGB", (side, side), _colour(k)) for k, name in enumerate(classes)}
+    marks = {name: Image.new("RGB", (side, side), _color(k)) for k, name in enumerate(classes)}
     if dontcare:
         ground = np.full((side, side, 3), 128, np.uint8)
         _hatch(ground, np.array([0, 0, side, side]))
@@ -244,8 +244,8 @@ def _line(wrong: bool) -> int:
     return WRONG if wrong else RIGHT
 
 
-def _colour(label: int) -> str:
-    """The eighth class has the first one's colour, half way to white; the fifteenth, to black."""
+def _color(label: int) -> str:
+    """The eighth class has the first one's color, half way to white; the fifteenth, to black."""
     again, label = divmod(label, len(ON_IMAGE))
     ground = (None, "white", "black")[again % 3]
     rgb = np.array(ImageColor.getrgb(ON_IMAGE[label]))
@@ -257,8 +257,8 @@ def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, label: int, width: int) 
     """A line just outside the box, which hides nothing of the object, and a dark edge around it."""
     x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)  # the last pixel inside
-    for grow, thick, colour in ((width + 1, width + 1, "black"), (width, width, _colour(label))):
-        pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=colour, width=thick)
+    for grow, thick, color in ((width + 1, width + 1, "black"), (width, width, _color(label))):
+        pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=color, width=thick)
 
 
 def _hatch(pixels: np.ndarray, box: np.ndarray) -> None:
@@ -267,5 +267,5 @@ def _hatch(pixels: np.ndarray, box: np.ndarray) -> None:
     limits = [width, height, width, height]
     x1, y1, x2, y2 = np.clip(np.rint(box), 0, limits).astype(int)
     diagonal = np.add.outer(np.arange(y1, y2), np.arange(x1, x2)) % 12
-    for offset, grey in HATCH:
-        pixels[y1:y2, x1:x2][diagonal == offset] = grey
+    for offset, gray in HATCH:
+        pixels[y1:y2, x1:x2][diagonal == offset] = gray

@@ -13,7 +13,7 @@ from tinyjax.reporting.galleries import galleries
 from tinyjax.reporting.group_plot import kinds
 from tinyjax.reporting.means_table import means
 from tinyjax.reporting.page import Picture, html
-from tinyjax.reporting.summary import Summary, summarise
+from tinyjax.reporting.summary import Summary, summarize
 from tinyjax.reporting.tables import Tables
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.files import atomic
@@ -40,7 +40,7 @@ def write(tables: Tables) -> Path:
     """Write report.html, report.csv and figures/report/*.png into the folder; returns the page's
     path.
     """
-    summary = summarise(tables)
+    summary = summarize(tables)
     rows = means(tables)
     write_rows(tables.folder / "report.csv", rows, rows[0])
     pictures, notes = _pictures(tables, summary, tables.folder / "figures" / "report")

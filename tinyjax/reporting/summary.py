@@ -13,7 +13,7 @@ from tinyjax.metrics.fits import Line, Threshold
 from tinyjax.metrics.robustness import gap, mpc, relative_drop, rpc, worst_slice
 from tinyjax.reporting.tables import CLASSES, SCRATCH, Member, Part, Tables
 
-MOST_KINDS = 7  # that colours tell apart
+MOST_KINDS = 7  # that colors tell apart
 MOST_SETTINGS = 3  # in which a start's gain is told one by one
 
 
@@ -74,7 +74,7 @@ class Summary(NamedTuple):
     gradients: tuple[Gradients, ...]
 
 
-def summarise(tables: Tables) -> Summary:
+def summarize(tables: Tables) -> Summary:
     lines = tuple(_lines(tables))
     effective: dict[str, list[float]] = {member.key: [] for member in tables.members}
     for fitted in lines:
@@ -170,7 +170,7 @@ def grouped(members: Iterable[Member], by: Callable[[Member], str]) -> dict[str,
 
 def kinds(members: Sequence[Member]) -> dict[str, str]:
     """Of each member, by key, what it is beside its size: run, start, other fields, as far as the
-    members differ in them and colours can tell the kinds apart.
+    members differ in them and colors can tell the kinds apart.
     """
     label = _labels(members)
     for parts in ((True, True, True), (True, True, False), (False, True, False)):

@@ -1,4 +1,4 @@
-"""Two plain figures of a sweep: score against size, and how the members learnt."""
+"""Two plain figures of a sweep: score against size, and how the members learned."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,12 +41,12 @@ def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: s
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes: Axes = figure.subplots()
     for i, (suite, own) in enumerate(points.items()):
-        colour = ON_WHITE[i % len(ON_WHITE)]
+        color = ON_WHITE[i % len(ON_WHITE)]
         for mark, wanted in (("o", False), ("x", True)):
             some = [(size, value) for size, value, stopped in own if stopped == wanted]
             if some:
                 x, y = zip(*some, strict=True)
-                axes.plot(x, y, mark, markersize=3, color=colour, alpha=0.4)
+                axes.plot(x, y, mark, markersize=3, color=color, alpha=0.4)
         groups = defaultdict(list)
         for size, value, stopped in own:
             if not stopped:
@@ -54,7 +54,7 @@ def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: s
         ladder = sorted(groups)
         means = [np.mean(groups[size]) for size in ladder]
         spread = [np.std(groups[size]) for size in ladder]
-        axes.errorbar(ladder, means, spread, color=colour, capsize=2, label=suite)
+        axes.errorbar(ladder, means, spread, color=color, capsize=2, label=suite)
     axes.set(xscale="log", xlabel="parameters", ylabel=title, ylim=(0, None))
     ladder = sorted({*sizes.values()})
     if len(ladder) <= SIZES:
@@ -80,12 +80,12 @@ def learning(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
     for i, backbone in enumerate(dict.fromkeys(backbones.values())):
         steps = sorted(losses[backbone])
         values = [losses[backbone][step] for step in steps]
-        colour = ON_WHITE[i % len(ON_WHITE)]
+        color = ON_WHITE[i % len(ON_WHITE)]
         axes.fill_between(
-            steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15,
+            steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15,
             linewidth=0,
         )  # fmt: skip
-        axes.plot(steps, [np.median(v) for v in values], color=colour, label=backbone)
+        axes.plot(steps, [np.median(v) for v in values], color=color, label=backbone)
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
     for of_axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         of_axis(ScalarFormatter())

@@ -183,7 +183,7 @@ def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
     """Whether a field is a part of the start: how its weights are taken, and at what rate, if each
     start has one value of its own. Whatever else differs sets members apart.
     """
-    if field != "init_new" and not field.startswith("optimiser."):
+    if field != "init_new" and not field.startswith("optimizer."):
         return False
     both = {(row.get("init"), row[field]) for row in rows}
     return len(both) == len({init for init, _ in both}) > 1 < len({value for _, value in both})

@@ -90,15 +90,15 @@ def _along_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequenc
     backbones = dict.fromkeys(
         row["backbone"] for m in members for row in rows if row["member"] == m
     )
-    colours = {name: ON_WHITE[i % len(ON_WHITE)] for i, name in enumerate(backbones)}
+    colors = {name: ON_WHITE[i % len(ON_WHITE)] for i, name in enumerate(backbones)}
     for member in members:
         own = [row for row in rows if row["member"] == member]
-        depth, colour = range(1, len(own) + 1), colours[own[0]["backbone"]]
+        depth, color = range(1, len(own) + 1), colors[own[0]["backbone"]]
         label = "median" if len(members) == 1 else own[0]["backbone"]
-        axes.plot(depth, [row["median"] for row in own], color=colour, label=label, linewidth=1)
+        axes.plot(depth, [row["median"] for row in own], color=color, label=label, linewidth=1)
         if len(members) == 1:
             low, high = ([row[name] for row in own] for name in ("p5", "p95"))
-            axes.fill_between(depth, low, high, color=colour, alpha=0.15, linewidth=0,
+            axes.fill_between(depth, low, high, color=color, alpha=0.15, linewidth=0,
                               label="5 to 95 % of kernels")  # fmt: skip
             axes.plot(depth, [row["mean"] for row in own], "--", color=ON_WHITE[1], label="mean")
     axes.set(yscale="log", xlabel="layer, from the stem on", ylabel="relative gradient norm")

@@ -52,8 +52,8 @@ def hyper_of(config: ConfigDict, multiplier: Mapping[str, float] = MappingProxyT
     """
     numbers = {
         "seed": config.seed,
-        "lr": config.optimiser.lr,
-        "weight_decay": config.optimiser.weight_decay,
+        "lr": config.optimizer.lr,
+        "weight_decay": config.optimizer.weight_decay,
         "ema": config.ema,
         "augment": config.augment.to_dict(),
         "loss": config.loss.to_dict(),

@@ -11,10 +11,10 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data.augmentation import augment_labelled, normalise
+from tinyjax.data.augmentation import augment_labeled, normalize
 from tinyjax.data.classification import views
-from tinyjax.data.loading import LABELLED, load_set
-from tinyjax.data.records import Labelled
+from tinyjax.data.loading import LABELED, load_set
+from tinyjax.data.records import Labeled
 from tinyjax.errors import UserError, few
 from tinyjax.metrics.classification import calibration, resampled, score
 from tinyjax.metrics.slices import WHOLE, Examined, Slice
@@ -32,7 +32,7 @@ def load(
     own: ConfigDict,
     classes: Sequence[str] = (),
     corrupt: tuple[str, int] | None = None,
-) -> Labelled:
+) -> Labeled:
     """A split by the `data` part of a config, `own` arguments over the common ones.
 
     classes: those of the training split. If the config lists them, images of others are left out.
@@ -42,7 +42,7 @@ def load(
     """
     listed = any(group.get("classes") for group in (data.common, data.train))
     more = {"classes": classes} if classes and listed else {}
-    split = load_set(data, own, LABELLED, corrupt=corrupt, **more)
+    split = load_set(data, own, LABELED, corrupt=corrupt, **more)
     if classes and split.classes != tuple(classes):
         name = own.get("split", data.common.get("split"))
         here = few(sorted({*split.classes} - {*classes}))
@@ -55,7 +55,7 @@ def load(
 
 
 def look(
-    training: Labelled, suites: Mapping[str, Labelled], config: ConfigDict, folder: Path
+    training: Labeled, suites: Mapping[str, Labeled], config: ConfigDict, folder: Path
 ) -> list[str]:
     """The look that a run begins with, as lines.
 
@@ -111,7 +111,7 @@ def make_task(
         weight = batch["rarity"] ** hyper["loss"]["balance"]
         targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
         cut = None if config.data.stream else window  # views are cut while they are decoded
-        images, targets = augment_labelled(key, batch["images"], targets, strength, cut, axes)
+        images, targets = augment_labeled(key, batch["images"], targets, strength, cut, axes)
         logits, stats = models.apply(
             model, variables.params, variables.stats, images,
             train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
@@ -123,7 +123,7 @@ def make_task(
     @jax.jit
     def predict(variables, images):
         """uint8 [B, H, W, C] -> logits f32[B, classes]."""
-        x = normalise(images)
+        x = normalize(images)
         if both := config.predict.mirror:
             x = jnp.concatenate([x, x[:, :, ::-1]])
         logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
@@ -150,24 +150,24 @@ def cross_entropy(
     return -(targets * jax.nn.log_softmax(logits)).sum() / jax.lax.psum(weight.sum(), axes)
 
 
-def slices(split: Labelled, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
+def slices(split: Labeled, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
     """Parts of a suite that are scored by themselves: none, for nothing is known of an image."""
     return {}
 
 
-def present(split: Labelled) -> tuple[str, ...]:
+def present(split: Labeled) -> tuple[str, ...]:
     """The classes that a suite has images of."""
     return tuple(split.classes[k] for k in np.unique(split.labels))
 
 
-def unlike(suites: Mapping[str, Labelled]) -> list[str]:
+def unlike(suites: Mapping[str, Labeled]) -> list[str]:
     """Which suites have which classes: all have the same, see `load`."""
     return []
 
 
 def examine(
     found: Sequence[Mapping[str, np.ndarray]],
-    split: Labelled,
+    split: Labeled,
     config: ConfigDict,
     slices: Mapping[str, Slice],
     counts: np.ndarray,
@@ -188,7 +188,7 @@ def examine(
     ]
 
 
-def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> None:
+def samples(split: Labeled, found: Mapping[str, np.ndarray], path: Path) -> None:
     """A sheet of images with what they show and what they are taken for."""
     from tinyjax.reporting import classification
 
@@ -197,7 +197,7 @@ def samples(split: Labelled, found: Mapping[str, np.ndarray], path: Path) -> Non
 
 def report(
     folder: Path,
-    suites: Mapping[str, Labelled],
+    suites: Mapping[str, Labeled],
     found: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
     training: Mapping[str, tuple[int, int]],
@@ -208,8 +208,8 @@ def report(
     classification.report(folder, suites, {name: own["logits"] for name, own in found.items()})
 
 
-def tail(split: Labelled, used: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of each class the images that it is learnt from, which are its objects as well."""
+def tail(split: Labeled, used: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Of each class the images that it is learned from, which are its objects as well."""
     many = np.bincount(split.labels[used], minlength=len(split.classes)).tolist()
     return {name: (n, n) for name, n in zip(split.classes, many, strict=True)}
 
@@ -229,30 +229,30 @@ def table(scores: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def on_device(split: Labelled) -> dict[str, jax.Array]:
+def on_device(split: Labeled) -> dict[str, jax.Array]:
     """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
     everything = of_subset(split, np.ones(len(split.labels), bool))
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     return {"images": images, "labels": labels, "rarity": jnp.asarray(everything["rarity"])}
 
 
-def element(split: Labelled, config: ConfigDict) -> Any:
+def element(split: Labeled, config: ConfigDict) -> Any:
     """Samples of a training set that is left on disk, see `disk.batches`."""
     rarity = of_subset(split, np.ones(len(split.labels), bool))["rarity"]
     return views(split, rarity, tuple(config.crop), config.augment.area, config.augment.aspect)
 
 
-def labels(split: Labelled) -> list[np.ndarray]:
+def labels(split: Labeled) -> list[np.ndarray]:
     """Of each image its class, as an array of one."""
     return [*split.labels[:, None]]
 
 
-def of_subset(split: Labelled, used: np.ndarray) -> dict[str, np.ndarray]:
+def of_subset(split: Labeled, used: np.ndarray) -> dict[str, np.ndarray]:
     """What of `on_device` is another if only the images `used` are there: [N], float32."""
     count = np.bincount(split.labels[used], minlength=len(split.classes))
     return {"rarity": (1 / np.maximum(count, 1)[split.labels]).astype(np.float32)}
 
 
-def in_file_pixels(predictions: dict[str, np.ndarray], split: Labelled) -> dict[str, np.ndarray]:
+def in_file_pixels(predictions: dict[str, np.ndarray], split: Labeled) -> dict[str, np.ndarray]:
     """Predictions for the files: a label has no pixels."""
     return predictions

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data.augmentation import augment, normalise
+from tinyjax.data.augmentation import augment, normalize
 from tinyjax.data.detection import Frames
 from tinyjax.data.images import to_file
 from tinyjax.data.loading import load_set
@@ -120,7 +120,7 @@ def make_task(
     def predict(variables, images):
         """uint8 [B, H, W, C] -> boxes, scores, labels of `detections`, in pixels of `images`."""
         (logits, offsets), _ = models.apply(
-            model, variables.params, variables.stats, normalise(images), train=False
+            model, variables.params, variables.stats, normalize(images), train=False
         )
         frame = make_grid(images.shape[1], images.shape[2], model.strides)
         return detections(logits, offsets, frame, **config.nms)
@@ -188,7 +188,7 @@ def report(
 
 
 def tail(split: Split, used: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of each class the images and objects that it is learnt from."""
+    """Of each class the images and objects that it is learned from."""
     return counts(split, used)
 
 

@@ -92,20 +92,20 @@ def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str,
 
 
 def rates(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
-    """`multipliers` by `config.freeze`, times what `config.optimiser` says of backbone and layers.
+    """`multipliers` by `config.freeze`, times what `config.optimizer` says of backbone and layers.
 
     Raises UserError as `multipliers`, and if nothing at all trains.
     """
-    optimiser = config.optimiser
+    optimizer = config.optimizer
     found = multipliers(paths, config.freeze)
-    depth = layer_decay(found, optimiser.layer_decay)
+    depth = layer_decay(found, optimizer.layer_decay)
     trunk = re.compile(PRESETS["backbone"])
-    part = {path: optimiser.backbone if trunk.fullmatch(path) else 1.0 for path in found}
+    part = {path: optimizer.backbone if trunk.fullmatch(path) else 1.0 for path in found}
     found = {path: rate * depth[path] * part[path] for path, rate in found.items()}
     if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
         raise UserError(
-            f"freeze = {tuple(config.freeze)!r}, optimiser.backbone = {optimiser.backbone}, "
-            f"optimiser.layer_decay = {optimiser.layer_decay}: nothing is left to train"
+            f"freeze = {tuple(config.freeze)!r}, optimizer.backbone = {optimizer.backbone}, "
+            f"optimizer.layer_decay = {optimizer.layer_decay}: nothing is left to train"
         )
     return found
 

@@ -121,7 +121,7 @@ def for_our_pixels(
 
     The stem's kernel takes on the ratio of the deviations, its BatchNorm's mean what the difference
     of the means amounts to. The stem's output stays what it was wherever its window lies inside the
-    image; at the border the padding's zeros stand for another grey, ours instead of theirs.
+    image; at the border the padding's zeros stand for another gray, ours instead of theirs.
 
     Args:
         leaves: of `translate`, with the stem's kernel [k, k, C, out].
@@ -144,9 +144,9 @@ def for_our_pixels(
 
 
 def fold_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A stem's kernel for grey images made one for colour, or the reverse: [k, k, C, out].
+    """A stem's kernel for gray images made one for color, or the reverse: [k, k, C, out].
 
-    3 -> 1 sums over the channels, 1 -> 3 gives each a third. The output for grey images, in colour
+    3 -> 1 sums over the channels, 1 -> 3 gives each a third. The output for gray images, in color
     three times the same, stays what it was. Raises UserError for another change of channels.
     """
     match kernel.shape[2], channels:

@@ -1,4 +1,4 @@
-"""Pulls of a backbone towards its starting weights. In a step of rate r a weight w moves by
+"""Pulls of a backbone toward its starting weights. In a step of rate r a weight w moves by
 
     - r s (w - start),    s = min(strength * importance, 1 / r),
 

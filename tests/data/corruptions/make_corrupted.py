@@ -85,7 +85,7 @@ def store() -> None:
         clean = scene(channels)
 
         def published(kind, severity, clean=clean):
-            # Of a grey image RGB comes back; where channels are drawn apart, one stands for all.
+            # Of a gray image RGB comes back; where channels are drawn apart, one stands for all.
             out = imagecorruptions.corrupt(clean, severity, kind)
             return out[..., : clean.shape[2]]
 

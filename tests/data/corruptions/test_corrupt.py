@@ -1,4 +1,4 @@
-"""Corruptions of the benchmark: what the published package gives, repeatable, for grey and RGB."""
+"""Corruptions of the benchmark: what the published package gives, repeatable, for gray and RGB."""
 
 import subprocess
 import sys
@@ -69,7 +69,7 @@ def test_what_is_not_random_is_the_published_image(kind, channels):
 @pytest.mark.parametrize("kind", DRAWN_ALIKE)
 def test_what_is_random_has_the_published_statistics(kind, channels):
     """Eight statistics within 4.5 standard errors of the published 100 draws' mean; those of the
-    neighbouring severity are not.
+    neighboring severity are not.
     """
     clean, (mean, deviation) = golden.scene(channels), PUBLISHED[f"{kind}.{channels}"]
     error = deviation * np.sqrt(1 / DRAWS + 1 / golden.DRAWS) + 1e-6
@@ -120,7 +120,7 @@ def test_frost_has_the_published_weights():
 
 
 def test_drawn_frost_is_near_the_photographed():
-    """On the colour scene, the photographs being coloured: mean, deviation, difference from the
+    """On the color scene, the photographs being colored: mean, deviation, difference from the
     clean image and differences over 6 pixels within 15 %, over 1 pixel within 30 %.
     """
     published = PUBLISHED["frost.3"][0]
@@ -145,12 +145,12 @@ def test_every_kind_takes_images_of_any_shape_and_leaves_the_original_alone(kind
 
 
 @pytest.mark.parametrize("kind", BENCHMARK)
-def test_grey_as_rgb_stays_grey_but_for_noise(kind):
-    """The grey image's own result in every channel, within one level, where channels share their
+def test_gray_as_rgb_stays_gray_but_for_noise(kind):
+    """The gray image's own result in every channel, within one level, where channels share their
     draws; noise is drawn for each.
     """
-    grey = golden.scene(1)
-    one, three = (corrupt(x, kind, 3, "a").astype(int) for x in (grey, grey.repeat(3, -1)))
+    gray = golden.scene(1)
+    one, three = (corrupt(x, kind, 3, "a").astype(int) for x in (gray, gray.repeat(3, -1)))
     spread = np.ptp(three, axis=-1).mean()
     if "noise" in kind:
         assert spread > 5

@@ -12,7 +12,7 @@ from tinyjax.data.synthetic import dataset
 SCENE = dataset.load(1, (96, 128)).images[0]
 OTHER = dataset.load(2, (96, 128)).images[1]
 FLAT = np.full((96, 128, 1), 128, np.uint8)
-PLAIN = {"polarity", "bit_depth", "equalisation"}  # nothing random
+PLAIN = {"polarity", "bit_depth", "equalization"}  # nothing random
 
 
 def error(kind, severity, image=SCENE):
@@ -29,7 +29,7 @@ def test_the_difference_from_the_image_grows_with_severity(kind):
 
 
 @pytest.mark.parametrize("kind", THERMAL)
-def test_grey_as_rgb_is_grey_and_the_same(kind):
+def test_gray_as_rgb_is_gray_and_the_same(kind):
     for severity in SEVERITIES:
         three = corrupt(SCENE.repeat(3, -1), kind, severity, "a")
         np.testing.assert_array_equal(three, corrupt(SCENE, kind, severity, "a").repeat(3, -1))
@@ -133,7 +133,7 @@ def test_polarity_fades_and_turns():
 
 
 def test_motion_leaves_a_trail_of_the_stated_length_to_one_side():
-    """The image of a bright point: how much of it stays, and where its centre of mass goes."""
+    """The image of a bright point: how much of it stays, and where its center of mass goes."""
     point = np.zeros((129, 129, 1), np.uint8)
     point[64, 64] = 255
     block = 255 * np.ones((129, 129, 1), np.uint8)
@@ -162,12 +162,12 @@ def test_bit_depth_leaves_so_many_levels_over_the_whole_range():
         assert (np.diff(out.ravel().astype(int)) >= 0).all()
 
 
-def test_equalisation_ends_in_even_counts_and_keeps_order():
+def test_equalization_ends_in_even_counts_and_keeps_order():
     image = (np.arange(256) ** 2 / 255).astype(np.uint8).reshape(16, 16, 1).repeat(8, 0)
     order = np.argsort(image.ravel(), kind="stable")
     unevenness = []
     for severity in SEVERITIES:
-        out = corrupt(image, "equalisation", severity, "a").ravel()
+        out = corrupt(image, "equalization", severity, "a").ravel()
         assert (np.diff(out[order].astype(int)) >= 0).all()
         shares = np.histogram(out, 8, (0, 256))[0] / out.size
         unevenness.append(abs(shares - 1 / 8).max())

@@ -18,8 +18,8 @@ Objects = list[tuple[str, float, float, float, float]]
 Drawn = dict[str, dict[str, Objects]]
 
 
-def jpeg(seed: int, colour: bool = False) -> bytes:
-    shape = (HEIGHT, WIDTH, 3) if colour else (HEIGHT, WIDTH)
+def jpeg(seed: int, color: bool = False) -> bytes:
+    shape = (HEIGHT, WIDTH, 3) if color else (HEIGHT, WIDTH)
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
@@ -265,7 +265,7 @@ def comic2k(root: Path) -> Drawn:
 
 
 def _extra(home: Path) -> None:
-    """An image that is labelled as a whole: its box is a placeholder."""
+    """An image that is labeled as a whole: its box is a placeholder."""
     save(home / "ImageSets" / "Main" / "extra.txt", "77\n")
     save(home / "JPEGImages" / "77.jpg", jpeg(7))
     save(home / "Annotations" / "77.xml", xml([("cat", 0, 0, 1, 1)], 1))

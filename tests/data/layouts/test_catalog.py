@@ -90,13 +90,13 @@ def test_every_set_of_the_table_is_written_above_or_tested_elsewhere(name):
 
 @pytest.mark.parametrize("case", WRITERS)
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_set_is_recognised(case, packed, tmp_path):
+def test_a_set_is_recognized(case, packed, tmp_path):
     name, write, _ = WRITERS[case]
     drawn = write(tmp_path / "a")
     (home,) = (tmp_path / "a").iterdir()
     source = source_files.zipped(tmp_path / "a", tmp_path / "set.zip") if packed else home
     with opened(source) as root:
-        assert published.recognised(root) == name
+        assert published.recognized(root) == name
         if SETS[name].layout == "own":  # the others are what they always were
             assert sorted(layout_of(root, "auto").splits(root)) == sorted(drawn)
     first = next(iter(drawn))
@@ -105,17 +105,17 @@ def test_a_set_is_recognised(case, packed, tmp_path):
 
 def test_the_repacked_hit_uav_is_told_from_any_coco(data_root, tmp_path):
     with opened(data_root / "hit_uav_ir" / "hit_uav_ir.zip") as root:
-        assert published.recognised(root) == "hit_uav_ir"
+        assert published.recognized(root) == "hit_uav_ir"
         counts, wrong = published.looked(root, "hit_uav_ir")
     assert counts == {"train": 1449, "val": 270, "shift": 423}
     assert wrong == []
-    assert published.recognised(source_files.coco(tmp_path, {"train": 2, "val": 2})) == ""
+    assert published.recognized(source_files.coco(tmp_path, {"train": 2, "val": 2})) == ""
 
 
 def test_other_layouts_are_not_taken_for_a_published_set(tmp_path):
     for name in ("coco", "voc", "flat_voc", "yolo"):
         folder = getattr(source_files, name)(tmp_path / name, {"train": 2, "val": 2})
-        assert published.recognised(folder) == "", name
+        assert published.recognized(folder) == "", name
 
 
 def test_one_of_several_in_a_devkit_is_the_one_that_is_asked_for(tmp_path):

@@ -239,7 +239,7 @@ ROBOFLOW = [  # all that are exported; 0 is the project's name
 ]
 
 
-def test_a_group_of_categories_is_no_class_unless_something_is_labelled_so(tmp_path):
+def test_a_group_of_categories_is_no_class_unless_something_is_labeled_so(tmp_path):
     def change(data):
         data["categories"] = ROBOFLOW
         data["annotations"] = [a for a in data["annotations"] if a["category_id"] in (3, 7)]

@@ -143,7 +143,7 @@ def test_mixed_sizes_are_fitted_by_either_rule(tmp_path):
         load(folder, "train")
     boxed = load(folder, "train", size=(64, 96))
     stretched = load(folder, "train", size=(64, 96), fit="resize")
-    assert boxed.boxes[0, 0].tolist() == [36, 16, 42, 24]  # 24 columns of grey on either side
+    assert boxed.boxes[0, 0].tolist() == [36, 16, 42, 24]  # 24 columns of gray on either side
     assert stretched.boxes[0, 0].tolist() == [24, 16, 36, 24]  # twice as wide
     for split in (boxed, stretched):
         assert split.truth["annotations"][0]["bbox"] == [12, 16, 6, 8]

@@ -187,7 +187,7 @@ def test_images_in_subfolders_keep_their_path(packed, tmp_path, expected):
             load(source, "train")
 
 
-def labelled(folder, place):
+def labeled(folder, place):
     """A set without a yaml, its classes.txt where labelImg leaves it."""
     source_files.yolo(folder, SPLITS)
     (folder / "data.yaml").unlink()
@@ -209,7 +209,7 @@ def labelled(folder, place):
 @pytest.mark.parametrize("packed", ["folder", "folder in a folder", "zip"])
 @pytest.mark.parametrize("place", ["", "labels", "labels/{}", "{}", "{}/labels"])
 def test_classes_where_labelimg_leaves_them(place, packed, tmp_path, expected):
-    source = labelled(tmp_path / "above" / "set", place)
+    source = labeled(tmp_path / "above" / "set", place)
     if packed == "folder in a folder":
         source = source.parent
     if packed == "zip":
@@ -221,7 +221,7 @@ def test_classes_where_labelimg_leaves_them(place, packed, tmp_path, expected):
 
 
 def test_lists_of_classes_may_grow_but_not_differ(tmp_path):
-    folder = labelled(tmp_path, "{}")
+    folder = labeled(tmp_path, "{}")
     (folder / "val" / "classes.txt").write_text("person\ncar\nboat\n")
     assert load(folder, "train").classes == ("person", "car", "boat")
     (folder / "val" / "classes.txt").write_text("car\nperson\n")

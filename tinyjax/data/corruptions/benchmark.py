@@ -3,7 +3,7 @@ Corruptions and Perturbations" (arXiv 1903.12261), for images of any size as in 
 "Benchmarking Robustness in Object Detection" (arXiv 1907.07484) and their package imagecorruptions
 1.1.2, which the tests compare with.
 
-Every kind is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of grey
+Every kind is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of gray
 levels 0..255 to the same, not yet clipped. Only `frost` departs from what is published, and trails
 of motion longer than the image, which darken it there and not here.
 """
@@ -55,7 +55,7 @@ def defocus_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Pixels of a blurred image scrambled with their neighbours, and blurred again.
+    """Pixels of a blurred image scrambled with their neighbors, and blurred again.
 
     As published: the authors' loop means to swap two pixels and, as NumPy rows are views, copies
     one onto the other.
@@ -129,8 +129,8 @@ def snow(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     angle = rng.uniform(-0.75 * math.pi, -0.25 * math.pi)
     flakes = 255 * smear(flakes, _half_gaussian(radius, sigma), angle)[:height, :width]
     flakes = np.round(flakes)
-    grey = image if channels == 1 else (image @ LUMA)[..., None]
-    white = np.maximum(image, 1.5 * grey + 127.5)
+    gray = image if channels == 1 else (image @ LUMA)[..., None]
+    white = np.maximum(image, 1.5 * gray + 127.5)
     return part * image + (1 - part) * white + flakes + flakes[::-1, ::-1]
 
 
@@ -138,7 +138,7 @@ def frost(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """Ice on the window: a weighted sum of the image and of frost.
 
     Departs from what is published, which takes one of five photographs that come with the package.
-    Ours is drawn (own choice): needles in six directions, grey in all channels, with a mean level
+    Ours is drawn (own choice): needles in six directions, gray in all channels, with a mean level
     and a deviation in the range of the photographs' (121 to 207 and 18 to 43). The weights are the
     published ones.
     """
@@ -227,7 +227,7 @@ def smear(image: np.ndarray, weights: np.ndarray, angle: float) -> np.ndarray:
     """The weighted sum of the image moved by 0, 1, 2, .. pixels against a direction, in whole
     pixels; what lies outside is the nearest pixel of the border.
 
-    image: float32 [H, W, C]. angle: radians from the x axis, towards y.
+    image: float32 [H, W, C]. angle: radians from the x axis, toward y.
     """
     height, width = image.shape[:2]
     edge = len(weights)
@@ -291,7 +291,7 @@ def _plasma(side: int, decay: float, rng: Generator) -> np.ndarray:
 
 
 def _frost(height: int, width: int, rng: Generator) -> np.ndarray:
-    """float32 [H, W, 1] of grey levels: six families of needles, each where its own cloud is thick.
+    """float32 [H, W, 1] of gray levels: six families of needles, each where its own cloud is thick.
 
     Drawn at half the size: needles are two pixels wide and up to 32 long.
     """

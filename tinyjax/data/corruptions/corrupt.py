@@ -55,7 +55,7 @@ def of_suite(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
 def corrupt(image: np.ndarray, kind: str, severity: int, name: str) -> np.ndarray:
     """One image, corrupted: uint8 [H, W, C] of 1 or 3 channels to uint8 of the same shape.
 
-    Of one channel is what one channel of the published RGB result for that grey image is: the same
+    Of one channel is what one channel of the published RGB result for that gray image is: the same
     where nothing is random, the same in distribution where channels are drawn apart.
 
     name: the image's file name. What is random is a function of (name, kind, severity) alone;

@@ -1,12 +1,12 @@
 """What thermal cameras do to 8-bit images: patterns of the sensor, its gain, polarity and motion.
 
-The definitions and their strengths are our own choice. They take grey levels after the camera's
+The definitions and their strengths are our own choice. They take gray levels after the camera's
 automatic gain, of which 10 are reckoned as one kelvin (25 K over the whole range, as on a mild
 day), so that an uncooled sensor's white noise (NETD, 0.05 K) is half a level and what is here is a
 camera out of order: long without shutter correction (NUC), damaged, moved, or set up otherwise.
 
-Every kind is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of grey
-levels 0..255 to the same, not yet clipped. Channels are treated alike, so grey stays grey.
+Every kind is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of gray
+levels 0..255 to the same, not yet clipped. Channels are treated alike, so gray stays gray.
 """
 
 import math
@@ -105,8 +105,8 @@ def bit_depth(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     return np.floor(image / 2 ** (8 - bits)) * (255 / (2**bits - 1))
 
 
-def equalisation(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """The camera's histogram equalisation: a fifth of the range, then two, .. then all of it is
+def equalization(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
+    """The camera's histogram equalization: a fifth of the range, then two, .. then all of it is
     given to levels in proportion to their number of pixels, the rest evenly (cameras have it as
     "linear percent"). Channels share one table.
     """
@@ -126,7 +126,7 @@ KINDS = (
     polarity,
     sensor_motion,
     bit_depth,
-    equalisation,
+    equalization,
 )
 FIXED = ("fixed_pattern", "stripes", "dead_pixels")  # properties of the camera, not of an image
 

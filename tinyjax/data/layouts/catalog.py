@@ -32,7 +32,7 @@ class Set(NamedTuple):
     classes: tuple[str, ...] = ()  # scored where none are named; (): all
     dontcare: tuple[str, ...] = ()  # neither objects nor background
     no_area: bool = False  # boxes without an area are known of, and left out
-    unlabelled: Mapping[str, str] = MappingProxyType({})  # parts without boxes, and why
+    unlabeled: Mapping[str, str] = MappingProxyType({})  # parts without boxes, and why
     sign: str = ""  # a file that only this set has; "": any of its parts tells it
 
 
@@ -122,7 +122,7 @@ _INOUE_TERMS = (
 )
 _VOC_TERMS = "Photographs from flickr, under flickr's terms of use; annotations free for research."
 _SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
-_EXTRA = {"extra": "its boxes are placeholders (1 1 1 1): it is labelled by image only"}
+_EXTRA = {"extra": "its boxes are placeholders (1 1 1 1): it is labeled by image only"}
 
 SETS: dict[str, Set] = {
     "llvip": Set(
@@ -167,9 +167,9 @@ SETS: dict[str, Set] = {
         },
         _FLIR_TERMS,
         "FLIR Thermal Starter Dataset, version 1.3, 2019 (readme of 31 July 2018)",
-        "Motorcycles are labelled as bicycles.",
+        "Motorcycles are labeled as bicycles.",
         classes=("person", "bicycle", "car", "dog", "other vehicle"),
-        unlabelled=dict.fromkeys(
+        unlabeled=dict.fromkeys(
             ("rgb/train", "rgb/val", "rgb/video"),
             "its RGB images have no labels and are not registered to the thermal ones; "
             "flir_aligned has pairs with boxes",
@@ -236,7 +236,7 @@ SETS: dict[str, Set] = {
         "coco",
         "annotations_trainval2017.zip, train2017.zip and val2017.zip",
         _coco(train2017=118_287, val2017=5_000),
-        "Annotations CC BY 4.0; images under flickr's terms of use, each with its own licence.",
+        "Annotations CC BY 4.0; images under flickr's terms of use, each with its own license.",
         "Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014",
         "About 1 % of the images have no object; crowds are don't-care.",
     ),
@@ -278,7 +278,7 @@ SETS: dict[str, Set] = {
         _INOUE,
         "Its list extra names images without boxes.",
         classes=_SIX,
-        unlabelled=_EXTRA,
+        unlabeled=_EXTRA,
     ),
     "comic2k": Set(
         "Comic2k",
@@ -290,7 +290,7 @@ SETS: dict[str, Set] = {
         _INOUE,
         "Its list extra names images without boxes.",
         classes=_SIX,
-        unlabelled=_EXTRA,
+        unlabeled=_EXTRA,
     ),
     "domainnet": Set(
         "DomainNet",

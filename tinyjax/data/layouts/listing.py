@@ -1,4 +1,4 @@
-"""What every layout of files is first read into: which images there are, and what is labelled in
+"""What every layout of files is first read into: which images there are, and what is labeled in
 them, nothing decoded and nothing judged yet.
 """
 
@@ -20,7 +20,7 @@ Refuse = Callable[[str, str], None]  # (kind of problem, message); what returns 
 
 
 class Label(NamedTuple):
-    """One labelled object, as the source has it."""
+    """One labeled object, as the source has it."""
 
     where: str  # what a message calls it
     category: str

@@ -47,13 +47,13 @@ def published(root: Place, layout: str) -> Layout | None:
     """The layout of the published set of that name; for "auto" of one that stands in `root` in a
     layout of its own.
     """
-    name = recognised(root) if layout == "auto" else layout
+    name = recognized(root) if layout == "auto" else layout
     if name not in SETS or (layout == "auto" and SETS[name].layout != "own"):
         return None
     return Layout(partial(splits, name=name), partial(listing, name=name))
 
 
-def recognised(root: Place) -> str:
+def recognized(root: Place) -> str:
     """The published set that stands in `root` or below, by files that only it has; or ""."""
     for home in homes(root):
         for name, one in SETS.items():
@@ -82,8 +82,8 @@ def listing(root: Place, split: str, refuse: Refuse, name: str) -> Listing:
     Raises UserError for what is not there, a split without labels, and as the set's layout does.
     """
     one, home = SETS[name], _home(root, name)
-    if split in one.unlabelled:
-        raise UserError(f"{one.title}: {split}: {one.unlabelled[split]}")
+    if split in one.unlabeled:
+        raise UserError(f"{one.title}: {split}: {one.unlabeled[split]}")
     if split in one.parts and (wrong := _standing(home, name, [split])):
         raise UserError("; ".join(wrong))
     at = _at(home, one.parts[split]) if split in one.parts else ""

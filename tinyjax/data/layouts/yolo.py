@@ -3,7 +3,7 @@
     data.yaml: names, and for each split the folder of its images, or a .txt that lists them
     images/<split>/<name>.jpg and labels/<split>/<name>.txt   or   <split>/images, <split>/labels
 
-A line is "class x y w h", centre and size in parts of the image's width and height, classes counted
+A line is "class x y w h", center and size in parts of the image's width and height, classes counted
 from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, of which the enclosing box is taken. An image
 without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
 
