@@ -46,7 +46,7 @@ def ours(folder: str, workers: int) -> Callable[[], Any]:
     from tinyjax.tasks import classify
 
     config = classifier()
-    config.crop = (SIDE, SIDE)
+    config.crop_size = (SIDE, SIDE)
     config.augment.update({"area": 0.08, "aspect": 0.5754})
     split = classification.load(folder, "train", (256, 256), stream=True)
     element = classify.element(split, config)

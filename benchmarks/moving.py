@@ -15,7 +15,11 @@ BATCH = 8
 ARMS: dict[str, dict[str, Any]] = {
     "all moves": {},
     "frozen": {"freeze": ("backbone",)},
-    "frozen, strong neck": {"freeze": ("backbone",), "model.width": 64, "model.fusions": 3},
+    "frozen, strong neck": {
+        "freeze": ("backbone",),
+        "model.neck_width": 64,
+        "model.neck_repeats": 3,
+    },
 }
 NETS = (
     *(f"mobilenetv3/s-{k}" for k in (1, 3, 5)),

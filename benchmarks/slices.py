@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--net", default="mobilenetv3/s-3")
     parser.add_argument("--slice", nargs="*", default=NAMES)
-    parser.add_argument("--lift", choices=("map", "vmap"), default="map")
+    parser.add_argument("--member-batching", choices=("map", "vmap"), default="map")
     parser.add_argument("--effort", type=float, default=-1, help="the compiler's; 0: the usual")
     options = parser.parse_args(argv)
     os.environ.update(preflight.QUIET)
@@ -69,7 +69,7 @@ def population(net: str, many: int):
     config.model.backbone, config.model.dtype = net, "bfloat16"
     config.data.format, config.data.common = "synthetic", {"size": (256, 320)}
     config.data.train, config.data.suites = {"n": 64}, {"val": {"n": 4, "seed": 1}}
-    config.crop, config.batch = (144, 144), 8
+    config.crop_size, config.batch = (144, 144), 8
     kind = tasks.module(config.task)
     members = search_space.members(config, search_space.sweep("seed", range(many)))
     return config, members, kind, kind.load(config.data, config.data.train)

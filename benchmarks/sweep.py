@@ -31,7 +31,7 @@ TORCH = "import sys; from benchmarks import sweep; sweep.torch_runs(int(sys.argv
 def get_config(arg=None):
     arg = parse_arg(arg, steps=300)
     config = load(f"{Path(__file__).parents[1]}/configs/caltech101.py:steps={arg.steps}")
-    config.batch, config.every.evaluate = BATCH, arg.steps
+    config.batch, config.eval_every = BATCH, arg.steps
     return config
 
 
@@ -103,7 +103,7 @@ def torch_runs(steps: int) -> None:
         model = rivals.torch_network(backbone, len(training.classes))
         optimizer = torch.optim.AdamW(model.parameters(), config.optimizer.lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.loss.smoothing)
+        criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
         order = np.random.default_rng(seed).permutation(len(training.images))
         for step in range(steps):
             index = order[np.arange(step * BATCH, (step + 1) * BATCH) % len(order)]

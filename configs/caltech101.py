@@ -25,9 +25,9 @@ def get_config(arg=None):
     }
     config.data.train = {"split": "train"}
     config.data.suites = {"test": {"split": "test"}}
-    config.best_on = "test"
+    config.monitor = "test"
     config.augment.mixup = 0.2
     config.batch, config.optimizer.lr = arg.batch, arg.lr
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
-    config.every.evaluate = 3000
+    config.eval_every = 3000
     return config

@@ -27,8 +27,8 @@ def get_config(arg=None):
     config.data.common = {"source": arg.source, "size": (320, 320), "channels": 3}
     config.data.train = {"split": "train2017"}
     config.data.suites = {"val": {"split": "val2017"}}
-    config.crop, config.batch = (256, 256), arg.batch
+    config.crop_size, config.batch = (256, 256), arg.batch
     epoch = IMAGES // arg.batch
     config.schedule.steps, config.schedule.warmup = arg.epochs * epoch, 1000
-    config.every.update({"log": 100, "save": epoch, "evaluate": 4 * epoch})
+    config.update({"log_every": 100, "save_every": epoch, "eval_every": 4 * epoch})
     return config

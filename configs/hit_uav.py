@@ -27,7 +27,7 @@ def get_config(arg=None):
     config.data.common = {
         "source": f"{root}/hit_uav_ir/hit_uav_ir.zip",
         "classes": ("person", "car", "bicycle"),
-        "dontcare": ("other_vehicle",),
+        "ignore_classes": ("other_vehicle",),
     }
     config.data.train = {"split": "train"}
     config.data.suites = {"val": {"split": "val"}, "shift": {"split": "shift"}}
@@ -38,9 +38,9 @@ def get_config(arg=None):
         corrupted = {"split": "val", "corrupt": (arg.corrupt,), "limit": 100}
         config.data.suites["val-corrupted"] = corrupted
     # From above there is no up: persons lie in any direction, and by day the polarity turns over.
-    config.crop = (144, 144)
+    config.crop_size = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
     config.batch, config.optimizer.lr, config.ema = arg.batch, arg.lr, 0.999
-    config.every.save, config.every.evaluate = 1000, 2200
+    config.save_every, config.eval_every = 1000, 2200
     return config

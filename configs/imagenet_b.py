@@ -26,17 +26,17 @@ def get_config(arg=None):
     config.data.common = {"source": arg.source, "size": (256, 256), "fit": "center"}
     config.data.train = {"split": "train"}
     config.data.suites = {"val": {"split": "validation" if arg.format == "tfds" else "val"}}
-    config.predict.mirror = True
+    config.predict.flip = True
     # RandomResizedCrop of 0.08 to 1 of the image, 3/4 to 4/3 in shape, mirrored or not, no more.
-    config.crop, config.batch = (224, 224), 392
+    config.crop_size, config.batch = (224, 224), 392
     config.augment.update({"area": 0.08, "aspect": math.log(16 / 9), "contrast": 0.0})
     config.augment.brightness = 0.0
-    config.loss.smoothing, config.loss.balance = 0.1, 0.0
+    config.loss.label_smoothing, config.loss.class_balance = 0.1, 0.0
     # Their decay of 1e-4 passes through the momentum, which makes it 1 / (1 - 0.9) as strong.
     config.optimizer.update({"name": "sgd", "lr": 0.05, "weight_decay": 1e-3, "clip": 0.0})
     epoch = arg.images // config.batch
     config.schedule.update({"steps": arg.epochs * epoch, "warmup": 2 * epoch})
     config.schedule.update({"shape": "linear", "flat": 0.0, "end": 0.0})
     config.ema = 0.0  # the last weights themselves
-    config.every.update({"log": 100, "save": epoch, "evaluate": 8 * epoch})
+    config.update({"log_every": 100, "save_every": epoch, "eval_every": 8 * epoch})
     return config

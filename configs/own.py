@@ -3,7 +3,7 @@
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine
 
 Arguments, joined by commas: source; format, if what is there does not tell (auto, coco, voc, yolo,
-arrayrecord); classes, joined by + (default: all that are there); dontcare, likewise; train and val,
+arrayrecord); classes, joined by + (default: all that are there); ignore_classes, likewise; train and val,
 the names of the two splits; channels, 1 or 3; height and width of the network's input, needed if
 the images differ in size, and fit, letterbox or resize; first_pixel, 0 for VOC files that count
 pixels from 0; backbone; steps. Images of 16 bits: --config.data.common.range16=range,0,65535, see
@@ -22,7 +22,7 @@ def get_config(arg=None):
         source="",
         format="auto",
         classes="",
-        dontcare="",
+        ignore_classes="",
         train="train",
         val="val",
         channels=1,
@@ -42,7 +42,7 @@ def get_config(arg=None):
     config.data.common = {
         "source": arg.source,
         "classes": tuple(filter(None, arg.classes.split("+"))),
-        "dontcare": tuple(filter(None, arg.dontcare.split("+"))),
+        "ignore_classes": tuple(filter(None, arg.ignore_classes.split("+"))),
         "channels": arg.channels,
         "size": (arg.height, arg.width) if arg.height and arg.width else None,
         "fit": arg.fit,

@@ -18,8 +18,8 @@ def get_config(arg=None):
         "night": {"n": 200, "seed": 1},
         "day": {"n": 200, "seed": 1, **SHIFTS["day"]},
     }
-    config.best_on = "night"
-    config.augment.scale_low, config.augment.scale_high, config.augment.focus = 0.8, 1.25, 0.0
-    config.schedule.steps, config.schedule.warmup, config.schedule.flat = 900, 50, 0.3
-    config.every.log, config.every.save, config.every.evaluate = 20, 450, 900
+    config.monitor = "night"
+    config.augment.scale_low, config.augment.scale_high, config.augment.object_crop = 0.8, 1.25, 0.0
+    config.schedule.steps, config.schedule.warmup, config.schedule.decay_start = 900, 50, 0.3
+    config.log_every, config.save_every, config.eval_every = 20, 450, 900
     return config

@@ -31,13 +31,13 @@ def get_config(arg=None):
     config.data.train = {**sources[arg.light], "split": "train"}
     config.data.suites = {light: {**own, "split": "val"} for light, own in sources.items()}
     config.data.slices = {"distance_bin": ()}
-    config.best_on = arg.light
+    config.monitor = arg.light
     if arg.corrupt:
         corrupted = {**config.data.suites[arg.light], "corrupt": (arg.corrupt,), "limit": 100}
         config.data.suites[f"{arg.light}-corrupted"] = corrupted
     # What is bright in infrared is dark against the sky in visible light.
-    config.crop, config.augment.invert = (144, 144), 0.3
+    config.crop_size, config.augment.invert = (144, 144), 0.3
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
     config.batch, config.optimizer.lr, config.ema = arg.batch, arg.lr, 0.999
-    config.every.save, config.every.evaluate = 1000, 2000
+    config.save_every, config.eval_every = 1000, 2000
     return config

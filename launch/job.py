@@ -22,7 +22,7 @@ DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
 # Told to stop, and saved; no fit machine; or ended by a signal, its own abort or another's kill.
 RESTART = (ELSEWHERE, STOPPED, 134, 137, 139, 143)
 AT_HAND = ("cpu", "gpu")
-WORKERS = ("--config.", "--sweep.", "--lift", "--wait")  # options that are handed on
+WORKERS = ("--config.", "--sweep.", "--member-batching", "--wait")  # options that are handed on
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 

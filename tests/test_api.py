@@ -199,7 +199,7 @@ def test_two_files_are_all_that_another_machine_needs(folder, model, tmp_path, i
 
 
 def test_overrides_change_the_config(folder, image):
-    assert len(tinyjax.load(folder, overrides=["nms.count=3"])(image, 0)) == 3
+    assert len(tinyjax.load(folder, overrides=["nms.max_detections=3"])(image, 0)) == 3
 
 
 def edited(change):

@@ -262,7 +262,7 @@ CASES = {
     ),
     "nothing to score": (
         edit(lambda d: d.update(annotations=[]), "val"),
-        "best_on = 'val': this suite has no objects",
+        "monitor = 'val': this suite has no objects",
     ),
     "val lacks a class": (
         edit(lambda d: d["categories"].pop() and d.update(annotations=[]), "val"),
@@ -270,7 +270,7 @@ CASES = {
     ),
     "no such class": (coco, ",classes=persn", "no category 'persn'; did you mean 'person'"),
     "a class twice": (coco, ",classes=car+car", "'car' is named twice"),
-    "learned and don't-care": (coco, ",classes=car,dontcare=car", "'car' is named twice"),
+    "learned and don't-care": (coco, ",classes=car,ignore_classes=car", "'car' is named twice"),
     # how it is to be read
     "no such format": (coco, ",format=coc", "data.format = 'coc': did you mean 'coco'"),
     "another format": (coco, ",format=voc", "no images of a split 'train'; known: none"),

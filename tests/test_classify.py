@@ -47,7 +47,7 @@ def photos(tmp_path_factory):
 def classifier(photos, tmp_path_factory):
     """A run that has learned a little: rows from columns in 200 steps."""
     folder = tmp_path_factory.mktemp("classifier") / "run"
-    more = ["schedule.steps=200", "every.evaluate=200", "every.save=200", "every.log=20",
+    more = ["schedule.steps=200", "eval_every=200", "save_every=200", "log_every=20",
             "batch=8", "optimizer.lr=5e-3", "augment.area=0.6"]  # fmt: skip
     argv = ["--config", f"tests/configs/classifier.py:{photos}", "--workdir", str(folder)]
     assert train.main([*argv, *(f"--config.{one}" for one in more)]) == 0
@@ -121,7 +121,7 @@ def test_probing_then_fine_tuning_from_it(classifier, photos, tmp_path, capsys, 
     config.optimizer.weight_decay = 0.5
     config.phases = (
         {"freeze": ("backbone",), "schedule.steps": 3},
-        {"schedule.steps": 3, "optimizer.backbone": 0.1},
+        {"schedule.steps": 3, "optimizer.backbone_lr_scale": 0.1},
     )
     assert train(config, folder) == 0
     text = capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_more_steps_compile_nothing_more(classifier, photos, tmp_path, compiled)
         config = tiny_classifier.get_config(str(photos))
         config.schedule.steps, config.init = steps, str(REAL / "s-6.half.pth")
         assert train(config, tmp_path / f"{steps}") == 0
-        assert tinyjax.load(tmp_path / f"{steps}").config.model.eps == 1e-3
+        assert tinyjax.load(tmp_path / f"{steps}").config.model.batchnorm_eps == 1e-3
         counts.append(len(compiled))
     assert counts[0] == counts[1] > 0
 
@@ -219,7 +219,7 @@ def newer(run, folder):
         ("detect", "freeze=[('backbone/.*',0)]", "no rule for head/"),
         ("detect", "freeze=[('.*',0)]", "nothing is left to train"),
         ("classify", "init={run} data.common.source={lines}", "here they are columns, lines"),
-        ("classify", "init={run} init_new=backbone/classifiers/.*", "init_new: "),
+        ("classify", "init={run} reinit=backbone/classifiers/.*", "reinit: "),
     ],
 )
 def test_a_start_that_does_not_fit_is_one_message(

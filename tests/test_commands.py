@@ -75,7 +75,7 @@ def test_evaluate_the_best_weights_on_one_suite_with_other_bins(folder, capsys):
         "best",
         "--suite",
         "val",
-        "--config.nms.overlap=0.7",
+        "--config.nms.iou_threshold=0.7",
     ]
     assert evaluate.main(argv) == 0
     assert [r["suite"] for r in rows(folder / "evaluations" / "best.csv")] == ["val"]
@@ -107,18 +107,18 @@ TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
         (evaluate, "--workdir {run} --suite vall", "did you mean 'val'"),
         (train, TRAIN + "schedule.step=3", "schedule.steps"),
         (train, TRAIN + "batch=11", "batch = 11: the training set has 10 images"),
-        (train, TRAIN + "best_on=test", "best_on = 'test': no such suite"),
+        (train, TRAIN + "monitor=test", "monitor = 'test': no such suite"),
         (train, TRAIN + "optimizer.name=adam", "did you mean 'adamw'"),
-        (train, TRAIN + "crop=(32,64) --config.augment.transpose=0.5", "not square"),
+        (train, TRAIN + "crop_size=(32,64) --config.augment.transpose=0.5", "not square"),
         (train, TRAIN + "optimizer.lr=1e30", "not finite at step"),
-        (train, TRAIN + "optimizer.lr=1e30 --config.every.log=100", "not finite at step"),
+        (train, TRAIN + "optimizer.lr=1e30 --config.log_every=100", "not finite at step"),
         (train, TRAIN + "model.strides=8,4", "model.strides = (8, 4)"),
         (train, TRAIN + "model.strides=4,16", "in a row"),
         (train, TRAIN + "model.dtype=bf16", "did you mean 'bfloat16'"),
         (train, TRAIN + "model.backbone=mobilenetv3/s-9", "did you mean"),
         (train, TRAIN + "data.format=vocc", "data.format = 'vocc': did you mean 'voc'"),
         (train, TRAIN + "seed=5000000000", "seed = 5000000000: give 0 to"),
-        (train, TRAIN + "every.save=0", "every.save = 0"),
+        (train, TRAIN + "save_every=0", "save_every = 0"),
         (train, TRAIN + "schedule.steps=-1", "schedule.steps = -1"),
     ],
 )
@@ -152,6 +152,6 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch):
     monkeypatch.setattr(detect, "score", lambda *_: same)
     folder = tmp_path / "run"
     argv = ["--config", CONFIG, "--workdir", str(folder), "--config.patience=1"]
-    assert train.main([*argv, "--config.every.evaluate=2"]) == 0
+    assert train.main([*argv, "--config.eval_every=2"]) == 0
     steps = {int(r["step"]) for r in rows(folder / "metrics.csv") if r["split"] == "val"}
     assert steps == {2, 4}

@@ -126,7 +126,7 @@ def test_suites_may_come_from_another_config(run, sets, tmp_path):
         "from tests import tiny_robust\n\n\ndef get_config(arg=None):\n"
         f"    config = tiny_robust.get_config({str(sets)!r})\n"
         "    config.data.suites = {'night': {'split': 'val', 'limit': 4}}\n"
-        "    config.data.slices, config.best_on = {'altitude': ()}, 'night'\n"
+        "    config.data.slices, config.monitor = {'altitude': ()}, 'night'\n"
         "    return config\n"
     )
     folder = tmp_path / "run"
@@ -137,7 +137,7 @@ def test_suites_may_come_from_another_config(run, sets, tmp_path):
         ("night", "", "4.0"), ("night", "altitude=30", "2.0"), ("night", "altitude=60", "2.0"),
     ]  # fmt: skip
     asked = json.loads((folder / "evaluations" / "last.json").read_text())["config"]
-    assert (asked["best_on"], [*asked["data"]["suites"]]) == ("night", ["night"])
+    assert (asked["monitor"], [*asked["data"]["suites"]]) == ("night", ["night"])
     found = tables.read(folder)
     assert (found.suites, found.members[0].home) == (("night",), "night")
 
@@ -178,7 +178,7 @@ def test_a_sweep_is_evaluated_as_its_members_were_scored(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(best_on="noisy"), "corrupted suites are not scored in training"),
+        (lambda c: c.update(monitor="noisy"), "corrupted suites are not scored in training"),
         (lambda c: c.data.train.update(corrupt="fog"), "data.train.corrupt: only a suite"),
         (lambda c: c.data.suites.val.update(classes=("car",)), "data.suites.val.classes"),
         (lambda c: c.data.suites.noisy.update(corrupt=("fogg",)), "did you mean 'fog'"),
@@ -200,10 +200,10 @@ def test_mistakes_in_suites_are_found_before_training(change, message):
     ("change", "message"),
     [
         ("config.data.common['channels'] = 3", "images of 3 channels, the network takes 1"),
-        ("config.best_on = 'day'", "best_on = 'day': no such suite"),
+        ("config.monitor = 'day'", "monitor = 'day': no such suite"),
         ("config.data.suites = {'val': 5}", "data.suites.val = 5: give a dict"),
         ("config.data.suites.noisy.severities = 3", "data.suites.noisy.severities = 3: give some"),
-        ("config.data.suites = {'val': {'corrupt': 3}}", "best_on = 'val': corrupted suites"),
+        ("config.data.suites = {'val': {'corrupt': 3}}", "monitor = 'val': corrupted suites"),
         ("config.data.suites.noisy = {'corrupt': 3}", "data.suites.noisy.corrupt = 3: give names"),
         ("config.data.slices = {'time': ('a', 'b')}", "data.slices.time = ('a', 'b'): give edges"),
         ("config.data.slices = {'background': ()}", "data.slices.background: {"),

@@ -12,7 +12,7 @@ from tinyjax.tasks import detect
 def test_eight_images_to_ap50_one():
     config = detector.get_config()
     config.model.backbone = "mobilenetv3/s-3"
-    for name in ("flip", "focus", "contrast", "brightness", "noise"):
+    for name in ("flip", "object_crop", "contrast", "brightness", "noise"):
         config.augment[name] = 0.0
     config.augment.scale_low = config.augment.scale_high = 1.0
     config.optimizer.lr, config.optimizer.weight_decay, config.ema = 5e-3, 0.0, 0.98

@@ -14,9 +14,9 @@ from tinyjax.run import runtime
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    *("--config.model.backbone=mobilenetv3/s-6", "--config.crop=(64,64)", "--config.batch=4"),
-    *("--config.schedule.steps=4", "--config.schedule.warmup=2", "--config.every.log=1"),
-    *("--config.every.save=4", "--config.every.evaluate=4"),
+    *("--config.model.backbone=mobilenetv3/s-6", "--config.crop_size=(64,64)", "--config.batch=4"),
+    *("--config.schedule.steps=4", "--config.schedule.warmup=2", "--config.log_every=1"),
+    *("--config.save_every=4", "--config.eval_every=4"),
 ]
 LAYOUTS = {"coco": source_files.coco, "voc": source_files.voc, "yolo": source_files.yolo}
 
@@ -78,7 +78,7 @@ def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeyp
 @pytest.mark.parametrize(
     ("share", "advice"),
     [
-        (0.6, "6 members at once: .*; --lift chunks:3 would fit"),
+        (0.6, "6 members at once: .*; --member-batching chunks:3 would fit"),
         (0.1, "batch = 4: .*; batch = 2 would fit"),
     ],
 )

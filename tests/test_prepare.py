@@ -143,7 +143,7 @@ def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys)
         (source / "Annotations" / "train_00.xml").write_text("<annotation>")
     else:
         (source / "labels" / "train" / "train_00.txt").write_text("0 .5 .5 0 .1\n")
-    assert run(source, "--to", tmp_path / "out", "--skip-broken") == 0
+    assert run(source, "--to", tmp_path / "out", "--skip-errors") == 0
     printed = capsys.readouterr().out
     kind = "bad label file" if layout == "voc" else "empty box"
     for words in ("left out\n", "train_01.png: not a", "unreadable image: 2\n", f"\n{kind}: 1\n"):
@@ -159,7 +159,7 @@ def test_convert_past_everything_is_an_error(tmp_path, capsys):
     source = source_files.coco(tmp_path / "set", SPLITS)
     for file in (source / "images").glob("val*"):
         file.unlink()
-    assert run(source, "--to", tmp_path / "out", "--skip-broken") == 2
+    assert run(source, "--to", tmp_path / "out", "--skip-errors") == 2
     assert "no image of split 'val' can be used" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -174,7 +174,7 @@ def test_convert_past_everything_is_an_error(tmp_path, capsys):
         (["{set}", "--check", "--split", "vall"], "did you mean 'val'"),
         (["{set}", "--check", "--classes", "persn"], "did you mean 'person'"),
         (["{set}", "--check", "--size", "0", "5"], "1 or more"),
-        (["{set}", "--check", "--skip-broken"], "--skip-broken: goes with --to"),
+        (["{set}", "--check", "--skip-errors"], "--skip-errors: goes with --to"),
         (
             ["{set}", "--check", "--range16", "range", "0", "all"],
             "range 0 all: give a rule and two",

@@ -111,9 +111,9 @@ def test_a_diverged_member_is_held_and_says_when():
     before, _ = run(tx, 3)
     x, y = data(3)
     after, _ = step(before, (x.at[0, 0].set(jnp.nan), y), HYPER)
-    assert int(after.stopped_at) == 3
+    assert int(after.diverged_at) == 3
     later, _ = step(after, data(4), HYPER)
-    assert int(later.stopped_at) == 3
+    assert int(later.diverged_at) == 3
     assert int(later.step) == 5
     for name in ("weights", "moments", "ema"):
         for old, new in zip(

@@ -56,7 +56,7 @@ from tests import tiny_config
 
 def get_study(arg, workdir):
     probed = tiny_config.get_config()
-    probed.init, probed.init_new, probed.freeze = f"{arg}/before", ("head/.*",), ("backbone",)
+    probed.init, probed.reinit, probed.freeze = f"{arg}/before", ("head/.*",), ("backbone",)
     seeds = [{"seed": 0}, {"seed": 1}]
     return {"tuned": f"{arg}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
 """
@@ -162,7 +162,7 @@ def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
     }  # fmt: skip
     for name in ("night", "low", "slanted"):  # in-domain is what it trains on
         config = capacity[name].config
-        assert config.data.train.where == config.data.suites[config.best_on].where
+        assert config.data.train.where == config.data.suites[config.monitor].where
         assert config.data.suites[name].split == "val"
     inits = {member.point["init"] for member in capacity["all"].members}
     assert inits == {"", "runs/capacity/caltech101"}
@@ -179,7 +179,7 @@ def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
     assert moving["probed"].rgn is not None
 
     visible = study.stages_of(str(configs_of / "visible.py"), runs / "visible")
-    assert {name: stage.config.best_on for name, stage in visible.items()} == {
+    assert {name: stage.config.monitor for name, stage in visible.items()} == {
         "ir": "ir", "rgb": "rgb",
     }  # fmt: skip
     rgn = study.stages_of(str(configs_of / "rgn.py"), runs / "rgn")
@@ -235,9 +235,9 @@ def get_study(arg, workdir):
         config.unlock()
         size = (40, 40) if name == "imagenet" else (64, 64)
         config.data.common = {{**config.data.common.to_dict(), "size": size}}
-        config.crop, config.batch, config.model.dtype = (32, 32), 2, "float32"
+        config.crop_size, config.batch, config.model.dtype = (32, 32), 2, "float32"
         config.schedule.update({{"steps": 2, "warmup": 1}})
-        config.every.update({{"log": 1, "save": 2, "evaluate": 2}})
+        config.update({{'log_every': 1, 'save_every': 2, 'eval_every': 2}})
     return stages
 """
 

@@ -20,14 +20,14 @@ NAME = run_folder.member_id({})
     ("fields", "message"),
     [
         ({"batch": 0}, "batch = 0: give 1 or more"),
-        ({"model.eps": -1.0}, r"model\.eps = -1\.0: give 0 or more"),
-        ({"model.eps": float("nan")}, r"model\.eps = nan: give 0 or more"),
-        ({"optimizer.backbone": -1.0}, r"optimizer\.backbone = -1\.0: give 0 or more"),
+        ({"model.batchnorm_eps": -1.0}, r"model\.batchnorm_eps = -1\.0: give 0 or more"),
+        ({"model.batchnorm_eps": float("nan")}, r"model\.batchnorm_eps = nan: give 0 or more"),
+        ({"optimizer.backbone_lr_scale": -1.0}, r"optimizer\.backbone = -1\.0: give 0 or more"),
         ({"optimizer.layer_decay": -0.5}, r"optimizer\.layer_decay = -0\.5: give 0 to 1"),
         ({"optimizer.layer_decay": 1e300}, r"optimizer\.layer_decay = 1e\+300: give 0 to 1"),
         ({"augment.mixup": -0.2}, r"augment\.mixup = -0\.2: give 0 or more"),
         ({"augment.cutmix": float("inf")}, r"augment\.cutmix = inf: give 0 or more"),
-        ({"init_new": ("head/.*",)}, r"init_new = \('head/\.\*',\): there is no init"),
+        ({"reinit": ("head/.*",)}, r"reinit = \('head/\.\*',\): there is no init"),
         ({"freeze": ("backbones",)}, "did you mean 'backbone'"),
         ({"data.suites": {"val": {}, "train": {}}}, "data.suites: 'train' is .* another name"),
     ],
@@ -40,7 +40,7 @@ def test_what_is_refused_without_a_look_at_the_data(fields, message):
         validation.check(config)
 
 
-PHASES = ({"freeze": ("backbone",), "init_new": ("head/.*",)}, {"schedule.steps": 4})
+PHASES = ({"freeze": ("backbone",), "reinit": ("head/.*",)}, {"schedule.steps": 4})
 
 
 def of_phases(*phases):
@@ -86,7 +86,7 @@ def test_each_phase_starts_from_the_one_before_and_says_so(trained, tmp_path):
     (one, first), (two, second) = trained
     assert (one, two) == (folder / "phase1", folder / "phase2")
     assert (first.init, second.init) == ("runs/before", str(one))
-    assert (first.init_new, second.init_new) == (("head/.*",), ())
+    assert (first.reinit, second.reinit) == (("head/.*",), ())
     assert (first.freeze, second.freeze) == (("backbone",), ())
     assert (first.phases, second.phases) == ((), ())
     for place, config in trained:
@@ -146,8 +146,8 @@ def test_a_phased_run_is_protected_against_another_config(trained, tmp_path):
         ("a", "phases: 'a': give a dict, field -> value"),
         ({"init": "runs/a"}, "phases: {'init': 'runs/a'}: a phase has no init and no phases"),
         ({"phases": ({},)}, "a phase has no init and no phases of its own"),
-        ({"every.save": 0}, r"every\.save = 0: give 1 or more"),
-        ({"best_on": "test"}, "best_on = 'test': no such suite"),
+        ({"save_every": 0}, r"every\.save = 0: give 1 or more"),
+        ({"monitor": "test"}, "monitor = 'test': no such suite"),
         ({"freeze": ("backbones",)}, "freeze: 'backbones': did you mean 'backbone'"),
     ],
 )

@@ -168,13 +168,13 @@ from tests import tiny_config
 
 def get_config(arg=None):
     config = tiny_config.get_config()
-    config.init, config.pull.batches, config.every.evaluate = arg, 2, 6
+    config.init, config.regularizer.batches, config.eval_every = arg, 2, 6
     config.data.suites = {"val": {"n": 1}}
     return config
 
 def get_hyper(hyper):
     kinds = lambda kind, *strengths: hyper.product(
-        [hyper.fixed("pull.kind", kind), hyper.sweep("pull.strength", strengths)]
+        [hyper.fixed("regularizer.name", kind), hyper.sweep("regularizer.strength", strengths)]
     )
     others = [kinds("ewc", 1e6), kinds("fisher", 1e15), hyper.fixed("optimizer.auto_rgn", 1.0)]
     return hyper.chainit([kinds("rgn", 0.0, 1.0, 1e9), *others])
@@ -201,14 +201,14 @@ def pulled(start, folder, *only):
         pulls[point] = [
             float(row["value"])
             for row in rows(folder / "metrics.csv")
-            if (row["member"], row["metric"]) == (id, "pull")
+            if (row["member"], row["metric"]) == (id, "regularizer")
         ]
     return points, far, pulls
 
 
 def test_pulls_of_a_population(phased, tmp_path):
     folder = tmp_path / "run"
-    only = ["--sweep.only", "pull.kind=rgn"]
+    only = ["--sweep.only", "regularizer.name=rgn"]
     points, far, pulls = pulled(phased / "phase1", folder, *only)
     assert 0 < far["rgn", 1e9] < far["rgn", 1.0] < far["rgn", 0.0]
     assert pulls["rgn", 0.0] == [0.0] * 6
@@ -237,11 +237,13 @@ def test_other_pulls(phased, tmp_path):
 
 def test_a_pull_needs_something_to_pull_to(tmp_path):
     own = detector.get_config()
-    own.pull.strength = 0.1
-    with pytest.raises(UserError, match=r"pull\.strength = 0\.1: there are no starting weights"):
+    own.regularizer.strength = 0.1
+    with pytest.raises(
+        UserError, match=r"regularizer\.strength = 0\.1: there are no starting weights"
+    ):
         train.train(own, tmp_path / "run")
-    own.pull.kind = "ewcc"
-    with pytest.raises(UserError, match=r"pull\.kind = 'ewcc': did you mean 'ewc'"):
+    own.regularizer.name = "ewcc"
+    with pytest.raises(UserError, match=r"regularizer\.name = 'ewcc': did you mean 'ewc'"):
         train.train(own, tmp_path / "run")
 
 

@@ -55,7 +55,7 @@ class Detections:
         gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
         pixels = to_pixels(image, 1 if gray else 3)
         return pictures.legend(
-            pictures.draw(pixels, found=vars(self), threshold=0), self.classes, dontcare=False
+            pictures.draw(pixels, found=vars(self), threshold=0), self.classes, ignore_classes=False
         )
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
@@ -302,7 +302,7 @@ def load(
             "<name>.json", named by either or without suffix: these two files are all that another
             machine needs.
         weights: of a run folder, the averaged weights "last" or "best".
-        overrides: of the run's config, such as "nms.overlap=0.6".
+        overrides: of the run's config, such as "nms.iou_threshold=0.6".
 
     Raises UserError if there are no such weights, or they are broken.
     """

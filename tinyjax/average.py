@@ -6,7 +6,7 @@
 Of a run: networks on the way from the weights it started from to those it ended with (WiSE-FT); of
 a run in phases the start is by default the phase before the last. Of a sweep: for each kind of
 network, by backbone and parameters, the uniform and the greedy soup of its members, which should
-share their start; the greedy one goes by the suite that config.best_on names. BatchNorm's moments
+share their start; the greedy one goes by the suite that config.monitor names. BatchNorm's moments
 are estimated anew. Writes <workdir>/averages/: results.csv, a figure, and the weights as
 .safetensors and .json.
 """
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         return _scorer(like, members, kind, training, suites, options.batches)
 
     if sweep:
-        found = _soups(folder, networks_of(folder, ids), scorer, config.best_on, kind.SCORE)
+        found = _soups(folder, networks_of(folder, ids), scorer, config.monitor, kind.SCORE)
     else:
         (start,) = networks_of(_start_of(folder, options.start), ids)
         (end,) = networks_of(folder, ids)

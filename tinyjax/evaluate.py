@@ -8,7 +8,7 @@ top-1 and top-5. Of every suite, of its slices by config.data.slices, and of sui
 under every corruption: docs/robustness.md. Writes <workdir>/evaluations/<weights>.csv, the main
 score on resampled images to <weights>.npz, and to the folder <weights> what `tinyjax.report` shows;
 of a single run also figures and the worst images. Fields of the config may be overridden, such as
---config.nms.overlap=0.6.
+--config.nms.iou_threshold=0.6.
 """
 
 import json
@@ -40,7 +40,7 @@ FLAGS = {
     },
     "--suites": {
         "metavar": "FILE[:ARGS]",
-        "help": "suites, slices and best_on of this config instead of the run's own",
+        "help": "suites, slices and monitor of this config instead of the run's own",
     },
 }
 
@@ -142,7 +142,7 @@ def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | No
 
 
 def _asked(config: Any, spec: str) -> Any:
-    """The config with the suites, slices and `best_on` of another, which say all of themselves."""
+    """The config with the suites, slices and `monitor` of another, which say all of themselves."""
     from tinyjax.config.validation import check
 
     other, whole = configs.load(spec), config.to_dict()
@@ -159,7 +159,7 @@ def _asked(config: Any, spec: str) -> Any:
         "suites": {name: {**common, **own} for name, own in theirs["suites"].items()},
         "slices": theirs.get("slices", {}),
     }
-    asked = configs.from_json(json.dumps({**whole, "best_on": other.best_on}))
+    asked = configs.from_json(json.dumps({**whole, "monitor": other.monitor}))
     check(asked)
     return asked
 
@@ -179,7 +179,7 @@ def _examined(
         for name, split in splits.items():
             bar.set_description_str(name)
             slices = kind.slices(split, config.data.get("slices", {}))
-            if name == config.best_on:
+            if name == config.monitor:
                 slices |= _fewer_classes(
                     {n: kind.present(s) for n, s in splits.items()}, name, split
                 )

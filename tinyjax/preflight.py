@@ -46,7 +46,7 @@ class Target(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    shared = ("--sweep.only", "--sweep.limit", "--lift")
+    shared = ("--sweep.only", "--sweep.limit", "--member-batching")
     options = configs.options(
         "preflight",
         __doc__,

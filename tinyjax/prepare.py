@@ -1,7 +1,7 @@
 """Prepare: look at a data set before training on it, or convert it once to ArrayRecord.
 
     python -m tinyjax.prepare SOURCE --check
-    python -m tinyjax.prepare SOURCE --to DIR [--skip-broken]
+    python -m tinyjax.prepare SOURCE --to DIR [--skip-errors]
 
 SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, a published set as its
 archive unpacks, or one that was prepared before; docs/data.md shows them. --check counts images and
@@ -26,7 +26,7 @@ FLAGS = {
     "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
     "--check": {"action": "store_true", "help": "report what is there"},
     "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files here"},
-    "--skip-broken": {
+    "--skip-errors": {
         "action": "store_true",
         "help": "--to: leave out broken images and boxes, instead of stopping at the first",
     },
@@ -42,7 +42,7 @@ FLAGS = {
     },
     "--split": {"action": "append", "metavar": "NAME", "help": "only this one; may be repeated"},
     "--classes": {"default": "", "metavar": "A+B", "help": "scored categories (default: all)"},
-    "--dontcare": {"default": "", "metavar": "A+B", "help": "neither objects nor background"},
+    "--ignore-classes": {"default": "", "metavar": "A+B", "help": "neither objects nor background"},
     "--size": {
         "type": int,
         "nargs": 2,
@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.options("prepare", __doc__, argv, FLAGS, needs=())
     if options.check == bool(options.to):
         raise UserError("give --check, to look at the data, or --to DIR, to convert it")
-    if options.check and options.skip_broken:
-        raise UserError("--skip-broken: goes with --to; --check goes on past all that is broken")
+    if options.check and options.skip_errors:
+        raise UserError("--skip-errors: goes with --to; --check goes on past all that is broken")
     if options.stride < 1 or min(options.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
     start_log()
@@ -128,7 +128,7 @@ def check(options) -> int:
 
 def convert(options) -> int:
     """Write all splits as ArrayRecord files; the first image or box that is broken stops it, or is
-    left out and listed with --skip-broken.
+    left out and listed with --skip-errors.
     """
     from tinyjax.data import detection, statistics
     from tinyjax.data.images import opened
@@ -138,7 +138,7 @@ def convert(options) -> int:
     if options.to.exists() and any(options.to.iterdir()):
         raise UserError(f"--to {options.to}: is not empty; name a new folder")
     found: list[tuple[str, str]] = []
-    refuse = _into(found) if options.skip_broken else stop
+    refuse = _into(found) if options.skip_errors else stop
     with opened(options.source) as root:
         listings = {}
         for name in _splits(options):  # what cannot be trained on is not converted
@@ -245,7 +245,7 @@ def _load(options, split: str, size, refuse, classes: tuple[str, ...] = ()):
         options.source,
         split,
         classes=classes or tuple(filter(None, options.classes.split("+"))),
-        dontcare=tuple(filter(None, options.dontcare.split("+"))),
+        ignore_classes=tuple(filter(None, options.ignore_classes.split("+"))),
         layout=options.format,
         size=tuple(size) if size else None,
         channels=options.channels,

@@ -89,7 +89,9 @@ class State(NamedTuple):
     moments: Any  # of weights.params.vector
     ema: Weights
     best: Best
-    stopped_at: Array  # int32, the step of the first non-finite loss or gradient; -1 while training
+    diverged_at: (
+        Array  # int32, the step of the first non-finite loss or gradient; -1 while training
+    )
     ratios: Array | None = None  # f32[tensors], of `rgn.auto_rates`, if somebody's rates are such
 
     def variables(self, weights: Weights) -> Variables:
@@ -219,7 +221,7 @@ def make_step(
         not in it has 1. A multiplier of 0 freezes as `moving` does, in this member only. Where some
         member has them also `pull`: `strength`, and as vectors of the parameters that train `start`
         and `importance`, see `transfer.pull`; and `auto_rgn`, the power of `rgn.auto_rates`. A step
-        whose loss or gradient is not finite changes nothing but `stopped_at`, and neither does any
+        whose loss or gradient is not finite changes nothing but `diverged_at`, and neither does any
         after it.
     """
     always = frozenset() if moving is None else moving.fixed
@@ -254,12 +256,12 @@ def make_step(
         rate = hyper["lr"] * schedule(state.step)
         decays = np.repeat(kernels, params.sizes)
         update += hyper["weight_decay"] * jnp.where(decays, params.vector, 0)
-        if "pull" in hyper:
+        if "regularizer" in hyper:
             strength, start, importance = (
-                hyper["pull"][k] for k in ("strength", "start", "importance")
+                hyper["regularizer"][k] for k in ("strength", "start", "importance")
             )
             stiff = regularizers.stiffness(strength, importance, rate)
-            metrics = {**metrics, "pull": regularizers.penalty(stiff, params.vector, start)}
+            metrics = {**metrics, "regularizer": regularizers.penalty(stiff, params.vector, start)}
             update += stiff * (params.vector - start)
         new = Weights(
             replace(params, vector=params.vector - rate * part * update),
@@ -271,14 +273,14 @@ def make_step(
         # By the difference: what stands still stays the same to the last bit.
         ema = jax.tree.map(lambda old, new: old + (1 - keep) * (new - old), state.ema, new)
 
-        sound = (state.stopped_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+        sound = (state.diverged_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         new, moments, ema, ratios = jax.tree.map(
             lambda new, old: jnp.where(sound, new, old),
             (new, moments, ema, ratios), (state.weights, state.moments, state.ema, state.ratios),
         )  # fmt: skip
-        stopped = jnp.where(sound | (state.stopped_at >= 0), state.stopped_at, state.step)
+        stopped = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, state.step)
         state = state._replace(
-            step=state.step + 1, weights=new, moments=moments, ema=ema, stopped_at=stopped,
+            step=state.step + 1, weights=new, moments=moments, ema=ema, diverged_at=stopped,
             ratios=ratios,
         )  # fmt: skip
         return state, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}

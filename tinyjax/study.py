@@ -36,7 +36,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "train only this stage; may be given several times",
     },
-    **{name: SWEEP[name] for name in ("--shard", "--lift")},
+    **{name: SWEEP[name] for name in ("--shard", "--member-batching")},
     "--dry-run": {"action": "store_true", "help": "only say what the stages are"},
 }
 
@@ -182,7 +182,7 @@ def table(stages: Stages) -> str:
 
 
 def _from_scratch(config: Any, members: Sequence[Member]) -> tuple[Any, list[Member]]:
-    fields = ("init", "init_new")
+    fields = ("init", "reinit")
     points = [{f: v for f, v in member.point.items() if f not in fields} for member in members]
     plain = zip(members, points, strict=True)
     return configs.changed(config, {"init": ""}), [m._replace(point=p) for m, p in plain]
@@ -193,7 +193,7 @@ def starts(*folders: str | Path) -> Sequence[dict[str, Any]]:
     outputs are the classes always begins anew.
     """
     new = (r"head/class_out/.*",)
-    return [{"init": ""}, *({"init": str(folder), "init_new": new} for folder in folders)]
+    return [{"init": ""}, *({"init": str(folder), "reinit": new} for folder in folders)]
 
 
 if __name__ == "__main__":

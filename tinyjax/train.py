@@ -72,7 +72,9 @@ def train(
     if sweep and config.phases:
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     if how and not sweep:
-        raise UserError(f"--lift {how}: this is a plain run; the members of a sweep are lifted")
+        raise UserError(
+            f"--member-batching {how}: this is a plain run; the members of a sweep are lifted"
+        )
     if shard != (0, 1) and not sweep:
         raise UserError(f"--shard {shard[0]}/{shard[1]}: this is a plain run; a sweep has shards")
     runtime.keep_memory()
@@ -154,13 +156,13 @@ def train_members(
     variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
 
     lifted = program.lifted(devices, how, chunk)
-    if "pull" in hyper:
+    if "regularizer" in hyper:
         # Every device measures on whole batches: what is the mean of an example's has no shards.
         whole = stack.join(networks, kind, training) if devices.axes else joined
         own = (variables, hyper, parts)
-        log.info(f"pull: by {config.pull.kind}, measured before the first step")
+        log.info(f"pull: by {config.regularizer.name}, measured before the first step")
         strengths = measurements.pulls(config, whole, own, supply, n, lifted)
-        hyper["pull"] |= devices.spread(strengths)
+        hyper["regularizer"] |= devices.spread(strengths)
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
@@ -232,22 +234,22 @@ def train_members(
         bar.update(done * len(members))
     while True:
         over = done == total or lost
-        due = over or (done > 0 and done % every.evaluate == 0)
+        due = over or (done > 0 and done % eval_every == 0)
         stopping = distributed.told_to_stop(stop)
-        if due or stopping or (done > 0 and done % every.save == 0):
+        if due or stopping or (done > 0 and done % save_every == 0):
             # before the evaluation: what fails there costs nothing
             if metrics:
                 metrics.written()
             checkpoints.save(done, devices.gathered(state))
         if due:
             if plain:
-                refuse_divergence(devices.gathered(state.stopped_at), folder)
+                refuse_divergence(devices.gathered(state.diverged_at), folder)
             scores, found = evaluate(state, done)
-            ranked = np.array([own[config.best_on][kind.SCORE] for own in scores], np.float32)
+            ranked = np.array([own[config.monitor][kind.SCORE] for own in scores], np.float32)
             ranked = ranked if len(members) > 1 else ranked[0]
             state = keep_best((state, devices.spread(ranked)), None)
             waited = done - int(np.max(devices.gathered(state.best.step)))
-            if over or (config.patience and waited >= config.patience * every.evaluate):
+            if over or (config.patience and waited >= config.patience * eval_every):
                 break
         if stopping:
             closing.close()
@@ -256,9 +258,9 @@ def train_members(
         state, logged = compiled(state, next(batches), *rest)
         done += 1
         bar.update(len(members))
-        if done % every.log == 0:
+        if done % log_every == 0:
             values = stack.each_of(devices.gathered(logged), len(members))
-            stopped = np.atleast_1d(devices.gathered(state.stopped_at))
+            stopped = np.atleast_1d(devices.gathered(state.diverged_at))
             if plain:
                 refuse_divergence(stopped, folder)
             beat("training", step=done, **alive)
@@ -282,7 +284,7 @@ def train_members(
     bests = stack.each_of(state.variables(state.best.weights), len(members))
     tails = [kind.tail(training, network.used) for network in networks]
     stopped, best_steps, best_scores = map(
-        np.atleast_1d, (state.stopped_at, state.best.step, state.best.score)
+        np.atleast_1d, (state.diverged_at, state.best.step, state.best.score)
     )
     for i, (network, last, best) in enumerate(zip(networks, lasts, bests, strict=True)):
         about = {
@@ -301,7 +303,7 @@ def train_members(
     if plain:
         kind.report(folder, suites, found, scores[0], tails[0])
     rows = [
-        {"member": member.id, "suite": name, "stopped_at": int(stopped[i]), **values}
+        {"member": member.id, "suite": name, "diverged_at": int(stopped[i]), **values}
         | kind.by_tail(tails[i], values)
         for i, member in enumerate(members)
         for name, values in scores[i].items()
@@ -345,9 +347,9 @@ def _held(stopped) -> str:
     return f", {(stopped >= 0).sum()} of {len(stopped)} stopped" if (stopped >= 0).any() else ""
 
 
-def refuse_divergence(stopped_at, folder: Path) -> None:
+def refuse_divergence(diverged_at, folder: Path) -> None:
     """Raise UserError if the member was stopped by a loss or gradient that is not finite."""
-    if (stopped := stopped_at.item()) >= 0:
+    if (stopped := diverged_at.item()) >= 0:
         raise UserError(
             f"{folder}: loss or gradient is not finite at step {stopped}; "
             "give a lower optimizer.lr and another --workdir"

@@ -45,7 +45,7 @@ def get_study(arg, workdir):
 
 def on_hit_uav(steps):
     config = load(f"{CONFIGS / 'hit_uav.py'}:batch=8,lr=0.016,steps={steps}").unlock()
-    config.every.evaluate = steps
+    config.eval_every = steps
     # Both sides of each condition, and what lies between them.
     config.data.slices = {
         "time_of_day": (), "altitude_m": (60, 81, 100, 131), "camera_angle_deg": (30, 51, 70, 91)
@@ -63,5 +63,5 @@ def one_sided(steps, field, sides):
         other: {"split": "val", "where": {field: there}},
         f"{other}-elsewhere": {"split": "shift", "where": {field: there}},
     }
-    config.data.slices, config.best_on = {}, own
+    config.data.slices, config.monitor = {}, own
     return config

@@ -37,9 +37,9 @@ def get_study(arg, workdir):
     )
     for config in (probed, frozen, neck):
         config.init, config.freeze = f"{arg.capacity}/caltech101", ("backbone",)
-    neck.model.width, neck.model.fusions = 64, 3
-    moved.init, moved.pull.kind = str(workdir / "probed"), "rgn"
-    pulls = hyper.sweep("pull.strength", [0.0, arg.strength])
+    neck.model.neck_width, neck.model.neck_repeats = 64, 3
+    moved.init, moved.regularizer.name = str(workdir / "probed"), "rgn"
+    pulls = hyper.sweep("regularizer.strength", [0.0, arg.strength])
     return {
         "all": f"{arg.capacity}/all",
         "frozen": (frozen, ladder),

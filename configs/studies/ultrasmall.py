@@ -71,8 +71,8 @@ def fine_tuned(arg, on):
         "split": {"llvip": "visible/train", "flir": "rgb/train"}[on]
     }
     config.data.suites = tests
-    config.best_on = on
-    config.crop, config.batch = (256, 320), arg.batch
+    config.monitor = on
+    config.crop_size, config.batch = (256, 320), arg.batch
     config.schedule.steps, config.schedule.warmup = arg.steps, min(500, arg.steps // 10)
-    config.every.update({"save": 1000, "evaluate": arg.steps})
+    config.update({"save_every": 1000, "eval_every": arg.steps})
     return config

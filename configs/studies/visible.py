@@ -33,5 +33,5 @@ def get_study(arg, workdir):
 def seen_in(light, steps):
     given = f"light={light},batch=8,lr=0.016,steps={steps},corrupt=benchmark"
     config = load(f"{SVANSTROM}:{given}").unlock()
-    config.every.evaluate = steps
+    config.eval_every = steps
     return config

@@ -16,7 +16,7 @@ HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
 def get_config(arg=None):
     arg = parse_arg(arg, init="", backbone="mobilenetv3/s-2", steps=1500)
     config = load(f"{HIT_UAV}:backbone={arg.backbone},init={arg.init},steps={arg.steps}")
-    config.every.evaluate = arg.steps
+    config.eval_every = arg.steps
     return config
 
 
@@ -24,7 +24,7 @@ def get_hyper(hyper):
     return hyper.product(
         [
             hyper.sweep("freeze", [(), ("backbone",)]),
-            hyper.sweep("model.fusions", [1, 3]),
+            hyper.sweep("model.neck_repeats", [1, 3]),
             hyper.sweep("seed", range(3)),
         ]
     )

@@ -15,7 +15,7 @@ HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
 
 def get_config(arg=None):
     config = load(f"{HIT_UAV}:{arg or 'steps=1500'}")
-    config.every.evaluate = config.schedule.steps
+    config.eval_every = config.schedule.steps
     return config
 
 

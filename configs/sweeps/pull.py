@@ -18,11 +18,11 @@ HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
 def get_config(arg=None):
     arg = parse_arg(arg, init="", backbone="mobilenetv3/s-2", steps=1500)
     config = load(f"{HIT_UAV}:backbone={arg.backbone},init={arg.init},steps={arg.steps}")
-    config.pull.kind, config.every.evaluate = "rgn", arg.steps
+    config.regularizer.name, config.eval_every = "rgn", arg.steps
     return config
 
 
 def get_hyper(hyper):
     return hyper.product(
-        [hyper.sweep("pull.strength", [0.0, 0.1, 1.0, 10.0]), hyper.sweep("seed", range(2))]
+        [hyper.sweep("regularizer.strength", [0.0, 0.1, 1.0, 10.0]), hyper.sweep("seed", range(2))]
     )

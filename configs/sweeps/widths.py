@@ -16,7 +16,7 @@ QUICKSTART = Path(__file__).parent.parent / "quickstart.py"
 def get_config(arg=None):
     arg = parse_arg(arg, steps=300)
     config = load(str(QUICKSTART))
-    config.schedule.steps, config.every.evaluate = arg.steps, arg.steps
+    config.schedule.steps, config.eval_every = arg.steps, arg.steps
     return config
 
 

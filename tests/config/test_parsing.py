@@ -188,7 +188,7 @@ def test_load_refuses_files(tmp_path):
         ('c.freeze = "backbone"', "type <class 'tuple'>"),
         ('c.phases = {"freeze": ("stem",)}', "type <class 'tuple'>"),
         ('c.frezee = ("backbone",)', 'the config is locked. Did you mean "freeze"'),
-        ("c.model.width = 3.5", "type <class 'int'>"),
+        ("c.model.neck_width = 3.5", "type <class 'int'>"),
     ],
 )
 def test_load_refuses_mistakes_in_the_file_itself(tmp_path, mistake, message):
@@ -305,6 +305,6 @@ def test_defaults_do_not_share_what_can_change():
     """A suite that one config adds must not be in the next."""
     first = detector()
     first.data.suites = {"val": {"split": "val"}}
-    first.score.bins["all"] = (0, 9)
+    first.score.size_bins["all"] = (0, 9)
     assert detector().data.suites.to_dict() == {}
-    assert "all" not in detector().score.bins
+    assert "all" not in detector().score.size_bins

@@ -10,7 +10,7 @@ def get_config(arg=None):
     config.model.backbone = "mobilenetv3/s-6"
     config.data.common = {"source": arg, "size": (32, 32), "channels": 1}
     config.data.train, config.data.suites = {"split": "train"}, {"val": {"split": "val"}}
-    config.crop, config.batch = (32, 32), 4
+    config.crop_size, config.batch = (32, 32), 4
     config.schedule.steps, config.schedule.warmup = 6, 2
-    config.every.log, config.every.save, config.every.evaluate = 1, 3, 3
+    config.log_every, config.save_every, config.eval_every = 1, 3, 3
     return config

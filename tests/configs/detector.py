@@ -12,8 +12,8 @@ def get_config(arg=None):
     config.data.common = {"size": (64, 64)}
     config.data.train = {"n": 10}
     config.data.suites = {"val": {"n": 4, "seed": 1}, "day": {"n": 4, "seed": 1, "day": 1.0}}
-    config.crop, config.batch = (64, 64), 4
+    config.crop_size, config.batch = (64, 64), 4
     config.schedule.steps, config.schedule.warmup = 6, 2
-    config.every.log, config.every.save, config.every.evaluate = 1, 3, 3
+    config.log_every, config.save_every, config.eval_every = 1, 3, 3
     config.optimizer.lr = 1e-3
     return config

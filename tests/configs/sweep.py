@@ -7,7 +7,7 @@ from tests.configs import detector
 
 def get_config(arg=None):
     config = detector.get_config()
-    config.every.evaluate = 6
+    config.eval_every = 6
     return config
 
 

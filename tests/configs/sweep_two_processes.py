@@ -10,7 +10,7 @@ def get_config(arg=None):
     config.model.dtype = "float64"
     config.batch = 8
     config.optimizer.name, config.optimizer.lr = "sgd", 0.002
-    config.every.evaluate = 6
+    config.eval_every = 6
     return config
 
 

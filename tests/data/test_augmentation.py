@@ -8,7 +8,7 @@ from tinyjax.data.augmentation import MEAN, STD, _noise, augment, augment_labele
 
 STILL = {
     **detector().augment.to_dict(),
-    "flip": 0.0, "scale_low": 1.0, "scale_high": 1.0, "focus": 0.0,
+    "flip": 0.0, "scale_low": 1.0, "scale_high": 1.0, "object_crop": 0.0,
     "contrast": 0.0, "brightness": 0.0, "noise": 0.0,
 }  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_nothing_asked_nothing_done():
         {"transpose": 1.0},
         {"scale_low": 0.6, "scale_high": 1.6},
         {"aspect": 0.6},
-        {"focus": 1.0},
+        {"object_crop": 1.0},
         {"flip": 0.5, "transpose": 0.5, "scale_low": 0.7, "scale_high": 1.5, "aspect": 0.4},
     ],
     ids=lambda s: "+".join(s),
@@ -97,7 +97,7 @@ def test_boxes_follow_the_pixels(strength):
 
 def test_the_window_is_laid_around_an_object():
     batch = scene([(70, 50, 76, 56)] * 50)
-    out = augment(jax.random.key(0), batch, {**STILL, "focus": 1.0}, (24, 24))
+    out = augment(jax.random.key(0), batch, {**STILL, "object_crop": 1.0}, (24, 24))
     assert out["valid"].all()
     out = augment(jax.random.key(0), batch, STILL, (24, 24))
     assert not out["valid"].all()

@@ -101,7 +101,7 @@ def test_a_broken_image_stops_or_is_left_out(folder):
     config = classifier()
     config.data.common = {"source": str(folder), "size": (8, 8)}
     config.data.train = {"split": "train"}
-    config.data.broken = "skip"
+    config.data.on_error = "skip"
     split = load_set(config.data, config.data.train, ("folder", "tfds"))
     assert split.labels.tolist() == [0, 0, 0, 1, 2]
 

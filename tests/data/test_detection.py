@@ -34,7 +34,7 @@ def broken(folder):
 def loaded(source, split, broken):
     """As a run does it, from the command line."""
     spec = f"{OWN}:source={source},classes=person+car"
-    config = configs.load(spec, [f"--config.data.broken={broken}"])
+    config = configs.load(spec, [f"--config.data.on_error={broken}"])
     return load_set(config.data, {"train": config.data.train, **config.data.suites}[split])
 
 
@@ -68,7 +68,7 @@ def test_by_default_the_first_that_is_broken_is_an_error(tmp_path):
 
 
 def test_no_other_way_is_known(tmp_path):
-    with pytest.raises(UserError, match=r"data.broken = 'drop': give stop or skip"):
+    with pytest.raises(UserError, match=r"data.on_error = 'drop': give stop or skip"):
         loaded(tmp_path, "train", "drop")
 
 

@@ -44,10 +44,10 @@ def tiny_imagenet(source):
     config = configs.load(
         f"configs/imagenet_s.py:backbone=mobilenetv3/s-6,source={source},images=14,epochs=3"
     )
-    config.crop, config.batch, config.model.dtype = (32, 32), 4, "float32"
+    config.crop_size, config.batch, config.model.dtype = (32, 32), 4, "float32"
     config.data.common = {**config.data.common, "size": (40, 40)}
     config.schedule.update({"steps": 6, "warmup": 2})
-    config.every.update({"log": 1, "save": 3, "evaluate": 6})
+    config.update({"log_every": 1, "save_every": 3, "eval_every": 6})
     return config
 
 
@@ -100,7 +100,7 @@ def test_scores_are_averaged_over_the_mirror_image(imagenet, tmp_path):
     image = np.stack([photo(k, (40, 40)) for k in range(2)])
     found = {}
     for mirror in (True, False):
-        config.predict.mirror = mirror
+        config.predict.flip = mirror
         task = classify.make_task(config, ("a", "b", "c"), 3)
         variables = task.init(0)
         last = "backbone/classifier/kernel"  # its first weights are small
@@ -126,9 +126,9 @@ def test_from_imagenet_to_coco(pretrained, tmp_path):
     config = configs.load(
         f"configs/coco.py:backbone=mobilenetv3/s-6,init={pretrained},source={root},batch=4"
     )
-    config.data.common.size, config.crop = (64, 64), (64, 64)
+    config.data.common.size, config.crop_size = (64, 64), (64, 64)
     config.schedule.steps, config.schedule.warmup = 6, 2
-    config.every.update({"log": 1, "save": 3, "evaluate": 6})
+    config.update({"log_every": 1, "save_every": 3, "eval_every": 6})
     assert tinyjax.train(config, tmp_path / "run") == 0
     (row,) = rows(tmp_path / "run" / "results.csv")
     assert float(row["images"]) == 4

@@ -82,7 +82,7 @@ def test_dont_care_and_background_are_counted(tmp_path):
     seen = statistics.look(load(folder, "train", ("person",)))
     people = sum(c == "person" for _, _, o in source_files.scenes("train", 5) for c, _ in o)
     cars = sum(c == "car" for _, _, o in source_files.scenes("train", 5) for c, _ in o)
-    assert (seen.objects, seen.dontcare) == ({"person": people - 1}, 1)
+    assert (seen.objects, seen.ignore_classes) == ({"person": people - 1}, 1)
     assert seen.background == {"car": cars}
 
 

@@ -211,7 +211,7 @@ def classify_config():
     from tinyjax.config import classifier
 
     config = classifier()
-    config.crop = (24, 24)
+    config.crop_size = (24, 24)
     return config
 
 

@@ -101,9 +101,11 @@ def test_a_positive_inside_a_dont_care_box_still_learns():
 
 def test_no_loss_inside_a_dont_care_box():
     logits, offsets = outputs()
-    dontcare = batch([[[8.0, 8, 24, 24]]], [[False]], ignore=[[True]])
-    slope = jax.grad(lambda z: detection_loss(z, offsets, dontcare, WEIGHTS, GRID)[0])(logits)[0]
-    inside = np.asarray(covered(dontcare["boxes"], GRID)[0])
+    ignore_classes = batch([[[8.0, 8, 24, 24]]], [[False]], ignore=[[True]])
+    slope = jax.grad(lambda z: detection_loss(z, offsets, ignore_classes, WEIGHTS, GRID)[0])(
+        logits
+    )[0]
+    inside = np.asarray(covered(ignore_classes["boxes"], GRID)[0])
     assert inside.sum() == 16 + 4
     assert (slope[inside] == 0).all()
     assert (slope[~inside] != 0).all()

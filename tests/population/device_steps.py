@@ -74,7 +74,7 @@ def scenes():
 
 
 def labeled():
-    mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "loss.balance": 0.5}
+    mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "loss.class_balance": 0.5}
     config = configs.changed(classifier.get_config(), FIELDS | mixed)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 32, 1), np.uint8)

@@ -107,7 +107,7 @@ def test_a_run_may_go_on_with_more_devices(tmp_path):
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "3"]
     config = sweep.get_config()
     members = members_of(SWEEP, config, limit=3)
-    stop = Later(config.every.save + 1)
+    stop = Later(config.save_every + 1)
     assert train.train(config, folder, stop, members) == train.STOPPED
     on_eight_devices("-m", "tinyjax.train", *argv)
     said = (folder / "log.txt").read_text()

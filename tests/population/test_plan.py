@@ -145,14 +145,14 @@ def test_members_with_their_own_batch_and_steps_are_planned_by_them():
 
 
 def test_a_plain_run_has_nothing_to_lift(tmp_path):
-    with pytest.raises(UserError, match="--lift map: this is a plain run"):
+    with pytest.raises(UserError, match="--member-batching map: this is a plain run"):
         train.train(get_config(), tmp_path / "run", how="map")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("how", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
 def test_a_lift_that_is_none(how):
-    with pytest.raises(UserError, match=f"--lift {how}: give vmap, map, or chunks:N"):
+    with pytest.raises(UserError, match=f"--member-batching {how}: give vmap, map, or chunks:N"):
         lift_of(how)
 
 

@@ -108,8 +108,8 @@ def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
         assert train.train(base, tmp_path / place, members=members) == 0
         ends.append((members, by_member(rows(tmp_path / place / "results.csv"))))
     (sound, of_sound), (lost, of_lost) = ends
-    assert {int(row["stopped_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
-    assert {int(row["stopped_at"]) for row in of_sound[sound[1].id]} == {-1}
+    assert {int(row["diverged_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
+    assert {int(row["diverged_at"]) for row in of_sound[sound[1].id]} == {-1}
     # what a member says nothing of it has from the config, not from its neighbors
     _, about = read_weights(tmp_path / "lost" / "weights" / lost[3].id)
     assert about["config"]["optimizer"]["lr"] == base.optimizer.lr
@@ -155,7 +155,7 @@ def test_more_steps_compile_nothing_more(tmp_path, compiled):
 @pytest.mark.parametrize("how", ["map", "chunks:3"])
 def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
     """One after the other or in chunks: the same losses up to float32's rounding."""
-    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--lift", how]
+    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--member-batching", how]
     assert train.main(argv) == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert [p["lift"] for p in plan["populations"]] == [how.partition(":")[0]]

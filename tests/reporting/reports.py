@@ -118,7 +118,7 @@ def write(
             named = {"member": id, "suite": suite, "slice": slice, "corruption": "", "severity": ""}
             rows.append({**named, **_scores(task, float(value.mean()), images)})
             if not slice and suite != "val-c":
-                stopped = {"member": id, "suite": suite, "stopped_at": -1}
+                stopped = {"member": id, "suite": suite, "diverged_at": -1}
                 more = {"rgn": 0.02 / true} if rgn else {}
                 results.append({**stopped, **_scores(task, float(value.mean()), images), **more})
         for k, kind in enumerate(KINDS if corrupt else ()):

@@ -168,7 +168,7 @@ def test_legend_names_every_class():
 
 def test_twenty_classes_have_twenty_colors():
     picture = Image.new("RGB", (2000, 50), "black")
-    out = np.asarray(pictures.legend(picture, [f"c{k}" for k in range(20)], dontcare=False))
+    out = np.asarray(pictures.legend(picture, [f"c{k}" for k in range(20)], ignore_classes=False))
     left = {tuple(c) for c in out[50 + pictures.LINE // 2].tolist()}
     assert len([c for c in left if len(set(c)) > 1]) == 20  # and the grays of the text
 

@@ -140,11 +140,11 @@ def test_the_last_phase_counts(tmp_path):
     (id,) = write(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **LITTLE)
     for name in ("members", "results"):
         rows = read_rows(tmp_path / f"{name}.csv")
-        both = [{"phase": 1, **row, "seed": 7, "stopped_at": 5} for row in rows]
-        both += [{"phase": 2, **row, "seed": 8, "stopped_at": -1} for row in rows]
+        both = [{"phase": 1, **row, "seed": 7, "diverged_at": 5} for row in rows]
+        both += [{"phase": 2, **row, "seed": 8, "diverged_at": -1} for row in rows]
         write_rows(tmp_path / f"{name}.csv", both, both[0])
     (member,) = tables.read(tmp_path).members
-    assert (member.id, member.seed, member.stopped_at) == (id, 8, -1)
+    assert (member.id, member.seed, member.diverged_at) == (id, 8, -1)
 
 
 def test_a_start_is_the_last_part_of_its_path_and_pairs_agree_in_all_else(tmp_path):
@@ -203,7 +203,7 @@ def test_findings_say_that_there_is_one_seed_and_who_was_stopped(tmp_path):
     write(tmp_path, sizes=["s-2", "s-1"], seeds=1, **LITTLE)
     assert "one seed of each. Intervals are over images alone" in said(tmp_path)
     rows = read_rows(tmp_path / "results.csv")
-    rows[0]["stopped_at"] = rows[1]["stopped_at"] = "120"
+    rows[0]["diverged_at"] = rows[1]["diverged_at"] = "120"
     write_rows(tmp_path / "results.csv", rows, rows[0])
     assert "1 of 4 networks stopped early, at step 120" in said(tmp_path)
 

@@ -49,7 +49,7 @@ def test_stopped_in_a_bucket_and_gone_on_with(bucket, tmp_path):
     code, _, err = run(local)
     assert code == 0, err
     config = configs.load(CONFIG)
-    assert train.train(config, there, stop=Later(config.every.save + 1)) == train.STOPPED
+    assert train.train(config, there, stop=Later(config.save_every + 1)) == train.STOPPED
     code, _, err = run(there)
     assert code == 0, err
     assert contents(there) == contents(local)

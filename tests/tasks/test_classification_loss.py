@@ -39,9 +39,9 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
     images of the class times (1 / images)^balance, over the sum of all.
     """
     config = classifier()
-    config.model.backbone, config.crop = "mobilenetv3/s-6", (32, 32)
+    config.model.backbone, config.crop_size = "mobilenetv3/s-6", (32, 32)
     config.augment.update(mixing)
-    config.loss.smoothing = 0.0
+    config.loss.label_smoothing = 0.0
     images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
     names = tuple(str(i) for i in range(8))
     split = Labeled(images, LABELS, names, ("a", "b", "c"))
@@ -58,7 +58,7 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
         return task.loss(own, {}, classify.on_device(split), jax.random.key(1), hyper)[0]
 
     for balance in (0.0, 0.5, 1.0):
-        config.loss.balance = balance
+        config.loss.class_balance = balance
         shares = 1 / 3 - slope(jnp.zeros(3), tasks.hyper_of(config))
         many = np.array([6, 1, 1]) ** (1 - balance)
         np.testing.assert_allclose(shares, many / many.sum(), atol=1e-6)

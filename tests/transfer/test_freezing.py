@@ -114,7 +114,7 @@ def test_a_rule_that_never_counts_but_changes_nothing_is_none_of_our_business():
 )
 def test_nothing_left_to_train_is_refused(rules, part):
     config = detector()
-    config.freeze, config.optimizer.backbone = rules, part
+    config.freeze, config.optimizer.backbone_lr_scale = rules, part
     with pytest.raises(UserError, match="nothing is left to train"):
         freezing.rates(paths_of(), config)
 
@@ -122,7 +122,7 @@ def test_nothing_left_to_train_is_refused(rules, part):
 def test_rates_of_backbone_and_layers():
     """By hand: S-6 has 11 blocks; the last one's layer is 11 of 12, the stem's is 0."""
     config = detector()
-    config.optimizer.backbone, config.optimizer.layer_decay = 0.5, 0.9
+    config.optimizer.backbone_lr_scale, config.optimizer.layer_decay = 0.5, 0.9
     config.freeze = ("stem",)
     rates = freezing.rates(paths_of(), config)
     blocks = sorted(

@@ -23,7 +23,7 @@ def stepped(weights, gradient, lr, pulled=None, name="sgd", steps=1):
     tx = make_optimizer(name, 0.0 if name == "sgd" else 0.9, 0.999, 1e9)
     task = Task(None, loss, None, None)
     hyper = {"seed": 0, "lr": lr, "weight_decay": 0.0, "ema": 0.9}
-    hyper |= {} if pulled is None else {"pull": pulled}
+    hyper |= {} if pulled is None else {"regularizer": pulled}
     step = jax.jit(make_step(task, tx, lambda step: 1.0))
     state = init_state(Variables({PATH: weights}, {"m": jnp.zeros(1)}), tx)
     for _ in range(steps):
@@ -91,7 +91,7 @@ def test_at_the_start_nothing_pulls(kind, name):
     plain, _ = stepped(WEIGHTS, GRADIENTS[0], 0.01, name=name)
     found, metrics = stepped(WEIGHTS, GRADIENTS[0], 0.01, hyper(0.1, importance, WEIGHTS), name)
     np.testing.assert_array_equal(found, plain)
-    assert float(metrics["pull"]) == 0
+    assert float(metrics["regularizer"]) == 0
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

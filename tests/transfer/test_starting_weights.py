@@ -95,26 +95,26 @@ def test_what_is_named_starts_anew():
         (
             lambda: weights(detect, ("a", "b")), (),
             r"the classes of a\.safetensors are a, b; here they are person, vehicle, animal: list "
-            r"them .* init_new = \('head/class_out/\.\*',\)$",
+            r"them .* reinit = \('head/class_out/\.\*',\)$",
         ),
         (
             lambda: weights(detect, ("a", "b"))._replace(classes=()), (),
             r"the classes of a\.safetensors are 2 without names; here they are person, vehicle, "
-            r"animal: let the last layer start anew by init_new = \('head/class_out/\.\*',\)$",
+            r"animal: let the last layer start anew by reinit = \('head/class_out/\.\*',\)$",
         ),
         (
             lambda: weights(detect, CLASSES[::-1]), (),
             r"the classes of a\.safetensors are animal, vehicle, person; here they are person, "
-            r"vehicle, animal.*init_new = \('head/class_out/\.\*',\)",
+            r"vehicle, animal.*reinit = \('head/class_out/\.\*',\)",
         ),
         (lambda: weights(detect, backbone="mobilenetv3/s-5"), (), "do not fit this network"),
         (
             lambda: without("neck/lateral32/kernel"), (),
             r"1 weights .*\(neck/lateral32/kernel: none there, \(1, 1, \d+, \d+\) here\)",
         ),
-        (lambda: weights(detect), ("heads/.*",), r"init_new: 'heads/\.\*' matches no path"),
-        (lambda: weights(detect), ("(",), r"init_new: '\(': give a regular expression \(missing"),
-        (lambda: weights(detect), (3,), r"init_new: 3: give a regular expression"),
+        (lambda: weights(detect), ("heads/.*",), r"reinit: 'heads/\.\*' matches no path"),
+        (lambda: weights(detect), ("(",), r"reinit: '\(': give a regular expression \(missing"),
+        (lambda: weights(detect), (3,), r"reinit: 3: give a regular expression"),
         (
             lambda: starting_weights.Weights("b.pth", {"other/kernel": np.zeros(1)}, 0.0), (),
             r"b\.pth has nothing that this network has",
@@ -176,7 +176,7 @@ def test_public_weights_bring_their_epsilon_and_fold_to_gray():
     assert fitted.reshaped == ("backbone/stem/kernel",)
     assert {starting_weights._part(path) for path in fitted.loaded} == {"backbone"}
     config = detector()
-    config.model.backbone, config.model.eps = "mobilenetv3/s-6", 1e-5
+    config.model.backbone, config.model.batchnorm_eps = "mobilenetv3/s-6", 1e-5
     assert tasks.backbone_of(config).eps == 1e-5
 
 

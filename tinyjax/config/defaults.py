@@ -19,18 +19,21 @@ DETECTOR: dict[str, tuple[Any, str]] = {
         "starting weights: a run folder, that of a sweep (of the same backbone and seed there), a "
         ".safetensors or a .pth; docs/transfer.md",
     ),
-    "init_new": ((), "patterns of paths that start anew although `init` has them, or should have"),
+    "reinit": ((), "patterns of paths that start anew although `init` has them, or should have"),
     "freeze": ((), "what stands still: presets, or (pattern, multiplier) rules; docs/transfer.md"),
     "phases": ((), "dicts field -> value, one after the other, each from the weights of the last"),
     "model.backbone": (
         "mobilenetv3/s-1",
         "family/variant: efficientnet/b0, b-1 .. b-7, mobilenetv3/small, s-1 .. s-6",
     ),
-    "model.eps": (0.0, "of BatchNorm; 0: that of the family, or of the weights in `init`"),
+    "model.batchnorm_eps": (
+        0.0,
+        "of BatchNorm; 0: that of the family, or of the weights in `init`",
+    ),
     "model.strides": ((4, 8), "of the head's levels: one or more of 4, 8, 16, 32, in a row"),
-    "model.width": (0, "channels of neck and head; 0: those of the backbone at stride 16"),
-    "model.fusions": (1, "times that the neck joins its levels, from above and from below"),
-    "model.excite": (
+    "model.neck_width": (0, "channels of neck and head; 0: those of the backbone at stride 16"),
+    "model.neck_repeats": (1, "times that the neck joins its levels, from above and from below"),
+    "model.squeeze_excite": (
         "",
         "squeeze-excite after every stage of the backbone: identity, which starts as nothing, or "
         "authors, which starts by halving; docs/transfer.md",
@@ -41,7 +44,7 @@ DETECTOR: dict[str, tuple[Any, str]] = {
         "auto",
         "coco, voc, yolo, arrayrecord, or auto to go by what is there; synthetic",
     ),
-    "data.broken": (
+    "data.on_error": (
         "stop",
         "at the first image or box that is broken; skip: leave such out, and say which",
     ),
@@ -60,7 +63,7 @@ DETECTOR: dict[str, tuple[Any, str]] = {
         0,
         "images are passed over once their classes were seen so many times; 0: none is",
     ),
-    "crop": (
+    "crop_size": (
         (128, 160),
         "window of training, in pixels of the frame; prediction is on whole frames",
     ),
@@ -71,7 +74,7 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "augment.scale_low": (0.6, "zoom is log-uniform from this"),
     "augment.scale_high": (1.6, "to this"),
     "augment.aspect": (0.0, "log range of width over height"),
-    "augment.focus": (0.7, "probability that the window is laid around some object"),
+    "augment.object_crop": (0.7, "probability that the window is laid around some object"),
     "augment.contrast": (0.4, "log range of the gain"),
     "augment.brightness": (0.1, "range of the offset; 1 is the full gray range"),
     "augment.noise": (0.02, "largest standard deviation, same unit"),
@@ -81,7 +84,7 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "loss.offset": (0.25, "weight of the L1 loss of the box's numbers"),
     "optimizer.name": ("adamw", "or sgd, nesterov"),
     "optimizer.lr": (2e-3, "at the top of the schedule"),
-    "optimizer.backbone": (1.0, "part of the rate that the backbone takes"),
+    "optimizer.backbone_lr_scale": (1.0, "part of the rate that the backbone takes"),
     "optimizer.layer_decay": (1.0, "and of that each block, times that of the block behind it"),
     "optimizer.auto_rgn": (
         0.0,
@@ -90,25 +93,28 @@ DETECTOR: dict[str, tuple[Any, str]] = {
     "optimizer.weight_decay": (0.05, "of kernels, not of biases and BatchNorm; times the rate"),
     "optimizer.momentum": (0.9, "of SGD; AdamW's b1"),
     "optimizer.b2": (0.999, "of AdamW"),
-    "optimizer.clip": (10.0, "largest global norm of the gradient; 0: any"),
-    "pull.strength": (0.0, "with which the backbone is pulled to its starting weights; 0: none"),
-    "pull.kind": ("l2sp", "all weights alike, or by what ewc, fisher or rgn say of each"),
-    "pull.batches": (100, "that these are measured on before training; at most an epoch"),
+    "optimizer.clip_norm": (10.0, "largest global norm of the gradient; 0: any"),
+    "regularizer.strength": (
+        0.0,
+        "with which the backbone is pulled to its starting weights; 0: none",
+    ),
+    "regularizer.name": ("l2sp", "all weights alike, or by what ewc, fisher or rgn say of each"),
+    "regularizer.batches": (100, "that these are measured on before training; at most an epoch"),
     "schedule.steps": (8000, "how long to train"),
     "schedule.warmup": (300, "steps of linear rise"),
-    "schedule.flat": (0.4, "part of the steps before the rate goes down"),
+    "schedule.decay_start": (0.4, "part of the steps before the rate goes down"),
     "schedule.shape": ("cosine", "of the way down, or linear"),
-    "schedule.end": (0.02, "part of the rate that is left at the end"),
+    "schedule.final_lr_scale": (0.02, "part of the rate that is left at the end"),
     "ema": (0.998, "decay of the averaged weights, which are the ones that are scored and kept"),
-    "every.log": (50, "steps between rows of metrics.csv"),
-    "every.save": (500, "steps between checkpoints"),
-    "every.evaluate": (1000, "steps between evaluations"),
-    "best_on": ("val", "the suite whose score picks the best weights and counts for patience"),
+    "log_every": (50, "steps between rows of metrics.csv"),
+    "save_every": (500, "steps between checkpoints"),
+    "eval_every": (1000, "steps between evaluations"),
+    "monitor": ("val", "the suite whose score picks the best weights and counts for patience"),
     "patience": (0, "evaluations without a better score before stopping; 0: never"),
-    "nms.overlap": (0.5, "IoU from which the lower score is dropped"),
-    "nms.count": (300, "detections kept a frame"),
-    "nms.pool": (1000, "(cell, class) pairs that enter"),
-    "score.bins": (
+    "nms.iou_threshold": (0.5, "IoU from which the lower score is dropped"),
+    "nms.max_detections": (300, "detections kept a frame"),
+    "nms.pre_nms_top_k": (1000, "(cell, class) pairs that enter"),
+    "score.size_bins": (
         {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
         "name -> from, to: sides of a square as large as the object, in pixels of the file",
     ),
@@ -119,8 +125,8 @@ DETECTOR: dict[str, tuple[Any, str]] = {
 
 _OF_BOXES = (
     "model.strides",
-    "model.width",
-    "model.fusions",
+    "model.neck_width",
+    "model.neck_repeats",
     "data.format",
     "data.slices",
     "augment.",
@@ -132,7 +138,7 @@ CLASSIFIER: dict[str, tuple[Any, str]] = {
     **{path: row for path, row in DETECTOR.items() if not path.startswith(_OF_BOXES)},
     "task": ("classify", "say what the whole image is of"),
     "data.format": ("folder", "a folder of images for each class; list, or tfds"),
-    "crop": ((96, 96), "random views of training, in pixels; prediction is on whole images"),
+    "crop_size": ((96, 96), "random views of training, in pixels; prediction is on whole images"),
     "batch": (64, "images a step"),
     "augment.flip": (0.5, "probability of a mirror image, left to right"),
     "augment.area": (0.25, "smallest part of the image that a view is taken from"),
@@ -143,9 +149,9 @@ CLASSIFIER: dict[str, tuple[Any, str]] = {
     "augment.invert": (0.0, "probability of turned polarity"),
     "augment.mixup": (0.0, "coefficient of the Beta law of blends; 0: none"),
     "augment.cutmix": (0.0, "coefficient of the Beta law of pasted pieces; 0: none"),
-    "predict.mirror": (False, "predict on the mirror image, too, and average the logits"),
-    "loss.smoothing": (0.1, "part of a label that is spread over all classes"),
-    "loss.balance": (0.5, "an image weighs (1 / images of its class) to this power"),
+    "predict.flip": (False, "predict on the mirror image, too, and average the logits"),
+    "loss.label_smoothing": (0.1, "part of a label that is spread over all classes"),
+    "loss.class_balance": (0.5, "an image weighs (1 / images of its class) to this power"),
 }
 
 

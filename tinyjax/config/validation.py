@@ -8,15 +8,15 @@ from tinyjax.errors import UserError, suggest
 BOUNDS = {  # of numbers that would do something else than asked, and not say so
     "seed": (0, 2**31 - 1),
     **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
-    **dict.fromkeys(("every.log", "every.save", "every.evaluate"), (1, math.inf)),
-    **dict.fromkeys(("model.eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
+    **dict.fromkeys(("log_every", "save_every", "eval_every"), (1, math.inf)),
+    **dict.fromkeys(("model.batchnorm_eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
     "subset.fraction": (0, 1),
-    "model.fusions": (1, math.inf),
-    **dict.fromkeys(("subset.shots", "optimizer.backbone"), (0, math.inf)),
+    "model.neck_repeats": (1, math.inf),
+    **dict.fromkeys(("subset.shots", "optimizer.backbone_lr_scale"), (0, math.inf)),
     "optimizer.layer_decay": (0, 1),
-    "optimizer.clip": (0, math.inf),
-    **dict.fromkeys(("optimizer.auto_rgn", "pull.strength"), (0, math.inf)),
-    "pull.batches": (1, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    **dict.fromkeys(("optimizer.auto_rgn", "regularizer.strength"), (0, math.inf)),
+    "regularizer.batches": (1, math.inf),
     "data.workers": (0, math.inf),
 }
 
@@ -32,16 +32,16 @@ def check(config) -> None:
         if not least <= value <= most or value == math.inf:
             wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise UserError(f"{name} = {value}: give {wanted}")
-    if config.best_on not in config.data.suites:
-        known = suggest(config.best_on, config.data.suites)
-        raise UserError(f"best_on = {config.best_on!r}: no such suite; {known}")
+    if config.monitor not in config.data.suites:
+        known = suggest(config.monitor, config.data.suites)
+        raise UserError(f"monitor = {config.monitor!r}: no such suite; {known}")
     if "train" in config.data.suites:
         raise UserError(
             "data.suites: 'train' is what metrics.csv calls the training itself; give another name"
         )
-    if "corrupt" in config.data.suites[config.best_on]:
+    if "corrupt" in config.data.suites[config.monitor]:
         raise UserError(
-            f"best_on = {config.best_on!r}: corrupted suites are not scored in training"
+            f"monitor = {config.monitor!r}: corrupted suites are not scored in training"
         )
     for place in ("common", "train"):
         if "corrupt" in config.data[place]:
@@ -66,10 +66,12 @@ def check(config) -> None:
             )
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         raise UserError("subset: of a set that stays on disk (data.stream) all images are used")
-    if config.init_new and not config.init:
+    if config.reinit and not config.init:
         raise UserError(
-            f"init_new = {config.init_new!r}: there is no init, so all of it is new; give one"
+            f"reinit = {config.reinit!r}: there is no init, so all of it is new; give one"
         )
-    if config.pull.kind not in KINDS:
-        raise UserError(f"pull.kind = {config.pull.kind!r}: {suggest(config.pull.kind, KINDS)}")
+    if config.regularizer.name not in KINDS:
+        raise UserError(
+            f"regularizer.name = {config.regularizer.name!r}: {suggest(config.regularizer.name, KINDS)}"
+        )
     freezing.rules_of(config.freeze)

@@ -40,7 +40,7 @@ def augment(
         batch: images uint8 [B, H, W, C]; boxes float32 [B, G, 4] xyxy pixels; labels int32 [B, G];
             valid, ignore bool [B, G].
         strength: scalars, see `tinyjax.config.defaults`: probabilities `flip`, `flip_vertical`,
-            `transpose` (of square windows only), `focus`, `invert`; log-uniform zoom between
+            `transpose` (of square windows only), `object_crop`, `invert`; log-uniform zoom between
             `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
             range of the gain; `brightness` and `noise`, in units of the full gray range.
         size: (h, w) of the window, pixels.
@@ -179,7 +179,7 @@ def _draw_window(key, sample, strength, size):
     # Around an object: its center falls in the window's inner part, wherever the frame allows it.
     pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
     center = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
-    focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["focus"])
+    focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["object_crop"])
     near, far = (jnp.clip(center - part * window, first, last) for part in (0.9, 0.1))
     first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
     return zoom, first + jax.random.uniform(k_place, (2,)) * (last - first)

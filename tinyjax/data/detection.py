@@ -45,7 +45,7 @@ def load(
     source: str | Path,
     split: str,
     classes: Sequence[str] = (),
-    dontcare: Sequence[str] = (),
+    ignore_classes: Sequence[str] = (),
     layout: str = "auto",
     size: tuple[int, int] | None = None,
     fit: str = "letterbox",
@@ -72,7 +72,7 @@ def load(
         source: a folder, or a .zip that is read in place.
         classes: names of the scored categories, in the order of the labels; by default all that
             the source has and does not mark as don't-care.
-        dontcare: names of further categories that are neither objects nor background. Every
+        ignore_classes: names of further categories that are neither objects nor background. Every
             category in neither is background; `truth["images"]` counts them by name in
             "background" and keeps all fields of the source.
         layout: one of `LAYOUTS` or `published.BOXES`, or "auto" to go by what is there.
@@ -89,7 +89,7 @@ def load(
             that overhangs its image is left as it is.
         stream: images are a `disk.Images`, of files of the size that their labels say; one that
             cannot be read, or is of another size, raises when it is asked for.
-        match: `classes` are those of another set: some of them, and of `dontcare`, may be unknown
+        match: `classes` are those of another set: some of them, and of `ignore_classes`, may be unknown
             here, not all.
         corrupt: kind and severity of a corruption of the image as it is in its file, see
             `corrupt.corrupt`.
@@ -117,7 +117,7 @@ def load(
         listed = chosen(listed, where)
         listed = mended(listed, empty, min_area, min_height, small)
         listed = listed._replace(entries=spread(listed.entries, limit, _file_name))
-        classes, ignored = roles(listed, classes, dontcare, match)
+        classes, ignored = roles(listed, classes, ignore_classes, match)
         look = _decoded(listed, decode, refuse)
         for one in _described(listed, size, fit, refuse) if stream else look:
             boxes, background = _objects(one, classes, ignored, listed.relative, refuse)
@@ -363,10 +363,10 @@ def _objects(
             continue
         if (box := _box(label, one.shape, relative, refuse)) is None:
             continue
-        dontcare = label.ignore or label.category in ignored
+        ignore_classes = label.ignore or label.category in ignored
         number = classes.index(label.category) if label.category in classes else 0
         area = np.prod(box[2:] - box[:2]) if label.area is None else label.area
-        rows.append((box, number, dontcare, area))
+        rows.append((box, number, ignore_classes, area))
     boxes, labels, ignore, area = zip(*rows, strict=True) if rows else ([], [], [], [])
     objects = Objects(
         np.array(boxes, float).reshape(-1, 4),

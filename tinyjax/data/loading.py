@@ -33,7 +33,7 @@ def load_set(
     """
     broken = config.get("broken", "stop")  # runs of old do not say
     if broken not in ("stop", "skip"):
-        raise UserError(f"data.broken = {broken!r}: give stop or skip")
+        raise UserError(f"data.on_error = {broken!r}: give stop or skip")
     arguments = {**config.common.to_dict(), **own.to_dict()}
     for name in CORRUPTED:
         arguments.pop(name, None)

@@ -23,7 +23,7 @@ class Look(NamedTuple):
     images: int
     empty: int  # images without objects
     objects: dict[str, int]  # class -> how many
-    dontcare: int
+    ignore_classes: int
     background: dict[str, int]  # unused category -> how many
     sides: dict[str, np.ndarray]  # class -> sqrt(w * h) of its objects, in pixels of the network
     overhang: list[str]  # images with a box that overhangs them
@@ -51,7 +51,7 @@ def look(split: Split) -> Look:
         images=len(split.names),
         empty=sum(len(one) == 0 for one in label),
         objects={name: len(values) for name, values in sides.items()},
-        dontcare=int(split.ignore.sum()),
+        ignore_classes=int(split.ignore.sum()),
         background=background(split),
         sides=sides,
         overhang=overhang,
@@ -82,7 +82,7 @@ def lines(name: str, seen: Look) -> list[str]:
     """A split in a few lines."""
     counts = ", ".join(f"{kind} {count}" for kind, count in seen.objects.items())
     extra = [f"{seen.empty} without objects"] if seen.empty else []
-    extra += [f"{seen.dontcare} don't-care boxes"] if seen.dontcare else []
+    extra += [f"{seen.ignore_classes} don't-care boxes"] if seen.ignore_classes else []
     unused = ", ".join(f"{kind} {count}" for kind, count in seen.background.items())
     extra += [f"background: {unused}"] if unused else []
     return ["; ".join([f"{name}: {seen.images} images, {counts}", *extra])]

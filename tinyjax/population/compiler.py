@@ -82,8 +82,8 @@ def lower(
         data: Any = Streamed(spread.described_rows(batch, rows=True))
     else:
         data = spread.described_rows(kind.on_device(training))
-    if "pull" in hyper:  # what training measures before its first step
-        hyper["pull"] |= dict.fromkeys(("start", "importance"), state.weights.params.vector)
+    if "regularizer" in hyper:  # what training measures before its first step
+        hyper["regularizer"] |= dict.fromkeys(("start", "importance"), state.weights.params.vector)
     jitted = jax.jit(train_step, donate_argnums=0)
     lowered = jitted.trace(state, data, hyper, part).lower()
     at_once = spread.at_once(how, chunk)

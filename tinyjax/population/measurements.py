@@ -97,7 +97,7 @@ def pulls(
 
     config: what members share of it. own, feed, lifted: see `means`. n: images of the training set.
     """
-    kind, batches = config.pull.kind, min(config.pull.batches, n // config.batch)
+    kind, batches = config.regularizer.name, min(config.regularizer.batches, n // config.batch)
     importance = None
     if kind != "l2sp":
         measure = partial(regularizers.importance, kind)

@@ -31,7 +31,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "of a sweep only programs I, I + N, .. (I from 0 to N - 1): other processes, "
         "perhaps on other machines, do the rest in the same folder",
     },
-    "--lift": {
+    "--member-batching": {
         "metavar": "HOW",
         "help": "members of a program: vmap (all at once), map (one after the other) or chunks:N "
         "(so many at once); else what is fastest here and fits into memory",
@@ -60,11 +60,11 @@ def members_of(
 
 
 def lift_of(text: str | None) -> str | None:
-    """A `--lift` that there is. Raises UserError."""
+    """A `--member-batching` that there is. Raises UserError."""
     name, colon, size = (text or "vmap").partition(":")
     chunks = name == "chunks" and size.isdecimal() and int(size) > 0
     if not (chunks or (name in ("vmap", "map") and not colon)):
-        raise UserError(f"--lift {text}: give vmap, map, or chunks:N such as chunks:8")
+        raise UserError(f"--member-batching {text}: give vmap, map, or chunks:N such as chunks:8")
     return text
 
 

@@ -230,7 +230,7 @@ def measures(config: ConfigDict) -> Measures:
     @cache
     def eps(init: str, backbone: str, seed: int) -> float:
         own = {"init": init, "model.backbone": backbone, "seed": seed}
-        return stack.config_of(config, Member("", own)).model.eps
+        return stack.config_of(config, Member("", own)).model.batchnorm_eps
 
     def apart(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
@@ -252,7 +252,7 @@ def measures(config: ConfigDict) -> Measures:
 
     @cache
     def counted_weights(backbone: str, own: tuple) -> int:
-        net, shape = model(backbone, own), (1, *config.crop, 1)
+        net, shape = model(backbone, own), (1, *config.crop_size, 1)
         return flops.parameters(jax.eval_shape(lambda: models.init(net, 0, shape))[0])
 
     def parameters(rung: Rung) -> int:
@@ -261,14 +261,14 @@ def measures(config: ConfigDict) -> Measures:
     def memory(rung: Rung) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
         # output, normalized and activated, and the gradient of one of them
-        kept = 4 * rung.batch * counted(rung.backbone, rung.model, rung.crop)[1]
+        kept = 4 * rung.batch * counted(rung.backbone, rung.model, rung.crop_size)[1]
         return 4 * (5 * parameters(rung) + kept)
 
     def rung(member: Member) -> Rung:
         backbone, get = backbone_of(member), member.point.get
         fields = sorted(f for f in member.point if f.startswith("model.") and f != "model.backbone")
         own = tuple((field, member.point[field]) for field in fields)
-        crop = tuple(get("crop", config.crop))
+        crop = tuple(get("crop_size", config.crop_size))
         size, _ = counted(backbone, own, crop)
         steps = get("schedule.steps", config.schedule.steps)
         return Rung(size, backbone, crop, get("batch", config.batch), steps, own)

@@ -31,9 +31,14 @@ NUMBERS = ("augment", "loss")  # groups of these
 CUT = ("augment.area", "augment.aspect")  # of views, which all members share if they are streamed
 VARIED = (
     *("subset.fraction", "subset.shots"),
-    *("seed", "ema", "init", "init_new", "freeze", "model.backbone"),
-    *("optimizer.lr", "optimizer.weight_decay", "optimizer.backbone", "optimizer.layer_decay"),
-    *("optimizer.auto_rgn", "pull.strength"),
+    *("seed", "ema", "init", "reinit", "freeze", "model.backbone"),
+    *(
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "optimizer.backbone_lr_scale",
+        "optimizer.layer_decay",
+    ),
+    *("optimizer.auto_rgn", "regularizer.strength"),
 )
 
 
@@ -78,9 +83,14 @@ def varies(field: str) -> bool:
 def config_of(config: ConfigDict, member: Member) -> ConfigDict:
     """A member's own config, with the epsilon of its starting weights if it has none."""
     own = configs.changed(config, member.point)
-    if own.init and not own.model.eps:
+    if own.init and not own.model.batchnorm_eps:
         own = configs.changed(
-            own, {"model.eps": starting_weights.read(own.init, own.model.backbone, own.seed).eps}
+            own,
+            {
+                "model.batchnorm_eps": starting_weights.read(
+                    own.init, own.model.backbone, own.seed
+                ).eps
+            },
         )
     return own
 
@@ -99,7 +109,7 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
     fitted = None
     if own.init:
         weights = starting_weights.read(own.init, own.model.backbone, own.seed)
-        fitted = starting_weights.fit(weights, leaves, own.init_new, training.classes)
+        fitted = starting_weights.fit(weights, leaves, own.reinit, training.classes)
         said.append(starting_weights.table(fitted, weights))
         variables = Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
     rates = freezing.rates(leaves, own)
@@ -128,9 +138,9 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
             f"batch = {own.batch}: of seed {own.seed}'s subset (fraction {part.fraction}, shots "
             f"{part.shots}) there are {there} images; give a batch of at most {there}"
         )
-    if own.pull.strength and not own.init:
+    if own.regularizer.strength and not own.init:
         raise UserError(
-            f"pull.strength = {own.pull.strength}: there are no starting weights to pull to; "
+            f"regularizer.strength = {own.regularizer.strength}: there are no starting weights to pull to; "
             "give init, or a strength of 0"
         )
     arch = models.architecture(own.model.backbone)
@@ -151,7 +161,7 @@ def trained(
     """
     found = []
     for one in stored(folder, ids, which):
-        own = {"init": "", "init_new": (), "pull.strength": 0.0, **changes}
+        own = {"init": "", "reinit": (), "regularizer.strength": 0.0, **changes}
         alone = network(configs.changed(one.config, own), one.member, kind, training)
         found.append(alone._replace(variables=one.variables))
     return found
@@ -224,7 +234,7 @@ def join(
     task = kind.make_task(config, training.classes, channels, wide, axes)
     if len({each.arch for each in networks}) > 1:
         model = kind.make_model(config, len(training.classes), wide)
-        refuse_unfit(model, (1, *config.crop, channels))
+        refuse_unfit(model, (1, *config.crop_size, channels))
     variables = padded(networks, task, wide)
     paths = [path for tree in variables[0] for path in tree]
     rates = [
@@ -237,8 +247,8 @@ def join(
         for each, own in zip(networks, _filled(rates, varied), strict=True)
     ]
     for hyper, own in zip(hypers, (each.config for each in networks), strict=True):
-        if any(each.config.pull.strength for each in networks):
-            hyper["pull"] = {"strength": np.float32(own.pull.strength)}
+        if any(each.config.regularizer.strength for each in networks):
+            hyper["regularizer"] = {"strength": np.float32(own.regularizer.strength)}
         if any(each.config.optimizer.auto_rgn for each in networks):
             hyper["auto_rgn"] = np.float32(own.optimizer.auto_rgn)
     parts: list[dict[str, Any]] = [{} for _ in networks]
@@ -290,7 +300,7 @@ def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, 
     """What is trained, for the log: one network in full, of several the range. size: of a frame,
     width and height.
     """
-    steps, (height, width) = config.schedule.steps, config.crop
+    steps, (height, width) = config.schedule.steps, config.crop_size
     how = f"{steps} steps of {config.batch} windows of {width} x {height}"
     abouts = [each.about for each in networks]
     if len(networks) > 1:

@@ -92,7 +92,7 @@ def collect(folder: Path, populations: int, task: str) -> list[int]:
 def _count(finished: Sequence[Path]) -> str:
     """How many members of these populations are done, and how many of them stopped early."""
     rows = [row for place in finished for row in read_rows(place / "results.csv")]
-    stopped = {row["member"]: int(row["stopped_at"]) >= 0 for row in rows}
+    stopped = {row["member"]: int(row["diverged_at"]) >= 0 for row in rows}
     return f"members: {len(stopped)} done" + (
         f" ({sum(stopped.values())} stopped)" if any(stopped.values()) else ""
     )
@@ -147,7 +147,7 @@ def phases(config, places: Sequence[Path]) -> list[Any]:
                 f"phases: {fields!r}: a phase has no init and no phases of its own; the first "
                 "starts from the config's init, each other one from the one before"
             )
-        start = {"init": str(before), "init_new": ()} if before else {}
+        start = {"init": str(before), "reinit": ()} if before else {}
         found.append(configs.changed(config, {"phases": (), **start, **fields}))
         check(found[-1])
     return found

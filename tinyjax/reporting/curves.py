@@ -268,7 +268,7 @@ def _legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]) ->
 
 
 def _stopped_apart(axes: Axes, x, y, members: Sequence[Member], color: Any) -> None:
-    stopped = np.array([member.stopped_at >= 0 for member in members])
+    stopped = np.array([member.diverged_at >= 0 for member in members])
     for mark, own in (("o", ~stopped), ("x", stopped)):
         if own.any():
             axes.plot(np.array(x)[own], y[own], mark, color=color, **_point(len(members)))

@@ -66,10 +66,10 @@ def seeds(tables: Tables, summary: Summary) -> str:
 
 
 def stopped(tables: Tables, summary: Summary) -> str | None:
-    ended = [member for member in tables.members if member.stopped_at >= 0]
+    ended = [member for member in tables.members if member.diverged_at >= 0]
     if not ended:
         return None
-    steps = sorted(member.stopped_at for member in ended)
+    steps = sorted(member.diverged_at for member in ended)
     when = f"step {steps[0]:,}" if len(ended) == 1 else f"steps {steps[0]:,} to {steps[-1]:,}"
     many = f"{len(ended)} of {len(tables.members)} networks"
     return f"{many} stopped early, at {when}; their scores are counted as they are."

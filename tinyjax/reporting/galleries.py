@@ -53,7 +53,7 @@ def compared(tables: Tables) -> list[Member]:
     """The smallest and the largest member of those that have all but the size in common, where they
     are furthest apart; a member that is alone.
     """
-    there = [m for m in tables.members if m.stopped_at < 0 and _file(tables, m).is_dir()]
+    there = [m for m in tables.members if m.diverged_at < 0 and _file(tables, m).is_dir()]
     if len(tables.members) == 1:
         return there
     alike: dict[tuple, list[Member]] = {}
@@ -116,7 +116,7 @@ def gallery(
     return [
         Gallery(
             suite,
-            legend(sheet(rows), split.classes, dontcare=bool(split.ignore[chosen].any())),
+            legend(sheet(rows), split.classes, ignore_classes=bool(split.ignore[chosen].any())),
             note,
         )
     ]

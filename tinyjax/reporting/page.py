@@ -160,8 +160,8 @@ def columns(tables: Tables, summary: Summary) -> list[Column]:
         Column("RGN", "number", "relative gradient norm", [m.rgn for m in members], ".3g"),
         Column("which slice is worst", "text", "suite/slice", [n.worst[0] for n in numbers]),
     ]  # fmt: skip
-    if any(member.stopped_at >= 0 for member in members):
-        steps = [m.stopped_at if m.stopped_at >= 0 else math.nan for m in members]
+    if any(member.diverged_at >= 0 for member in members):
+        steps = [m.diverged_at if m.diverged_at >= 0 else math.nan for m in members]
         found.append(Column("stopped at", "number", "step", steps, ".0f"))
     return [column for column in found if any(_known(cell) for cell in column.cells)]
 
@@ -266,7 +266,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[t
 def _definitions(tables: Tables) -> str:
     names = {
         tables.score: f"{tables.title}; the score that all figures show unless they say otherwise",
-        "in domain": "the suite that picks a run's best weights (best_on)",
+        "in domain": "the suite that picks a run's best weights (monitor)",
         "shifted": "mean of all other uncorrupted suites",
         "gap, relative drop": "in domain less shifted; the same as a part of in domain. For a "
         "suite of fewer classes the score in domain is that of these alone",

@@ -208,14 +208,14 @@ def legend(
     picture: Image.Image,
     classes: Sequence[str],
     lines: Mapping[int, str] | None = None,
-    dontcare: bool = True,
+    ignore_classes: bool = True,
 ) -> Image.Image:
     """`picture` with a strip below that names the classes' colors, the hatching of don't-care
     regions, and what lines of such a width mean.
     """
     side = LINE // 2
     marks = {name: Image.new("RGB", (side, side), _color(k)) for k, name in enumerate(classes)}
-    if dontcare:
+    if ignore_classes:
         ground = np.full((side, side, 3), 128, np.uint8)
         _hatch(ground, np.array([0, 0, side, side]))
         marks["don't care"] = Image.fromarray(ground)

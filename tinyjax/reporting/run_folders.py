@@ -89,7 +89,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     evaluated = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluated.exists():
         asked = json.loads(evaluated.read_text())["config"]
-        config = {**config, "data": asked["data"], "best_on": asked["best_on"]}
+        config = {**config, "data": asked["data"], "monitor": asked["monitor"]}
     return config
 
 

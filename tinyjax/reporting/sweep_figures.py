@@ -36,7 +36,7 @@ def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: s
     sizes = {row["member"]: int(row["parameters"]) for row in members}
     points = defaultdict(list)  # suite -> (parameters, score, whether stopped)
     for row in results:
-        stopped = int(row["stopped_at"]) >= 0
+        stopped = int(row["diverged_at"]) >= 0
         points[row["suite"]].append((sizes[row["member"]], float(row[score]), stopped))
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes: Axes = figure.subplots()

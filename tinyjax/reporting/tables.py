@@ -41,7 +41,7 @@ class Member(NamedTuple):
     start: str  # last part of the path of its starting weights, or "scratch"
     varied: dict[str, str]  # what else the sweep varies: field -> value
     tied: dict[str, str]  # what it varies with the start: each start has one value
-    stopped_at: int  # step, -1 if it was trained to the end
+    diverged_at: int  # step, -1 if it was trained to the end
     rgn: float  # relative gradient norm, its own or, see `folders.gradients`; NaN: not measured
 
 
@@ -138,13 +138,13 @@ def read(folder: Path, without: Sequence[str] = ()) -> Tables:
         members += own
         scores.update(_scores(path / "evaluations" / f"{run_folders.WEIGHTS}.csv", keys))
         resampled.update(_resampled(path / "evaluations" / f"{run_folders.WEIGHTS}.npz", keys))
-        curves.update(_curves(path, keys, configs[run]["best_on"], score))
+        curves.update(_curves(path, keys, configs[run]["monitor"], score))
         environment = path / "environment.txt"
         said[run] = environment.read_text().splitlines() if environment.exists() else []
         asked = json.loads((path / "evaluations" / f"{run_folders.WEIGHTS}.json").read_text())
         said[run].append(f"{EVALUATED}{asked['command']}")
     there = {part.suite for own in scores.values() for part in own}  # that were evaluated
-    homes = [config["best_on"] for config in configs.values()]
+    homes = [config["monitor"] for config in configs.values()]
     suites = {name: suites[name] for name in dict.fromkeys([*homes, *suites]) if name in there}
     return Tables(
         folder,
@@ -183,7 +183,7 @@ def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
     """Whether a field is a part of the start: how its weights are taken, and at what rate, if each
     start has one value of its own. Whatever else differs sets members apart.
     """
-    if field != "init_new" and not field.startswith("optimizer."):
+    if field != "reinit" and not field.startswith("optimizer."):
         return False
     both = {(row.get("init"), row[field]) for row in rows}
     return len(both) == len({init for init, _ in both}) > 1 < len({value for _, value in both})
@@ -213,7 +213,7 @@ def _members(
                 f"{run}/{row['member']}" if run else row["member"],
                 row["member"],
                 run,
-                config["best_on"],
+                config["monitor"],
                 ", ".join(row[name] for name in places if row[name])
                 or (f"{run}: {whole}" if run else whole),
                 row["backbone"],
@@ -222,8 +222,8 @@ def _members(
                 int(row["seed"]),
                 starts[init] if init else SCRATCH,
                 {name: row[name] for name in fields},
-                {name: row[name] for name in tied if name != "init_new"},
-                int(end.get("stopped_at") or -1),
+                {name: row[name] for name in tied if name != "reinit"},
+                int(end.get("diverged_at") or -1),
                 _first(
                     run_folders.number(end.get("rgn")),
                     gradients.get((*own, run_folders.place(init or ""))),

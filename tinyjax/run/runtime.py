@@ -125,7 +125,9 @@ def refuse_too_large(program: Any, batch: int, members: int = 1) -> None:
         return
     said = f"a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
     if fits := int(members * 0.9 * free / wanted):
-        raise UserError(f"{members} members at once: {said}; --lift chunks:{fits} would fit")
+        raise UserError(
+            f"{members} members at once: {said}; --member-batching chunks:{fits} would fit"
+        )
     fits = int(batch * members * 0.9 * free / wanted)
     advice = f"batch = {fits} would fit" if fits else "not even batch = 1 would: a smaller crop?"
     raise UserError(f"batch = {batch}: {said}; {advice}")

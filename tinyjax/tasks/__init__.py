@@ -39,7 +39,9 @@ def backbone_of(
     if m.dtype not in DTYPES:
         raise UserError(f"model.dtype = {m.dtype!r}: {suggest(m.dtype, DTYPES)}")
     if m.excite not in ("", *GATES):
-        raise UserError(f"model.excite = {m.excite!r}: {suggest(m.excite, GATES)}, or nothing")
+        raise UserError(
+            f"model.squeeze_excite = {m.excite!r}: {suggest(m.excite, GATES)}, or nothing"
+        )
     added = Added(m.adapters, m.excite)
     dtype = jnp.dtype(m.dtype)
     return models.build(m.backbone, classes, dtype=dtype, eps=m.eps, wide=wide, added=added)

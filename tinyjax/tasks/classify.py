@@ -90,13 +90,13 @@ def make_task(
     wide: Architecture | None = None,
     axes: Sequence[str] = (),
 ) -> Task:
-    """Task of a config: training on random views of `config.crop`, prediction on whole images.
+    """Task of a config: training on random views of `config.crop_size`, prediction on whole images.
 
     wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
     and metrics are then its part of a sum.
     """
     model, number = make_model(config, len(classes), wide), len(classes)
-    window = tuple(config.crop)
+    window = tuple(config.crop_size)
     # What no member uses is not in the program at all.
     used = [
         name for name in config.augment if name not in ("mixup", "cutmix") or config.augment[name]
@@ -108,7 +108,7 @@ def make_task(
     def loss(variables, fixed, batch, key, hyper):
         strength = {name: hyper["augment"][name] for name in used}
         # An image's weight is its class's: where two are mixed each brings its own.
-        weight = batch["rarity"] ** hyper["loss"]["balance"]
+        weight = batch["rarity"] ** hyper["loss"]["class_balance"]
         targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
         cut = None if config.data.stream else window  # views are cut while they are decoded
         images, targets = augment_labeled(key, batch["images"], targets, strength, cut, axes)
@@ -116,7 +116,7 @@ def make_task(
             model, variables.params, variables.stats, images,
             train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
         )  # fmt: skip
-        value = cross_entropy(logits, targets, hyper["loss"]["smoothing"], axes)
+        value = cross_entropy(logits, targets, hyper["loss"]["label_smoothing"], axes)
         right = logits.argmax(1) == targets.argmax(1)
         return value, (stats, {"accuracy": right.mean() / jax.lax.axis_size(axes)})
 
@@ -124,7 +124,7 @@ def make_task(
     def predict(variables, images):
         """uint8 [B, H, W, C] -> logits f32[B, classes]."""
         x = normalize(images)
-        if both := config.predict.mirror:
+        if both := config.predict.flip:
             x = jnp.concatenate([x, x[:, :, ::-1]])
         logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
         return {"logits": (logits[: len(images)] + logits[len(images) :]) / 2 if both else logits}
@@ -239,7 +239,7 @@ def on_device(split: Labeled) -> dict[str, jax.Array]:
 def element(split: Labeled, config: ConfigDict) -> Any:
     """Samples of a training set that is left on disk, see `disk.batches`."""
     rarity = of_subset(split, np.ones(len(split.labels), bool))["rarity"]
-    return views(split, rarity, tuple(config.crop), config.augment.area, config.augment.aspect)
+    return views(split, rarity, tuple(config.crop_size), config.augment.area, config.augment.aspect)
 
 
 def labels(split: Labeled) -> list[np.ndarray]:

@@ -61,8 +61,8 @@ def look(
 
     if not training.valid.any():
         raise UserError("data.train: this split has no objects to learn from")
-    if not suites[config.best_on].valid.any():
-        raise UserError(f"best_on = {config.best_on!r}: this suite has no objects to score")
+    if not suites[config.monitor].valid.any():
+        raise UserError(f"monitor = {config.monitor!r}: this suite has no objects to score")
     figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
     return statistics.brief(
         training, suites, min(config.model.strides), twins=not config.data.stream
@@ -88,7 +88,7 @@ def make_task(
     wide: Architecture | None = None,
     axes: Sequence[str] = (),
 ) -> Task:
-    """Task of a config: training on windows of `config.crop`, prediction on whole frames.
+    """Task of a config: training on windows of `config.crop_size`, prediction on whole frames.
 
     wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
     and metrics are then its part of a sum.
@@ -96,7 +96,7 @@ def make_task(
     Raises UserError as `make_model` does, and for a transposition of windows that are not square.
     """
     model = make_model(config, len(classes), wide)
-    window = tuple(config.crop)
+    window = tuple(config.crop_size)
     if config.augment.transpose > 0 and window[0] != window[1]:
         raise UserError(
             f"augment.transpose = {config.augment.transpose}: crop = {window} is not square; "
@@ -126,7 +126,7 @@ def make_task(
         return detections(logits, offsets, frame, **config.nms)
 
     def score_members(predictions, split):
-        bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
+        bins = {name: tuple(sides) for name, sides in config.score.size_bins.items()}
         return score_each([(in_file_pixels(own, split), split.truth, bins) for own in predictions])
 
     return Task(init, loss, predict, score_members)
@@ -159,7 +159,7 @@ def examine(
     counts: np.ndarray,
 ) -> list[Examined]:
     """Each member's predictions for a suite, examined in full, see `detect.examine`."""
-    bins = {name: tuple(sides) for name, sides in config.score.bins.items()}
+    bins = {name: tuple(sides) for name, sides in config.score.size_bins.items()}
     jobs = [(in_file_pixels(own, split), split.truth, bins, slices, counts) for own in found]
     return score_each(jobs, "tinyjax.metrics.detection_slices:examine")
 

@@ -100,11 +100,11 @@ def rates(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
     found = multipliers(paths, config.freeze)
     depth = layer_decay(found, optimizer.layer_decay)
     trunk = re.compile(PRESETS["backbone"])
-    part = {path: optimizer.backbone if trunk.fullmatch(path) else 1.0 for path in found}
+    part = {path: optimizer.backbone_lr_scale if trunk.fullmatch(path) else 1.0 for path in found}
     found = {path: rate * depth[path] * part[path] for path, rate in found.items()}
     if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
         raise UserError(
-            f"freeze = {tuple(config.freeze)!r}, optimizer.backbone = {optimizer.backbone}, "
+            f"freeze = {tuple(config.freeze)!r}, optimizer.backbone_lr_scale = {optimizer.backbone_lr_scale}, "
             f"optimizer.layer_decay = {optimizer.layer_decay}: nothing is left to train"
         )
     return found

@@ -2,7 +2,7 @@
 
 A network has parts: the backbone's trunk, its adapters, squeeze-excite behind stages, head, hidden
 and classifier layers, neck, head. A part that only one side has is new, or skipped. One that both
-have must fit leaf by leaf, unless a path is named in `init_new`.
+have must fit leaf by leaf, unless a path is named in `reinit`.
 """
 
 import re
@@ -116,10 +116,10 @@ def fit(
         try:
             re.compile(pattern)
         except (TypeError, re.error) as error:
-            message = f"init_new: {pattern!r}: give a regular expression ({error})"
+            message = f"reinit: {pattern!r}: give a regular expression ({error})"
             raise UserError(message) from error
         if not any(re.fullmatch(pattern, path) for path in ours):
-            raise UserError(f"init_new: {pattern!r} matches no path of this network, as a whole")
+            raise UserError(f"reinit: {pattern!r} matches no path of this network, as a whole")
     named = {path for path in ours if any(re.fullmatch(pattern, path) for pattern in new)}
     theirs, reshaped = _folded(weights.leaves, ours)
     common = {_part(path) for path in ours} & {_part(path) for path in theirs}
@@ -136,7 +136,7 @@ def fit(
         shapes = (f"{p}: {_shape(theirs, p)} there, {_shape(ours, p)} here" for p in wrong)
         raise UserError(
             f"init: {len(wrong)} weights in {weights.where}{of} do not fit this network "
-            f"({few(shapes)}); give model.backbone as theirs, or name in init_new what shall "
+            f"({few(shapes)}); give model.backbone as theirs, or name in reinit what shall "
             "start anew"
         )
     loaded = [path for path in ours if path in theirs and path not in named]
@@ -151,7 +151,7 @@ def fit(
         raise UserError(
             f"init: the classes of {weights.where} are {there}; here they are {few(classes)}: "
             f"{advice}let the last layer start anew by "
-            f"init_new = ({last[0].rpartition('/')[0] + '/.*'!r},)"
+            f"reinit = ({last[0].rpartition('/')[0] + '/.*'!r},)"
         )
     values = {path: jnp.asarray(theirs[path], jnp.float32) for path in loaded}
     return Fitted(

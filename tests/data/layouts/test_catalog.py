@@ -79,8 +79,10 @@ def test_every_split_is_what_was_drawn(case, tmp_path):
         assert split.classes == classes
         for i, file in enumerate(split.names):
             scored = sorted(one for one in rows[file] if one[0] in classes)
-            dontcare = sorted([*one[1:]] for one in rows[file] if one[0] in SETS[name].dontcare)
-            assert objects(split, i) == (scored, dontcare)
+            ignore_classes = sorted(
+                [*one[1:]] for one in rows[file] if one[0] in SETS[name].ignore_classes
+            )
+            assert objects(split, i) == (scored, ignore_classes)
 
 
 @pytest.mark.parametrize("name", BOXES)

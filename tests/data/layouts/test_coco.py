@@ -30,7 +30,7 @@ def document():
             {"id": 7, "name": "car"},
             {"id": 8, "name": "boat"},
             {"id": 9, "name": "blur"},
-            {"id": 11, "name": "dontcare", "ignore": 1},
+            {"id": 11, "name": "ignore_classes", "ignore": 1},
         ],
         "images": [
             {"id": 50, "file_name": "a.png", "width": 60, "height": 40, "altitude_m": 60},
@@ -107,7 +107,7 @@ def test_labels_follow_the_order_of_classes(folder):
 
 
 def test_dont_care_by_name_category_and_annotation(folder):
-    split = load(folder, "val", ("person", "car"), dontcare=("blur",))
+    split = load(folder, "val", ("person", "car"), ignore_classes=("blur",))
     np.testing.assert_array_equal(
         split.boxes[0][split.ignore[0]], [[30, 20, 40, 30], [40, 1, 45, 6]]
     )
@@ -210,10 +210,10 @@ def test_other_mistakes_are_named(folder, tmp_path):
     fails("nowhere: no such folder", source=tmp_path / "nowhere")
     fails(r"no images of a split 'vall'; did you mean 'val'\?", split="vall")
     fails(r"instances_val\.json: no category 'persn'; did you mean 'person'\?", classes=("persn",))
-    fails("no category 'blurr'; did you mean 'blur'", dontcare=("blurr",))
+    fails("no category 'blurr'; did you mean 'blur'", ignore_classes=("blurr",))
     fails("'person' is named twice", classes=("person", "person"))
-    fails("'person' is named twice", dontcare=("person",))
-    fails("'dontcare' is marked", classes=("dontcare",))
+    fails("'person' is named twice", ignore_classes=("person",))
+    fails("'ignore_classes' is marked", classes=("ignore_classes",))
     image(folder / "images" / "c.png", 80, 30)
     fails(r"images of 2 sizes, from \(40, 60\) to \(80, 30\).*give size")
     (folder / "annotations" / "instances_val.json").write_text("{")
@@ -272,14 +272,14 @@ HIT_UAV = {  # images, night, day, person, car, bicycle, other_vehicle, don't-ca
 def test_hit_uav_holds_what_its_table_says(data_root, name):
     file = data_root / "hit_uav_ir" / "hit_uav_ir.zip"
     split = load(file, name, ("person", "car", "bicycle"))
-    images, night, day, *counts, other, dontcare = HIT_UAV[name]
+    images, night, day, *counts, other, ignore_classes = HIT_UAV[name]
     assert split.images.shape == (images, 256, 320, 1)
     time = Counter(m["time_of_day"] for m in split.truth["images"])
     assert time == {"night": night, "day": day}
     assert np.bincount(split.labels[split.valid]).tolist() == counts
     assert background(split) == {"other_vehicle": other}
-    assert split.ignore.sum() == dontcare
-    assert len(split.truth["annotations"]) == sum(counts) + 3 * dontcare
+    assert split.ignore.sum() == ignore_classes
+    assert len(split.truth["annotations"]) == sum(counts) + 3 * ignore_classes
     inside = split.boxes[split.valid | split.ignore]
     assert (inside >= 0).all()
     assert (inside <= (320, 256, 320, 256)).all()

@@ -50,7 +50,7 @@ def test_low_objects_are_left_out_or_dont_care_by_class(tmp_path):
         assert (split.valid & (split.labels == 0)).sum() == persons
         assert (split.valid & (split.labels > 0)).sum() == 4
         assert split.ignore.sum() == 0
-    split = load_it(min_height={"person": 15}, small="dontcare")
+    split = load_it(min_height={"person": 15}, small="ignore_classes")
     assert (split.valid.sum(), split.ignore.sum()) == (4, 2)
     assert (load_it().valid.sum(), load_it().ignore.sum()) == (6, 0)
 
@@ -66,7 +66,7 @@ def test_filters_are_in_pixels_for_relative_boxes_too(tmp_path):
     ("more", "message"),
     [
         ({"empty": "leave"}, r"empty = 'leave': known: keep, drop"),
-        ({"small": "dontcar"}, r"small = 'dontcar': did you mean 'dontcare'"),
+        ({"small": "dontcar"}, r"small = 'dontcar': did you mean 'ignore_classes'"),
         ({"min_height": {"persn": 5}}, r"min_height: no category 'persn'; did you mean 'person'"),
     ],
 )

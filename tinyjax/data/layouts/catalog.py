@@ -30,7 +30,7 @@ class Set(NamedTuple):
     cite: str
     faults: str = ""
     classes: tuple[str, ...] = ()  # scored where none are named; (): all
-    dontcare: tuple[str, ...] = ()  # neither objects nor background
+    ignore_classes: tuple[str, ...] = ()  # neither objects nor background
     no_area: bool = False  # boxes without an area are known of, and left out
     unlabeled: Mapping[str, str] = MappingProxyType({})  # parts without boxes, and why
     sign: str = ""  # a file that only this set has; "": any of its parts tells it
@@ -203,7 +203,7 @@ SETS: dict[str, Set] = {
         "Its json is not quite COCO ('filename', 'annotation'). The split is random over frames of "
         "videos: 28 % of the test images have a near-duplicate in train.",
         classes=("Person", "Car", "Bicycle", "OtherVehicle"),
-        dontcare=("DontCare",),
+        ignore_classes=("DontCare",),
     ),
     "hit_uav_ir": Set(
         "HIT-UAV at 320 x 256, split by session",
@@ -228,7 +228,7 @@ SETS: dict[str, Set] = {
         "The first labels are often wrong or misplaced; later ones are read before them where they "
         "stand beside (`kaist.LABELS`). Counts not verified.",
         classes=("person",),
-        dontcare=("cyclist", "people", "person?"),  # as the benchmark has it
+        ignore_classes=("cyclist", "people", "person?"),  # as the benchmark has it
     ),
     "coco2017": Set(
         "COCO 2017",

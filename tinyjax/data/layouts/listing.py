@@ -205,7 +205,7 @@ def renamed(listed: Listing, names: Mapping[str, str]) -> Listing:
 
 
 def roles(
-    listed: Listing, classes: Sequence[str], dontcare: Sequence[str], match: bool
+    listed: Listing, classes: Sequence[str], ignore_classes: Sequence[str], match: bool
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """The scored classes in the order of their labels, and the names that are don't-care.
 
@@ -217,20 +217,20 @@ def roles(
             f"{listed.where}: none of the classes of training ({few(classes)}) is one of the "
             f"categories here ({few(listed.categories)}); give rename, theirs -> ours"
         )
-    asked = [*classes, *dontcare]
+    asked = [*classes, *ignore_classes]
     for name in asked:
         if name not in listed.categories and not match:
             known = suggest(name, listed.categories)
             raise UserError(f"{listed.where}: no category {name!r}; {known}")
         if asked.count(name) > 1:
-            raise UserError(f"{name!r} is named twice in classes and dontcare; name it once")
+            raise UserError(f"{name!r} is named twice in classes and ignore_classes; name it once")
     for name in classes:
         if name in listed.ignored:
             raise UserError(
                 f'{listed.where}: category {name!r} is marked "ignore": 1, so it cannot be '
                 "one of classes; leave it out"
             )
-    ignored = listed.ignored | {*dontcare}
+    ignored = listed.ignored | {*ignore_classes}
     every = (name for name in listed.categories if name not in ignored | listed.groups)
     found = tuple(classes) or tuple(every)
     if not found:

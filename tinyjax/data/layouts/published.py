@@ -100,7 +100,7 @@ def listing(root: Place, split: str, refuse: Refuse, name: str) -> Listing:
     unscored = {c for c in listed.categories if order and c not in order}
     return listed._replace(
         categories=tuple(sorted(listed.categories, key=lambda c: order.get(c, len(order)))),
-        ignored=listed.ignored | {*one.dontcare} & {*listed.categories},
+        ignored=listed.ignored | {*one.ignore_classes} & {*listed.categories},
         groups=listed.groups | unscored,
     )
 
@@ -140,14 +140,14 @@ def mended(
         empty: "drop" leaves out images without a box; "keep" keeps them.
         min_area: px^2 in the file; boxes of no more than that are left out.
         min_height: category -> px in the file; boxes of it that are no higher are `small`.
-        small: "drop" leaves these out, so that they become background; "dontcare" makes them
+        small: "drop" leaves these out, so that they become background; "ignore_classes" makes them
             don't-care.
 
     Raises UserError for other words, and a category that is not there.
     """
     for field, value, known in (
         ("empty", empty, ("keep", "drop")),
-        ("small", small, ("drop", "dontcare")),
+        ("small", small, ("drop", "ignore_classes")),
     ):
         if value not in known:
             raise UserError(f"{field} = {value!r}: {suggest(value, known)}")
@@ -171,7 +171,7 @@ def mended(
                 continue
             if y2 - y1 > heights.get(label.category, -1):
                 yield label
-            elif small == "dontcare":
+            elif small == "ignore_classes":
                 yield label._replace(ignore=True)
 
     return listed._replace(entries=[e._replace(labels=[*kept(e)]) for e in entries])
