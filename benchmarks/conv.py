@@ -36,7 +36,7 @@ WAYS = ("forward", "with gradients", "8 members")
 
 
 def main():
-    runtime.keep_memory()
+    runtime.tune_allocator()
     print(contest.machine())
     print("ms, and how many times faster; of 8 members the gradients of all of them, vmapped")
     print(f"{'size':<28}" + "".join(f"{way:>15}{'library':>10}{'x':>6}" for way in WAYS))

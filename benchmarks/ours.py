@@ -30,7 +30,7 @@ def classification_step(
     """
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
+    runtime.tune_allocator()
 
     import jax
     import jax.numpy as jnp
@@ -49,9 +49,9 @@ def classification_step(
 
 def lifted(step: Callable, how: str) -> Callable:
     """`step` of members along the first axis of each argument; how: see `population.lift`."""
-    from tinyjax.population.member_batching import lift
+    from tinyjax.population.member_batching import batch_members
 
-    return lambda *trees: lift(lambda own, _: step(*own), how)(trees, None)
+    return lambda *trees: batch_members(lambda own, _: step(*own), how)(trees, None)
 
 
 def detection_step(
@@ -63,7 +63,7 @@ def detection_step(
     """
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
+    runtime.tune_allocator()
     take, state, data, hyper = _detection(batch, fields or {})
     return _call(take, state, data, hyper, plain)
 
@@ -86,7 +86,7 @@ def _detection(batch: int, fields: Mapping[str, Any]):
     from tinyjax.tasks.detect import make_task
 
     config, random = configs.load("configs/hit_uav.py"), np.random.default_rng(0)
-    config = configs.changed(config, fields)
+    config = configs.with_fields(config, fields)
     low = random.uniform(0, 200, (batch, 64, 2)).astype(np.float32)
     data = {
         "images": jnp.asarray(random.integers(0, 255, (batch, 256, 320, 1), np.uint8)),
@@ -104,7 +104,7 @@ def inference(net: str, plain: bool = False) -> Callable[[], Any]:
     """The logits of one image."""
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
+    runtime.tune_allocator()
 
     import jax
     import jax.numpy as jnp
@@ -163,7 +163,7 @@ def _step(task, optimizer: str, config: Any = None):
 
     tx, variables = step.make_optimizer(optimizer, 0.9, 0.999, 10.0), task.init(0)
     paths = [*variables.params, *variables.stats]
-    moving = step.moving(freezing.rates(paths, config)) if config else None
+    moving = step.trainable(freezing.lr_multipliers(paths, config)) if config else None
     take = step.make_step(task, tx, step.make_schedule(1000, 10, 0.5, 0.1), moving)
     return take, step.init_state(variables, tx, moving)
 

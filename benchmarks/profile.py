@@ -64,7 +64,7 @@ def training_step(spec: str) -> tuple[Callable[[], Any], str]:
     """A call that takes one step as `tinyjax.train` does, and the text of the compiled program."""
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
+    runtime.tune_allocator()
 
     import jax
 

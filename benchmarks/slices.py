@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in options.slice:
         found = accelerators.named(name)
         target = preflight.target_of(name)
-        lowered = compiler.lower(config, members, kind, training, target.devices, options.lift)
-        counts = compiler.count(lowered, options.effort)
+        lowered = compiler.lower_step(config, members, kind, training, target.devices, options.lift)
+        counts = compiler.compile_step(lowered, options.effort)
         seconds, _ = preflight.at_best(counts, found.chip)
         grid = " x ".join(str(n) for n in lowered.devices.mesh.devices.shape)
         print(
@@ -71,7 +71,7 @@ def population(net: str, many: int):
     config.data.train, config.data.suites = {"n": 64}, {"val": {"n": 4, "seed": 1}}
     config.crop_size, config.batch = (144, 144), 8
     kind = tasks.module(config.task)
-    members = search_space.members(config, search_space.sweep("seed", range(many)))
+    members = search_space.make_members(config, search_space.sweep("seed", range(many)))
     return config, members, kind, kind.load(config.data, config.data.train)
 
 

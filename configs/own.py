@@ -3,11 +3,11 @@
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine
 
 Arguments, joined by commas: source; format, if what is there does not tell (auto, coco, voc, yolo,
-arrayrecord); classes, joined by + (default: all that are there); ignore_classes, likewise; train and val,
-the names of the two splits; channels, 1 or 3; height and width of the network's input, needed if
-the images differ in size, and fit, letterbox or resize; first_pixel, 0 for VOC files that count
-pixels from 0; backbone; steps. Images of 16 bits: --config.data.common.range16=range,0,65535, see
-docs/data.md.
+arrayrecord); classes, joined by + (default: all that are there); ignore_classes, likewise; train
+and val, the names of the two splits; channels, 1 or 3; height and width of the network's input,
+needed if the images differ in size, and fit, letterbox or resize; first_pixel, 0 for VOC files that
+count pixels from 0; backbone; steps. Images of 16 bits: --config.data.common.range16=range,0,65535,
+see docs/data.md.
 """
 
 from tinyjax.config import detector, parse_arg

@@ -37,7 +37,7 @@ def page() -> str:
         lines += [f"\n## {group}\n", "| field | default | meaning |", "|---|---|---|", *rows]
     lines += [
         "",
-        "A classifier has the fields above as well, but for `model.strides`, `model.neck_width`, and",
+        "A classifier has the fields above as well, but for `model.strides`, `model.neck_*`, and",
     ]
     lines += ["those of `augment`, `loss`, `nms` and `score`."]
     return "\n".join(lines) + "\n"

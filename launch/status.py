@@ -22,8 +22,8 @@ class Shard(NamedTuple):
 
 def status(folder: Path, now: float | None = None) -> list[Shard]:
     """Raises UserError if nothing was begun there."""
-    found, now = plan.of_run(folder), time.time() if now is None else now
-    done = [run_folder.finished(folder / "populations" / str(k)) for k in range(len(found))]
+    found, now = plan.populations_of_run(folder), time.time() if now is None else now
+    done = [run_folder.is_finished(folder / "populations" / str(k)) for k in range(len(found))]
     shards = []
     many = _many(folder)
     for i in range(many):
@@ -64,5 +64,5 @@ def table(shards: list[Shard], now: float | None = None) -> str:
 def collect(folder: Path) -> None:
     """Make the tables of a sweep all of whose populations are finished. Raises UserError."""
     task = json.loads((folder / "config.json").read_text())["task"]
-    if missing := sweep.collect(folder, len(plan.of_run(folder)), task):
+    if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), task):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

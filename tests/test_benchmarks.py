@@ -5,7 +5,7 @@ import os
 import pytest
 
 from benchmarks import contest, rivals, sweep
-from tinyjax.population.options import members_of
+from tinyjax.population.options import select_members
 
 
 def sleeper(file, name):
@@ -54,13 +54,13 @@ def test_a_ratio_is_the_median_of_rounds():
 def test_a_sweep_runs_against_the_same_networks():
     config = sweep.get_config("steps=7")
     assert (config.schedule.steps, config.batch) == (7, sweep.BATCH)
-    members = members_of(sweep.__file__, config)
+    members = select_members(sweep.__file__, config)
     (whole,) = sweep.commands("sweep", 7, "folder")
     assert whole[2:] == ["--config", f"{sweep.__file__}:steps=7", "--workdir", "folder/run"]
     chosen = []
     for line in sweep.commands("processes", 7, "folder"):
         only = [line[i + 1] for i, word in enumerate(line) if word == "--sweep.only"]
-        chosen += members_of(sweep.__file__, config, only)
+        chosen += select_members(sweep.__file__, config, only)
     assert sorted(chosen) == sorted(members)
     ((_, _, *lines),) = sweep.commands("in turn", 7, "folder")
     assert len({line.split()[3] for line in lines}) == len(members) == 24

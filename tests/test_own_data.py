@@ -72,7 +72,7 @@ class Program:
 def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeypatch):
     monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
     with pytest.raises(errors.UserError, match=f"batch = 4: a step needs 0.01 GiB, .*{advice}"):
-        runtime.refuse_too_large(Program(), 4)
+        runtime.check_step_fits(Program(), 4)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeyp
 def test_too_little_memory_for_a_population_names_the_chunk(share, advice, monkeypatch):
     monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
     with pytest.raises(errors.UserError, match=advice):
-        runtime.refuse_too_large(Program(), 4, members=6)
+        runtime.check_step_fits(Program(), 4, members=6)
 
 
 def test_a_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):

@@ -73,7 +73,7 @@ def test_what_the_compiler_refuses(capsys, monkeypatch):
     assert "none   RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
 
 
-COUNTS = compiler.Counts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
+COUNTS = compiler.StepCounts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
 
 
 def test_members_that_talk_to_each_other_do_not_pass(capsys, monkeypatch):
@@ -108,7 +108,7 @@ TEXT = """
     ],
 )
 def test_who_is_among_the_shards_of_a_batch(groups, within):
-    found = compiler.collectives(TEXT.replace("GROUPS", groups), 2)
+    found = compiler.count_collectives(TEXT.replace("GROUPS", groups), 2)
     assert found == ((1, 0) if within else (0, 1))
 
 
@@ -116,14 +116,16 @@ def test_a_step_of_two_members_that_is_mapped_counts_twice():
     """A loop's body is counted once by the compiler."""
     from tests.configs import sweep
     from tinyjax import tasks
-    from tinyjax.population.options import members_of
+    from tinyjax.population.options import select_members
 
     config = sweep.get_config()
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
-    own = members_of(SWEEP, config, limit=2)
+    own = select_members(SWEEP, config, limit=2)
     one, two = (
-        compiler.count(compiler.lower(config, own[:n], kind, training, jax.devices()[:1], how))
+        compiler.compile_step(
+            compiler.lower_step(config, own[:n], kind, training, jax.devices()[:1], how)
+        )
         for n, how in ((1, "none"), (2, "map"))
     )
     assert two.flops == pytest.approx(2 * one.flops, rel=0.05)

@@ -10,7 +10,7 @@ from tests.configs import detector, sweep_starting_weights
 from tests.configs import sweep as tiny_sweep
 from tinyjax import average, config, rgn, train
 from tinyjax.errors import UserError
-from tinyjax.population.options import members_of
+from tinyjax.population.options import select_members
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.weights import read_weights, write_weights
@@ -82,8 +82,8 @@ def test_rgn_of_a_population_is_each_ones_own(sweep, tmp_path):
     narrow = min(rows(sweep / "members.csv"), key=lambda row: int(row["parameters"]))
     alone = tmp_path / "alone"
     base = tiny_sweep.get_config()
-    (member,) = (m for m in members_of(SWEEP, base) if m.id == narrow["member"])
-    run_folder.begin(alone, config.to_json(config.changed(base, member.point)))
+    (member,) = (m for m in select_members(SWEEP, base) if m.id == narrow["member"])
+    run_folder.create(alone, config.to_json(config.with_fields(base, member.point)))
     trees, about = read_weights(sweep / "weights" / member.id)
     weights = alone / "weights" / run_folder.member_id({})
     write_weights(weights, Variables(**trees), about)
@@ -196,7 +196,7 @@ def pulled(start, folder, *only):
         far[point] = sum(
             float(((leaf - first["params"][path]) ** 2).sum())
             for path, leaf in trees["params"].items()
-            if regularizers.pulled(path)
+            if regularizers.is_regularized(path)
         )
         pulls[point] = [
             float(row["value"])

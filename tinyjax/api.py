@@ -321,7 +321,7 @@ def load(
             f"{file}.safetensors: {held:,} parameters, but {file.name}.json tells of "
             f"{about['parameters']:,}; give the two files of one training"
         )
-    config = configs.override(configs.of_run(about["config"]), overrides)
+    config = configs.override(configs.from_run(about["config"]), overrides)
     kind: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
     return kind(Variables(**trees), config, about)
 

@@ -41,7 +41,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("average", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("average", __doc__, argv, FLAGS, needs=("workdir",))
     folder, parts = Path(options.workdir), _parts(options.parts)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
@@ -50,14 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.population import plan, stack
     from tinyjax.run import runtime
 
-    ids = [id for own in plan.of_run(folder) for id in own]
+    ids = [id for own in plan.populations_of_run(folder) for id in own]
     sweep = (folder / "plan.json").exists()
     if sweep and options.start:
         raise UserError(f"--start: {folder} is a sweep, whose members are averaged; a run has one")
-    runtime.keep_memory()
-    runtime.keep_programs()
+    runtime.tune_allocator()
+    runtime.enable_compile_cache()
     start_log()
-    config = configs.of_run(json.loads((folder / "config.json").read_text()))
+    config = configs.from_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     suites = {
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     }
 
     def networks_of(place: Path, ids: Sequence[str]) -> list[stack.Network]:
-        return stack.trained(place, ids, "last", {}, kind, training)
+        return stack.load_trained(place, ids, "last", {}, kind, training)
 
     def scorer(like: stack.Network, members: int):
         return _scorer(like, members, kind, training, suites, options.batches)
@@ -156,24 +156,24 @@ def _scorer(like, members: int, kind, training, suites, batches: int) -> Callabl
 
     from tinyjax import tasks
     from tinyjax.population import measurements, stack
-    from tinyjax.population.devices import layout
-    from tinyjax.population.input_pipeline import feed
-    from tinyjax.population.member_batching import lift
+    from tinyjax.population.devices import device_layout
+    from tinyjax.population.input_pipeline import make_input_pipeline
+    from tinyjax.population.member_batching import batch_members
 
     config, n = like.config, len(training.images)
-    devices = layout(members, config.batch)
-    joined = stack.join([like] * members, kind, training, devices.axes)
-    supply = feed(kind, training, config, config.seed, devices)
+    devices = device_layout(members, config.batch)
+    joined = stack.stack_members([like] * members, kind, training, devices.axes)
+    supply = make_input_pipeline(kind, training, config, config.seed, devices)
     hyper, part = devices.spread((joined.hyper, joined.data))
 
     def lifted(one, split=False):
-        return devices.shard(lift(one, "vmap" if members > 1 else "none"), split)
+        return devices.shard(batch_members(one, "vmap" if members > 1 else "none"), split)
 
-    estimate = measurements.moments(joined, config.batch, lifted, devices.axes)
+    estimate = measurements.batchnorm_estimator(joined, config.batch, lifted, devices.axes)
     predict = jax.jit(lifted(joined.task.predict, split=True))
 
     def evaluate(networks):
-        variables = devices.spread(stack.stacked(networks))
+        variables = devices.spread(stack.stack_trees(networks))
         for step, data in zip(range(min(batches, n // config.batch)), supply(), strict=False):
             variables = estimate((variables, hyper, part), data, step)
         scores: list[dict[str, Any]] = [{} for _ in networks]
@@ -182,7 +182,7 @@ def _scorer(like, members: int, kind, training, suites, batches: int) -> Callabl
             for own, values in zip(scores, joined.task.score(found, split), strict=True):
                 own[name] = values
         whole = jax.device_get(devices.gathered(variables))
-        return [*zip(stack.each_of(whole, members), scores, strict=True)]
+        return [*zip(stack.unstack(whole, members), scores, strict=True)]
 
     return evaluate
 

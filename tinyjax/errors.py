@@ -14,10 +14,10 @@ class UserError(Exception):
     """
 
 
-UNFIT = 69  # EX_UNAVAILABLE: another machine, or another try, may do
+EX_UNAVAILABLE = 69  # EX_UNAVAILABLE: another machine, or another try, may do
 
 
-class Unfit(Exception):
+class MachineError(Exception):
     """The machine, or those it should meet, are not what they should be; exit code `UNFIT`."""
 
 
@@ -28,7 +28,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known) or 'none'}"
 
 
-def few(names: Iterable[str]) -> str:
+def shorten(names: Iterable[str]) -> str:
     """The first three names, and how many more there are."""
     first, more = (names := [*names])[:3], len(names) - 3
     return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
@@ -45,9 +45,9 @@ def exit_code(main: Callable[[], int]) -> int:
         return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-    except Unfit as error:
+    except MachineError as error:
         print(f"error: {error}", file=sys.stderr)
-        return UNFIT
+        return EX_UNAVAILABLE
     except OSError as error:
         if error.errno is None:
             raise

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
-from tinyjax.errors import UserError, exit_code, few, suggest
+from tinyjax.errors import UserError, exit_code, shorten, suggest
 from tinyjax.run import progress, run_folder
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.files import atomic
@@ -66,7 +66,7 @@ class Result(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
     folder, which = Path(options.workdir), options.weights
     for text in options.overrides:
         if text.startswith((f"{configs.PREFIX}model.", f"{configs.PREFIX}task")):
@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.data.corruptions.corrupt import of_suite
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
-    runtime.keep_programs()
+    runtime.tune_allocator()
+    runtime.enable_compile_cache()
     start_log()
     groups = _groups(folder, which, options.overrides, options.suites)
     suites = groups[0].config.data.suites
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
     place, rows, replicates, shown = folder / "evaluations" / which, [], {}, {}
     passes = len(groups) * (len(clean) + sum(map(len, corruptions.values())))
-    bar = progress.bar(total=passes, unit="part")
+    bar = progress.progress_bar(total=passes, unit="part")
     for result in _examined(groups, clean, kind, bar):
         for id, own in zip(result.group.ids, result.examined, strict=True):
             for part, scores in own.scores.items():
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
     )
     with atomic(place.with_suffix(".json")) as path:
-        asked = {"command": run_folder.command(), "config": groups[0].config.to_dict()}
+        asked = {"command": run_folder.command_line(), "config": groups[0].config.to_dict()}
         path.write_text(json.dumps(asked, indent=2))
     if replicates:
         _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
@@ -130,13 +130,13 @@ def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | No
     from tinyjax.population import plan, stack
 
     found = []
-    for ids in plan.of_run(folder):
+    for ids in plan.populations_of_run(folder):
         for start in range(0, len(ids), AT_ONCE):
             some = [*ids[start : start + AT_ONCE]]
-            networks = stack.stored(folder, some, which, overrides)
+            networks = stack.load_stored(folder, some, which, overrides)
             first = networks[0]
             config = _asked(first.config, suites) if suites else first.config
-            task, predict = stack.predictor(networks, tasks.module(first.config.task))
+            task, predict = stack.make_predictor(networks, tasks.module(first.config.task))
             found.append(Group(some, config, first.about, task.score, predict))
     return found
 
@@ -216,7 +216,7 @@ def _splits(
     fields = group.get("slices", {})
     known = {part.partition("=")[0] for s in found.values() for part in kind.slices(s, fields)}
     for field in {*fields} - known if found else ():
-        log.warning(f"data.slices.{field}: no image of {few(found)} says it")
+        log.warning(f"data.slices.{field}: no image of {shorten(found)} says it")
     return found
 
 

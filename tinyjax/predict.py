@@ -91,7 +91,7 @@ class Frame(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("predict", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("predict", __doc__, argv, FLAGS, needs=("workdir",))
     files = find(options.input)
     refuse_mixing(options.output, files)
     start_log()
@@ -101,8 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.api import BATCH, load
     from tinyjax.run import runtime
 
-    runtime.keep_memory()
-    runtime.keep_programs()
+    runtime.tune_allocator()
+    runtime.enable_compile_cache()
 
     # ---- the network, compiled before anything is written: a wrong threshold or class ends here
     model = load(options.workdir, options.weights, options.overrides)
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     begin = time.time()
     with (
         local_stop_requests() as stop,
-        progress.bar(total=total, unit="image") as bar,
+        progress.progress_bar(total=total, unit="image") as bar,
     ):
 
         def record(number: int, frame: Frame, found: Any, picture: Any) -> Any:

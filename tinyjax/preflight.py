@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code, suggest
-from tinyjax.population.options import FLAGS, lift_of, members_of
+from tinyjax.population.options import FLAGS, parse_member_batching, select_members
 from tinyjax.run import accelerators
 from tinyjax.run.accelerators import GIB
 
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     shared = ("--sweep.only", "--sweep.limit", "--member-batching")
-    options = configs.options(
+    options = configs.parse_options(
         "preflight",
         __doc__,
         argv,
@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     target = target_of(options.accelerator)
     config = configs.load(options.config, options.overrides)
-    members = members_of(options.config, config, options.only or (), options.limit)
-    return preflight(config, members, target, price, lift_of(options.lift))
+    members = select_members(options.config, config, options.only or (), options.limit)
+    return preflight(config, members, target, price, parse_member_batching(options.lift))
 
 
 def preflight(config, members, target: Target, price, how: str | None) -> int:
@@ -82,7 +82,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
 
     begin, kind = time.time(), tasks.module(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
-    populations = plan.populations(members, plan.measures(config), how, machine)
+    populations = plan.make_plan(members, plan.cost_model(config), how, machine)
     training, everyone = kind.load(config.data, config.data.train), {m.id: m for m in members}
     print(f"{len(members)} members in {len(populations)} populations for {_described(target)}")
     seen: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -90,7 +90,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
     for number, population in enumerate(populations):
         own = [everyone[id] for id in population.members]
         given = config, own, kind, training, target.devices
-        chosen = compiler.lower(*given, population.lift, population.chunk)
+        chosen = compiler.lower_step(*given, population.lift, population.chunk)
         text = chosen.program.as_text()
         said = f"population {number}: {_placed(own, chosen.devices, population.lift)}"
         if text in seen:
@@ -100,7 +100,7 @@ def preflight(config, members, target: Target, price, how: str | None) -> int:
             lowered = {population.lift: chosen}
             if chosen.devices.own > 1:  # of one member a device all lifts are the same
                 other = "vmap" if population.lift == "map" else "map"
-                lowered[other] = compiler.lower(*given, other)
+                lowered[other] = compiler.lower_step(*given, other)
             seen[text] = number, {lift: _counts(each) for lift, each in lowered.items()}
             for lift, counts in seen[text][1].items():
                 print(_lines(lift, counts, lowered[lift], target), flush=True)
@@ -131,7 +131,7 @@ def target_of(name: str) -> Target:
         except RuntimeError as error:
             raise UserError(f"--accelerator {name}: there is none at hand") from error
         jax.config.update("jax_default_device", devices[0])
-        return Target(name, name, devices, runtime.whole_memory(), None)
+        return Target(name, name, devices, runtime.total_memory(), None)
     if name not in accelerators.SLICES:
         advice = suggest(name, [*AT_HAND, *accelerators.SLICES])
         raise UserError(f"--accelerator {name}: {advice}")
@@ -188,7 +188,7 @@ def _counts(lowered) -> Any:
     from tinyjax.population import compiler
 
     try:
-        return compiler.count(lowered)
+        return compiler.compile_step(lowered)
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise

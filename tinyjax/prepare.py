@@ -71,7 +71,7 @@ FLAGS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("prepare", __doc__, argv, FLAGS, needs=())
+    options = configs.parse_options("prepare", __doc__, argv, FLAGS, needs=())
     if options.check == bool(options.to):
         raise UserError("give --check, to look at the data, or --to DIR, to convert it")
     if options.check and options.skip_errors:

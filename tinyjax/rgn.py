@@ -43,7 +43,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("rgn", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("rgn", __doc__, argv, FLAGS, needs=("workdir",))
     folder = Path(options.workdir)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
@@ -54,17 +54,17 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.run import runtime
     from tinyjax.transfer import rgn
 
-    populations = plan.of_run(folder)
-    runtime.keep_memory()
-    runtime.keep_programs()
+    populations = plan.populations_of_run(folder)
+    runtime.tune_allocator()
+    runtime.enable_compile_cache()
     start_log()
-    config = configs.of_run(json.loads((folder / "config.json").read_text()))
+    config = configs.from_run(json.loads((folder / "config.json").read_text()))
     kind = tasks.module(config.task)
     training = kind.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}
     rows, numbers, sizes = [], {}, {}
-    for ids in progress.bar(populations, unit="population"):
-        networks = stack.trained(folder, ids, options.weights, changes, kind, training)
+    for ids in progress.progress_bar(populations, unit="population"):
+        networks = stack.load_trained(folder, ids, options.weights, changes, kind, training)
         measured = _measured(networks, kind, training, options.batches)
         for network, (kernels, tensors) in zip(networks, measured, strict=True):
             layers, name = rgn.layers(kernels, tensors), network.member.id
@@ -95,31 +95,31 @@ def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
     tensors'.
     """
     from tinyjax.population import measurements, stack
-    from tinyjax.population.devices import layout
-    from tinyjax.population.input_pipeline import feed
-    from tinyjax.population.member_batching import lift
-    from tinyjax.population.pad import cut
+    from tinyjax.population.devices import device_layout
+    from tinyjax.population.input_pipeline import make_input_pipeline
+    from tinyjax.population.member_batching import batch_members
+    from tinyjax.population.pad import unpad
     from tinyjax.transfer import rgn
 
     config, n = networks[0].config, len(training.images)
-    devices = layout(len(networks), config.batch)
-    joined = stack.join(networks, kind, training)
+    devices = device_layout(len(networks), config.batch)
+    joined = stack.stack_members(networks, kind, training)
     if not any(rgn.counted(path) for path in joined.moving.paths):
         raise UserError(f"--freeze {' '.join(config.freeze)}: no layer of the backbone is left")
     own = devices.spread((joined.variables, joined.hyper, joined.data))
     how = "vmap" if len(networks) > 1 else "none"
-    found = measurements.means(
+    found = measurements.mean_over_batches(
         rgn.measure, rgn.counted, joined, own,
-        feed(kind, training, config, config.seed, devices), config.batch,
-        min(batches, n // config.batch), lambda one: devices.shard(lift(one, how)),
+        make_input_pipeline(kind, training, config, config.seed, devices), config.batch,
+        min(batches, n // config.batch), lambda one: devices.shard(batch_members(one, how)),
     )  # fmt: skip
-    for network, ratios in zip(networks, stack.each_of(found, len(networks)), strict=False):
+    for network, ratios in zip(networks, stack.unstack(found, len(networks)), strict=False):
         shapes = {
             path: (1, 1, *leaf.shape[2:])
             for path, leaf in network.variables.params.items()
             if path in ratios["kernels"]
         }
-        yield cut(ratios["kernels"], shapes), {path: ratios["tensors"][path] for path in shapes}
+        yield unpad(ratios["kernels"], shapes), {path: ratios["tensors"][path] for path in shapes}
 
 
 def _add_to_results(file: Path, numbers: dict[str, float]) -> None:

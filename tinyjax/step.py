@@ -113,21 +113,21 @@ class Task(NamedTuple):
     score: Callable[..., list[dict[str, float]]]  # ([predictions], split) -> numbers of each, host
 
 
-class Moving(NamedTuple):
+class Trainable(NamedTuple):
     """What trains in every member; the rest is not differentiated and has no moments."""
 
     paths: frozenset[str]
     fixed: frozenset[str] = frozenset()  # BatchNorm layers that use and keep their running moments
 
 
-def moving(multiplier: Mapping[str, float]) -> Moving:
+def trainable(multiplier: Mapping[str, float]) -> Trainable:
     """What trains, if paths of parameters and of BatchNorm's moments have these multipliers."""
     still = {path for path, rate in multiplier.items() if rate == 0}
     fixed = (path.removesuffix("/mean") for path in still if path.endswith("/mean"))
-    return Moving(frozenset(multiplier.keys() - still), frozenset(fixed))
+    return Trainable(frozenset(multiplier.keys() - still), frozenset(fixed))
 
 
-def fixed_of(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, Any]:
+def frozen_batchnorm(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, Any]:
     """The BatchNorm layers that use and keep their running moments: `always`, or in this member."""
     multiplier = hyper.get("multiplier", {})
     means = (path for path in multiplier if path.endswith("/mean"))
@@ -138,7 +138,7 @@ def fixed_of(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, 
 def init_state(
     variables: Variables,
     tx: optax.GradientTransformation,
-    moving: Moving | None = None,
+    moving: Trainable | None = None,
     auto: bool = False,
 ) -> State:
     """A member at step 0, with its first weights. auto: some member has `rgn.auto_rates`."""
@@ -206,7 +206,7 @@ def make_step(
     task: Task,
     tx: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
-    moving: Moving | None = None,
+    moving: Trainable | None = None,
     axes: Sequence[str] = (),
 ):
     """The step of one member.
@@ -227,7 +227,7 @@ def make_step(
     always = frozenset() if moving is None else moving.fixed
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
-        key, fixed = draws(hyper["seed"], state.step), fixed_of(hyper, always)
+        key, fixed = draws(hyper["seed"], state.step), frozen_batchnorm(hyper, always)
         params, stats = state.weights
 
         def loss_of(trains):

@@ -24,7 +24,7 @@ from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code, suggest
 from tinyjax.population import search_space
 from tinyjax.population.options import FLAGS as SWEEP
-from tinyjax.population.options import PLAIN, lift_of, shard_of
+from tinyjax.population.options import SINGLE_RUN, parse_member_batching, parse_shard
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
 from tinyjax.run.distributed import local_stop_requests
@@ -56,13 +56,17 @@ FORM = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("study", __doc__, argv, FLAGS)
+    options = configs.parse_options("study", __doc__, argv, FLAGS)
     if options.overrides:
         raise UserError(
             f"{options.overrides[0]}: the stages of a study have a config each; give arguments of "
             f"the file, {options.config.partition(':')[0]}:name=value"
         )
-    folder, shard, how = options.workdir, shard_of(options.shard), lift_of(options.lift)
+    folder, shard, how = (
+        options.workdir,
+        parse_shard(options.shard),
+        parse_member_batching(options.lift),
+    )
     stages = stages_of(options.config, folder)
     for name in options.stage or ():
         if name not in stages:
@@ -84,16 +88,16 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             config, members, flags = stage
             log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
-            lift = how if members != [PLAIN] else None
+            lift = how if members != [SINGLE_RUN] else None
             if code := train(config, folder / name, stop, members, shard, lift):
                 return code
-            if not run_folder.finished(folder / name):  # other shards' part is still to come
+            if not run_folder.is_finished(folder / name):  # other shards' part is still to come
                 break
             if flags is not None and not rgn.measured(folder / name):
                 rgn.main(["--workdir", str(folder / name), *flags])
             if stop:
                 return STOPPED
-    if missing := [name for name in stages if not run_folder.finished(folder / name)]:
+    if missing := [name for name in stages if not run_folder.is_finished(folder / name)]:
         names = ", ".join(missing)
         log.info(f"still to be trained: {names}; the same command then goes on")
         return 0
@@ -106,7 +110,7 @@ def stages_of(spec: str, workdir: Path) -> Stages:
     Raises UserError for a file without one, one that does not describe stages, and as
     `space.members` and `check` do.
     """
-    get_study = configs.names(spec, "get_study")["get_study"]
+    get_study = configs.definitions(spec, "get_study")["get_study"]
     try:
         signature(get_study).bind(None, workdir)
     except TypeError as error:
@@ -131,11 +135,11 @@ def _stage(name: str, given: Any) -> Stage | Path:
         raise UserError(f"stage {name}: give {FORM}")
     flags = tuple(more[0]) if more else None
     if flags is not None:
-        configs.options("rgn", None, ["--workdir", name, *flags], RGN, needs=("workdir",))
+        configs.parse_options("rgn", None, ["--workdir", name, *flags], RGN, needs=("workdir",))
     config = config.unlock().lock()
-    members = search_space.members(config, points) if points else [PLAIN]
+    members = search_space.make_members(config, points) if points else [SINGLE_RUN]
     for member in members:
-        check(configs.changed(config, member.point))
+        check(configs.with_fields(config, member.point))
     return Stage(config, members, flags)
 
 
@@ -143,7 +147,7 @@ def _take(name: str, there: Path, at: Path) -> None:
     """A link to a finished run or sweep. Raises UserError unless it is one, and where something
     else has the stage's place.
     """
-    if not run_folder.finished(there):
+    if not run_folder.is_finished(there):
         raise UserError(f"stage {name}: {there} is no finished run or sweep; train it first")
     if at.exists() and at.resolve() != there.resolve():
         raise UserError(f"{at}: is there already, and is not {there}; give another --workdir")
@@ -164,18 +168,20 @@ def table(stages: Stages) -> str:
     """A line for each stage: members, steps of each, minutes, roughly and on two cores, and what
     they are trained on and scored on.
     """
-    from tinyjax.population.plan import minutes
+    from tinyjax.population.plan import estimated_minutes
     from tinyjax.reporting.run_folders import trained_on
 
     lines = [f"{'stage':<16}{'members':>8}{'steps':>9}{'min':>7}  trained on -> scored on"]
     for name, stage in stages.items():
         if isinstance(stage, Path):
-            there = "" if run_folder.finished(stage) else ", which is not finished yet"
+            there = "" if run_folder.is_finished(stage) else ", which is not finished yet"
             lines.append(f"{name:<16}{'':>24}  that of {stage}{there}")
             continue
         config, members, _ = stage
         trained, suites = trained_on(config.to_dict()), ", ".join(config.data.suites)
-        took = minutes(*_from_scratch(config, members))  # what they start from may not be there yet
+        took = estimated_minutes(
+            *_from_scratch(config, members)
+        )  # what they start from may not be there yet
         steps = f"{config.schedule.steps:,}"
         lines.append(f"{name:<16}{len(members):>8}{steps:>9}{took:>7.0f}  {trained} -> {suites}")
     return "\n".join(lines)
@@ -185,7 +191,7 @@ def _from_scratch(config: Any, members: Sequence[Member]) -> tuple[Any, list[Mem
     fields = ("init", "reinit")
     points = [{f: v for f, v in member.point.items() if f not in fields} for member in members]
     plain = zip(members, points, strict=True)
-    return configs.changed(config, {"init": ""}), [m._replace(point=p) for m, p in plain]
+    return configs.with_fields(config, {"init": ""}), [m._replace(point=p) for m, p in plain]
 
 
 def starts(*folders: str | Path) -> Sequence[dict[str, Any]]:

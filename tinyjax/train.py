@@ -23,7 +23,13 @@ from tinyjax.config.validation import check
 from tinyjax.errors import UserError, exit_code
 from tinyjax.population import plan
 from tinyjax.population import sweep as runs
-from tinyjax.population.options import FLAGS, PLAIN, lift_of, members_of, shard_of
+from tinyjax.population.options import (
+    FLAGS,
+    SINGLE_RUN,
+    parse_member_batching,
+    parse_shard,
+    select_members,
+)
 from tinyjax.population.search_space import Member
 from tinyjax.run import distributed, progress, run_folder
 from tinyjax.run.csv_files import Metrics, write_rows
@@ -35,19 +41,19 @@ STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.options("train", __doc__, argv, {**FLAGS, **distributed.FLAGS})
+    options = configs.parse_options("train", __doc__, argv, {**FLAGS, **distributed.FLAGS})
     config = configs.load(options.config, options.overrides)
-    members = members_of(options.config, config, options.only or (), options.limit)
-    how, shard = lift_of(options.lift), shard_of(options.shard)
+    members = select_members(options.config, config, options.only or (), options.limit)
+    how, shard = parse_member_batching(options.lift), parse_shard(options.shard)
     if options.dry_run:
-        found = plan.populations(members, plan.measures(config), how)
-        print(plan.table(config, members, found))
+        found = plan.make_plan(members, plan.cost_model(config), how)
+        print(plan.plan_table(config, members, found))
         return 0
     from tinyjax.run import runtime
 
-    runtime.keep_memory()  # before anything looks for devices
-    with distributed.joined(options.processes, options.wait):
-        distributed.expect(options.expect)
+    runtime.tune_allocator()  # before anything looks for devices
+    with distributed.process_group(options.processes, options.wait):
+        distributed.check_devices(options.expect)
         with distributed.stop_requests() as stop:
             return train(config, options.workdir, stop, members, shard, how)
 
@@ -56,7 +62,7 @@ def train(
     config,
     folder: Path,
     stop: Sequence[int] = (),
-    members: Sequence[Member] = (PLAIN,),
+    members: Sequence[Member] = (SINGLE_RUN,),
     shard: tuple[int, int] = (0, 1),
     how: str | None = None,
 ) -> int:
@@ -68,7 +74,7 @@ def train(
     """
     from tinyjax.run import runtime
 
-    sweep = [*members] != [PLAIN]
+    sweep = [*members] != [SINGLE_RUN]
     if sweep and config.phases:
         raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
     if how and not sweep:
@@ -77,20 +83,20 @@ def train(
         )
     if shard != (0, 1) and not sweep:
         raise UserError(f"--shard {shard[0]}/{shard[1]}: this is a plain run; a sweep has shards")
-    runtime.keep_memory()
-    leads = distributed.leads()
+    runtime.tune_allocator()
+    leads = distributed.is_main_process()
     run_folder.open_folder(folder, configs.to_json(config), leads)
-    distributed.together("opened")
+    distributed.barrier("opened")
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: give a folder that all processes share")
     start_log(leads)
     i, n = shard
-    beat = Heartbeat(folder / "heartbeats" / f"{i}-of-{n}.{distributed.number()}.json").write
+    beat = Heartbeat(folder / "heartbeats" / f"{i}-of-{n}.{distributed.process_index()}.json").write
     one = partial(train_members, beat=beat)
     with log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
         if sweep:
             code = runs.train_sweep(config, members, folder, stop, shard, how, one)
-        elif run_folder.said_finished(folder):
+        elif run_folder.log_if_finished(folder):
             code = 0
         elif config.phases:
             code = runs.train_phases(config, folder, stop, one)
@@ -122,22 +128,25 @@ def train_members(
     from tinyjax import step as steps
     from tinyjax import tasks
     from tinyjax.population import measurements, program, stack
-    from tinyjax.population.devices import layout
-    from tinyjax.population.input_pipeline import feed
+    from tinyjax.population.devices import device_layout
+    from tinyjax.population.input_pipeline import make_input_pipeline
     from tinyjax.reporting import figures
     from tinyjax.run import runtime
     from tinyjax.run.checkpoints import Checkpoints
     from tinyjax.run.trackers import trackers
 
     # ---- data: small sets live on the device as uint8, others are streamed
-    started, leads = time.time(), distributed.leads()
-    log.info(f"tinyjax {version('tinyjax')} on {runtime.devices()}")
-    log.info(f"compiled programs are kept in {runtime.keep_programs()}")
+    started, leads = time.time(), distributed.is_main_process()
+    log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
+    log.info(f"compiled programs are kept in {runtime.enable_compile_cache()}")
     place = folder / "populations" / str(number or 0)
     tables, plain = (folder, True) if number is None else (place, False)
     for member in members:
-        check(configs.changed(config, member.point))
-    base, config = config, stack.config_of(config, members[0])  # theirs is the same where it counts
+        check(configs.with_fields(config, member.point))
+    base, config = (
+        config,
+        stack.member_config(config, members[0]),
+    )  # theirs is the same where it counts
     kind, total = tasks.module(config.task), config.schedule.steps
     training, suites = _splits(config.task, configs.to_json(config.data))
     n, height, width, channels = training.images.shape
@@ -146,33 +155,33 @@ def train_members(
     if leads:
         log.info("\n".join(kind.look(training, suites, config, folder)))
     if not config.data.stream:
-        runtime.refuse_large_set(training.images)
+        runtime.check_dataset_fits(training.images)
 
     # ---- networks: each by itself, then all in one, spread over the devices
-    networks = [stack.network(base, member, kind, training) for member in members]
-    devices = layout(len(members), config.batch)
-    joined = stack.join(networks, kind, training, devices.axes)
-    supply = feed(kind, training, config, base.seed, devices)
+    networks = [stack.build_network(base, member, kind, training) for member in members]
+    devices = device_layout(len(members), config.batch)
+    joined = stack.stack_members(networks, kind, training, devices.axes)
+    supply = make_input_pipeline(kind, training, config, base.seed, devices)
     variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
 
-    lifted = program.lifted(devices, how, chunk)
+    lifted = program.over_members(devices, how, chunk)
     if "regularizer" in hyper:
         # Every device measures on whole batches: what is the mean of an example's has no shards.
-        whole = stack.join(networks, kind, training) if devices.axes else joined
+        whole = stack.stack_members(networks, kind, training) if devices.axes else joined
         own = (variables, hyper, parts)
         log.info(f"pull: by {config.regularizer.name}, measured before the first step")
-        strengths = measurements.pulls(config, whole, own, supply, n, lifted)
+        strengths = measurements.regularizer_arrays(config, whole, own, supply, n, lifted)
         hyper["regularizer"] |= devices.spread(strengths)
 
     # ---- state: from the newest checkpoint, or fresh
     checkpoints = Checkpoints(place / "checkpoints")
-    fresh, train_step = program.training(config, joined, devices, how, chunk)
+    fresh, train_step = program.make_training(config, joined, devices, how, chunk)
     state = jax.jit(fresh)(variables)
-    rows = [stack.row(each) for each in networks]
+    rows = [stack.members_row(each) for each in networks]
     columns = dict.fromkeys(field for row in rows for field in row)
     if leads:
         write_rows(tables / "members.csv", rows, columns)
-    log.info(stack.described(networks, config, (width, height)))
+    log.info(stack.describe(networks, config, (width, height)))
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = devices.spread(checkpoints.restore(devices.gathered(state)))
@@ -187,7 +196,7 @@ def train_members(
     batches = supply(done)
     batches, rest = chain([first := next(batches)], batches), (hyper, parts)
     compiled = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
-    runtime.refuse_too_large(compiled, config.batch, devices.at_once(how, chunk))
+    runtime.check_step_fits(compiled, config.batch, devices.at_once(how, chunk))
     log.info(f"compiled in {time.time() - begin:.0f} s")
 
     # ---- where metrics go
@@ -227,16 +236,18 @@ def train_members(
         return scores, found
 
     # ---- loop
-    every, lost = config.every, False
+    lost = False
     if plain:
-        bar = progress.bar(total=total, initial=done, unit="step", smoothing=0.1, disable=not leads)
+        bar = progress.progress_bar(
+            total=total, initial=done, unit="step", smoothing=0.1, disable=not leads
+        )
     else:
         bar.update(done * len(members))
     while True:
         over = done == total or lost
-        due = over or (done > 0 and done % eval_every == 0)
-        stopping = distributed.told_to_stop(stop)
-        if due or stopping or (done > 0 and done % save_every == 0):
+        due = over or (done > 0 and done % config.eval_every == 0)
+        stopping = distributed.stop_requested(stop)
+        if due or stopping or (done > 0 and done % config.save_every == 0):
             # before the evaluation: what fails there costs nothing
             if metrics:
                 metrics.written()
@@ -249,7 +260,7 @@ def train_members(
             ranked = ranked if len(members) > 1 else ranked[0]
             state = keep_best((state, devices.spread(ranked)), None)
             waited = done - int(np.max(devices.gathered(state.best.step)))
-            if over or (config.patience and waited >= config.patience * eval_every):
+            if over or (config.patience and waited >= config.patience * config.eval_every):
                 break
         if stopping:
             closing.close()
@@ -258,8 +269,8 @@ def train_members(
         state, logged = compiled(state, next(batches), *rest)
         done += 1
         bar.update(len(members))
-        if done % log_every == 0:
-            values = stack.each_of(devices.gathered(logged), len(members))
+        if done % config.log_every == 0:
+            values = stack.unstack(devices.gathered(logged), len(members))
             stopped = np.atleast_1d(devices.gathered(state.diverged_at))
             if plain:
                 refuse_divergence(stopped, folder)
@@ -280,8 +291,8 @@ def train_members(
     state = devices.gathered(state)
     if not leads:
         return 0
-    lasts = stack.each_of(state.variables(state.ema), len(members))
-    bests = stack.each_of(state.variables(state.best.weights), len(members))
+    lasts = stack.unstack(state.variables(state.ema), len(members))
+    bests = stack.unstack(state.variables(state.best.weights), len(members))
     tails = [kind.tail(training, network.used) for network in networks]
     stopped, best_steps, best_scores = map(
         np.atleast_1d, (state.diverged_at, state.best.step, state.best.score)
@@ -296,10 +307,10 @@ def train_members(
         }
         file = folder / "weights" / network.member.id
         ends = {"step": done, "scores": scores[i]}
-        write_weights(file, stack.cut_out(last, network), {**about, **ends})
+        write_weights(file, stack.unpad_member(last, network), {**about, **ends})
         ends = {"step": int(best_steps[i]), "score": float(best_scores[i])}
         file = file.with_name(f"{file.name}-best")
-        write_weights(file, stack.cut_out(best, network), {**about, **ends})
+        write_weights(file, stack.unpad_member(best, network), {**about, **ends})
     if plain:
         kind.report(folder, suites, found, scores[0], tails[0])
     rows = [
@@ -366,10 +377,10 @@ class _Callable(ModuleType):
         Everything it makes is in `folder`; the same call resumes. Returns 0, or `STOPPED`. Raises
         UserError for a mistake in what is given.
         """
-        members = [PLAIN]
+        members = [SINGLE_RUN]
         if isinstance(config, str):
             spec, config = config, configs.load(config)
-            members = members_of(spec, config)
+            members = select_members(spec, config)
         return train(config, Path(folder), members=members)
 
 

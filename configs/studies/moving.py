@@ -14,10 +14,10 @@ steps; strength, of the pull.
 
 from pathlib import Path
 
-from tinyjax.config import names, parse_arg
+from tinyjax.config import definitions, parse_arg
 from tinyjax.population import search_space as hyper
 
-CAPACITY = names(str(Path(__file__).with_name("capacity.py")), "get_study")
+CAPACITY = definitions(str(Path(__file__).with_name("capacity.py")), "get_study")
 
 
 def get_study(arg, workdir):

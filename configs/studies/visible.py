@@ -10,11 +10,11 @@ arguments, joined by commas: backbones, joined by +; seeds, how many; steps.
 
 from pathlib import Path
 
-from tinyjax.config import load, names, parse_arg
+from tinyjax.config import definitions, load, parse_arg
 from tinyjax.population import search_space as hyper
 from tinyjax.study import starts
 
-CAPACITY = names(str(Path(__file__).with_name("capacity.py")), "get_study")
+CAPACITY = definitions(str(Path(__file__).with_name("capacity.py")), "get_study")
 SVANSTROM = Path(__file__).parent.parent / "svanstrom.py"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from tinyjax.config import from_json, load, names, options, override, parse_arg, to_json
+from tinyjax.config import definitions, from_json, load, override, parse_arg, parse_options, to_json
 from tinyjax.config.defaults import DETECTOR, detector
 from tinyjax.errors import UserError
 
@@ -205,7 +205,7 @@ def test_load_refuses_mistakes_in_the_file_itself(tmp_path, mistake, message):
 
 
 def test_names(file):
-    assert names(f"{file}:fast")["get_hyper"]("grid") == "grid"
+    assert definitions(f"{file}:fast")["get_hyper"]("grid") == "grid"
 
 
 def test_parse_arg_is_locked():
@@ -242,7 +242,7 @@ def test_json_does_not_depend_on_order():
     ],
 )
 def test_options(argv, overrides):
-    got = options("train", "About.", [*argv, "--config", "x.py:fast", "--workdir=runs/x"])
+    got = parse_options("train", "About.", [*argv, "--config", "x.py:fast", "--workdir=runs/x"])
     assert got.config == "x.py:fast"
     assert got.workdir == Path("runs/x")
     assert got.overrides == overrides
@@ -250,7 +250,7 @@ def test_options(argv, overrides):
 
 def test_options_of_a_command():
     flags = {"--suite": {"default": "val"}, "--plot": {"action": "store_true"}}
-    got = options("report", None, ["--plot", "--config.a", "2"], flags, needs=())
+    got = parse_options("report", None, ["--plot", "--config.a", "2"], flags, needs=())
     assert (got.suite, got.plot) == ("val", True)
     assert not hasattr(got, "config")  # a flag that would be ignored is not taken
     assert got.overrides == ["--config.a=2"]
@@ -258,7 +258,7 @@ def test_options_of_a_command():
 
 def test_options_default_to_the_command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--config", "x.py", "--workdir", "y"])
-    assert options("train", None).config == "x.py"
+    assert parse_options("train", None).config == "x.py"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_options_default_to_the_command_line(monkeypatch):
 )
 def test_options_refuse(argv, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        options("train", None, argv)
+        parse_options("train", None, argv)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -44,7 +44,9 @@ def test_detections_come_in_fixed_shape_sorted_and_decoded():
     offsets = encode(
         jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
     )
-    out = detections(logits, offsets[None], GRID, overlap=0.6, count=10, pool=20)
+    out = detections(
+        logits, offsets[None], GRID, iou_threshold=0.6, max_detections=10, pre_nms_top_k=20
+    )
     assert {k: v.shape for k, v in out.items()} == {
         "boxes": (1, 10, 4),
         "scores": (1, 10),

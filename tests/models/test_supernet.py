@@ -6,7 +6,7 @@ import pytest
 
 from tinyjax import models
 from tinyjax.models.scaling import Architecture, Block
-from tinyjax.models.supernet import GATES, gates, union
+from tinyjax.models.supernet import GATES, gates, supernet
 
 
 def ladder(family, *names):
@@ -15,7 +15,7 @@ def ladder(family, *names):
 
 def test_of_one_it_is_the_same():
     (arch,) = ladder("efficientnet", "b-3")
-    assert union([arch, arch]) == arch
+    assert supernet([arch, arch]) == arch
     assert gates(arch, arch) == {}
 
 
@@ -28,7 +28,7 @@ def test_of_one_it_is_the_same():
 )
 def test_a_ladder_shares_one(family, names):
     archs = ladder(family, *names)
-    wide = union(archs)
+    wide = supernet(archs)
     shapes = jax.eval_shape(
         lambda: models.init(models.build(f"{family}/{names[0]}", 10, wide=wide), 0, (1, 32, 32, 3))
     )
@@ -53,7 +53,7 @@ def test_gates_by_hand():
     # behind a stem of 8: the narrow one has a skip where the wide one has none, and no second block
     narrow = Architecture(8, ((block(8),),), 16)
     wide = Architecture(8, ((block(16), block(16)),), 24)
-    both = union([narrow, wide])
+    both = supernet([narrow, wide])
     one, two = block(16, gates=("skip",)), block(16, gates=("alive",))
     assert both == Architecture(8, ((one, two),), 24)
     first, second = "stage1/block0", "stage1/block1"
@@ -63,7 +63,7 @@ def test_gates_by_hand():
 
 def test_rounding_may_leave_nothing_to_expand():
     a, b = (Architecture(8, ((block(8, expand),),), 16) for expand in (8, 24))
-    both = union([a, b])
+    both = supernet([a, b])
     assert both.stages[0][0].gates == ("expands",)
     assert [gates(arch, both) for arch in (a, b)] == [
         {"stage1/block0/expands": 0}, {"stage1/block0/expands": 1},
@@ -72,7 +72,7 @@ def test_rounding_may_leave_nothing_to_expand():
 
 def test_a_skip_that_only_the_union_would_have_is_shut():
     a, b = (Architecture(stem, ((block(out),),), 16) for stem, out in ((8, 16), (16, 8)))
-    both = union([a, b])
+    both = supernet([a, b])
     assert both.stages[0][0].gates == ("skip",)
     assert gates(a, both)["stage1/block0/skip"] == 0
 
@@ -87,18 +87,18 @@ def test_a_skip_that_only_the_union_would_have_is_shut():
 def test_what_cannot_be_shared_is_named(other, message):
     a, b = (Architecture(8, ((block(16, **own),),), 16) for own in ({}, other))
     with pytest.raises(ValueError, match=message):
-        union([a, b])
+        supernet([a, b])
 
 
 def test_families_cannot_be_shared():
     with pytest.raises(ValueError, match="cannot share a program"):
-        union([models.architecture(name) for name in ("mobilenetv3/s-1", "efficientnet/b-1")])
+        supernet([models.architecture(name) for name in ("mobilenetv3/s-1", "efficientnet/b-1")])
 
 
 def test_gates_are_what_they_say():
     """With skip 1 and alive 0 a block hands its input on, and gets no gradient."""
     narrow = Architecture(8, ((block(8),),), 8)
-    both = union([narrow, Architecture(8, ((block(8), block(8)),), 8)])
+    both = supernet([narrow, Architecture(8, ((block(8), block(8)),), 8)])
     model = models.build("mobilenetv3/s-1", wide=both)
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     params, stats = models.init(model, 0, x.shape)

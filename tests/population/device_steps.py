@@ -59,7 +59,7 @@ def difference(config, training):
     whole = jax.make_mesh((1, 4), ("member", "data"), devices=jax.devices()[:4])
     alone = jax.make_mesh((1, 1), ("member", "data"), devices=jax.devices()[:1])
     (a, one), (b, four) = (
-        trained(config, kind, training, devices.Layout(mesh, 1)) for mesh in (alone, whole)
+        trained(config, kind, training, devices.DeviceLayout(mesh, 1)) for mesh in (alone, whole)
     )
     assert (one != four).any()  # else nothing was spread
     return {
@@ -69,13 +69,13 @@ def difference(config, training):
 
 
 def scenes():
-    config = configs.changed(detector.get_config(), FIELDS)
+    config = configs.with_fields(detector.get_config(), FIELDS)
     return config, tasks.module("detect").load(config.data, config.data.train)
 
 
 def labeled():
     mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "loss.class_balance": 0.5}
-    config = configs.changed(classifier.get_config(), FIELDS | mixed)
+    config = configs.with_fields(classifier.get_config(), FIELDS | mixed)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 32, 1), np.uint8)
     labels = np.array([0] * 4 + [1] * 8, np.int32)

@@ -17,7 +17,7 @@ from tests.test_classify import Later
 from tinyjax import step as steps
 from tinyjax import tasks, train
 from tinyjax.data.sampling import batch_indices, gather
-from tinyjax.population.options import members_of
+from tinyjax.population.options import select_members
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "tests" / "configs" / "detector.py")
@@ -93,7 +93,7 @@ def test_members_over_devices(alone, tmp_path):
     folder, dump = tmp_path / "run", tmp_path / "dump"
     on_eight_devices(*argv, "--workdir", str(folder), dump=dump)
     assert collectives(dump) == []
-    ids = [member.id for member in members_of(SWEEP, sweep.get_config(), limit=5)]
+    ids = [member.id for member in select_members(SWEEP, sweep.get_config(), limit=5)]
     ours, theirs = losses(folder), losses(alone)
     assert ours.keys() == theirs.keys() == {(id, str(step)) for id in ids for step in range(1, 7)}
     np.testing.assert_allclose([*ours.values()], [theirs[key] for key in ours], rtol=2e-3)
@@ -106,7 +106,7 @@ def test_a_run_may_go_on_with_more_devices(tmp_path):
     folder = tmp_path / "run"
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "3"]
     config = sweep.get_config()
-    members = members_of(SWEEP, config, limit=3)
+    members = select_members(SWEEP, config, limit=3)
     stop = Later(config.save_every + 1)
     assert train.train(config, folder, stop, members) == train.STOPPED
     on_eight_devices("-m", "tinyjax.train", *argv)
@@ -140,7 +140,7 @@ def test_a_plain_run_is_the_bare_step(plain):
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip)
     step = steps.make_step(
         task, tx, steps.make_schedule(s.steps, s.warmup, s.flat, s.end),
-        steps.moving(dict.fromkeys([*task.init(0).params, *task.init(0).stats], 1.0)),
+        steps.trainable(dict.fromkeys([*task.init(0).params, *task.init(0).stats], 1.0)),
     )  # fmt: skip
     n = len(training.images)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.population.member_batching import lift
+from tinyjax.population.member_batching import batch_members
 
 
 @pytest.mark.parametrize(("how", "chunk"), [("vmap", 0), ("map", 0), ("chunks", 2), ("chunks", 5)])
@@ -18,7 +18,7 @@ def test_each_member_is_what_it_is_alone(how, chunk):
     random = np.random.default_rng(0)
     own = {"w": random.normal(size=(5, 3, 4)), "rate": random.normal(size=5)}
     shared = random.normal(size=(4, 2))
-    found = jax.jit(lift(one, how, chunk))(own, shared)
+    found = jax.jit(batch_members(one, how, chunk))(own, shared)
     for i in range(5):
         alone = one({name: leaf[i] for name, leaf in own.items()}, shared)
         for name, leaf in alone.items():
@@ -27,4 +27,4 @@ def test_each_member_is_what_it_is_alone(how, chunk):
 
 def test_one_member_is_lifted_by_nothing():
     one = lambda own, shared: own  # noqa: E731
-    assert lift(one, "none") is one
+    assert batch_members(one, "none") is one

@@ -14,8 +14,8 @@ from tinyjax.errors import UserError
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.layers import PLAIN, Added
 from tinyjax.models.scaling import Architecture, Block
-from tinyjax.models.supernet import gates, union
-from tinyjax.population.pad import cut, pad, refuse_unfit
+from tinyjax.models.supernet import gates, supernet
+from tinyjax.population.pad import check_zero_padding, pad, unpad
 
 SIDE, STEPS = 32, 20
 HYPER = {"seed": 0, "weight_decay": 0.05, "ema": 0.9}
@@ -109,7 +109,7 @@ def trained(task, variables, tx, moving, hyper):
 def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=PLAIN):
     """frozen: how the paths of stage 1 that freeze do so: "no", by "structure" or by an "array"."""
     with jax.enable_x64(True):
-        wide = union(archs)
+        wide = supernet(archs)
         tasks = [task_of(network(name, kind, arch, added), kind) for arch in (own, wide)]
         alone = tasks[0].init(0)
         shapes = jax.eval_shape(tasks[1].init, 0)
@@ -131,7 +131,7 @@ def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=PLAIN
         ends = []
         for task, variables in zip(tasks, (alone, padded), strict=True):
             there = {**variables.params, **variables.stats}
-            moving = step.moving({p: rates[p] for p in there})
+            moving = step.trainable({p: rates[p] for p in there})
             mine = {p: x for p, x in hyper.get("multiplier", {}).items() if p in there}
             values = {**hyper, "multiplier": mine} if mine else hyper
             ends.append(trained(task, variables, tx, moving, values))
@@ -141,7 +141,7 @@ def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=PLAIN
         for weights in (lambda s: s.weights, lambda s: s.ema):
             one, other = (state.variables(weights(state)) for state in (a, b))
             for mine, theirs in zip(one, other, strict=True):
-                inside = cut(theirs, {path: x.shape for path, x in mine.items()})
+                inside = unpad(theirs, {path: x.shape for path, x in mine.items()})
                 for path, leaf in mine.items():
                     moved = STEPS * RATES[optimizer]  # as far as updates of AdamW reach
                     near = 1e-9 * max(np.abs(leaf).max(), moved)
@@ -209,7 +209,7 @@ def test_cut_undoes_pad():
     assert {path: x.shape for path, x in padded.items()} == shapes
     assert padded["a"].sum() == tree["a"].sum()
     assert not padded["c"].any()
-    back = cut(padded, {path: np.shape(x) for path, x in tree.items()})
+    back = unpad(padded, {path: np.shape(x) for path, x in tree.items()})
     assert back.keys() == tree.keys()
     np.testing.assert_array_equal(back["a"], tree["a"])
 
@@ -230,7 +230,9 @@ class Normalized(nn.Module):
 def test_modules_that_mix_channels_are_refused():
     for name in ARCHS:
         for kind in ("classify", "detect"):
-            refuse_unfit(network(name, kind, None), (1, SIDE, SIDE, 3))
-            refuse_unfit(network(name, kind, None, Added(True, "identity")), (1, SIDE, SIDE, 3))
+            check_zero_padding(network(name, kind, None), (1, SIDE, SIDE, 3))
+            check_zero_padding(
+                network(name, kind, None, Added(True, "identity")), (1, SIDE, SIDE, 3)
+            )
     with pytest.raises(UserError, match="layers_0/norm: a LayerNorm is not known to keep"):
-        refuse_unfit(nn.Sequential([Normalized()]), (1, SIDE, SIDE, 3))
+        check_zero_padding(nn.Sequential([Normalized()]), (1, SIDE, SIDE, 3))

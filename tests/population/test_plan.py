@@ -10,8 +10,8 @@ from tests.configs.detector import get_config
 from tinyjax import train
 from tinyjax.errors import UserError
 from tinyjax.population import search_space
-from tinyjax.population.options import lift_of
-from tinyjax.population.plan import ROOM, measures, plan, planned
+from tinyjax.population.options import parse_member_batching
+from tinyjax.population.plan import MEMORY_FRACTION, cost_model, group_members, load_or_make_plan
 from tinyjax.population.search_space import Member, product, sweep
 from tinyjax.run import runtime
 
@@ -21,7 +21,7 @@ def of(*sizes, kind=""):
 
 
 def populations(members, cost, apart=lambda member: 0):
-    found = plan(members, apart, lambda member: (member.point["size"],), cost)
+    found = group_members(members, apart, lambda member: (member.point["size"],), cost)
     return [[member.point["size"] for member in part] for part in found]
 
 
@@ -73,7 +73,7 @@ def sizes_of(found, members):
 def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path):
     config = get_config()
     config.schedule.steps = 10  # compiling is what costs
-    members = search_space.members(
+    members = search_space.make_members(
         config,
         product(
             [
@@ -84,7 +84,7 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
             ]
         ),
     )
-    found = planned(config, members, tmp_path / "plan.json")
+    found = load_or_make_plan(config, members, tmp_path / "plan.json")
     assert sorted(id for population in found for id in population.members) == sorted(
         member.id for member in members
     )
@@ -99,8 +99,8 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
 
 def test_a_plan_is_written_once_and_kept(tmp_path):
     config, file = get_config(), tmp_path / "plan.json"
-    members = search_space.members(config, sweep("seed", range(3)))
-    found = planned(config, members, file)
+    members = search_space.make_members(config, sweep("seed", range(3)))
+    found = load_or_make_plan(config, members, file)
     stored = json.loads(file.read_text())
     assert stored["populations"][0]["members"] == [member.id for member in members]
     # another program would plan otherwise: what is written counts
@@ -108,34 +108,38 @@ def test_a_plan_is_written_once_and_kept(tmp_path):
         {"members": [member.id], "lift": "none", "chunk": 0} for member in members
     ]
     file.write_text(json.dumps(stored))
-    assert [p.members for p in planned(config, members, file)] == [(m.id,) for m in members]
+    assert [p.members for p in load_or_make_plan(config, members, file)] == [
+        (m.id,) for m in members
+    ]
     assert len(found) == 1
     # nothing has begun: another sweep may take its place
-    assert len(planned(config, members[:2], file)[0].members) == 2
+    assert len(load_or_make_plan(config, members[:2], file)[0].members) == 2
     (tmp_path / "populations" / "0").mkdir(parents=True)
     (tmp_path / "populations" / "0" / "members.csv").touch()
     with pytest.raises(UserError, match="holds another sweep"):
-        planned(config, members, file)
+        load_or_make_plan(config, members, file)
 
 
 def test_members_that_do_not_fit_are_taken_in_chunks(tmp_path, monkeypatch):
     config, file = get_config(), tmp_path / "plan.json"
-    members = search_space.members(config, sweep("seed", range(8)))
-    by = measures(config)
+    members = search_space.make_members(config, sweep("seed", range(8)))
+    by = cost_model(config)
     one = by.memory(by.rung(members[0]))
-    monkeypatch.setattr(runtime, "whole_memory", lambda: int(3.5 * one / ROOM))
-    (crowded,) = planned(config, members, file)
+    monkeypatch.setattr(runtime, "whole_memory", lambda: int(3.5 * one / MEMORY_FRACTION))
+    (crowded,) = load_or_make_plan(config, members, file)
     assert (crowded.lift, crowded.chunk) == ("chunks", 3)
-    assert planned(config, members[:3], tmp_path / "few.json")[0].lift == "vmap"
+    assert load_or_make_plan(config, members[:3], tmp_path / "few.json")[0].lift == "vmap"
     # who runs out of memory all the same may go on with the same plan, lifted otherwise
-    assert planned(config, members, file, "chunks:2") == [crowded._replace(chunk=2)]
-    assert planned(config, members, file) == [crowded._replace(chunk=2)]
-    assert planned(config, members, file, "map") == [crowded._replace(lift="map", chunk=0)]
+    assert load_or_make_plan(config, members, file, "chunks:2") == [crowded._replace(chunk=2)]
+    assert load_or_make_plan(config, members, file) == [crowded._replace(chunk=2)]
+    assert load_or_make_plan(config, members, file, "map") == [
+        crowded._replace(lift="map", chunk=0)
+    ]
 
 
 def test_members_with_their_own_batch_and_steps_are_planned_by_them():
     config = get_config()
-    by = measures(config)
+    by = cost_model(config)
     plain, more = Member("a", {}), Member("b", {"batch": 8, "schedule.steps": 12})
     start = by.cost((by.rung(plain),), 0)
     assert by.cost((by.rung(more),), 1) - start == pytest.approx(
@@ -153,17 +157,17 @@ def test_a_plain_run_has_nothing_to_lift(tmp_path):
 @pytest.mark.parametrize("how", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
 def test_a_lift_that_is_none(how):
     with pytest.raises(UserError, match=f"--member-batching {how}: give vmap, map, or chunks:N"):
-        lift_of(how)
+        parse_member_batching(how)
 
 
 def test_ten_thousand_members_are_planned(tmp_path):
     config = get_config()
     rates = [0.001 * i for i in range(1, 101)]
     ladder = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
-    members = search_space.members(
+    members = search_space.make_members(
         config,
         product([sweep("model.backbone", ladder), sweep("optimizer.lr", rates),
                  sweep("seed", range(20))]),
     )  # fmt: skip
-    found = planned(config, members, tmp_path / "plan.json")
+    found = load_or_make_plan(config, members, tmp_path / "plan.json")
     assert sum(len(population.members) for population in found) == len(members) == 10_000

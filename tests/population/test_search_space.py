@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyjax.config import changed, detector
+from tinyjax.config import detector, with_fields
 from tinyjax.errors import UserError
 from tinyjax.population import search_space as hyper
 
@@ -30,14 +30,14 @@ def test_what_does_not_combine_is_said():
 
 
 def test_points_have_the_form_of_big_vision():
-    assert hyper.points(lambda h: h.product([h.sweep("config.seed", range(2))])) == [
+    assert hyper.sweep_points(lambda h: h.product([h.sweep("config.seed", range(2))])) == [
         {"seed": 0}, {"seed": 1},
     ]  # fmt: skip
     for wrong, message in (([], "empty"), ("seed", "give a list"), ([1], "give a list")):
         with pytest.raises(UserError, match=message):
-            hyper.points(lambda h, wrong=wrong: wrong)
+            hyper.sweep_points(lambda h, wrong=wrong: wrong)
     with pytest.raises(UserError, match=r"with one argument, def get_hyper\(hyper\)"):
-        hyper.points(lambda: [])
+        hyper.sweep_points(lambda: [])
 
 
 def test_a_member_is_its_values():
@@ -49,17 +49,17 @@ def test_a_member_is_its_values():
             hyper.fixed("freeze", ["backbone"]),
         ]
     )
-    members = hyper.members(config, [*space, space[0]])
+    members = hyper.make_members(config, [*space, space[0]])
     assert [one.point for one in members[:2]] == [
         {"seed": 0, "optimizer.lr": 1.0, "freeze": ("backbone",)},
         {"seed": 0, "optimizer.lr": 0.5, "freeze": ("backbone",)},
     ]
     assert len(members) == len({one.id for one in members}) == 4
     # its name is of what it is, and of nothing else
-    again = hyper.members(config, [{"optimizer.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
+    again = hyper.make_members(config, [{"optimizer.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
     assert again[0].id == members[0].id
     assert isinstance(members[0].point["seed"], int)
-    assert changed(config, members[1].point).optimizer.lr == 0.5
+    assert with_fields(config, members[1].point).optimizer.lr == 0.5
     assert config.seed == 0
 
 
@@ -73,28 +73,30 @@ def test_a_member_is_its_values():
 )
 def test_a_field_that_is_not_there_is_named(point, message):
     with pytest.raises(UserError, match=message):
-        hyper.members(detector(), [point])
+        hyper.make_members(detector(), [point])
 
 
 def test_some_of_them():
     config = detector()
-    members = hyper.members(
+    members = hyper.make_members(
         config,
         hyper.product([hyper.sweep("seed", range(3)), hyper.sweep("optimizer.lr", [0.1, 0.2])]),
     )
 
     def seeds(*only, **how):
-        return [one.point["seed"] for one in hyper.chosen(config, members, *only, **how)]
+        return [one.point["seed"] for one in hyper.filter_members(config, members, *only, **how)]
 
     assert seeds(["seed=0,2"]) == [0, 0, 2, 2]
     assert seeds(["--config.seed=0,2", "optimizer.lr=0.2"]) == [0, 2]
     assert seeds(limit=3) == [0, 0, 1]
     assert seeds(["batch=16"], limit=1) == [0]
-    assert hyper.chosen(config, members, [members[3].id]) == [members[3]]
-    frozen = hyper.members(config, hyper.sweep("freeze", [(), ("stem",), ("stem", "batchnorm")]))
+    assert hyper.filter_members(config, members, [members[3].id]) == [members[3]]
+    frozen = hyper.make_members(
+        config, hyper.sweep("freeze", [(), ("stem",), ("stem", "batchnorm")])
+    )
     for k, value in enumerate(["()", "('stem',)", "('stem', 'batchnorm')"]):
-        assert hyper.chosen(config, frozen, [f"freeze={value}"]) == [frozen[k]]
-    assert hyper.chosen(config, frozen, ["freeze=(),('stem',)"]) == frozen[:2]
+        assert hyper.filter_members(config, frozen, [f"freeze={value}"]) == [frozen[k]]
+    assert hyper.filter_members(config, frozen, ["freeze=(),('stem',)"]) == frozen[:2]
     with pytest.raises(UserError, match="no member of 6 is so"):
         seeds(["seed=7"])
     with pytest.raises(UserError, match=r"did you mean --config\.seed"):

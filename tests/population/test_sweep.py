@@ -12,7 +12,7 @@ from tests.configs import sweep
 from tinyjax import config, train
 from tinyjax.errors import UserError
 from tinyjax.population import search_space
-from tinyjax.population.options import members_of
+from tinyjax.population.options import select_members
 from tinyjax.run import run_folder
 from tinyjax.run.weights import read_weights
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_member_has_its_rows_and_its_weights(folder):
-    members = members_of(CONFIG, sweep.get_config())
+    members = select_members(CONFIG, sweep.get_config())
     assert len(members) == 8
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["members"] == {member.id: member.point for member in members}
@@ -63,9 +63,9 @@ def test_every_member_has_its_rows_and_its_weights(folder):
 def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
     """The narrow one and the wide one: the same losses and weights up to float32's rounding."""
     base = sweep.get_config()
-    member = members_of(CONFIG, base)[which]
+    member = select_members(CONFIG, base)[which]
     alone = tmp_path / "alone"
-    assert tinyjax.train(config.changed(base, member.point), alone) == 0
+    assert tinyjax.train(config.with_fields(base, member.point), alone) == 0
 
     def losses(table, name):
         return [
@@ -102,7 +102,7 @@ def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
     ends = []
     for place, rate in (("sound", 2e-3), ("lost", 1e30)):
         rates = search_space.sweep("optimizer.lr", [4e-3, rate, 3e-3])
-        members = search_space.members(
+        members = search_space.make_members(
             base, search_space.chainit([rates, search_space.sweep("seed", [1])])
         )
         assert train.train(base, tmp_path / place, members=members) == 0
@@ -126,9 +126,9 @@ def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
 def test_members_may_learn_from_parts_of_the_set(tmp_path):
     """Half of the images: packed with a neighbor that has all of them, and alone."""
     base = sweep.get_config()
-    members = search_space.members(base, search_space.sweep("subset.fraction", [0.5, 1.0]))
+    members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.5, 1.0]))
     assert train.train(base, tmp_path / "both", members=members) == 0
-    alone = config.changed(base, members[0].point)
+    alone = config.with_fields(base, members[0].point)
     assert tinyjax.train(alone, tmp_path / "alone") == 0
     plain = run_folder.member_id({})
     packed, _ = read_weights(tmp_path / "both" / "weights" / members[0].id)
@@ -144,8 +144,8 @@ def test_more_steps_compile_nothing_more(tmp_path, compiled):
     counts = []
     for steps in (6, 6, 9):  # the first warms up what is shared by runs of one process
         compiled.clear()
-        base = config.changed(sweep.get_config(), {"schedule.steps": steps})
-        members = search_space.members(base, search_space.sweep("seed", range(3)))
+        base = config.with_fields(sweep.get_config(), {"schedule.steps": steps})
+        members = search_space.make_members(base, search_space.sweep("seed", range(3)))
         assert train.train(base, tmp_path / str(len(counts)), members=members) == 0
         counts.append(len(compiled))
     assert counts[1] == counts[2] > 0
@@ -168,7 +168,7 @@ def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
 
 def test_a_batch_must_fit_into_a_members_part(tmp_path):
     base = sweep.get_config()
-    members = search_space.members(base, search_space.sweep("subset.fraction", [0.3, 1.0]))
+    members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.3, 1.0]))
     with pytest.raises(UserError, match=r"batch = 4: of seed 0's subset .* there are 3 images"):
         train.train(base, tmp_path / "run", members=members)
 

@@ -76,7 +76,7 @@ def write(
         for size, start, seed in points
     ]
     config = _config(task, corrupt, starts[0] if len(starts) == 1 else "")
-    run_folder.begin(folder, configs.to_json(config))
+    run_folder.create(folder, configs.to_json(config))
     environment = folder / "environment.txt"
     command = "command: python -m tinyjax.train --config configs/x.py --workdir runs/x\n"
     environment.write_text(command + environment.read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyjax.errors import UNFIT, Unfit, UserError
+from tinyjax.errors import EX_UNAVAILABLE, MachineError, UserError
 from tinyjax.run import distributed
 from tinyjax.run.weights import read_weights
 
@@ -111,7 +111,7 @@ def test_stopped_killed_and_gone_on_with(alone, tmp_path):
     begin = time.monotonic()
     codes, said = ended(running)
     assert time.monotonic() - begin < ENDED
-    assert codes[0] in (UNFIT, -signal.SIGABRT), said
+    assert codes[0] in (EX_UNAVAILABLE, -signal.SIGABRT), said
     assert codes[1] == -signal.SIGKILL
 
     codes, said = ended(started(folder, 2))
@@ -126,7 +126,7 @@ def test_nobody_comes(tmp_path):
     running[1].kill()
     code, said = ended(running[:1])
     running[1].communicate()
-    assert code == [UNFIT]
+    assert code == [EX_UNAVAILABLE]
     assert "after 3 s not all of them are there" in said[0]
     assert "Traceback" not in said[0]
 
@@ -135,8 +135,8 @@ def test_nobody_comes(tmp_path):
     "wanted", ["tpu:1", "cpu:2", "cpu:1:2"], ids=["platform", "devices", "processes"]
 )
 def test_other_devices_than_expected(wanted):
-    with pytest.raises(Unfit, match=f"--expect {wanted}: here are cpu:1:1"):
-        distributed.expect(wanted)
+    with pytest.raises(MachineError, match=f"--expect {wanted}: here are cpu:1:1"):
+        distributed.check_devices(wanted)
 
 
 def test_the_command_says_so(tmp_path):
@@ -145,7 +145,7 @@ def test_the_command_says_so(tmp_path):
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert done.returncode == UNFIT
+    assert done.returncode == EX_UNAVAILABLE
     assert done.stderr == "error: --expect tpu:8:2: here are cpu:1:1\n"
     assert not (tmp_path / "run").exists()
 
@@ -153,10 +153,10 @@ def test_the_command_says_so(tmp_path):
 @pytest.mark.parametrize("text", ["tpu", "tpu:8:2:1", "tpu:x", "tpu:0", ":8", ""])
 def test_devices_that_are_none(text):
     with pytest.raises(UserError, match=r"--expect .*: give platform:devices"):
-        distributed.expect(text)
+        distributed.check_devices(text)
 
 
 @pytest.mark.parametrize("text", ["host", "host:1,0", "host:1,2/2", "host,0/2", "host:x,0/2"])
 def test_processes_that_are_none(text):
     with pytest.raises(UserError, match=r"--processes .*: give host:port,i/n"):
-        distributed.meet(text, 1)
+        distributed.join_processes(text, 1)

@@ -17,7 +17,7 @@ def steps(bar):
 
 def test_lines_of_a_log(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0)
-    steps(progress.bar(total=4, initial=1, unit="step"))
+    steps(progress.progress_bar(total=4, initial=1, unit="step"))
     out, err = capsys.readouterr()
     assert out == ""
     assert "\r" not in err
@@ -29,21 +29,21 @@ def test_lines_of_a_log(monkeypatch, capsys):
 
 
 def test_what_is_done_at_once_says_nothing(capsys):
-    steps(progress.bar(total=3, unit="step"))
-    assert [*progress.bar("abc", unit="letter")] == ["a", "b", "c"]
+    steps(progress.progress_bar(total=3, unit="step"))
+    assert [*progress.progress_bar("abc", unit="letter")] == ["a", "b", "c"]
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_bar_in_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    steps(progress.bar(total=3, unit="step"))
+    steps(progress.progress_bar(total=3, unit="step"))
     assert "\rpart 2" in capsys.readouterr().err
 
 
 def test_without_an_end(monkeypatch, capsys):
     """Of a film it is not known how long it is."""
     monkeypatch.setattr(progress, "EVERY", 0)
-    bar = progress.bar(total=None, unit="image")
+    bar = progress.progress_bar(total=None, unit="image")
     bar.update(5)
     bar.close()
     assert "5 of ? images, " in capsys.readouterr().err
@@ -52,7 +52,7 @@ def test_without_an_end(monkeypatch, capsys):
 @pytest.mark.parametrize("many", [1, 1000])
 def test_no_line_for_every_step(monkeypatch, capsys, many):
     """tqdm asks the clock only now and then: a line a minute costs the steps nothing."""
-    bar = progress.bar(total=many, unit="step")
+    bar = progress.progress_bar(total=many, unit="step")
     bar.start_t -= 2 * progress.EVERY
     bar.last_print_t -= 2 * progress.EVERY
     for _ in range(many):

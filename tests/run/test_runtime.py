@@ -15,11 +15,11 @@ from tinyjax.run import runtime
 def test_a_set_that_does_not_fit_says_what_it_needs(monkeypatch):
     images = np.zeros((512, 64, 64, 1), np.uint8)  # 2 MiB
     monkeypatch.setattr(runtime, "memory", lambda: 2**21)
-    runtime.refuse_large_set(images)
+    runtime.check_dataset_fits(images)
     monkeypatch.setattr(runtime, "memory", lambda: 2**20)
     message = r"data\.train: 512 images need 0\.00 GiB on the device, .*data\.common\.size"
     with pytest.raises(errors.UserError, match=message):
-        runtime.refuse_large_set(images)
+        runtime.check_dataset_fits(images)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")

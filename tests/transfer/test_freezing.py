@@ -116,7 +116,7 @@ def test_nothing_left_to_train_is_refused(rules, part):
     config = detector()
     config.freeze, config.optimizer.backbone_lr_scale = rules, part
     with pytest.raises(UserError, match="nothing is left to train"):
-        freezing.rates(paths_of(), config)
+        freezing.lr_multipliers(paths_of(), config)
 
 
 def test_rates_of_backbone_and_layers():
@@ -124,7 +124,7 @@ def test_rates_of_backbone_and_layers():
     config = detector()
     config.optimizer.backbone_lr_scale, config.optimizer.layer_decay = 0.5, 0.9
     config.freeze = ("stem",)
-    rates = freezing.rates(paths_of(), config)
+    rates = freezing.lr_multipliers(paths_of(), config)
     blocks = sorted(
         {p.split("/block")[0] + p.split("/block")[1][:1] for p in rates if "/block" in p}
     )
@@ -149,18 +149,18 @@ def test_numbers_of_other_libraries(backbone, at):
     arch = models.architecture(backbone)
     expected = [(), ("stem",), *((preset,) for preset in at)]
     for number, preset in enumerate(expected):
-        assert freezing.preset_of("detectron2", number, arch) == preset
-        assert freezing.preset_of("mmdetection", number - 1, arch) == preset
-        assert freezing.preset_of("torchvision", 5 - number, arch) == preset
+        assert freezing.preset_for("detectron2", number, arch) == preset
+        assert freezing.preset_for("mmdetection", number - 1, arch) == preset
+        assert freezing.preset_for("torchvision", 5 - number, arch) == preset
     with pytest.raises(UserError, match="mmdet"):
-        freezing.preset_of("mmdet", 1, arch)
+        freezing.preset_for("mmdet", 1, arch)
     with pytest.raises(UserError, match="detectron2: 6 is none"):
-        freezing.preset_of("detectron2", 6, arch)
+        freezing.preset_for("detectron2", 6, arch)
 
 
 def test_table_says_what_trains_at_which_rate():
     rates = {"backbone/stem/kernel": 0.0, "head/a": 1.0, "head/b": 0.5, "head/c": 0.0}
-    text = freezing.table(
+    text = freezing.describe(
         rates, {"backbone/stem/kernel": 1200, "head/a": 10, "head/b": 5, "head/c": 1}
     )
     assert text.splitlines() == [
@@ -210,7 +210,7 @@ def test_frozen_by_an_array_is_frozen_by_structure(name):
         hyper = {"seed": 0, "lr": 0.05, "weight_decay": 0.1, "ema": 0.9}
         partial = {p: r for p, r in rates.items() if r not in (0, 1)}
         assert set(partial.values()) == {0.3}
-        moving = steps.moving(rates)
+        moving = steps.trainable(rates)
         ways = {
             "structure": (moving, {**hyper, "multiplier": partial}),
             "array": (None, {**hyper, "multiplier": {p: jnp.asarray(r) for p, r in rates.items()}}),
@@ -278,9 +278,9 @@ def test_a_frozen_backbone_costs_its_forward_pass():
         return flops(step, steps.init_state(variables, tx, what), batch, hyper)
 
     rates = freezing.multipliers([*variables.params, *variables.stats], ("backbone",))
-    part = of_step(task, variables, steps.moving(rates))
+    part = of_step(task, variables, steps.trainable(rates))
 
-    backbone = tasks.backbone_of(config)
+    backbone = tasks.build_backbone(config)
     own = [
         {p.removeprefix("backbone/"): leaf for p, leaf in tree.items() if p.startswith("backbone/")}
         for tree in variables

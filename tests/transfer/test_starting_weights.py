@@ -177,7 +177,7 @@ def test_public_weights_bring_their_epsilon_and_fold_to_gray():
     assert {starting_weights._part(path) for path in fitted.loaded} == {"backbone"}
     config = detector()
     config.model.backbone, config.model.batchnorm_eps = "mobilenetv3/s-6", 1e-5
-    assert tasks.backbone_of(config).eps == 1e-5
+    assert tasks.build_backbone(config).eps == 1e-5
 
 
 def test_a_broken_file_is_one_message(tmp_path):

@@ -165,7 +165,7 @@ def classifier() -> ConfigDict:
     return _config(CLASSIFIER)
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's files say of its config, with the defaults of what its version did not have."""
     found = copy.deepcopy(dict(config))
     table = CLASSIFIER if found.get("task") == "classify" else DETECTOR

@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tinyjax.config.defaults import completed
+from tinyjax.config.defaults import complete
 from tinyjax.config.paths import path_of
 from tinyjax.errors import UserError, suggest
 
@@ -39,7 +39,7 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     another type than its default's, and all that `override` raises.
     """
     path, colon, arg = spec.partition(":")
-    get_config = names(spec)["get_config"]
+    get_config = definitions(spec)["get_config"]
     try:
         config = get_config(arg if colon else None)
     except (TypeError, AttributeError) as error:  # ml_collections': of another type, no such field
@@ -52,7 +52,7 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     return override(config.unlock().lock(), overrides)
 
 
-def names(spec: str, wanted: str = "get_config") -> dict[str, Any]:
+def definitions(spec: str, wanted: str = "get_config") -> dict[str, Any]:
     """All that a config file defines, `wanted` and whatever else, by name. Raises UserError."""
     path = Path(spec.partition(":")[0])
     if path.suffix != ".py" or not path.is_file():
@@ -75,28 +75,28 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     """
     for text in overrides:
         key, equals, value = text.removeprefix(PREFIX).partition("=")
-        group, name = place(config, key)
+        group, name = find_field(config, key)
         group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
     return config
 
 
-def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     """A locked copy of `config` with fields "a.b" set to values of their defaults' types.
 
     Raises UserError naming the field and its nearest neighbors, or the type wanted.
     """
     config = ConfigDict(config.to_dict())
     for key, value in fields.items():
-        put(config, key, value)
+        set_field(config, key, value)
     return config.lock()
 
 
-def put(config: ConfigDict, key: str, value: Any) -> Any:
+def set_field(config: ConfigDict, key: str, value: Any) -> Any:
     """Set field "a.b" of `config` in place; returns what it holds then, 1.0 for the 1 of a float.
 
     Raises UserError naming the field and its nearest neighbors, or the type wanted.
     """
-    group, name = place(config, key)
+    group, name = find_field(config, key)
     try:
         group[name] = value
     except TypeError as error:
@@ -131,12 +131,12 @@ def from_json(text: str) -> ConfigDict:
     return ConfigDict(_tuples(json.loads(text))).lock()
 
 
-def of_run(config: Mapping[str, Any]) -> ConfigDict:
+def from_run(config: Mapping[str, Any]) -> ConfigDict:
     """The config that a run's files hold, see `defaults.completed`."""
-    return from_json(json.dumps(completed(config)))
+    return from_json(json.dumps(complete(config)))
 
 
-def options(
+def parse_options(
     command: str,
     about: str | None,
     argv: Sequence[str] | None = None,
@@ -187,7 +187,7 @@ def options(
     return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
 
 
-def place(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+def find_field(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     """The group that field "a.b.c" is in, and its name there."""
     *groups, name = key.split(".")
     group: Any = config

@@ -24,7 +24,7 @@ BOUNDS = {  # of numbers that would do something else than asked, and not say so
 def check(config) -> None:
     """Raise UserError for mistakes in a config, before data and network are there to show more."""
     from tinyjax.transfer import freezing
-    from tinyjax.transfer.regularizers import KINDS
+    from tinyjax.transfer.regularizers import NAMES
 
     fields = dict(leaves(config.to_dict()))
     for name, (least, most) in BOUNDS.items():
@@ -70,8 +70,7 @@ def check(config) -> None:
         raise UserError(
             f"reinit = {config.reinit!r}: there is no init, so all of it is new; give one"
         )
-    if config.regularizer.name not in KINDS:
-        raise UserError(
-            f"regularizer.name = {config.regularizer.name!r}: {suggest(config.regularizer.name, KINDS)}"
-        )
-    freezing.rules_of(config.freeze)
+    if config.regularizer.name not in NAMES:
+        name = config.regularizer.name
+        raise UserError(f"regularizer.name = {name!r}: {suggest(name, NAMES)}")
+    freezing.parse_rules(config.freeze)

@@ -89,8 +89,8 @@ def load(
             that overhangs its image is left as it is.
         stream: images are a `disk.Images`, of files of the size that their labels say; one that
             cannot be read, or is of another size, raises when it is asked for.
-        match: `classes` are those of another set: some of them, and of `ignore_classes`, may be unknown
-            here, not all.
+        match: `classes` are those of another set: some of them, and of `ignore_classes`, may be
+            unknown here, but not all.
         corrupt: kind and severity of a corruption of the image as it is in its file, see
             `corrupt.corrupt`.
 

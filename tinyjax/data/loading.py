@@ -31,7 +31,7 @@ def load_set(
 
     Raises UserError for an unknown format or argument, and all that `load` raises.
     """
-    broken = config.get("broken", "stop")  # runs of old do not say
+    broken = config.get("on_error", "stop")  # runs of old do not say
     if broken not in ("stop", "skip"):
         raise UserError(f"data.on_error = {broken!r}: give stop or skip")
     arguments = {**config.common.to_dict(), **own.to_dict()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 LEAST_BOXES = 50  # that a slice must hold to be called the worst
@@ -32,7 +32,7 @@ def mpc(scores: Mapping[tuple[str, int], np.ndarray]) -> np.ndarray:
     kinds, severities = ({key[i] for key in scores} for i in (0, 1))
     absent = sorted({(kind, s) for kind in kinds for s in severities} - {*scores})
     if absent:
-        names = few(f"{kind} {severity}" for kind, severity in absent)
+        names = shorten(f"{kind} {severity}" for kind, severity in absent)
         raise UserError(f"mPC: no score of {names}; every kind needs the same severities")
     if 0 in severities or not scores:
         raise UserError("mPC: wants scores of corrupted sets, severity 1 or more")

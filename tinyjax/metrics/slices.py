@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 
 WHOLE = ""  # the slice that is all of a suite
 REPLICATES = 200
@@ -69,7 +69,7 @@ def slices_of(
             raise UserError(f"data.slices.{field} = {tuple(edges)}: give edges that rise, or ()")
         if wrong := [v for v in values.values() if not isinstance(v, int | float)]:
             raise UserError(
-                f"data.slices.{field}: {few(map(str, wrong))} are no numbers to bin; give ()"
+                f"data.slices.{field}: {shorten(map(str, wrong))} are no numbers to bin; give ()"
             )
         for low, high in pairwise(edges):
             found[f"{field}={low:g}-{high:g}"] = [i for i, v in values.items() if low <= v < high]

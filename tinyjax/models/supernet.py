@@ -20,7 +20,7 @@ ABSENT = {"skip": 1, "alive": 0}
 Column = list[tuple[int, Block | None]]  # of each network: channels of the input, its block there
 
 
-def union(archs: Iterable[Architecture]) -> Architecture:
+def supernet(archs: Iterable[Architecture]) -> Architecture:
     """The smallest architecture that holds all of these: the largest of every number of channels,
     and all blocks that any of them has.
 

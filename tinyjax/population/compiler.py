@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.data.sampling import Streamed
 from tinyjax.population import program, stack
-from tinyjax.population.devices import DATA, Layout, layout
+from tinyjax.population.devices import DATA, DeviceLayout, device_layout
 from tinyjax.population.search_space import Member
 
 COLLECTIVE = re.compile(
@@ -21,10 +21,10 @@ COLLECTIVE = re.compile(
 GROUPS = re.compile(r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)")
 # Saves a third of the time, of many vmapped members two thirds. The arithmetic is the same, memory
 # within 8 %, the bytes moved are a fifth fewer (docs/scaling.md).
-LEAST_EFFORT = -1.0
+MIN_EFFORT = -1.0
 
 
-class Counts(NamedTuple):
+class StepCounts(NamedTuple):
     """Of a step on one device."""
 
     seconds: float  # that compiling took
@@ -41,16 +41,16 @@ class Counts(NamedTuple):
         return self.arguments + self.scratch
 
 
-class Lowered(NamedTuple):
+class LoweredStep(NamedTuple):
     """A population's step, ready to be compiled."""
 
     program: Any
-    devices: Layout
+    devices: DeviceLayout
     turns: float  # what a device does, in units of what the compiler counts
     shared: int  # bytes of the data on each device
 
 
-def lower(
+def lower_step(
     config: ConfigDict,
     members: Sequence[Member],
     kind: ModuleType,
@@ -58,16 +58,16 @@ def lower(
     devices: Sequence[Any],
     how: str,
     chunk: int = 0,
-) -> Lowered:
+) -> LoweredStep:
     """The step of a population for these devices, which need not be there.
 
     Raises UserError as `build.network` and `build.join` do.
     """
-    networks = [stack.network(config, member, kind, training) for member in members]
-    config = stack.config_of(config, members[0])
-    spread = layout(len(members), config.batch, devices)
-    joined = stack.join(networks, kind, training, spread.axes)
-    fresh, train_step = program.training(config, joined, spread, how, chunk)
+    networks = [stack.build_network(config, member, kind, training) for member in members]
+    config = stack.member_config(config, members[0])
+    spread = device_layout(len(members), config.batch, devices)
+    joined = stack.stack_members(networks, kind, training, spread.axes)
+    fresh, train_step = program.make_training(config, joined, spread, how, chunk)
     own = spread.described((joined.variables, joined.hyper, joined.data))
     variables, hyper, part = own
     state = jax.tree.map(
@@ -89,7 +89,7 @@ def lower(
     at_once = spread.at_once(how, chunk)
     # The compiler counts the body of a loop once, and beside it what a last, smaller chunk takes.
     turns = spread.own / (at_once + spread.own % at_once)
-    return Lowered(lowered, spread, turns, _bytes(data))
+    return LoweredStep(lowered, spread, turns, _bytes(data))
 
 
 def _with_sharding(state, variables):
@@ -104,7 +104,7 @@ def _bytes(tree) -> int:
     return sum(int(np.prod(shape)) * size for shape, size in zip(shapes, sizes, strict=True))
 
 
-def count(lowered: Lowered, effort: float = LEAST_EFFORT) -> Counts:
+def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts:
     """Compile and count. effort: the compiler's, to make the step fast; 0: its usual one. Raises
     what XLA raises where a step does not fit.
     """
@@ -112,8 +112,8 @@ def count(lowered: Lowered, effort: float = LEAST_EFFORT) -> Counts:
     compiled = lowered.program.compile(compiler_options={"exec_time_optimization_effort": effort})
     seconds = time.perf_counter() - begin
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    within, across = collectives(compiled.as_text(), lowered.devices.mesh.shape[DATA])
-    return Counts(
+    within, across = count_collectives(compiled.as_text(), lowered.devices.mesh.shape[DATA])
+    return StepCounts(
         seconds,
         cost["flops"] * lowered.turns,
         cost["bytes accessed"] * lowered.turns,
@@ -125,7 +125,7 @@ def count(lowered: Lowered, effort: float = LEAST_EFFORT) -> Counts:
     )
 
 
-def collectives(text: str, shards: int) -> tuple[int, int]:
+def count_collectives(text: str, shards: int) -> tuple[int, int]:
     """How many operations of a compiled program cross devices: among the shards of a batch, and
     among others. shards: of a batch; they are neighbors.
     """

@@ -20,7 +20,7 @@ from tinyjax.data.sampling import Streamed, rows_of
 MEMBER, DATA = "member", "data"
 
 
-class Layout(NamedTuple):
+class DeviceLayout(NamedTuple):
     """Where the members of a population are. On a single device nothing here does anything."""
 
     mesh: Mesh  # [member, data]
@@ -122,7 +122,7 @@ class Layout(NamedTuple):
     def gathered(self, own: Any) -> Any:
         """What was spread, on the host of every process and without idle members."""
         take = slice(self.members) if self.members > 1 else ...
-        return jax.tree.map(lambda leaf: leaf[take], fetched(own))
+        return jax.tree.map(lambda leaf: leaf[take], fetch(own))
 
     def described(self, own: Any) -> Any:
         """What `spread` would place, as shapes."""
@@ -155,7 +155,7 @@ class Layout(NamedTuple):
         return jax.tree.map(placed, tree)
 
 
-def fetched(tree: Any) -> Any:
+def fetch(tree: Any) -> Any:
     """Arrays whole, on the host of every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
@@ -170,7 +170,7 @@ def fetched(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> Layout:
+def device_layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> DeviceLayout:
     """All devices, or these, so that the busiest has least to do; of equals that with the fewest
     shards of a batch, which wait for each other and are therefore neighbors.
 
@@ -185,4 +185,4 @@ def layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> La
     auto = (AxisType.Auto, AxisType.Auto)
     # Not `make_mesh`: on a pod it refuses most shapes that do not follow the wiring.
     grid = np.array(devices).reshape(-1, best)
-    return Layout(Mesh(grid, (MEMBER, DATA), axis_types=auto), members)
+    return DeviceLayout(Mesh(grid, (MEMBER, DATA), axis_types=auto), members)

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 from tinyjax.data import streaming
 from tinyjax.data.sampling import Streamed, Whole
-from tinyjax.population.devices import Layout
+from tinyjax.population.devices import DeviceLayout
 
 
-def feed(
-    kind: ModuleType, training: Any, config: ConfigDict, seed: int, devices: Layout
+def make_input_pipeline(
+    kind: ModuleType, training: Any, config: ConfigDict, seed: int, devices: DeviceLayout
 ) -> Callable[..., Iterator[Any]]:
     """`of(start)` gives what steps `start`, `start` + 1, .. read, see `batch_at`: all of a set that
     lives on the device, over and over; or of one that stays on disk their batches, in the order of

@@ -10,18 +10,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax.data.sampling import batch_at, draws
-from tinyjax.population.devices import fetched
-from tinyjax.population.stack import Joined
-from tinyjax.step import Variables, fixed_of
+from tinyjax.population.devices import fetch
+from tinyjax.population.stack import Population
+from tinyjax.step import Variables, frozen_batchnorm
 from tinyjax.transfer import regularizers
 
 Lifted = Callable[..., Any]
 
 
-def means(
+def mean_over_batches(
     measure: Callable[..., Any],
     wanted: Callable[[str], bool],
-    joined: Joined,
+    joined: Population,
     own: tuple[Variables, dict, dict],
     feed: Callable[..., Iterator[Any]],
     batch: int,
@@ -38,7 +38,7 @@ def means(
 
     def one(own, shared):
         (variables, hyper, part), (data, at) = own, shared
-        fixed = fixed_of(hyper, joined.moving.fixed)
+        fixed = frozen_batchnorm(hyper, joined.moving.fixed)
         key = draws(hyper["seed"], at)
 
         def loss(params, rows, alone=False):
@@ -63,10 +63,12 @@ def means(
             zeros = jax.eval_shape(whole, own, shared)
             sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zeros)
         sums = added(sums, own, shared)
-    return jax.tree.map(lambda leaf: leaf / batches, fetched(sums))
+    return jax.tree.map(lambda leaf: leaf / batches, fetch(sums))
 
 
-def moments(joined: Joined, batch: int, lifted: Lifted, axes: Sequence[str] = ()) -> Any:
+def batchnorm_estimator(
+    joined: Population, batch: int, lifted: Lifted, axes: Sequence[str] = ()
+) -> Any:
     """`estimate(own, data, step) -> Variables`, to be called for step = 0, 1, ..: each member's
     network, the running moments of its BatchNorm the mean over its batches up to that one. Layers
     that are frozen keep theirs. own, data: as of `means`. axes: of the joined task.
@@ -75,7 +77,7 @@ def moments(joined: Joined, batch: int, lifted: Lifted, axes: Sequence[str] = ()
     def one(own, shared):
         (variables, hyper, part), (data, at) = own, shared
         rows = batch_at(data, part, hyper["seed"], at, batch, axes)
-        fixed, key = fixed_of(hyper, joined.moving.fixed), draws(hyper["seed"], at)
+        fixed, key = frozen_batchnorm(hyper, joined.moving.fixed), draws(hyper["seed"], at)
         averaged = {**hyper, "momentum": 1 / (at + 1)}
         _, (stats, _) = joined.task.loss(variables, fixed, rows, key, averaged)
         return variables._replace(stats={path: stats[path] for path in variables.stats})
@@ -84,9 +86,9 @@ def moments(joined: Joined, batch: int, lifted: Lifted, axes: Sequence[str] = ()
     return lambda own, data, step: program(own, (data, jnp.int32(step)))
 
 
-def pulls(
+def regularizer_arrays(
     config: ConfigDict,
-    joined: Joined,
+    joined: Population,
     own: tuple[Variables, dict, dict],
     feed: Callable[..., Iterator[Any]],
     n: int,
@@ -101,10 +103,10 @@ def pulls(
     importance = None
     if kind != "l2sp":
         measure = partial(regularizers.importance, kind)
-        importance = means(
-            measure, regularizers.pulled, joined, own, feed, config.batch, batches, lifted
+        importance = mean_over_batches(
+            measure, regularizers.is_regularized, joined, own, feed, config.batch, batches, lifted
         )
-    variables = fetched(own[0])
+    variables = fetch(own[0])
     paths = [path for path in variables.params if path in joined.moving.paths]
     several = np.ndim(next(iter(variables.stats.values()))) > 1  # a layer's moments are a vector
 
@@ -117,7 +119,7 @@ def pulls(
     params = [variables.params[path] for path in paths]
     weights = [
         np.zeros_like(leaf)
-        if not regularizers.pulled(path)
+        if not regularizers.is_regularized(path)
         else (np.ones_like(leaf) if importance is None else importance[path])
         for path, leaf in zip(paths, params, strict=True)
     ]

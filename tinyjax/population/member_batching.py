@@ -6,7 +6,9 @@ from typing import Any
 import jax
 
 
-def lift(one: Callable[[Any, Any], Any], how: str, chunk: int = 0) -> Callable[[Any, Any], Any]:
+def batch_members(
+    one: Callable[[Any, Any], Any], how: str, chunk: int = 0
+) -> Callable[[Any, Any], Any]:
     """`one(own, shared)` of members along the first axis of `own`; all see the same `shared`.
 
     how: "none", for one member without that axis: the function itself; "vmap", all at once; "map",

@@ -11,7 +11,7 @@ from tinyjax.population import search_space
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
 
-PLAIN = Member(run_folder.member_id({}), {})  # the only member of a run that is no sweep
+SINGLE_RUN = Member(run_folder.member_id({}), {})  # the only member of a run that is no sweep
 FLAGS: dict[str, dict[str, Any]] = {
     "--sweep.only": {
         "action": "append",
@@ -43,23 +43,23 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def members_of(
+def select_members(
     spec: str, config: ConfigDict, only: Sequence[str] = (), limit: int = 0
 ) -> list[Member]:
     """The members of the sweep that a config file describes by `get_hyper`, or the only one of a
     plain run. only, limit: see `space.chosen`.
     """
-    get_hyper = configs.names(spec).get("get_hyper")
+    get_hyper = configs.definitions(spec).get("get_hyper")
     if get_hyper is None:
         if only or limit:
             raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
-        return [PLAIN]
-    return search_space.chosen(
-        config, search_space.members(config, search_space.points(get_hyper)), only, limit
+        return [SINGLE_RUN]
+    return search_space.filter_members(
+        config, search_space.make_members(config, search_space.sweep_points(get_hyper)), only, limit
     )
 
 
-def lift_of(text: str | None) -> str | None:
+def parse_member_batching(text: str | None) -> str | None:
     """A `--member-batching` that there is. Raises UserError."""
     name, colon, size = (text or "vmap").partition(":")
     chunks = name == "chunks" and size.isdecimal() and int(size) > 0
@@ -68,7 +68,7 @@ def lift_of(text: str | None) -> str | None:
     return text
 
 
-def shard_of(text: str | None) -> tuple[int, int]:
+def parse_shard(text: str | None) -> tuple[int, int]:
     """(i, n) of "i/n"; (0, 1) of nothing. Raises UserError."""
     try:
         i, n = map(int, (text or "0/1").split("/"))

@@ -51,7 +51,7 @@ def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     return padded
 
 
-def cut(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+def unpad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """The arrays of `shapes` out of padded ones: `cut(pad(t, big), own) == t`."""
     return {
         path: np.asarray(tree[path])[tuple(slice(n) for n in shape)]
@@ -59,7 +59,7 @@ def cut(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def refuse_unfit(model: nn.Module, shape: tuple[int, ...]) -> None:
+def check_zero_padding(model: nn.Module, shape: tuple[int, ...]) -> None:
     """Raise UserError if a network, called as `model(x, train)` on x of that shape, holds a module
     that is not known to keep zero channels zero, as a LayerNorm does not.
     """

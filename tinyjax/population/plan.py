@@ -22,13 +22,19 @@ from tinyjax.run import run_folder
 from tinyjax.run.files import atomic
 
 # Of the order that docs/performance.md measured on two cores; what matters is their ratio.
-START = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
-SPEED = 1.2e10  # multiply-adds per second; a step has those of three forward passes
+COMPILE_SECONDS = {"detect": 45.0, "classify": 25.0}  # seconds until a program's first step
+MULTIPLY_ADDS_PER_SECOND = (
+    1.2e10  # multiply-adds per second; a step has those of three forward passes
+)
 # Seconds for a pixel of a window, whatever the network: augmentation, and a detector's assignment.
-PIXEL = {"detect": 1e-7, "classify": 5e-8}
-MOST = 64  # members of a population: a sweep's rows are written as its populations finish
-ROOM = 0.7  # part of a device's memory that a step may take, by the rough count of `Measures`
-LIFT = {"tpu": "map"}  # how members are lifted on a platform if not by vmap; docs/performance.md
+PIXEL_SECONDS = {"detect": 1e-7, "classify": 5e-8}
+MAX_MEMBERS = 64  # members of a population: a sweep's rows are written as its populations finish
+MEMORY_FRACTION = (
+    0.7  # part of a device's memory that a step may take, by the rough count of `Measures`
+)
+MEMBER_BATCHING = {
+    "tpu": "map"
+}  # how members are lifted on a platform if not by vmap; docs/performance.md
 
 
 class Machine(NamedTuple):
@@ -39,16 +45,16 @@ class Machine(NamedTuple):
     memory: int  # bytes of each
 
 
-def here() -> Machine:
+def this_machine() -> Machine:
     """All devices that this process sees."""
     import jax
 
     from tinyjax.run import runtime
 
-    return Machine(jax.default_backend(), jax.device_count(), runtime.whole_memory())
+    return Machine(jax.default_backend(), jax.device_count(), runtime.total_memory())
 
 
-class Population(NamedTuple):
+class PlannedPopulation(NamedTuple):
     """Members that share a program, by their ids, in the order of its first axis."""
 
     members: tuple[str, ...]
@@ -56,7 +62,7 @@ class Population(NamedTuple):
     chunk: int = 0
 
 
-def plan(
+def group_members(
     members: Sequence[Member],
     apart: Callable[[Member], Hashable],
     rung: Callable[[Member], tuple],
@@ -100,14 +106,14 @@ def _cut(group: Sequence[Member], rung, cost) -> list[list[Member]]:
 
 def _pieces(part: list[Member]) -> list[list[Member]]:
     """As few of at most `MOST` as there can be, of nearly the same size."""
-    number = -(-len(part) // MOST)
+    number = -(-len(part) // MAX_MEMBERS)
     ends = [len(part) * i // number for i in range(number + 1)]
     return [part[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def planned(
+def load_or_make_plan(
     config: ConfigDict, members: Sequence[Member], file: Path, how: str | None = None
-) -> list[Population]:
+) -> list[PlannedPopulation]:
     """The plan in `file`, or a new one that is written there. how: see `populations`; given for a
     plan that is there it changes that.
 
@@ -119,7 +125,7 @@ def planned(
         stored = json.loads(file.read_text())
         if json.dumps(stored["members"], sort_keys=True) == text:
             found = [
-                Population(tuple(p["members"]), p["lift"], p["chunk"])
+                PlannedPopulation(tuple(p["members"]), p["lift"], p["chunk"])
                 for p in stored["populations"]
             ]
             if how:
@@ -131,12 +137,12 @@ def planned(
                 f"{file.parent}: holds another sweep ({len(stored['members'])} members there, "
                 f"{len(space)} here); give another --workdir, or the sweep it was begun with"
             )
-    found = populations(members, measures(config), how)
+    found = make_plan(members, cost_model(config), how)
     _write(file, found, space)
     return found
 
 
-def of_run(folder: Path) -> list[tuple[str, ...]]:
+def populations_of_run(folder: Path) -> list[tuple[str, ...]]:
     """The members of each population of a run, by their ids.
 
     Raises UserError if there is no run.
@@ -154,58 +160,58 @@ def _write(file, found, space):
         path.write_text(json.dumps({"populations": listed, "members": space}, indent=1))
 
 
-def populations(
+def make_plan(
     members: Sequence[Member],
-    by: "Measures",
+    by: "CostModel",
     how: str | None = None,
     machine: Machine | None = None,
-) -> list[Population]:
+) -> list[PlannedPopulation]:
     """The plan of a sweep for a machine, None: for this one.
 
     how: members are lifted, as `lift` says it, "chunks" with their size, "chunks:8"; None: as is
     fastest there and fits into the devices' memory.
     """
-    platform, devices, memory = machine or here()
-    room, fastest, found = ROOM * memory, LIFT.get(platform, "vmap"), []
-    for part in plan(members, by.apart, by.rung, by.cost):
+    platform, devices, memory = machine or this_machine()
+    room, fastest, found = MEMORY_FRACTION * memory, MEMBER_BATCHING.get(platform, "vmap"), []
+    for part in group_members(members, by.apart, by.rung, by.cost):
         fits = max(1, int(room / max(by.memory(by.rung(member)) for member in part)))
         crowded = fastest == "vmap" and -(-len(part) // devices) > fits
-        population = Population(tuple(member.id for member in part), "none")
+        population = PlannedPopulation(tuple(member.id for member in part), "none")
         lifts = _lift(population, how or (f"chunks:{fits}" if crowded else fastest))
         found.append(population._replace(**lifts))
     return found
 
 
-def _lift(population: Population, how: str) -> dict[str, Any]:
+def _lift(population: PlannedPopulation, how: str) -> dict[str, Any]:
     if len(population.members) == 1:
         return {"lift": "none", "chunk": 0}
     name, _, size = how.partition(":")
     return {"lift": name, "chunk": int(size or 0)}
 
 
-class Rung(NamedTuple):
+class SizeKey(NamedTuple):
     """How large a member is, in the first place, and what else its time and memory follow from."""
 
     size: int  # multiply-adds of a window
     backbone: str
-    crop: tuple[int, int]  # height and width of a window
+    crop_size: tuple[int, int]  # height and width of a window
     batch: int
     steps: int
     model: tuple[tuple[str, Any], ...]  # what else of its network is its own: field and value
 
 
-class Measures(NamedTuple):
+class CostModel(NamedTuple):
     """What a plan needs to know of the members of a config, see `plan`."""
 
     apart: Callable[[Member], Hashable]
-    rung: Callable[[Member], Rung]
-    cost: Callable[[tuple[Rung, ...], int], float]
-    padded: Callable[[tuple[Rung, ...]], float]  # multiply-adds of a member in there
-    parameters: Callable[[Rung], int]
-    memory: Callable[[Rung], int]  # bytes of a step of such a member, roughly
+    rung: Callable[[Member], SizeKey]
+    cost: Callable[[tuple[SizeKey, ...], int], float]
+    padded: Callable[[tuple[SizeKey, ...]], float]  # multiply-adds of a member in there
+    parameters: Callable[[SizeKey], int]
+    memory: Callable[[SizeKey], int]  # bytes of a step of such a member, roughly
 
 
-def measures(config: ConfigDict) -> Measures:
+def cost_model(config: ConfigDict) -> CostModel:
     """By counting on shapes. Networks are counted with one class and one input channel: what that
     leaves out is the same for all.
     """
@@ -214,7 +220,7 @@ def measures(config: ConfigDict) -> Measures:
     from tinyjax import config as configs
     from tinyjax import models, tasks
     from tinyjax.models import flops
-    from tinyjax.models.supernet import union
+    from tinyjax.models.supernet import supernet
     from tinyjax.population import stack
 
     kind = tasks.module(config.task)
@@ -224,13 +230,13 @@ def measures(config: ConfigDict) -> Measures:
 
     def model(backbone: str, own: tuple[tuple[str, Any], ...]):
         return kind.make_model(
-            configs.changed(config, {**dict(own), "model.backbone": backbone}), 1
+            configs.with_fields(config, {**dict(own), "model.backbone": backbone}), 1
         )
 
     @cache
     def eps(init: str, backbone: str, seed: int) -> float:
         own = {"init": init, "model.backbone": backbone, "seed": seed}
-        return stack.config_of(config, Member("", own)).model.batchnorm_eps
+        return stack.member_config(config, Member("", own)).model.batchnorm_eps
 
     def apart(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
@@ -255,56 +261,61 @@ def measures(config: ConfigDict) -> Measures:
         net, shape = model(backbone, own), (1, *config.crop_size, 1)
         return flops.parameters(jax.eval_shape(lambda: models.init(net, 0, shape))[0])
 
-    def parameters(rung: Rung) -> int:
+    def parameters(rung: SizeKey) -> int:
         return counted_weights(rung.backbone, rung.model)
 
-    def memory(rung: Rung) -> int:
+    def memory(rung: SizeKey) -> int:
         # float32: weights, two moments, averaged and best ones; what a step keeps of each layer:
         # output, normalized and activated, and the gradient of one of them
         kept = 4 * rung.batch * counted(rung.backbone, rung.model, rung.crop_size)[1]
         return 4 * (5 * parameters(rung) + kept)
 
-    def rung(member: Member) -> Rung:
+    def rung(member: Member) -> SizeKey:
         backbone, get = backbone_of(member), member.point.get
         fields = sorted(f for f in member.point if f.startswith("model.") and f != "model.backbone")
         own = tuple((field, member.point[field]) for field in fields)
         crop = tuple(get("crop_size", config.crop_size))
         size, _ = counted(backbone, own, crop)
         steps = get("schedule.steps", config.schedule.steps)
-        return Rung(size, backbone, crop, get("batch", config.batch), steps, own)
+        return SizeKey(size, backbone, crop, get("batch", config.batch), steps, own)
 
     @cache
-    def padded(rungs: tuple[Rung, ...]) -> float:
+    def padded(rungs: tuple[SizeKey, ...]) -> float:
         archs = [models.architecture(rung.backbone) for rung in rungs]
         try:
-            wide = union(archs)
+            wide = supernet(archs)
         except ValueError:
             return float("inf")
         return max(rungs).size * flops.per_pixel(wide) / max(map(flops.per_pixel, archs))
 
-    def cost(rungs: tuple[Rung, ...], members: int) -> float:
+    def cost(rungs: tuple[SizeKey, ...], members: int) -> float:
         _, _, crop, batch, steps, _ = rungs[0]  # the same for all of them
-        window = PIXEL[config.task] * math.prod(crop) + 3 * padded(rungs) / SPEED
-        return START[config.task] + members * steps * batch * window
+        window = (
+            PIXEL_SECONDS[config.task] * math.prod(crop)
+            + 3 * padded(rungs) / MULTIPLY_ADDS_PER_SECOND
+        )
+        return COMPILE_SECONDS[config.task] + members * steps * batch * window
 
-    return Measures(apart, rung, cost, padded, parameters, memory)
+    return CostModel(apart, rung, cost, padded, parameters, memory)
 
 
-def minutes(config: ConfigDict, members: Sequence[Member]) -> float:
+def estimated_minutes(config: ConfigDict, members: Sequence[Member]) -> float:
     """What training takes, roughly and on two cores, scoring left out."""
-    by = measures(config)
-    parts = plan(members, by.apart, by.rung, by.cost)
+    by = cost_model(config)
+    parts = group_members(members, by.apart, by.rung, by.cost)
     return sum(by.cost(tuple(sorted(set(map(by.rung, p)))), len(p)) for p in parts) / 60
 
 
-def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Population]) -> str:
+def plan_table(
+    config: ConfigDict, members: Sequence[Member], found: Sequence[PlannedPopulation]
+) -> str:
     """What a plan comes to, a line for each population: sizes, how much of the arithmetic is of use
     to somebody, members at once on a device and their memory there, and time, roughly and on two
     cores.
     """
-    from tinyjax.population.devices import layout
+    from tinyjax.population.devices import device_layout
 
-    by, everyone = measures(config), {member.id: member for member in members}
+    by, everyone = cost_model(config), {member.id: member for member in members}
     titles = f"{'population':>10}{'members':>9}{'at once':>9}{'parameters':>24}{'in use':>8}"
     lines = [f"{titles}{'GiB':>7}{'min':>7}"]
     whole = 0.0
@@ -313,7 +324,7 @@ def table(config: ConfigDict, members: Sequence[Member], found: Sequence[Populat
         ladder = tuple(sorted(set(rungs)))
         low, *_, high = sorted(by.parameters(rung) for rung in [*ladder, *ladder])
         use = sum(rung.size for rung in rungs) / (by.padded(ladder) * len(rungs))
-        devices = layout(len(rungs), rungs[0].batch)
+        devices = device_layout(len(rungs), rungs[0].batch)
         at_once = devices.at_once(population.lift, population.chunk)
         memory = by.memory(max(ladder)) * at_once / 2**30
         minutes = by.cost(ladder, len(rungs)) / 60

@@ -79,7 +79,7 @@ def _joined(points: Iterable[Point]) -> Point:
 # ---- members
 
 
-def points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
+def sweep_points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
     """What a config file's `get_hyper` says, checked for its form. Raises UserError."""
     try:
         signature(get_hyper).bind(None)
@@ -93,7 +93,7 @@ def points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
     return [{name.removeprefix("config."): v for name, v in p.items()} for p in found]
 
 
-def members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
+def make_members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
     """The members of a space, each once, in its order.
 
     Values become those that the config would hold, 1 of a float field 1.0. Raises UserError naming
@@ -102,13 +102,13 @@ def members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
     copy = ConfigDict(config.to_dict())
     found: dict[str, Member] = {}
     for point in space:
-        own = {name: configs.put(copy, name, _plain(value)) for name, value in point.items()}
+        own = {name: configs.set_field(copy, name, _plain(value)) for name, value in point.items()}
         member = Member(run_folder.member_id(own), own)
         found.setdefault(member.id, member)
     return [*found.values()]
 
 
-def chosen(
+def filter_members(
     config: ConfigDict, everyone: Sequence[Member], only: Iterable[str] = (), limit: int = 0
 ) -> list[Member]:
     """The members that all of `only` allow, and of these the first `limit`; 0: all.
@@ -122,7 +122,7 @@ def chosen(
         if not equals:
             left = [member for member in left if member.id.startswith(condition)]
             continue
-        group, field = configs.place(config, name)
+        group, field = configs.find_field(config, name)
         wanted = {*configs.COMMA.split(values)}
         left = [one for one in left if str(one.point.get(name, group[field])) in wanted]
     if not left:

@@ -16,13 +16,13 @@ from tinyjax.data.subset import subset
 from tinyjax.errors import UserError
 from tinyjax.models import flops
 from tinyjax.models.scaling import Architecture
-from tinyjax.models.supernet import gates, union
-from tinyjax.population.devices import layout
-from tinyjax.population.member_batching import lift
-from tinyjax.population.pad import cut, pad, refuse_unfit
+from tinyjax.models.supernet import gates, supernet
+from tinyjax.population.devices import device_layout
+from tinyjax.population.member_batching import batch_members
+from tinyjax.population.pad import check_zero_padding, pad, unpad
 from tinyjax.population.search_space import Member
 from tinyjax.run.weights import read_weights
-from tinyjax.step import Moving, Task, Variables, moving
+from tinyjax.step import Task, Trainable, Variables, trainable
 from tinyjax.transfer import freezing, starting_weights
 
 # The fields that may differ between the members of a population: numbers that become arrays, and
@@ -55,7 +55,7 @@ class Network(NamedTuple):
     said: list[str]  # what there is to say of its start
 
 
-class Stored(NamedTuple):
+class StoredNetwork(NamedTuple):
     """A member of a finished run, as its files have it."""
 
     member: Member
@@ -65,11 +65,11 @@ class Stored(NamedTuple):
     about: dict[str, Any]  # what its json says
 
 
-class Joined(NamedTuple):
+class Population(NamedTuple):
     """Networks in one program; of several, every array has a leading axis [M]."""
 
     task: Task
-    moving: Moving
+    moving: Trainable
     variables: Variables
     hyper: dict[str, Any]
     data: dict[str, Any]  # what members have of the training set: `used`, and what depends on it
@@ -80,11 +80,11 @@ def varies(field: str) -> bool:
     return field in VARIED or field.partition(".")[0] in NUMBERS
 
 
-def config_of(config: ConfigDict, member: Member) -> ConfigDict:
+def member_config(config: ConfigDict, member: Member) -> ConfigDict:
     """A member's own config, with the epsilon of its starting weights if it has none."""
-    own = configs.changed(config, member.point)
+    own = configs.with_fields(config, member.point)
     if own.init and not own.model.batchnorm_eps:
-        own = configs.changed(
+        own = configs.with_fields(
             own,
             {
                 "model.batchnorm_eps": starting_weights.read(
@@ -95,13 +95,13 @@ def config_of(config: ConfigDict, member: Member) -> ConfigDict:
     return own
 
 
-def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any) -> Network:
+def build_network(config: ConfigDict, member: Member, kind: ModuleType, training: Any) -> Network:
     """A member's first weights, starting weights fitted into them, and what of them trains.
 
     training: the training split. Raises UserError as `start.read`, `start.fit` and `freeze.rates`,
     and for a pull to nowhere.
     """
-    own = config_of(config, member)
+    own = member_config(config, member)
     _, height, width, channels = training.images.shape
     task = kind.make_task(own, training.classes, channels)
     variables = task.init(own.seed)
@@ -112,10 +112,10 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
         fitted = starting_weights.fit(weights, leaves, own.reinit, training.classes)
         said.append(starting_weights.table(fitted, weights))
         variables = Variables(*({p: fitted.leaves[p] for p in tree} for tree in variables))
-    rates = freezing.rates(leaves, own)
+    rates = freezing.lr_multipliers(leaves, own)
     sizes = {path: leaf.size for path, leaf in variables.params.items()}
     if set(rates.values()) != {1.0}:
-        said.append(freezing.table(rates, sizes))
+        said.append(freezing.describe(rates, sizes))
     if warning := starting_weights.never_trained(fitted.new if fitted else leaves, rates):
         said.append(warning)
     model = kind.make_model(own, len(training.classes))
@@ -140,14 +140,14 @@ def network(config: ConfigDict, member: Member, kind: ModuleType, training: Any)
         )
     if own.regularizer.strength and not own.init:
         raise UserError(
-            f"regularizer.strength = {own.regularizer.strength}: there are no starting weights to pull to; "
-            "give init, or a strength of 0"
+            f"regularizer.strength = {own.regularizer.strength}: there are no starting weights to "
+            "regularize towards; give init, or a strength of 0"
         )
     arch = models.architecture(own.model.backbone)
     return Network(member, own, arch, variables, rates, used, about, said)
 
 
-def trained(
+def load_trained(
     folder: Path,
     ids: Sequence[str],
     which: str,
@@ -160,16 +160,16 @@ def trained(
     which: "last" or "best" of the averaged ones. changes: of their configs, field -> value.
     """
     found = []
-    for one in stored(folder, ids, which):
+    for one in load_stored(folder, ids, which):
         own = {"init": "", "reinit": (), "regularizer.strength": 0.0, **changes}
-        alone = network(configs.changed(one.config, own), one.member, kind, training)
+        alone = build_network(configs.with_fields(one.config, own), one.member, kind, training)
         found.append(alone._replace(variables=one.variables))
     return found
 
 
-def stored(
+def load_stored(
     folder: Path, ids: Sequence[str], which: str, overrides: Sequence[str] = ()
-) -> list[Stored]:
+) -> list[StoredNetwork]:
     """Members of a finished run as its files have them, with nothing else at hand.
 
     which: "last" or "best" of the averaged weights. overrides: of their configs, as on the command
@@ -179,30 +179,32 @@ def stored(
     for id in ids:
         name = id if which == "last" else f"{id}-{which}"
         trees, about = read_weights(folder / "weights" / name)
-        config = configs.override(configs.of_run(about["config"]), overrides)
+        config = configs.override(configs.from_run(about["config"]), overrides)
         arch = models.architecture(config.model.backbone)
-        found.append(Stored(Member(id, {}), config, arch, Variables(**trees), about))
+        found.append(StoredNetwork(Member(id, {}), config, arch, Variables(**trees), about))
     return found
 
 
-def predictor(
-    networks: Sequence[Stored], kind: ModuleType
+def make_predictor(
+    networks: Sequence[StoredNetwork], kind: ModuleType
 ) -> tuple[Task, Callable[[np.ndarray], list[dict[str, np.ndarray]]]]:
     """The task of members of one population, and `predict(images) -> [predictions of each]`."""
     first = networks[0]
-    wide = union(each.arch for each in networks)
+    wide = supernet(each.arch for each in networks)
     _, _, channels = first.about["frame"]
     task = kind.make_task(first.config, tuple(first.about["classes"]), channels, wide)
-    devices = layout(len(networks), first.config.batch)
-    variables = devices.spread(stacked(padded(networks, task, wide)))
+    devices = device_layout(len(networks), first.config.batch)
+    variables = devices.spread(stack_trees(pad_networks(networks, task, wide)))
     how = "vmap" if len(networks) > 1 else "none"
-    predict = jax.jit(devices.shard(lift(task.predict, how), split=True))
+    predict = jax.jit(devices.shard(batch_members(task.predict, how), split=True))
     return task, partial(
         tasks.predict_all, predict, variables, batch=devices.rows, members=len(networks)
     )
 
 
-def padded(networks: Sequence[Network | Stored], task: Task, wide: Architecture) -> list[Variables]:
+def pad_networks(
+    networks: Sequence[Network | StoredNetwork], task: Task, wide: Architecture
+) -> list[Variables]:
     """Each one's weights in the shapes of the union `wide`, which `task` is made for."""
     shapes = jax.eval_shape(task.init, 0)
     params, stats = ({p: leaf.shape for p, leaf in tree.items()} for tree in shapes)
@@ -215,27 +217,27 @@ def padded(networks: Sequence[Network | Stored], task: Task, wide: Architecture)
     ]
 
 
-def join(
+def stack_members(
     networks: Sequence[Network], kind: ModuleType, training: Any, axes: Sequence[str] = ()
-) -> Joined:
+) -> Population:
     """Networks as one: padded into their union, numbers that differ as arrays. axes: of a mesh that
     batches are spread over.
 
     Raises UserError where padding would not be exact.
     """
     first, channels = networks[0].config, training.images.shape[3]
-    wide = union(each.arch for each in networks)
+    wide = supernet(each.arch for each in networks)
     largest = {  # what no member uses is not in the program at all
         f"{group}.{name}": max(each.config[group][name] for each in networks)
         for group in NUMBERS
         for name in first[group]
     }
-    config = configs.changed(first, largest)
+    config = configs.with_fields(first, largest)
     task = kind.make_task(config, training.classes, channels, wide, axes)
     if len({each.arch for each in networks}) > 1:
         model = kind.make_model(config, len(training.classes), wide)
-        refuse_unfit(model, (1, *config.crop_size, channels))
-    variables = padded(networks, task, wide)
+        check_zero_padding(model, (1, *config.crop_size, channels))
+    variables = pad_networks(networks, task, wide)
     paths = [path for tree in variables[0] for path in tree]
     rates = [
         dict.fromkeys(paths, None) | each.rates | dict.fromkeys(_gates(each.arch, wide), 0.0)
@@ -258,12 +260,12 @@ def join(
             for each in networks
         ]
     if len(networks) == 1:
-        return Joined(task, moving(always), variables[0], hypers[0], parts[0])
-    trees = [stacked(own) for own in (variables, hypers, parts)]
-    return Joined(task, moving(always), *jax.device_put(trees))
+        return Population(task, trainable(always), variables[0], hypers[0], parts[0])
+    trees = [stack_trees(own) for own in (variables, hypers, parts)]
+    return Population(task, trainable(always), *jax.device_put(trees))
 
 
-def stacked(trees: Sequence[Any]) -> Any:
+def stack_trees(trees: Sequence[Any]) -> Any:
     """The inverse of `each_of`. On the host: stacked on the device, each shape is a program of its
     own to compile.
     """
@@ -272,31 +274,31 @@ def stacked(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def each_of(tree: Any, members: int) -> list[Any]:
+def unstack(tree: Any, members: int) -> list[Any]:
     """A tree of arrays [M, ...] as M trees; of one member, which has no such axis, as it is."""
     if members == 1:
         return [tree]
     return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(members)]
 
 
-def cut_out(variables: Variables, network: Network) -> Variables:
+def unpad_member(variables: Variables, network: Network) -> Variables:
     """A member's own network out of its padded one."""
     return Variables(
         *(
-            cut(tree, {path: leaf.shape for path, leaf in own.items()})
+            unpad(tree, {path: leaf.shape for path, leaf in own.items()})
             for tree, own in zip(variables, network.variables, strict=True)
         )
     )
 
 
-def row(network: Network) -> dict[str, Any]:
+def members_row(network: Network) -> dict[str, Any]:
     """A member's row of members.csv: what it is, and the other fields that its sweep gave it."""
     point = network.member.point
     given = {field: value for field, value in point.items() if field != "model.backbone"}
     return {**network.about, **given}
 
 
-def described(networks: Sequence[Network], config: ConfigDict, size: tuple[int, int]) -> str:
+def describe(networks: Sequence[Network], config: ConfigDict, size: tuple[int, int]) -> str:
     """What is trained, for the log: one network in full, of several the range. size: of a frame,
     width and height.
     """

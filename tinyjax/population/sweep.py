@@ -11,7 +11,7 @@ from tinyjax import config as configs
 from tinyjax.config.validation import check
 from tinyjax.errors import UserError
 from tinyjax.population import plan
-from tinyjax.population.options import PLAIN
+from tinyjax.population.options import SINGLE_RUN
 from tinyjax.population.search_space import Member
 from tinyjax.run import distributed, progress, run_folder
 from tinyjax.run.csv_files import read_rows, write_rows
@@ -32,12 +32,12 @@ def train_sweep(
     not trained again. Whoever finishes the last one makes one table of all of them.
     """
     started, (i, n) = time.time(), shard
-    leads = distributed.leads()
+    leads = distributed.is_main_process()
     if leads:
-        plan.planned(config, members, folder / "plan.json", how)
-    distributed.together("planned")
-    populations = plan.planned(config, members, folder / "plan.json")
-    if run_folder.said_finished(folder):
+        plan.load_or_make_plan(config, members, folder / "plan.json", how)
+    distributed.barrier("planned")
+    populations = plan.load_or_make_plan(config, members, folder / "plan.json")
+    if run_folder.log_if_finished(folder):
         return 0
     places = [folder / "populations" / str(number) for number in range(len(populations))]
     everyone = {member.id: member for member in members}
@@ -47,10 +47,10 @@ def train_sweep(
         for own in populations
     ]
     total = sum(steps[number] for number in mine)
-    bar = progress.bar(total=total, unit="step", smoothing=0.05, disable=not leads)
+    bar = progress.progress_bar(total=total, unit="step", smoothing=0.05, disable=not leads)
     for number in mine:
         own = [everyone[id] for id in populations[number].members]
-        done = [place for place in places if run_folder.finished(place)]
+        done = [place for place in places if run_folder.is_finished(place)]
         if places[number] in done:
             bar.update(steps[number])
             continue
@@ -58,11 +58,11 @@ def train_sweep(
         log.info(f"population {number + 1} of {len(populations)}: {len(own)} of {len(members)}")
         if code := train_members(config, own, folder, stop, number, *populations[number][1:], bar):
             return code
-        distributed.together(f"population {number}")
+        distributed.barrier(f"population {number}")
     bar.close()
     if not leads:
         return 0
-    if missing := collect(folder, len(populations), config.task):
+    if missing := collect_tables(folder, len(populations), config.task):
         others = ", ".join(map(str, missing))
         log.info(f"shard {i} of {n} is done; of other shards are populations {others}")
         return 0
@@ -70,13 +70,13 @@ def train_sweep(
     return 0
 
 
-def collect(folder: Path, populations: int, task: str) -> list[int]:
+def collect_tables(folder: Path, populations: int, task: str) -> list[int]:
     """Make a sweep's tables of those of its populations; or return which are not finished."""
     from tinyjax import tasks
     from tinyjax.reporting import sweep_figures
 
     places = [folder / "populations" / str(number) for number in range(populations)]
-    if missing := [k for k, place in enumerate(places) if not run_folder.finished(place)]:
+    if missing := [k for k, place in enumerate(places) if not run_folder.is_finished(place)]:
         return missing
     tables = {
         name: [row for place in places for row in read_rows(place / f"{name}.csv")]
@@ -104,21 +104,21 @@ def train_phases(
     """Train in phases: each is a run of its own, in `folder`/phase1 and so on, that starts from the
     weights of the one before. The last one's weights are also the whole run's.
     """
-    started, leads = time.time(), distributed.leads()
+    started, leads = time.time(), distributed.is_main_process()
     places = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
     runs = phases(config, places)  # all of them are checked before the first begins
     for number, (own, place) in enumerate(zip(runs, places, strict=True), start=1):
         log.info(f"phase {number} of {len(runs)}: {config.phases[number - 1]}")
-        if run_folder.finished(place):
+        if run_folder.is_finished(place):
             continue
         # Not compared with what is there, as a folder is that might be another run's: this one is
         # part of ours, and where both were moved the start of the phase has another path.
         if leads:
-            run_folder.begin(place, configs.to_json(own))
+            run_folder.create(place, configs.to_json(own))
         with log_to(place / "log.txt", leads):
-            if code := train_members(own, [PLAIN], place, stop):
+            if code := train_members(own, [SINGLE_RUN], place, stop):
                 return code
-        distributed.together(f"phase {number}")
+        distributed.barrier(f"phase {number}")
     if not leads:
         return 0
     copy_weights(places[-1], folder)
@@ -148,6 +148,6 @@ def phases(config, places: Sequence[Path]) -> list[Any]:
                 "starts from the config's init, each other one from the one before"
             )
         start = {"init": str(before), "reinit": ()} if before else {}
-        found.append(configs.changed(config, {"phases": (), **start, **fields}))
+        found.append(configs.with_fields(config, {"phases": (), **start, **fields}))
         check(found[-1])
     return found

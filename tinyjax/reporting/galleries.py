@@ -34,7 +34,7 @@ def galleries(tables: Tables) -> tuple[list[Gallery], str]:
     if tables.task != "detect" or not (shown := compared(tables)):
         return [], ""
     first, found = shown[0], []
-    config = configs.of_run(tables.configs[first.run])
+    config = configs.from_run(tables.configs[first.run])
     about = tables.folder / first.run / "weights" / f"{first.id}.json"
     try:
         classes = tuple(json.loads(about.read_text())["classes"])

@@ -33,7 +33,7 @@ def runs_of(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
             "that a training wrote"
         )
     for path in found.values():
-        if not run_folder.finished(path):
+        if not run_folder.is_finished(path):
             raise UserError(f"{path}: this run is not finished; train it to its end first")
     begun = {place(init) for path in found.values() for init in starts(path)}
     found = {name: at for name, at in found.items() if name not in without}

@@ -74,7 +74,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted((one.step for one in self._orbax.checkpoints), reverse=True):
             state, damage = self._read(step, abstract)
-            if distributed.agree(not damage):
+            if distributed.all_true(not damage):
                 self._set_aside(damaged)
                 return state
             damaged[step] = damage or "another process could not read it"
@@ -97,10 +97,10 @@ class Checkpoints:
         for step, reason in damaged.items():
             there, aside = self._folder / str(step), self._folder / f"damaged-{step}"
             log.warning(f"{there}: this checkpoint is damaged ({reason}); taking the one before")
-            if distributed.leads():
+            if distributed.is_main_process():
                 epath.Path(aside).rmtree(missing_ok=True)  # of an earlier time
                 there.rename(aside)
-        distributed.together("damaged checkpoints are set aside")
+        distributed.barrier("damaged checkpoints are set aside")
         self._orbax.reload()
 
     def close(self) -> None:

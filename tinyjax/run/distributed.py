@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from tinyjax.errors import UNFIT, Unfit, UserError, exit_code
+from tinyjax.errors import EX_UNAVAILABLE, MachineError, UserError, exit_code
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--processes": {
@@ -43,25 +43,27 @@ _calls = count()
 
 
 @contextmanager
-def joined(where: str | None, seconds: int) -> Iterator[None]:
+def process_group(where: str | None, seconds: int) -> Iterator[None]:
     """What processes do together, see `meet`; they also leave together.
 
     Where one fails it ends at once: the others, which wait for what it will not send, then do too.
     """
     import jax
 
-    meet(where, seconds)
+    join_processes(where, seconds)
     try:
         yield
     except BaseException as error:
         if jax.process_count() == 1:
             raise
         code = _code_of(error)
-        if leads():  # the others end as soon as it does: let them say first what they have to
+        if (
+            is_main_process()
+        ):  # the others end as soon as it does: let them say first what they have to
             time.sleep(LAST_WORDS)
         os._exit(code)
     if jax.process_count() > 1:
-        together("end")
+        barrier("end")
         jax.distributed.shutdown()
 
 
@@ -77,13 +79,13 @@ def _code_of(error: BaseException) -> int:
     except jax.errors.JaxRuntimeError:
         reason = str(error).partition("\n")[0]
         print(f"error: another process of this program is gone ({reason})", file=sys.stderr)
-        return UNFIT
+        return EX_UNAVAILABLE
     except BaseException:
         traceback.print_exc()
         return 1
 
 
-def meet(where: str | None, seconds: int) -> None:
+def join_processes(where: str | None, seconds: int) -> None:
     """Wait until all processes are there. To be called before jax has looked for devices.
 
     where: "host:port,i/n", "auto", or None for a process alone. Raises UserError for what is
@@ -114,7 +116,7 @@ def meet(where: str | None, seconds: int) -> None:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(UNFIT)
+        os._exit(EX_UNAVAILABLE)
 
     # jax's own time-out ends the process with a C++ stack trace.
     timer = threading.Timer(seconds, give_up)
@@ -125,12 +127,12 @@ def meet(where: str | None, seconds: int) -> None:
     except ValueError as error:
         raise UserError(f"--processes {where}: {error}") from error
     except RuntimeError as error:
-        raise Unfit(f"--processes {where}: {str(error).partition(chr(10))[0]}") from error
+        raise MachineError(f"--processes {where}: {str(error).partition(chr(10))[0]}") from error
     finally:
         timer.cancel()
 
 
-def expect(wanted: str | None) -> None:
+def check_devices(wanted: str | None) -> None:
     """Raise `Unfit` unless the devices of all processes are "platform:devices", and the processes
     as many as "platform:devices:processes" says. Raises UserError for any other text.
 
@@ -150,22 +152,22 @@ def expect(wanted: str | None) -> None:
         )
     found = jax.default_backend(), jax.device_count(), jax.process_count()
     if (platform, *map(int, numbers)) != found[: 1 + len(numbers)]:
-        raise Unfit(f"--expect {wanted}: here are {found[0]}:{found[1]}:{found[2]}")
+        raise MachineError(f"--expect {wanted}: here are {found[0]}:{found[1]}:{found[2]}")
 
 
-def number() -> int:
+def process_index() -> int:
     """Which of them this is, from 0."""
     import jax
 
     return jax.process_index()
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes."""
-    return number() == 0
+    return process_index() == 0
 
 
-def agree(value: bool) -> bool:
+def all_true(value: bool) -> bool:
     """Whether it is true in all processes."""
     import jax
 
@@ -177,7 +179,7 @@ def agree(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
-def together(point: str) -> None:
+def barrier(point: str) -> None:
     """Go on when all processes have come to this point."""
     import jax
 
@@ -217,7 +219,7 @@ def stop_requests() -> Iterator[Sequence[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def told_to_stop(stop: Sequence[int]) -> bool:
+def stop_requested(stop: Sequence[int]) -> bool:
     """Whether this process was told to stop; of several, whether any of them was, with the same
     answer in all at the same call. Each must call it as often as the others.
 

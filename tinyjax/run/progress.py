@@ -9,7 +9,7 @@ EVERY = 60  # seconds between lines; what is done before says nothing
 LINE = "{desc} {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}"
 
 
-def bar(*args: Any, **more: Any) -> tqdm:
+def progress_bar(*args: Any, **more: Any) -> tqdm:
     """tqdm's, on standard error."""
     return tqdm(*args, **more) if sys.stderr.isatty() else _Log(*args, **more)
 

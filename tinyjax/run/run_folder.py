@@ -34,7 +34,7 @@ def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
     stored = folder / "config.json"
     phases = folder.glob("phase[0-9]*") if stored.exists() else ()
     begun = any(
-        finished(one) or any(one.glob("populations/*/checkpoints/[0-9]*"))
+        is_finished(one) or any(one.glob("populations/*/checkpoints/[0-9]*"))
         for one in (folder, *phases)
     )
     if begun and (theirs := stored.read_text()) != config_json:
@@ -42,11 +42,11 @@ def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
             f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
             "give another --workdir, or the config this one was begun with"
         )
-    if write and not finished(folder):
-        begin(folder, config_json)
+    if write and not is_finished(folder):
+        create(folder, config_json)
 
 
-def begin(folder: Path, config_json: str) -> None:
+def create(folder: Path, config_json: str) -> None:
     """Make the folder, with what its run is made of: the config, the machine and its packages."""
     with atomic(folder / "config.json") as path:
         path.write_text(config_json)
@@ -54,14 +54,14 @@ def begin(folder: Path, config_json: str) -> None:
         path.write_text(_environment())
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether the run has ended: its results are what it writes last."""
     return (folder / "results.csv").exists()
 
 
-def said_finished(folder: Path) -> bool:
+def log_if_finished(folder: Path) -> bool:
     """Whether the run has ended; if so the log says it."""
-    if done := finished(folder):
+    if done := is_finished(folder):
         log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
     return done
 
@@ -74,7 +74,7 @@ def _first_difference(theirs: str, ours: str) -> str:
     return "the order of its keys"
 
 
-def command() -> str:
+def command_line() -> str:
     """What this process was called by."""
     return f"python {shlex.join(sys.orig_argv[1:])}"
 
@@ -82,7 +82,7 @@ def command() -> str:
 def _environment() -> str:
     packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
-    lines = [f"command: {command()}", f"python {platform.python_version()}", machine]
+    lines = [f"command: {command_line()}", f"python {platform.python_version()}", machine]
     commit = [f"commit: {own}"] if (own := _commit(Path(__file__).parents[2])) else []
     return "\n".join([*lines, *commit, *packages, ""])
 

@@ -19,17 +19,17 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MADV_HUGEPAGE, HUGE_PAGE = 14, 2**21  # of Linux's mman.h; bytes
 
 
-def devices() -> str:
+def describe_devices() -> str:
     """Platform, devices and their memory, in a line."""
     all_of_them = jax.devices()
     kind = all_of_them[0].device_kind
-    free, n = memory() / 2**30, jax.process_count()
+    free, n = free_memory() / 2**30, jax.process_count()
     of = f" of {n} processes" if n > 1 else ""
     many = f"{len(all_of_them)} x {kind}{of}"
     return f"{jax.default_backend()}, {many}, {free:.1f} GiB of memory free"
 
 
-def memory() -> int:
+def free_memory() -> int:
     """Bytes that are free on the first device; on a CPU, what the machine has available."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
@@ -37,7 +37,7 @@ def memory() -> int:
     return psutil.virtual_memory().available
 
 
-def whole_memory() -> int:
+def total_memory() -> int:
     """Bytes of the first device, in use or not; on a CPU, those of the machine."""
     stats = jax.local_devices()[0].memory_stats()
     return (
@@ -45,7 +45,7 @@ def whole_memory() -> int:
     )
 
 
-def keep_memory() -> None:
+def tune_allocator() -> None:
     """Let the process keep the memory it frees, in huge pages where the kernel lends them. To be
     called before jax has looked for devices.
 
@@ -70,7 +70,7 @@ def keep_memory() -> None:
         libc.free(ctypes.c_void_p(block))
 
 
-def keep_programs() -> Path:
+def enable_compile_cache() -> Path:
     """Let compiled programs be kept for the next run of the same; returns the folder.
 
     It is $JAX_COMPILATION_CACHE_DIR or, for each kind of processor, one of the user's own machine:
@@ -80,12 +80,12 @@ def keep_programs() -> Path:
     name = "jax_compilation_cache_dir"
     if jax.config.values[name] is None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = caches / "tinyjax" / re.sub(r"[^\w.-]+", "_", processor())
+        folder = caches / "tinyjax" / re.sub(r"[^\w.-]+", "_", processor_name())
         jax.config.update(name, str(folder))
     return Path(jax.config.values[name])
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The kind of the first device; of a CPU the model and a number for its abilities."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
@@ -100,9 +100,9 @@ def processor() -> str:
     return f"{model}, {zlib.crc32(abilities.encode()):08x}"
 
 
-def refuse_large_set(images: np.ndarray) -> None:
+def check_dataset_fits(images: np.ndarray) -> None:
     """Raise UserError if a training set does not fit on the device, where it lives whole."""
-    wanted, free = images.nbytes, memory()
+    wanted, free = images.nbytes, free_memory()
     if wanted > free:
         raise UserError(
             f"data.train: {len(images)} images need {wanted / 2**30:.2f} GiB on the device, "
@@ -111,7 +111,7 @@ def refuse_large_set(images: np.ndarray) -> None:
         )
 
 
-def refuse_too_large(program: Any, batch: int, members: int = 1) -> None:
+def check_step_fits(program: Any, batch: int, members: int = 1) -> None:
     """Raise UserError if a compiled step needs more memory than there is, naming a batch that fits,
     or how many members at once.
 
@@ -121,7 +121,7 @@ def refuse_too_large(program: Any, batch: int, members: int = 1) -> None:
     if (needs := program.memory_analysis()) is None:
         return
     wanted = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
-    if wanted <= (free := memory()):
+    if wanted <= (free := free_memory()):
         return
     said = f"a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
     if fits := int(members * 0.9 * free / wanted):

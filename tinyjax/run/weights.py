@@ -11,7 +11,7 @@ from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 
 FORMAT = 1  # of the two files; a later format may hold what this version cannot read
-TOLD = ("frame", "classes", "config", "parameters")  # what a description must say
+REQUIRED = ("frame", "classes", "config", "parameters")  # what a description must say
 
 
 def copy_weights(of: Path, to: Path) -> None:
@@ -40,7 +40,7 @@ def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
         path.write_text(json.dumps(about, indent=2, allow_nan=False))
 
 
-def ours(file: Path) -> bool:
+def is_tinyjax_file(file: Path) -> bool:
     """Whether a .safetensors names its tensors as `write_weights` does. Raises UserError."""
     from safetensors import SafetensorError, safe_open
 
@@ -85,7 +85,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
         raise UserError(
             f"{about}: format {theirs}, of {age} tinyjax; this one reads {FORMAT}: {advice}"
         )
-    for name in TOLD:
+    for name in REQUIRED:
         if name not in described:
             raise UserError(f"{about}: no {name!r} in it; {foreign}")
     return trees, described

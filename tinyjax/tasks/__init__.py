@@ -28,7 +28,7 @@ def module(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
-def backbone_of(
+def build_backbone(
     config: ConfigDict, classes: int | None = None, wide: Architecture | None = None
 ) -> nn.Module:
     """The backbone of a config, or with the union `wide` in the place of its architecture.

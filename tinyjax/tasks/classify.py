@@ -15,13 +15,13 @@ from tinyjax.data.augmentation import augment_labeled, normalize
 from tinyjax.data.classification import views
 from tinyjax.data.loading import LABELED, load_set
 from tinyjax.data.records import Labeled
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 from tinyjax.metrics.classification import calibration, resampled, score
 from tinyjax.metrics.slices import WHOLE, Examined, Slice
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
-from tinyjax.tasks import backbone_of
+from tinyjax.tasks import build_backbone
 
 SCORE = "mean_class"  # picks the best weights
 SCORES = {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"}  # what curves show
@@ -45,8 +45,8 @@ def load(
     split = load_set(data, own, LABELED, corrupt=corrupt, **more)
     if classes and split.classes != tuple(classes):
         name = own.get("split", data.common.get("split"))
-        here = few(sorted({*split.classes} - {*classes}))
-        there = few(sorted({*classes} - {*split.classes}))
+        here = shorten(sorted({*split.classes} - {*classes}))
+        there = shorten(sorted({*classes} - {*split.classes}))
         raise UserError(
             f"data: split {name!r} has other classes than training (only in {name!r}: {here}; only "
             f"in training: {there}); list those that count as classes in the config's data.common"
@@ -80,7 +80,7 @@ def look(
 
 def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Classifier:
     """The network of a config, for so many classes; wide: see `backbone_of`."""
-    return Classifier(backbone_of(config, classes, wide))
+    return Classifier(build_backbone(config, classes, wide))
 
 
 def make_task(

@@ -25,7 +25,7 @@ from tinyjax.metrics.detection import score_each
 from tinyjax.metrics.slices import Examined, Slice, slices_of
 from tinyjax.models.scaling import Architecture
 from tinyjax.step import Task, Variables
-from tinyjax.tasks import backbone_of
+from tinyjax.tasks import build_backbone
 
 SCORE = "AP50"  # picks the best weights
 SCORES = {"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"}  # what curves show
@@ -78,7 +78,7 @@ def make_model(config: ConfigDict, classes: int, wide: Architecture | None = Non
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
     m = config.model
-    return Detector(backbone_of(config, wide=wide), classes, strides, m.width, m.fusions)
+    return Detector(build_backbone(config, wide=wide), classes, strides, m.width, m.fusions)
 
 
 def make_task(

@@ -19,7 +19,7 @@ from tinyjax.models.scaling import Architecture
 
 Rule = tuple[str, float]
 
-REST: Rule = (".*", 1.0)
+TRAIN_THE_REST: Rule = (".*", 1.0)
 _OWN = (
     r"(?!block\d+/adapter/|excite/).*"  # not what was added to a stage that has its weights already
 )
@@ -30,10 +30,10 @@ PRESETS = {
     "all but head": r"(?!head/|backbone/classifier/).*",
 }
 _UNTIL = re.compile(r"stage<=([1-9])")
-KNOWN = (*PRESETS, "stage<=1", "stage<=2")  # and so on
+PRESET_NAMES = (*PRESETS, "stage<=1", "stage<=2")  # and so on
 
 
-def rules_of(freeze: Sequence[str | Rule]) -> list[Rule]:
+def parse_rules(freeze: Sequence[str | Rule]) -> list[Rule]:
     """The rules that `freeze` stands for: names of presets, which freeze, and rules of one's own.
 
     Presets are those of `PRESETS`, and "stage<=k": the stem and stages 1 to k. What presets alone
@@ -56,7 +56,7 @@ def rules_of(freeze: Sequence[str | Rule]) -> list[Rule]:
             ) from error
         if not 0 <= rules[-1][1] < float("inf"):
             raise UserError(f"freeze: {item!r}: give a multiplier of 0 or more")
-    return rules if any(not isinstance(item, str) for item in freeze) else [*rules, REST]
+    return rules if any(not isinstance(item, str) for item in freeze) else [*rules, TRAIN_THE_REST]
 
 
 def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str, float]:
@@ -67,7 +67,7 @@ def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str,
     """
     paths = list(paths)
     found: dict[str, float] = {}
-    for pattern, multiplier in rules_of(freeze):
+    for pattern, multiplier in parse_rules(freeze):
         own = [path for path in paths if re.fullmatch(pattern, path)]
         if not own:
             near = get_close_matches(pattern, paths, n=1, cutoff=0)
@@ -77,7 +77,11 @@ def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str,
             )
         first = [path for path in own if path not in found]
         # Of what is only there for the rest, ".*", none need be left.
-        if not first and pattern != REST[0] and any(found[path] != multiplier for path in own):
+        if (
+            not first
+            and pattern != TRAIN_THE_REST[0]
+            and any(found[path] != multiplier for path in own)
+        ):
             raise UserError(
                 f"freeze: {pattern!r}: the rules before it match all its paths, and the first that "
                 "matches counts; put it before them"
@@ -91,7 +95,7 @@ def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str,
     return found
 
 
-def rates(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
+def lr_multipliers(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
     """`multipliers` by `config.freeze`, times what `config.optimizer` says of backbone and layers.
 
     Raises UserError as `multipliers`, and if nothing at all trains.
@@ -104,7 +108,8 @@ def rates(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
     found = {path: rate * depth[path] * part[path] for path, rate in found.items()}
     if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
         raise UserError(
-            f"freeze = {tuple(config.freeze)!r}, optimizer.backbone_lr_scale = {optimizer.backbone_lr_scale}, "
+            f"freeze = {tuple(config.freeze)!r}, "
+            f"optimizer.backbone_lr_scale = {optimizer.backbone_lr_scale}, "
             f"optimizer.layer_decay = {optimizer.layer_decay}: nothing is left to train"
         )
     return found
@@ -127,7 +132,7 @@ def layer_decay(paths: Iterable[str], decay: float) -> dict[str, float]:
     return {path: of(path) for path in paths}
 
 
-def preset_of(library: str, number: int, arch: Architecture) -> tuple[str, ...]:
+def preset_for(library: str, number: int, arch: Architecture) -> tuple[str, ...]:
     """`freeze` for another library's number of frozen stages.
 
     "detectron2": MODEL.BACKBONE.FREEZE_AT, 0 to 5; "mmdetection": frozen_stages, -1 to 4;
@@ -150,7 +155,7 @@ def preset_of(library: str, number: int, arch: Architecture) -> tuple[str, ...]:
     return (f"stage<={last}",) if last else ("stem",)
 
 
-def table(multiplier: Mapping[str, float], sizes: Mapping[str, int]) -> str:
+def describe(multiplier: Mapping[str, float], sizes: Mapping[str, int]) -> str:
     """What trains and what is frozen, a line for each part of the network.
 
     sizes: parameters of each path; moments have none.
@@ -179,7 +184,7 @@ def _preset(name: str) -> str:
     if name in PRESETS:
         return PRESETS[name]
     if not (until := _UNTIL.fullmatch(name)):
-        raise UserError(f"freeze: {name!r}: {suggest(name, KNOWN)}")
+        raise UserError(f"freeze: {name!r}: {suggest(name, PRESET_NAMES)}")
     return rf"backbone/(stem|stage[1-{until[1]}])/{_OWN}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyjax import models
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 from tinyjax.models import efficientnet, mobilenetv3, torch_names
 from tinyjax.models.scaling import Architecture
 from tinyjax.transfer import torch_checkpoint
@@ -54,7 +54,7 @@ def source(state: Iterable[str]) -> Literal["timm", "torchvision"]:
         return "torchvision"
     raise UserError(
         "weights of neither timm nor torchvision: no conv_stem.weight and no features.0.0.weight "
-        f"among {few(state)}"
+        f"among {shorten(state)}"
     )
 
 
@@ -102,7 +102,7 @@ def translate(
         "of another shape": misfits,
     }
     if any(wrong.values()):
-        found = "; ".join(f"{kind}: {few(some)}" for kind, some in wrong.items() if some)
+        found = "; ".join(f"{kind}: {shorten(some)}" for kind, some in wrong.items() if some)
         raise UserError(
             f"{library} weights of another architecture than {_called(arch, family)} ({found}): "
             "name the network they were made for, or give weights of this one"

@@ -21,10 +21,10 @@ from jax import Array
 from tinyjax.transfer import rgn
 from tinyjax.transfer.freezing import PRESETS
 
-KINDS = ("l2sp", "ewc", "fisher", "rgn")
+NAMES = ("l2sp", "ewc", "fisher", "rgn")
 
 
-def pulled(path: str) -> bool:
+def is_regularized(path: str) -> bool:
     """Whether a parameter is: those of the backbone's stem and stages are."""
     return bool(re.fullmatch(PRESETS["backbone"], path))
 

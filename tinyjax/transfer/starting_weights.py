@@ -17,11 +17,11 @@ from jax import Array
 
 from tinyjax.config.paths import path_of
 from tinyjax.data.augmentation import MEAN, STD
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 from tinyjax.models import architecture
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
-from tinyjax.run.weights import ours, read_weights
+from tinyjax.run.weights import is_tinyjax_file, read_weights
 from tinyjax.transfer import pretrained
 
 LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
@@ -59,7 +59,7 @@ def read(init: str, backbone: str, seed: int = 0) -> Weights:
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if run := path.is_dir():
         path = path / "weights" / f"{_member(path, backbone, seed)}.safetensors"
-    if run or (path.suffix == ".safetensors" and ours(path)):
+    if run or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
         trees, about = read_weights(path.with_suffix(""))
         model = about["config"]["model"]
         leaves = {**trees["params"], **trees["stats"]}
@@ -84,12 +84,12 @@ def _member(folder: Path, backbone: str, seed: int) -> str:
     """
     if not (folder / "plan.json").exists():
         return run_folder.member_id({})
-    if not run_folder.finished(folder):
+    if not run_folder.is_finished(folder):
         raise UserError(f"init = {str(folder)!r}: this sweep has not finished; run it to its end")
     rows = read_rows(folder / "members.csv")
     found = [r for r in rows if (r["backbone"], r["seed"]) == (backbone, str(seed))]
     if len(found) != 1:
-        there = few(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))
+        there = shorten(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))
         raise UserError(
             f"init = {str(folder)!r}: {len(found)} members of this sweep are {backbone} of seed "
             f"{seed}, one is wanted; there are {there}"
@@ -136,7 +136,7 @@ def fit(
         shapes = (f"{p}: {_shape(theirs, p)} there, {_shape(ours, p)} here" for p in wrong)
         raise UserError(
             f"init: {len(wrong)} weights in {weights.where}{of} do not fit this network "
-            f"({few(shapes)}); give model.backbone as theirs, or name in reinit what shall "
+            f"({shorten(shapes)}); give model.backbone as theirs, or name in reinit what shall "
             "start anew"
         )
     loaded = [path for path in ours if path in theirs and path not in named]
@@ -146,10 +146,10 @@ def fit(
     if wrong or (last and weights.classes and tuple(classes) != weights.classes):
         there, advice = f"{theirs[last[0]].shape[-1]} without names", ""
         if weights.classes:
-            there = few(weights.classes)
+            there = shorten(weights.classes)
             advice = "list them as there in the config's data.common, or "
         raise UserError(
-            f"init: the classes of {weights.where} are {there}; here they are {few(classes)}: "
+            f"init: the classes of {weights.where} are {there}; here they are {shorten(classes)}: "
             f"{advice}let the last layer start anew by "
             f"reinit = ({last[0].rpartition('/')[0] + '/.*'!r},)"
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from tinyjax.errors import UserError, few
+from tinyjax.errors import UserError, shorten
 from tinyjax.step import Variables
 
 
@@ -30,7 +30,7 @@ def refuse_unlike(one: Variables, other: Variables) -> None:
     """Raise UserError if two networks have other arrays, or of other shapes."""
     shapes = [{p: np.shape(x) for tree in own for p, x in tree.items()} for own in (one, other)]
     if wrong := sorted(shapes[0].items() ^ shapes[1].items()):
-        names = few(dict.fromkeys(path for path, _ in wrong))
+        names = shorten(dict.fromkeys(path for path, _ in wrong))
         raise UserError(f"networks that differ in their arrays have no average ({names})")
 
 

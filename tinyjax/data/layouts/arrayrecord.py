@@ -71,7 +71,7 @@ def numbers(rows: Any, folder: Path, split: str) -> np.ndarray:
     for file in kept:
         if file.exists():
             return np.load(file)
-    bar = progress.bar(range(len(rows)), unit="record", desc=f"labels of {split}, once")
+    bar = progress.progress_bar(range(len(rows)), unit="record", desc=f"labels of {split}, once")
     found = np.array([rows[k]["label"] for k in bar], np.int32)
     for file in kept:
         temporary = file.with_name(f".{os.getpid()}-{name}")

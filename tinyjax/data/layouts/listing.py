@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from tinyjax.data.images import SUFFIXES, Bytes, Place, content
-from tinyjax.errors import UserError, few, suggest
+from tinyjax.errors import UserError, shorten, suggest
 
 Given = TypeVar("Given")
 
@@ -214,8 +214,8 @@ def roles(
     """
     if match and classes and not {*classes} & {*listed.categories}:
         raise UserError(
-            f"{listed.where}: none of the classes of training ({few(classes)}) is one of the "
-            f"categories here ({few(listed.categories)}); give rename, theirs -> ours"
+            f"{listed.where}: none of the classes of training ({shorten(classes)}) is one of the "
+            f"categories here ({shorten(listed.categories)}); give rename, theirs -> ours"
         )
     asked = [*classes, *ignore_classes]
     for name in asked:

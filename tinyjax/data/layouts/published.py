@@ -29,7 +29,7 @@ from tinyjax.data.layouts.listing import (
     stem,
     text,
 )
-from tinyjax.errors import UserError, few, suggest
+from tinyjax.errors import UserError, shorten, suggest
 
 log = logging.getLogger("tinyjax")
 
@@ -249,7 +249,7 @@ def looked(root: Place, name: str) -> tuple[dict[str, int], list[str]]:
         if absent:
             wrong.append(
                 f"{one.title}: {split}: {len(absent):,} of {len(named):,} images that its labels "
-                f"name are missing: {few(str(place) for place in absent)}"
+                f"name are missing: {shorten(str(place) for place in absent)}"
             )
     return counts, wrong
 
