@@ -29,6 +29,7 @@ lint: .venv/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # uv if there is one, else pip, at the pins of the lock file. The package itself is installed
 # offline: its build backend is pinned.

@@ -1,5 +1,5 @@
-"""How often the intervals of the robustness report hold the truth, and how often its threshold is
-found where there is none: simulations of what is known.
+"""Coverage of the confidence intervals of the robustness report, and the error rates of its
+threshold, on simulated data with known true values.
 
     python -m benchmarks.coverage [--simulations 1000]
 """
@@ -13,27 +13,30 @@ from scipy.special import expit
 from tinyjax.metrics import bootstrap, fits
 
 IMAGES, RESAMPLES = 250, 200
-SPREADS = (0.05, 0.15, 0.5)  # standard deviation of seeds, in logits
+SPREADS = (0.05, 0.15, 0.5)  # standard deviation between seeds, in logits
 SEEDS = (1, 2, 3, 4, 5, 10)
-SIZES = np.geomspace(3e3, 1e6, 6)
-OF_SEEDS = 3
-BREAK = 1e5
-Shape = Callable[[np.ndarray], np.ndarray]  # gain at log10(parameters), in its seeds' deviations
+SIZES = np.geomspace(3e3, 1e6, 6)  # parameters
+SEEDS_PER_SIZE = 3
+BREAK = 1e5  # parameters
+GainCurve = Callable[[np.ndarray], np.ndarray]  # log10(parameters) -> gain, in seed deviations
 
 
-def hits(rng, images: np.ndarray, seeds: int, spread: float) -> np.ndarray:
-    """float [S, N]: whether seeds of a network are right on images of a logit each."""
-    chance = expit(images + rng.normal(0, spread, (seeds, 1)))
-    return (rng.random(chance.shape) < chance).astype(float)
+def draw_hits(rng, images: np.ndarray, seeds: int, spread: float) -> np.ndarray:
+    """Draw float [S, N]: whether each seed of a network is right on images with these logits."""
+    probability = expit(images + rng.normal(0, spread, (seeds, 1)))
+    return (rng.random(probability.shape) < probability).astype(float)
 
 
-def expected(rng, spread: float) -> float:
-    """Score of a seed over all seeds and images."""
+def expected_score(rng, spread: float) -> float:
+    """Return the expected score over all seeds and images."""
     return float(expit(rng.normal(0.3, np.hypot(1.5, spread), 2_000_000)).mean())
 
 
-def percentiles(rng, replicates: np.ndarray) -> tuple[float, float]:
-    """The usual hierarchical bootstrap: seeds drawn with replacement, and a resample of images."""
+def percentile_interval(rng, replicates: np.ndarray) -> tuple[float, float]:
+    """Return the interval of the usual hierarchical bootstrap.
+
+    Seeds are drawn with replacement, together with one resample of the images.
+    """
     seeds, columns = replicates.shape
     drawn = rng.integers(seeds, size=(1000, seeds))
     means = replicates[drawn, rng.integers(columns, size=(1000, 1))].mean(1)
@@ -41,66 +44,73 @@ def percentiles(rng, replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def intervals(seeds: int, spread: float, paired: bool, simulations: int) -> tuple[float, float]:
-    """Part of the intervals that hold the truth: ours, and percentiles. Of a score, or of the gain
-    of one network over another of the same distribution, whose truth is 0.
+def interval_coverage(
+    seeds: int, spread: float, paired: bool, simulations: int
+) -> tuple[float, float]:
+    """Return the coverage of `bootstrap.interval`, and that of `percentile_interval`.
+
+    paired: of the gain of one network over another of the same distribution, whose true value is 0;
+    otherwise of a score.
     """
     rng = np.random.default_rng(0)
-    truth = 0.0 if paired else expected(rng, spread)
-    ours = theirs = 0
+    true_value = 0.0 if paired else expected_score(rng, spread)
+    covered = percentile_covered = 0
     for _ in range(simulations):
         images = rng.normal(0.3, 1.5, IMAGES)
-        values = hits(rng, images, seeds, spread)
+        values = draw_hits(rng, images, seeds, spread)
         if paired:
-            values -= hits(rng, images, seeds, spread)
+            values -= draw_hits(rng, images, seeds, spread)
         counts = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES)
         replicates = values @ counts.T / IMAGES
-        found = bootstrap.interval(values.mean(1), replicates)
-        low, high = percentiles(rng, replicates)
-        ours += found.low <= truth <= found.high
-        theirs += low <= truth <= high
-    return ours / simulations, theirs / simulations
+        estimate = bootstrap.interval(values.mean(1), replicates)
+        low, high = percentile_interval(rng, replicates)
+        covered += estimate.low <= true_value <= estimate.high
+        percentile_covered += low <= true_value <= high
+    return covered / simulations, percentile_covered / simulations
 
 
-def thresholds(
-    shape: Shape, simulations: int, images: float = 0.5, noise: str = "normal"
+def threshold_rates(
+    curve: GainCurve, simulations: int, image_spread: float = 0.5, noise: str = "normal"
 ) -> tuple[float, float]:
-    """Part of simulations in which a threshold is found, and part of these whose interval holds
-    BREAK; NaN if none is found.
+    """Return the fraction of simulations in which a threshold is found, and the fraction of these
+    whose interval contains BREAK; NaN if none is found.
 
-    Gains of SIZES x OF_SEEDS pairs: shape + seeds, deviation 1, + images, deviation `images` for
-    what the seeds of a size share and as much again for each pair. noise: "normal", "tails"
-    (Student's with 3 degrees of freedom), "unequal" (three times as large at the smallest size as
-    at the largest).
+    The gains of SIZES x SEEDS_PER_SIZE pairs are the curve, plus seed noise of deviation 1, plus
+    image noise: deviation `image_spread` shared by the seeds of a size, and the same again for each
+    pair.
+
+    noise: of seeds, "normal", "tails" (Student's t with 3 degrees of freedom) or "unequal" (three
+    times as large at the smallest size as at the largest).
     """
     rng = np.random.default_rng(0)
-    sizes = np.repeat(SIZES, OF_SEEDS)
-    own = np.repeat(np.arange(len(SIZES)), OF_SEEDS)
-    scale = np.geomspace(3, 1, len(SIZES))[own] if noise == "unequal" else 1.0
+    parameters = np.repeat(SIZES, SEEDS_PER_SIZE)
+    size_index = np.repeat(np.arange(len(SIZES)), SEEDS_PER_SIZE)
+    pairs = len(size_index)
+    scale = np.geomspace(3, 1, len(SIZES))[size_index] if noise == "unequal" else 1.0
 
-    def of_images(columns):
-        shared = rng.normal(0, images, (len(SIZES), columns))[own]
-        return shared + rng.normal(0, images, (len(own), columns))
+    def image_noise(columns):
+        shared = rng.normal(0, image_spread, (len(SIZES), columns))[size_index]
+        return shared + rng.normal(0, image_spread, (pairs, columns))
 
-    found = held = 0
+    found = covered = 0
     for _ in range(simulations):
-        seeds = (
-            rng.standard_t(3, len(own)) / 3**0.5 if noise == "tails" else rng.normal(size=len(own))
-        )
-        gains = 0.01 * (shape(np.log10(sizes)) + scale * seeds + of_images(1)[:, 0])
-        replicates = gains[:, None] + 0.01 * of_images(RESAMPLES)
-        result = fits.threshold(sizes, gains, replicates.astype(np.float32))
+        seeds = rng.standard_t(3, pairs) / 3**0.5 if noise == "tails" else rng.normal(size=pairs)
+        gains = 0.01 * (curve(np.log10(parameters)) + scale * seeds + image_noise(1)[:, 0])
+        replicates = gains[:, None] + 0.01 * image_noise(RESAMPLES)
+        result = fits.fit_threshold(parameters, gains, replicates.astype(np.float32))
         found += result.found
-        held += result.found and result.low <= BREAK <= result.high
-    return found / simulations, held / found if found else float("nan")
+        covered += result.found and result.low <= BREAK <= result.high
+    return found / simulations, covered / found if found else float("nan")
 
 
-def growing(growth: float, below: float = 0.0) -> Shape:
-    """Growth from BREAK on and below it, in deviations of seeds per tenfold size."""
+def broken_line(growth: float, below: float = 0.0) -> GainCurve:
+    """Return a line with slope `below` up to BREAK and `growth` beyond, in deviations of seeds per
+    tenfold size.
+    """
     return lambda x: below * x + (growth - below) * np.maximum(0, x - np.log10(BREAK))
 
 
-NULLS: dict[str, Shape] = {
+CURVES_WITHOUT_THRESHOLD: dict[str, GainCurve] = {
     "no gain": lambda x: 0 * x,
     "grows everywhere, 2 a decade": lambda x: 2 * x,
     "grows everywhere, 10 a decade": lambda x: 10 * x,
@@ -110,28 +120,30 @@ NULLS: dict[str, Shape] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--simulations", type=int, default=1000)
     n = parser.parse_args(argv).simulations
-    print(f"intervals of 95 %, {n} simulations: ours (percentiles of a hierarchical bootstrap), %")
+    print(f"coverage of 95 % intervals, {n} simulations (in brackets: hierarchical bootstrap), %")
     print(f"{'':<28}" + "".join(f"{f'S = {s}':>15}" for s in SEEDS))
     for paired in (False, True):
         for spread in SPREADS:
-            row = [intervals(seeds, spread, paired, n) for seeds in SEEDS]
+            row = [interval_coverage(seeds, spread, paired, n) for seeds in SEEDS]
             cells = "".join(f"{f'{100 * a:.1f} ({100 * b:.1f})':>15}" for a, b in row)
             name = "gain" if paired else "score"
-            print(f"{f'{name}, seeds differ by {spread}':<28}{cells}", flush=True)
-    print(f"threshold, {len(SIZES)} sizes x {OF_SEEDS} seeds: found, %; interval holds it, %")
+            print(f"{f'{name}, seed spread {spread}':<28}{cells}", flush=True)
+    print(f"threshold, {len(SIZES)} sizes x {SEEDS_PER_SIZE} seeds: found, %; covered, %")
     for noise in ("normal", "tails", "unequal"):
         for images in (0.0, 0.5):
-            for name, shape in NULLS.items():
-                found, _ = thresholds(shape, n, images, noise)
+            for name, curve in CURVES_WITHOUT_THRESHOLD.items():
+                found, _ = threshold_rates(curve, n, images, noise)
                 print(f"{f'{noise}, images {images}, {name}':<56}{100 * found:>6.1f}", flush=True)
     for images in (0.0, 0.5):
         for growth, below in ((2, 0), (4, 0), (8, 0), (8, 2), (12, 4)):
-            found, held = thresholds(growing(growth, below), n, images)
+            found, covered = threshold_rates(broken_line(growth, below), n, images)
             name = f"images {images}, {below} a decade up to {BREAK:,.0f}, then {growth}"
-            print(f"{name:<56}{100 * found:>6.1f}{100 * held:>7.1f}", flush=True)
+            print(f"{name:<56}{100 * found:>6.1f}{100 * covered:>7.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
-"""One image through a network, against torch.
+"""Prediction on one image, compared with torch.
 
 python -m benchmarks.inference [--rounds 100] [--net mobilenetv3/s-3 ..]
 """
 
 import argparse
 
-from benchmarks import contest, ours, rivals, step
+from benchmarks import timing, tinyjax_calls, torch_calls
+from benchmarks.inputs import NETS, SIDE
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--net", nargs="*", default=step.NETS)
+    parser.add_argument("--net", nargs="*", default=NETS)
     options = parser.parse_args(argv)
-    print(contest.machine(*rivals.TORCH))
-    print(f"one image of {ours.SIDE} x {ours.SIDE}; ratio: ours / theirs")
-    print(contest.HEADER)
+    print(timing.describe_machine(*torch_calls.PACKAGES))
+    print(f"one image of {SIDE} x {SIDE}; ratio: tinyjax / torch")
+    print(timing.HEADER)
     for net in options.net:
-        contestants: dict[str, contest.Contestant] = {"ours": (ours.inference, (net,))}
-        for form in rivals.FORMS:
-            contestants[f"torch {form}"] = (rivals.torch_inference, (net, form))
-        contest.print_race(net, contestants, options.rounds)
+        candidates: dict[str, timing.Candidate] = {"tinyjax": (tinyjax_calls.inference, (net,))}
+        for format_ in torch_calls.FORMATS:
+            candidates[f"torch {format_}"] = (torch_calls.torch_inference, (net, format_))
+        timing.print_comparison(net, candidates, options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What a member of a population costs, against the same network alone.
+"""Cost of a member of a population, relative to the same network on its own.
 
     python -m benchmarks.population [--rounds 9] [--members 8] [--net mobilenetv3/s-3 ..]
 
-"vmap" takes the step of all members at once, "map" one after the other in one program.
+"vmap" runs the step of all members at once, "map" one member after the other in one program.
 """
 
 import argparse
 
-from benchmarks import contest, ours, step
+from benchmarks import timing, tinyjax_calls
+from benchmarks.inputs import BATCH, NETS, SIDE
 
-LIFTS = ("vmap", "map")
+METHODS = ("vmap", "map")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,26 +19,28 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--net", nargs="*", default=step.NETS)
+    parser.add_argument("--net", nargs="*", default=NETS)
     options = parser.parse_args(argv)
-    members, batch = options.members, step.BATCH
-    print(contest.machine())
+    members = options.members
+    print(timing.describe_machine())
     print(
-        f"classification, batch {batch}, {ours.SIDE} x {ours.SIDE}; ms a member of {members}, and "
-        "the ratio to alone"
+        f"classification, batch {BATCH}, {SIDE} x {SIDE}; ms per member of {members}, and the "
+        "ratio to a single network"
     )
-    print(f"{'':<20}{'alone':>16}" + "".join(f"{lift:>16}{'ratio':>7}" for lift in LIFTS))
+    print(f"{'':<20}{'single':>16}" + "".join(f"{method:>16}{'ratio':>7}" for method in METHODS))
     for net in options.net:
-        contestants: dict[str, contest.Contestant] = {
-            "alone": (ours.classification_step, (net, batch)),
+        candidates: dict[str, timing.Candidate] = {
+            "single": (tinyjax_calls.classification_step, (net, BATCH)),
         }
-        for lift in LIFTS:
-            contestants[lift] = (ours.classification_step, (net, batch, False, members, lift))
-        times, _, _ = contest.race(contestants, options.rounds)
-        row = f"{net:<20}{contest.milliseconds(times['alone']):>16}"
-        for lift in LIFTS:
-            each = [seconds / members for seconds in times[lift]]
-            row += f"{contest.milliseconds(each):>16}{contest.ratio(each, times['alone']):>7.2f}"
+        for method in METHODS:
+            arguments = (net, BATCH, False, members, method)
+            candidates[method] = (tinyjax_calls.classification_step, arguments)
+        seconds = timing.compare(candidates, options.rounds).seconds
+        row = f"{net:<20}{timing.milliseconds(seconds['single']):>16}"
+        for method in METHODS:
+            per_member = [value / members for value in seconds[method]]
+            ratio = timing.median_ratio(per_member, seconds["single"])
+            row += f"{timing.milliseconds(per_member):>16}{ratio:>7.2f}"
         print(row, flush=True)
 
 

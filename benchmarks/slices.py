@@ -1,9 +1,9 @@
-"""What XLA:TPU makes of one population's step on slices of a TPU pod, without one.
+"""A population's step on slices of a TPU pod, as XLA's TPU compiler counts it, without hardware.
 
     python -m benchmarks.slices [--members 64] [--net mobilenetv3/s-3] [--slice v5litepod-8 ..]
 
-A detector's step on batches of 8 windows of 144 x 144 in bfloat16. Times are the least that
-arithmetic and memory traffic allow.
+A detector's step on batches of 8 windows of 144 x 144 in bfloat16. Times are lower bounds from
+arithmetic and memory traffic.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 from tinyjax import preflight
 from tinyjax.run import accelerators
 
-NAMES = [
+SLICES = [
     f"{prefix}-{chips}"
     for prefix in ("v5litepod", "v6e")
     for chips in (1, 4, 8, 16, 32, 64, 128, 256)
@@ -25,54 +25,55 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--net", default="mobilenetv3/s-3")
-    parser.add_argument("--slice", nargs="*", default=NAMES)
+    parser.add_argument("--slice", nargs="*", default=SLICES)
     parser.add_argument("--member-batching", choices=("map", "vmap"), default="map")
-    parser.add_argument("--effort", type=float, default=-1, help="the compiler's; 0: the usual")
+    parser.add_argument("--effort", type=float, default=-1, help="of the compiler; 0: the default")
     options = parser.parse_args(argv)
-    os.environ.update(preflight.QUIET)
+    os.environ.update(preflight.LIBTPU_ENVIRONMENT)
 
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    from benchmarks import contest
+    from benchmarks import timing
     from tinyjax.population import compiler
 
-    print(contest.machine("libtpu"))
-    print(f"{options.members} members of {options.net}, by {options.lift}")
+    print(timing.describe_machine("libtpu"))
+    print(f"{options.members} members of {options.net}, by {options.member_batching}")
     print(
         f"{'slice':<15}{'machines':>9}{'members x shards':>18}{'a chip':>8}{'GiB':>8}"
         f"{'ms a step':>11}{'across':>8}{'within':>8}{'compile s':>11}"
     )
-    config, members, kind, training = population(options.net, options.members)
+    config, members, task, training = population(options.net, options.members)
     for name in options.slice:
-        found = accelerators.named(name)
-        target = preflight.target_of(name)
-        lowered = compiler.lower_step(config, members, kind, training, target.devices, options.lift)
+        tpu_slice = accelerators.find_slice(name)
+        devices = preflight.find_target(name).devices
+        method = options.member_batching
+        lowered = compiler.lower_step(config, members, task, training, devices, method)
         counts = compiler.compile_step(lowered, options.effort)
-        seconds, _ = preflight.at_best(counts, found.chip)
-        grid = " x ".join(str(n) for n in lowered.devices.mesh.devices.shape)
+        seconds, _ = preflight.roofline(counts, tpu_slice.chip)
+        grid = " x ".join(str(n) for n in lowered.layout.mesh.devices.shape)
         print(
-            f"{name:<15}{found.hosts:>9}{grid:>18}{lowered.devices.own:>8}"
-            f"{counts.needs / 2**30:>8.2f}{1e3 * seconds:>11.2f}{counts.across:>8}"
-            f"{counts.within:>8}{counts.seconds:>11.0f}",
+            f"{name:<15}{tpu_slice.hosts:>9}{grid:>18}{lowered.layout.members_per_device:>8}"
+            f"{counts.memory / 2**30:>8.2f}{1e3 * seconds:>11.2f}{counts.collectives_across:>8}"
+            f"{counts.collectives_within:>8}{counts.seconds:>11.0f}",
             flush=True,
         )
 
 
-def population(net: str, many: int):
-    """A sweep over seeds on synthetic scenes."""
-    from tinyjax import tasks
-    from tinyjax.config.defaults import detector
+def population(net: str, size: int):
+    """Return config, members, task and training split of a sweep over seeds on synthetic scenes."""
+    from tinyjax.config import detector
     from tinyjax.population import search_space
+    from tinyjax.tasks import get_task
 
     config = detector()
     config.model.backbone, config.model.dtype = net, "bfloat16"
     config.data.format, config.data.common = "synthetic", {"size": (256, 320)}
     config.data.train, config.data.suites = {"n": 64}, {"val": {"n": 4, "seed": 1}}
     config.crop_size, config.batch = (144, 144), 8
-    kind = tasks.module(config.task)
-    members = search_space.make_members(config, search_space.sweep("seed", range(many)))
-    return config, members, kind, kind.load(config.data, config.data.train)
+    task = get_task(config.task)
+    members = search_space.make_members(config, search_space.sweep("seed", range(size)))
+    return config, members, task, task.load(config.data, config.data.train)
 
 
 if __name__ == "__main__":

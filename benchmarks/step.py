@@ -1,42 +1,41 @@
-"""A training step against the same network by other means.
+"""A training step, compared with the same network in plain Flax and in torch.
 
     python -m benchmarks.step [--rounds 15] [--net mobilenetv3/s-3 ..]
 
-Ours is the whole step of the product: gradient norm, clip, SGD, EMA, the guard against what is not
-finite; torch's is forward, backward and SGD.
+tinyjax runs its complete step: forward, backward, gradient norm, clipping, SGD, EMA, divergence
+guard. torch runs forward, backward and SGD.
 """
 
 import argparse
 
-from benchmarks import contest, ours, rivals
-
-NETS = ("mobilenetv3/s-0", "mobilenetv3/s-3", "efficientnet/b-1", "efficientnet/b-3",
-        "efficientnet/b-5")  # fmt: skip
-BATCH = 16
+from benchmarks import timing, tinyjax_calls, torch_calls
+from benchmarks.inputs import BATCH, NETS, SIDE
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--net", nargs="*", default=NETS)
     options = parser.parse_args(argv)
-    print(contest.machine(*rivals.TORCH))
-    print(f"classification, batch {BATCH}, {ours.SIDE} x {ours.SIDE}; ratio: ours / theirs")
-    print(contest.HEADER)
+    print(timing.describe_machine(*torch_calls.PACKAGES))
+    print(f"classification, batch {BATCH}, {SIDE} x {SIDE}; ratio: tinyjax / other")
+    print(timing.HEADER)
     for net in options.net:
-        contestants: dict[str, contest.Contestant] = {
-            "ours": (ours.classification_step, (net, BATCH)),
-            "flax.linen.Conv": (ours.classification_step, (net, BATCH, True)),
+        candidates: dict[str, timing.Candidate] = {
+            "tinyjax": (tinyjax_calls.classification_step, (net, BATCH)),
+            "flax.linen.Conv": (tinyjax_calls.classification_step, (net, BATCH, True)),
         }
-        for form in rivals.FORMS:
-            contestants[f"torch {form}"] = (rivals.torch_step, (net, BATCH, form))
-        contest.print_race(net, contestants, options.rounds)
+        for format_ in torch_calls.FORMATS:
+            candidates[f"torch {format_}"] = (torch_calls.torch_step, (net, BATCH, format_))
+        timing.print_comparison(net, candidates, options.rounds)
     print("detection, the step of configs/hit_uav.py with its augmentation and loss")
-    contestants = {
-        "ours": (ours.detection_step, (BATCH,)),
-        "flax.linen.Conv": (ours.detection_step, (BATCH, True)),
+    candidates = {
+        "tinyjax": (tinyjax_calls.detection_step, (BATCH,)),
+        "flax.linen.Conv": (tinyjax_calls.detection_step, (BATCH, True)),
     }
-    contest.print_race("S-1 detector", contestants, options.rounds)
+    timing.print_comparison("S-1 detector", candidates, options.rounds)
 
 
 if __name__ == "__main__":

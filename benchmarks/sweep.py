@@ -1,12 +1,16 @@
-"""A sweep as one command, against the same networks one by one. This is its config file as well.
+"""A sweep as one command, compared with training its networks one by one.
 
     python -m benchmarks.sweep [--steps 300] [--only sweep torch ..]
 
-S-1 to S-6 with four seeds on configs/caltech101.py, batches of 16: whole commands, with start,
-compilation, training and one evaluation, each with an empty folder of compiled programs.
-"processes": a command for each network. "in turn": one process trains them one after the other.
-"torch": one process, too, in the better format for these networks; it mirrors images where ours
-are also cut, zoomed, mixed and made brighter or darker, and it averages no weights.
+S-1 to S-6 with four seeds on configs/caltech101.py, batches of 16. Complete commands are timed:
+start, compilation, training and one evaluation, each with an empty compilation cache. This file is
+also the config of the sweep. The candidates:
+
+    sweep      one command
+    processes  one command per network
+    in turn    one process that trains the networks one after the other
+    torch      the same in torch, in the faster format for these networks; it only mirrors images,
+               where tinyjax also crops, zooms, mixes and changes brightness, and has no EMA
 """
 
 import argparse
@@ -18,12 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import contest, rivals
+from benchmarks import timing, torch_calls
 from tinyjax.config import load, parse_arg
 
 BACKBONES, SEEDS = [f"mobilenetv3/s-{k}" for k in range(1, 7)], range(4)
 BATCH = 16
-CONTESTANTS = ("sweep", "processes", "in turn", "torch")
+CANDIDATES = ("sweep", "processes", "in turn", "torch")
 IN_TURN = "import sys; from tinyjax.train import main; [main(a.split()) for a in sys.argv[1:]]"
 TORCH = "import sys; from benchmarks import sweep; sweep.torch_runs(int(sys.argv[1]))"
 
@@ -44,31 +48,31 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--only", nargs="*", default=CONTESTANTS, choices=CONTESTANTS)
+    parser.add_argument("--only", nargs="*", default=CANDIDATES, choices=CANDIDATES)
     options = parser.parse_args(argv)
-    print(contest.machine(*rivals.TORCH))
+    print(timing.describe_machine(*torch_calls.PACKAGES))
     print(f"24 networks of {options.steps} steps; seconds, and the ratio of the sweep to each")
     seconds: dict[str, float] = {}
     for name in options.only:
         if name == "torch":
             try:
-                rivals.require()
+                torch_calls.check_installed()
             except ImportError as error:
                 print(f"{name:<12}{error}")
                 continue
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs"}
-            begin = time.perf_counter()
+            start = time.perf_counter()
             for command in commands(name, options.steps, folder):
                 line = [sys.executable, *command]
                 subprocess.run(line, env=env, check=True, stdout=subprocess.DEVNULL)
-            seconds[name] = time.perf_counter() - begin
+            seconds[name] = time.perf_counter() - start
         ratio = f"{seconds['sweep'] / seconds[name]:>8.2f}" if "sweep" in seconds else ""
         print(f"{name:<12}{seconds[name]:>8.0f}{ratio}", flush=True)
 
 
 def commands(name: str, steps: int, folder: str) -> list[list[str]]:
-    """What a contestant runs, after the name of the interpreter."""
+    """Return the commands of a candidate, without the interpreter."""
     config = f"--config {__file__}:steps={steps} --workdir {folder}/run"
     each = [
         f"{config}-{seed}-{backbone.replace('/', '-')} --sweep.only model.backbone={backbone} "
@@ -95,19 +99,19 @@ def torch_runs(steps: int) -> None:
     test = classify.load(config.data, config.data.suites.test, training.classes)
     torch.set_flush_denormal(True)
 
-    def seen(images):  # uint8 b h w c -> b c h w
+    def to_input(images):  # uint8 b h w c -> b c h w
         return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.45) / 0.25
 
     for backbone, seed in itertools.product(BACKBONES, SEEDS):
         torch.manual_seed(seed)
-        model = rivals.torch_network(backbone, len(training.classes))
+        model = torch_calls.torch_network(backbone, len(training.classes))
         optimizer = torch.optim.AdamW(model.parameters(), config.optimizer.lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
-        order = np.random.default_rng(seed).permutation(len(training.images))
+        order = np.random.default_rng(seed).permutation(len(training.inputs["image"]))
         for step in range(steps):
             index = order[np.arange(step * BATCH, (step + 1) * BATCH) % len(order)]
-            x = seen(training.images[index])
+            x = to_input(training.inputs["image"][index])
             x = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, x.flip(3), x)
             optimizer.zero_grad(set_to_none=True)
             criterion(model(x), torch.from_numpy(training.labels[index]).long()).backward()
@@ -115,9 +119,10 @@ def torch_runs(steps: int) -> None:
             schedule.step()
         model.eval()
         with torch.inference_mode():
-            parts = [model(seen(part)).argmax(1) for part in np.array_split(test.images, 50)]
-        right = torch.cat(parts).numpy() == test.labels
-        print(f"{backbone}, seed {seed}: top-1 {right.mean():.3f}", file=sys.stderr)
+            batches = np.array_split(test.inputs["image"], 50)
+            predicted = torch.cat([model(to_input(batch)).argmax(1) for batch in batches])
+        correct = predicted.numpy() == test.labels
+        print(f"{backbone}, seed {seed}: top-1 {correct.mean():.3f}", file=sys.stderr)
 
 
 if __name__ == "__main__":

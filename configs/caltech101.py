@@ -1,4 +1,4 @@
-"""Caltech-101, a hundred kinds of things in color or gray: a start for detectors.
+"""Caltech-101 classification, 101 categories in color or gray: starting weights for detectors.
 
 python -m tinyjax.train --config configs/caltech101.py --workdir runs/caltech101
 

@@ -1,17 +1,18 @@
-"""COCO detection from ImageNet's weights, IN -> COCO: the third start of arXiv 2508.02927.
+"""COCO detection from ImageNet weights: the third starting point (IN -> COCO) of arXiv 2508.02927.
 
 python -m tinyjax.train --config configs/coco.py:init=runs/s-3 --workdir runs/s-3-coco
 
-Arguments: init, starting weights; backbone, that of `init`; source, by default $TINYJAX_DATA/coco
-with annotations/instances_{train,val}2017.json and the images in train2017 and val2017; epochs;
-batch; workers that decode. Sizes and schedule are our own choice: theirs are not public.
+Arguments: init, starting weights; backbone, the same as in `init`; source, by default
+$TINYJAX_DATA/coco with annotations/instances_{train,val}2017.json and the images in train2017 and
+val2017; epochs; batch; workers, processes that decode images. Image sizes and schedule are our
+choice: the paper's are not public.
 """
 
 import os
 
 from tinyjax.config import detector, parse_arg
 
-IMAGES = 118_287  # of train2017
+IMAGES = 118_287  # in train2017
 
 
 def get_config(arg=None):

@@ -2,9 +2,9 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: from
-scratch); freeze, a preset; probe, that many steps with the backbone frozen before all of it trains;
-corrupt, benchmark or thermal, a suite of 100 images that tinyjax.evaluate corrupts.
+Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: none);
+freeze, a preset; probe, number of steps with a frozen backbone before the whole network is trained;
+corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate corrupts.
 """
 
 import os
@@ -37,7 +37,7 @@ def get_config(arg=None):
     if arg.corrupt:
         corrupted = {"split": "val", "corrupt": (arg.corrupt,), "limit": 100}
         config.data.suites["val-corrupted"] = corrupted
-    # From above there is no up: persons lie in any direction, and by day the polarity turns over.
+    # Seen from above, objects have any orientation; by day the polarity is inverted.
     config.crop_size = (144, 144)
     config.augment.update({"transpose": 0.3, "flip_vertical": 0.3, "aspect": 0.4, "invert": 0.3})
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)

@@ -1,4 +1,4 @@
-"""Synthetic thermal scenes: people, vehicles and animals by night, tested by night and by day.
+"""Synthetic thermal scenes: people, vehicles and animals at night, tested at night and by day.
 
 python -m tinyjax.train --config configs/quickstart.py --workdir runs/quickstart
 """

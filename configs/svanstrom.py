@@ -1,12 +1,11 @@
-"""Drones, airplanes, helicopters and birds against the sky, in infrared or in visible light, at
-320 x 256, and tested in both.
+"""Drones, airplanes, helicopters and birds against the sky, in infrared or visible light, at
+320 x 256, tested in both.
 
 python -m tinyjax.train --config configs/svanstrom.py --workdir runs/svanstrom
 
 Arguments, joined by commas: light, ir (default) or rgb; backbone; steps; batch; lr; init, starting
-weights (default: from scratch); corrupt, benchmark or thermal, a suite of 100 images of the own
-light that tinyjax.evaluate corrupts. Visible light comes as gray, as the network then knows it from
-infrared: in infrared there is no color.
+weights (default: none); corrupt, benchmark or thermal: adds a suite of 100 images in the same light
+that tinyjax.evaluate corrupts. Visible light is converted to gray, because infrared has no color.
 """
 
 import os
@@ -29,13 +28,13 @@ def get_config(arg=None):
     classes = ("airplane", "bird", "drone", "helicopter")
     config.data.format, config.data.common = "coco", {"classes": classes}
     config.data.train = {**sources[arg.light], "split": "train"}
-    config.data.suites = {light: {**own, "split": "val"} for light, own in sources.items()}
+    config.data.suites = {light: {**source, "split": "val"} for light, source in sources.items()}
     config.data.slices = {"distance_bin": ()}
     config.monitor = arg.light
     if arg.corrupt:
         corrupted = {**config.data.suites[arg.light], "corrupt": (arg.corrupt,), "limit": 100}
         config.data.suites[f"{arg.light}-corrupted"] = corrupted
-    # What is bright in infrared is dark against the sky in visible light.
+    # Objects that are bright in infrared are dark against the sky in visible light.
     config.crop_size, config.augment.invert = (144, 144), 0.3
     config.schedule.steps, config.schedule.warmup = arg.steps, min(300, arg.steps // 12)
     config.batch, config.optimizer.lr, config.ema = arg.batch, arg.lr, 0.999

@@ -1,3 +1,3 @@
-"""Sweeps on other machines than this one: what runs is always the same worker command, engines only
-render what they are given, or submit it. From a checkout: `python -m launch --help`.
+"""Launch sweeps on other machines. Every engine runs the same worker command: it renders that
+command, or submits it. Run from a checkout: `python -m launch --help`.
 """

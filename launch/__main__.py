@@ -1,12 +1,12 @@
-"""Launch a sweep in shards, or see how one is doing.
+"""Launch a sweep in shards, or look at its progress.
 
     python -m launch --engine local --config C --workdir DIR --shards 4 [--dry-run]
     python -m launch status DIR
     python -m launch collect DIR
 
-Every shard runs the same command, which goes on where it was when it is run again; an engine only
-renders what it is given, which --dry-run prints, or submits it. docs/scaling.md says which engines
-are for what. Exit codes are those of the worker.
+Every shard runs the same command, which resumes when it is run again. An engine renders files and
+commands, which --dry-run prints, and submits them. docs/scaling.md compares the engines. Exit codes
+are those of the worker.
 """
 
 import argparse
@@ -16,53 +16,54 @@ from typing import Any
 
 import yaml
 
-from launch import job as jobs
 from launch import status
-from tinyjax.config.paths import path_of
+from launch.job import Rendered, make_job, shell_line
+from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, exit_code
 
 ENGINES = ("local", "ray", "slurm", "skypilot", "jobset", "gcloud")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command. Raises UserError for an invalid argument."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("status", "collect"):
-        return _look(*argv)
-    options, rest = _parser().parse_known_args(argv)
-    job = jobs.job(
-        options.config, rest, options.workdir, options.shards, options.accelerator,
+        return _show(*argv)
+    options, worker_options = _parser().parse_known_args(argv)
+    job = make_job(
+        options.config, worker_options, options.workdir, options.shards, options.accelerator,
         options.at_once, options.restarts,
     )  # fmt: skip
     engine = import_module(f"launch.{options.engine}")
-    given = _given(options.set)
-    rendered = engine.render(job, given)
+    parameters = _parse_parameters(options.set)
+    rendered = engine.render(job, parameters)
     if options.dry_run:
-        print(_printed(rendered))
+        print(_as_text(rendered))
         return 0
-    return engine.submit(job, rendered, given)
+    return engine.submit(job, rendered, parameters)
 
 
-def _look(command: str, *folders: str) -> int:
-    if len(folders) != 1 or not path_of(folders[0]).is_dir():
+def _show(command: str, *folders: str) -> int:
+    if len(folders) != 1 or not parse_path(folders[0]).is_dir():
         raise UserError(f"{command} {' '.join(folders)}: give one run folder")
-    folder = path_of(folders[0])
+    folder = parse_path(folders[0])
     if command == "collect":
         status.collect(folder)
         print(f"{folder / 'results.csv'}")
     else:
-        print(status.table(status.status(folder)))
+        print(status.status_table(status.shard_states(folder)))
     return 0
 
 
-def _given(texts: list[str]) -> dict[str, Any]:
-    """Parameters, as "key=value". Raises UserError."""
-    found = {}
+def _parse_parameters(texts: list[str]) -> dict[str, Any]:
+    """Parse parameters "key=value". Raises UserError."""
+    parameters = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise UserError(f"--set {text}: give KEY=VALUE, such as partition=gpu")
-        found[key] = yaml.safe_load(value)
-    return found
+        parameters[key] = yaml.safe_load(value)
+    return parameters
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,36 +71,43 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m launch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="What else is given is the workers', such as --config.schedule.steps=9.",
+        epilog="Other options are passed to the workers, such as --config.schedule.steps=9.",
         allow_abbrev=False,
     )
     parser.add_argument("--engine", required=True, choices=ENGINES)
     parser.add_argument("--config", required=True, metavar="FILE[:ARGS]")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="that all machines share")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="run folder, shared by all machines"
+    )
     parser.add_argument("--shards", type=int, required=True, metavar="N")
     parser.add_argument(
-        "--accelerator", default="cpu", metavar="NAME", help="of a shard: cpu, gpu, v5litepod-8, .."
+        "--accelerator",
+        default="cpu",
+        metavar="NAME",
+        help="accelerator of each shard: cpu, gpu, or a TPU slice such as v5litepod-8",
     )
     parser.add_argument(
         "--at-once",
         type=int,
         default=0,
         metavar="N",
-        help="shards at the same time: local (by itself 1) and slurm",
+        help="maximum number of concurrent shards, of engines local (default 1) and slurm",
     )
     parser.add_argument(
-        "--restarts", type=int, default=20, metavar="N", help="of a shard, before giving up"
+        "--restarts", type=int, default=20, metavar="N", help="maximum restarts of a shard"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the engine"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print every file and command")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only print the files and the commands"
+    )
     return parser
 
 
-def _printed(rendered: jobs.Rendered) -> str:
+def _as_text(rendered: Rendered) -> str:
     files = [f"# {name}\n{text}" for name, text in rendered.files.items()]
-    return "\n".join([*files, *(jobs.shell(command) for command in rendered.commands)])
+    return "\n".join([*files, *map(shell_line, rendered.commands)])
 
 
 if __name__ == "__main__":

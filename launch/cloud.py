@@ -1,16 +1,16 @@
-"""What engines in a cloud share: their files beside the run's others, and their programs."""
+"""Parts shared by the cloud engines: checks, files in the job's folder, and running commands."""
 
 import shutil
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from launch.job import Job, Rendered, place, write_down
+from launch.job import Job, Rendered, job_folder, record_launch
 from tinyjax.errors import UserError, suggest
 from tinyjax.run.accelerators import Slice
 from tinyjax.run.files import atomic
 
-# On each machine, in the checkout: its own Python may be older than we need.
+# Run on each machine in the checkout; uv because the machine's Python may be too old.
 INSTALL = (
     "python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --python 3.12 .venv "
     "&& ~/.local/bin/uv pip install --quiet --python .venv/bin/python -e '.[tpu,bucket]'"
@@ -18,8 +18,11 @@ INSTALL = (
 PYTHON = ".venv/bin/python"
 
 
-def slice_of(job: Job, engine: str) -> Slice:
-    """Raises UserError for what is no TPU slice, or a folder that its machines do not share."""
+def require_slice(job: Job, engine: str) -> Slice:
+    """Return the job's TPU slice.
+
+    Raises UserError if the accelerator is not a TPU slice, or the run folder is not in a bucket.
+    """
     if "://" not in job.workdir:
         raise UserError(
             f"--workdir {job.workdir}: is on this machine's disk; {engine}'s machines share a "
@@ -32,27 +35,31 @@ def slice_of(job: Job, engine: str) -> Slice:
     return job.slice
 
 
-def chosen(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters, of which `known` has the defaults; None: it must be given. Raises UserError."""
+def fill_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine's parameters, with defaults for those not given.
+
+    Raises UserError for an unknown parameter, and for a missing one whose default is None.
+    """
     for key in given:
-        if key not in known:
-            raise UserError(f"--set {key}: {suggest(key, known)}")
-    found = {**known, **given}
-    for key, value in found.items():
+        if key not in defaults:
+            raise UserError(f"--set {key}: {suggest(key, defaults)}")
+    parameters = {**defaults, **given}
+    for key, value in parameters.items():
         if value is None:
             raise UserError(f"--set {key}=..: must be given")
-    return found
+    return parameters
 
 
-def hand_over(job: Job, rendered: Rendered, program: str, install: str) -> int:
-    """Write the files, run the commands one after the other; returns the first code that is not 0.
-    Raises UserError without the program.
+def run_commands(job: Job, rendered: Rendered, program: str, install: str) -> int:
+    """Write the files and run the commands in order; return the first exit code that is not 0.
+
+    Raises UserError if the program is not installed; `install` says how to.
     """
     if not shutil.which(program):
         raise UserError(f"{program} is not installed: {install}")
-    write_down(job)
+    record_launch(job)
     for name, text in rendered.files.items():
-        with atomic(place(job) / name) as path:
+        with atomic(job_folder(job) / name) as path:
             path.write_text(text)
     for command in rendered.commands:
         if code := subprocess.run([str(word) for word in command]).returncode:

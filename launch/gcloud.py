@@ -1,22 +1,22 @@
-"""Cloud TPU virtual machines by queued resources: a script for each shard that asks for a slice,
-runs the worker on all of its machines, asks anew where the slice was lost, and leaves nothing
-behind.
+"""Cloud TPU virtual machines by queued resources. A script per shard requests a slice, runs the
+worker on all of its machines, requests another slice if that one was lost, and deletes it at the
+end.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from launch.cloud import INSTALL, PYTHON, chosen, hand_over, slice_of
-from launch.job import RESTART, Job, Rendered, place, shell, worker
+from launch.cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
+from launch.job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
 
-KNOWN = {
+DEFAULTS = {
     "zone": None,
     "project": None,
     "spot": True,
-    "source": None,  # a place to clone the checkout from
+    "source": None,  # URL to clone the checkout from
 }
 SCRIPT = """#!/usr/bin/env bash
-# Shard {shard} of {name}. Run again it begins with what an earlier run may have left behind.
+# Shard {shard} of {name}. It first deletes what an earlier run may have left behind.
 set -uo pipefail
 NAME={name}-{shard}
 AT=(--project {project} --zone {zone})
@@ -29,7 +29,7 @@ clean() {{
 state() {{
   "${{TPU[@]}}" queued-resources describe "$NAME" "${{AT[@]}}" --format='value(state.state)'
 }}
-# Beside this script, which could not hear a signal while it waits for a program.
+# In the background: bash handles signals only while it waits for a job, not in a program.
 on_all() {{
   "${{TPU[@]}}" tpu-vm ssh "$NAME" "${{AT[@]}}" --worker=all --command="$1" &
   child=$!
@@ -57,17 +57,17 @@ for ((try = 0; try <= TRIES; try++)); do
   on_all {setup} && on_all {run}
   code=$?
   [ "$code" -eq 0 ] && exit 0
-  # 255: ssh itself, most likely because the slice was taken away
+  # 255: ssh failed, most likely because the slice was preempted
   case "$code" in
-    {codes} | 255) echo "$NAME ended with $code; it goes on" ;;
-    *) echo "$NAME ended with $code" >&2; exit "$code" ;;
+    {codes} | 255) echo "$NAME ended with exit code $code; restarting it" ;;
+    *) echo "$NAME ended with exit code $code" >&2; exit "$code" ;;
   esac
 done
 exit "${{code:-69}}"
 """
 
 ALL = """#!/usr/bin/env bash
-# All shards at once; ends with the code of one that failed.
+# All shards concurrently; ends with the exit code of a shard that failed.
 cd "$(dirname "$0")" || exit 1
 code=0
 for script in shard-*.sh; do
@@ -75,20 +75,20 @@ for script in shard-*.sh; do
   running+=($!)
 done
 trap 'kill "${running[@]}" 2>/dev/null' INT TERM
-for each in "${running[@]}"; do
-  wait "$each"
-  own=$?
-  while kill -0 "$each" 2>/dev/null; do # a signal came in between
-    wait "$each"
-    own=$?
+for pid in "${running[@]}"; do
+  wait "$pid"
+  status=$?
+  while kill -0 "$pid" 2>/dev/null; do # a signal interrupted the wait
+    wait "$pid"
+    status=$?
   done
-  [ "$own" -eq 0 ] || code=$own
+  [ "$status" -eq 0 ] || code=$status
 done
 exit "$code"
 """
 
 CLEAN = """#!/usr/bin/env bash
-# Gives back what scripts that were killed have left of {name}; slices that are held are paid for.
+# Deletes the slices of {name} that killed scripts have left behind, which are still charged.
 for shard in {{0..{last}}}; do
   gcloud compute tpus queued-resources delete "{name}-$shard" --project {project} --zone {zone} \\
     --force --quiet
@@ -96,32 +96,36 @@ done
 """
 
 
-def render(job: Job, given: Mapping[str, Any]) -> Rendered:
-    own, found = chosen(given, KNOWN), slice_of(job, "gcloud")
+def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
+    """Return a script per shard, one that runs all of them, and one that cleans up.
+
+    Raises UserError for an invalid parameter, and as `require_slice` does.
+    """
+    args, slice_ = fill_parameters(parameters, DEFAULTS), require_slice(job, "gcloud")
+    clone = f"[ -d tinyjax ] || git clone {args['source']} tinyjax; cd tinyjax && {INSTALL}"
     files = {
         f"shard-{shard}.sh": SCRIPT.format(
             shard=shard,
             name=job.name,
-            project=own["project"],
-            zone=own["zone"],
+            project=args["project"],
+            zone=args["zone"],
             restarts=job.restarts,
-            accelerator=found.name,
-            runtime=found.chip.runtime,
-            spot=" --spot" if own["spot"] else "",
-            setup=shell(
-                [f"[ -d tinyjax ] || git clone {own['source']} tinyjax; cd tinyjax && {INSTALL}"]
-            ),
-            run=shell([f"cd tinyjax && {shell(worker(job, shard, PYTHON))}"]),
+            accelerator=slice_.name,
+            runtime=slice_.chip.runtime,
+            spot=" --spot" if args["spot"] else "",
+            setup=shell_line([clone]),
+            run=shell_line([f"cd tinyjax && {shell_line(worker_command(job, shard, PYTHON))}"]),
             codes=" | ".join(map(str, RESTART)),
         )
         for shard in range(job.shards)
     }
     clean = CLEAN.format(
-        name=job.name, last=job.shards - 1, project=own["project"], zone=own["zone"]
+        name=job.name, last=job.shards - 1, project=args["project"], zone=args["zone"]
     )
     files |= {"all.sh": ALL, "clean.sh": clean}
-    return Rendered(files, [["bash", str(place(job) / "all.sh")]])
+    return Rendered(files, [["bash", str(job_folder(job) / "all.sh")]])
 
 
-def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
-    return hand_over(job, rendered, "gcloud", "https://cloud.google.com/sdk/docs/install")
+def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
+    """Run all scripts and wait for them; return the first exit code that is not 0."""
+    return run_commands(job, rendered, "gcloud", "https://cloud.google.com/sdk/docs/install")

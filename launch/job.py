@@ -1,4 +1,4 @@
-"""A sweep that is cut into shards, and the command that trains one of them wherever it is."""
+"""A sweep in shards, and the command that trains one shard on any machine."""
 
 import ctypes
 import hashlib
@@ -11,44 +11,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax.config.paths import path_of
+from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, suggest
 from tinyjax.run import accelerators
-from tinyjax.run.accelerators import PER_HOST, Slice
+from tinyjax.run.accelerators import CHIPS_PER_HOST, Slice
 from tinyjax.run.files import atomic
 
-# What a worker's exit code means; docs/scaling.md has the table.
-DONE, MISTAKE, ELSEWHERE, STOPPED = 0, 2, 69, 75
-# Told to stop, and saved; no fit machine; or ended by a signal, its own abort or another's kill.
-RESTART = (ELSEWHERE, STOPPED, 134, 137, 139, 143)
-AT_HAND = ("cpu", "gpu")
-WORKERS = ("--config.", "--sweep.", "--member-batching", "--wait")  # options that are handed on
-PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+# Exit codes of a worker; docs/scaling.md has the table.
+DONE, USER_ERROR, UNAVAILABLE, STOPPED = 0, 2, 69, 75
+# Unsuitable machine; stopped after saving; or ended by a signal (abort, kill, segfault, terminate).
+RESTART = (UNAVAILABLE, STOPPED, 134, 137, 139, 143)
+LOCAL_ACCELERATORS = ("cpu", "gpu")
+# Options that are passed to the workers.
+WORKER_OPTIONS = ("--config.", "--sweep.", "--member-batching", "--join-timeout")
+PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
 
 class Job(NamedTuple):
+    """A sweep to launch."""
+
     name: str  # lower-case letters, digits and dashes
     config: str
     overrides: tuple[str, ...]  # further arguments of the worker
-    workdir: str  # that all machines share
+    workdir: str  # shared by all machines
     shards: int
     accelerator: str  # of each shard: "cpu", "gpu", or a TPU slice such as "v5litepod-8"
-    at_once: int  # shards at the same time, where the engine asks; 0: as it likes
-    restarts: int  # of a shard, before giving up
+    at_once: int  # maximum number of concurrent shards; 0: the engine's default
+    restarts: int  # maximum per shard
 
     @property
     def slice(self) -> Slice | None:
-        return None if self.accelerator in AT_HAND else accelerators.SLICES[self.accelerator]
+        """The TPU slice of a shard, if its accelerator is one."""
+        if self.accelerator in LOCAL_ACCELERATORS:
+            return None
+        return accelerators.SLICES[self.accelerator]
 
 
 class Rendered(NamedTuple):
-    """What an engine is given: files by name, and the commands that hand them over."""
+    """The input of an engine: files by name, and the commands that submit them."""
 
     files: Mapping[str, str]
     commands: Sequence[Sequence[str]]
 
 
-def job(
+def make_job(
     config: str,
     overrides: Sequence[str],
     workdir: str,
@@ -57,65 +63,68 @@ def job(
     at_once: int = 0,
     restarts: int = 20,
 ) -> Job:
-    """Raises UserError for what no worker could do."""
+    """Return a job with a name for its run folder. Raises UserError for an invalid argument."""
     if shards < 1:
         raise UserError(f"--shards {shards}: give 1 or more")
-    known = (*AT_HAND, *accelerators.SLICES)
+    known = (*LOCAL_ACCELERATORS, *accelerators.SLICES)
     if accelerator not in known:
         raise UserError(f"--accelerator {accelerator}: {suggest(accelerator, known)}")
-    for word in overrides:
-        if word.startswith("-") and not word.startswith(WORKERS):
-            raise UserError(f"{word}: is no option of launch or of its workers; see --help")
+    for option in overrides:
+        if option.startswith("-") and not option.startswith(WORKER_OPTIONS):
+            raise UserError(
+                f"{option}: neither launch nor its workers have this option; see --help"
+            )
     workdir = workdir if "://" in workdir else str(Path(workdir).absolute())
-    last = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")[:30]
-    own = hashlib.sha256(workdir.encode()).hexdigest()[:6]  # of two folders with the same name
-    name = f"tj-{last}-{own}"
+    folder_name = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")[:30]
+    path_hash = hashlib.sha256(workdir.encode()).hexdigest()[:6]  # folders may share a name
+    name = f"tj-{folder_name}-{path_hash}"
     return Job(name, config, tuple(overrides), workdir, shards, accelerator, at_once, restarts)
 
 
-def worker(job: Job, shard: int | str, python: str = "python") -> list[str]:
-    """The command of a shard, to be run from a checkout. Run again it goes on where it was.
+def worker_command(job: Job, shard: int | str, python: str = "python") -> list[str]:
+    """Return the command that trains a shard, to be run in a checkout. Run again, it resumes.
 
-    shard: its number, or what the engine's shell puts in its place.
+    shard: its number, or a variable of the engine's shell.
     """
-    found = job.slice
-    many = f"tpu:{found.chips}" if found else f"{job.accelerator}:1"
-    together = ["--processes", "auto"] if found and found.chips > PER_HOST else []
+    chips = job.slice.chips if job.slice else 1
+    devices = f"tpu:{chips}" if job.slice else f"{job.accelerator}:1"
+    processes = ["--processes", "auto"] if chips > CHIPS_PER_HOST else []
     return [
         *(python, "-m", "tinyjax.train", "--config", job.config, "--workdir", job.workdir),
-        *("--shard", f"{shard}/{job.shards}", "--expect", many, *together, *job.overrides),
+        *("--shard", f"{shard}/{job.shards}", "--expect", devices, *processes, *job.overrides),
     ]
 
 
-def place(job: Job) -> Path:
-    """Of an engine's own files, on this machine."""
+def job_folder(job: Job) -> Path:
+    """Return the local folder of the engine's files."""
     if "://" in job.workdir:
         return Path("launched") / job.name
     return Path(job.workdir) / "launched"
 
 
-def write_down(job: Job) -> None:
-    """For `status`: how many shards there should be."""
-    with atomic(path_of(job.workdir) / "launch.json") as path:
+def record_launch(job: Job) -> None:
+    """Write the job to the run folder, where `status` reads the number of shards."""
+    with atomic(parse_path(job.workdir) / "launch.json") as path:
         path.write_text(json.dumps(job._asdict(), indent=1))
 
 
-def shell(command: Sequence[Any]) -> str:
-    """As a line for bash; a "$NAME" in it is the shell's."""
+def shell_line(command: Sequence[Any]) -> str:
+    """Return a command as a line of bash, in which "$NAME" is expanded."""
     return " ".join(
         str(word) if re.fullmatch(r"\$\w+(/\d+)?", str(word)) else shlex.quote(str(word))
         for word in command
     )
 
 
-def of(code: int) -> int:
-    """A process's exit code as shells give it: -9, ended by signal 9, is 137."""
+def shell_exit_code(code: int) -> int:
+    """Return a process's exit code as shells do: -9, ended by signal 9, becomes 137."""
     return 128 - code if code < 0 else code
 
 
-def dies_with_us() -> None:
-    """To be called in a child before it runs: a worker whose parent is killed would go on, beside
-    the one that takes its place.
+def die_with_parent() -> None:
+    """End this process when its parent ends. To be called in a child before it runs its program.
+
+    Otherwise a worker whose parent was killed would keep running next to its replacement.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

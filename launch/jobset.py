@@ -1,101 +1,108 @@
-"""Google Kubernetes Engine: a JobSet, queued by Kueue, one job a shard and one pod a machine."""
+"""Google Kubernetes Engine: a JobSet, queued by Kueue, a job per shard and a pod per machine."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from launch.cloud import chosen, hand_over, slice_of
-from launch.job import RESTART, STOPPED, Job, Rendered, place, shell, worker
-from tinyjax.run.accelerators import PER_HOST
+from launch.cloud import fill_parameters, require_slice, run_commands
+from launch.job import RESTART, STOPPED, Job, Rendered, job_folder, shell_line, worker_command
+from tinyjax.run.accelerators import CHIPS_PER_HOST
 
-KNOWN = {
-    "image": None,  # with a checkout and its packages in its working directory
-    "queue": "",  # Kueue's local queue; none: not queued
+DEFAULTS = {
+    "image": None,  # its working directory is a checkout with installed packages
+    "queue": "",  # local queue of Kueue; empty: not queued
     "namespace": "default",
-    "grace": 60,  # seconds from SIGTERM to SIGKILL, to save in
+    "grace": 60,  # seconds from SIGTERM to SIGKILL, for saving
 }
 JOB_INDEX = "jobset.sigs.k8s.io/job-index"
-# A slice of several machines is a node pool of its own, which no other job may be put on.
+# A slice of several machines is one node pool, on which no other job may be scheduled.
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 POOL = "cloud.google.com/gke-nodepool"
 
 
-def render(job: Job, given: Mapping[str, Any]) -> Rendered:
-    own = chosen(given, KNOWN)
+def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
+    """Return the manifest, and the commands that replace an earlier JobSet of the same name.
+
+    Raises UserError for an invalid parameter, and as `require_slice` does.
+    """
+    args = fill_parameters(parameters, DEFAULTS)
+    shard_job = {"name": "shard", "replicas": job.shards, "template": {"spec": _shard(job, args)}}
     manifest = {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {
             "name": job.name,
-            "namespace": own["namespace"],
-            **({"labels": {"kueue.x-k8s.io/queue-name": own["queue"]}} if own["queue"] else {}),
+            "namespace": args["namespace"],
+            **({"labels": {"kueue.x-k8s.io/queue-name": args["queue"]}} if args["queue"] else {}),
             **({"annotations": {EXCLUSIVE: POOL}} if _pods(job) > 1 else {}),
         },
         "spec": {
-            "failurePolicy": {"maxRestarts": job.restarts, "rules": rules()},
-            "replicatedJobs": [
-                {"name": "shard", "replicas": job.shards, "template": {"spec": _shard(job, own)}}
-            ],
+            "failurePolicy": {"maxRestarts": job.restarts, "rules": failure_rules()},
+            "replicatedJobs": [shard_job],
         },
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=1000)
-    # One that has failed is not begun again by applying it.
-    old = ["delete", "jobset", job.name, "--namespace", own["namespace"], "--ignore-not-found"]
-    new = ["apply", "--filename", str(place(job) / "jobset.yaml")]
-    return Rendered({"jobset.yaml": text}, [["kubectl", *old], ["kubectl", *new]])
+    # Applying a manifest does not restart a JobSet that has failed.
+    delete = ["delete", "jobset", job.name, "--namespace", args["namespace"], "--ignore-not-found"]
+    apply = ["apply", "--filename", str(job_folder(job) / "jobset.yaml")]
+    return Rendered({"jobset.yaml": text}, [["kubectl", *delete], ["kubectl", *apply]])
 
 
-def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
-    return hand_over(
+def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
+    """Submit the JobSet and return the exit code of kubectl."""
+    return run_commands(
         job, rendered, "kubectl", "https://kubernetes.io/docs/tasks/tools, then get the "
         "cluster's credentials"
     )  # fmt: skip
 
 
-def rules() -> list[dict[str, Any]]:
-    """What becomes of a shard whose pod failed, by the code that Kubernetes puts into the reason; a
-    code that no rule names, a mistake or a defect, fails all.
-    """
-    told, others = (STOPPED, 143), [code for code in RESTART if code not in (STOPPED, 143)]
+def failure_rules() -> list[dict[str, Any]]:
+    """Return the rules that decide, by its exit code, what happens to a shard whose pod failed.
 
-    def codes(these):
-        return f"exit code ({'|'.join(map(str, these))}) "
+    Kubernetes puts the code into the failure message. Codes without a rule (a user error, an
+    internal error) fail the JobSet.
+    """
+    stopped = (STOPPED, 143)
+    died = [code for code in RESTART if code not in stopped]
+
+    def pattern(codes):
+        return f"exit code ({'|'.join(map(str, codes))}) "
 
     return [
         {
             "name": "evicted",
             "action": "RestartJobAndIgnoreMaxRestarts",
-            "onJobFailureMessagePatterns": ["DisruptionTarget", codes(told)],
+            "onJobFailureMessagePatterns": ["DisruptionTarget", pattern(stopped)],
         },
         {
             "name": "died",
             "action": "RestartJob",
-            "onJobFailureMessagePatterns": [codes(others), "backoff limit"],
+            "onJobFailureMessagePatterns": [pattern(died), "backoff limit"],
         },
         {"name": "mistake", "action": "FailJobSet"},
     ]
 
 
 def _pods(job: Job) -> int:
-    return -(-slice_of(job, "jobset").chips // PER_HOST)
+    return -(-require_slice(job, "jobset").chips // CHIPS_PER_HOST)
 
 
-def _shard(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
-    found, pods = slice_of(job, "jobset"), _pods(job)
-    chips = found.chips // pods
+def _shard(job: Job, args: Mapping[str, Any]) -> dict[str, Any]:
+    slice_, pods = require_slice(job, "jobset"), _pods(job)
+    chips = slice_.chips // pods
     field = {"fieldPath": f"metadata.annotations['{JOB_INDEX}']"}
     container = {
         "name": "worker",
-        "image": own["image"],
-        "command": ["bash", "-c", f"exec {shell(worker(job, '$SHARD'))}"],
+        "image": args["image"],
+        "command": ["bash", "-c", f"exec {shell_line(worker_command(job, '$SHARD'))}"],
         "env": [{"name": "SHARD", "valueFrom": {"fieldRef": field}}],
         "resources": {"requests": {"google.com/tpu": chips}, "limits": {"google.com/tpu": chips}},
     }
     failed = {"containerName": "worker", "operator": "NotIn", "values": [0]}
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     return {
-        "parallelizm": pods,
+        "parallelism": pods,
         "completions": pods,
         "completionMode": "Indexed",
         "backoffLimit": 0,
@@ -108,10 +115,10 @@ def _shard(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
         "template": {
             "spec": {
                 "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": own["grace"],
+                "terminationGracePeriodSeconds": args["grace"],
                 "nodeSelector": {
-                    "cloud.google.com/gke-tpu-accelerator": found.chip.node,
-                    "cloud.google.com/gke-tpu-topology": found.topology,
+                    "cloud.google.com/gke-tpu-accelerator": slice_.chip.node,
+                    "cloud.google.com/gke-tpu-topology": slice_.topology,
                 },
                 "containers": [container],
             }

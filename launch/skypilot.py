@@ -1,5 +1,5 @@
-"""SkyPilot: managed jobs on Cloud TPU virtual machines, spot or not, that are recovered. One a
-shard, or with `--set pool=NAME` as many as there are shards in a pool of machines that are kept.
+"""SkyPilot: managed jobs on Cloud TPU virtual machines, recovered after preemption. One job per
+shard, on machines of its own or, with `--set pool=NAME`, in a pool of machines that are kept.
 """
 
 from collections.abc import Mapping
@@ -7,62 +7,72 @@ from typing import Any
 
 import yaml
 
-from launch.cloud import INSTALL, PYTHON, chosen, hand_over, slice_of
-from launch.job import STOPPED, Job, Rendered, place, shell, worker
+from launch.cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
+from launch.job import STOPPED, Job, Rendered, job_folder, shell_line, worker_command
 
-KNOWN = {
+DEFAULTS = {
     "region": "",
     "spot": True,
-    "max_hourly_cost": 0.0,  # dollars, of one shard's machines; 0: no cap
+    "max_hourly_cost": 0.0,  # dollars, for the machines of one shard; 0: no limit
     "pool": "",
-    "workers": 0,  # of the pool; 0: as many as shards
+    "workers": 0,  # in the pool; 0: one per shard
 }
 
 
-def render(job: Job, given: Mapping[str, Any]) -> Rendered:
-    own = chosen(given, KNOWN)
-    rank = "$SKYPILOT_JOB_RANK" if own["pool"] else "$SHARD"
-    task = {"name": job.name, "resources": resources(job, own), "workdir": ".", "setup": INSTALL}
-    run = {"run": shell(worker(job, rank, PYTHON))}
-    task_file, pool_file = (str(place(job) / f"{name}.yaml") for name in ("task", "pool"))
-    if not own["pool"]:
-        command = ("sky", "jobs", "launch", "--yes", "--detach-run")
+def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
+    """Return the task, the pool if there is one, and the commands that launch the jobs.
+
+    Raises UserError for an invalid parameter, and as `require_slice` does.
+    """
+    args = fill_parameters(parameters, DEFAULTS)
+    shard = "$SKYPILOT_JOB_RANK" if args["pool"] else "$SHARD"
+    machine = {
+        "name": job.name,
+        "resources": shard_resources(job, args),
+        "workdir": ".",
+        "setup": INSTALL,
+    }
+    run = {"run": shell_line(worker_command(job, shard, PYTHON))}
+    task_file, pool_file = (str(job_folder(job) / f"{name}.yaml") for name in ("task", "pool"))
+    launch = ["sky", "jobs", "launch", "--yes", "--detach-run"]
+    if not args["pool"]:
         commands = [
-            [*command, "--name", f"{job.name}-{i}", "--env", f"SHARD={i}", task_file]
+            [*launch, "--name", f"{job.name}-{i}", "--env", f"SHARD={i}", task_file]
             for i in range(job.shards)
         ]
-        return Rendered({"task.yaml": _yaml(task | {"envs": {"SHARD": "0"}} | run)}, commands)
-    pool = {"pool": {"workers": own["workers"] or job.shards}} | task
-    submitted = {"name": job.name, "resources": resources(job, own)} | run
+        return Rendered({"task.yaml": _yaml(machine | {"envs": {"SHARD": "0"}} | run)}, commands)
+    pool = {"pool": {"workers": args["workers"] or job.shards}} | machine
+    task = {"name": job.name, "resources": shard_resources(job, args)} | run
     commands = [
-        ["sky", "jobs", "pool", "apply", "--yes", "--pool", own["pool"], pool_file],
-        ["sky", "jobs", "launch", "--yes", "--detach-run", "--pool", own["pool"], "--num-jobs",
-         str(job.shards), task_file],
-    ]  # fmt: skip
-    return Rendered({"pool.yaml": _yaml(pool), "task.yaml": _yaml(submitted)}, commands)
+        ["sky", "jobs", "pool", "apply", "--yes", "--pool", args["pool"], pool_file],
+        [*launch, "--pool", args["pool"], "--num-jobs", str(job.shards), task_file],
+    ]
+    return Rendered({"pool.yaml": _yaml(pool), "task.yaml": _yaml(task)}, commands)
 
 
-def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
-    return hand_over(job, rendered, "sky", "pip install 'skypilot[gcp]>=0.14'")
+def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
+    """Launch the jobs and return the first exit code that is not 0."""
+    return run_commands(job, rendered, "sky", "pip install 'skypilot[gcp]>=0.14'")
 
 
-def resources(job: Job, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Of one shard. The runtime is pinned: what is taken without one has changed before.
+def shard_resources(job: Job, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resources of one shard.
 
-    SkyPilot knows by itself of slices that were taken away. A worker that was told to stop and
-    saved is recovered without counting; all else counts, for on a slice of several machines one
-    process's mistake is the others' death.
+    The runtime version is pinned because SkyPilot's default has changed before. SkyPilot detects
+    preempted slices itself. Recovery of a worker that was told to stop and saved does not count as
+    a restart; all other exit codes do, because on a slice of several machines an error of one
+    process ends the others with other codes.
     """
-    found = slice_of(job, "skypilot")
-    infra = "gcp" + (f"/{own['region']}" if own["region"] else "")
+    slice_ = require_slice(job, "skypilot")
+    infra = "gcp" + (f"/{args['region']}" if args["region"] else "")
     recovery = {"max_restarts_on_errors": job.restarts, "recover_on_exit_codes": [STOPPED]}
     return {
         "infra": infra,
-        "accelerators": f"tpu-{found.name}",
-        "accelerator_args": {"runtime_version": found.chip.runtime},
-        "use_spot": bool(own["spot"]),
+        "accelerators": f"tpu-{slice_.name}",
+        "accelerator_args": {"runtime_version": slice_.chip.runtime},
+        "use_spot": bool(args["spot"]),
         "job_recovery": recovery,
-        **({"max_hourly_cost": own["max_hourly_cost"]} if own["max_hourly_cost"] else {}),
+        **({"max_hourly_cost": args["max_hourly_cost"]} if args["max_hourly_cost"] else {}),
     }
 
 

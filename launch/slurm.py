@@ -1,5 +1,5 @@
-"""A Slurm cluster, through submitit: an array of jobs, one a shard. `--set cluster=local` runs them
-as processes of this machine.
+"""A Slurm cluster, through submitit: a job array with a job per shard. `--set cluster=local` runs
+the jobs as processes of this machine.
 """
 
 import re
@@ -10,21 +10,31 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch import installed
-from launch.job import DONE, RESTART, Job, Rendered, dies_with_us, of, place, worker, write_down
+from launch import extras
+from launch.job import (
+    DONE,
+    RESTART,
+    Job,
+    Rendered,
+    die_with_parent,
+    job_folder,
+    record_launch,
+    shell_exit_code,
+    worker_command,
+)
 from tinyjax.errors import UserError
 
-NOTICE = 120  # seconds before its time is over that a job is told so, to save
-MINUTES = 24 * 60  # that a job may take before it queues again
-PAUSE = 0.5
+SIGNAL_DELAY = 120  # seconds between the signal to save and the time limit of a job
+TIME_LIMIT = 24 * 60  # minutes, after which a job is queued again
+POLL_INTERVAL = 0.5  # seconds
 
 
-class Ended(Exception):
-    """A worker that will not do, by its code: a job that returned would count as completed."""
+class WorkerError(Exception):
+    """Raised with a worker's exit code, since Slurm counts a job that returns as completed."""
 
 
 class Worker:
-    """What a job runs: a shard's command, restarted where it was ended. Called by submitit."""
+    """The function that a job runs: the command of a shard, with restarts. Called by submitit."""
 
     def __init__(self, command: Sequence[str], restarts: int):
         self.command, self.restarts = [*command], restarts
@@ -33,80 +43,89 @@ class Worker:
     def __call__(self) -> int:
         for _ in range(self.restarts + 1):
             self.process = subprocess.Popen(
-                [sys.executable, *self.command[1:]], preexec_fn=dies_with_us
+                [sys.executable, *self.command[1:]], preexec_fn=die_with_parent
             )
-            if (code := _ended(self.process)) == DONE:
+            if (code := _wait(self.process)) == DONE:
                 return code
             if code not in RESTART:
                 break
-        raise Ended(code)
+        raise WorkerError(code)
 
     def checkpoint(self) -> Any:
-        """Before its time is over or it is preempted: the worker saves, the job queues again."""
+        """Stop the worker, which saves, and queue the job again.
+
+        submitit calls this before the time limit and on preemption.
+        """
         import submitit
 
         if self.process:
             self.process.terminate()
-            _ended(self.process)
+            _wait(self.process)
         return submitit.helpers.DelayedSubmission(Worker(self.command, self.restarts))
 
 
-def _ended(process: subprocess.Popen) -> int:
-    # Not `wait`: `checkpoint` is called in the midst of it, by a signal.
+def _wait(process: subprocess.Popen) -> int:
+    # Not Popen.wait, which is not reentrant: a signal may call `checkpoint` during this loop.
     while (code := process.poll()) is None:
-        time.sleep(PAUSE)
-    return of(code)
+        time.sleep(POLL_INTERVAL)
+    return shell_exit_code(code)
 
 
-def render(job: Job, given: Mapping[str, Any]) -> Rendered:
-    """The script that sbatch is given, and what the jobs of its array do."""
-    installed.module("submitit", "slurm")
+def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
+    """Return the script for sbatch, and the commands that the jobs of its array run."""
+    extras.import_extra("submitit", "slurm")
     from submitit.slurm.slurm import _make_sbatch_string
 
-    python = "python -u -m submitit.core._submit"
+    folder = str(job_folder(job))
     text = _make_sbatch_string(
-        f"{python} {_folder(job)}", _folder(job), map_count=job.shards, **_parameters(job, given)
+        f"python -u -m submitit.core._submit {folder}",
+        folder,
+        map_count=job.shards,
+        **_sbatch_parameters(job, parameters),
     )
-    commands = [worker(job, shard) for shard in range(job.shards)]
+    commands = [worker_command(job, shard) for shard in range(job.shards)]
     return Rendered({"submission.sh": text}, commands)
 
 
-def submit(job: Job, rendered: Rendered, given: Mapping[str, Any]) -> int:
-    """Hand the shards to Slurm and return; those of this machine's processes are waited for."""
-    submitit = installed.module("submitit", "slurm")
-    parameters = _parameters(job, given)
-    local = given.get("cluster") == "local"
+def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
+    """Submit the jobs and return 0; with `cluster=local`, wait for them and return an exit code."""
+    submitit = extras.import_extra("submitit", "slurm")
+    folder, sbatch = str(job_folder(job)), _sbatch_parameters(job, parameters)
+    local = parameters.get("cluster") == "local"
     if local:
-        executor = submitit.LocalExecutor(_folder(job), max_num_timeout=job.restarts)
-        notice = parameters["signal_delay_s"]
-        executor.update_parameters(timeout_min=parameters["time"], signal_delay_s=notice)
+        executor = submitit.LocalExecutor(folder, max_num_timeout=job.restarts)
+        delay = sbatch["signal_delay_s"]
+        executor.update_parameters(timeout_min=sbatch["time"], signal_delay_s=delay)
     elif not shutil.which("srun"):
-        raise UserError("slurm: no srun here; run this on a login node, or --set cluster=local")
+        raise UserError("slurm: srun is missing; run this on a login node, or --set cluster=local")
     else:
-        executor = submitit.SlurmExecutor(_folder(job), max_num_timeout=job.restarts)
-        executor.update_parameters(**parameters)
-    write_down(job)
-    found = [Worker(command, job.restarts) for command in rendered.commands]
-    jobs = [executor.submit(each) for each in found] if local else executor.submit_array(found)
-    print(f"jobs: {', '.join(each.job_id for each in jobs)}; their logs are in {_folder(job)}")
-    return max(map(_code, jobs)) if local else DONE
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=job.restarts)
+        executor.update_parameters(**sbatch)
+    record_launch(job)
+    workers = [Worker(command, job.restarts) for command in rendered.commands]
+    if local:
+        jobs = [executor.submit(worker) for worker in workers]
+    else:
+        jobs = executor.submit_array(workers)
+    print(f"jobs: {', '.join(submitted.job_id for submitted in jobs)}; their logs are in {folder}")
+    return max(map(_exit_code, jobs)) if local else DONE
 
 
-def _code(one: Any) -> int:
-    """What a job's worker ended with."""
-    if (error := one.exception()) is None:
-        return one.result()
-    found = re.search(rf"{Ended.__name__}: (\d+)", str(error))
-    return int(found[1]) if found else 1
+def _exit_code(submitted: Any) -> int:
+    """Wait for a job and return the exit code of its worker."""
+    if (error := submitted.exception()) is None:
+        return submitted.result()
+    match = re.search(rf"{WorkerError.__name__}: (\d+)", str(error))
+    return int(match[1]) if match else 1
 
 
-def _parameters(job: Job, given: Mapping[str, Any]) -> dict[str, Any]:
-    """sbatch's own, by the names that it has for them."""
-    gpu = {"gpus_per_node": 1} if job.accelerator == "gpu" else {}
-    own = {key: value for key, value in given.items() if key != "cluster"}
-    many = {"array_parallelizm": job.at_once} if job.at_once else {}
-    return {"job_name": job.name, "time": MINUTES, "signal_delay_s": NOTICE, **many, **gpu, **own}
-
-
-def _folder(job: Job) -> str:
-    return str(place(job))
+def _sbatch_parameters(job: Job, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of sbatch, by submitit's names."""
+    return {
+        "job_name": job.name,
+        "time": TIME_LIMIT,
+        "signal_delay_s": SIGNAL_DELAY,
+        **({"array_parallelism": job.at_once} if job.at_once else {}),
+        **({"gpus_per_node": 1} if job.accelerator == "gpu" else {}),
+        **{key: value for key, value in parameters.items() if key != "cluster"},
+    }

@@ -1,4 +1,4 @@
-"""How the shards of a sweep are doing, by what is in its run folder alone."""
+"""The progress of a sweep's shards, read from its run folder."""
 
 import json
 import time
@@ -6,63 +6,79 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax.errors import UserError
-from tinyjax.population import plan, sweep
+from tinyjax.population import plan
 from tinyjax.run import run_folder
+from tinyjax.run.text import text_table
+from tinyjax.tasks import get_task
+from tinyjax.training import sweep
 
-SILENT = 300  # seconds without a heartbeat after which a shard counts as stopped
+HEARTBEAT_TIMEOUT = 300  # seconds without a heartbeat after which a shard counts as stopped
 
 
 class Shard(NamedTuple):
+    """The progress of a shard."""
+
     number: int
     state: str  # "done", "running", "stopped" or "missing"
-    done: int  # populations
+    done: int  # finished populations
     populations: int
-    beats: list[dict[str, Any]]  # of its processes
+    heartbeats: list[dict[str, Any]]  # the last one of each process
 
 
-def status(folder: Path, now: float | None = None) -> list[Shard]:
-    """Raises UserError if nothing was begun there."""
-    found, now = plan.populations_of_run(folder), time.time() if now is None else now
-    done = [run_folder.is_finished(folder / "populations" / str(k)) for k in range(len(found))]
+def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
+    """Return the progress of each shard. Raises UserError if no sweep was started in the folder."""
+    count, now = len(plan.populations_of_run(folder)), time.time() if now is None else now
+    done = [run_folder.is_finished(folder / "populations" / str(k)) for k in range(count)]
     shards = []
-    many = _many(folder)
-    for i in range(many):
-        files = sorted((folder / "heartbeats").glob(f"{i}-of-{many}.*.json"))
-        beats = [json.loads(file.read_text()) for file in files]
-        own = done[i::many]
-        alive = any(b["state"] != "stopped" and now - b["time"] < SILENT for b in beats)
-        state = "running" if alive else "stopped" if beats else "missing"
-        shards.append(Shard(i, "done" if all(own) else state, sum(own), len(own), beats))
+    num_shards = _num_shards(folder)
+    for i in range(num_shards):
+        files = sorted((folder / "heartbeats").glob(f"{i}-of-{num_shards}.*.json"))
+        heartbeats = [json.loads(file.read_text()) for file in files]
+        shard_done = done[i::num_shards]
+        alive = any(
+            heartbeat["state"] != "stopped" and now - heartbeat["time"] < HEARTBEAT_TIMEOUT
+            for heartbeat in heartbeats
+        )
+        state = "running" if alive else "stopped" if heartbeats else "missing"
+        if all(shard_done):
+            state = "done"
+        shards.append(Shard(i, state, sum(shard_done), len(shard_done), heartbeats))
     return shards
 
 
-def _many(folder: Path) -> int:
-    """Shards that the newest heartbeat knows of, or the launcher was told."""
-    if (told := folder / "launch.json").exists():
-        return json.loads(told.read_text())["shards"]
-    beats = (folder / "heartbeats").glob("*-of-*.json")
-    newest = max(beats, key=lambda file: json.loads(file.read_text())["time"], default=None)
+def _num_shards(folder: Path) -> int:
+    """Return the number of shards that the launcher recorded, else that of the last heartbeat."""
+    if (launch_file := folder / "launch.json").exists():
+        return json.loads(launch_file.read_text())["shards"]
+    files = (folder / "heartbeats").glob("*-of-*.json")
+    newest = max(files, key=lambda file: json.loads(file.read_text())["time"], default=None)
     return int(newest.name.partition("-of-")[2].partition(".")[0]) if newest else 1
 
 
-def table(shards: list[Shard], now: float | None = None) -> str:
-    """A line for each process of each shard."""
+def status_table(shards: list[Shard], now: float | None = None) -> str:
+    """Return the progress as text, a line per process of each shard."""
     now = time.time() if now is None else now
-    titles = f"{'shard':>5}  {'':<8}{'populations':>12}{'step':>14}{'s a step':>10}"
-    lines = [f"{titles}{'heartbeat':>15}  machine"]
-    for own in shards:
-        start = f"{own.number:>5}  {own.state:<8}{f'{own.done} of {own.populations}':>12}"
-        for beat in own.beats or [{}]:
-            step = f"{beat['step']} of {beat['steps']}" if "step" in beat else beat.get("state", "")
-            each = f"{beat['seconds_per_step']:.3f}" if "seconds_per_step" in beat else ""
-            age = f"{now - beat['time']:.0f} s ago" if beat else "never"
-            lines.append(f"{start}{step:>14}{each:>10}{age:>15}  {beat.get('host', '')}")
-            start = " " * len(start)
-    return "\n".join(lines)
+    rows: list[dict[str, Any]] = []
+    for shard in shards:
+        row: dict[str, Any] = {
+            "shard": shard.number,
+            "state": shard.state,
+            "populations": f"{shard.done} of {shard.populations}",
+        }
+        for heartbeat in shard.heartbeats or [{}]:
+            step = heartbeat.get("state")
+            if "step" in heartbeat:
+                step = f"{heartbeat['step']} of {heartbeat['steps']}"
+            age = f"{now - heartbeat['time']:.0f} s ago" if heartbeat else "never"
+            row |= {"step": step, "s/step": heartbeat.get("seconds_per_step")}
+            rows.append(row | {"heartbeat": age, "machine": heartbeat.get("host")})
+            row = {}  # blank for further processes of the shard
+    columns = ("shard", "state", "populations", "step", "s/step", "heartbeat", "machine")
+    return text_table(rows, columns)
 
 
 def collect(folder: Path) -> None:
-    """Make the tables of a sweep all of whose populations are finished. Raises UserError."""
-    task = json.loads((folder / "config.json").read_text())["task"]
+    """Write the tables of a sweep. Raises UserError unless all its populations are finished."""
+    task = get_task(json.loads((folder / "config.json").read_text())["task"])
     if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), task):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

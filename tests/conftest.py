@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.local import share
+from launch.local import worker_cores
 
 # Before any test imports jax. The promises about results are made for CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {own}"
 else:  # a worker has cores of its own, as those of a sweep have
     worker, workers = os.environ["PYTEST_XDIST_WORKER"], os.environ["PYTEST_XDIST_WORKER_COUNT"]
-    if cores := share(int(worker.removeprefix("gw")), int(workers)):
+    if cores := worker_cores(int(worker.removeprefix("gw")), int(workers)):
         os.sched_setaffinity(0, cores)
 
 

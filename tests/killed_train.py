@@ -1,4 +1,4 @@
-"""`tinyjax.train` that kills itself, SIGKILL and no goodbye, at a named point.
+"""`tinyjax.train` in a process that kills itself with SIGKILL at a named point.
 
 python tests/killed_train.py POINT --config .. --workdir ..
 """
@@ -7,79 +7,84 @@ import os
 import pathlib
 import signal
 import sys
+from importlib import import_module
 
-from tinyjax import tasks, train
-from tinyjax.run import checkpoints
-from tinyjax.run.csv_files import Metrics
+from tinyjax.population import prediction
+from tinyjax.run.checkpoints import Checkpoints
+from tinyjax.run.csv_files import MetricsFile
+
+# The package's attribute of this name may be the function of tinyjax.api.
+train = import_module("tinyjax.train")
 
 
 def kill(*_args, **_kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def on_call(number, fn, then=kill):
-    """`fn`, but its `number`-th call is `then`."""
+def replace_call(number, function, replacement=kill):
+    """`function`, with its `number`-th call replaced by `replacement`."""
     calls = []
 
     def wrapped(*args, **kwargs):
         calls.append(1)
-        return then(*args, **kwargs) if len(calls) == number else fn(*args, **kwargs)
+        called = replacement if len(calls) == number else function
+        return called(*args, **kwargs)
 
     return wrapped
 
 
-def after(fn):
-    """`fn`, then death."""
+def then_kill(function):
+    """`function`, after which the process kills itself."""
 
     def wrapped(*args, **kwargs):
-        fn(*args, **kwargs)
+        function(*args, **kwargs)
         kill()
 
     return wrapped
 
 
 def before_save():
-    checkpoints.Checkpoints.save = on_call(2, checkpoints.Checkpoints.save)
+    Checkpoints.save = replace_call(2, Checkpoints.save)
 
 
 def inside_save():
-    """All of step 6 is written, but its folder has not been renamed into place."""
+    """Step 6 is written, but its folder is not yet renamed to its final name."""
     rename = os.rename
 
-    def dies(source, target, **kwargs):
+    def rename_or_kill(source, target, **kwargs):
         if pathlib.Path(target).name == "6":
             kill()
         return rename(source, target, **kwargs)
 
-    os.rename = dies
+    os.rename = rename_or_kill
 
 
 def after_save():
-    save = checkpoints.Checkpoints.save
-    checkpoints.Checkpoints.save = on_call(2, save, then=after(save))
+    save = Checkpoints.save
+    Checkpoints.save = replace_call(2, save, then_kill(save))
 
 
 def inside_evaluation():
-    tasks.predict_all = on_call(2, tasks.predict_all)
+    prediction.predict_all = replace_call(2, prediction.predict_all)
 
 
 def after_metrics_of_the_first_suite():
-    add = Metrics.add
-    # 3 training rows have been written by then, one per step
-    Metrics.add = on_call(4, add, then=after(add))
+    add = MetricsFile.add
+    # By then 3 training rows have been written, one per step.
+    MetricsFile.add = replace_call(4, add, then_kill(add))
 
 
 def before_weights():
-    train.write_weights = on_call(1, train.write_weights)
+    train.write_weights = replace_call(1, train.write_weights)
 
 
 def before_results():
-    train.write_rows = on_call(2, train.write_rows)  # after members.csv
+    train.write_rows = replace_call(2, train.write_rows)  # the first call writes members.csv
 
 
 POINTS = {
-    f.__name__: f
-    for f in (
+    function.__name__: function
+    for function in (
         before_save, inside_save, after_save, inside_evaluation,
         after_metrics_of_the_first_suite, before_weights, before_results,
     )

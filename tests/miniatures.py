@@ -1,4 +1,4 @@
-"""Sets as they are prepared, in miniature."""
+"""Miniatures of prepared data sets."""
 
 import io
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from tests.data.test_streaming import jpeg, photo
 
 
-def imagenet2012(root: Path) -> Path:
-    """A miniature of imagenet2012 as TensorFlow Datasets prepares it: its splits, its features,
-    JPEG files of many sizes, ArrayRecord.
+def prepare_imagenet2012(root: Path) -> Path:
+    """Prepare a miniature of imagenet2012 as TensorFlow Datasets does: the same splits and
+    features, JPEG files of various sizes, ArrayRecord.
     """
     import tensorflow_datasets as tfds
 
@@ -32,8 +32,8 @@ def imagenet2012(root: Path) -> Path:
         def _split_generators(self, _):
             return {"train": self._rows(14, 0), "validation": self._rows(5, 1)}
 
-        def _rows(self, many, seed):
-            for k in range(many):
+        def _rows(self, count, seed):
+            for k in range(count):
                 name = f"{names[k % 3]}_{k}.JPEG"
                 data = jpeg(photo((k % 3, seed, k), (40 + 3 * k, 60 - k)))
                 yield name, {"image": io.BytesIO(data), "label": names[k % 3], "file_name": name}

@@ -1,4 +1,4 @@
-"""A trained network as a function: what goes in, what comes out, and what is refused."""
+"""The Python interface: inputs, results and error messages of a trained network; training."""
 
 import json
 import runpy
@@ -13,16 +13,17 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import tinyjax
-from tests.untrained import CLASSES, CONFIG, untrained
+from tests.untrained import CLASSES, CONFIG, write_untrained_run
 from tinyjax.api import BATCH, Detections
 from tinyjax.errors import UserError
+from tinyjax.run.weights import FORMAT
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("model") / "run")
+    return write_untrained_run(tmp_path_factory.mktemp("model") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -35,43 +36,45 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
 
 
-def answering(folder, *rows):
-    """A model whose network finds `rows` (box, score, label) in every frame, and nothing else."""
+def load_with_fixed_predictions(folder, *rows):
+    """A model whose network predicts `rows` (box, score, label) for every image."""
     model = tinyjax.load(folder)
     boxes, scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+    predictions = {"boxes": boxes.astype("f4"), "scores": scores, "labels": labels.astype("i4")}
 
-    def predict(_, images):
-        one = {"boxes": boxes.astype("f4"), "scores": scores, "labels": labels.astype("i4")}
-        return {name: np.repeat(value[None], len(images), 0) for name, value in one.items()}
+    def predict(_, inputs):
+        count = len(inputs["image"])
+        return {name: np.repeat(array[None], count, 0) for name, array in predictions.items()}
 
-    model._task = model._task._replace(predict=predict)
+    model._predict = predict
     return model
 
 
-def equal(a, b):
+def assert_equal(actual, expected):
     for name in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))
 
 
-def test_boxes_come_back_in_pixels_of_the_image_and_end_at_its_border(folder):
-    model = answering(
+def test_boxes_are_in_pixels_of_the_image_and_clipped_to_it(folder):
+    model = load_with_fixed_predictions(
         folder,
         ((8, 24, 24, 40), 0.9, 0),
         ((56, 20, 70, 44), 0.8, 2),  # beyond the right border, into the letterbox above and below
-        ((0, 2, 10, 12), 0.7, 1),  # all of it in the letterbox
+        ((0, 2, 10, 12), 0.7, 1),  # entirely in the letterbox
         ((1, 30, 4, 35), 0.0, 0),  # an empty slot
     )
-    found = model(np.zeros((32, 128), np.uint8), threshold=0)  # halved, and 24 rows above
-    np.testing.assert_array_equal(found.boxes, [[16, 0, 48, 32], [112, 0, 128, 32]])
-    np.testing.assert_allclose(found.scores, [0.9, 0.8], rtol=1e-6)
-    np.testing.assert_array_equal(found.labels, [0, 2])
-    assert found.names == ["person", "animal"]
-    assert (found.boxes.dtype, found.labels.dtype) == (np.float32, np.int32)
+    # The image is halved in size and padded with 24 rows above.
+    detections = model(np.zeros((32, 128), np.uint8), threshold=0)
+    np.testing.assert_array_equal(detections.boxes, [[16, 0, 48, 32], [112, 0, 128, 32]])
+    np.testing.assert_allclose(detections.scores, [0.9, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(detections.labels, [0, 2])
+    assert detections.names == ["person", "animal"]
+    assert (detections.boxes.dtype, detections.labels.dtype) == (np.float32, np.int32)
 
 
-def test_threshold_and_classes_choose(folder, image):
+def test_threshold_and_classes_select_detections(folder, image):
     rows = [((4, 4, 9, 9), 0.5, 0), ((4, 4, 9, 9), 0.25, 1), ((4, 4, 9, 9), 0.2, 0)]
-    model = answering(folder, *rows)
+    model = load_with_fixed_predictions(folder, *rows)
     assert model(image).names == ["person"]
     assert model(image, threshold=0.25).names == ["person", "vehicle"]
     assert model(image, 0, classes="vehicle").names == ["vehicle"]
@@ -79,24 +82,24 @@ def test_threshold_and_classes_choose(folder, image):
     assert model(image, 0, classes=[]).names == []
 
 
-def test_nothing_found_is_empty_and_converts(model, image):
-    found = model(image, threshold=1.0)
-    assert len(found) == 0
-    assert found.boxes.shape == (0, 4)
-    assert found.to_coco(7) == []
-    assert found.to_supervision()["xyxy"].shape == (0, 4)
-    assert found.to_supervision()["data"]["class_name"].shape == (0,)
-    assert found.draw(image).width == 192
+def test_empty_detections_convert(model, image):
+    detections = model(image, threshold=1.0)
+    assert len(detections) == 0
+    assert detections.boxes.shape == (0, 4)
+    assert detections.to_coco(7) == []
+    assert detections.to_supervision()["xyxy"].shape == (0, 4)
+    assert detections.to_supervision()["data"]["class_name"].shape == (0,)
+    assert detections.draw(image).width == 192
 
 
 def test_conversions_of_one_detection():
-    found = Detections(
+    detections = Detections(
         np.array([[1, 2, 4, 8]], np.float32), np.array([0.75], np.float32), np.array([1]), CLASSES
     )
     row = {"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 6], "score": 0.75}
-    assert json.loads(json.dumps(found.to_coco(3))) == [row]
-    # What supervision's own constructor asks for, as checked against it when this was written.
-    arguments = found.to_supervision()
+    assert json.loads(json.dumps(detections.to_coco(3))) == [row]
+    # The arguments of supervision's constructor, checked against it when this was written.
+    arguments = detections.to_supervision()
     assert arguments.keys() == {"xyxy", "confidence", "class_id", "data"}
     assert arguments["xyxy"].tolist() == [[1, 2, 4, 8]]
     assert arguments["confidence"].tolist() == [0.75]
@@ -105,28 +108,28 @@ def test_conversions_of_one_detection():
     assert arguments["data"]["class_name"].tolist() == ["vehicle"]
 
 
-def test_one_image_or_several_in_every_form(model, image):
-    one = model(image, 0)
-    assert len(one) > 0
-    equal(model(image[..., None], 0), one)
-    for several in ([image] * 3, (image, image), np.stack([image] * 3)[..., None]):
-        answers = model(several, 0)
-        assert len(answers) == len(several)
-        for each in answers:
-            np.testing.assert_allclose(each.scores, one.scores, rtol=1e-5)
+def test_single_images_lists_and_arrays(model, image):
+    single = model(image, 0)
+    assert len(single) > 0
+    assert_equal(model(image[..., None], 0), single)
+    for images in ([image] * 3, (image, image), np.stack([image] * 3)[..., None]):
+        results = model(images, 0)
+        assert len(results) == len(images)
+        for detections in results:
+            np.testing.assert_allclose(detections.scores, single.scores, rtol=1e-5)
     assert model([]) == []
 
 
-def test_images_of_mixed_sizes_do_not_depend_on_their_company(model, image):
+def test_detections_do_not_depend_on_the_other_images_of_a_batch(model, image):
     wide = np.random.default_rng(1).integers(0, 256, (30, 100, 3), np.uint8)
     first, second, third = model([wide, image, wide], 0)
-    equal(first, third)
+    assert_equal(first, third)
     np.testing.assert_allclose(second.scores, model(image, 0).scores, rtol=1e-5)
     assert (first.boxes >= 0).all()
     assert (first.boxes <= [100, 30, 100, 30]).all()
 
 
-def test_compiled_for_one_and_for_several_whatever_their_sizes(folder, image, compiled):
+def test_only_two_batch_sizes_are_compiled_for_all_image_sizes(folder, image, compiled):
     model = tinyjax.load(folder)
     compiled.clear()
     model(image)
@@ -141,19 +144,21 @@ def test_compiled_for_one_and_for_several_whatever_their_sizes(folder, image, co
 def test_color_becomes_gray_by_luminance_and_gray_becomes_color(model, tmp_path, image):
     color = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
     gray = np.asarray(Image.fromarray(color).convert("L"))
-    equal(model(color, 0), model(gray, 0))
+    assert_equal(model(color, 0), model(gray, 0))
     np.testing.assert_array_equal(model.fit(color).pixels[..., 0], gray)
-    three = tinyjax.load(untrained(tmp_path / "color", channels=3))
-    np.testing.assert_array_equal(three.fit(image).pixels, np.stack([image] * 3, -1))
-    np.testing.assert_array_equal(three.fit(color).pixels, color)
-    assert three.frame == (64, 64, 3)
+    color_model = tinyjax.load(write_untrained_run(tmp_path / "color", channels=3))
+    np.testing.assert_array_equal(color_model.fit(image).pixels, np.stack([image] * 3, -1))
+    np.testing.assert_array_equal(color_model.fit(color).pixels, color)
+    assert color_model.input_shape == (64, 64, 3)
 
 
-def test_sixteen_bits_and_the_fit_follow_the_config(tmp_path, image):
-    model = tinyjax.load(untrained(tmp_path / "a", range16=("range", 0, 65535), fit="resize"))
-    deep = image.astype(np.uint16) * 257
-    for order in ("<u2", ">u2"):
-        np.testing.assert_array_equal(model.fit(deep.astype(order)).pixels[..., 0], image)
+def test_16_bit_range_and_fit_follow_the_config(tmp_path, image):
+    model = tinyjax.load(
+        write_untrained_run(tmp_path / "a", range16=("range", 0, 65535), fit="resize")
+    )
+    image16 = image.astype(np.uint16) * 257
+    for byte_order in ("<u2", ">u2"):
+        np.testing.assert_array_equal(model.fit(image16.astype(byte_order)).pixels[..., 0], image)
     stretched = model.fit(image[:32])
     np.testing.assert_array_equal(stretched.scale, [1, 2])
     np.testing.assert_array_equal(stretched.offset, [0, 0])
@@ -173,12 +178,12 @@ def test_sixteen_bits_and_the_fit_follow_the_config(tmp_path, image):
         ("a.jpg", r"give uint8, .*np\.asarray\(PIL\.Image\.open\('a\.jpg'\)\)"),
     ],
 )
-def test_what_is_no_image_is_refused(model, images, message):
+def test_invalid_images_are_refused(model, images, message):
     with pytest.raises(UserError, match=message):
         model(images)
 
 
-def test_wrong_thresholds_and_classes_are_refused(model, image):
+def test_invalid_thresholds_and_classes_are_refused(model, image):
     for threshold in (-0.1, 30, float("nan")):
         with pytest.raises(UserError, match=r"threshold = .*0 to 1"):
             model(image, threshold)
@@ -187,7 +192,7 @@ def test_wrong_thresholds_and_classes_are_refused(model, image):
             model(images, classes=["vehicle", "persom"])
 
 
-def test_two_files_are_all_that_another_machine_needs(folder, model, tmp_path, image):
+def test_weights_and_json_suffice_without_the_run_folder(folder, model, tmp_path, image):
     for suffix in (".safetensors", ".json"):
         (file,) = (folder / "weights").glob(f"*{suffix}")
         shutil.copy(file, tmp_path / f"v1.2{suffix}")
@@ -195,43 +200,47 @@ def test_two_files_are_all_that_another_machine_needs(folder, model, tmp_path, i
         copied = tinyjax.load(str(tmp_path / name))
         assert copied.classes == CLASSES
         assert copied.config == model.config
-    equal(copied(image, 0), model(image, 0))
+    assert_equal(copied(image, 0), model(image, 0))
 
 
 def test_overrides_change_the_config(folder, image):
     assert len(tinyjax.load(folder, overrides=["nms.max_detections=3"])(image, 0)) == 3
 
 
-def edited(change):
-    def edit(_, about):
-        about.write_text(json.dumps(change(json.loads(about.read_text()))))
+def edit_metadata(change):
+    def edit(_, metadata):
+        metadata.write_text(json.dumps(change(json.loads(metadata.read_text()))))
 
     return edit
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
-        (lambda _, about: about.unlink(), r"x\.json: no such weights"),
+        (lambda _, metadata: metadata.unlink(), r"x\.json: no such weights"),
         (lambda tensors, _: tensors.unlink(), r"x\.safetensors: no such weights"),
-        (lambda _, about: about.write_text('{"frame":'), r"x\.json: not json"),
-        (edited(lambda d: {k: d[k] for k in ("frame", "format")}), r"x\.json: no 'classes'"),
-        (edited(lambda d: {**d, "parameters": 7}), r"x\.json tells of 7"),
+        (lambda _, metadata: metadata.write_text('{"inputs":'), r"x\.json: not json"),
+        (
+            edit_metadata(lambda d: {k: d[k] for k in ("inputs", "format")}),
+            r"x\.json: no 'classes'",
+        ),
+        (edit_metadata(lambda d: {**d, "format": FORMAT - 1}), r"x\.json: .*of an older tinyjax"),
+        (edit_metadata(lambda d: {**d, "parameters": 7}), r"x\.json describes 7"),
         (lambda tensors, _: tensors.write_bytes(tensors.read_bytes()[:-100]), "broken"),
         (lambda tensors, _: tensors.write_bytes(b""), r"x\.safetensors: broken"),
         (lambda tensors, _: save_file({"w": np.zeros(3)}, tensors), "not written by tinyjax"),
     ],
 )
-def test_broken_weights_are_named(folder, tmp_path, spoil, message):
+def test_broken_weights_are_named(folder, tmp_path, damage, message):
     for suffix in (".safetensors", ".json"):
         (file,) = (folder / "weights").glob(f"*{suffix}")
         shutil.copy(file, tmp_path / f"x{suffix}")
-    spoil(tmp_path / "x.safetensors", tmp_path / "x.json")
+    damage(tmp_path / "x.safetensors", tmp_path / "x.json")
     with pytest.raises(UserError, match=message):
         tinyjax.load(tmp_path / "x")
 
 
-def test_a_path_without_weights_says_what_is_there(folder, tmp_path):
+def test_missing_weights_are_reported_with_those_that_exist(folder, tmp_path):
     with pytest.raises(UserError, match="has the run finished"):
         tinyjax.load(tmp_path)
     with pytest.raises(UserError, match="nowhere"):
@@ -246,9 +255,6 @@ def test_import_is_light():
     code = (
         "import sys, tinyjax\n"
         "assert {'load', 'train'} <= set(dir(tinyjax))\n"
-        "assert callable(tinyjax.train) and callable(tinyjax.train.main)\n"
-        "import tinyjax.train as module\n"
-        "assert module is tinyjax.train\n"
         "assert not {'jax', 'matplotlib', 'flax'} & set(sys.modules), 'heavy imports'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -256,13 +262,28 @@ def test_import_is_light():
         tinyjax.lode  # noqa: B018
 
 
+def test_train_is_a_function_of_the_package(tmp_path):
+    """In a process of its own: importing the module tinyjax.train rebinds the attribute."""
+    code = (
+        "import sys, tinyjax\n"
+        "from tinyjax import config as configs\n"
+        "assert callable(tinyjax.load) and tinyjax.train.__module__ == 'tinyjax.api'\n"
+        "config = configs.load(sys.argv[1], ['schedule.steps=1', 'schedule.warmup=1'])\n"
+        "config.data.suites = {'val': {'n': 1, 'seed': 1}}\n"
+        "sys.exit(tinyjax.train(config, sys.argv[2]))\n"
+    )
+    run = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", code, str(CONFIG), str(run)], check=True)
+    assert tinyjax.load(run, weights="best").classes == CLASSES
+
+
 @pytest.mark.slow
-def test_the_example_runs(folder, tmp_path, monkeypatch, capsys):
+def test_example_runs(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["example.py", str(folder), str(CONFIG)])
     runpy.run_path(str(ROOT / "docs" / "example.py"))
     example = tmp_path / "runs" / "example"
-    assert {p.name for p in example.iterdir()} == {"found.png", "results.json", "run"}
+    assert {p.name for p in example.iterdir()} == {"detections.png", "results.json", "run"}
     assert "class_name" in capsys.readouterr().out
     trained = tinyjax.load(example / "run", weights="best")
     assert trained.classes == CLASSES

@@ -1,4 +1,4 @@
-"""What a user can get wrong in data and config: one message, exit code 2, nothing compiled."""
+"""Mistakes in data and config: one message, exit code 2, nothing compiled."""
 
 import json
 import re
@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.data.layouts import source_files
-from tinyjax import errors, prepare, train
+from tinyjax import errors, prepare
+from tinyjax.train import main as train_main
 
 OWN = str(Path(__file__).parents[1] / "configs" / "own.py")
 SPLITS = {"train": 3, "val": 2}
@@ -24,7 +25,7 @@ def coco(folder):
 
 
 def edit(change, split="train"):
-    """A COCO set whose json was changed."""
+    """A COCO set with a modified json."""
 
     def build(folder):
         source = coco(folder)
@@ -59,7 +60,7 @@ def broken(path, data, layout="coco"):
 
 
 def replaced(path, old, new, layout):
-    """A set with one text file changed."""
+    """A set with one modified text file."""
 
     def build(folder):
         source = getattr(source_files, layout)(folder / "set", SPLITS)
@@ -72,7 +73,7 @@ def replaced(path, old, new, layout):
 
 
 def png_of(width, height):
-    """The head of a PNG that claims to be as large as that."""
+    """A PNG header that states this size."""
 
     def chunk(name, data):
         sum_of = struct.pack(">I", zlib.crc32(name + data))
@@ -94,19 +95,19 @@ def small_image(folder):
     return source
 
 
-def zip_with(name, data, **how):
+def zip_with(name, data, **options):
     def build(folder):
-        file = source_files.zipped(coco(folder), folder / "set.zip")
+        file = source_files.zip_folder(coco(folder), folder / "set.zip")
         with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr(name, data, **how)
+            archive.writestr(name, data, **options)
         return file
 
     return build
 
 
 def damaged_zip(folder):
-    """A byte of the json inside is another, so its checksum is wrong."""
-    file = source_files.zipped(coco(folder), folder / "set.zip")
+    """A zip with one modified byte in the json, so that its checksum is wrong."""
+    file = source_files.zip_folder(coco(folder), folder / "set.zip")
     data = bytearray(file.read_bytes())
     data[data.index(b'"categories"') + 3] ^= 1
     file.write_bytes(data)
@@ -114,7 +115,7 @@ def damaged_zip(folder):
 
 
 def cut_zip(folder):
-    file = source_files.zipped(coco(folder), folder / "set.zip")
+    file = source_files.zip_folder(coco(folder), folder / "set.zip")
     file.write_bytes(file.read_bytes()[:-40])
     return file
 
@@ -131,7 +132,7 @@ def prepared(damage):
 
 def prepared_zip(folder):
     prepared(lambda file: None)(folder)
-    return source_files.zipped(folder / "prepared", folder / "prepared.zip")
+    return source_files.zip_folder(folder / "prepared", folder / "prepared.zip")
 
 
 LAUGHS = (
@@ -147,14 +148,14 @@ def renamed(source, name, new="elsewhere"):
 
 
 def zip_in_zip(folder):
-    inner = source_files.zipped(coco(folder), folder / "inner.zip")
+    inner = source_files.zip_folder(coco(folder), folder / "inner.zip")
     with zipfile.ZipFile(folder / "outer.zip", "w") as file:
         file.write(inner, "inner.zip")
     return folder / "outer.zip"
 
 
 def deep_color(folder):
-    """16 bits a channel, of which Pillow would keep 8."""
+    """Color with 16 bits per channel, of which Pillow would keep 8."""
     source = coco(folder)
     assert cv2.imwrite(str(source / "images" / "train_01.png"), np.ones((64, 96, 3), np.uint16))
     return source
@@ -169,8 +170,8 @@ def not_finite(folder):
 
 
 def encrypted(folder):
-    """The flag of its entries that says so, which is what is looked at."""
-    file = source_files.zipped(coco(folder), folder / "set.zip")
+    """A zip whose entries have the encryption flag set."""
+    file = source_files.zip_folder(coco(folder), folder / "set.zip")
     data = bytearray(file.read_bytes())
     for mark, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         start = data.find(mark)
@@ -184,9 +185,9 @@ def encrypted(folder):
 XML = "Annotations/train_00.xml"
 TXT, YAML = "labels/train/train_00.txt", "data.yaml"
 
-# what is wrong: (function of a folder that makes the source, arguments of the config, message)
+# mistake: (function of a folder that makes the source, arguments of the config, message)
 CASES = {
-    # the source as a whole
+    # the source
     "no such source": (lambda f: f / "nowhere", "nowhere: no such folder or .zip"),
     "a text file": (lambda f: broken("a.txt", "hello")(f) / "a.txt", "neither a folder nor a .zip"),
     "zip cut off": (cut_zip, "neither a folder nor a .zip"),
@@ -195,17 +196,20 @@ CASES = {
     "zip entry is absolute": (zip_with("/etc/evil", b""), "entry '/etc/evil' leaves the folder"),
     "zip bomb": (
         zip_with("images/x.png", bytes(2**25), compress_type=zipfile.ZIP_DEFLATED),
-        r"'images/x.png' unpacks [\d,]+ bytes to 33,554,432: a decompression bomb",
+        r"'images/x.png' unpacks [\d,]+ bytes to 33,554,432, like a decompression bomb",
     ),
     "encrypted zip": (encrypted, "cannot be read .*encrypted"),
-    "a zip in a zip": (zip_in_zip, "inner.zip: a zip within .*give the inner zip itself"),
-    "empty folder": (lambda f: f, "no layout that is known: COCO has"),
+    "a zip in a zip": (zip_in_zip, "inner.zip: a zip within .*give the inner zip as the source"),
+    "empty folder": (lambda f: f, "no known layout: COCO has"),
     "no such split": (coco, ",val=vall", "no images of a split 'vall'; did you mean 'val'"),
     # COCO
     "json cut off": (broken("annotations/instances_train.json", 200), "train.json: not JSON"),
     "json is a list": (edit(lambda d: [1]), "not COCO: no list 'images'"),
     "no annotations": (edit(lambda d: d.pop("annotations") and None), "no list 'annotations'"),
-    "a row that is none": (edit(lambda d: d["images"].append(3)), "an entry of 'images' has no"),
+    "row is no dict": (
+        edit(lambda d: d["images"].append(3)),
+        "an entry of 'images' has no",
+    ),
     "no bbox": (edit(lambda d: d["annotations"][0].pop("bbox") and None), "has no 'bbox'"),
     "unknown category": (
         edit(lambda d: d["annotations"][0].update(category_id=9)),
@@ -213,7 +217,7 @@ CASES = {
     ),
     "unknown image": (
         edit(lambda d: d["annotations"][0].update(image_id=99)),
-        "annotation 0: image_id 99 is none of the images",
+        "annotation 0: image_id 99 is not the id of an image",
     ),
     "two images, one id": (edit(lambda d: d["images"][0].update(id=8)), "images share an id"),
     "an id is a list": (edit(lambda d: d["images"][0].update(id=[8])), r"id \[8\] in 'images'"),
@@ -230,12 +234,12 @@ CASES = {
     ),
     "image missing": (
         broken("images/train_01.png", None),
-        r"train_01.png: no such image \(1 of 3 images that",
+        r"train_01.png: no such image \(1 of 3 images in",
     ),
     "image cut off": (broken("images/train_01.png", 300), "train_01.png: not a readable image"),
     "image is text": (
         broken("images/train_01.png", "hi"),
-        r"train_01.png: not a readable image \(of no format that is known\)",
+        r"train_01.png: not a readable image \(unknown format\)",
     ),
     "image bomb": (
         broken("images/train_01.png", png_of(60000, 60000)),
@@ -243,9 +247,9 @@ CASES = {
     ),
     "image too large": (
         broken("images/train_01.png", png_of(20000, 5000)),
-        "train_01.png: says it is 20000 x 5000 pixels; at most",
+        "train_01.png: its header says 20000 x 5000 pixels; the limit is",
     ),
-    "16 bit color": (deep_color, "train_01.png: 16 bits a channel in color"),
+    "16 bit color": (deep_color, "train_01.png: color with 16 bits per channel"),
     "a pixel is NaN": (not_finite, "train_01.png: some pixels are not finite"),
     "other size": (
         edit(lambda d: d["images"][0].update(width=100)),
@@ -270,8 +274,8 @@ CASES = {
     ),
     "no such class": (coco, ",classes=persn", "no category 'persn'; did you mean 'person'"),
     "a class twice": (coco, ",classes=car+car", "'car' is named twice"),
-    "learned and don't-care": (coco, ",classes=car,ignore_classes=car", "'car' is named twice"),
-    # how it is to be read
+    "scored and ignored": (coco, ",classes=car,ignore_classes=car", "'car' is named twice"),
+    # options
     "no such format": (coco, ",format=coc", "data.format = 'coc': did you mean 'coco'"),
     "another format": (coco, ",format=voc", "no images of a split 'train'; known: none"),
     "no such rule": (coco, ",height=32,width=32,fit=crop", "fit = 'crop': known: letterbox"),
@@ -291,20 +295,20 @@ CASES = {
     "broken yaml": (broken(YAML, "names: [a, b\n", "yolo"), "data.yaml: not YAML"),
     "yaml leaves": (
         lambda f: renamed(replaced(YAML, "images/train", "../../../etc", "yolo")(f), "images"),
-        r"data.yaml: no images beside it; train: \.\./\.\./\.\./etc; val: .*; put them into",
+        r"data.yaml: no images next to it; train: \.\./\.\./\.\./etc; val: .*; put them into",
     ),
     "path of another machine": (
         lambda f: renamed(replaced(YAML, "images/train", "D:\\x", "yolo")(f), "images/train"),
-        r"data.yaml: train: D:\\x: no end of that path stands beside the yaml",
+        r"data.yaml: train: D:\\x: no end of that path exists next to the yaml",
     ),
     "two yaml": (
         lambda f: renamed(broken("b.yaml", "names: [a]", "yolo")(f), "data.yaml", "a.yaml"),
         "a.yaml, b.yaml all have names; keep one of them",
     ),
-    "class 7": (broken(TXT, "7 .5 .5 .1 .1", "yolo"), "line 1: class 7; there are 0 to 1"),
-    "class -1": (broken(TXT, "-1 .5 .5 .1 .1", "yolo"), "line 1: class -1; there are 0 to 1"),
+    "class 7": (broken(TXT, "7 .5 .5 .1 .1", "yolo"), "line 1: class 7; give 0 to 1"),
+    "class -1": (broken(TXT, "-1 .5 .5 .1 .1", "yolo"), "line 1: class -1; give 0 to 1"),
     "class 0.5": (broken(TXT, "0.5 .5 .5 .1 .1", "yolo"), "line 1: class 0.5"),
-    "pixels": (broken(TXT, "0 40 30 6 9", "yolo"), "line 1: .*is in pixels; give parts"),
+    "pixels": (broken(TXT, "0 40 30 6 9", "yolo"), "line 1: .*is in pixels; give fractions"),
     "a word": (broken(TXT, "\ncar .5 .5 .1 .1", "yolo"), "line 2: .*give numbers"),
     "too few": (broken(TXT, "0 .5 .5 .1", "yolo"), "line 1: 4 numbers; give class x y width"),
     "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: box .* is not finite"),
@@ -338,34 +342,34 @@ CASES = {
         "Annotations: VOC files without splits; write the names",
     ),
     "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; .*train.txt names it"),
-    "listed, not there": (
+    "listed, missing": (
         broken("ImageSets/Main/train.txt", "train_00\nghost\n", "voc"),
         "ghost",
     ),
     # prepared
     "prepared, cut off": (
         prepared(lambda file: file.write_bytes(file.read_bytes()[:100])),
-        "split 'train' cannot be read .*; prepare it anew",
+        "split 'train' cannot be read .*; prepare it again",
     ),
-    "prepared, removed": (prepared(lambda file: file.unlink()), "prepare it anew"),
+    "prepared, removed": (prepared(lambda file: file.unlink()), "prepare it again"),
     "prepared, in a zip": (prepared_zip, "cannot be read from a zip; unpack it"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_message_and_exit_code_2_before_anything_is_compiled(case, tmp_path, capsys, compiled):
+def test_invalid_input_is_a_one_line_error_before_compilation(case, tmp_path, capsys, compiled):
     build, *arguments, message = CASES[case]
     spec = "".join([f"{OWN}:source={build(tmp_path)}", *arguments])
     argv = ["--config", spec, "--workdir", str(tmp_path / "run"), "--config.batch=2"]
     capsys.readouterr()
-    code = errors.exit_code(lambda: train.main(argv))
-    said = capsys.readouterr().err
+    code = errors.exit_code(lambda: train_main(argv))
+    printed = capsys.readouterr().err
     assert code == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert re.search(message, said), said
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert re.search(message, printed), printed
     assert compiled == []
 
 
-def test_there_are_enough_of_them():
+def test_number_of_cases():
     assert len(CASES) >= 40

@@ -1,16 +1,19 @@
-"""The three commands, end to end on tiny data, and what they say when something is wrong."""
+"""Commands from end to end on tiny data, and their messages for invalid input."""
 
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinyjax import config, errors, evaluate, train
+from tinyjax import config, errors
+from tinyjax.evaluate import main as evaluate
 from tinyjax.run import run_folder
 from tinyjax.tasks import detect
+from tinyjax.train import main as train
 
 CONFIG = str(Path(__file__).parent / "configs" / "detector.py")
 
@@ -18,7 +21,7 @@ CONFIG = str(Path(__file__).parent / "configs" / "detector.py")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands") / "run"
-    assert train.main(["--config", CONFIG, "--workdir", str(folder)]) == 0
+    assert train(["--config", CONFIG, "--workdir", str(folder)]) == 0
     return folder
 
 
@@ -27,12 +30,12 @@ def rows(file):
         return list(csv.DictReader(stream))
 
 
-def test_train_leaves_the_run_folder_of_the_design(folder):
-    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+def test_train_writes_the_run_folder(folder):
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert {
         "config.json", "environment.txt", "log.txt", "members.csv", "metrics.csv", "results.csv",
         "figures/training.png", "figures/scores.png", "samples/val.png", "samples/day.png",
-    } <= found  # fmt: skip
+    } <= files  # fmt: skip
     assert [r["suite"] for r in rows(folder / "results.csv")] == ["day", "val"]
     losses = [
         r for r in rows(folder / "metrics.csv") if (r["split"], r["metric"]) == ("train", "loss")
@@ -41,7 +44,7 @@ def test_train_leaves_the_run_folder_of_the_design(folder):
     assert np.isfinite([float(r["value"]) for r in losses]).all()
 
 
-def test_a_run_says_which_commit_made_it(tmp_path):
+def test_run_records_the_commit(tmp_path):
     assert run_folder._commit(tmp_path) == ""  # installed from a package
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     file = tmp_path / "a.py"
@@ -57,7 +60,7 @@ def test_a_run_says_which_commit_made_it(tmp_path):
 
 
 def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
-    assert evaluate.main(["--workdir", str(folder)]) == 0
+    assert evaluate(["--workdir", str(folder)]) == 0
     again = {r["suite"]: r for r in rows(folder / "evaluations" / "last.csv")}
     for row in rows(folder / "results.csv"):
         both = row.keys() & again[row["suite"]].keys()
@@ -67,7 +70,7 @@ def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
     assert all(word in printed for word in ("AP50", "person", "8-16", "val", "day"))
 
 
-def test_evaluate_the_best_weights_on_one_suite_with_other_bins(folder, capsys):
+def test_evaluate_best_weights_on_one_suite(folder, capsys):
     argv = [
         "--workdir",
         str(folder),
@@ -77,12 +80,12 @@ def test_evaluate_the_best_weights_on_one_suite_with_other_bins(folder, capsys):
         "val",
         "--config.nms.iou_threshold=0.7",
     ]
-    assert evaluate.main(argv) == 0
+    assert evaluate(argv) == 0
     assert [r["suite"] for r in rows(folder / "evaluations" / "best.csv")] == ["val"]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare"])
-def test_help_touches_no_device(command):
+def test_help_imports_no_heavy_packages(command):
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['{command}', '--help']\n"
@@ -113,7 +116,7 @@ TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
         (train, TRAIN + "optimizer.lr=1e30", "not finite at step"),
         (train, TRAIN + "optimizer.lr=1e30 --config.log_every=100", "not finite at step"),
         (train, TRAIN + "model.strides=8,4", "model.strides = (8, 4)"),
-        (train, TRAIN + "model.strides=4,16", "in a row"),
+        (train, TRAIN + "model.strides=4,16", "consecutive strides"),
         (train, TRAIN + "model.dtype=bf16", "did you mean 'bfloat16'"),
         (train, TRAIN + "model.backbone=mobilenetv3/s-9", "did you mean"),
         (train, TRAIN + "data.format=vocc", "data.format = 'vocc': did you mean 'voc'"),
@@ -122,36 +125,39 @@ TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
         (train, TRAIN + "schedule.steps=-1", "schedule.steps = -1"),
     ],
 )
-def test_mistakes_are_one_message_and_exit_code_2(command, line, message, folder, tmp_path, capsys):
+def test_invalid_input_is_one_message_and_exit_code_2(
+    command, line, message, folder, tmp_path, capsys
+):
     argv = line.format(run=folder, empty=tmp_path).split()
-    assert errors.exit_code(lambda: command.main(argv)) == 2
+    assert errors.exit_code(lambda: command(argv)) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_is_taken_from_its_first_checkpoint_on(tmp_path):
-    """A start that failed on a typo must not cost the user the folder."""
+def test_folder_belongs_to_a_config_from_its_first_checkpoint(tmp_path):
+    """A run that failed before its first checkpoint does not occupy the folder."""
     folder = tmp_path / "run"
     run_folder.open_folder(folder, '{"lr": 1}')
     run_folder.open_folder(folder, '{"lr": 2}')
     (folder / "populations/0/checkpoints/3").mkdir(parents=True)
     run_folder.open_folder(folder, '{"lr": 2}')
-    with pytest.raises(errors.UserError, match="lr: 2 there, 1 here"):
+    with pytest.raises(errors.UserError, match="lr: 2 in the folder, 1 in this config"):
         run_folder.open_folder(folder, '{"lr": 1}')
 
 
-def test_config_survives_its_json():
+def test_config_json_round_trip():
     loaded = config.load(CONFIG)
     assert config.from_json(config.to_json(loaded)) == loaded
 
 
 @pytest.mark.slow
-def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch):
-    """0.7 is no float32: a score that stays the same must not count as a better one."""
-    parts = [f"AP{n}/{kind}" for n in ("", "50") for kind in ("person", "vehicle", "animal")]
-    same = {"AP": 0.5, "AP50": 0.7, **dict.fromkeys(parts, 0.6)}
-    monkeypatch.setattr(detect, "score", lambda *_: same)
+def test_patience_stops_a_run_without_improvement(tmp_path, monkeypatch):
+    """A constant score of 0.7, which float32 cannot represent, must not count as an improvement."""
+    keys = [f"AP{n}/{name}" for n in ("", "50") for name in ("person", "vehicle", "animal")]
+    same = {"AP": 0.5, "AP50": 0.7, **dict.fromkeys(keys, 0.6)}
+    task = replace(detect.TASK, score=lambda *_: [same])
+    monkeypatch.setattr(detect, "TASK", task)
     folder = tmp_path / "run"
     argv = ["--config", CONFIG, "--workdir", str(folder), "--config.patience=1"]
-    assert train.main([*argv, "--config.eval_every=2"]) == 0
+    assert train([*argv, "--config.eval_every=2"]) == 0
     steps = {int(r["step"]) for r in rows(folder / "metrics.csv") if r["split"] == "val"}
     assert steps == {2, 4}

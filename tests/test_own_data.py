@@ -1,4 +1,4 @@
-"""A user's own files, end to end: every layout trains to the same weights; what may go wrong."""
+"""A user's files end to end: all layouts train to the same weights; machine errors."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ import jax
 import pytest
 
 from tests.data.layouts import source_files
-from tinyjax import errors, train
+from tinyjax import errors
 from tinyjax.run import runtime
+from tinyjax.train import main as train_main
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -30,19 +31,19 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     for name, write in LAYOUTS.items():
         source = write(folder / "data" / name, {"train": 6, "val": 3})
-        # Classes go by the source's order, and VOC has none but the alphabet's.
+        # By default classes are in the source's order, which for VOC is alphabetical.
         argv = arguments(f"{source},classes=person+car", folder / name)
-        assert train.main(argv) == 0
+        assert train_main(argv) == 0
     return folder
 
 
-def test_every_layout_trains_to_the_same_weights(runs):
+def test_all_layouts_train_to_the_same_weights(runs):
     files = [next((runs / name / "weights").glob("*[0-9a-f].safetensors")) for name in LAYOUTS]
     first, *others = (file.read_bytes() for file in files)
     assert all(other == first for other in others)
 
 
-def test_the_log_begins_with_what_is_run_on_what(runs):
+def test_log_begins_with_machine_data_and_model(runs):
     text = (runs / "voc" / "log.txt").read_text()
     for words in (
         " on cpu, 1 x cpu, ",
@@ -50,15 +51,15 @@ def test_the_log_begins_with_what_is_run_on_what(runs):
         "training: 6 images, person 6, car 3; 1 without objects",
         "near-duplicates of training images",
         "mobilenetv3/s-6, 25,",
-        "multiply-adds a frame of 96 x 64",
-        "trains: all parameters from scratch, seed 0, 4 steps of 4 windows of 64 x 64",
+        "multiply-adds per image of 96 x 64",
+        "trains all parameters from scratch, seed 0, 4 steps of 4 windows of 64 x 64",
         f"writes to: {runs / 'voc'}",
     ):
         assert words in text, words
 
 
 class Program:
-    """As a compiled step describes itself: 8 MiB beyond its arguments."""
+    """The memory analysis of a compiled step: 8 MiB beyond its arguments."""
 
     def memory_analysis(self):
         return SimpleNamespace(
@@ -67,80 +68,81 @@ class Program:
 
 
 @pytest.mark.parametrize(
-    ("share", "advice"), [(0.6, "batch = 2 would fit"), (0.01, "not even batch = 1 would")]
+    ("fraction", "advice"), [(0.6, "batch = 2 would fit"), (0.01, "batch = 1 would not fit either")]
 )
-def test_too_little_memory_names_the_batch_that_would_fit(share, advice, monkeypatch):
-    monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
+def test_memory_error_names_a_batch_that_fits(fraction, advice, monkeypatch):
+    monkeypatch.setattr(runtime, "free_memory", lambda: int(fraction * 2**23))
     with pytest.raises(errors.UserError, match=f"batch = 4: a step needs 0.01 GiB, .*{advice}"):
         runtime.check_step_fits(Program(), 4)
 
 
 @pytest.mark.parametrize(
-    ("share", "advice"),
+    ("fraction", "advice"),
     [
         (0.6, "6 members at once: .*; --member-batching chunks:3 would fit"),
         (0.1, "batch = 4: .*; batch = 2 would fit"),
     ],
 )
-def test_too_little_memory_for_a_population_names_the_chunk(share, advice, monkeypatch):
-    monkeypatch.setattr(runtime, "memory", lambda: int(share * 2**23))
+def test_memory_error_names_member_chunks_that_fit(fraction, advice, monkeypatch):
+    monkeypatch.setattr(runtime, "free_memory", lambda: int(fraction * 2**23))
     with pytest.raises(errors.UserError, match=advice):
         runtime.check_step_fits(Program(), 4, members=6)
 
 
-def test_a_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "memory", lambda: 2**20)
+def test_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "free_memory", lambda: 2**20)
     argv = arguments(runs / "data" / "coco", tmp_path / "run")
-    assert errors.exit_code(lambda: train.main(argv)) == 2
+    assert errors.exit_code(lambda: train_main(argv)) == 2
     assert capsys.readouterr().err.startswith("error: batch = 4: a step needs ")
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_nothing_that_was_saved(runs, tmp_path):
-    """No file may grow past 300 kB: the first checkpoint cannot be written; then it can."""
+def test_run_continues_after_a_full_disk(runs, tmp_path):
+    """With a file size limit of 300 kB the first checkpoint cannot be written; then it can."""
     code = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))\n"
-        "from tinyjax import errors, train\n"
-        "sys.exit(errors.exit_code(lambda: train.main(sys.argv[1:])))\n"
+        "from tinyjax import errors\n"
+        "from tinyjax.train import main\n"
+        "sys.exit(errors.exit_code(lambda: main(sys.argv[1:])))\n"
     )
     argv = arguments(f"{runs / 'data' / 'coco'},classes=person+car", tmp_path / "run")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2, done.stderr
-    assert "step 4 could not be saved" in done.stderr
-    assert "make room, then run the same command again" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert train.main(argv) == 0
-    ours, theirs = (
+    assert result.returncode == 2, result.stderr
+    assert "step 4 could not be saved" in result.stderr
+    assert "free some space, then run the same command again" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert train_main(argv) == 0
+    resumed, uninterrupted = (
         next((folder / "weights").glob("*[0-9a-f].safetensors")).read_bytes()
         for folder in (tmp_path / "run", runs / "coco")
     )
-    assert ours == theirs
+    assert resumed == uninterrupted
 
 
-@pytest.mark.parametrize("kind", ["a file", "no right to write"])
-def test_a_folder_that_cannot_be_made(kind, runs, tmp_path, capsys):
-    place = tmp_path / "taken"
-    if kind == "a file":
-        place.write_text("")
+@pytest.mark.parametrize("obstacle", ["a file", "no right to write"])
+def test_folder_that_cannot_be_created(obstacle, runs, tmp_path, capsys):
+    folder = tmp_path / "taken"
+    if obstacle == "a file":
+        folder.write_text("")
     else:
-        place = Path("/proc/run")
-    argv = arguments(runs / "data" / "coco", place / "run")
-    assert errors.exit_code(lambda: train.main(argv)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {place}")
-    assert said.count("\n") == 1
+        folder = Path("/proc/run")
+    argv = arguments(runs / "data" / "coco", folder / "run")
+    assert errors.exit_code(lambda: train_main(argv)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {folder}")
+    assert message.count("\n") == 1
 
 
-def test_a_device_that_runs_out_of_memory_is_one_message(capsys):
-    """For real: more than any machine has."""
+def test_out_of_memory_is_a_one_line_error(capsys):
+    """An allocation larger than any machine's memory."""
 
     def main():
         return jax.numpy.zeros((2**40,)).block_until_ready() and 0
 
     assert errors.exit_code(main) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: RESOURCE_EXHAUSTED")
-    assert said.endswith("; give a smaller batch, crop or network\n")
+    message = capsys.readouterr().err
+    assert message.startswith("error: RESOURCE_EXHAUSTED")
+    assert message.endswith("; use a smaller batch, crop or network\n")

@@ -1,4 +1,4 @@
-"""Preflight through its command: programs are really compiled for chips that are not here."""
+"""Preflight through its command, which compiles for chips that this machine does not have."""
 
 import math
 from pathlib import Path
@@ -6,88 +6,108 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.configs import sweep
 from tinyjax import preflight
 from tinyjax.errors import UserError
 from tinyjax.population import compiler
+from tinyjax.population.options import select_members
 from tinyjax.run import accelerators
+from tinyjax.tasks import get_task
 
 SWEEP = str(Path(__file__).parent / "configs" / "sweep.py")
 
 
-def said(capsys, *argv):
-    """Exit code and what is printed."""
+def run_preflight(capsys, *argv):
+    """Exit code and standard output."""
     return preflight.main(["--config", SWEEP, *argv]), capsys.readouterr().out
 
 
 def test_eight_members_on_four_chips(tmp_path, capsys):
     prices = tmp_path / "prices.yaml"
     prices.write_text("v5e: {demand: 36.0e+6, spot: 9.0e+6}\n")
-    code, out = said(capsys, "--accelerator", "v5litepod-4", "--prices", str(prices))
+    code, out = run_preflight(capsys, "--accelerator", "v5litepod-4", "--prices", str(prices))
     assert code == 0, out
     lines = [line.strip() for line in out.splitlines()]
     assert lines[0].startswith(
         "8 members in 1 populations for v5litepod-4: 4 x v5e, 2x2, one machine"
     )
-    assert lines[1] == "population 0: 8 members, 2 a chip on a grid of 4 x 1, by map"
+    assert lines[1] == "population 0: 8 members, 2 per chip on a grid of 4 x 1, by map"
     assert [line.split()[0] for line in lines[2:12:5]] == ["map", "vmap"]
     assert lines.count("collectives: 0 across members, 0 among shards of a batch") == 2
-    (by_map, _) = (float(line.split()[0]) for line in lines if "ms a step at best" in line)
+    milliseconds, _ = (float(line.split()[0]) for line in lines if "ms per step at best" in line)
     (cost,) = (line for line in lines if line.startswith("training takes"))
     demand, spot = (
         float(word.strip("$").replace(",", "")) for word in cost.split() if word[0] == "$"
     )
-    # 6 steps on 4 chips at $10,000 a second
-    assert demand == pytest.approx(6 * 4 * by_map / 1e3 * 1e4, rel=0.01)
+    # 6 steps on 4 chips at $10,000 per second
+    assert demand == pytest.approx(6 * 4 * milliseconds / 1e3 * 1e4, rel=0.01)
     assert spot == pytest.approx(demand / 4, rel=1e-3)
     assert lines[-1] == "it fits"
 
 
-def test_shards_of_a_batch(capsys):
-    code, out = said(
+def test_batch_spread_over_chips(capsys):
+    code, out = run_preflight(
         capsys, "--accelerator", "v6e-4", "--sweep.only", "model.backbone=mobilenetv3/s-6",
         "--sweep.only", "optimizer.lr=0.001", "--sweep.limit", "1",
     )  # fmt: skip
     assert code == 0, out
-    assert "1 members, 1 a chip on a grid of 2 x 2" in out
+    assert "1 members, 1 per chip on a grid of 2 x 2" in out
     assert "collectives: 0 across members" in out
     assert "collectives: 0 across members, 0 among" not in out
-
-
-def test_what_does_not_fit(capsys, monkeypatch):
-    one = accelerators.SLICES["v5litepod-1"]
-    small = one._replace(chip=one.chip._replace(memory=2**20))
-    monkeypatch.setitem(accelerators.SLICES, "v5litepod-1", small)
-    monkeypatch.setattr(compiler, "count", lambda _: COUNTS)
-    code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
-    assert code == preflight.DOES_NOT_FIT
-    assert out.splitlines()[-1] == "it does not fit, see above"
-
-
-def test_what_the_compiler_refuses(capsys, monkeypatch):
-    def refuses(_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm.\nmore")
-
-    monkeypatch.setattr(compiler, "count", refuses)
-    code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
-    assert code == preflight.DOES_NOT_FIT
-    assert "none   RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
 
 
 COUNTS = compiler.StepCounts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
 
 
-def test_members_that_talk_to_each_other_do_not_pass(capsys, monkeypatch):
-    monkeypatch.setattr(compiler, "count", lambda _: COUNTS._replace(across=1))
-    code, out = said(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
+@pytest.fixture(scope="module")
+def lowered():
+    """The lowered step of the first member on one chip."""
+    config, task = sweep.get_config(), get_task("detect")
+    training = task.load(config.data, config.data.train)
+    (member,) = select_members(SWEEP, config, limit=1)
+    devices = preflight.find_target("v5litepod-1").devices
+    return compiler.lower_step(config, [member], task, training, devices, "none")
+
+
+def preflight_with(capsys, monkeypatch, lowered, compile_step):
+    """`run_preflight` with one member on one chip, and with this function as the compiler."""
+    monkeypatch.setattr(compiler, "lower_step", lambda *_: lowered)
+    monkeypatch.setattr(compiler, "compile_step", compile_step)
+    return run_preflight(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
+
+
+def test_step_that_exceeds_the_memory_does_not_fit(capsys, monkeypatch, lowered):
+    slice = accelerators.SLICES["v5litepod-1"]
+    small = slice._replace(chip=slice.chip._replace(memory=2**20))
+    monkeypatch.setitem(accelerators.SLICES, "v5litepod-1", small)
+    code, out = preflight_with(capsys, monkeypatch, lowered, lambda _: COUNTS)
+    assert code == preflight.DOES_NOT_FIT
+    assert out.splitlines()[-1] == "it does not fit, see above"
+
+
+def test_step_that_the_compiler_rejects_does_not_fit(capsys, monkeypatch, lowered):
+    def reject(_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm.\nmore")
+
+    code, out = preflight_with(capsys, monkeypatch, lowered, reject)
+    assert code == preflight.DOES_NOT_FIT
+    assert "none   RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
+
+
+def test_collectives_across_members_do_not_pass(capsys, monkeypatch, lowered):
+    counts = COUNTS._replace(collectives_across=1)
+    code, out = preflight_with(capsys, monkeypatch, lowered, lambda _: counts)
     assert code == preflight.DOES_NOT_FIT
     assert "collectives: 1 across members" in out
 
 
-def test_devices_at_hand(capsys):
-    code, out = said(capsys, "--accelerator", "cpu", "--sweep.limit", "1")
+def test_local_devices(capsys, monkeypatch):
+    """Without compiling, which `test_mapped_step_of_two_members_counts_twice` does for a CPU."""
+    monkeypatch.setattr(compiler, "compile_step", lambda _: COUNTS)
+    code, out = run_preflight(capsys, "--accelerator", "cpu", "--sweep.limit", "1")
     assert code == 0, out
-    assert "1 members, 1 a chip on a grid of 1 x 1" in out
-    assert "at best" not in out  # of a CPU no roofline is known
+    assert "1 members, 1 per chip on a grid of 1 x 1" in out
+    assert "at best" not in out  # the speed of a CPU is unknown
 
 
 TEXT = """
@@ -107,26 +127,22 @@ TEXT = """
         ("{}", False),
     ],
 )
-def test_who_is_among_the_shards_of_a_batch(groups, within):
-    found = compiler.count_collectives(TEXT.replace("GROUPS", groups), 2)
-    assert found == ((1, 0) if within else (0, 1))
+def test_collectives_within_a_batch_and_across_members(groups, within):
+    counts = compiler.count_collectives(TEXT.replace("GROUPS", groups), 2)
+    assert counts == ((1, 0) if within else (0, 1))
 
 
-def test_a_step_of_two_members_that_is_mapped_counts_twice():
-    """A loop's body is counted once by the compiler."""
-    from tests.configs import sweep
-    from tinyjax import tasks
-    from tinyjax.population.options import select_members
-
+def test_mapped_step_of_two_members_counts_twice():
+    """The compiler counts the body of a loop once."""
     config = sweep.get_config()
-    kind = tasks.module(config.task)
-    training = kind.load(config.data, config.data.train)
-    own = select_members(SWEEP, config, limit=2)
+    task = get_task(config.task)
+    training = task.load(config.data, config.data.train)
+    members = select_members(SWEEP, config, limit=2)
     one, two = (
         compiler.compile_step(
-            compiler.lower_step(config, own[:n], kind, training, jax.devices()[:1], how)
+            compiler.lower_step(config, members[:n], task, training, jax.devices()[:1], method)
         )
-        for n, how in ((1, "none"), (2, "map"))
+        for n, method in ((1, "none"), (2, "map"))
     )
     assert two.flops == pytest.approx(2 * one.flops, rel=0.05)
 
@@ -134,20 +150,20 @@ def test_a_step_of_two_members_that_is_mapped_counts_twice():
 @pytest.mark.parametrize(
     ("name", "near"), [("v5e-8", "v6e-8"), ("v5litepod-7", "v5litepod-8"), ("gpus", "gpu")]
 )
-def test_an_accelerator_that_is_none(name, near):
+def test_unknown_accelerators_are_refused(name, near):
     with pytest.raises(UserError, match=f"--accelerator {name}: did you mean '{near}'"):
-        preflight.target_of(name)
+        preflight.find_target(name)
 
 
 @pytest.mark.parametrize(
     "text", ["[1, 2]", "v5e: 3", "v5e: {demand: much}", "v5e: {}", "v5e: {a: -1}"]
 )
-def test_prices_that_are_none(text, tmp_path):
+def test_invalid_prices_are_refused(text, tmp_path):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(UserError, match=r"--prices .*p\.yaml: "):
-        preflight.prices(tmp_path / "p.yaml")
+        preflight.read_prices(tmp_path / "p.yaml")
     with pytest.raises(UserError, match="No such file"):
-        preflight.prices(tmp_path / "none.yaml")
+        preflight.read_prices(tmp_path / "none.yaml")
 
 
 XPK = """
@@ -170,18 +186,18 @@ v4-1024 8x8x8 128 ct4p-hightpu-4t tpu-v4-podslice
 """
 
 
-def test_the_table_of_slices_is_the_vendor_s():
-    """Names, topologies, machines: https://cloud.google.com/tpu/docs/v5e and the table of xpk 1.16,
-    where a machine of a slice has four chips.
+def test_slices_are_those_of_the_vendor():
+    """Names, topologies and machines: https://cloud.google.com/tpu/docs/v5e and the table of xpk
+    1.16, in which each machine of a slice has four chips.
     """
-    found = {
-        name: f"{one.topology} {one.hosts} {one.chip.machine} {one.chip.node}"
-        for name, one in accelerators.SLICES.items()
+    rows = {
+        name: f"{slice.topology} {slice.hosts} {slice.chip.machine} {slice.chip.node}"
+        for name, slice in accelerators.SLICES.items()
     }
     for line in XPK.strip().splitlines():
-        name, _, rest = line.partition(" ")
-        if name.endswith("e-8") or name == "v5litepod-8":  # one machine, but on Kubernetes
-            rest = rest.replace(" 2 ", " 1 ")
-        assert found[name] == rest, name
-    for name, one in accelerators.SLICES.items():
-        assert math.prod(int(n) for n in one.topology.split("x")) == one.chips, name
+        name, _, row = line.partition(" ")
+        if name.endswith("e-8") or name == "v5litepod-8":  # two machines only on Kubernetes
+            row = row.replace(" 2 ", " 1 ")
+        assert rows[name] == row, name
+    for name, slice in accelerators.SLICES.items():
+        assert math.prod(int(n) for n in slice.topology.split("x")) == slice.chips, name

@@ -1,4 +1,4 @@
-"""python -m tinyjax.prepare: the report and the conversion, on files of the true layout."""
+"""python -m tinyjax.prepare: the report and the conversion, on tiny sets."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.data.layouts import source_files
+from tests.data.loaders import load_detection
 from tinyjax import errors, prepare
-from tinyjax.data import detection
 
 SPLITS = {"train": 5, "val": 3}
 
@@ -17,8 +17,10 @@ def run(*argv):
     return errors.exit_code(lambda: prepare.main([str(a) for a in argv]))
 
 
-def test_check_counts_what_is_there_and_draws_it(tmp_path, capsys):
-    source = source_files.zipped(source_files.yolo(tmp_path / "set", SPLITS), tmp_path / "set.zip")
+def test_check_counts_and_draws_samples(tmp_path, capsys):
+    source = source_files.zip_folder(
+        source_files.yolo(tmp_path / "set", SPLITS), tmp_path / "set.zip"
+    )
     assert run(source, "--check", "--report", tmp_path / "report") == 0
     printed = capsys.readouterr().out
     for words in (
@@ -35,7 +37,7 @@ def test_check_counts_what_is_there_and_draws_it(tmp_path, capsys):
         assert (sheet == (0xF0, 0xE4, 0x42)).all(-1).any()  # boxes in the first class's color
 
 
-def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):
+def test_check_lists_all_problems(tmp_path, capsys):
     source = source_files.coco(tmp_path / "set", SPLITS)
     file = source / "annotations" / "instances_train.json"
     document = json.loads(file.read_text())
@@ -56,8 +58,8 @@ def test_check_lists_every_problem_and_goes_on(tmp_path, capsys):
         "unknown category: 1",
         "unreadable image: 1",
         "missing image: 1",
-        "1 images with boxes that overhang it",
-        "1 images with boxes that are there twice",
+        "1 images with boxes that extend beyond the image",
+        "1 images with boxes that occur twice",
         "val_00.png: not a readable image",
         "val: 1 images",
     ):
@@ -76,12 +78,12 @@ def mixed(folder):
             if a["image_id"] == info["id"]:
                 a["bbox"] = [2 * number for number in a["bbox"]]
         file.write_text(json.dumps(document))
-        place = source / "images" / f"{name}_00.png"
-        Image.open(place).resize((192, 128), Image.Resampling.NEAREST).save(place)
+        path = source / "images" / f"{name}_00.png"
+        Image.open(path).resize((192, 128), Image.Resampling.NEAREST).save(path)
     return source
 
 
-def test_check_goes_on_with_images_of_many_sizes(tmp_path, capsys):
+def test_check_suggests_a_common_size(tmp_path, capsys):
     source = mixed(tmp_path / "set")
     assert run(source, "--check", "--report", tmp_path / "report") == 2  # training needs a size
     printed = capsys.readouterr().out
@@ -89,11 +91,11 @@ def test_check_goes_on_with_images_of_many_sizes(tmp_path, capsys):
         "size of images, px        5 %   25 %   50 %   75 %   95 %\n"
         "  width                  96.0   96.0   96.0  120.0  192.0\n"
         "  height                 64.0   64.0   64.0   80.0  128.0\n",
-        "looked at in 96 x 64, letterboxed: sides of objects are in these pixels",
+        "checked at 96 x 64, letterboxed: sides of objects are in these pixels",
         "train: 5 images, person 5, car 2",
         "  96 x 64 px",
         "  person                  8.5    8.5    8.5    8.5    8.5",  # sqrt(6 * 12) in all images
-        "mixed sizes: 1\n    images of 2 sizes; give --size 64 96, say",
+        "mixed sizes: 1\n    images of 2 sizes; give a size, such as --size 64 96",
         "height=64,width=96",
     ):
         assert words in printed, words
@@ -101,10 +103,10 @@ def test_check_goes_on_with_images_of_many_sizes(tmp_path, capsys):
     assert "mixed sizes" not in capsys.readouterr().out
 
 
-def test_check_sees_deep_images_as_training_does(tmp_path):
+def test_check_maps_deep_images_by_range16(tmp_path):
     source = source_files.coco(tmp_path / "set", SPLITS)
-    for place in (source / "images").iterdir():
-        Image.fromarray(np.full((64, 96), 300, np.uint16)).save(place)
+    for path in (source / "images").iterdir():
+        Image.fromarray(np.full((64, 96), 300, np.uint16)).save(path)
     values = []
     for rule in ((), ("--range16", "range", 0, 600), ("--range16", "range", 0, 1200)):
         assert run(source, "--check", "--report", tmp_path / "report", *rule) == 0
@@ -113,7 +115,7 @@ def test_check_sees_deep_images_as_training_does(tmp_path):
     assert values == [0, 128, 64]
 
 
-def test_convert_then_check_and_train_on_it(tmp_path, capsys):
+def test_converted_set_passes_the_check(tmp_path, capsys):
     source = source_files.voc(tmp_path / "set", SPLITS)
     assert run(source, "--to", tmp_path / "out") == 0
     assert f"data.common.source = '{tmp_path / 'out'}'" in capsys.readouterr().out
@@ -121,7 +123,7 @@ def test_convert_then_check_and_train_on_it(tmp_path, capsys):
     assert "train: 5 images, car 2, person 5" in capsys.readouterr().out
 
 
-def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
+def test_convert_stops_at_an_unreadable_image(tmp_path, capsys):
     source = source_files.coco(tmp_path / "set", SPLITS)
     (source / "images" / "val_00.png").write_bytes(b"no image")
     assert run(source, "--to", tmp_path / "out") == 2
@@ -130,7 +132,7 @@ def test_convert_refuses_what_cannot_be_trained_on(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
-def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys):
+def test_convert_with_skip_errors_writes_the_valid_images(layout, tmp_path, capsys):
     source = getattr(source_files, layout)(tmp_path / "set", SPLITS)
     for name in ("train_01.png", "val_00.png"):
         next(source.rglob(name)).write_bytes(b"no image")
@@ -145,43 +147,48 @@ def test_convert_past_what_is_broken_writes_what_loads(layout, tmp_path, capsys)
         (source / "labels" / "train" / "train_00.txt").write_text("0 .5 .5 0 .1\n")
     assert run(source, "--to", tmp_path / "out", "--skip-errors") == 0
     printed = capsys.readouterr().out
-    kind = "bad label file" if layout == "voc" else "empty box"
-    for words in ("left out\n", "train_01.png: not a", "unreadable image: 2\n", f"\n{kind}: 1\n"):
+    problem = "bad label file" if layout == "voc" else "empty box"
+    for words in (
+        "left out\n",
+        "train_01.png: not a",
+        "unreadable image: 2\n",
+        f"\n{problem}: 1\n",
+    ):
         assert words in printed, words
     assert f"train {3 if layout == 'voc' else 4}, val 2 images" in printed
     for name in SPLITS:
         classes = source_files.CLASSES
-        skipped = detection.load(source, name, classes, refuse=lambda *_: None)
-        source_files.same(detection.load(tmp_path / "out", name, classes), skipped)
+        expected = load_detection(source, name, classes, on_error=lambda *_: None)
+        source_files.assert_same(load_detection(tmp_path / "out", name, classes), expected)
 
 
-def test_convert_past_everything_is_an_error(tmp_path, capsys):
+def test_convert_without_valid_images_is_an_error(tmp_path, capsys):
     source = source_files.coco(tmp_path / "set", SPLITS)
     for file in (source / "images").glob("val*"):
         file.unlink()
     assert run(source, "--to", tmp_path / "out", "--skip-errors") == 2
-    assert "no image of split 'val' can be used" in capsys.readouterr().err
+    assert "split 'val' has no valid images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["{set}"], "give --check, to look at the data, or --to DIR"),
-        (["{set}", "--check", "--to", "{set}/x"], "give --check, to look at the data, or --to"),
+        (["{set}"], "give --check, to check the data, or --to DIR"),
+        (["{set}", "--check", "--to", "{set}/x"], "give --check, to check the data, or --to"),
         (["{set}", "--to", "{set}"], "is not empty; name a new folder"),
         (["{set}/nowhere", "--check"], "no such folder"),
         (["{set}", "--check", "--split", "vall"], "did you mean 'val'"),
         (["{set}", "--check", "--classes", "persn"], "did you mean 'person'"),
         (["{set}", "--check", "--size", "0", "5"], "1 or more"),
-        (["{set}", "--check", "--skip-errors"], "--skip-errors: goes with --to"),
+        (["{set}", "--check", "--skip-errors"], "--skip-errors: requires --to"),
         (
             ["{set}", "--check", "--range16", "range", "0", "all"],
             "range 0 all: give a rule and two",
         ),
     ],
 )
-def test_mistakes(argv, message, tmp_path, capsys):
+def test_invalid_flags_are_errors(argv, message, tmp_path, capsys):
     folder = source_files.coco(tmp_path / "set", SPLITS)
     assert run(*(item.format(set=folder) for item in argv)) == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Killed equals undisturbed: whatever ends a run, the same command ends it bit-identical."""
+"""A run that was killed or stopped ends bit-identical to one that was not, by the same command."""
 
 import os
 import random
@@ -13,99 +13,108 @@ import pytest
 from tests.killed_train import POINTS
 
 HERE = Path(__file__).parent
-SAME = ("metrics.csv", "results.csv", "config.json", "members.csv", "weights")
+COMPARED = ("metrics.csv", "results.csv", "config.json", "members.csv", "weights")
 
 
-def start(folder, *script, more=()):
+def start(folder, *script, overrides=()):
+    """Start a training: `python -m tinyjax.train`, or `python script`."""
     command = [sys.executable, *(script or ("-m", "tinyjax.train"))]
-    command += ["--config", str(HERE / "configs" / "detector.py"), "--workdir", str(folder), *more]
+    command += ["--config", str(HERE / "configs" / "detector.py"), "--workdir", str(folder)]
     pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*command, *overrides], env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
-def run(folder, *script, more=()):
-    """Exit code, standard output and error of a whole run."""
-    process = start(folder, *script, more=more)
+def train(folder, *script, overrides=()):
+    """Train to the end; returns exit code, standard output and standard error."""
+    process = start(folder, *script, overrides=overrides)
     out, err = process.communicate()
     return process.returncode, out, err
 
 
-def contents(folder):
+def read_contents(folder):
     """Everything that must be equal: file -> bytes."""
-    found = {}
-    for name in SAME:
+    contents = {}
+    for name in COMPARED:
         path = folder / name
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            found[str(file.relative_to(folder))] = file.read_bytes()
-    return found
+            contents[str(file.relative_to(folder))] = file.read_bytes()
+    return contents
+
+
+def wait_for(file, process):
+    """Wait until the file exists or the process has ended."""
+    while process.poll() is None and not file.exists():
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, _, err = run(folder)
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    code, _, err = train(folder)
     assert code == 0, err
     return folder
 
 
-# Half a minute each: every `make test` dies inside a save, `make test-all` at all points.
+# Half a minute each: `make test` kills inside a save, `make test-all` at all points.
 @pytest.mark.parametrize(
     "point",
     [p if p == "inside_save" else pytest.param(p, marks=pytest.mark.slow) for p in POINTS],
 )
-def test_killed_at(point, undisturbed, tmp_path):
+def test_killed_at_a_point(point, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    code, _, err = run(folder, str(HERE / "killed_train.py"), point)
+    code, _, err = train(folder, str(HERE / "killed_train.py"), point)
     assert code == -signal.SIGKILL, err
-    code, _, err = run(folder)
+    code, _, err = train(folder)
     assert code == 0, err
-    assert contents(folder) == contents(undisturbed)
+    assert read_contents(folder) == read_contents(uninterrupted)
     assert not list((folder / "populations" / "0" / "checkpoints").glob("*tmp*"))
 
 
-def test_killed_at_random_times(undisturbed, tmp_path):
-    """Each attempt lives for a random while after its first sign of life, at times to its end."""
-    folder, draw = tmp_path / "run", random.Random(time.time())
+def test_killed_at_random_times(uninterrupted, tmp_path):
+    """Each attempt runs for a random time after it has written its first file, or to its end."""
+    folder, rng = tmp_path / "run", random.Random(time.time())
     for _ in range(2):
         process = start(folder)
-        while process.poll() is None and not (folder / "members.csv").exists():
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 15))
+        wait_for(folder / "members.csv", process)
+        time.sleep(rng.uniform(0, 15))
         process.kill()
         process.communicate()
-    assert run(folder)[0] == 0
-    assert contents(folder) == contents(undisturbed)
+    code, _, err = train(folder)
+    assert code == 0, err
+    assert read_contents(folder) == read_contents(uninterrupted)
 
 
-def test_told_to_stop_saves_and_leaves_with_75(undisturbed, tmp_path):
+def test_sigterm_saves_and_exits_with_75(uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder)
-    while process.poll() is None and not (folder / "metrics.csv").exists():
-        time.sleep(0.01)
+    wait_for(folder / "metrics.csv", process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 75, err
     assert "saved at step" in out
-    assert run(folder)[0] == 0
-    assert contents(folder) == contents(undisturbed)
+    code, _, err = train(folder)
+    assert code == 0, err
+    assert read_contents(folder) == read_contents(uninterrupted)
 
 
-def test_a_finished_run_says_so_and_does_nothing(undisturbed):
-    def written():
-        return {file: file.stat().st_mtime_ns for file in (undisturbed / "weights").iterdir()}
+def test_a_finished_run_is_left_unchanged(uninterrupted):
+    def modification_times():
+        return {file: file.stat().st_mtime_ns for file in (uninterrupted / "weights").iterdir()}
 
-    before = written()
+    before = modification_times()
     assert len([file for file in before if file.suffix == ".safetensors"]) == 2  # last and best
-    code, out, _ = run(undisturbed)
+    code, out, _ = train(uninterrupted)
     assert code == 0
     assert "finished" in out
-    assert before == written()
+    assert before == modification_times()
 
 
-def test_another_config_is_refused(undisturbed):
-    before = contents(undisturbed)
-    code, _, err = run(undisturbed, more=["--config.optimizer.lr=0.5"])
+def test_another_config_is_refused(uninterrupted):
+    before = read_contents(uninterrupted)
+    code, _, err = train(uninterrupted, overrides=["--config.optimizer.lr=0.5"])
     assert code == 2
-    assert "optimizer.lr: 0.001 there, 0.5 here" in err
+    assert "optimizer.lr: 0.001 in the folder, 0.5 in this config" in err
     assert "Traceback" not in err
-    assert contents(undisturbed) == before
+    assert read_contents(uninterrupted) == before

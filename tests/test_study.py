@@ -1,4 +1,4 @@
-"""A study: its stages in order, each from the one before, and one report of all."""
+"""Studies: stages in order, starting weights of earlier stages, and one report."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from tests.configs import study as tiny_study
 from tests.data.layouts import published_sets
-from tests.miniatures import imagenet2012
+from tests.miniatures import prepare_imagenet2012
 from tinyjax import config as configs
 from tinyjax import errors, study, tasks
 from tinyjax.reporting import tables
@@ -40,10 +40,10 @@ def test_stages_are_sweeps_and_start_from_each_other_by_seed(folder):
     ]  # fmt: skip
     page = (folder / "report.html").read_text()
     assert all(row["member"] in page for row in tuned)
-    assert not any(row["member"] in page for row in before)  # means, not what is asked about
+    assert not any(row["member"] in page for row in before)  # only starting weights
 
 
-def test_a_finished_study_is_only_reported(folder, capsys):
+def test_finished_study_is_only_reported(folder, capsys):
     weights = sorted((folder / "tuned" / "weights").iterdir())
     written = [file.stat().st_mtime_ns for file in weights]
     assert study.main(["--config", tiny_study.__file__, "--workdir", str(folder)]) == 0
@@ -51,23 +51,23 @@ def test_a_finished_study_is_only_reported(folder, capsys):
     assert capsys.readouterr().out.count("this run is finished") == 2
 
 
-AGAIN = """
-from tests import tiny_config
+PROBING_STUDY = """
+from tests.configs import detector
 
 def get_study(arg, workdir):
-    probed = tiny_config.get_config()
+    probed = detector.get_config()
     probed.init, probed.reinit, probed.freeze = f"{arg}/before", ("head/.*",), ("backbone",)
     seeds = [{"seed": 0}, {"seed": 1}]
     return {"tuned": f"{arg}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
 """
 
 
-def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, capsys):
-    """Detectors of the first study, and what probing says of their starts."""
-    (tmp_path / "again.py").write_text(AGAIN)
-    argv = ["--config", f"{tmp_path}/again.py:{folder}", "--workdir", str(tmp_path / "run")]
+def test_study_uses_finished_runs_and_measures_gradients(folder, tmp_path, capsys):
+    """A study with the detectors of the first study, and a stage that probes their start."""
+    (tmp_path / "probing.py").write_text(PROBING_STUDY)
+    argv = ["--config", f"{tmp_path}/probing.py:{folder}", "--workdir", str(tmp_path / "run")]
     assert study.main([*argv, "--dry-run"]) == 0
-    assert f"that of {folder / 'tuned'}\n" in capsys.readouterr().out
+    assert f"run {folder / 'tuned'}\n" in capsys.readouterr().out
     before = (folder / "tuned" / "results.csv").read_bytes()
     assert study.main(argv) == 0
     assert (tmp_path / "run" / "tuned").resolve() == (folder / "tuned").resolve()
@@ -78,9 +78,9 @@ def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, ca
     assert not any(
         row["member"] in page for row in rows(tmp_path / "run" / "probed" / "members.csv")
     )
-    found = tables.read(tmp_path / "run", without=("probed",)).members
-    assert {member.run for member in found} == {"tuned"}
-    for member in found:
+    members = tables.read(tmp_path / "run", tasks.get_task, exclude=("probed",)).members
+    assert {member.run for member in members} == {"tuned"}
+    for member in members:
         assert member.id in page
         if member.start == "scratch":
             assert np.isnan(member.rgn)
@@ -93,33 +93,33 @@ def test_a_study_takes_what_is_there_and_measures_gradients(folder, tmp_path, ca
 
 
 def seeded(folder):
-    """The rows of results.csv, with the seeds of their members."""
+    """Return the rows of results.csv with the seeds of their members."""
     seeds = {row["member"]: row["seed"] for row in rows(folder / "members.csv")}
     return [{**row, "seed": seeds[row["member"]]} for row in rows(folder / "results.csv")]
 
 
-def test_what_is_to_be_taken_must_be_there(folder, tmp_path, capsys):
-    (tmp_path / "again.py").write_text(AGAIN)
-    argv = ["--config", f"{tmp_path}/again.py:{tmp_path}/no", "--workdir", str(tmp_path / "run")]
+def test_linked_runs_must_be_finished(folder, tmp_path, capsys):
+    (tmp_path / "probing.py").write_text(PROBING_STUDY)
+    argv = ["--config", f"{tmp_path}/probing.py:{tmp_path}/no", "--workdir", str(tmp_path / "run")]
     assert study.main([*argv, "--dry-run"]) == 0
-    assert "no/tuned, which is not finished yet" in capsys.readouterr().out
+    assert "no/tuned, not finished yet" in capsys.readouterr().out
     assert errors.exit_code(lambda: study.main(argv)) == 2
-    assert f"stage tuned: {tmp_path}/no/tuned is no finished run" in capsys.readouterr().err
+    assert f"stage tuned: {tmp_path}/no/tuned is not a finished run" in capsys.readouterr().err
     (tmp_path / "run" / "tuned").mkdir(parents=True)
-    argv[1] = f"{tmp_path}/again.py:{folder}"
+    argv[1] = f"{tmp_path}/probing.py:{folder}"
     assert errors.exit_code(lambda: study.main(argv)) == 2
-    assert "is there already, and is not" in capsys.readouterr().err
+    assert "exists and is not" in capsys.readouterr().err
     (tmp_path / "run" / "tuned").rmdir()
     (tmp_path / "run" / "tuned").symlink_to(folder / "before")  # of another study
     assert errors.exit_code(lambda: study.main(argv)) == 2
-    assert "is there already, and is not" in capsys.readouterr().err
+    assert "exists and is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_study(arg): return {}", "with two arguments"),
-        ("def get_study(arg, workdir): return None", "give a dict, name -> "),
+        ("def get_study(arg): return {}", "give get_study two arguments"),
+        ("def get_study(arg, workdir): return None", "must return a dict, name -> "),
         ("def get_study(arg, workdir): return {'a': get_config()}", "stage a: give (config, "),
         ("def get_study(arg, workdir): return {'a': (get_config(),)}", "stage a: give (config, "),
         ("def get_study(arg, workdir): return {'a': (get_config(), [], '-x')}", "stage a: give ("),
@@ -131,7 +131,7 @@ def test_what_is_to_be_taken_must_be_there(folder, tmp_path, capsys):
         ),
     ],
 )
-def test_a_study_that_is_none_is_one_message(text, message, tmp_path, capsys):
+def test_invalid_study_is_one_message(text, message, tmp_path, capsys):
     (tmp_path / "wrong.py").write_text(f"from tests.configs.detector import get_config\n\n{text}\n")
     argv = ["--config", str(tmp_path / "wrong.py"), "--workdir", str(tmp_path / "run"), "--dry-run"]
     assert errors.exit_code(lambda: study.main(argv)) == 2
@@ -141,22 +141,22 @@ def test_a_study_that_is_none_is_one_message(text, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([tiny_study.__file__, "--config.seed=1"], "the stages of a study have a config each"),
+        ([tiny_study.__file__, "--config.seed=1"], "each stage of a study has a config of its own"),
         ([tiny_study.__file__, "--stage", "befor"], "did you mean 'before'"),
         ([str(Path(tiny_study.__file__).with_name("detector.py"))], "defines no get_study"),
     ],
 )
-def test_mistakes_are_one_message(argv, message, tmp_path, capsys):
+def test_invalid_options_are_one_message(argv, message, tmp_path, capsys):
     argv = ["--config", *argv, "--workdir", str(tmp_path / "run")]
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
-    """On HIT-UAV and the airborne: who is trained on what, from what, and for how long."""
+def test_studies_build_on_each_other(tmp_path, monkeypatch):
+    """Training sets, starting weights and steps of the studies on HIT-UAV and Svanstrom."""
     monkeypatch.chdir(tmp_path)
-    runs, configs_of = Path("runs"), ULTRASMALL.parent
-    capacity = study.stages_of(str(configs_of / "capacity.py"), runs / "capacity")
+    runs, config_folder = Path("runs"), ULTRASMALL.parent
+    capacity = study.load_stages(str(config_folder / "capacity.py"), runs / "capacity")
     assert {name: len(stage.members) for name, stage in capacity.items()} == {
         "caltech101": 18, "all": 36, "night": 36, "low": 36, "slanted": 36,
     }  # fmt: skip
@@ -167,61 +167,67 @@ def test_the_four_studies_build_on_each_other(tmp_path, monkeypatch):
     inits = {member.point["init"] for member in capacity["all"].members}
     assert inits == {"", "runs/capacity/caltech101"}
 
-    moving = study.stages_of(str(configs_of / "moving.py"), runs / "moving")
-    assert moving.pop("all") == runs / "capacity" / "all"
-    assert {name: len(stage.members) for name, stage in moving.items()} == {
+    freezing = study.load_stages(str(config_folder / "freezing.py"), runs / "freezing")
+    assert freezing.pop("all") == runs / "capacity" / "all"
+    assert {name: len(stage.members) for name, stage in freezing.items()} == {
         "frozen": 18, "neck": 18, "probed": 18, "moved": 36,
     }  # fmt: skip
-    steps = {name: stage.config.schedule.steps for name, stage in moving.items()}
+    steps = {name: stage.config.schedule.steps for name, stage in freezing.items()}
     assert steps["probed"] + steps["moved"] == steps["frozen"] == steps["neck"]
     assert steps["frozen"] == capacity["all"].config.schedule.steps
-    assert moving["moved"].config.init == "runs/moving/probed"
-    assert moving["probed"].rgn is not None
+    assert freezing["moved"].config.init == "runs/freezing/probed"
+    assert freezing["probed"].rgn is not None
 
-    visible = study.stages_of(str(configs_of / "visible.py"), runs / "visible")
+    visible = study.load_stages(str(config_folder / "visible.py"), runs / "visible")
     assert {name: stage.config.monitor for name, stage in visible.items()} == {
         "ir": "ir", "rgb": "rgb",
     }  # fmt: skip
-    rgn = study.stages_of(str(configs_of / "rgn.py"), runs / "rgn")
+    rgn = study.load_stages(str(config_folder / "rgn.py"), runs / "rgn")
     probed = rgn["untrained"]
     assert (probed.config.init, probed.rgn) == ("", ())
-    assert rgn["moved"] == runs / "moving" / "moved"
-    for name in ("night", "low", "slanted"):  # what is measured is trained as what is judged
-        judged, probed = capacity[name], rgn[f"probed-{name}"]
+    assert rgn["moved"] == runs / "freezing" / "moved"
+    for name in (
+        "night",
+        "low",
+        "slanted",
+    ):  # probed on the data of the detectors that are compared
+        compared, probed = capacity[name], rgn[f"probed-{name}"]
         assert rgn[name] == runs / "capacity" / name
-        assert probed.config.data.to_dict() == judged.config.data.to_dict()
-        assert [member.point for member in probed.members] == [m.point for m in judged.members]
+        assert probed.config.data.to_dict() == compared.config.data.to_dict()
+        assert [member.point for member in probed.members] == [m.point for m in compared.members]
         assert (probed.config.freeze, probed.rgn) == (("backbone",), ())
 
 
-def test_the_protocol_of_the_seeds_is_one_study(tmp_path):
-    """On tiny copies of its sets: who is trained from what, and which classes a suite shares."""
+def test_ultrasmall_study(tmp_path):
+    """Starting weights and shared classes of the stages, on tiny copies of the data sets."""
     published_sets.llvip(tmp_path)
     published_sets.flir_aligned(tmp_path)
     flir = next(file.parent for file in tmp_path.rglob("align_train.txt"))
     spec = f"{ULTRASMALL}:llvip={tmp_path}/LLVIP,flir={flir}"
-    stages = study.stages_of(spec, tmp_path / "run")
+    stages = study.load_stages(spec, tmp_path / "run")
     members = {name: len(stage.members) for name, stage in stages.items()}
     assert members == {"imagenet": 39, "coco": 39, "llvip": 117, "flir": 117}
     assert stages["coco"].config.init == str(tmp_path / "run" / "imagenet")
     inits = {member.point["init"] for member in stages["flir"].members}
     assert inits == {"", *(str(tmp_path / "run" / name) for name in ("imagenet", "coco"))}
-    for on, shared in (("llvip", ("person",)), ("flir", ("person", "bicycle", "car"))):
-        config = configs.from_json(configs.to_json(stages[on].config))
-        kind = tasks.module(config.task)
-        training = kind.load(config.data, config.data.train)
+    for dataset, shared in (("llvip", ("person",)), ("flir", ("person", "bicycle", "car"))):
+        config = configs.from_json(configs.to_json(stages[dataset].config))
+        task = tasks.get_task(config.task)
+        training = task.load(config.data, config.data.train)
         assert training.classes == shared
-        assert training.images.shape[1:] == (512, 640, 3)
+        assert training.inputs["image"].shape[1:] == (512, 640, 3)
         suites = {
-            name: kind.load(config.data, own, training.classes)
-            for name, own in config.data.suites.items()
+            name: task.load(config.data, suite, training.classes)
+            for name, suite in config.data.suites.items()
         }
-        assert {*kind.present(suites[on])} <= {*shared}
-        assert kind.present(suites["llvip"]) == kind.present(suites["llvip-infrared"])
-        assert "person" in kind.present(suites["flir-infrared"])
-        gray = next(iter(suites["llvip-infrared"].images))
-        assert np.ptp(gray.astype(int), axis=-1).max() == 0  # one channel, three times
-    # whose head goes on from COCO's has its shapes
+        assert {*task.classes_present(suites[dataset])} <= {*shared}
+        assert task.classes_present(suites["llvip"]) == task.classes_present(
+            suites["llvip-infrared"]
+        )
+        assert "person" in task.classes_present(suites["flir-infrared"])
+        gray = next(iter(suites["llvip-infrared"].inputs["image"]))
+        assert np.ptp(gray.astype(int), axis=-1).max() == 0  # one channel, repeated
+    # The head that is pretrained on COCO is reused, so the shapes must agree.
     assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
     assert run_folder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
 
@@ -243,12 +249,12 @@ def get_study(arg, workdir):
 
 
 @pytest.mark.slow
-def test_the_protocol_of_the_seeds_runs_whole_in_miniature(tmp_path):
-    """All its stages, on tiny copies of its sets and with tiny images, and its report."""
+def test_ultrasmall_study_in_miniature(tmp_path):
+    """All stages and the report, on tiny copies of the data sets with tiny images."""
     for write in (published_sets.llvip, published_sets.flir_aligned, published_sets.coco2017):
         write(tmp_path)
     (tmp_path / "small.py").write_text(SMALL.format(ultrasmall=str(ULTRASMALL)))
-    imagenet = imagenet2012(tmp_path / "imagenet")
+    imagenet = prepare_imagenet2012(tmp_path / "imagenet")
     spec = (
         f"{tmp_path}/small.py:backbones=mobilenetv3/s-6,seeds=2,imagenet={imagenet},"
         f"coco={tmp_path}/coco,llvip={tmp_path}/LLVIP,flir={tmp_path}/align"
@@ -257,7 +263,7 @@ def test_the_protocol_of_the_seeds_runs_whole_in_miniature(tmp_path):
     assert study.main(["--config", spec, "--workdir", str(folder)]) == 0
     stages = ("imagenet", "coco", "llvip", "flir")
     members = {name: rows(folder / name / "members.csv") for name in stages}
-    assert {name: len(own) for name, own in members.items()} == dict(
+    assert {name: len(rows) for name, rows in members.items()} == dict(
         zip(stages, (2, 2, 6, 6), strict=True)
     )
     page = (folder / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The detection task as a whole: its step vmaps over members, and bfloat16 trains."""
+"""The training step of the detection task: over members, and in bfloat16."""
 
 import jax
 import jax.numpy as jnp
@@ -7,50 +7,53 @@ import pytest
 
 from tests.configs import detector
 from tinyjax import step as steps
-from tinyjax import tasks
 from tinyjax.data.synthetic import dataset
+from tinyjax.population.networks import input_shapes
+from tinyjax.population.stack import hyper_arrays, stack_trees
 from tinyjax.tasks import detect
 
 
-def prepared(dtype="float32", optimizer="sgd", lr=0.01):
+def prepare(dtype="float32", optimizer="sgd", lr=0.01):
+    """The model, its optimizer, its step, the hyperparameters, and a batch of four images."""
     config = detector.get_config()
     config.model.dtype = dtype
     split = dataset.load(4, (64, 64), seed=3)
-    task = detect.make_task(config, split.classes, channels=1)
+    model = detect.functions(config, split.classes, input_shapes(split))
     tx = steps.make_optimizer(optimizer, 0.9, 0.999, 10.0)
-    step = steps.make_step(task, tx, lambda step: 1.0)
+    step = steps.make_step(model, tx, lambda step: 1.0)
     config.optimizer.lr, config.optimizer.weight_decay = lr, 0.0
-    return task, tx, step, tasks.hyper_of(config), detect.on_device(split)
+    return model, tx, step, hyper_arrays(config), detect.device_arrays(split)
 
 
-def test_the_step_vmaps_over_members():
-    """Two seeds and learning rates in one program are the two alone, to float32's rounding."""
-    task, tx, step, hyper, batch = prepared()
-    states = [steps.init_state(task.init(seed), tx) for seed in (0, 1)]
+def test_vmapped_step_equals_the_steps_of_its_members():
+    """Two members that differ in seed and learning rate, up to the rounding of float32."""
+    model, tx, step, hyper, batch = prepare()
+    states = [steps.init_state(model.init(seed), tx) for seed in (0, 1)]
     hypers = [{**hyper, "seed": jnp.int32(s), "lr": jnp.float32(0.01 * (s + 1))} for s in (0, 1)]
-    stack = lambda *xs: jnp.stack(xs)  # noqa: E731
-    packed = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))(
-        jax.tree.map(stack, *states), batch, jax.tree.map(stack, *hypers)
-    )
-    alone = jax.jit(step)
+    vmapped = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))
+    stacked_state, stacked_metrics = vmapped(stack_trees(states), batch, stack_trees(hypers))
+    step = jax.jit(step)
     for i in (0, 1):
-        state, metrics = alone(states[i], batch, hypers[i])
-        assert float(packed[1]["loss"][i]) == pytest.approx(float(metrics["loss"]), rel=1e-4)
-        before, after, both = (s.variables(s.weights).params for s in (states[i], state, packed[0]))
+        state, metrics = step(states[i], batch, hypers[i])
+        assert float(stacked_metrics["loss"][i]) == pytest.approx(float(metrics["loss"]), rel=1e-4)
+        before, after, stacked = (
+            s.variables(s.weights).params for s in (states[i], state, stacked_state)
+        )
         for path, value in after.items():
-            moved = np.abs(value - before[path]).max()
-            np.testing.assert_allclose(both[path][i], value, atol=0.02 * moved + 1e-6)
+            change = np.abs(value - before[path]).max()
+            np.testing.assert_allclose(stacked[path][i], value, atol=0.02 * change + 1e-6)
 
 
 @pytest.mark.slow
 def test_bfloat16_trains_with_float32_weights_and_losses():
-    task, tx, step, hyper, batch = prepared("bfloat16", "adamw", 3e-3)
-    state = steps.init_state(task.init(0), tx)
+    model, tx, step, hyper, batch = prepare("bfloat16", "adamw", 3e-3)
+    state = steps.init_state(model.init(0), tx)
     step = jax.jit(step)
     assert "bf16" in step.lower(state, batch, hyper).as_text()
     losses = []
     for _ in range(40):
-        state, metrics = step(state._replace(step=jnp.int32(0)), batch, hyper)  # the same views
+        # Step 0 each time: the same augmented views.
+        state, metrics = step(state._replace(step=jnp.int32(0)), batch, hyper)
         losses.append(float(metrics["loss"]))
     assert metrics["loss"].dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(state.weights)} == {jnp.dtype("float32")}

@@ -1,17 +1,19 @@
-"""What is refused before a run begins, and phases, the training of each left out."""
+"""Mistakes in configs that are reported before a run begins, and training in phases."""
 
-import csv
 import logging
+from importlib import import_module
 
 import pytest
 
 from tests.configs import classifier, detector
-from tinyjax import train
-from tinyjax.config import validation
+from tinyjax import config as configs
+from tinyjax.api import train
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
-from tinyjax.run.csv_files import write_rows
+from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log
+from tinyjax.train import STOPPED
+from tinyjax.training import validation
 
 NAME = run_folder.member_id({})
 
@@ -22,17 +24,20 @@ NAME = run_folder.member_id({})
         ({"batch": 0}, "batch = 0: give 1 or more"),
         ({"model.batchnorm_eps": -1.0}, r"model\.batchnorm_eps = -1\.0: give 0 or more"),
         ({"model.batchnorm_eps": float("nan")}, r"model\.batchnorm_eps = nan: give 0 or more"),
-        ({"optimizer.backbone_lr_scale": -1.0}, r"optimizer\.backbone = -1\.0: give 0 or more"),
+        (
+            {"optimizer.backbone_lr_scale": -1.0},
+            r"optimizer\.backbone_lr_scale = -1\.0: give 0 or more",
+        ),
         ({"optimizer.layer_decay": -0.5}, r"optimizer\.layer_decay = -0\.5: give 0 to 1"),
         ({"optimizer.layer_decay": 1e300}, r"optimizer\.layer_decay = 1e\+300: give 0 to 1"),
         ({"augment.mixup": -0.2}, r"augment\.mixup = -0\.2: give 0 or more"),
         ({"augment.cutmix": float("inf")}, r"augment\.cutmix = inf: give 0 or more"),
-        ({"reinit": ("head/.*",)}, r"reinit = \('head/\.\*',\): there is no init"),
+        ({"reinit": ("head/.*",)}, r"reinit = \('head/\.\*',\): without init"),
         ({"freeze": ("backbones",)}, "did you mean 'backbone'"),
         ({"data.suites": {"val": {}, "train": {}}}, "data.suites: 'train' is .* another name"),
     ],
 )
-def test_what_is_refused_without_a_look_at_the_data(fields, message):
+def test_mistakes_are_reported_without_the_data(fields, message):
     config = classifier.get_config()
     validation.check(config)
     config.update_from_flattened_dict(fields)
@@ -43,7 +48,7 @@ def test_what_is_refused_without_a_look_at_the_data(fields, message):
 PHASES = ({"freeze": ("backbone",), "reinit": ("head/.*",)}, {"schedule.steps": 4})
 
 
-def of_phases(*phases):
+def phased_config(*phases):
     config = detector.get_config()
     config.init, config.phases = "runs/before", phases or PHASES
     return config
@@ -51,107 +56,103 @@ def of_phases(*phases):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The phases that were trained since, as (folder, config): nothing but their last files is
-    made. Whatever is in `trained.codes` is what they end with first.
+    """The (folder, config) of each phase, whose training is replaced by writing its last files.
+
+    `trained.codes` holds the exit codes of the first phases; the others are 0.
     """
 
-    def train_members(config, members, folder, stop, **_):
-        runs.append((folder, config))
-        train.log.info(f"training in {folder.name}")
+    def train_members(config, folder, *_):
+        phases.append((folder, config))
+        log.info(f"training in {folder.name}")
         (folder / "populations/0/checkpoints/1").mkdir(parents=True, exist_ok=True)
-        if code := runs.codes.pop(0) if runs.codes else 0:
+        if code := phases.codes.pop(0) if phases.codes else 0:
             return code
-        for kind in ("members", "results"):
-            write_rows(folder / f"{kind}.csv", [{"of": folder.name}], ("of",))
+        for table in ("members", "results"):
+            write_rows(folder / f"{table}.csv", [{"folder": folder.name}], ("folder",))
         (folder / "weights").mkdir()
         (folder / "weights" / f"{NAME}.json").write_text(folder.name)
         return 0
 
-    class Runs(list):
+    class Phases(list):
         codes = ()
 
-    runs = Runs()
-    monkeypatch.setattr(train, "train_members", train_members)
-    return runs
+    phases = Phases()
+    monkeypatch.setattr(import_module("tinyjax.train"), "train_members", train_members)
+    return phases
 
 
-def rows_of(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_each_phase_starts_from_the_one_before_and_says_so(trained, tmp_path):
+def test_each_phase_starts_from_the_previous_one(trained, tmp_path):
     folder = tmp_path / "run"
-    assert train(of_phases(), folder) == 0
-    (one, first), (two, second) = trained
-    assert (one, two) == (folder / "phase1", folder / "phase2")
-    assert (first.init, second.init) == ("runs/before", str(one))
-    assert (first.reinit, second.reinit) == (("head/.*",), ())
-    assert (first.freeze, second.freeze) == (("backbone",), ())
-    assert (first.phases, second.phases) == ((), ())
-    for place, config in trained:
-        assert (place / "config.json").read_text() == train.configs.to_json(config)
+    assert train(phased_config(), folder) == 0
+    (folder1, config1), (folder2, config2) = trained
+    assert (folder1, folder2) == (folder / "phase1", folder / "phase2")
+    assert (config1.init, config2.init) == ("runs/before", str(folder1))
+    assert (config1.reinit, config2.reinit) == (("head/.*",), ())
+    assert (config1.freeze, config2.freeze) == (("backbone",), ())
+    assert (config1.phases, config2.phases) == ((), ())
+    for path, config in trained:
+        assert (path / "config.json").read_text() == configs.to_json(config)
     assert (folder / "weights" / f"{NAME}.json").read_text() == "phase2"
-    for kind in ("members", "results"):
-        assert rows_of(folder / f"{kind}.csv") == [
-            {"phase": "1", "of": "phase1"}, {"phase": "2", "of": "phase2"},
+    for table in ("members", "results"):
+        assert read_rows(folder / f"{table}.csv") == [
+            {"phase": "1", "folder": "phase1"}, {"phase": "2", "folder": "phase2"},
         ]  # fmt: skip
 
 
-def test_the_log_of_the_whole_and_that_of_each_phase(trained, tmp_path):
+def test_the_run_and_each_phase_have_a_log(trained, tmp_path):
     folder = tmp_path / "run"
-    train(of_phases(), folder)
-    *lines, last = (folder / "log.txt").read_text().splitlines()
+    train(phased_config(), folder)
+    *lines, last_line = (folder / "log.txt").read_text().splitlines()
     assert lines == [
         f"phase 1 of 2: {PHASES[0]}", "training in phase1",
         f"phase 2 of 2: {PHASES[1]}", "training in phase2",
     ]  # fmt: skip
-    assert last.endswith(f"everything is in {folder}")
+    assert last_line.endswith(f"everything is in {folder}")
     assert (folder / "phase1" / "log.txt").read_text() == "training in phase1\n"
     assert (folder / "phase2" / "log.txt").read_text() == "training in phase2\n"
-    files = [one for one in log.handlers if isinstance(one, logging.FileHandler)]
-    assert files == []
+    assert [h for h in log.handlers if isinstance(h, logging.FileHandler)] == []
 
 
-def test_a_phased_run_goes_on_where_it_is_now(trained, tmp_path, monkeypatch):
-    """Stopped in its second phase, moved, and named by a relative path."""
-    trained.codes = [0, train.STOPPED]
-    assert train(of_phases(), tmp_path / "run") == train.STOPPED
+def test_a_moved_phased_run_resumes(trained, tmp_path, monkeypatch):
+    """Stopped in its second phase, moved, and given as a relative path."""
+    trained.codes = [0, STOPPED]
+    assert train(phased_config(), tmp_path / "run") == STOPPED
     assert not (tmp_path / "run" / "results.csv").exists()
     (tmp_path / "run").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
-    assert train(of_phases(), "moved") == 0
-    folders = [str(folder.name) for folder, _ in trained]
-    assert folders == ["phase1", "phase2", "phase2"]
+    assert train(phased_config(), "moved") == 0
+    assert [folder.name for folder, _ in trained] == ["phase1", "phase2", "phase2"]
     assert trained[-1][1].init == "moved/phase1"
 
 
-def test_a_phased_run_is_protected_against_another_config(trained, tmp_path):
-    trained.codes = [0, train.STOPPED]
-    train(of_phases(), tmp_path)
-    other = of_phases()
-    other.phases, other.seed = (), 7
-    with pytest.raises(UserError, match="holds a run of another config"):
-        train(other, tmp_path)
-    with pytest.raises(UserError, match="holds a run of another config"):
-        train(of_phases(PHASES[0]), tmp_path)
+def test_a_phased_run_refuses_another_config(trained, tmp_path):
+    trained.codes = [0, STOPPED]
+    train(phased_config(), tmp_path)
+    config = phased_config()
+    config.phases, config.seed = (), 7
+    with pytest.raises(UserError, match="belongs to a run of another config"):
+        train(config, tmp_path)
+    with pytest.raises(UserError, match="belongs to a run of another config"):
+        train(phased_config(PHASES[0]), tmp_path)
     assert len(trained) == 2
 
 
 @pytest.mark.parametrize(
-    ("last", "message"),
+    ("last_phase", "message"),
     [
         ({"schedule.step": 3}, r"schedule\.step: .*did you mean --config\.schedule\.steps"),
-        ({"schedule.steps": "three"}, r"schedule\.steps = 'three': wants a value of type int"),
+        ({"schedule.steps": "three"}, r"schedule\.steps = 'three': expected type int"),
         ("a", "phases: 'a': give a dict, field -> value"),
-        ({"init": "runs/a"}, "phases: {'init': 'runs/a'}: a phase has no init and no phases"),
-        ({"phases": ({},)}, "a phase has no init and no phases of its own"),
-        ({"save_every": 0}, r"every\.save = 0: give 1 or more"),
+        ({"init": "runs/a"}, "phases: {'init': 'runs/a'}: a phase sets neither init nor phases"),
+        ({"phases": ({},)}, "a phase sets neither init nor phases"),
+        ({"save_every": 0}, "save_every = 0: give 1 or more"),
         ({"monitor": "test"}, "monitor = 'test': no such suite"),
         ({"freeze": ("backbones",)}, "freeze: 'backbones': did you mean 'backbone'"),
     ],
 )
-def test_a_mistake_in_the_last_phase_shows_before_the_first(trained, tmp_path, last, message):
+def test_a_mistake_in_the_last_phase_is_reported_before_the_first(
+    trained, tmp_path, last_phase, message
+):
     with pytest.raises(UserError, match=message):
-        train(of_phases({}, last), tmp_path / "run")
+        train(phased_config({}, last_phase), tmp_path / "run")
     assert trained == []

@@ -1,6 +1,4 @@
-"""A run folder as training leaves it, with weights that were never trained: seconds instead of a
-minute.
-"""
+"""Run folders whose weights are initial ones: written in seconds, without training."""
 
 from pathlib import Path
 
@@ -8,26 +6,30 @@ from tinyjax import config as configs
 from tinyjax.models import flops
 from tinyjax.run import run_folder
 from tinyjax.run.weights import write_weights
-from tinyjax.tasks import detect
+from tinyjax.tasks import get_task
 
 CONFIG = Path(__file__).parent / "configs" / "detector.py"
 CLASSES = ("person", "vehicle", "animal")
 
 
-def untrained(folder: Path, channels: int = 1, seed: int = 0, **common) -> Path:
-    """`folder`, with the weights of one network for frames of 64 x 64; common: of config.data."""
+def write_untrained_run(folder: Path, channels: int = 1, seed: int = 0, **common) -> Path:
+    """Write a run with the initial weights of a detector for 64 x 64 images, and return `folder`.
+
+    common: fields of config.data.common.
+    """
     config = configs.load(str(CONFIG))
     with config.data.common.unlocked():
         config.data.common.update(common)
-    variables = detect.make_task(config, CLASSES, channels).init(seed)
-    about = {
-        "parameters": flops.parameters(variables.params),
-        "frame": (64, 64, channels),
+    inputs = {"image": (64, 64, channels)}
+    variables = get_task("detect").functions(config, CLASSES, inputs).init(seed)
+    metadata = {
+        "parameters": flops.count_parameters(variables.params),
+        "inputs": inputs,
         "config": config.to_dict(),
         "classes": CLASSES,
         "step": 0,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(configs.to_json(config))
-    write_weights(folder / "weights" / run_folder.member_id({}), variables, about)
+    write_weights(folder / "weights" / run_folder.member_id({}), variables, metadata)
     return folder

@@ -1,27 +1,31 @@
 """Ultra-small infrared detectors in JAX.
 
     model = tinyjax.load("runs/mine")         # a finished run, or its weights alone
-    found = model(image)                      # NumPy in and out
-    tinyjax.train(config, "runs/mine")        # what `python -m tinyjax.train` does
+    detections = model(image)                 # NumPy in and out
+    tinyjax.train(config, "runs/mine")        # as `python -m tinyjax.train` does
 
-`import tinyjax` imports neither JAX nor anything else that is slow.
+`import tinyjax` imports neither JAX nor any other slow module.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyjax import train as train
-    from tinyjax.api import load as load
+    from tinyjax.api import load, train
+
+__all__ = ["load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        return import_module("tinyjax.api").load
-    if name == "train":  # the module, which can be called
-        return import_module("tinyjax.train")
-    raise AttributeError(f"module 'tinyjax' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'tinyjax' has no attribute {name!r}")
+    # Importing the command's module, tinyjax.train, binds it to this package's attribute of the
+    # same name: import it before the function takes that name.
+    import_module("tinyjax.train")
+    function = globals()[name] = getattr(import_module("tinyjax.api"), name)
+    globals()["train"] = import_module("tinyjax.api").train
+    return function
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "load", "train"])
+    return sorted([*globals(), *__all__])

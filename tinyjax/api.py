@@ -1,9 +1,9 @@
-"""A trained network as a function: images in, detections or classes out.
+"""The Python interface: a trained network as a function of images, and training.
 
 model = tinyjax.load("runs/mine")
-found = model(image)                     # uint8 [h, w] or [h, w, 3]; any size
-found.boxes, found.scores, found.labels  # of a classifier: found.names, found.scores
-found.draw(image).save("found.png")
+detections = model(image)  # uint8 [h, w] or [h, w, 3]; any size
+detections.boxes, detections.scores, detections.labels  # a classifier returns names and scores
+detections.draw(image).save("detections.png")
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,52 +17,68 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tinyjax import config as configs
-from tinyjax import tasks
-from tinyjax.data.images import PERCENTILES, Rule, fit, to_file, to_uint8
+from tinyjax.core import Variables
+from tinyjax.data.images import PERCENTILES, Range16, fit_image, to_file, to_uint8
 from tinyjax.errors import UserError, suggest
 from tinyjax.models import flops
+from tinyjax.population.options import SINGLE_RUN, select_members
+from tinyjax.population.prediction import predict_all
 from tinyjax.reporting import pictures
-from tinyjax.run import run_folder
+from tinyjax.run.run_folder import member_id
 from tinyjax.run.weights import read_weights
-from tinyjax.step import Variables
+from tinyjax.tasks import get_task
 
 THRESHOLD = 0.3
-DRAWN = 3  # classes above a picture
-BATCH = 16  # images of a call of the compiled program when there are several: only two are compiled
+MAX_DRAWN_CLASSES = 3  # above a picture
+BATCH = 16  # images per call for several images: only two batch sizes are compiled
 
 
-@dataclass(frozen=True, eq=False)  # a NamedTuple's len() would be that of its fields
+def train(config: Any, folder: str | Path) -> int:
+    """Train one network, or all members of a sweep, into `folder`; the same call resumes.
+
+    config: a ConfigDict, or the spec of a config file, "configs/x.py:args", which may describe a
+    sweep. Returns 0, or `train.STOPPED`. Raises UserError for invalid input.
+    """
+    from tinyjax.train import train
+
+    members = [SINGLE_RUN]
+    if isinstance(config, str):
+        spec, config = config, configs.load(config)
+        members = select_members(spec, config)
+    return train(config, Path(folder), members=members)
+
+
+@dataclass(frozen=True, eq=False)  # len() of a NamedTuple is the number of its fields
 class Detections:
-    """What was found in one image, in descending order of score; `len` tells how many."""
+    """The objects detected in one image, in descending order of score."""
 
-    boxes: np.ndarray  # float32 [n, 4], x1, y1, x2, y2 in pixels of the image that was given
+    boxes: np.ndarray  # float32 [n, 4], xyxy in pixels of the given image
     scores: np.ndarray  # float32 [n], above 0, at most 1
     labels: np.ndarray  # int32 [n], the first class is 0
-    classes: tuple[str, ...]  # what the labels stand for
+    classes: tuple[str, ...]  # names of the labels
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @property
     def names(self) -> list[str]:
-        """The class of every detection, by name."""
+        """The class name of each detection."""
         return [self.classes[label] for label in self.labels]
 
     def draw(self, image: np.ndarray) -> Image.Image:
-        """A picture of the detections, with the classes' colors named below; small images are
-        enlarged, see `pictures.draw`. `image`: the one that was given to the model.
+        """Draw the detections on `image`, the one that the model was called with, with a legend of
+        the classes below. Small images are enlarged, see `pictures.draw_boxes`.
         """
         gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
         pixels = to_pixels(image, 1 if gray else 3)
-        return pictures.legend(
-            pictures.draw(pixels, found=vars(self), threshold=0), self.classes, ignore_classes=False
-        )
+        picture = pictures.draw_boxes(pixels, predictions=vars(self), threshold=0)
+        return pictures.add_legend(picture, self.classes, ignored=False)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """Rows of COCO's format of results: category_id 1 is the first class, bbox is x, y, width,
-        height. Rounded, which is what JSON is for: bbox to 3 digits, score to 6.
+        """Rows of COCO's result format: category_id 1 is the first class, bbox is x, y, width,
+        height. For JSON, bbox is rounded to 3 digits and score to 6.
         """
-        corner, side = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
+        corners, sizes = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
         return [
             {
                 "image_id": image_id,
@@ -71,7 +87,7 @@ class Detections:
                 "score": round(score, 6),
             }
             for box, score, label in zip(
-                np.concatenate([corner, side], axis=1).tolist(),
+                np.concatenate([corners, sizes], axis=1).tolist(),
                 self.scores.tolist(),
                 self.labels.tolist(),
                 strict=True,
@@ -79,15 +95,14 @@ class Detections:
         ]
 
     def to_rows(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """`to_coco` with the class's name, as "category"."""
+        """`to_coco` with the class name as "category"."""
         pairs = zip(self.names, self.to_coco(image_id), strict=True)
         return [{"category": name, **row} for name, row in pairs]
 
     def to_supervision(self) -> dict[str, Any]:
-        """The arguments of supervision's container: `sv.Detections(**found.to_supervision())`.
+        """The arguments of supervision's container: `sv.Detections(**x.to_supervision())`.
 
-        A dict and not the container, so that this needs no supervision, and none of its versions
-        in particular. Checked against supervision 0.31.2.
+        A dict, so that tinyjax does not depend on supervision. Tested with supervision 0.31.2.
         """
         return {
             "xyxy": self.boxes,
@@ -99,103 +114,104 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """What an image is of, in descending order of score; `len` tells how many classes."""
+    """The classes of one image, in descending order of score."""
 
     names: tuple[str, ...]
-    scores: np.ndarray  # float32 [n]; those of all classes sum to 1
+    scores: np.ndarray  # float32 [n]; the scores of all classes sum to 1
 
     def __len__(self) -> int:
         return len(self.names)
 
     def draw(self, image: np.ndarray) -> Image.Image:
-        """A picture of the image with the first classes and their scores above it."""
+        """Draw the image with the first classes and their scores above it."""
         gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
-        picture = Image.fromarray(pictures.enlarged(to_pixels(image, 1 if gray else 3), 960))
-        pairs = [*zip(self.names, self.scores, strict=True)][:DRAWN]
-        return pictures.captioned(picture, *(f"{name} {score:.2f}" for name, score in pairs))
+        picture = Image.fromarray(pictures.enlarge(to_pixels(image, 1 if gray else 3), 960))
+        pairs = [*zip(self.names, self.scores, strict=True)][:MAX_DRAWN_CLASSES]
+        return pictures.add_caption(picture, *(f"{name} {score:.2f}" for name, score in pairs))
 
     def to_rows(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """Rows of image_id, category and score, which is rounded to 6 digits."""
+        """Rows of image_id, category and score, rounded to 6 digits."""
         pairs = zip(self.names, self.scores.tolist(), strict=True)
         return [{"image_id": image_id, "category": n, "score": round(s, 6)} for n, s in pairs]
 
 
-class Fitted(NamedTuple):
-    """An image brought to the network's input, and the way back."""
+class FittedImage(NamedTuple):
+    """An image in the network's input size, and the geometry to map boxes back."""
 
     pixels: np.ndarray  # uint8 [H, W, C]
-    shape: tuple[int, int]  # (h, w) of the image
-    scale: np.ndarray  # see `images.fit`
+    shape: tuple[int, int]  # (h, w) of the given image
+    scale: np.ndarray  # see `images.fit_image`
     offset: np.ndarray
 
 
 class Model:
-    """A trained network, ready to be called: what detectors and classifiers share."""
+    """A trained network, ready to be called. Base of `Detector` and `Classifier`."""
 
-    finds = "objects"
-    fit_by = "letterbox"  # the rule by which its task fits images, unless the config has another
+    noun = "objects"  # what a log line counts
+    default_fit = "letterbox"  # how images are fitted, unless the config names another rule
 
-    def __init__(self, variables: Variables, config: ConfigDict, about: dict[str, Any]) -> None:
-        """about: `frame` (H, W, C) and `classes`."""
-        height, width, channels = about["frame"]
+    def __init__(self, variables: Variables, config: ConfigDict, metadata: dict[str, Any]) -> None:
+        """metadata: `inputs`, name -> shape of a sample, and `classes`."""
+        inputs = {name: tuple(shape) for name, shape in metadata["inputs"].items()}
+        height, width, channels = inputs["image"]
         self.config: ConfigDict = config
-        self.frame: tuple[int, int, int] = (height, width, channels)
-        self.classes: tuple[str, ...] = tuple(about["classes"])
-        self._task = tasks.module(config.task).make_task(config, self.classes, channels)
+        self.input_shape: tuple[int, int, int] = (height, width, channels)
+        self.classes: tuple[str, ...] = tuple(metadata["classes"])
+        functions = get_task(config.task).functions(config, self.classes, inputs)
+        self._predict = functions.predict
         self._variables = jax.device_put(variables)
 
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.frame))
+        size = " x ".join(map(str, self.input_shape))
         return f"<tinyjax model: {self.config.model.backbone}, {size}, {', '.join(self.classes)}>"
 
     @property
-    def range16(self) -> Rule:
-        """How deep pixels come to 8 bits, see `images.to_uint8`."""
+    def range16(self) -> Range16:
+        """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
 
-    def fit(self, image: np.ndarray) -> Fitted:
-        """Bring one image to the network's input. Safe to call from several threads."""
-        pixels = to_pixels(image, self.frame[2], self.range16)
-        how = self.config.data.common.get("fit", self.fit_by)
-        fitted, scale, offset = fit(pixels, self.frame[:2], how)
-        return Fitted(fitted, pixels.shape[:2], scale, offset)
+    def fit(self, image: np.ndarray) -> FittedImage:
+        """Fit one image to the network's input. Safe to call from several threads."""
+        pixels = to_pixels(image, self.input_shape[2], self.range16)
+        rule = self.config.data.common.get("fit", self.default_fit)
+        fitted, scale, offset = fit_image(pixels, self.input_shape[:2], rule)
+        return FittedImage(fitted, pixels.shape[:2], scale, offset)
 
-    def fit_all(self, images: np.ndarray | Sequence[np.ndarray]) -> tuple[list[Fitted], bool]:
-        """Images as `__call__` takes them, brought to the network's input; whether it was one."""
+    def fit_all(self, images: np.ndarray | Sequence[np.ndarray]) -> tuple[list[FittedImage], bool]:
+        """Fit images as `__call__` takes them; also return whether it was a single image."""
         if not isinstance(images, list | tuple):
             images = np.asarray(images)
             if images.ndim != 4:
                 return [self.fit(images)], True
-        return [self.fit(one) for one in images], False
+        return [self.fit(image) for image in images], False
 
-    def _wanted(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
-        """The labels of `classes`. Raises UserError for an unknown one, or a threshold that is
-        none."""
+    def _labels(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
+        """The labels of `classes`. Raises UserError for an unknown class, or a threshold outside
+        [0, 1].
+        """
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold = {threshold}: give a score from 0 to 1")
-        wanted = self.classes if classes is None else classes
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        selected = self.classes if classes is None else classes
+        names = [selected] if isinstance(selected, str) else list(selected)
         for name in names:
             if name not in self.classes:
                 raise UserError(f"class {name!r}: {suggest(name, self.classes)}")
         return [self.classes.index(name) for name in names]
 
-    def _outputs(self, images: Sequence[Fitted], batch: int | None) -> dict[str, np.ndarray]:
-        """What the task predicts for some images.
-
-        batch: images of a call of the compiled program, of which there is one for each number; by
-        default 1 for one image and `BATCH` for more.
+    def _outputs(self, images: Sequence[FittedImage], batch: int | None) -> dict[str, np.ndarray]:
+        """The task's predictions. batch: images per call, by default 1 for a single image, else
+        `BATCH`; each batch size is compiled once.
         """
-        pixels = np.stack([one.pixels for one in images])
+        pixels = np.stack([image.pixels for image in images])
         batch = batch or (1 if len(images) == 1 else BATCH)
-        return tasks.predict_all(self._task.predict, self._variables, pixels, batch)[0]
+        return predict_all(self._predict, self._variables, {"image": pixels}, batch)[0]
 
 
 class Classifier(Model):
     """A trained classifier. Made by `load`."""
 
-    finds = "classes"
-    fit_by = "resize"
+    noun = "classes"
+    default_fit = "resize"
 
     def __call__(
         self,
@@ -203,37 +219,36 @@ class Classifier(Model):
         threshold: float = 0,
         classes: str | Iterable[str] | None = None,
     ) -> Classes | list[Classes]:
-        """Say what images are of.
+        """Classify images.
 
-        images: as a `Detector` takes them. threshold: lowest score that is kept. classes: the only
-        ones that are kept, by name; by default all. Returns Classes for one image, a list of them
-        for an array [N, h, w, C] or a list. Raises UserError as a `Detector` does.
+        images: see `Detector.__call__`. threshold: lowest score to keep. classes: names of the
+        classes to keep; by default all. Returns Classes for one image, a list of them for an array
+        [N, h, w, C] or a list. Raises UserError as `Detector.__call__` does.
         """
-        fitted, one = self.fit_all(images)
-        found = self.predict(fitted, threshold, classes)
-        return found[0] if one else found
+        fitted, single = self.fit_all(images)
+        results = self.predict(fitted, threshold, classes)
+        return results[0] if single else results
 
     def predict(
         self,
-        images: Sequence[Fitted],
+        images: Sequence[FittedImage],
         threshold: float = 0,
         classes: str | Iterable[str] | None = None,
         batch: int | None = None,
     ) -> list[Classes]:
-        """`__call__` on images that `fit` has prepared. batch: images of a call, by default 1 for
-        one image and `BATCH` for more."""
-        wanted = self._wanted(threshold, classes)
+        """`__call__` for images that `fit` has prepared. batch: images per compiled call."""
+        labels = self._labels(threshold, classes)
         if not images:
             return []
         logits = self._outputs(images, batch)["logits"]
-        each = np.exp(logits - logits.max(1, keepdims=True))
-        each /= each.sum(1, keepdims=True)
-        found = []
-        for scores in each:
+        probabilities = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities /= probabilities.sum(1, keepdims=True)
+        results = []
+        for scores in probabilities:
             order = np.argsort(-scores, kind="stable")
-            order = order[np.isin(order, wanted) & (scores[order] >= threshold)]
-            found.append(Classes(tuple(self.classes[k] for k in order), scores[order]))
-        return found
+            order = order[np.isin(order, labels) & (scores[order] >= threshold)]
+            results.append(Classes(tuple(self.classes[k] for k in order), scores[order]))
+        return results
 
 
 class Detector(Model):
@@ -245,107 +260,105 @@ class Detector(Model):
         threshold: float = THRESHOLD,
         classes: str | Iterable[str] | None = None,
     ) -> Detections | list[Detections]:
-        """Find objects.
+        """Detect objects.
 
         Args:
             images: one image [h, w] or [h, w, C], an array [N, h, w, C], or a list of images that
-                may differ in size. uint8, or uint16, which comes to 8 bits as in training; C is 1
-                (gray) or 3 (RGB; from OpenCV give image[..., ::-1]), and need not be the network's.
-            threshold: lowest score that is kept; 0 keeps all that survive the suppression.
-            classes: the only ones that are kept, by name; by default all.
+                may differ in size. uint8, or uint16, which is mapped to 8 bits as in training. C is
+                1 (gray) or 3 (RGB; from OpenCV give image[..., ::-1]) and may differ from the
+                network's.
+            threshold: lowest score to keep; 0 keeps all detections that survive suppression.
+            classes: names of the classes to keep; by default all.
 
         Returns:
-            Detections for one image, a list of them for an array [N, h, w, C] or a list. What lies
-            beyond the image's border is cut off.
+            Detections for one image, a list of them for an array [N, h, w, C] or a list. Boxes are
+            clipped to the image.
 
-        Raises UserError for images of another shape or type, and a threshold or class that is none.
+        Raises UserError for images of another shape or dtype, and for an invalid threshold or
+        class.
         """
-        fitted, one = self.fit_all(images)
-        found = self.predict(fitted, threshold, classes)
-        return found[0] if one else found
+        fitted, single = self.fit_all(images)
+        results = self.predict(fitted, threshold, classes)
+        return results[0] if single else results
 
     def predict(
         self,
-        images: Sequence[Fitted],
+        images: Sequence[FittedImage],
         threshold: float = THRESHOLD,
         classes: str | Iterable[str] | None = None,
         batch: int | None = None,
     ) -> list[Detections]:
-        """`__call__` on images that `fit` has prepared. batch: images of a call, by default 1 for
-        one image and `BATCH` for more."""
-        labels = self._wanted(threshold, classes)
+        """`__call__` for images that `fit` has prepared. batch: images per compiled call."""
+        selected = self._labels(threshold, classes)
         if not images:
             return []
-        found = self._outputs(images, batch)
-        rows = zip(images, found["boxes"], found["scores"], found["labels"], strict=True)
-        return [self._kept(*row, threshold, labels) for row in rows]
+        outputs = self._outputs(images, batch)
+        rows = zip(images, outputs["boxes"], outputs["scores"], outputs["labels"], strict=True)
+        return [self._select(*row, threshold, selected) for row in rows]
 
-    def _kept(self, image, boxes, scores, labels, threshold, wanted) -> Detections:
+    def _select(self, image, boxes, scores, labels, threshold, selected) -> Detections:
         height, width = image.shape
         limits = np.array([width, height, width, height], np.float32)
         boxes = np.clip(to_file(boxes, image.scale, image.offset), 0, limits).astype(np.float32)
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(
-            -1
-        )  # else all of it is in the letterbox's border
-        # Slots that suppression left empty have a score of 0.
-        keep = inside & (scores > 0) & (scores >= threshold) & np.isin(labels, wanted)
+        # A box without area after clipping lies in the letterbox's border.
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        # Empty slots have a score of 0.
+        keep = inside & (scores > 0) & (scores >= threshold) & np.isin(labels, selected)
         return Detections(boxes[keep], scores[keep], labels[keep], self.classes)
 
 
 def load(
     path: str | Path, weights: str = "last", overrides: Iterable[str] = ()
 ) -> Detector | Classifier:
-    """A trained network, ready to be called. Nothing is compiled until then.
+    """Load a trained network. Nothing is compiled until it is called.
 
     Args:
-        path: the folder of a finished run; or weights alone, "<name>.safetensors" beside its
-            "<name>.json", named by either or without suffix: these two files are all that another
-            machine needs.
+        path: the folder of a finished run; or the weights alone, "<name>.safetensors" with its
+            "<name>.json", named by either file or without suffix. Another machine needs only these
+            two files.
         weights: of a run folder, the averaged weights "last" or "best".
         overrides: of the run's config, such as "nms.iou_threshold=0.6".
 
-    Raises UserError if there are no such weights, or they are broken.
+    Raises UserError if the weights are missing or broken.
     """
     if weights not in ("last", "best"):
         raise UserError(f"weights = {weights!r}: {suggest(weights, ('last', 'best'))}")
     file = Path(path)
     if file.is_dir():
-        file = (
-            file / "weights" / (run_folder.member_id({}) + ("-best" if weights == "best" else ""))
-        )
+        file = file / "weights" / (member_id({}) + ("-best" if weights == "best" else ""))
     elif file.suffix in (".safetensors", ".json"):
         file = file.with_suffix("")
-    trees, about = read_weights(file)
-    if (held := flops.parameters(trees["params"])) != about["parameters"]:
+    arrays, metadata = read_weights(file)
+    if (count := flops.count_parameters(arrays["params"])) != metadata["parameters"]:
         raise UserError(
-            f"{file}.safetensors: {held:,} parameters, but {file.name}.json tells of "
-            f"{about['parameters']:,}; give the two files of one training"
+            f"{file}.safetensors: {count:,} parameters, but {file.name}.json describes "
+            f"{metadata['parameters']:,}; give the two files of one training"
         )
-    config = configs.override(configs.from_run(about["config"]), overrides)
-    kind: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
-    return kind(Variables(**trees), config, about)
+    config = configs.override(configs.from_run(metadata["config"]), overrides)
+    model: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
+    return model(Variables(**arrays), config, metadata)
 
 
-def to_pixels(image: np.ndarray, channels: int, range16: Rule = PERCENTILES) -> np.ndarray:
+def to_pixels(image: np.ndarray, channels: int, range16: Range16 = PERCENTILES) -> np.ndarray:
     """An image [h, w] or [h, w, 1 or 3] of 8 or 16 bits as uint8 [h, w, channels].
 
-    As `images.read` does for files: color becomes gray by luminance (ITU-R 601), gray becomes
-    color by replication. Raises UserError for another shape or type.
+    As `images.read_image` does for files: color becomes gray by luminance (ITU-R 601), gray becomes
+    color by replication. Raises UserError for another shape or dtype.
     """
     image = np.asarray(image)
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:
         hint = ""
         if image.dtype.kind == "f":
-            hint = "; if its values are 0 to 1, give (255 * image).round().astype(np.uint8)"
+            hint = "; for values from 0 to 1, give (255 * image).round().astype(np.uint8)"
         if image.dtype.kind == "U":
-            hint = f"; a file is read by np.asarray(PIL.Image.open({str(image)!r}))"
+            hint = f"; read a file with np.asarray(PIL.Image.open({str(image)!r}))"
         raise UserError(f"image of {image.dtype}: give uint8, or uint16{hint}")
     shape = image.shape
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in shape:
         raise UserError(
-            f"image of shape {shape}: give [h, w], [h, w, 1] or [h, w, 3]; several as a "
+            f"image of shape {shape}: give [h, w], [h, w, 1] or [h, w, 3]; several images as a "
             "list, or [N, h, w, 1 or 3]"
         )
     if image.dtype.itemsize == 2:

@@ -1,14 +1,13 @@
-"""Average weights of finished runs, and score what comes of it on all suites.
+"""Average the weights of finished runs, and score the averages on all suites.
 
-    python -m tinyjax.average --workdir runs/fine --start runs/probed [--parts 0,0.5,1]
+    python -m tinyjax.average --workdir runs/fine --start runs/probed [--fractions 0,0.5,1]
     python -m tinyjax.average --workdir runs/sweep
 
-Of a run: networks on the way from the weights it started from to those it ended with (WiSE-FT); of
-a run in phases the start is by default the phase before the last. Of a sweep: for each kind of
-network, by backbone and parameters, the uniform and the greedy soup of its members, which should
-share their start; the greedy one goes by the suite that config.monitor names. BatchNorm's moments
-are estimated anew. Writes <workdir>/averages/: results.csv, a figure, and the weights as
-.safetensors and .json.
+A run is averaged with the weights that it started from (WiSE-FT); for a run in phases the start is
+by default the phase before the last. A sweep gives a uniform and a greedy soup of the members with
+the same backbone and parameter count, which should share their start; the greedy soup is chosen on
+the suite that config.monitor names. BatchNorm's running statistics are estimated again. The command
+writes <workdir>/averages/: results.csv, a figure, and weights as .safetensors and .json.
 """
 
 import json
@@ -16,211 +15,227 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, start_log
+from tinyjax.run.text import text_table
 from tinyjax.run.weights import write_weights
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "--start": {"metavar": "DIR", "type": Path, "help": "the run that a plain run started from"},
-    "--parts": {
+    "--start": {
+        "metavar": "DIR",
+        "type": Path,
+        "help": "run folder of the weights that a single run started from",
+    },
+    "--fractions": {
         "metavar": "A,B,..",
         "default": "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
-        "help": "of the end, the rest being of the start; default: in steps of 0.1",
+        "help": "weight of the final weights in each average; the rest is the start's (default: "
+        "steps of 0.1)",
     },
     "--batches": {
         "type": int,
         "default": 100,
         "metavar": "N",
-        "help": "of training that BatchNorm's moments are estimated on, at most an epoch",
+        "help": "training batches for BatchNorm's statistics, at most an epoch (default 100)",
     },
 }
 
 
+class Average(NamedTuple):
+    """Averaged weights."""
+
+    columns: dict[str, Any]  # of results.csv: what was averaged
+    network: Any  # see `population.networks.Network`
+    scores: dict[str, dict[str, float]]  # suite -> metric -> value
+
+
 def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("average", __doc__, argv, FLAGS, needs=("workdir",))
-    folder, parts = Path(options.workdir), _parts(options.parts)
+    folder, fractions = Path(options.workdir), _parse_fractions(options.fractions)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 
-    from tinyjax import tasks
-    from tinyjax.population import plan, stack
+    from tinyjax.population.networks import load_trained, weights_metadata
+    from tinyjax.population.plan import populations_of_run
     from tinyjax.run import runtime
+    from tinyjax.tasks import get_task
+    from tinyjax.tasks.suites import load_splits
 
-    ids = [id for own in plan.populations_of_run(folder) for id in own]
-    sweep = (folder / "plan.json").exists()
-    if sweep and options.start:
-        raise UserError(f"--start: {folder} is a sweep, whose members are averaged; a run has one")
+    ids = [id for population in populations_of_run(folder) for id in population]
+    is_sweep = (folder / "plan.json").exists()
+    if is_sweep and options.start:
+        raise UserError(f"--start: {folder} is a sweep, whose members are averaged; leave it out")
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
     config = configs.from_run(json.loads((folder / "config.json").read_text()))
-    kind = tasks.module(config.task)
-    training = kind.load(config.data, config.data.train)
-    suites = {
-        name: kind.load(config.data, own, classes=training.classes)
-        for name, own in config.data.suites.items()
-        if "corrupt" not in own
-    }
+    task = get_task(config.task)
+    training, suites = load_splits(config.task, configs.to_json(config.data))
 
-    def networks_of(place: Path, ids: Sequence[str]) -> list[stack.Network]:
-        return stack.load_trained(place, ids, "last", {}, kind, training)
+    def networks_of(path: Path):
+        return load_trained(path, ids, "last", {}, task, training)
 
-    def scorer(like: stack.Network, members: int):
-        return _scorer(like, members, kind, training, suites, options.batches)
+    def make_scorer(network: Any, members: int):
+        return _make_scorer(network, members, task, training, suites, options.batches)
 
-    if sweep:
-        found = _soups(folder, networks_of(folder, ids), scorer, config.monitor, kind.SCORE)
+    if is_sweep:
+        averages = _soups(folder, networks_of(folder), make_scorer, config.monitor, task.monitor)
     else:
-        (start,) = networks_of(_start_of(folder, options.start), ids)
-        (end,) = networks_of(folder, ids)
-        found = _between(start, end, parts, scorer)
+        (start,) = networks_of(_start_folder(folder, options.start))
+        (end,) = networks_of(folder)
+        averages = _interpolate(start, end, fractions, make_scorer)
     rows = []
-    for name, (about, network, scores) in found.items():
-        described = {
-            **network.about,
-            "frame": training.images.shape[1:],
-            "config": network.config.to_dict(),
-            "classes": training.classes,
-            "training": kind.tail(training, network.used),
-            "average": about,
-            "scores": scores,
-        }
-        write_weights(folder / "averages" / name, network.variables, described)
-        rows += [{"average": name, **about, "suite": s, **own} for s, own in scores.items()]
-    file = folder / "averages" / "results.csv"
-    write_rows(file, rows, rows[0])
-    _tell(rows, kind, folder)
+    for name, average in averages.items():
+        more = {"average": average.columns, "scores": average.scores}
+        metadata = weights_metadata(average.network, task, training, **more)
+        write_weights(folder / "averages" / name, average.network.variables, metadata)
+        columns = {"average": name, **average.columns}
+        rows += [{**columns, "suite": s, **values} for s, values in average.scores.items()]
+    write_rows(folder / "averages" / "results.csv", rows, rows[0])
+    _report(rows, task, folder)
     return 0
 
 
-# ---- what is averaged: name -> what it is, the network, its scores
+# ---- averages, by name
 
 
-def _between(start, end, parts: Sequence[float], scorer: Callable[..., Any]) -> dict[str, Any]:
-    from tinyjax.transfer.weight_averaging import mixed
+def _interpolate(
+    start: Any, end: Any, fractions: Sequence[float], make_scorer: Callable[..., Any]
+) -> dict[str, Average]:
+    from tinyjax.transfer.weight_averaging import weighted_sum
 
-    mixtures = [mixed([start.variables, end.variables], (1 - part, part)) for part in parts]
-    scored = scorer(end, len(parts))(mixtures)
+    mixtures = [weighted_sum([start.variables, end.variables], (1 - f, f)) for f in fractions]
+    scored = make_scorer(end, len(fractions))(mixtures)
     return {
-        f"part-{part:g}": ({"part": part}, end._replace(variables=variables), scores)
-        for part, (variables, scores) in zip(parts, scored, strict=True)
+        f"fraction-{f:g}": Average({"fraction": f}, end._replace(variables=variables), scores)
+        for f, (variables, scores) in zip(fractions, scored, strict=True)
     }
 
 
 def _soups(
-    folder: Path, networks: Sequence[Any], scorer: Callable[..., Any], suite: str, score: str
-) -> dict[str, Any]:
-    from tinyjax.transfer.weight_averaging import greedy, mixed
+    folder: Path, networks: Sequence[Any], make_scorer: Callable[..., Any], suite: str, score: str
+) -> dict[str, Average]:
+    from tinyjax.transfer.weight_averaging import greedy_soup, weighted_sum
 
-    alike = defaultdict(list)
+    groups = defaultdict(list)
     for network in networks:
-        about = network.about
-        alike[f"{about['backbone'].replace('/', '-')}-{about['parameters']}"].append(network)
-    held_out = {
+        backbone, parameters = (network.metadata[k] for k in ("backbone", "parameters"))
+        groups[f"{backbone.replace('/', '-')}-{parameters}"].append(network)
+    scores = {
         row["member"]: float(row[score])
         for row in read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
-    found = {}
-    for kind, own in alike.items():
-        if len(own) < 2:
-            log.info(f"{kind}: a single member, nothing to average")
+    soups = {}
+    for group, members in groups.items():
+        if len(members) < 2:
+            log.info(f"{group}: a single member, nothing to average")
             continue
-        evaluate = scorer(own[0], 1)
+        evaluate = make_scorer(members[0], 1)
 
-        def soup(kept, own=own, evaluate=evaluate):
-            some = [own[i].variables for i in kept]
-            ((variables, scores),) = evaluate([mixed(some, [1 / len(some)] * len(some))])
-            return variables, scores
+        def soup(kept, members=members, evaluate=evaluate):
+            variables = [members[i].variables for i in kept]
+            fractions = [1 / len(variables)] * len(variables)
+            ((averaged, scores),) = evaluate([weighted_sum(variables, fractions)])
+            return averaged, scores
 
-        kept = greedy([held_out[n.member.id] for n in own], lambda k: soup(k)[1][suite][score])
-        for name, used in (("uniform", [*range(len(own))]), ("greedy", kept)):
-            variables, scores = soup(used)
-            members = " ".join(own[i].member.id for i in used)
-            network = own[0]._replace(variables=variables)
-            found[f"{name}-{kind}"] = ({"members": members}, network, scores)
-    if not found:
-        raise UserError(f"{folder}: no two members are networks of the same kind")
-    return found
+        member_scores = [scores[network.member.id] for network in members]
+        kept = greedy_soup(member_scores, lambda k: soup(k)[1][suite][score])
+        for name, used in (("uniform", [*range(len(members))]), ("greedy", kept)):
+            averaged, soup_scores = soup(used)
+            ids = " ".join(members[i].member.id for i in used)
+            network = members[0]._replace(variables=averaged)
+            soups[f"{name}-{group}"] = Average({"members": ids}, network, soup_scores)
+    if not soups:
+        raise UserError(f"{folder}: no two members have the same backbone and parameter count")
+    return soups
 
 
-def _scorer(like, members: int, kind, training, suites, batches: int) -> Callable[..., Any]:
-    """`evaluate([Variables] of so many) -> [(Variables, suite -> scores)]` with BatchNorm's moments
-    estimated anew; like: a network of that architecture. Its programs are compiled once.
+def _make_scorer(
+    network: Any, members: int, task: Any, training: Any, suites: Any, batches: int
+) -> Callable[..., Any]:
+    """`evaluate([Variables] of `members` networks) -> [(Variables, suite -> scores)]`; BatchNorm's
+    running statistics are estimated again. Its programs are compiled once.
+
+    network: one with the architecture of the members.
     """
     import jax
 
-    from tinyjax import tasks
-    from tinyjax.population import measurements, stack
     from tinyjax.population.devices import device_layout
     from tinyjax.population.input_pipeline import make_input_pipeline
-    from tinyjax.population.member_batching import batch_members
+    from tinyjax.population.measurements import batchnorm_estimator
+    from tinyjax.population.prediction import predict_all
+    from tinyjax.population.program import over_members
+    from tinyjax.population.stack import stack_members, stack_trees, unstack
 
-    config, n = like.config, len(training.images)
-    devices = device_layout(members, config.batch)
-    joined = stack.stack_members([like] * members, kind, training, devices.axes)
-    supply = make_input_pipeline(kind, training, config, config.seed, devices)
-    hyper, part = devices.spread((joined.hyper, joined.data))
-
-    def lifted(one, split=False):
-        return devices.shard(batch_members(one, "vmap" if members > 1 else "none"), split)
-
-    estimate = measurements.batchnorm_estimator(joined, config.batch, lifted, devices.axes)
-    predict = jax.jit(lifted(joined.task.predict, split=True))
+    config, size = network.config, len(training.names)
+    layout = device_layout(members, config.batch)
+    population = stack_members([network] * members, task, training, layout.axes)
+    pipeline = make_input_pipeline(task, training, config, config.seed, layout)
+    hyper, subset = layout.place((population.hyper, population.subset))
+    batched = over_members(layout, "vmap" if members > 1 else "none", 0)
+    estimate = batchnorm_estimator(task, population, config.batch, batched, layout.axes)
+    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split=True)))
 
     def evaluate(networks):
-        variables = devices.spread(stack.stack_trees(networks))
-        for step, data in zip(range(min(batches, n // config.batch)), supply(), strict=False):
-            variables = estimate((variables, hyper, part), data, step)
+        variables = layout.place(stack_trees(networks))
+        steps = range(min(batches, size // config.batch))
+        for step, data in zip(steps, pipeline(), strict=False):
+            variables = estimate((variables, hyper, subset), data, step)
         scores: list[dict[str, Any]] = [{} for _ in networks]
         for name, split in suites.items():
-            found = tasks.predict_all(predict, variables, split.images, devices.rows, members)
-            for own, values in zip(scores, joined.task.score(found, split), strict=True):
-                own[name] = values
-        whole = jax.device_get(devices.gathered(variables))
-        return [*zip(stack.unstack(whole, members), scores, strict=True)]
+            predictions = predict_all(
+                predict, variables, split.inputs, layout.predict_batch, members
+            )
+            suite_scores = task.score(predictions, split, config)
+            for member_scores, values in zip(scores, suite_scores, strict=True):
+                member_scores[name] = values
+        averaged = unstack(layout.to_host(variables), members)
+        return [*zip(averaged, scores, strict=True)]
 
     return evaluate
 
 
-# ---- the command line, and what is said
+# ---- command line and log
 
 
-def _parts(text: str) -> list[float]:
+def _parse_fractions(text: str) -> list[float]:
     try:
-        found = [float(part) for part in text.split(",")]
+        fractions = [float(item) for item in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(0 <= part <= 1 for part in found):
-        raise UserError(f"--parts {text}: give numbers from 0 to 1, such as 0,0.5,1")
-    return found
+        fractions = []
+    if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
+        raise UserError(f"--fractions {text}: give numbers from 0 to 1, such as 0,0.5,1")
+    return fractions
 
 
-def _start_of(folder: Path, given: Path | None) -> Path:
-    if given:
-        return given
-    phases = sorted(folder.glob("phase[0-9]*"), key=lambda place: int(place.name[5:]))
+def _start_folder(folder: Path, start: Path | None) -> Path:
+    if start:
+        return start
+    phases = sorted(folder.glob("phase[0-9]*"), key=lambda path: int(path.name[5:]))
     if len(phases) < 2:
-        raise UserError(f"--start: {folder} is no run in phases; give the run that it started from")
+        raise UserError(
+            f"--start: {folder} is not a run in phases; give the run that it started from"
+        )
     return phases[-2]
 
 
-def _tell(rows: Sequence[dict[str, Any]], kind, folder: Path) -> None:
+def _report(rows: Sequence[dict[str, Any]], task: Any, folder: Path) -> None:
     from tinyjax.reporting import transfer_figures
 
-    suites = list(dict.fromkeys(row["suite"] for row in rows))
-    lines = [f"{'':<28}" + "".join(f"{name:>12}" for name in suites)]
-    for name in dict.fromkeys(row["average"] for row in rows):
-        own = [row[kind.SCORE] for row in rows if row["average"] == name]
-        lines.append(f"{name:<28}" + "".join(f"{value:>12.3f}" for value in own))
-    title = kind.SCORES[kind.SCORE]
-    log.info("\n".join([f"{title} of averaged weights", *lines]))
-    if "part" in rows[0]:
-        transfer_figures.draw_between(rows, kind.SCORE, title, folder / "figures" / "averages.png")
+    scores: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        table_row = scores.setdefault(row["average"], {"average": row["average"]})
+        table_row[row["suite"]] = row[task.monitor]
+    title = task.metrics[task.monitor]
+    log.info(f"{title} of averaged weights\n{text_table([*scores.values()])}")
+    if "fraction" in rows[0]:
+        figure = folder / "figures" / "averages.png"
+        transfer_figures.draw_interpolation(rows, task.monitor, title, figure)
     log.info(f"scores and weights are in {folder / 'averages'}")
 
 

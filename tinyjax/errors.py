@@ -1,45 +1,44 @@
-"""Errors that are the user's to mend."""
+"""Errors that commands report as one line, and their exit codes."""
 
 import errno
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+EX_UNAVAILABLE = 69  # of sysexits.h: another machine, or another attempt, may succeed
+
 
 class UserError(Exception):
-    """A mistake in what the user gave: a file, a field, a value.
+    """Invalid input: a file, a field or a value.
 
     The message names the file, the field, the value and what would be right; a command prints it as
     one line, without a traceback, and ends with exit code 2.
     """
 
 
-EX_UNAVAILABLE = 69  # EX_UNAVAILABLE: another machine, or another try, may do
-
-
 class MachineError(Exception):
-    """The machine, or those it should meet, are not what they should be; exit code `UNFIT`."""
+    """The machine, or the other processes, are not as required; exit code `EX_UNAVAILABLE`."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest known one, then all of them."""
+    """The end of a message about an unknown name: the most similar known name, and all of them."""
     known = [str(k) for k in known]
     near = get_close_matches(str(name), known, n=1, cutoff=0.5)
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known) or 'none'}"
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first three names, and how many more there are."""
+    """The first three names, and the number of the others."""
     first, more = (names := [*names])[:3], len(names) - 3
     return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """A command's exit code: `main`'s own, 2 and the message of a `UserError`, or `UNFIT` and that
-    of an `Unfit`.
+    """Run `main` and return the exit code of the command.
 
-    What the operating system refuses (a full disk, a folder that may not be written) is the user's
-    to mend too, and so is a device that is out of memory.
+    It is the code that `main` returns; 2 after a `UserError`, an operating system error (a full
+    disk, a folder without write permission) or a device that is out of memory; `EX_UNAVAILABLE`
+    after a `MachineError`. The message of the error is printed to stderr.
     """
     try:
         return main()
@@ -51,12 +50,12 @@ def exit_code(main: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = ": make room, then run the same command again" if full else ""
+        disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = ": free some space, then run the same command again" if disk_full else ""
         print(f"error: {error.filename or 'disk'}: {error.strerror}{advice}", file=sys.stderr)
     except RuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # jax's word for an out of memory
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # how jax reports out of memory
             raise
         reason = str(error).partition("\n")[0]
-        print(f"error: {reason}; give a smaller batch, crop or network", file=sys.stderr)
+        print(f"error: {reason}; use a smaller batch, crop or network", file=sys.stderr)
     return 2

@@ -1,14 +1,17 @@
-"""Evaluate: the weights of a finished run, or of all members of a sweep, on its suites.
+"""Evaluate: score the weights of a finished run, or of all members of a sweep, on its suites.
 
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
 
-Of a detector AP (IoU 0.50:0.95), AP50 and AP75, per class and per size of object (the side of a
-square of equal area, in pixels of the file); of a classifier the mean accuracy of its classes,
-top-1 and top-5. Of every suite, of its slices by config.data.slices, and of suites with "corrupt"
-under every corruption: docs/robustness.md. Writes <workdir>/evaluations/<weights>.csv, the main
-score on resampled images to <weights>.npz, and to the folder <weights> what `tinyjax.report` shows;
-of a single run also figures and the worst images. Fields of the config may be overridden, such as
---config.nms.iou_threshold=0.6.
+A detector gets AP (IoU 0.50:0.95), AP50 and AP75, per class and per object size (the side of a
+square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5. Every
+suite is scored as a whole and by slice (config.data.slices); suites with "corrupt" are scored under
+every corruption, see docs/robustness.md. The command writes
+
+    <workdir>/evaluations/<weights>.csv    scores
+    <workdir>/evaluations/<weights>.npz    the main score on resampled images
+    <workdir>/evaluations/<weights>/       what `tinyjax.report` shows; figures of a single run
+
+Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6.
 """
 
 import json
@@ -16,31 +19,33 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
+from tinyjax.config.parsing import PREFIX
 from tinyjax.errors import UserError, exit_code, shorten, suggest
-from tinyjax.run import progress, run_folder
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
+from tinyjax.run.progress import progress_bar
+from tinyjax.run.run_folder import command_line
+from tinyjax.run.text import text_table, value_range
 
-AT_ONCE = 32  # members that predict together: hundreds of them would fill the memory with boxes
+MAX_GROUP = 32  # members that predict together: boxes of hundreds would fill the memory
 FLAGS = {
     "--weights": {
         "choices": ("last", "best"),
         "default": "last",
-        "help": "averaged weights: the last, or the best",
+        "help": "which averaged weights: the last, or those with the best score",
     },
     "--suite": {
         "action": "append",
         "metavar": "NAME",
-        "help": "only this suite; may be given several times",
+        "help": "score only this suite; may be given several times",
     },
     "--suites": {
         "metavar": "FILE[:ARGS]",
-        "help": "suites, slices and monitor of this config instead of the run's own",
+        "help": "use suites, slices and monitor of this config instead of the run's",
     },
 }
 
@@ -50,9 +55,8 @@ class Group(NamedTuple):
 
     ids: list[str]
     config: Any
-    about: dict[str, Any]  # of the first, see `write_weights`
-    score: Callable[..., list[dict[str, float]]]  # ([predictions of each], split)
-    predict: Callable[..., list[dict[str, Any]]]  # (images)
+    metadata: dict[str, Any]  # of the first member, see `networks.weights_metadata`
+    predict: Callable[..., list[dict[str, Any]]]  # (inputs) -> predictions of each member
 
 
 class Result(NamedTuple):
@@ -62,63 +66,48 @@ class Result(NamedTuple):
     suite: str
     split: Any
     predictions: list[dict[str, Any]]  # of each member
-    examined: list[Any]  # of each member, see `robust.examine.Examined`
+    examined: list[Any]  # of each member, see `metrics.slices.Examined`
 
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
     folder, which = Path(options.workdir), options.weights
     for text in options.overrides:
-        if text.startswith((f"{configs.PREFIX}model.", f"{configs.PREFIX}task")):
-            raise UserError(f"{text}: weights are of the network that was trained; leave it out")
+        if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
+            raise UserError(f"{text}: the weights belong to the trained network; leave it out")
 
-    from tinyjax import tasks
-    from tinyjax.data.corruptions.corrupt import of_suite
     from tinyjax.run import runtime
+    from tinyjax.tasks import get_task
 
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
     groups = _groups(folder, which, options.overrides, options.suites)
-    suites = groups[0].config.data.suites
-    kind = tasks.module(groups[0].config.task)
-    names = options.suite or list(suites)
-    for name in names:
-        if name not in suites:
-            raise UserError(f"--suite {name}: {suggest(name, suites)}")
-    clean = tuple(name for name in names if "corrupt" not in suites[name])
-    # None: its images as they are, to compare with
-    corruptions = {n: [None, *of_suite(n, suites[n])] for n in names if n not in clean}
-
-    place, rows, replicates, shown = folder / "evaluations" / which, [], {}, {}
-    passes = len(groups) * (len(clean) + sum(map(len, corruptions.values())))
-    bar = progress.progress_bar(total=passes, unit="part")
-    for result in _examined(groups, clean, kind, bar):
-        for id, own in zip(result.group.ids, result.examined, strict=True):
-            for part, scores in own.scores.items():
-                rows.append(_row(id, result.suite, part, scores=scores))
-                replicates[id, _part(result.suite, part)] = own.replicates[part]
-            if own.seen:
-                _save(place / id / f"{result.suite}.npz", own.seen)
-        shown[result.suite] = result
-    for name, pairs in corruptions.items():
+    config = groups[0].config
+    task = get_task(config.task)
+    clean, corrupted = _split_suites(config.data.suites, options.suite)
+    passes = len(groups) * (len(clean) + sum(map(len, corrupted.values())))
+    bar = progress_bar(total=passes, unit="pass")
+    path, rows, replicates, results = folder / "evaluations" / which, [], {}, {}
+    for result in _examine(groups, task, clean, bar):
+        for id, examined in zip(result.group.ids, result.examined, strict=True):
+            for name, scores in examined.scores.items():
+                rows.append(_row(id, result.suite, name, scores=scores))
+                replicates[id, _label(result.suite, name)] = examined.replicates[name]
+            if examined.detections:
+                _save(path / id / f"{result.suite}.npz", examined.detections)
+        results[result.suite] = result
+    for name, pairs in corrupted.items():
         for pair in pairs:
-            for id, scores in _scored(groups, name, pair, kind, bar):
+            for id, scores in _score_corrupted(groups, task, name, pair, bar):
                 rows.append(_row(id, name, "", pair, scores))
     bar.close()
-    write_rows(
-        place.with_suffix(".csv"), rows, dict.fromkeys(column for row in rows for column in row)
-    )
-    with atomic(place.with_suffix(".json")) as path:
-        asked = {"command": run_folder.command_line(), "config": groups[0].config.to_dict()}
-        path.write_text(json.dumps(asked, indent=2))
-    if replicates:
-        _save(place.with_suffix(".npz"), _stacked(replicates, kind.SCORE))
+    _write(path, rows, replicates, task, config)
     if len(groups) == 1 and len(groups[0].ids) == 1:
-        _report_one(groups[0], shown, kind, place)
-    log.info(_said(rows, kind))
-    shown_in = f"; what is shown of it to {place}" if place.exists() else ""
-    log.info(f"written to {place.with_suffix('.csv')}{shown_in}")
+        _report_single_run(groups[0], task, results, path)
+    log.info(_summary(rows, task))
+    figures = f", figures and images to {path}" if path.exists() else ""
+    log.info(f"scores are written to {path.with_suffix('.csv')}{figures}")
     return 0
 
 
@@ -126,164 +115,209 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | None) -> list[Group]:
-    from tinyjax import tasks
-    from tinyjax.population import plan, stack
+    from tinyjax.population.networks import load_stored
+    from tinyjax.population.plan import populations_of_run
+    from tinyjax.population.stack import make_predictor
+    from tinyjax.tasks import get_task
 
-    found = []
-    for ids in plan.populations_of_run(folder):
-        for start in range(0, len(ids), AT_ONCE):
-            some = [*ids[start : start + AT_ONCE]]
-            networks = stack.load_stored(folder, some, which, overrides)
-            first = networks[0]
-            config = _asked(first.config, suites) if suites else first.config
-            task, predict = stack.make_predictor(networks, tasks.module(first.config.task))
-            found.append(Group(some, config, first.about, task.score, predict))
-    return found
+    groups = []
+    for population in populations_of_run(folder):
+        for start in range(0, len(population), MAX_GROUP):
+            ids = [*population[start : start + MAX_GROUP]]
+            networks = load_stored(folder, ids, which, overrides)
+            config, metadata = networks[0].config, networks[0].metadata
+            predict = make_predictor(networks, get_task(config.task))
+            config = _with_suites(config, suites) if suites else config
+            groups.append(Group(ids, config, metadata, predict))
+    return groups
 
 
-def _asked(config: Any, spec: str) -> Any:
-    """The config with the suites, slices and `monitor` of another, which say all of themselves."""
-    from tinyjax.config.validation import check
+def _with_suites(config: Any, spec: str) -> Any:
+    """The config with suites, slices and `monitor` of the config file `spec`."""
+    from tinyjax.training.validation import check
 
-    other, whole = configs.load(spec), config.to_dict()
-    ours, theirs = whole["data"], other.data.to_dict()
-    common = {"format": theirs["format"], **theirs["common"]}
-    common.pop("classes", None)  # a suite's are training's
-    for name, own in theirs["suites"].items():
-        if not isinstance(own, Mapping):
-            raise UserError(f"--suites {spec}: data.suites.{name} = {own!r}: give a dict")
-    whole["data"] = {
-        **ours,
+    other, merged = configs.load(spec), config.to_dict()
+    run_data, other_data = merged["data"], other.data.to_dict()
+    common = {"format": other_data["format"], **other_data["common"]}
+    common.pop("classes", None)  # suites have the classes of the training set
+    for name, arguments in other_data["suites"].items():
+        if not isinstance(arguments, Mapping):
+            raise UserError(f"--suites {spec}: data.suites.{name} = {arguments!r}: give a dict")
+    merged["data"] = {
+        **run_data,
         "common": {},
-        "train": {**ours["common"], **ours["train"]},
-        "suites": {name: {**common, **own} for name, own in theirs["suites"].items()},
-        "slices": theirs.get("slices", {}),
+        "train": {**run_data["common"], **run_data["train"]},
+        "suites": {name: {**common, **args} for name, args in other_data["suites"].items()},
+        "slices": other_data.get("slices", {}),
     }
-    asked = configs.from_json(json.dumps({**whole, "monitor": other.monitor}))
-    check(asked)
-    return asked
+    config = configs.from_json(json.dumps({**merged, "monitor": other.monitor}))
+    check(config)
+    return config
 
 
 # ---- suites
 
+Pair = tuple[str, int] | None  # corruption and severity; None: the images as they are
 
-def _examined(
-    groups: Sequence[Group], names: tuple[str, ...], kind: ModuleType, bar: Any
+
+def _split_suites(
+    suites: Any, selected: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, list[Pair]]]:
+    """The selected suites without corruptions, and the corruptions of the others, each list
+    beginning with None, the images as they are, for comparison.
+    """
+    from tinyjax.data.corruptions.corrupt import suite_corruptions
+
+    names = selected or list(suites)
+    for name in names:
+        if name not in suites:
+            raise UserError(f"--suite {name}: {suggest(name, suites)}")
+    clean = tuple(name for name in names if "corrupt" not in suites[name])
+    corrupted = {n: [None, *suite_corruptions(n, suites[n])] for n in names if n not in clean}
+    return clean, corrupted
+
+
+def _examine(
+    groups: Sequence[Group], task: Any, names: tuple[str, ...], bar: Any
 ) -> Iterator[Result]:
-    from tinyjax.metrics.slices import resamples
+    from tinyjax.metrics.slices import resample_counts
 
     for group in groups:
-        config, classes = group.config, tuple(group.about["classes"])
-        channels, data = group.about["frame"][2], configs.to_json(config.data)
-        splits = _splits(config.task, data, names, classes, channels)
+        config = group.config
+        splits = _load_suites(*_suite_key(group), names)
         for name, split in splits.items():
             bar.set_description_str(name)
-            slices = kind.slices(split, config.data.get("slices", {}))
+            slices = task.slices(split, config.data.get("slices", {})) if task.slices else {}
             if name == config.monitor:
-                slices |= _fewer_classes(
-                    {n: kind.present(s) for n, s in splits.items()}, name, split
-                )
-            found = group.predict(split.images)
-            counts = resamples(len(split.names))
-            examined = kind.examine(found, split, config, slices, counts)
-            yield Result(group, name, split, found, examined)
+                present = {n: task.classes_present(s) for n, s in splits.items()}
+                slices |= _class_slices(present, name, split)
+            predictions = group.predict(split.inputs)
+            counts = resample_counts(len(split.names))
+            examined = task.examine(predictions, split, config, slices, counts)
+            yield Result(group, name, split, predictions, examined)
             bar.update()
 
 
-def _scored(
-    groups: Sequence[Group], name: str, pair: tuple[str, int] | None, kind: ModuleType, bar: Any
+def _score_corrupted(
+    groups: Sequence[Group], task: Any, name: str, pair: Pair, bar: Any
 ) -> Iterator[tuple[str, dict[str, float]]]:
     for group in groups:
         bar.set_description_str(" ".join(map(str, (name, *(pair or ())))))
-        config, classes = group.config, tuple(group.about["classes"])
-        channels, data = group.about["frame"][2], configs.to_json(config.data)
-        split = _corrupted(config.task, data, name, classes, channels, pair)
-        yield from zip(group.ids, group.score(group.predict(split.images), split), strict=True)
+        split = _load_corrupted(*_suite_key(group), name, pair)
+        scores = task.score(group.predict(split.inputs), split, group.config)
+        yield from zip(group.ids, scores, strict=True)
         bar.update()
 
 
-@lru_cache(maxsize=1)
-def _splits(
-    task: str, data: str, names: tuple[str, ...], classes: tuple[str, ...], channels: int
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def _suite_key(group: Group) -> tuple[str, str, tuple[str, ...], Shapes]:
+    """What a group's suites depend on: task, data as JSON, classes, input shapes."""
+    inputs = {name: tuple(shape) for name, shape in group.metadata["inputs"].items()}
+    classes = tuple(group.metadata["classes"])
+    return group.config.task, configs.to_json(group.config.data), classes, (*inputs.items(),)
+
+
+@lru_cache(maxsize=1)  # the groups of a sweep mostly share their suites
+def _load_suites(
+    task: str, data_json: str, classes: tuple[str, ...], inputs: Shapes, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Suites by a config's `data` part as JSON: the groups of a sweep mostly have the same."""
-    from tinyjax import tasks
+    from tinyjax.tasks import get_task
 
-    kind, group = tasks.module(task), configs.from_json(data)
-    found = {name: _loaded(task, group, name, classes, channels) for name in names}
-    if unlike := kind.unlike(found):
-        log.info("\n".join(unlike))
-    fields = group.get("slices", {})
-    known = {part.partition("=")[0] for s in found.values() for part in kind.slices(s, fields)}
-    for field in {*fields} - known if found else ():
-        log.warning(f"data.slices.{field}: no image of {shorten(found)} says it")
-    return found
+    functions, data = get_task(task), configs.from_json(data_json)
+    splits = {name: _load_suite(task, data, name, classes, inputs) for name in names}
+    if functions.class_mismatch and (lines := functions.class_mismatch(splits)):
+        log.info("\n".join(lines))
+    fields, known = data.get("slices", {}), set()
+    if functions.slices:
+        sliced = (functions.slices(split, fields) for split in splits.values())
+        known = {name.partition("=")[0] for slices in sliced for name in slices}
+    for field in {*fields} - known if splits else ():
+        log.warning(f"data.slices.{field}: no image of {shorten(splits)} has this field")
+    return splits
 
 
 @lru_cache(maxsize=1)
-def _corrupted(
-    task: str,
-    data: str,
-    name: str,
-    classes: tuple[str, ...],
-    channels: int,
-    pair: tuple[str, int] | None,
+def _load_corrupted(
+    task: str, data_json: str, classes: tuple[str, ...], inputs: Shapes, name: str, pair: Pair
 ) -> Any:
-    return _loaded(task, configs.from_json(data), name, classes, channels, pair)
+    return _load_suite(task, configs.from_json(data_json), name, classes, inputs, pair)
 
 
-def _loaded(
+def _load_suite(
     task: str,
     data: Any,
     name: str,
     classes: tuple[str, ...],
-    channels: int,
-    pair: tuple[str, int] | None = None,
+    inputs: Shapes,
+    pair: Pair = None,
 ) -> Any:
-    from tinyjax import tasks
+    from tinyjax.tasks import get_task
 
-    split = tasks.module(task).load(data, data.suites[name], classes, pair)
-    if (there := split.images.shape[-1]) != channels:
-        raise UserError(
-            f"data.suites.{name}: images of {there} channels, the network takes {channels}; give "
-            f"channels = {channels}"
-        )
+    split = get_task(task).load(data, data.suites[name], classes, pair)
+    for key, shape in inputs:
+        channels, expected = split.inputs[key].shape[-1], shape[-1]
+        if channels != expected:
+            raise UserError(
+                f"data.suites.{name}: images with {channels} channels, but the network reads "
+                f"{expected}; give channels = {expected}"
+            )
     return split
 
 
-def _fewer_classes(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
-    """Slices of suite `name` by classes: what suites that have fewer are to be compared with."""
-    from tinyjax.metrics.slices import of_classes
+def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
+    """Slices of suite `name` by class sets, for comparison with suites that have fewer classes."""
+    from tinyjax.metrics.slices import class_slice
 
-    fewer = {own for own in present.values() if own and {*own} < {*present[name]}}
-    return {f"classes={'+'.join(own)}": of_classes(len(split.names), own) for own in sorted(fewer)}
+    subsets = {classes for classes in present.values() if classes and {*classes} < {*present[name]}}
+    return {
+        f"classes={'+'.join(classes)}": class_slice(len(split.names), classes)
+        for classes in sorted(subsets)
+    }
 
 
-# ---- what is written, and what is said
+# ---- output
 
 
-def _row(id: str, suite: str, part: str, pair: Any = None, scores: Any = None) -> dict[str, Any]:
+def _row(id: str, suite: str, slice: str, pair: Pair = None, scores: Any = None) -> dict[str, Any]:
     corruption, severity = pair or ("", "")
-    about = {"member": id, "suite": suite, "slice": part}
-    return {**about, "corruption": corruption, "severity": severity, **scores}
+    names = {"member": id, "suite": suite, "slice": slice}
+    return {**names, "corruption": corruption, "severity": severity, **scores}
 
 
-def _part(suite: str, part: str) -> str:
-    return f"{suite}/{part}" if part else suite
+def _label(suite: str, slice: str) -> str:
+    return f"{suite}/{slice}" if slice else suite
 
 
-def _stacked(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str, Any]:
-    """Arrays of the scores on resampled images: float32 [member, part, B], NaN where a member was
-    not evaluated on a part.
+def _write(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    replicates: Mapping[tuple[str, str], Any],
+    task: Any,
+    config: Any,
+) -> None:
+    columns = dict.fromkeys(column for row in rows for column in row)
+    write_rows(path.with_suffix(".csv"), [dict(row) for row in rows], columns)
+    with atomic(path.with_suffix(".json")) as file:
+        request = {"command": command_line(), "config": config.to_dict()}
+        file.write_text(json.dumps(request, indent=2))
+    if replicates:
+        _save(path.with_suffix(".npz"), _stack(replicates, task.monitor))
+
+
+def _stack(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str, Any]:
+    """Scores on resampled images as arrays: float32 [member, suite or slice, resample], NaN where
+    a member was not evaluated.
     """
     import numpy as np
 
-    members, parts = (list(dict.fromkeys(key[i] for key in replicates)) for i in (0, 1))
+    members, labels = (list(dict.fromkeys(key[i] for key in replicates)) for i in (0, 1))
     count = len(next(iter(replicates.values())))
-    table = np.full((len(members), len(parts), count), np.nan, np.float32)
-    for (member, part), values in replicates.items():
-        table[members.index(member), parts.index(part)] = values
-    return {"members": members, "parts": parts, "score": score, "replicates": table}
+    table = np.full((len(members), len(labels), count), np.nan, np.float32)
+    for (member, label), values in replicates.items():
+        table[members.index(member), labels.index(label)] = values
+    return {"members": members, "parts": labels, "score": score, "replicates": table}
 
 
 def _save(file: Path, arrays: Mapping[str, Any]) -> None:
@@ -293,36 +327,36 @@ def _save(file: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def _report_one(group: Group, shown: Mapping[str, Result], kind: ModuleType, place: Path) -> None:
-    """Tables, figures and the worst images of a single run."""
-    suites = {name: result.split for name, result in shown.items()}
-    found = {
-        name: kind.in_file_pixels(result.predictions[0], result.split)
-        for name, result in shown.items()
-    }
-    scores = {name: result.examined[0].scores[""] for name, result in shown.items()}
-    if shown:
-        kind.report(place, suites, found, scores, group.about.get("training", {}))
-        log.info(f"step {group.about['step']}\n{kind.table(scores)}")
+def _report_single_run(group: Group, task: Any, results: Mapping[str, Result], path: Path) -> None:
+    """Write tables, figures and the worst images of a single run."""
+    if not results:
+        return
+    suites = {name: result.split for name, result in results.items()}
+    predictions: dict[str, Any] = {n: result.predictions[0] for n, result in results.items()}
+    if task.to_file_pixels:
+        predictions = {n: task.to_file_pixels(p, suites[n]) for n, p in predictions.items()}
+    scores = {name: result.examined[0].scores[""] for name, result in results.items()}
+    task.write_report(path, suites, predictions, scores, group.metadata.get("training", {}))
+    log.info(f"step {group.metadata['step']}\n{task.score_table(scores)}")
 
 
-def _said(rows: Sequence[Mapping[str, Any]], kind: ModuleType) -> str:
-    """The main score of every suite and slice: of a sweep from the lowest to the highest; of
-    corruptions their mean over severities.
+def _summary(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
+    """The main score of every suite and slice, of a sweep from the lowest to the highest member;
+    for a corruption, the mean over severities.
     """
     import numpy as np
 
-    found: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        of = _part(row["suite"], row["slice"] or row["corruption"])
-        found.setdefault(of, {}).setdefault(row["member"], []).append(row[kind.SCORE])
-    width = max(map(len, found)) + 2
-    lines = [f"{'':<{width}}{kind.SCORES[kind.SCORE]}"]
-    for of, own in found.items():
-        means = [np.mean(values) for values in own.values()]
-        low, high = min(means), max(means)
-        lines.append(f"{of:<{width}}{low:.3f}" + (f" to {high:.3f}" if len(means) > 1 else ""))
-    return "\n".join(lines)
+        label = _label(row["suite"], row["slice"] or row["corruption"])
+        scores.setdefault(label, {}).setdefault(row["member"], []).append(row[task.monitor])
+    title = task.metrics[task.monitor]
+    return text_table(
+        [
+            {"": label, title: value_range([float(np.mean(v)) for v in members.values()])}
+            for label, members in scores.items()
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Predict: what a trained network finds in images and videos, or what it says they are of.
+"""Predict: run a trained network on images and videos.
 
-    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output found/
+    python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output predictions/
 
 --input takes images, folders of images, patterns such as 'photos/**/*.png' and videos (mp4, avi,
 mov, mkv; they need `pip install 'tinyjax[video]'`). --workdir takes a run folder or a file of
-weights, what `tinyjax.load` takes. Files are named by their path below the folder that all of them
-share. The output folder holds
+weights, as `tinyjax.load` does. Outputs are named by the path of the file below the folder that
+contains all input files. The output folder contains
 
-    <file>.png, or <file>.mp4 of a video   the boxes drawn
-    predictions.json   a list in the COCO format of results; image_id counts images and frames in
+    <file>.png, or <file>.mp4 of a video   the image with boxes drawn
+    predictions.json   a list in the COCO results format; image_id counts images and frames in
                        order, bbox is x, y, width, height in pixels of the file
     predictions.csv    the same: file, frame (from 0), time (s), category, score, x1, y1, x2, y2
 
-Of a classifier it is the classes that score at least the threshold, without boxes.
+A classifier predicts the classes that score at least the threshold, without boxes.
 
-A file that cannot be read is named, and the rest goes on. Exit codes: 0 all is predicted, 2 some
-file could not be read or there is something to mend in what was given, 75 told to stop (SIGTERM or
-Ctrl-C): what was found until then is written.
+A file that cannot be read is skipped with a warning. Exit codes: 0 all files were predicted, 2 a
+file could not be read or the input is invalid, 75 told to stop (SIGTERM or Ctrl-C): the predictions
+up to then are written.
 """
 
 import json
@@ -35,7 +35,7 @@ import numpy as np
 
 from tinyjax import config as configs
 from tinyjax.data import images, video
-from tinyjax.data.detection import ahead
+from tinyjax.data.prefetch import map_ahead
 from tinyjax.errors import UserError, exit_code
 from tinyjax.run import progress
 from tinyjax.run.csv_files import write_rows
@@ -43,9 +43,11 @@ from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 
-STOPPED = 75  # as of training
+STOPPED = 75  # as in training
 SUFFIXES = images.SUFFIXES + video.SUFFIXES
-CUT_OFF = 0.9  # of the frames a video says it has; a few off is how such numbers are
+# A video with fewer frames than this fraction of its stated length is incomplete; stated lengths
+# are often wrong by a few frames.
+MIN_VIDEO_FRACTION = 0.9
 COLUMNS = ("file", "frame", "time", "category", "score", "x1", "y1", "x2", "y2")
 FLAGS = {
     "--input": {
@@ -58,25 +60,25 @@ FLAGS = {
         "required": True,
         "type": Path,
         "metavar": "DIR",
-        "help": "where pictures, json and csv go",
+        "help": "folder of the pictures and tables",
     },
     "--weights": {
         "choices": ("last", "best"),
         "default": "last",
-        "help": "averaged weights of a run folder: the last, or the best",
+        "help": "averaged weights of the run folder: the last or the best ones",
     },
     "--threshold": {
         "type": float,
         "default": 0.3,
-        "help": "lowest score that is kept (default 0.3)",
+        "help": "minimum score (default 0.3)",
     },
     "--class": {
         "dest": "classes",
         "action": "append",
         "metavar": "NAME",
-        "help": "only this class; may be given several times",
+        "help": "only this class; may be repeated",
     },
-    "--no-pictures": {"dest": "pictures", "action": "store_false", "help": "json and csv only"},
+    "--no-pictures": {"dest": "pictures", "action": "store_false", "help": "write only tables"},
 }
 
 
@@ -90,13 +92,54 @@ class Frame(NamedTuple):
     error: str = ""  # why it cannot be read
 
 
+class OutputPaths(NamedTuple):
+    """Names of the input files and paths of their pictures."""
+
+    root: str  # folder that contains all input files
+    output: Path
+
+    def name(self, file: Path) -> str:
+        """Return the path of an input file below the root."""
+        return Path(os.path.relpath(os.path.abspath(file), self.root)).as_posix()
+
+    def picture(self, file: Path, suffix: str) -> Path:
+        """Return the path of the picture or video of an input file."""
+        return self.output / f"{self.name(file)}{suffix}"
+
+
+class Results:
+    """Rows of predictions.json, and which frames were predicted."""
+
+    def __init__(self, paths: OutputPaths, unread: list[Path]):
+        self.rows: list[dict[str, Any]] = []
+        self.num_frames: Counter[Path] = Counter()  # predicted frames of each file
+        self.unread = unread  # files that could not be read, at least in part
+        self._paths = paths
+
+    def add(self, image_id: int, frame: Frame, prediction: Any) -> None:
+        """Record the prediction for a frame, or None if it could not be read."""
+        if prediction is None:
+            self.unread.append(frame.file)
+            log.warning(f"skipped: {frame.error}")
+            return
+        self.num_frames[frame.file] += 1
+        self.rows.extend(json_rows(image_id, self._paths.name(frame.file), frame, prediction))
+
+    def write(self, folder: Path) -> None:
+        """Write predictions.json and predictions.csv."""
+        with atomic(folder / "predictions.json") as path:
+            path.write_text(json.dumps(self.rows, indent=1))
+        write_rows(folder / "predictions.csv", map(csv_row, self.rows), COLUMNS)
+
+
 def main(argv: list[str] | None = None) -> int:
+    """Run the command. Raises UserError for invalid input."""
     options = configs.parse_options("predict", __doc__, argv, FLAGS, needs=("workdir",))
-    files = find(options.input)
-    refuse_mixing(options.output, files)
+    files = find_files(options.input)
+    check_output(options.output, files)
     start_log()
-    movies, unread = look_at_videos(files)
-    total = sum(movies[f].frames if f in movies else not is_video(f) for f in files)
+    videos, unread = probe_videos(files)
+    total = sum(videos[f].frames if f in videos else not is_video(f) for f in files)
 
     from tinyjax.api import BATCH, load
     from tinyjax.run import runtime
@@ -104,83 +147,73 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     runtime.enable_compile_cache()
 
-    # ---- the network, compiled before anything is written: a wrong threshold or class ends here
+    # ---- the network, compiled before anything is written, so that an invalid threshold or class
+    # is reported at once
     model = load(options.workdir, options.weights, options.overrides)
     batch = 1 if total == 1 else BATCH
-    detect = partial(
+    predict = partial(
         model.predict, threshold=options.threshold, classes=options.classes, batch=batch
     )
-    begin = time.time()
-    detect([model.fit(np.zeros(model.frame, np.uint8))])
-    log.info(f"{model}, compiled in {time.time() - begin:.0f} s")
+    start = time.time()
+    predict([model.fit(np.zeros(model.input_shape, np.uint8))])
+    log.info(f"{model}, compiled in {time.time() - start:.0f} s")
 
-    # ---- all frames: read and drawn in threads, beside the network
+    # ---- all frames: threads read and draw while the network computes
     root = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    rows: list[dict[str, Any]] = []
-    done: Counter[Path] = Counter()  # frames of each file
-
-    def name(file: Path) -> str:
-        return Path(os.path.relpath(os.path.abspath(file), root)).as_posix()
-
-    def place(file: Path, suffix: str) -> Path:
-        return options.output / f"{name(file)}{suffix}"
-
+    paths = OutputPaths(root, options.output)
+    results = Results(paths, unread)
     threads = min(8, os.cpu_count() or 1)
-    begin = time.time()
+    start = time.time()
     with (
         local_stop_requests() as stop,
         progress.progress_bar(total=total, unit="image") as bar,
     ):
+        frames = takewhile(lambda _: not stop, read_frames(files, videos))
+        prepared = map_ahead(partial(prepare, model=model), frames, threads)
+        predicted = predict_batches(predict, prepared, batch)
+        draw = partial(draw_frame, paths=paths if options.pictures else None)
 
-        def record(number: int, frame: Frame, found: Any, picture: Any) -> Any:
+        def record(image_id: int, drawn: tuple[Frame, Any, np.ndarray | None]) -> Any:
+            frame, prediction, picture = drawn
             bar.update()
-            if found is None:
-                unread.append(frame.file)
-                log.warning(f"left out: {frame.error}")
-            else:
-                done[frame.file] += 1
-                rows.extend(describe(number, name(frame.file), frame, found))
+            results.add(image_id, frame, prediction)
             return picture
 
-        going = takewhile(lambda _: not stop, frames(files, movies))
-        prepared = ahead(partial(prepare, model=model), going, threads)
-        found = in_batches(detect, prepared, batch)
-        drawn = ahead(partial(draw, place=place if options.pictures else None), found, threads)
-        numbered = ((i, *one) for i, one in enumerate(drawn))
-        for file, own in groupby(numbered, key=lambda one: one[1].file):
-            recorded = (record(*one) for one in own)
-            if file in movies and options.pictures:
-                place(file, "").parent.mkdir(parents=True, exist_ok=True)
-                video.write(place(file, ".mp4"), movies[file].rate, recorded)
-            deque(recorded, maxlen=0)  # goes through them
-    seconds = time.time() - begin
+        numbered = enumerate(map_ahead(draw, predicted, threads))
+        for file, group in groupby(numbered, key=lambda item: item[1][0].file):
+            pictures = (record(image_id, drawn) for image_id, drawn in group)
+            if file in videos and options.pictures:
+                paths.picture(file, "").parent.mkdir(parents=True, exist_ok=True)
+                video.write_video(paths.picture(file, ".mp4"), videos[file].rate, pictures)
+            deque(pictures, maxlen=0)  # consumes the rest
+    seconds = time.time() - start
 
-    # ---- tables and the last lines
-    with atomic(options.output / "predictions.json") as path:
-        path.write_text(json.dumps(rows, indent=1))
-    write_rows(options.output / "predictions.csv", map(in_columns, rows), COLUMNS)
-    each = Counter(row["category"] for row in rows)
-    of_each = ", ".join(f"{n} {category}" for category, n in each.most_common())
+    # ---- tables and summary
+    results.write(options.output)
+    num_images = results.num_frames.total()
+    counts = Counter(row["category"] for row in results.rows).most_common()
+    categories = ", ".join(f"{n} {category}" for category, n in counts)
     log.info(
-        f"{len(rows)} {model.finds}{f' ({of_each})' if each else ''} in {done.total()} images, "
-        f"{done.total() / seconds:.1f} a second; {'pictures, ' if options.pictures else ''}"
+        f"{len(results.rows)} {model.noun}{f' ({categories})' if counts else ''} in {num_images} "
+        f"images, {num_images / seconds:.1f} per second; "
+        f"{'pictures, ' if options.pictures else ''}"
         f"predictions.json and predictions.csv in {options.output}"
     )
     if stop:
-        log.info(f"told to stop: {done.total()} of {total} images are done")
+        log.info(f"told to stop after {num_images} of {total} images")
         return STOPPED
-    for file, movie in movies.items():
-        if done[file] < CUT_OFF * movie.frames:
-            log.warning(f"{file}: ends after {done[file]} of {movie.frames} frames; is it cut off?")
+    for file, info in videos.items():
+        if (count := results.num_frames[file]) < MIN_VIDEO_FRACTION * info.frames:
+            log.warning(f"{file}: ends after {count} of {info.frames} frames; is it incomplete?")
             unread.append(file)
     if unread:
-        log.warning(f"not read, or not all of it: {len(unread)} of {len(files)} files")
+        log.warning(f"not read completely: {len(unread)} of {len(files)} files")
         return 2
     return 0
 
 
-def find(sources: Iterable[str]) -> list[Path]:
-    """Image and video files: named ones, those in a folder by name, those a pattern matches.
+def find_files(sources: Iterable[str]) -> list[Path]:
+    """Return the image and video files of paths, folders (sorted by name) and patterns.
 
     Raises UserError for a source without any.
     """
@@ -190,106 +223,114 @@ def find(sources: Iterable[str]) -> list[Path]:
         if path.is_file():
             files.append(path)
             continue
-        inside = path.iterdir() if path.is_dir() else map(Path, glob(source, recursive=True))
-        own = (f for f in inside if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-        if not (found := sorted(f for f in own if f.is_file())):
-            what = "no images" if path.is_dir() else "no such file or folder, and no images match"
-            raise UserError(f"--input {source}: {what}; known are {', '.join(SUFFIXES)}")
-        files += found
-    once: dict[str, Path] = {}  # a file named twice would be drawn by two threads into one picture
+        paths = path.iterdir() if path.is_dir() else map(Path, glob(source, recursive=True))
+        readable = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not (matches := sorted(p for p in readable if p.is_file())):
+            problem = "no images" if path.is_dir() else "no such file or folder; no images match"
+            raise UserError(f"--input {source}: {problem}; known formats: {', '.join(SUFFIXES)}")
+        files += matches
+    unique: dict[str, Path] = {}  # otherwise two threads would write the same picture
     for file in files:
-        once.setdefault(os.path.abspath(file), file)
-    return list(once.values())
+        unique.setdefault(os.path.abspath(file), file)
+    return list(unique.values())
 
 
-def refuse_mixing(output: Path, files: Iterable[Path]) -> None:
-    """Raise UserError if images would be among the pictures drawn of them."""
+def check_output(output: Path, files: Iterable[Path]) -> None:
+    """Raise UserError if the output is not a folder, or contains input files."""
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: not a folder")
     for file in files:
         if output.resolve() in file.resolve().parents:
-            raise UserError(f"--output {output}: {file} is in it; name another folder")
+            raise UserError(f"--output {output}: contains the input {file}; give another folder")
 
 
 def is_video(file: Path) -> bool:
+    """Return whether a file has the suffix of a video."""
     return file.suffix.lower() in video.SUFFIXES
 
 
-def look_at_videos(files: Iterable[Path]) -> tuple[dict[Path, video.About], list[Path]]:
-    """Length and rate of every video, and those that cannot be read, which are named in the log.
+def probe_videos(files: Iterable[Path]) -> tuple[dict[Path, video.VideoInfo], list[Path]]:
+    """Return length and rate of each video, and the videos that cannot be read, with a warning.
 
     Raises UserError if there is a video and OpenCV is not installed.
     """
-    movies: dict[Path, video.About] = {}
+    videos: dict[Path, video.VideoInfo] = {}
     unread: list[Path] = []
     for file in filter(is_video, files):
-        video.opencv()
+        video.import_opencv()
         try:
-            movies[file] = video.about(file)
+            videos[file] = video.read_info(file)
         except UserError as error:
             unread.append(file)
-            log.warning(f"left out: {error}")
-    return movies, unread
+            log.warning(f"skipped: {error}")
+    return videos, unread
 
 
-def frames(files: Iterable[Path], movies: dict[Path, video.About]) -> Iterator[Frame]:
-    """Every image file, and every frame of the videos that can be read, in order."""
+def read_frames(files: Iterable[Path], videos: dict[Path, video.VideoInfo]) -> Iterator[Frame]:
+    """Yield all image files, unread, and all frames of the readable videos, in order."""
     for file in files:
-        if file in movies:
-            for number, seconds, pixels in video.frames(file):
+        if file in videos:
+            for number, seconds, pixels in video.read_frames(file):
                 yield Frame(file, number, seconds, pixels)
         elif not is_video(file):
             yield Frame(file)
 
 
 def prepare(frame: Frame, model: Any) -> tuple[Frame, Any]:
-    """The frame, read, and its Fitted, or None if it cannot be read."""
+    """Return the frame with its pixels, and the network's input, None if it cannot be read."""
     try:
         if frame.pixels is None:
-            pixels = images.read(frame.file, model.frame[2], model.range16)
+            pixels = images.read_image(frame.file, model.input_shape[2], model.range16)
             frame = frame._replace(pixels=pixels)
         return frame, model.fit(frame.pixels)
     except UserError as error:
         return frame._replace(error=str(error)), None
 
 
-def in_batches(detect: Callable, prepared: Iterator, size: int) -> Iterator[tuple[Frame, Any]]:
-    """Frames and their Detections, None for those that could not be read."""
-    while some := list(islice(prepared, size)):
-        found = iter(detect([fitted for _, fitted in some if fitted]))
-        yield from ((frame, fitted and next(found)) for frame, fitted in some)
+def predict_batches(
+    predict: Callable, prepared: Iterator, batch: int
+) -> Iterator[tuple[Frame, Any]]:
+    """Yield frames and their predictions, None for frames that could not be read."""
+    while items := list(islice(prepared, batch)):
+        predictions = iter(predict([fitted for _, fitted in items if fitted]))
+        yield from ((frame, fitted and next(predictions)) for frame, fitted in items)
 
 
-def draw(one: tuple[Frame, Any], place: Callable | None) -> tuple[Frame, Any, np.ndarray | None]:
-    """Write the picture of an image file; that of a video's frame is handed on."""
-    frame, found = one
-    frame, pixels = frame._replace(pixels=None), frame.pixels  # nobody needs them any more
-    if found is None or place is None:
-        return frame, found, None
-    picture = found.draw(pixels)
+def draw_frame(
+    item: tuple[Frame, Any], paths: OutputPaths | None
+) -> tuple[Frame, Any, np.ndarray | None]:
+    """Write the picture of an image file, or return that of a video's frame as an array.
+
+    paths: None: draw nothing.
+    """
+    frame, prediction = item
+    frame, pixels = frame._replace(pixels=None), frame.pixels  # frees them
+    if prediction is None or paths is None:
+        return frame, prediction, None
+    picture = prediction.draw(pixels)
     if frame.number is not None:
-        return frame, found, np.asarray(picture)
-    with atomic(place(frame.file, ".png")) as path:
-        picture.save(path, "PNG", compress_level=1)  # in half the time, a quarter larger
-    return frame, found, None
+        return frame, prediction, np.asarray(picture)
+    with atomic(paths.picture(frame.file, ".png")) as path:
+        picture.save(path, "PNG", compress_level=1)  # half the time, a quarter larger
+    return frame, prediction, None
 
 
-def describe(number: int, name: str, frame: Frame, found: Any) -> list[dict[str, Any]]:
-    """What predictions.json says of a frame."""
-    where: dict[str, Any] = {"file_name": name}
+def json_rows(image_id: int, name: str, frame: Frame, prediction: Any) -> list[dict[str, Any]]:
+    """Return the rows of predictions.json for a frame."""
+    source: dict[str, Any] = {"file_name": name}
     if frame.time is not None:
-        where |= {"frame": frame.number, "time": round(frame.time, 3)}
-    return [{**where, **row} for row in found.to_rows(number)]
+        source |= {"frame": frame.number, "time": round(frame.time, 3)}
+    return [{**source, **row} for row in prediction.to_rows(image_id)]
 
 
-def in_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """What predictions.csv says of a row of predictions.json."""
+def csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of predictions.csv for a row of predictions.json."""
     box: dict[str, float] = {}
     if "bbox" in row:
         x, y, width, height = row["bbox"]
         box = {"x1": x, "y1": y, "x2": round(x + width, 3), "y2": round(y + height, 3)}
-    same = {name: row.get(name, "") for name in ("frame", "time", "category", "score")}
-    return {"file": row["file_name"], **same, **box}
+    columns = {name: row.get(name, "") for name in ("frame", "time", "category", "score")}
+    return {"file": row["file_name"], **columns, **box}
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Preflight: what a sweep would take on an accelerator, told by its compiler before it is paid.
+"""Preflight: what a sweep needs on an accelerator, as its compiler reports it, before you pay.
 
     python -m tinyjax.preflight --config C --accelerator v5litepod-8 [--prices FILE]
 
-Every distinct program of the plan is compiled for those chips, which need not be there (that needs
-`pip install 'tinyjax[tpu]'`), or with `--accelerator cpu` or `gpu` for the devices at hand.
-Times are the least that arithmetic and memory traffic allow, a floor and no forecast. Exit codes: 0
-it fits, 2 something to mend in what was given, 3 it does not fit.
+Every distinct program of the plan is compiled for the named chips, which may be absent (this needs
+`pip install 'tinyjax[tpu]'`), or with `--accelerator cpu` or `gpu` for the devices of this machine.
+Times are lower bounds from arithmetic and memory traffic, not forecasts. Exit codes: 0 the sweep
+fits, 2 invalid input, 3 it does not fit.
 """
 
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,235 +22,262 @@ from tinyjax.run import accelerators
 from tinyjax.run.accelerators import GIB
 
 DOES_NOT_FIT = 3
-AT_HAND = ("cpu", "gpu")
+LOCAL = ("cpu", "gpu")
 PRICES = Path(accelerators.__file__).with_name("prices.yaml")
-# Without these libtpu looks for the machine that it is not on, for minutes, or refuses to start.
-QUIET = {
+# Without these libtpu searches minutes for a TPU machine, or refuses to start.
+LIBTPU_ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_LOG_DIR": "disabled",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # chips are one process's, the compiler is not
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # only one process may use chips; any may compile
 }
 
 
 class Target(NamedTuple):
-    """What programs are compiled for. Of devices at hand nothing is known of their speed."""
+    """The devices that programs are compiled for. The speed of local devices is unknown."""
 
     name: str
     platform: str
     devices: Sequence[Any]
-    memory: int  # bytes of each
+    memory: int  # bytes per device
     slice: accelerators.Slice | None
 
 
 def main(argv: list[str] | None = None) -> int:
     shared = ("--sweep.only", "--sweep.limit", "--member-batching")
-    options = configs.parse_options(
-        "preflight",
-        __doc__,
-        argv,
-        {
-            "--accelerator": {
-                "required": True,
-                "metavar": "NAME",
-                "help": f"{', '.join(AT_HAND)}, or of a TPU slice such as v5litepod-8",
-            },
-            "--prices": {
-                "type": Path,
-                "default": PRICES,
-                "metavar": "FILE",
-                "help": f"dollars for an hour of a chip, as {PRICES.name} has them",
-            },
-            **{name: FLAGS[name] for name in shared},
+    flags: dict[str, dict[str, Any]] = {
+        "--accelerator": {
+            "required": True,
+            "metavar": "NAME",
+            "help": f"{', '.join(LOCAL)}, or a TPU slice such as v5litepod-8",
         },
-        ("config",),
-    )
-    price = prices(options.prices)
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    target = target_of(options.accelerator)
+        "--prices": {
+            "type": Path,
+            "default": PRICES,
+            "metavar": "FILE",
+            "help": f"dollars per chip-hour, in the format of {PRICES.name}",
+        },
+        **{name: FLAGS[name] for name in shared},
+    }
+    options = configs.parse_options("preflight", __doc__, argv, flags, ("config",))
+    prices = read_prices(options.prices)
+    for name, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    target = find_target(options.accelerator)
     config = configs.load(options.config, options.overrides)
     members = select_members(options.config, config, options.only or (), options.limit)
-    return preflight(config, members, target, price, parse_member_batching(options.lift))
+    batching = parse_member_batching(options.member_batching)
+    return preflight(config, members, target, prices, batching)
 
 
-def preflight(config, members, target: Target, price, how: str | None) -> int:
-    """Compile what a sweep's plan for this target has, and say what it comes to."""
-    from tinyjax import tasks
-    from tinyjax.population import compiler, plan
+def preflight(
+    config: Any,
+    members: Sequence[Any],
+    target: Target,
+    prices: Mapping[str, Mapping[str, float]],
+    batching: str | None,
+) -> int:
+    """Compile the programs of a sweep's plan for this target, and print their costs."""
+    from tinyjax.population import plan
+    from tinyjax.population.cost_model import cost_model
+    from tinyjax.tasks import get_task
 
-    begin, kind = time.time(), tasks.module(config.task)
+    start, task = time.time(), get_task(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
-    populations = plan.make_plan(members, plan.cost_model(config), how, machine)
-    training, everyone = kind.load(config.data, config.data.train), {m.id: m for m in members}
-    print(f"{len(members)} members in {len(populations)} populations for {_described(target)}")
-    seen: dict[str, tuple[int, dict[str, Any]]] = {}
-    least, good = 0.0, True
+    populations = plan.make_plan(members, cost_model(config, task), batching, machine)
+    training, by_id = task.load(config.data, config.data.train), {m.id: m for m in members}
+    print(f"{len(members)} members in {len(populations)} populations for {_describe(target)}")
+    compiled: dict[str, tuple[int, Any]] = {}  # program text -> its first population, its counts
+    hours, fits = 0.0, True
     for number, population in enumerate(populations):
-        own = [everyone[id] for id in population.members]
-        given = config, own, kind, training, target.devices
-        chosen = compiler.lower_step(*given, population.lift, population.chunk)
-        text = chosen.program.as_text()
-        said = f"population {number}: {_placed(own, chosen.devices, population.lift)}"
-        if text in seen:
-            print(f"{said}; the program of population {seen[text][0]}")
-        else:
-            print(said, flush=True)
-            lowered = {population.lift: chosen}
-            if chosen.devices.own > 1:  # of one member a device all lifts are the same
-                other = "vmap" if population.lift == "map" else "map"
-                lowered[other] = compiler.lower_step(*given, other)
-            seen[text] = number, {lift: _counts(each) for lift, each in lowered.items()}
-            for lift, counts in seen[text][1].items():
-                print(_lines(lift, counts, lowered[lift], target), flush=True)
-        counts, *_ = seen[text][1].values()
-        if isinstance(counts, str) or counts.needs > target.memory or counts.across:
-            good = False
+        trained = [by_id[id] for id in population.members]
+        counts = _compile(number, population, (config, trained, task, training), target, compiled)
+        if isinstance(counts, str) or counts.memory > target.memory or counts.collectives_across:
+            fits = False
         elif target.slice:
-            steps = own[0].point.get("schedule.steps", config.schedule.steps)
-            least += steps * at_best(counts, target.slice.chip)[0] / 3600
-    print(f"compiled in {time.time() - begin:.0f} s: {len(seen)} distinct programs")
-    if good and target.slice:
-        print(_cost(least, target.slice, price))
-    print("it fits" if good else "it does not fit, see above")
-    return 0 if good else DOES_NOT_FIT
+            steps = trained[0].point.get("schedule.steps", config.schedule.steps)
+            hours += steps * roofline(counts, target.slice.chip)[0] / 3600
+    print(f"compiled in {time.time() - start:.0f} s: {len(compiled)} distinct programs")
+    if fits and target.slice:
+        print(_cost(hours, target.slice, prices))
+    print("it fits" if fits else "it does not fit, see above")
+    return 0 if fits else DOES_NOT_FIT
 
 
-def target_of(name: str) -> Target:
-    """The devices of that name. Raises UserError for a name that is none, devices that are not at
-    hand, and without libtpu.
+def _compile(
+    number: int,
+    population: Any,
+    arguments: tuple[Any, Any, Any, Any],
+    target: Target,
+    compiled: dict[str, tuple[int, Any]],
+) -> Any:
+    """Compile a population's program, unless an earlier population has the same, print its costs,
+    and return them: `StepCounts`, or the compiler's message if the program does not fit.
+    """
+    from tinyjax.population.compiler import lower_step
+
+    method = population.member_batching
+    step = lower_step(*arguments, target.devices, method, population.chunk_size)
+    text = step.program.as_text()
+    title = f"population {number}: {_placement(len(population.members), step.layout, method)}"
+    if text in compiled:
+        print(f"{title}; the same program as population {compiled[text][0]}")
+        return compiled[text][1]
+    print(title, flush=True)
+    steps = {method: step}
+    if step.layout.members_per_device > 1:  # with one member all methods are the same
+        alternative = "vmap" if method == "map" else "map"
+        steps[alternative] = lower_step(*arguments, target.devices, alternative)
+    counts = {name: _count(lowered) for name, lowered in steps.items()}
+    for name, lowered in steps.items():
+        print(_lines(name, counts[name], lowered.layout, target), flush=True)
+    compiled[text] = number, counts[method]
+    return counts[method]
+
+
+# ---- targets
+
+
+def find_target(name: str) -> Target:
+    """The devices of that name. Raises UserError for an unknown name, for local devices that this
+    machine lacks, and without libtpu.
     """
     import jax
 
     from tinyjax.run import runtime
 
-    if name in AT_HAND:
+    if name in LOCAL:
         try:
             devices = jax.devices(name)
         except RuntimeError as error:
-            raise UserError(f"--accelerator {name}: there is none at hand") from error
+            raise UserError(f"--accelerator {name}: this machine has none") from error
         jax.config.update("jax_default_device", devices[0])
         return Target(name, name, devices, runtime.total_memory(), None)
     if name not in accelerators.SLICES:
-        advice = suggest(name, [*AT_HAND, *accelerators.SLICES])
+        advice = suggest(name, [*LOCAL, *accelerators.SLICES])
         raise UserError(f"--accelerator {name}: {advice}")
     jax.config.update("jax_platforms", "cpu")
-    found = accelerators.SLICES[name]
-    return Target(name, "tpu", described(found), found.chip.memory, found)
+    slice = accelerators.SLICES[name]
+    return Target(name, "tpu", slice_devices(slice), slice.chip.memory, slice)
 
 
-def described(found: accelerators.Slice) -> list[Any]:
-    """A slice's devices as the compiler knows them. Raises UserError without libtpu."""
+def slice_devices(slice: accelerators.Slice) -> list[Any]:
+    """A slice's devices as the compiler describes them. Raises UserError without libtpu."""
     from jax.experimental import topologies
 
-    more: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if found.chips == 1 else {}
-    if found.chip.name == "v4":
-        more["chip_config_name"] = "megacore"  # two cores that are one device
+    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if slice.chips == 1 else {}
+    if slice.chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # two cores that form one device
     try:
         topology = topologies.get_topology_desc(
-            topology_name=f"{found.chip.name}:{found.topology}", platform="tpu", **more
+            topology_name=f"{slice.chip.name}:{slice.topology}", platform="tpu", **options
         )
     except RuntimeError as error:
         if "TPU support" not in str(error):
             raise
         raise UserError(
-            f"--accelerator {found.name}: its compiler is not installed; pip install 'tinyjax[tpu]'"
+            f"--accelerator {slice.name}: its compiler is not installed; pip install 'tinyjax[tpu]'"
         ) from error
     return topology.devices
 
 
-def prices(file: Path) -> dict[str, dict[str, float]]:
-    """Dollars for an hour of a chip, {generation: {"demand": .., "spot": ..}}. Raises UserError."""
+def read_prices(file: Path) -> dict[str, dict[str, float]]:
+    """Dollars per chip-hour: {generation: {"demand": .., "spot": ..}}. Raises UserError."""
     import yaml
 
     try:
-        found = yaml.safe_load(file.read_text())
+        prices = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--prices {file}: {str(error).splitlines()[0]}") from error
-    for chip, own in found.items() if isinstance(found, dict) else [("", found)]:
-        numbers = own.values() if isinstance(own, dict) else ()
+    for chip, values in prices.items() if isinstance(prices, dict) else [("", prices)]:
+        numbers = values.values() if isinstance(values, dict) else ()
         if not numbers or not all(isinstance(n, int | float) and n >= 0 for n in numbers):
             raise UserError(
-                f"--prices {file}: {chip}: {own}: give numbers as {PRICES} does, such as "
+                f"--prices {file}: {chip}: {values}: give numbers as {PRICES} does, such as "
                 "v5e: {demand: 1.2, spot: 0.5}"
             )
-    return found
+    return prices
 
 
-# ---- of one program
+# ---- one program
 
 
-def _counts(lowered) -> Any:
-    """What `count` says, or the line of why it does not fit."""
+def _count(lowered: Any) -> Any:
+    """`StepCounts`, or the compiler's message if the program does not fit."""
     import jax
 
-    from tinyjax.population import compiler
+    from tinyjax.population.compiler import compile_step
 
     try:
-        return compiler.compile_step(lowered)
+        return compile_step(lowered)
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         return str(error).partition("\n")[0]
 
 
-def _placed(members, devices, lift: str) -> str:
-    grid = " x ".join(str(n) for n in devices.mesh.devices.shape)
-    how = f", by {lift}" if devices.own > 1 else ""
-    return f"{len(members)} members, {devices.own} a chip on a grid of {grid}{how}"
+def _placement(members: int, layout: Any, method: str) -> str:
+    grid = " x ".join(str(n) for n in layout.mesh.devices.shape)
+    batched = f", by {method}" if layout.members_per_device > 1 else ""
+    return f"{members} members, {layout.members_per_device} per chip on a grid of {grid}{batched}"
 
 
-def _lines(lift: str, counts, lowered, target: Target) -> str:
+def _lines(method: str, counts: Any, layout: Any, target: Target) -> str:
     if isinstance(counts, str):
-        return f"  {lift:<6} {counts}"
-    devices = lowered.devices
-    each = (counts.arguments - counts.shared) / devices.own
-    room = target.memory - counts.shared
-    if lift == "vmap":  # all need scratch at the same time
-        fit = room / (each + counts.scratch / devices.own)
+        return f"  {method:<6} {counts}"
+    members = layout.members_per_device
+    per_member = (counts.argument_bytes - counts.shared_bytes) / members
+    room = target.memory - counts.shared_bytes
+    if method == "vmap":  # all members need scratch memory at the same time
+        fitting = room / (per_member + counts.scratch_bytes / members)
     else:
-        fit = (room - counts.scratch) / each
-    shards = devices.mesh.size / devices.mesh.devices.shape[0] / devices.own
+        fitting = (room - counts.scratch_bytes) / per_member
+    shards = layout.mesh.size / layout.mesh.devices.shape[0] / members
     lines = [
-        f"{counts.needs / GIB:.2f} of {target.memory / GIB:.1f} GiB a chip; "
-        f"{max(0, int(fit)):,} members a chip would fit",
+        f"{counts.memory / GIB:.2f} of {target.memory / GIB:.1f} GiB per chip; "
+        f"{max(0, int(fitting)):,} members per chip would fit",
         f"a member's step: {counts.flops * shards / 1e9:.3f} GFLOP, "
-        f"{counts.moved * shards / 1e9:.3f} GB moved",
+        f"{counts.bytes_moved * shards / 1e9:.3f} GB moved",
     ]
     if target.slice:
-        seconds, by = at_best(counts, target.slice.chip)
-        lines.append(f"{1e3 * seconds:.2f} ms a step at best, bound by {by}")
+        seconds, bound = roofline(counts, target.slice.chip)
+        lines.append(f"{1e3 * seconds:.2f} ms per step at best, bound by {bound}")
     lines.append(
-        f"collectives: {counts.across} across members, {counts.within} among shards of a batch"
+        f"collectives: {counts.collectives_across} across members, {counts.collectives_within} "
+        "among shards of a batch"
     )
     lines.append(f"compiled in {counts.seconds:.0f} s")
-    return "\n".join(f"  {lift if not i else '':<6} {line}" for i, line in enumerate(lines))
+    return "\n".join(f"  {method if not i else '':<6} {line}" for i, line in enumerate(lines))
 
 
-def at_best(counts, chip: accelerators.Chip) -> tuple[float, str]:
-    """Seconds of a step by the roofline, and what bounds it."""
-    return max((counts.flops / chip.flops, "arithmetic"), (counts.moved / chip.bandwidth, "memory"))
+def roofline(counts: Any, chip: accelerators.Chip) -> tuple[float, str]:
+    """The least seconds of a step by the roofline model, and what bounds it."""
+    return max(
+        (counts.flops / chip.flops, "arithmetic"), (counts.bytes_moved / chip.bandwidth, "memory")
+    )
 
 
-# ---- of all of them
+# ---- all programs
 
 
-def _described(target: Target) -> str:
-    if not (own := target.slice):
+def _describe(target: Target) -> str:
+    if not (slice := target.slice):
         return f"{len(target.devices)} x {target.devices[0].device_kind}"
-    hosts = f"{own.hosts} machines" if own.hosts > 1 else "one machine"
-    chip = f"{own.chip.memory // GIB} GiB, {own.chip.flops / 1e12:.0f} TFLOP/s in bfloat16"
-    return f"{own.name}: {own.chips} x {own.chip.name}, {own.topology}, {hosts}; a chip has {chip}"
+    hosts = f"{slice.hosts} machines" if slice.hosts > 1 else "one machine"
+    chip = f"{slice.chip.memory // GIB} GiB, {slice.chip.flops / 1e12:.0f} TFLOP/s in bfloat16"
+    return f"{slice.name}: {slice.chips} x {slice.chip.name}, {slice.topology}, {hosts}; {chip}"
 
 
-def _cost(hours: float, own: accelerators.Slice, price) -> str:
-    chip_hours = hours * own.chips
-    known = price.get(own.chip.name, {})
-    dollars = ", ".join(f"${chip_hours * each:,.2f} {how}" for how, each in known.items())
+def _cost(
+    hours: float, slice: accelerators.Slice, prices: Mapping[str, Mapping[str, float]]
+) -> str:
+    chip_hours, known = hours * slice.chips, prices.get(slice.chip.name, {})
+    dollars = ", ".join(f"${chip_hours * price:,.2f} {name}" for name, price in known.items())
     return (
         f"training takes {hours:.2f} hours, {chip_hours:.2f} chip-hours at best: "
-        f"{dollars or 'no price is known'}"
+        f"{dollars or 'the price is unknown'}"
     )
 
 

@@ -1,12 +1,13 @@
-"""Prepare: look at a data set before training on it, or convert it once to ArrayRecord.
+"""Prepare: check a data set before training on it, or convert it once to ArrayRecord.
 
     python -m tinyjax.prepare SOURCE --check
     python -m tinyjax.prepare SOURCE --to DIR [--skip-errors]
 
 SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, a published set as its
-archive unpacks, or one that was prepared before; docs/data.md shows them. --check counts images and
-boxes of every split, names what is broken or odd, and draws a sheet of samples; the exit code is 2
-if training would refuse something. Of a published set it says the terms, and what is missing.
+archive unpacks, or a prepared set; docs/data.md shows them. --check counts images and boxes of each
+split, reports invalid and unusual ones, and draws a sheet of samples; the exit code is 2 if
+training would stop at an error. For a published set it also prints the terms of use and the missing
+files.
 """
 
 import re
@@ -17,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.data.layouts.catalog import SETS, WHOLE
-from tinyjax.data.loading import FORMATS
+from tinyjax.data.layouts.catalog import CLASSIFICATION_SETS, PUBLISHED_SETS
+from tinyjax.data.loading import DETECTION_FORMATS
 from tinyjax.errors import UserError, exit_code
 from tinyjax.run.logs import log, start_log
 
+FORMATS = [name for name in (*DETECTION_FORMATS, *CLASSIFICATION_SETS) if name != "synthetic"]
 FLAGS = {
     "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
-    "--check": {"action": "store_true", "help": "report what is there"},
-    "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files here"},
+    "--check": {"action": "store_true", "help": "report on the data"},
+    "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files to this folder"},
     "--skip-errors": {
         "action": "store_true",
-        "help": "--to: leave out broken images and boxes, instead of stopping at the first",
+        "help": "--to: leave out invalid images and boxes instead of stopping at the first",
     },
     "--report": {
         "type": Path,
@@ -36,11 +38,11 @@ FLAGS = {
         "help": "where --check writes (default: runs/check/<name of source>)",
     },
     "--format": {
-        "choices": [name for name in (*FORMATS, *WHOLE) if name != "synthetic"],
+        "choices": FORMATS,
         "default": "auto",
-        "help": "the layout, if what is there does not tell",
+        "help": "the layout, if it is not recognized",
     },
-    "--split": {"action": "append", "metavar": "NAME", "help": "only this one; may be repeated"},
+    "--split": {"action": "append", "metavar": "NAME", "help": "only this split; repeatable"},
     "--classes": {"default": "", "metavar": "A+B", "help": "scored categories (default: all)"},
     "--ignore-classes": {"default": "", "metavar": "A+B", "help": "neither objects nor background"},
     "--size": {
@@ -58,7 +60,7 @@ FLAGS = {
     "--range16": {
         "nargs": 3,
         "metavar": ("RULE", "LOW", "HIGH"),
-        "help": "how 16 bit come to 8: percentiles 1 99 (default), or range and two counts",
+        "help": "mapping of 16 bits to 8: percentiles 1 99 (default), or range and two counts",
     },
     "--stride": {"type": int, "default": 4, "help": "the detector's finest (default 4)"},
     "--first-pixel": {
@@ -71,210 +73,217 @@ FLAGS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("prepare", __doc__, argv, FLAGS, needs=())
-    if options.check == bool(options.to):
-        raise UserError("give --check, to look at the data, or --to DIR, to convert it")
-    if options.check and options.skip_errors:
-        raise UserError("--skip-errors: goes with --to; --check goes on past all that is broken")
-    if options.stride < 1 or min(options.size or (1,)) < 1:
+    args = configs.parse_options("prepare", __doc__, argv, FLAGS, needs=())
+    if args.check == bool(args.to):
+        raise UserError("give --check, to check the data, or --to DIR, to convert it")
+    if args.check and args.skip_errors:
+        raise UserError("--skip-errors: requires --to; --check always continues past errors")
+    if args.stride < 1 or min(args.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
     start_log()
-    return check(options) if options.check else convert(options)
+    return check(args) if args.check else convert(args)
 
 
-def check(options) -> int:
-    """Print and write a report of all splits; 2 if a loader would refuse any of them."""
+def check(args) -> int:
+    """Print and write a report of all splits. Return 2 if a loader reports an error in any."""
     from tinyjax.data import statistics
-    from tinyjax.data.records import Split
+    from tinyjax.data.records import DetectionSplit
 
-    folder = options.report or Path("runs") / "check" / Path(options.source).stem
-    refused: list[tuple[str, str]] = []
-    sets: dict[str, Split] = {}
-    published, lines, lacking = _published(options)
-    if lines:
-        log.info("\n".join([*lines, ""]))
-    if published in WHOLE:  # of whole images, whose labels cannot be looked at further
-        return 2 if lacking else 0
-    names = _splits(options)
-    size, mixed = (options.size, []) if options.size else _mixed(options, names, _into(refused))
+    folder = args.report or Path("runs") / "check" / Path(args.source).stem
+    errors: list[tuple[str, str]] = []
+    splits: dict[str, DetectionSplit] = {}
+    published, description, incomplete = _describe_published(args)
+    if description:
+        log.info("\n".join([*description, ""]))
+    if published in CLASSIFICATION_SETS:  # classification sets have no boxes to check
+        return 2 if incomplete else 0
+    names = _split_names(args)
+    given = args.size
+    size, mixed = (given, []) if given else _common_size(args, names, _collect(errors))
     for name in names:
-        classes = next(iter(sets.values())).classes if sets else ()  # as training would ask
-        sets[name] = _load(options, name, size, _into(refused), classes)
-    looks = {name: statistics.look(split) for name, split in sets.items()}
-    train = next(iter(sets))
-    mapping = ", ".join(f"{k} {name}" for k, name in enumerate(sets[train].classes))
-    report = [f"{options.source}: labels {mapping}", *mixed, ""]
-    for name, seen in looks.items():
-        height, width = sets[name].images.shape[1:3]
+        classes = next(iter(splits.values())).classes if splits else ()  # as in training
+        splits[name] = _load(args, name, size, _collect(errors), classes)
+    summaries = {name: statistics.summarize(split) for name, split in splits.items()}
+    train = next(iter(splits))
+    labels = ", ".join(f"{k} {name}" for k, name in enumerate(splits[train].classes))
+    report = [f"{args.source}: labels {labels}", *mixed, ""]
+    for name, summary in summaries.items():
+        height, width = splits[name].inputs["image"].shape[1:3]
         report += [
-            *statistics.lines(name, seen),
+            *statistics.summary_lines(name, summary),
             f"  {width} x {height} px",
-            *statistics.sizes(seen),
+            *statistics.size_table(summary),
             "",
         ]
-    if len(sets) > 1:
-        report += statistics.leaks(sets, train)
-    report += [f"warning: {text}" for text in statistics.warnings(looks, options.stride)]
-    report += statistics.problems(refused)
+    if len(splits) > 1:
+        report += statistics.near_duplicate_lines(splits, train)
+    report += [f"warning: {text}" for text in statistics.find_warnings(summaries, args.stride)]
+    report += statistics.problem_lines(errors)
     log.info("\n".join(report))
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.txt").write_text("\n".join([*lines, *report, ""]))
-    for name, split in sets.items():
-        _sheet(split, folder / f"{_plain(name)}.png")
-    log.info(f"report.txt and a sheet of samples of each split are in {folder}")
-    return 2 if refused else 0
+    (folder / "report.txt").write_text("\n".join([*description, *report, ""]))
+    for name, split in splits.items():
+        _draw_samples(split, folder / f"{_file_name(name)}.png")
+    log.info(f"wrote report.txt and a sheet of samples of each split to {folder}")
+    return 2 if errors else 0
 
 
-def convert(options) -> int:
-    """Write all splits as ArrayRecord files; the first image or box that is broken stops it, or is
-    left out and listed with --skip-errors.
+def convert(args) -> int:
+    """Write all splits as ArrayRecord files.
+
+    The first invalid image or box raises UserError; with --skip-errors they are left out and
+    listed.
     """
     from tinyjax.data import detection, statistics
-    from tinyjax.data.images import opened
+    from tinyjax.data.images import open_source
     from tinyjax.data.layouts import arrayrecord
-    from tinyjax.data.layouts.listing import refuse as stop
+    from tinyjax.data.layouts.listing import raise_error
 
-    if options.to.exists() and any(options.to.iterdir()):
-        raise UserError(f"--to {options.to}: is not empty; name a new folder")
-    found: list[tuple[str, str]] = []
-    refuse = _into(found) if options.skip_errors else stop
-    with opened(options.source) as root:
+    if args.to.exists() and any(args.to.iterdir()):
+        raise UserError(f"--to {args.to}: is not empty; name a new folder")
+    errors: list[tuple[str, str]] = []
+    on_error = _collect(errors) if args.skip_errors else raise_error
+    with open_source(args.source) as root:
         listings = {}
-        for name in _splits(options):  # what cannot be trained on is not converted
-            listed = detection.listing(root, name, options.format, options.first_pixel, refuse)
-            listings[name] = detection.sound(listed, name, refuse)
+        for name in _split_names(args):
+            listed = detection.list_split(root, name, args.format, args.first_pixel, on_error)
+            listings[name] = detection.drop_invalid(listed, name, on_error)
         if len({listed.categories for listed in listings.values()}) > 1:
-            raise UserError(
-                f"{options.source}: the splits have different categories: "
-                + "; ".join(f"{name} {one.categories}" for name, one in listings.items())
-            )
+            categories = "; ".join(f"{name} {one.categories}" for name, one in listings.items())
+            raise UserError(f"{args.source}: the splits have different categories: {categories}")
         with redirect_stdout(StringIO()):
-            ready = {_plain(name): listed for name, listed in listings.items()}
-            written = arrayrecord.write(ready, options.to)
+            renamed = {_file_name(name): listed for name, listed in listings.items()}
+            written = arrayrecord.write(renamed, args.to)
     size = sum(file.stat().st_size for file in written.iterdir())
-    images = ", ".join(f"{_plain(name)} {len(one.entries)}" for name, one in listings.items())
-    log.info(
-        "".join(
-            f"{line}\n" for line in (["left out", *statistics.problems(found)] if found else [])
-        )
-        + f"{images} images, {size / 1e6:.1f} MB in {written}\n"
-        f"train on it with data.format = 'arrayrecord', data.common.source = '{options.to}'"
-    )
+    counts = ", ".join(f"{_file_name(name)} {len(one.entries)}" for name, one in listings.items())
+    lines = ["left out", *statistics.problem_lines(errors)] if errors else []
+    lines.append(f"{counts} images, {size / 1e6:.1f} MB in {written}")
+    lines.append(f"train on it with data.format = 'arrayrecord', data.common.source = '{args.to}'")
+    log.info("\n".join(lines))
     return 0
 
 
-def _splits(options) -> list[str]:
-    from tinyjax.data.detection import layout_of
-    from tinyjax.data.images import opened
+def _split_names(args) -> list[str]:
+    """The splits to check or convert, those for training first."""
+    from tinyjax.data.detection import find_layout
+    from tinyjax.data.images import open_source
 
-    with opened(options.source) as root:
-        names = options.split or layout_of(root, options.format).splits(root)
+    with open_source(args.source) as root:
+        names = args.split or find_layout(root, args.format).list_splits(root)
     if not names:
-        raise UserError(f"{options.source}: no splits here in the layout {options.format}")
-    first = re.compile(r"(\w+/)?train")  # learned from, where a camera's name may stand before
-    return sorted(names, key=lambda name: not first.match(name))
+        raise UserError(f"{args.source}: no splits in the layout {args.format}")
+    training = re.compile(r"(\w+/)?train")  # a camera's name may precede it
+    return sorted(names, key=lambda name: not training.match(name))
 
 
-def _plain(name: str) -> str:
-    """A split's name as that of a file: infrared/train -> infrared_train."""
-    return name.replace("/", "_")
+def _file_name(split: str) -> str:
+    """A split's name as part of a file name: infrared/train -> infrared_train."""
+    return split.replace("/", "_")
 
 
-def _published(options) -> tuple[str, list[str], bool]:
-    """The published set that the source is, or "", what there is to say of it, and whether any of
-    it is missing.
+def _describe_published(args) -> tuple[str, list[str], bool]:
+    """The name of the published set in the source, or "", lines that describe it, and whether files
+    are missing.
     """
-    from tinyjax.data.images import opened
+    from tinyjax.data.images import open_source
     from tinyjax.data.layouts import published
 
-    with opened(options.source) as root:
-        name = published.recognized(root) if options.format == "auto" else options.format
-        if name not in SETS:
+    with open_source(args.source) as root:
+        name = published.recognize(root) if args.format == "auto" else args.format
+        if name not in PUBLISHED_SETS:
             return "", [], False
-        counts, wrong = published.looked(root, name)
-        return name, published.report(name, counts, wrong), bool(wrong)
+        counts, problems = published.inspect_files(root, name)
+        return name, published.describe(name, counts, problems), bool(problems)
 
 
-def _mixed(options, names: list[str], refuse) -> tuple[tuple[int, int] | None, list[str]]:
-    """If a split has images of several sizes, one to look at them in, and what to say of it."""
+def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | None, list[str]]:
+    """If a split has images of several sizes, a size to check them at, and lines for the report."""
     import numpy as np
 
     from tinyjax.data import detection, statistics
-    from tinyjax.data.images import opened
+    from tinyjax.data.images import open_source
 
-    with opened(options.source) as root:
-        how = options.format, options.first_pixel, lambda *_: None  # the loading will tell
-        shapes = [detection.shapes(detection.listing(root, name, *how)) for name in names]
-    if all(len(np.unique(one, axis=0)) < 2 for one in shapes):
+    def shapes_of(split):
+        # Errors are reported when the split is loaded.
+        listed = detection.list_split(root, split, args.format, args.first_pixel, lambda *_: None)
+        return detection.image_shapes(listed)
+
+    with open_source(args.source) as root:
+        split_shapes = [shapes_of(name) for name in names]
+    if all(len(np.unique(shapes, axis=0)) < 2 for shapes in split_shapes):
         return None, []
-    every = np.concatenate(shapes)
-    height, width = statistics.common_size(every)
-    refuse(
+    shapes = np.concatenate(split_shapes)
+    height, width = statistics.suggest_size(shapes)
+    on_error(
         "mixed sizes",
-        f"images of {len(np.unique(every, axis=0))} sizes; give --size {height} {width}, say "
-        f"(in training configs/own.py:..,height={height},width={width})",
+        f"images of {len(np.unique(shapes, axis=0))} sizes; give a size, such as --size {height} "
+        f"{width} (in training configs/own.py:..,height={height},width={width})",
     )
-    table = statistics.percentiles(
-        "size of images, px", {"width": every[:, 1], "height": every[:, 0]}
+    table = statistics.percentile_table(
+        "size of images, px", {"width": shapes[:, 1], "height": shapes[:, 0]}
     )
-    seen_in = f"looked at in {width} x {height}, letterboxed: sides of objects are in these pixels"
-    return (height, width), [*table, seen_in]
+    note = f"checked at {width} x {height}, letterboxed: sides of objects are in these pixels"
+    return (height, width), [*table, note]
 
 
-def _into(found: list[tuple[str, str]]):
-    return lambda kind, message: found.append((kind, message))
+def _collect(errors: list[tuple[str, str]]):
+    """An `on_error` that appends to a list."""
+    return lambda problem, message: errors.append((problem, message))
 
 
-def _range16(options) -> dict[str, Any]:
-    """The argument of a loader, if it was given."""
-    if not options.range16:
+def _range16(args) -> dict[str, Any]:
+    """The loader's option `range16`, if the flag is given."""
+    if not args.range16:
         return {}
-    name, low, high = options.range16
+    name, low, high = args.range16
     try:
         return {"range16": (name, float(low), float(high))}
     except ValueError:
-        said = f"{name} {low} {high}"
-        raise UserError(f"--range16 {said}: give a rule and two numbers: range 0 4095") from None
+        raise UserError(
+            f"--range16 {name} {low} {high}: give a rule and two numbers: range 0 4095"
+        ) from None
 
 
-def _load(options, split: str, size, refuse, classes: tuple[str, ...] = ()):
+def _load(args, split: str, size, on_error, classes: tuple[str, ...] = ()):
     from tinyjax.data.detection import load
+    from tinyjax.data.options import DetectionOptions
 
-    return load(
-        options.source,
-        split,
-        classes=classes or tuple(filter(None, options.classes.split("+"))),
-        ignore_classes=tuple(filter(None, options.ignore_classes.split("+"))),
-        layout=options.format,
+    options = DetectionOptions(
+        source=args.source,
+        split=split,
+        classes=classes or tuple(filter(None, args.classes.split("+"))),
+        ignore_classes=tuple(filter(None, args.ignore_classes.split("+"))),
+        layout=args.format,
         size=tuple(size) if size else None,
-        channels=options.channels,
-        first_pixel=options.first_pixel,
-        refuse=refuse,
-        **_range16(options),
+        channels=args.channels,
+        first_pixel=args.first_pixel,
+        on_error=on_error,
+        **_range16(args),
     )
+    return load(options)
 
 
-def _sheet(split, file: Path, count: int = 12) -> None:
-    """Images with their boxes, evenly spaced through the split, three in a row."""
+def _draw_samples(split, file: Path, count: int = 12) -> None:
+    """Images with their boxes, evenly spaced through the split, three per row."""
     import numpy as np
     from PIL import Image
 
     from tinyjax.reporting import pictures
 
-    chosen = np.unique(np.linspace(0, len(split.names) - 1, count).round().astype(int))
+    indices = np.unique(np.linspace(0, len(split.names) - 1, count).round().astype(int))
     drawn = [
-        pictures.draw(
-            split.images[i],
+        pictures.draw_boxes(
+            split.inputs["image"][i],
             truth={k: getattr(split, k)[i] for k in ("boxes", "labels", "valid", "ignore")},
         )
-        for i in chosen
+        for i in indices
     ]
-    width, height = (max(side) + 8 for side in zip(*(one.size for one in drawn), strict=True))
+    width, height = (max(side) + 8 for side in zip(*(image.size for image in drawn), strict=True))
     page = Image.new("RGB", (3 * width, -(-len(drawn) // 3) * height), "white")
-    for k, one in enumerate(drawn):
-        page.paste(one, (k % 3 * width, k // 3 * height))
-    pictures.legend(page, split.classes).save(file)
+    for k, image in enumerate(drawn):
+        page.paste(image, (k % 3 * width, k // 3 * height))
+    pictures.add_legend(page, split.classes).save(file)
 
 
 if __name__ == "__main__":

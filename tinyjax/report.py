@@ -1,12 +1,11 @@
-"""Report: all that is known of an evaluated run, of a sweep, or of a study, which is a folder of
-several of them, as one page that opens from disk.
+"""Write a report of an evaluated run, a sweep, or a study (a folder of runs and sweeps).
 
     python -m tinyjax.report runs/hit_uav
 
-Writes <folder>/report.html, which needs no network, its figures to <folder>/figures/report, and
-report.csv: of every network, suite and slice the mean of its seeds with interval, and its gain.
-What was not evaluated yet is evaluated first, see `tinyjax.evaluate`. docs/robustness.md says what
-is what.
+Writes <folder>/report.html, a single page that needs no network; its figures to
+<folder>/figures/report; and report.csv: for each network, suite and slice the mean score of its
+seeds with its interval, and its gain. Runs that are not evaluated yet are evaluated first, see
+`tinyjax.evaluate`. docs/robustness.md defines the numbers.
 """
 
 import argparse
@@ -25,13 +24,13 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="of a run, a sweep or a study")
+    parser.add_argument("folder", type=Path, help="folder of a run, a sweep or a study")
     parser.add_argument(
-        "--without",
+        "--exclude",
         action="append",
         default=[],
         metavar="NAME",
-        help="a run or sweep of the study that is not asked about; may be given several times",
+        help="run or sweep of the study to leave out; may be given several times",
     )
     options = parser.parse_args(argv)
     folder = options.folder
@@ -39,16 +38,18 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
 
     from tinyjax import evaluate
-    from tinyjax.reporting import run_folders, tables
-    from tinyjax.reporting.report import write
+    from tinyjax.reporting import run_folders, tables, writer
+    from tinyjax.tasks import get_task
 
-    for path in run_folders.runs_of(folder, options.without).values():
-        if not run_folders.evaluated(path) and (code := evaluate.main(["--workdir", str(path)])):
+    for path in run_folders.list_runs(folder, options.exclude).values():
+        if run_folders.is_evaluated(path):
+            continue
+        if code := evaluate.main(["--workdir", str(path)]):
             return code
     start_log()
-    begin = time.time()
-    file = write(tables.read(folder, options.without))
-    log.info(f"written to {file} after {time.time() - begin:.0f} s")
+    start = time.time()
+    file = writer.write(tables.read(folder, get_task, options.exclude))
+    log.info(f"wrote {file} in {time.time() - start:.0f} s")
     return 0
 
 

@@ -1,43 +1,44 @@
-"""Relative gradient norm of a finished run, or of all members of a sweep: how large the gradient of
-the training loss is against the weights that it would move, in each layer of the backbone.
+"""Relative gradient norm of a finished run, or of all members of a sweep: the norm of the training
+loss's gradient relative to that of the weights, in each layer of the backbone.
 
     python -m tinyjax.rgn --workdir runs/fine/phase1 [--freeze stage<=1 --freeze batchnorm]
 
-To be measured where it is of use: on a detector whose backbone stood still so far (decoder
-probing), before the backbone moves. --freeze names what will stay frozen then and drops out. Writes
-<workdir>/rgn.csv, a row for each layer, figures/rgn.png, and the mean over layers as column "rgn"
-of results.csv. docs/transfer.md says what is what.
+Measure it on a detector whose backbone has been frozen so far (decoder probing), before the
+backbone trains; --freeze names the parameters that will stay frozen, which are left out. The
+command writes <workdir>/rgn.csv, with a row for each layer, figures/rgn.png, and the mean over
+layers as column "rgn" of results.csv. docs/transfer.md explains the numbers.
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
 from tinyjax.errors import UserError, exit_code
-from tinyjax.run import progress
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, start_log
+from tinyjax.run.progress import progress_bar
+from tinyjax.run.text import value_range
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {
         "choices": ("last", "best"),
         "default": "last",
-        "help": "averaged weights: the last, or the best",
+        "help": "which averaged weights: the last, or those with the best score",
     },
     "--freeze": {
         "action": "append",
         "default": [],
         "metavar": "PRESET",
-        "help": "what drops out, as in config.freeze; may be given several times",
+        "help": "parameters to leave out, as in config.freeze; may be given several times",
     },
     "--batches": {
         "type": int,
         "default": 100,
         "metavar": "N",
-        "help": "to average over, at most an epoch; default 100",
+        "help": "training batches to average over, at most an epoch (default 100)",
     },
 }
 
@@ -48,86 +49,87 @@ def main(argv: list[str] | None = None) -> int:
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 
-    from tinyjax import tasks
-    from tinyjax.population import plan, stack
+    from tinyjax.population.networks import load_trained
+    from tinyjax.population.plan import populations_of_run
     from tinyjax.reporting import transfer_figures
     from tinyjax.run import runtime
+    from tinyjax.tasks import get_task
     from tinyjax.transfer import rgn
 
-    populations = plan.populations_of_run(folder)
+    populations = populations_of_run(folder)
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
     config = configs.from_run(json.loads((folder / "config.json").read_text()))
-    kind = tasks.module(config.task)
-    training = kind.load(config.data, config.data.train)
+    task = get_task(config.task)
+    training = task.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}
-    rows, numbers, sizes = [], {}, {}
-    for ids in progress.progress_bar(populations, unit="population"):
-        networks = stack.load_trained(folder, ids, options.weights, changes, kind, training)
-        measured = _measured(networks, kind, training, options.batches)
+    rows: list[dict[str, Any]] = []
+    means, parameters = {}, {}
+    for ids in progress_bar(populations, unit="population"):
+        networks = load_trained(folder, ids, options.weights, changes, task, training)
+        measured = _measure(networks, task, training, options.batches)
         for network, (kernels, tensors) in zip(networks, measured, strict=True):
-            layers, name = rgn.layers(kernels, tensors), network.member.id
-            numbers[name], sizes[name] = rgn.of_backbone(layers), network.about["parameters"]
-            about = {"member": name, "backbone": network.about["backbone"]}
-            rows += [{**about, **layer} for layer in layers]
+            layers, id = rgn.layer_rows(kernels, tensors), network.member.id
+            means[id], parameters[id] = rgn.backbone_rgn(layers), network.metadata["parameters"]
+            names = {"member": id, "backbone": network.metadata["backbone"]}
+            rows += [{**names, **layer} for layer in layers]
     write_rows(folder / "rgn.csv", rows, rows[0])
-    _add_to_results(folder / "results.csv", numbers)
-    transfer_figures.draw_rgn(rows, numbers, sizes, folder / "figures" / "rgn.png")
-    low, high = min(numbers.values()), max(numbers.values())
-    said = (
-        f"{low:.4g}" if len(numbers) == 1 else f"of {len(numbers)} members {low:.4g} to {high:.4g}"
-    )
+    _add_to_results(folder / "results.csv", means)
+    transfer_figures.draw_rgn(rows, means, parameters, folder / "figures" / "rgn.png")
+    members = f" of {len(means)} members" if len(means) > 1 else ""
     log.info(
-        f"{folder}: relative gradient norm {said}\n"
+        f"{folder}: relative gradient norm{members} {value_range([*means.values()], '.4g')}\n"
         f"written to {folder / 'rgn.csv'}, {folder / 'figures' / 'rgn.png'} and results.csv"
     )
     return 0
 
 
-def measured(folder: Path) -> bool:
-    """Whether a finished run or sweep has its numbers already."""
+def is_measured(folder: Path) -> bool:
+    """Whether the results of a finished run or sweep have the column already."""
     return "rgn" in read_rows(folder / "results.csv")[0]
 
 
-def _measured(networks, kind, training, batches) -> Iterator[tuple[dict, dict]]:
-    """Of each network the kernels' ratios, those of its own and not of the padding, and the
-    tensors'.
-    """
-    from tinyjax.population import measurements, stack
+def _measure(
+    networks: Sequence[Any], task: Any, training: Any, batches: int
+) -> Iterator[tuple[dict, dict]]:
+    """For each network the ratios of its kernels, without padded filters, and of its tensors."""
     from tinyjax.population.devices import device_layout
     from tinyjax.population.input_pipeline import make_input_pipeline
-    from tinyjax.population.member_batching import batch_members
+    from tinyjax.population.measurements import mean_over_batches
     from tinyjax.population.pad import unpad
+    from tinyjax.population.program import over_members
+    from tinyjax.population.stack import stack_members, unstack
     from tinyjax.transfer import rgn
 
-    config, n = networks[0].config, len(training.images)
-    devices = device_layout(len(networks), config.batch)
-    joined = stack.stack_members(networks, kind, training)
-    if not any(rgn.counted(path) for path in joined.moving.paths):
+    config, count = networks[0].config, len(networks)
+    layout = device_layout(count, config.batch)
+    population = stack_members(networks, task, training)
+    if not any(rgn.is_counted(path) for path in population.trainable.paths):
         raise UserError(f"--freeze {' '.join(config.freeze)}: no layer of the backbone is left")
-    own = devices.spread((joined.variables, joined.hyper, joined.data))
-    how = "vmap" if len(networks) > 1 else "none"
-    found = measurements.mean_over_batches(
-        rgn.measure, rgn.counted, joined, own,
-        make_input_pipeline(kind, training, config, config.seed, devices), config.batch,
-        min(batches, n // config.batch), lambda one: devices.shard(batch_members(one, how)),
+    ratios = mean_over_batches(
+        rgn.measure, rgn.is_counted, task, population,
+        layout.place((population.variables, population.hyper, population.subset)),
+        make_input_pipeline(task, training, config, config.seed, layout), config.batch,
+        min(batches, len(training.names) // config.batch),
+        over_members(layout, "vmap" if count > 1 else "none", 0),
     )  # fmt: skip
-    for network, ratios in zip(networks, stack.unstack(found, len(networks)), strict=False):
+    for network, member_ratios in zip(networks, unstack(ratios, count), strict=False):
+        kernels, tensors = member_ratios["kernels"], member_ratios["tensors"]
         shapes = {
             path: (1, 1, *leaf.shape[2:])
             for path, leaf in network.variables.params.items()
-            if path in ratios["kernels"]
+            if path in kernels
         }
-        yield unpad(ratios["kernels"], shapes), {path: ratios["tensors"][path] for path in shapes}
+        yield unpad(kernels, shapes), {path: tensors[path] for path in shapes}
 
 
-def _add_to_results(file: Path, numbers: dict[str, float]) -> None:
-    """A column "rgn"; of a run in phases the last one has these weights."""
+def _add_to_results(file: Path, means: dict[str, float]) -> None:
+    """Add column "rgn"; in a run with phases, to the last phase, whose weights were measured."""
     rows = read_rows(file)
     last = rows[-1].get("phase")
     for row in rows:
-        row["rgn"] = repr(numbers[row["member"]]) if row.get("phase") == last else ""
+        row["rgn"] = repr(means[row["member"]]) if row.get("phase") == last else ""
     write_rows(file, rows, rows[0])
 
 

@@ -1,160 +1,80 @@
-"""The training step of one member, once, for every task: gradient, freezing, clip, optimizer, EMA,
-divergence.
+"""The training step of one member, shared by all tasks: gradient, freezing, clipping, optimizer,
+EMA, divergence.
 
-`step(state, batch, hyper) -> (state, metrics)` is pure. Whatever a sweep may vary without changing
-shapes is an array in `hyper`; the learning rate, too, is applied here and not inside the optimizer.
+`step(state, batch, hyper) -> (state, metrics)` is pure. Every value that a sweep may vary without
+changing shapes is an array in `hyper`. That includes the learning rate, which is applied here and
+not inside the optimizer.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.tree_util import register_dataclass
 
-from tinyjax.data.sampling import draws
+from tinyjax.core import (
+    Arrays,
+    Best,
+    ModelFunctions,
+    Packed,
+    State,
+    Trainable,
+    Variables,
+    Weights,
+    pack,
+)
+from tinyjax.data.sampling import step_key
 from tinyjax.errors import UserError, suggest
 from tinyjax.transfer import regularizers, rgn
 
-Flat = dict[str, Array]
 
-
-class Variables(NamedTuple):
-    """What a network computes with."""
-
-    params: Flat
-    stats: Flat
-
-
-@partial(register_dataclass, data_fields=["vector"], meta_fields=["shapes"])
-@dataclass(frozen=True)
-class Packed:
-    """Arrays by path, end to end in one vector [.., numbers].
-
-    Between steps weights live like this: an optimizer over hundreds of small arrays is thousands of
-    loops, which take longer to compile than the network (docs/performance.md).
-    """
-
-    vector: Array
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def sizes(self) -> list[int]:
-        return [math.prod(shape) for _, shape in self.shapes]
-
-    def unpack(self) -> Flat:
-        """The arrays [.., *shape]."""
-        found, begin = {}, 0
-        for (path, shape), size in zip(self.shapes, self.sizes, strict=True):
-            part = self.vector[..., begin : begin + size]
-            found[path], begin = part.reshape((*part.shape[:-1], *shape)), begin + size
-        return found
-
-
-def pack(arrays: Flat) -> Packed:
-    """One member's arrays, all of the same dtype, in this order."""
-    vector = jnp.concatenate([*map(jnp.ravel, arrays.values())]) if arrays else jnp.zeros(0)
-    return Packed(vector, tuple((path, leaf.shape) for path, leaf in arrays.items()))
-
-
-class Weights(NamedTuple):
-    """What changes in training: the parameters that train, and BatchNorm's running moments."""
-
-    params: Packed
-    stats: Packed
-
-
-class Best(NamedTuple):
-    """The averaged weights that scored best so far; score -inf and step -1 before the first
-    evaluation.
-    """
-
-    score: Array
-    step: Array
-    weights: Weights
-
-
-class State(NamedTuple):
-    """One member, whole: what a checkpoint holds."""
-
-    step: Array  # int32, updates done; also the position in the data
-    weights: Weights
-    still: Flat  # the parameters that do not train
-    moments: Any  # of weights.params.vector
-    ema: Weights
-    best: Best
-    diverged_at: (
-        Array  # int32, the step of the first non-finite loss or gradient; -1 while training
-    )
-    ratios: Array | None = None  # f32[tensors], of `rgn.auto_rates`, if somebody's rates are such
-
-    def variables(self, weights: Weights) -> Variables:
-        """The network of `state.weights`, `state.ema` or `state.best.weights`, on the host: there
-        nothing is compiled for the cutting.
-        """
-        still, (params, stats) = jax.device_get((self.still, weights))
-        return Variables({**still, **params.unpack()}, stats.unpack())
-
-
-class Task(NamedTuple):
-    """Plain functions closed over the static part of the config."""
-
-    init: Callable[..., Variables]  # (seed) -> Variables
-    # (variables, fixed, batch, key, hyper) -> (f32[], (stats, metrics)); hyper: perhaps `momentum`,
-    # by which all of BatchNorm's moments move
-    loss: Callable[..., Any]
-    predict: Callable[..., Any]  # (variables, images) -> predictions in fixed shapes
-    score: Callable[..., list[dict[str, float]]]  # ([predictions], split) -> numbers of each, host
-
-
-class Trainable(NamedTuple):
-    """What trains in every member; the rest is not differentiated and has no moments."""
-
-    paths: frozenset[str]
-    fixed: frozenset[str] = frozenset()  # BatchNorm layers that use and keep their running moments
-
-
-def trainable(multiplier: Mapping[str, float]) -> Trainable:
-    """What trains, if paths of parameters and of BatchNorm's moments have these multipliers."""
-    still = {path for path, rate in multiplier.items() if rate == 0}
-    fixed = (path.removesuffix("/mean") for path in still if path.endswith("/mean"))
-    return Trainable(frozenset(multiplier.keys() - still), frozenset(fixed))
+def trainable(multipliers: Mapping[str, float]) -> Trainable:
+    """The paths, of parameters and of running statistics, whose multiplier is not 0."""
+    frozen = {path for path, multiplier in multipliers.items() if multiplier == 0}
+    layers = (path.removesuffix("/mean") for path in frozen if path.endswith("/mean"))
+    return Trainable(frozenset(multipliers.keys() - frozen), frozenset(layers))
 
 
 def frozen_batchnorm(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, Any]:
-    """The BatchNorm layers that use and keep their running moments: `always`, or in this member."""
+    """Layer -> whether its BatchNorm uses and keeps its running statistics.
+
+    always: layers that are frozen in every member. The others depend on the member's multipliers.
+    """
     multiplier = hyper.get("multiplier", {})
     means = (path for path in multiplier if path.endswith("/mean"))
-    fixed = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
-    return fixed | dict.fromkeys(always, True)
+    frozen = {path.removesuffix("/mean"): multiplier[path] == 0 for path in means}
+    return frozen | dict.fromkeys(always, True)
 
 
 def init_state(
     variables: Variables,
     tx: optax.GradientTransformation,
-    moving: Trainable | None = None,
-    auto: bool = False,
+    trainable: Trainable | None = None,
+    auto_rgn: bool = False,
 ) -> State:
-    """A member at step 0, with its first weights. auto: some member has `rgn.auto_rates`."""
+    """A member's state at step 0.
+
+    variables: its first weights. trainable: None trains everything. auto_rgn: whether any member
+    uses `rgn.auto_lr_multipliers`.
+    """
     params, stats = variables
-    trains = {path: leaf for path, leaf in params.items() if not moving or path in moving.paths}
-    still = {path: leaf for path, leaf in params.items() if path not in trains}
-    weights = Weights(pack(trains), pack(stats))
+    trained = {p: leaf for p, leaf in params.items() if not trainable or p in trainable.paths}
+    frozen = {path: leaf for path, leaf in params.items() if path not in trained}
+    weights = Weights(pack(trained), pack(stats))
     ema, copy = (jax.tree.map(jnp.copy, weights) for _ in range(2))
     best = Best(jnp.float32(-jnp.inf), jnp.int32(-1), copy)
-    moments = tx.init(weights.params.vector)
-    ratios = jnp.zeros(len(trains)) if auto else None
-    return State(jnp.int32(0), weights, still, moments, ema, best, jnp.int32(-1), ratios)
+    opt_state = tx.init(weights.params.vector)
+    ratios = jnp.zeros(len(trained)) if auto_rgn else None
+    return State(jnp.int32(0), weights, frozen, opt_state, ema, best, jnp.int32(-1), ratios)
 
 
 def keep_best(state: State, score: Array) -> State:
-    """The averaged weights take the place of the best ones if `score` is above theirs."""
+    """Keep the averaged weights as the best ones if `score` exceeds the best score so far."""
     new = Best(score, state.step, state.ema)
     better = score > state.best.score
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, state.best)
@@ -162,12 +82,12 @@ def keep_best(state: State, score: Array) -> State:
 
 
 def make_optimizer(
-    name: str, momentum: float, b2: float, clip: float
+    name: str, momentum: float, b2: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Everything between gradient and learning rate; decay is added by the step, decoupled.
+    """Everything between the gradient and the learning rate; the step adds decoupled weight decay.
 
-    name: "adamw" (`momentum` is its first coefficient, `b2` its second), "sgd" (torch's) or
-    "nesterov". clip: of the gradient's global norm; 0: none.
+    name: "adamw" (b1 = `momentum`), "sgd" (as torch's) or "nesterov". clip_norm: maximum global
+    norm of the gradient; 0: no clipping. Raises UserError for an unknown name.
     """
     rules = {
         "adamw": lambda: optax.scale_by_adam(momentum, b2),
@@ -176,17 +96,19 @@ def make_optimizer(
     }
     if name not in rules:
         raise UserError(f"optimizer.name = {name!r}: {suggest(name, rules)}")
-    limit = optax.clip_by_global_norm(clip) if clip else optax.identity()
-    return optax.chain(limit, rules[name]())
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, rules[name]())
 
 
 def make_schedule(
-    steps: int, warmup: int, flat: float, end: float, shape: str = "cosine"
+    steps: int, warmup: int, decay_start: float, final_lr_scale: float, shape: str = "cosine"
 ) -> Callable[[Array], Array]:
-    """Multiplier of the learning rate: linear warm-up, constant to `flat` of all steps, then down
-    to `end` by a cosine or, if `shape` says so, linearly. Raises UserError for another shape.
+    """step -> multiplier of the learning rate: linear warm-up, constant up to the fraction
+    `decay_start` of all steps, then a decay to `final_lr_scale`.
+
+    shape: "cosine" or "linear", of the decay. Raises UserError for another shape.
     """
-    bend = max(warmup, round(flat * steps))
+    start = max(warmup, round(decay_start * steps))
     shapes: dict[str, Callable[[Array], Array]] = {
         "cosine": lambda fraction: (1 + jnp.cos(math.pi * fraction)) / 2,
         "linear": lambda fraction: 1 - fraction,
@@ -195,99 +117,133 @@ def make_schedule(
         raise UserError(f"schedule.shape = {shape!r}: {suggest(shape, shapes)}")
 
     def schedule(step):
-        up = (step + 1) / max(warmup, 1)
-        fraction = jnp.clip((step - bend) / max(steps - bend, 1), 0, 1)
-        return jnp.minimum(up, end + (1 - end) * shapes[shape](fraction))
+        warm = (step + 1) / max(warmup, 1)
+        fraction = jnp.clip((step - start) / max(steps - start, 1), 0, 1)
+        return jnp.minimum(warm, final_lr_scale + (1 - final_lr_scale) * shapes[shape](fraction))
 
     return schedule
 
 
 def make_step(
-    task: Task,
+    model: ModelFunctions,
     tx: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
-    moving: Trainable | None = None,
+    trainable: Trainable | None = None,
     axes: Sequence[str] = (),
 ):
-    """The step of one member.
+    """The training step of one member.
 
-    moving: what trains; None is everything. axes: of a mesh that its batch is spread over; the
-    task's loss and metrics are then a shard's parts of sums.
+    Args:
+        trainable: None trains everything.
+        axes: mesh axes that the member's batch is spread over; the model's loss and metrics are
+            then a shard's terms of sums.
 
     Returns:
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
-        `weight_decay`, `ema` and what the task's loss reads, and perhaps `multiplier`: path ->
-        scalar on the learning rate, for parameters and BatchNorm's moments alike; a path that is
-        not in it has 1. A multiplier of 0 freezes as `moving` does, in this member only. Where some
-        member has them also `pull`: `strength`, and as vectors of the parameters that train `start`
-        and `importance`, see `transfer.pull`; and `auto_rgn`, the power of `rgn.auto_rates`. A step
-        whose loss or gradient is not finite changes nothing but `diverged_at`, and neither does any
-        after it.
+        `weight_decay`, `ema`, the values that the task's loss reads, and optionally
+
+        - `multiplier`: path -> scalar on the learning rate, for parameters and running statistics
+          alike; a path without one has 1, and 0 freezes the path in this member;
+        - `regularizer`: `strength`, and the vectors `start` and `importance` over the trainable
+          parameters, see `transfer.regularizers`;
+        - `auto_rgn`: the power of `rgn.auto_lr_multipliers`.
+
+        A step with a non-finite loss or gradient changes nothing but `diverged_at`; nor does any
+        later step.
     """
-    always = frozenset() if moving is None else moving.fixed
+    always = frozenset() if trainable is None else trainable.frozen_batchnorm
 
     def step(state: State, batch: Any, hyper: dict) -> tuple[State, dict[str, Array]]:
-        key, fixed = draws(hyper["seed"], state.step), frozen_batchnorm(hyper, always)
         params, stats = state.weights
-
-        def loss_of(trains):
-            variables = Variables({**state.still, **trains}, stats.unpack())
-            return task.loss(variables, fixed, batch, key, hyper)
-
-        # With respect to the arrays: that of the cuts from the vector would be a sum of vectors.
-        (loss, (new_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            params.unpack()
+        frozen = frozen_batchnorm(hyper, always)
+        loss, new_stats, metrics, gradient = _loss_and_gradient(
+            model, state, batch, frozen, hyper, axes
         )
-        gradient = pack({path: gradient[path] for path, _ in params.shapes}).vector
-        loss, metrics, gradient = jax.lax.psum((loss, metrics, gradient), axes)
-        part: Any = 1.0
+        scale: Any = 1.0
         if multiplier := hyper.get("multiplier"):
-            part = _spread(params, [multiplier.get(path, 1) for path, _ in params.shapes])
-            gradient = jnp.where(part == 0, 0, gradient)
+            scale = _repeat(params, [multiplier.get(path, 1) for path, _ in params.shapes])
+            gradient = jnp.where(scale == 0, 0, gradient)
         norm = optax.tree.norm(gradient)
-        kernels = [len(shape) > 1 for _, shape in params.shapes]
-        if (ratios := state.ratios) is not None:
-            now = map(rgn.of_tensor, replace(params, vector=gradient).unpack().values(),
-                      params.unpack().values())  # fmt: skip
-            ratios += (jnp.stack([*now]) - ratios) / jnp.minimum(state.step + 1, rgn.MEMORY)
-            part *= _spread(params, rgn.auto_rates(ratios, np.array(kernels), hyper["auto_rgn"]))
+        kernels = np.array([len(shape) > 1 for _, shape in params.shapes])
+        ratios = _gradient_ratios(state, gradient)
+        if ratios is not None:
+            scale *= _repeat(params, rgn.auto_lr_multipliers(ratios, kernels, hyper["auto_rgn"]))
 
-        update, moments = tx.update(gradient, state.moments, params.vector)
-        rate = hyper["lr"] * schedule(state.step)
-        decays = np.repeat(kernels, params.sizes)
-        update += hyper["weight_decay"] * jnp.where(decays, params.vector, 0)
+        update, opt_state = tx.update(gradient, state.opt_state, params.vector)
+        lr = hyper["lr"] * schedule(state.step)
+        decayed = np.repeat(kernels, params.sizes)
+        update += hyper["weight_decay"] * jnp.where(decayed, params.vector, 0)
         if "regularizer" in hyper:
-            strength, start, importance = (
-                hyper["regularizer"][k] for k in ("strength", "start", "importance")
-            )
-            stiff = regularizers.stiffness(strength, importance, rate)
-            metrics = {**metrics, "regularizer": regularizers.penalty(stiff, params.vector, start)}
-            update += stiff * (params.vector - start)
+            pull, penalty = _regularize(params.vector, hyper["regularizer"], lr)
+            metrics = {**metrics, "regularizer": penalty}
+            update += pull
         new = Weights(
-            replace(params, vector=params.vector - rate * part * update),
+            replace(params, vector=params.vector - lr * scale * update),
             pack({path: new_stats[path] for path, _ in stats.shapes}),
         )
+        # A short memory first: an average over the first steps would be mostly initial weights.
+        decay = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
+        # By the difference: weights that do not change stay the same to the last bit.
+        ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, new)
 
-        # A short memory first: an average over the first steps would be mostly of the random start.
-        keep = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
-        # By the difference: what stands still stays the same to the last bit.
-        ema = jax.tree.map(lambda old, new: old + (1 - keep) * (new - old), state.ema, new)
-
-        sound = (state.diverged_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        new, moments, ema, ratios = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old),
-            (new, moments, ema, ratios), (state.weights, state.moments, state.ema, state.ratios),
-        )  # fmt: skip
-        stopped = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, state.step)
+        finite = (state.diverged_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+        new, opt_state, ema, ratios = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (new, opt_state, ema, ratios),
+            (state.weights, state.opt_state, state.ema, state.gradient_ratios),
+        )
+        diverged_at = jnp.where(finite | (state.diverged_at >= 0), state.diverged_at, state.step)
         state = state._replace(
-            step=state.step + 1, weights=new, moments=moments, ema=ema, diverged_at=stopped,
-            ratios=ratios,
+            step=state.step + 1, weights=new, opt_state=opt_state, ema=ema,
+            diverged_at=diverged_at, gradient_ratios=ratios,
         )  # fmt: skip
-        return state, {"loss": loss, "lr": rate, "gradient_norm": norm, **metrics}
+        return state, {"loss": loss, "lr": lr, "gradient_norm": norm, **metrics}
 
     return step
 
 
-def _spread(like: Packed, values: Any) -> Array:
-    """A vector laid out as `like`, of one value for each of its arrays."""
-    return jnp.concatenate([jnp.full(n, v) for v, n in zip(values, like.sizes, strict=True)])
+def _loss_and_gradient(
+    model: ModelFunctions,
+    state: State,
+    batch: Any,
+    frozen: Mapping[str, Any],
+    hyper: Mapping[str, Any],
+    axes: Sequence[str],
+) -> tuple[Array, Arrays, dict[str, Array], Array]:
+    """Loss, new running statistics, metrics and the gradient as a vector, summed over `axes`."""
+    key = step_key(hyper["seed"], state.step)
+    params, stats = state.weights
+
+    def loss_of(trained):
+        variables = Variables({**state.frozen, **trained}, stats.unpack())
+        return model.loss(variables, frozen, batch, key, hyper)
+
+    # With respect to the arrays: the gradient through slices of the vector is a sum of vectors.
+    grad = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, (new_stats, metrics)), gradients = grad(params.unpack())
+    gradient = pack({path: gradients[path] for path, _ in params.shapes}).vector
+    loss, metrics, gradient = jax.lax.psum((loss, metrics, gradient), axes)
+    return loss, new_stats, metrics, gradient
+
+
+def _gradient_ratios(state: State, gradient: Array) -> Array | None:
+    """Running averages of the tensors' relative gradient norms, if any member uses them."""
+    if (ratios := state.gradient_ratios) is None:
+        return None
+    params = state.weights.params
+    gradients = replace(params, vector=gradient).unpack().values()
+    current = jnp.stack([*map(rgn.tensor_rgn, gradients, params.unpack().values())])
+    return ratios + (current - ratios) / jnp.minimum(state.step + 1, rgn.AVERAGED_STEPS)
+
+
+def _regularize(weights: Array, regularizer: Mapping, lr: Array) -> tuple[Array, Array]:
+    """The regularizer's update of the weights, before the learning rate, and its penalty."""
+    strength, start, importance = (regularizer[k] for k in ("strength", "start", "importance"))
+    stiffness = regularizers.stiffness(strength, importance, lr)
+    penalty = regularizers.penalty(stiffness, weights, start)
+    return stiffness * (weights - start), penalty
+
+
+def _repeat(packed: Packed, values: Any) -> Array:
+    """A vector with the layout of `packed` that repeats one value for each of its arrays."""
+    return jnp.concatenate([jnp.full(n, v) for v, n in zip(values, packed.sizes, strict=True)])

@@ -2,37 +2,27 @@
 
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
-The same command on the same folder resumes. Exit codes: 0 finished, 2 something to mend in what was
-given, 69 not the devices or processes that there should be, 75 told to stop (SIGTERM or Ctrl-C) and
-saved.
+The same command on the same folder resumes. Exit codes: 0 finished, 2 invalid input, 69 the devices
+or processes are not the expected ones, 75 stopped (SIGTERM or Ctrl-C) and saved.
 """
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.config.validation import check
 from tinyjax.errors import UserError, exit_code
-from tinyjax.population import plan
-from tinyjax.population import sweep as runs
-from tinyjax.population.options import (
-    FLAGS,
-    SINGLE_RUN,
-    parse_member_batching,
-    parse_shard,
-    select_members,
-)
+from tinyjax.population import options as sweep_options
+from tinyjax.population.options import SINGLE_RUN
 from tinyjax.population.search_space import Member
-from tinyjax.run import distributed, progress, run_folder
-from tinyjax.run.csv_files import Metrics, write_rows
+from tinyjax.run import distributed, run_folder
+from tinyjax.run.csv_files import write_rows
 from tinyjax.run.heartbeat import Heartbeat
 from tinyjax.run.logs import log, log_to, start_log
 from tinyjax.run.weights import write_weights
@@ -41,350 +31,369 @@ STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("train", __doc__, argv, {**FLAGS, **distributed.FLAGS})
+    flags = {**sweep_options.FLAGS, **distributed.FLAGS}
+    options = configs.parse_options("train", __doc__, argv, flags)
     config = configs.load(options.config, options.overrides)
-    members = select_members(options.config, config, options.only or (), options.limit)
-    how, shard = parse_member_batching(options.lift), parse_shard(options.shard)
+    members = sweep_options.select_members(
+        options.config, config, options.only or (), options.limit
+    )
+    batching = sweep_options.parse_member_batching(options.member_batching)
+    shard = sweep_options.parse_shard(options.shard)
     if options.dry_run:
-        found = plan.make_plan(members, plan.cost_model(config), how)
-        print(plan.plan_table(config, members, found))
+        print(describe_plan(config, members, batching))
         return 0
     from tinyjax.run import runtime
 
-    runtime.tune_allocator()  # before anything looks for devices
-    with distributed.process_group(options.processes, options.wait):
+    runtime.tune_allocator()  # before JAX initializes its devices
+    with distributed.process_group(options.processes, options.join_timeout):
         distributed.check_devices(options.expect)
         with distributed.stop_requests() as stop:
-            return train(config, options.workdir, stop, members, shard, how)
+            return train(config, options.workdir, stop, members, shard, batching)
+
+
+def describe_plan(config: Any, members: Sequence[Member], batching: str | None) -> str:
+    """The populations that a sweep would train, as a table."""
+    from tinyjax.population.cost_model import cost_model, plan_table
+    from tinyjax.population.plan import make_plan
+    from tinyjax.tasks import get_task
+
+    task = get_task(config.task)
+    plan = make_plan(members, cost_model(config, task), batching)
+    return plan_table(config, task, members, plan)
 
 
 def train(
-    config,
+    config: Any,
     folder: Path,
     stop: Sequence[int] = (),
     members: Sequence[Member] = (SINGLE_RUN,),
     shard: tuple[int, int] = (0, 1),
-    how: str | None = None,
+    batching: str | None = None,
 ) -> int:
-    """Train a network as `config` says, perhaps in phases, or all members of a sweep of it;
-    everything it makes is in `folder`. shard: (i, n), of a sweep only every n-th population. how:
-    its members are lifted, see `plan.populations`.
+    """Train one network, perhaps in phases, or all members of a sweep, into `folder`.
 
-    As soon as `stop` holds something the run saves and returns `STOPPED`.
+    Args:
+        stop: as soon as it holds something, the run saves and returns `STOPPED`.
+        shard: (i, n): train every n-th population of a sweep, from the i-th.
+        batching: `--member-batching` of a sweep, see `plan.make_plan`.
     """
     from tinyjax.run import runtime
+    from tinyjax.tasks import get_task
+    from tinyjax.training.phases import train_phases
+    from tinyjax.training.reporters import SingleRunReporter
+    from tinyjax.training.sweep import train_sweep
 
-    sweep = [*members] != [SINGLE_RUN]
-    if sweep and config.phases:
-        raise UserError("phases: a sweep has none; give each phase a sweep of its own, with init")
-    if how and not sweep:
-        raise UserError(
-            f"--member-batching {how}: this is a plain run; the members of a sweep are lifted"
-        )
-    if shard != (0, 1) and not sweep:
-        raise UserError(f"--shard {shard[0]}/{shard[1]}: this is a plain run; a sweep has shards")
+    is_sweep, (index, shards) = [*members] != [SINGLE_RUN], shard
+    if is_sweep and config.phases:
+        raise UserError("phases: a sweep has none; make each phase a sweep of its own, with init")
+    if batching and not is_sweep:
+        raise UserError(f"--member-batching {batching}: only a sweep has members to batch")
+    if shards > 1 and not is_sweep:
+        raise UserError(f"--shard {index}/{shards}: only a sweep has shards")
+    task, is_main = get_task(config.task), distributed.is_main_process()
     runtime.tune_allocator()
-    leads = distributed.is_main_process()
-    run_folder.open_folder(folder, configs.to_json(config), leads)
-    distributed.barrier("opened")
+    run_folder.open_folder(folder, configs.to_json(config), is_main)
+    distributed.barrier("run folder is open")
     if not (folder / "config.json").exists():
         raise UserError(f"--workdir {folder}: give a folder that all processes share")
-    start_log(leads)
-    i, n = shard
-    beat = Heartbeat(folder / "heartbeats" / f"{i}-of-{n}.{distributed.process_index()}.json").write
-    one = partial(train_members, beat=beat)
-    with log_to(folder / ("log.txt" if n == 1 else f"log-{i}-of-{n}.txt"), leads):
-        if sweep:
-            code = runs.train_sweep(config, members, folder, stop, shard, how, one)
+    start_log(is_main)
+    process = f"{index}-of-{shards}.{distributed.process_index()}"
+    heartbeat = Heartbeat(folder / "heartbeats" / f"{process}.json")
+
+    def train_run(config, folder):
+        reporter = SingleRunReporter(folder, members, task)
+        return train_members(config, folder, stop, heartbeat, members, reporter)
+
+    log_name = "log.txt" if shards == 1 else f"log-{index}-of-{shards}.txt"
+    with log_to(folder / log_name, is_main):
+        if is_sweep:
+            train_population = partial(train_members, config, folder, stop, heartbeat)
+            code = train_sweep(config, task, members, folder, shard, batching, train_population)
         elif run_folder.log_if_finished(folder):
             code = 0
         elif config.phases:
-            code = runs.train_phases(config, folder, stop, one)
+            code = train_phases(config, folder, train_run)
         else:
-            code = one(config, members, folder, stop)
-        beat("stopped" if code else "finished")
+            code = train_run(config, folder)
+        heartbeat.write("stopped" if code else "finished")
         return code
 
 
 def train_members(
-    config,
-    members: Sequence[Member],
+    config: Any,
     folder: Path,
     stop: Sequence[int],
-    number: int | None = None,
-    how: str = "none",
-    chunk: int = 0,
-    bar: Any = None,
-    beat: Callable[..., None] = lambda *_, **__: None,
+    heartbeat: Heartbeat,
+    members: Sequence[Member],
+    reporter: Any,
+    number: int = 0,
+    method: str = "none",
+    chunk_size: int = 0,
 ) -> int:
-    """Train the members of a population, from their first weights to their results.
+    """Train the members of one population, from their first weights to their results.
 
-    number: of the population in a sweep; None: a plain run of one member, which reports more. how,
-    chunk: see `lift`. bar: a sweep's, in steps of single members. beat: see `Heartbeat.write`.
+    reporter: see `training.reporters`. number: of the population in its sweep. method, chunk_size:
+    see `batch_members`.
     """
-    import jax
-    import numpy as np
-
-    from tinyjax import step as steps
-    from tinyjax import tasks
-    from tinyjax.population import measurements, program, stack
-    from tinyjax.population.devices import device_layout
-    from tinyjax.population.input_pipeline import make_input_pipeline
-    from tinyjax.reporting import figures
-    from tinyjax.run import runtime
-    from tinyjax.run.checkpoints import Checkpoints
-    from tinyjax.run.trackers import trackers
-
-    # ---- data: small sets live on the device as uint8, others are streamed
-    started, leads = time.time(), distributed.is_main_process()
-    log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
-    log.info(f"compiled programs are kept in {runtime.enable_compile_cache()}")
-    place = folder / "populations" / str(number or 0)
-    tables, plain = (folder, True) if number is None else (place, False)
-    for member in members:
-        check(configs.with_fields(config, member.point))
-    base, config = (
-        config,
-        stack.member_config(config, members[0]),
-    )  # theirs is the same where it counts
-    kind, total = tasks.module(config.task), config.schedule.steps
-    training, suites = _splits(config.task, configs.to_json(config.data))
-    n, height, width, channels = training.images.shape
-    if config.batch > n:
-        raise UserError(f"batch = {config.batch}: the training set has {n} images; give 1 to {n}")
-    if leads:
-        log.info("\n".join(kind.look(training, suites, config, folder)))
-    if not config.data.stream:
-        runtime.check_dataset_fits(training.images)
-
-    # ---- networks: each by itself, then all in one, spread over the devices
-    networks = [stack.build_network(base, member, kind, training) for member in members]
-    devices = device_layout(len(members), config.batch)
-    joined = stack.stack_members(networks, kind, training, devices.axes)
-    supply = make_input_pipeline(kind, training, config, base.seed, devices)
-    variables, hyper, parts = devices.spread((joined.variables, joined.hyper, joined.data))
-
-    lifted = program.over_members(devices, how, chunk)
-    if "regularizer" in hyper:
-        # Every device measures on whole batches: what is the mean of an example's has no shards.
-        whole = stack.stack_members(networks, kind, training) if devices.axes else joined
-        own = (variables, hyper, parts)
-        log.info(f"pull: by {config.regularizer.name}, measured before the first step")
-        strengths = measurements.regularizer_arrays(config, whole, own, supply, n, lifted)
-        hyper["regularizer"] |= devices.spread(strengths)
-
-    # ---- state: from the newest checkpoint, or fresh
-    checkpoints = Checkpoints(place / "checkpoints")
-    fresh, train_step = program.make_training(config, joined, devices, how, chunk)
-    state = jax.jit(fresh)(variables)
-    rows = [stack.members_row(each) for each in networks]
-    columns = dict.fromkeys(field for row in rows for field in row)
-    if leads:
-        write_rows(tables / "members.csv", rows, columns)
-    log.info(stack.describe(networks, config, (width, height)))
-    log.info(f"writes to: {folder}")
-    if checkpoints.latest() is not None:
-        state = devices.spread(checkpoints.restore(devices.gathered(state)))
-        log.info(f"resuming at step {np.max(devices.gathered(state.step))} of {total}")
-    done = int(np.max(devices.gathered(state.step)))
-    metrics = Metrics(tables / "metrics.csv", done) if leads else None
-
-    begin, alive = time.time(), {"population": number or 0, "steps": total}
-    beat("compiling", **alive)
-    keep_best = jax.jit(lifted(lambda pair, _: steps.keep_best(*pair)))
-    predict = devices.by_rows(jax.jit(lifted(joined.task.predict, split=True)))
-    batches = supply(done)
-    batches, rest = chain([first := next(batches)], batches), (hyper, parts)
-    compiled = jax.jit(train_step, donate_argnums=0).lower(state, first, *rest).compile()
-    runtime.check_step_fits(compiled, config.batch, devices.at_once(how, chunk))
-    log.info(f"compiled in {time.time() - begin:.0f} s")
-
-    # ---- where metrics go
-    closing = ExitStack()
-    others = trackers(config, folder, done, closing) if plain and leads else []
-
-    def record(at, split, values):
-        """values: of each member."""
-        if not metrics:
-            return
-        for member, own in zip(members, values, strict=True):
-            metrics.add(member.id, at, split, own)
-            for track in others:
-                track(at, split, own)
-
-    # ---- evaluation: predict once, score every suite
-    def evaluate(state, at):
-        whole, found = devices.gathered(state), {}
-        averaged = devices.spread(whole.variables(whole.ema))
-        scores: list[dict[str, Any]] = [{} for _ in members]
-        for name, split in suites.items():
-            predictions = tasks.predict_all(
-                predict, averaged, split.images, devices.rows, len(members)
-            )
-            for own, values in zip(scores, joined.task.score(predictions, split), strict=True):
-                own[name] = values
-            record(at, name, [own[name] for own in scores])
-            if plain and leads:
-                found[name] = kind.in_file_pixels(predictions[0], split)
-                kind.samples(split, found[name], folder / "samples" / f"{name}.png")
-        if metrics:
-            metrics.written()
-        if plain and leads:
-            figures.curves(folder / "metrics.csv", folder / "figures", kind.SCORES)
-        for name in suites:
-            log.info(f"step {at}: {name} {_said([own[name] for own in scores], kind.SCORES)}")
-        return scores, found
-
-    # ---- loop
-    lost = False
-    if plain:
-        bar = progress.progress_bar(
-            total=total, initial=done, unit="step", smoothing=0.1, disable=not leads
-        )
-    else:
-        bar.update(done * len(members))
-    while True:
-        over = done == total or lost
-        due = over or (done > 0 and done % config.eval_every == 0)
-        stopping = distributed.stop_requested(stop)
-        if due or stopping or (done > 0 and done % config.save_every == 0):
-            # before the evaluation: what fails there costs nothing
-            if metrics:
-                metrics.written()
-            checkpoints.save(done, devices.gathered(state))
-        if due:
-            if plain:
-                refuse_divergence(devices.gathered(state.diverged_at), folder)
-            scores, found = evaluate(state, done)
-            ranked = np.array([own[config.monitor][kind.SCORE] for own in scores], np.float32)
-            ranked = ranked if len(members) > 1 else ranked[0]
-            state = keep_best((state, devices.spread(ranked)), None)
-            waited = done - int(np.max(devices.gathered(state.best.step)))
-            if over or (config.patience and waited >= config.patience * config.eval_every):
-                break
-        if stopping:
-            closing.close()
-            log.info(f"told to stop: saved at step {done}; the same command goes on from there")
-            return STOPPED
-        state, logged = compiled(state, next(batches), *rest)
-        done += 1
-        bar.update(len(members))
-        if done % config.log_every == 0:
-            values = stack.unstack(devices.gathered(logged), len(members))
-            stopped = np.atleast_1d(devices.gathered(state.diverged_at))
-            if plain:
-                refuse_divergence(stopped, folder)
-            beat("training", step=done, **alive)
-            record(done, "train", [{k: float(v) for k, v in own.items()} for own in values])
-            lost = bool((stopped >= 0).all())
-            rate = (bar.format_dict["rate"] or 0) * config.batch
-            mean = np.mean([own["loss"] for own in values])
-            bar.set_postfix_str(f"loss {mean:.3f}, {rate:.0f} images/s{_held(stopped)}")
-    if plain:
-        bar.close()
-    else:
-        bar.update((total - done) * len(members))  # where all of them stopped early
-    closing.close()
-    checkpoints.close()
-
-    # ---- what a run leaves behind; results.csv comes last and says that it is finished
-    state = devices.gathered(state)
-    if not leads:
-        return 0
-    lasts = stack.unstack(state.variables(state.ema), len(members))
-    bests = stack.unstack(state.variables(state.best.weights), len(members))
-    tails = [kind.tail(training, network.used) for network in networks]
-    stopped, best_steps, best_scores = map(
-        np.atleast_1d, (state.diverged_at, state.best.step, state.best.score)
-    )
-    for i, (network, last, best) in enumerate(zip(networks, lasts, bests, strict=True)):
-        about = {
-            **network.about,
-            "frame": (height, width, channels),
-            "config": network.config.to_dict(),
-            "classes": training.classes,
-            "training": tails[i],
-        }
-        file = folder / "weights" / network.member.id
-        ends = {"step": done, "scores": scores[i]}
-        write_weights(file, stack.unpad_member(last, network), {**about, **ends})
-        ends = {"step": int(best_steps[i]), "score": float(best_scores[i])}
-        file = file.with_name(f"{file.name}-best")
-        write_weights(file, stack.unpad_member(best, network), {**about, **ends})
-    if plain:
-        kind.report(folder, suites, found, scores[0], tails[0])
-    rows = [
-        {"member": member.id, "suite": name, "diverged_at": int(stopped[i]), **values}
-        | kind.by_tail(tails[i], values)
-        for i, member in enumerate(members)
-        for name, values in scores[i].items()
-    ]
-    write_rows(tables / "results.csv", rows, rows[0])
-    log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
-    for name in suites if plain else ():
-        picture = folder / "samples" / f"{name}.png"
-        log.info(f"{name}: {_said([scores[0][name]], kind.SCORES)}, pictures in {picture}")
+    started = time.time()
+    path = folder / "populations" / str(number)
+    write_heartbeat = partial(heartbeat.write, population=number)
+    setup = set_up(config, folder, path, members, reporter, method, chunk_size, write_heartbeat)
+    outcome = fit(setup, reporter, stop, write_heartbeat)
+    if outcome is None:
+        return STOPPED
+    if distributed.is_main_process():
+        write_results(setup, outcome, folder, reporter)
+        log.info(f"finished after {time.time() - started:.0f} s; everything is in {folder}")
+        reporter.log_results(outcome.scores)
     return 0
 
 
-@lru_cache(maxsize=1)
-def _splits(task: str, data: str) -> tuple[Any, dict[str, Any]]:
-    """The training split and the suites of a config's `data` part as JSON; the populations of a
-    sweep mostly have the same.
-    """
-    from tinyjax import tasks
+@dataclass(frozen=True)
+class Setup:
+    """A population that is ready to be trained."""
 
-    kind, group = tasks.module(task), configs.from_json(data)
-    training = kind.load(group, group.train)
-    suites = {
-        name: kind.load(group, own, classes=training.classes)
-        for name, own in group.suites.items()
-        if "corrupt" not in own  # `evaluate` makes dozens of passes of such
-    }
+    config: Any  # the fields that the members share
+    task: Any
+    training: Any
+    suites: dict[str, Any]
+    networks: list[Any]
+    layout: Any
+    checkpoints: Any
+    state: Any  # on the devices
+    step: int  # of the state
+    train_step: Callable[..., Any]  # (state, data) -> (state, metrics), compiled
+    batches: Iterator[Any]  # from `step` on
+    predict: Callable[..., Any]  # (variables, inputs) -> predictions on the host
+    keep_best: Callable[..., Any]  # ((state, score), None) -> state, see `step.keep_best`
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained population."""
+
+    state: Any  # on the host
+    step: int
+    scores: list[dict[str, dict[str, float]]]  # of each member: suite -> metric -> value
+
+
+def set_up(
+    config: Any,
+    folder: Path,
+    path: Path,
+    members: Sequence[Member],
+    reporter: Any,
+    method: str,
+    chunk_size: int,
+    write_heartbeat: Callable[..., None],
+) -> Setup:
+    """Load the data, build the networks, restore or initialize the state, compile the step."""
+    import jax
+
+    from tinyjax import step as steps
+    from tinyjax.population import devices, measurements, networks, program, stack
+    from tinyjax.population.input_pipeline import make_input_pipeline
+    from tinyjax.run import runtime
+    from tinyjax.run.checkpoints import Checkpoints
+    from tinyjax.tasks import get_task
+    from tinyjax.training.validation import check
+
+    # ---- data: a small set lives on the devices as uint8, others are streamed
+    log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
+    log.info(f"compiled programs are kept in {runtime.enable_compile_cache()}")
+    for member in members:
+        check(configs.with_fields(config, member.point))
+    base, config = config, networks.member_config(config, members[0])
+    task = get_task(config.task)
+    training, suites = load_data(task, config, folder)
+
+    # ---- networks: each by itself, then all as one population, spread over the devices
+    built = [networks.build_network(base, member, task, training) for member in members]
+    layout = devices.device_layout(len(members), config.batch)
+    population = stack.stack_members(built, task, training, layout.axes)
+    pipeline = make_input_pipeline(task, training, config, base.seed, layout)
+    placed = layout.place((population.variables, population.hyper, population.subset))
+    batched = program.over_members(layout, method, chunk_size)
+    variables, hyper, subset = measurements.add_regularizer(
+        config, task, training, built, layout, placed, pipeline, batched
+    )
+
+    # ---- state: from the newest checkpoint, or new
+    checkpoints = Checkpoints(path / "checkpoints")
+    init, train_step = program.make_training(config, task, population, layout, batched)
+    state = jax.jit(init)(variables)
+    if distributed.is_main_process():
+        rows = [networks.members_row(network) for network in built]
+        write_rows(reporter.tables / "members.csv", rows, dict.fromkeys(f for r in rows for f in r))
+    height, width = next(iter(training.inputs.values())).shape[1:3]
+    log.info(networks.describe(built, config, (width, height)))
+    log.info(f"writes to: {folder}")
+    if checkpoints.latest() is not None:
+        state = layout.place(checkpoints.restore(layout.to_host(state)))
+        log.info(f"resuming at step {_step(layout, state)} of {config.schedule.steps}")
+    step = _step(layout, state)
+
+    # ---- the compiled step
+    start = time.time()
+    write_heartbeat("compiling", steps=config.schedule.steps)
+    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split=True)))
+    keep_best = jax.jit(batched(lambda pair, _: steps.keep_best(*pair)))
+    batches = pipeline(step)
+    batches = chain([first := next(batches)], batches)
+    jitted = jax.jit(train_step, donate_argnums=0)
+    compiled = jitted.lower(state, first, hyper, subset).compile()
+    concurrent = layout.concurrent_members(method, chunk_size)
+    runtime.check_step_fits(compiled, config.batch, concurrent)
+    log.info(f"compiled in {time.time() - start:.0f} s")
+    reporter.start(config, step)
+    return Setup(
+        config, task, training, suites, built, layout, checkpoints, state, step,
+        lambda state, data: compiled(state, data, hyper, subset), batches, predict, keep_best,
+    )  # fmt: skip
+
+
+def load_data(task: Any, config: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The training split and the suites. Raises UserError if training on them cannot work."""
+    from tinyjax.run import runtime
+    from tinyjax.tasks.suites import load_splits
+
+    training, suites = load_splits(config.task, configs.to_json(config.data))
+    if config.batch > (size := len(training.names)):
+        raise UserError(
+            f"batch = {config.batch}: the training set has {size} images; give 1 to {size}"
+        )
+    if distributed.is_main_process():
+        log.info("\n".join(task.describe_data(training, suites, config, folder)))
+    if not config.data.stream:
+        runtime.check_dataset_fits(training.inputs)
     return training, suites
 
 
-def _said(scores: Sequence[Mapping[str, float]], names) -> str:
-    """Of several members the lowest and the highest."""
-
-    def said(values):
-        low, high = min(values), max(values)
-        return f"{low:.3f}" if len(values) == 1 else f"{low:.3f} to {high:.3f}"
-
-    return ", ".join(f"{name} {said([own[name] for own in scores])}" for name in names)
+def _step(layout: Any, state: Any) -> int:
+    return int(layout.to_host(state.step).max())
 
 
-def _held(stopped) -> str:
-    return f", {(stopped >= 0).sum()} of {len(stopped)} stopped" if (stopped >= 0).any() else ""
+def fit(
+    setup: Setup, reporter: Any, stop: Sequence[int], write_heartbeat: Callable[..., None]
+) -> Outcome | None:
+    """Train until the last step, until patience runs out, or until every member has diverged.
+
+    Returns None if the run was told to stop; its state is saved.
+    """
+    import numpy as np
+
+    config, layout = setup.config, setup.layout
+    state, step, total = setup.state, setup.step, config.schedule.steps
+    all_diverged = False
+    while True:
+        finished = step == total or all_diverged
+        evaluate_now = finished or (step > 0 and step % config.eval_every == 0)
+        stopping = distributed.stop_requested(stop)
+        if evaluate_now or stopping or (step > 0 and step % config.save_every == 0):
+            # Before the evaluation: a failure there then loses nothing.
+            reporter.flush()
+            setup.checkpoints.save(step, layout.to_host(state))
+        if evaluate_now:
+            reporter.check_divergence(layout.to_host(state.diverged_at))
+            scores = evaluate(setup, state, step, reporter)
+            state = keep_best(setup, state, scores)
+            waited = step - int(np.max(layout.to_host(state.best.step)))
+            if finished or (config.patience and waited >= config.patience * config.eval_every):
+                break
+        if stopping:
+            reporter.close()
+            log.info(f"told to stop: saved at step {step}; the same command resumes from there")
+            return None
+        state, metrics = setup.train_step(state, next(setup.batches))
+        step += 1
+        reporter.advance()
+        if step % config.log_every == 0:
+            all_diverged = log_step(setup, state, step, metrics, reporter)
+            write_heartbeat("training", step=step, steps=total)
+    reporter.finish(total - step)
+    reporter.close()
+    setup.checkpoints.close()
+    return Outcome(layout.to_host(state), step, scores)
 
 
-def refuse_divergence(diverged_at, folder: Path) -> None:
-    """Raise UserError if the member was stopped by a loss or gradient that is not finite."""
-    if (stopped := diverged_at.item()) >= 0:
-        raise UserError(
-            f"{folder}: loss or gradient is not finite at step {stopped}; "
-            "give a lower optimizer.lr and another --workdir"
+def log_step(setup: Setup, state: Any, step: int, metrics: Any, reporter: Any) -> bool:
+    """Record a step's metrics; returns whether every member has diverged."""
+    import numpy as np
+
+    from tinyjax.population.stack import unstack
+
+    members = unstack(setup.layout.to_host(metrics), len(setup.networks))
+    diverged_at = np.atleast_1d(setup.layout.to_host(state.diverged_at))
+    reporter.check_divergence(diverged_at)
+    reporter.record(step, "train", [{k: float(v) for k, v in m.items()} for m in members])
+    reporter.logged([m["loss"] for m in members], diverged_at)
+    return bool((diverged_at >= 0).all())
+
+
+def evaluate(
+    setup: Setup, state: Any, step: int, reporter: Any
+) -> list[dict[str, dict[str, float]]]:
+    """Score the averaged weights on every suite: of each member suite -> metric -> value."""
+    from tinyjax.population.prediction import predict_all
+
+    layout, count = setup.layout, len(setup.networks)
+    host = layout.to_host(state)
+    averaged = layout.place(host.variables(host.ema))
+    scores: list[dict[str, dict[str, float]]] = [{} for _ in setup.networks]
+    for name, split in setup.suites.items():
+        predictions = predict_all(
+            setup.predict, averaged, split.inputs, layout.predict_batch, count
         )
+        suite_scores = setup.task.score(predictions, split, setup.config)
+        for member_scores, values in zip(scores, suite_scores, strict=True):
+            member_scores[name] = values
+        reporter.record(step, name, suite_scores)
+        reporter.suite_evaluated(name, split, predictions)
+    reporter.evaluated(step, scores)
+    return scores
 
 
-class _Callable(ModuleType):
-    """`tinyjax.train` is this module, and what one calls from Python too."""
+def keep_best(setup: Setup, state: Any, scores: list[dict[str, dict[str, float]]]) -> Any:
+    """Keep each member's averaged weights if its monitored score is the best so far."""
+    import numpy as np
 
-    def __call__(self, config, folder: str | Path) -> int:
-        """Train one network as `config`, a ConfigDict or the spec "configs/x.py:args", says; or
-        all members of a sweep, if the spec's file describes one.
-
-        Everything it makes is in `folder`; the same call resumes. Returns 0, or `STOPPED`. Raises
-        UserError for a mistake in what is given.
-        """
-        members = [SINGLE_RUN]
-        if isinstance(config, str):
-            spec, config = config, configs.load(config)
-            members = select_members(spec, config)
-        return train(config, Path(folder), members=members)
+    suite, metric = setup.config.monitor, setup.task.monitor
+    monitored = np.array([member[suite][metric] for member in scores], np.float32)
+    score = setup.layout.place(monitored if len(scores) > 1 else monitored[0])
+    return setup.keep_best((state, score), None)
 
 
-sys.modules[__name__].__class__ = _Callable
+def write_results(setup: Setup, outcome: Outcome, folder: Path, reporter: Any) -> None:
+    """Write weights, report and tables; results.csv comes last and marks the run as finished."""
+    import numpy as np
+
+    from tinyjax.population.networks import weights_metadata
+    from tinyjax.population.stack import unpad_member, unstack
+
+    state, task, count = outcome.state, setup.task, len(setup.networks)
+    last = unstack(state.variables(state.ema), count)
+    best = unstack(state.variables(state.best.weights), count)
+    diverged_at, best_steps, best_scores = map(
+        np.atleast_1d, (state.diverged_at, state.best.step, state.best.score)
+    )
+    class_counts = [task.class_counts(setup.training, n.sample_mask) for n in setup.networks]
+    rows: list[dict[str, Any]] = []
+    for i, (network, scores) in enumerate(zip(setup.networks, outcome.scores, strict=True)):
+        metadata = partial(weights_metadata, network, task, setup.training)
+        file, id = folder / "weights" / network.member.id, network.member.id
+        details: dict[str, Any] = {"step": outcome.step, "scores": scores}
+        write_weights(file, unpad_member(last[i], network), metadata(**details))
+        details = {"step": int(best_steps[i]), "score": float(best_scores[i])}
+        best_file = file.with_name(f"{file.name}-best")
+        write_weights(best_file, unpad_member(best[i], network), metadata(**details))
+        for name, values in scores.items():
+            row = {"member": id, "suite": name, "diverged_at": int(diverged_at[i]), **values}
+            if task.scores_by_frequency:
+                row |= task.scores_by_frequency(class_counts[i], values)
+            rows.append(row)
+    reporter.write_report(setup.suites, outcome.scores, class_counts)
+    write_rows(reporter.tables / "results.csv", rows, rows[0])
+
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

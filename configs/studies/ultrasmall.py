@@ -1,17 +1,18 @@
-"""How small can a backbone get before it breaks when conditions change, and does pretraining still
-help there? The protocol of arXiv 2508.02927, whole: both ladders x {scratch, ImageNet, ImageNet ->
-COCO} x seeds x {LLVIP, FLIR}, tested on the other set and on infrared.
+"""How small can a backbone be before it breaks when conditions change, and does pretraining still
+help at that size? The full protocol of arXiv 2508.02927: both ladders x {scratch, ImageNet,
+ImageNet -> COCO} x seeds x {LLVIP, FLIR}, tested on the other set and on infrared.
 
 python -m tinyjax.study --config configs/studies/ultrasmall.py --workdir runs/ultrasmall
 
-In $TINYJAX_DATA: imagenet2012/5.1.0 as TensorFlow Datasets prepares it, coco, LLVIP and the aligned
-FLIR as they unpack (docs/data.md); or name their places: imagenet, coco, llvip, flir. Arguments,
-joined by commas: backbones, joined by + (default: B-1 .. B-7 and S-1 .. S-6); seeds, how many;
-epochs, of ImageNet, and images, how many it has; coco_epochs; steps of fine-tuning; batch of it.
+$TINYJAX_DATA has imagenet2012/5.1.0 as prepared by TensorFlow Datasets, coco, LLVIP and the aligned
+FLIR as they unpack (docs/data.md); or give their folders: imagenet, coco, llvip, flir. Arguments,
+joined by commas: backbones, joined by + (default: B-1 to B-7 and S-1 to S-6); seeds, number of
+seeds; epochs and images, epochs and size of ImageNet; coco_epochs; steps and batch of fine-tuning.
 
-Seed k starts from seed k. LLVIP and FLIR share only person, which the report compares. The authors'
-ImageNet recipe is public; COCO's, fine-tuning's, the number of seeds and the detector are not, nor
-how they cut down MobileNetV3: those are our own choice.
+Each member starts from the pretrained member of the same seed. LLVIP and FLIR share only the class
+person, which the report compares. The paper's ImageNet recipe is public. Those of COCO and of
+fine-tuning, the number of seeds, the detector and the reduction of MobileNetV3 are not: they are
+our choice.
 """
 
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from tinyjax.config import detector, load, parse_arg
 from tinyjax.population import search_space as hyper
-from tinyjax.study import starts
+from tinyjax.study import init_points
 
 CONFIGS = Path(__file__).parent.parent
 LADDERS = "+".join(
@@ -42,19 +43,20 @@ def get_study(arg, workdir):
     coco = f"source={arg.coco},epochs={arg.coco_epochs}"
     pretrained = load(f"{CONFIGS / 'coco.py'}:{coco}").unlock()
     pretrained.init = str(workdir / "imagenet")
-    pretrained.model.strides = fine_tuned(arg, "llvip").model.strides  # whose head goes on
-    three = hyper.product([*ladder, starts(workdir / "imagenet", workdir / "coco")])
+    pretrained.model.strides = fine_tuned(arg, "llvip").model.strides  # its head is reused
+    from_all = hyper.product([*ladder, init_points(workdir / "imagenet", workdir / "coco")])
     return {
         "imagenet": (load(f"{CONFIGS / 'imagenet_b.py'}:{imagenet}"), hyper.product(ladder)),
         "coco": (pretrained, hyper.product(ladder)),
-        "llvip": (fine_tuned(arg, "llvip"), three),
-        "flir": (fine_tuned(arg, "flir"), three),
+        "llvip": (fine_tuned(arg, "llvip"), from_all),
+        "flir": (fine_tuned(arg, "flir"), from_all),
     }
 
 
-def fine_tuned(arg, on):
-    """A detector for visible light on one of the two sets: tested there, on the other's visible
-    images, and on its own infrared ones.
+def fine_tuned(arg, dataset):
+    """Return the config of a detector for the visible images of one data set.
+
+    It is tested on both sets, on visible and on infrared images.
     """
     llvip = {"format": "llvip", "source": arg.llvip}
     flir = {"format": "flir_aligned", "source": arg.flir}
@@ -67,11 +69,11 @@ def fine_tuned(arg, on):
     config = detector()
     config.data.stream = True
     config.data.common = {"size": (512, 640), "channels": 3}
-    config.data.train = {"llvip": llvip, "flir": flir}[on] | {
-        "split": {"llvip": "visible/train", "flir": "rgb/train"}[on]
+    config.data.train = {"llvip": llvip, "flir": flir}[dataset] | {
+        "split": {"llvip": "visible/train", "flir": "rgb/train"}[dataset]
     }
     config.data.suites = tests
-    config.monitor = on
+    config.monitor = dataset
     config.crop_size, config.batch = (256, 320), arg.batch
     config.schedule.steps, config.schedule.warmup = arg.steps, min(500, arg.steps // 10)
     config.update({"save_every": 1000, "eval_every": arg.steps})

@@ -1,9 +1,9 @@
-"""Does a frozen backbone pay, and with which neck? From weights of a classifier to HIT-UAV.
+"""Is it better to freeze the backbone, and with which neck? From a classifier's weights to HIT-UAV.
 
 python -m tinyjax.train --config configs/sweeps/frozen.py:init=runs/caltech101 --workdir runs/frozen
 
-Backbone frozen or not, neck that joins its levels once or three times, three seeds: 12 networks in
-four programs. Arguments: init; backbone, that of `init`; steps.
+Backbone frozen or not x neck with one or three repeats x three seeds: 12 networks in four programs.
+Arguments: init; backbone, the same as in `init`; steps.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""How small can a backbone get on real infrared images? The S ladder on HIT-UAV.
+"""How small can a backbone be on real infrared images? The S ladder on HIT-UAV.
 
 python -m tinyjax.train --config configs/sweeps/hit_uav.py --workdir runs/sweep_hit_uav
 
-Six sizes x four seeds, from scratch: 24 networks. Arguments are those of configs/hit_uav.py; steps
-are 1500 if it says nothing else.
+Six sizes x four seeds, from scratch: 24 networks. Arguments as in configs/hit_uav.py; without any,
+steps is 1500.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""How small can a backbone get? The S ladder on the synthetic scenes of configs/quickstart.py.
+"""How small can a backbone be? The S ladder on the synthetic scenes of configs/quickstart.py.
 
 python -m tinyjax.train --config configs/sweeps/widths.py --workdir runs/widths
 
-Six sizes x two rates of learning x two seeds: 24 networks as one program or two, some ten minutes
-on two cores. Argument: steps.
+Six sizes x two learning rates x two seeds: 24 networks in one or two programs, about ten minutes on
+two cores. Argument: steps.
 """
 
 from pathlib import Path

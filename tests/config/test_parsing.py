@@ -7,7 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from tinyjax.config import definitions, from_json, load, override, parse_arg, parse_options, to_json
-from tinyjax.config.defaults import DETECTOR, detector
+from tinyjax.config.defaults import classifier, complete, detection_fields, detector
+from tinyjax.config.detectors import DETECTORS
 from tinyjax.errors import UserError
 
 FILE = """
@@ -29,7 +30,7 @@ def example():
     return ConfigDict(
         {
             "seed": 0,
-            "note": "plain",
+            "note": "text",
             "start": None,
             "bins": (8, 16),
             "rules": (("head", 1.0), ("stem", 0.0)),
@@ -89,8 +90,8 @@ def file(tmp_path):
 def test_override(text, field, value):
     config = override(example(), [f"--config.{text}"])
     got = config
-    for part in field.split("."):
-        got = got[part]
+    for name in field.split("."):
+        got = got[name]
     assert got == value
     assert type(got) is type(value)
     if isinstance(value, tuple):
@@ -102,7 +103,7 @@ def test_override(text, field, value):
     [
         ("sed=3", r"config\.sed: no such field; did you mean --config\.seed\?"),
         ("lr=3", r"config\.lr: .* did you mean --config\.optimizer\.lr\?"),
-        ("optimizer.lr=3", r"did you mean --config\.optimizer\.lr\?"),
+        ("optimiser.lr=3", r"did you mean --config\.optimizer\.lr\?"),
         ("optimizer.beta=3", r"did you mean --config\.optimizer\.betas"),
         ("seed.lr=3", r"config\.seed\.lr: no such field"),
         ("qqqqqq=1", r"config\.qqqqqq: no such field; known: .*seed"),
@@ -110,18 +111,18 @@ def test_override(text, field, value):
         ("anything=3", r"config\.anything: a group.*fields: none"),
         ("seed", r"config\.seed: needs a value"),
         ("note", r"config\.note: needs a value"),
-        ("seed=1.5", r"config\.seed = '1\.5': wants an int"),
-        ("seed=true", r"config\.seed = 'true': wants an int"),
-        ("optimizer.lr=fast", r"config\.optimizer\.lr = 'fast': wants a float"),
-        ("optimizer.nesterov=2", r"config\.optimizer\.nesterov = '2': wants true or false"),
-        ("bins=8", r"config\.bins = '8': wants a tuple like \(8, 16\)"),
-        ("bins=1.5,2", r"config\.bins = '1\.5,2': wants a tuple like \(8, 16\)"),
-        ("bins=a,b", r"config\.bins = 'a,b': wants a tuple"),
-        ("bins=(1,", r"config\.bins = '\(1,': wants a tuple"),
-        ("nothing=(neck|head)/.*", r"wants a tuple like \('text', 'in quotes'\)"),
+        ("seed=1.5", r"config\.seed = '1\.5': expected an int"),
+        ("seed=true", r"config\.seed = 'true': expected an int"),
+        ("optimizer.lr=fast", r"config\.optimizer\.lr = 'fast': expected a float"),
+        ("optimizer.nesterov=2", r"config\.optimizer\.nesterov = '2': expected true or false"),
+        ("bins=8", r"config\.bins = '8': expected a tuple like \(8, 16\)"),
+        ("bins=1.5,2", r"config\.bins = '1\.5,2': expected a tuple like \(8, 16\)"),
+        ("bins=a,b", r"config\.bins = 'a,b': expected a tuple"),
+        ("bins=(1,", r"config\.bins = '\(1,': expected a tuple"),
+        ("nothing=(neck|head)/.*", r"expected a tuple like \('text', 'in quotes'\)"),
     ],
 )
-def test_override_refuses(text, message):
+def test_override_rejects_invalid_values(text, message):
     before = to_json(example())
     config = example()
     with pytest.raises(UserError, match=message):
@@ -129,7 +130,7 @@ def test_override_refuses(text, message):
     assert to_json(config) == before
 
 
-def test_override_refuses_what_has_no_text():
+def test_override_rejects_types_without_text_form():
     with pytest.raises(UserError, match=r"config\.fields: a frozenset cannot be set"):
         override(ConfigDict({"fields": frozenset("ab")}), ["--config.fields=a"])
 
@@ -155,7 +156,7 @@ def test_load(file, arg, expected):
         config.another = 1
 
 
-def test_load_overrides_the_argument(file):
+def test_overrides_win_over_arguments(file):
     assert load(f"{file}:steps=7", ["--config.steps=9"]).steps == 9
 
 
@@ -163,16 +164,16 @@ def test_load_overrides_the_argument(file):
     ("arg", "message"),
     [
         ("stps=7", r"config argument 'stps': did you mean 'steps'\?"),
-        ("steps=x", r"config argument steps = 'x': wants an int"),
+        ("steps=x", r"config argument steps = 'x': expected an int"),
         ("steps", r"config argument steps: needs a value"),
     ],
 )
-def test_load_refuses_arguments(file, arg, message):
+def test_load_rejects_invalid_arguments(file, arg, message):
     with pytest.raises(UserError, match=message):
         load(f"{file}:{arg}")
 
 
-def test_load_refuses_files(tmp_path):
+def test_load_rejects_invalid_files(tmp_path):
     with pytest.raises(UserError, match=r"missing\.py:fast: no such Python file"):
         load(f"{tmp_path}/missing.py:fast")
     with pytest.raises(UserError, match="no such Python file"):
@@ -191,7 +192,8 @@ def test_load_refuses_files(tmp_path):
         ("c.model.neck_width = 3.5", "type <class 'int'>"),
     ],
 )
-def test_load_refuses_mistakes_in_the_file_itself(tmp_path, mistake, message):
+def test_errors_in_a_config_file_name_the_line(tmp_path, monkeypatch, mistake, message):
+    monkeypatch.setattr(sys, "tracebacklimit", 0, raising=False)  # as some libraries leave it
     file = tmp_path / "wrong.py"
     file.write_text(
         "from tinyjax.config import detector\n"
@@ -204,7 +206,7 @@ def test_load_refuses_mistakes_in_the_file_itself(tmp_path, mistake, message):
     assert len(str(error.value)) < 300
 
 
-def test_names(file):
+def test_definitions(file):
     assert definitions(f"{file}:fast")["get_hyper"]("grid") == "grid"
 
 
@@ -215,7 +217,7 @@ def test_parse_arg_is_locked():
         arg.another = 1
 
 
-def test_json_there_and_back():
+def test_json_round_trip():
     config = override(example(), ["--config.names=()", "--config.optimizer.lr=1e30"])
     back = from_json(to_json(config))
     expected = config.to_dict() | {"names": ()}  # a list comes back as a tuple
@@ -225,7 +227,7 @@ def test_json_there_and_back():
         override(back, ["--config.sed=1"])
 
 
-def test_json_does_not_depend_on_order():
+def test_json_does_not_depend_on_field_order():
     assert to_json(ConfigDict({"b": 1, "a": 2})) == to_json(ConfigDict({"a": 2, "b": 1}))
 
 
@@ -241,22 +243,22 @@ def test_json_does_not_depend_on_order():
         (["--config.b=--x"], ["--config.b=--x"]),
     ],
 )
-def test_options(argv, overrides):
+def test_parse_options(argv, overrides):
     got = parse_options("train", "About.", [*argv, "--config", "x.py:fast", "--workdir=runs/x"])
     assert got.config == "x.py:fast"
     assert got.workdir == Path("runs/x")
     assert got.overrides == overrides
 
 
-def test_options_of_a_command():
+def test_parse_options_with_flags():
     flags = {"--suite": {"default": "val"}, "--plot": {"action": "store_true"}}
     got = parse_options("report", None, ["--plot", "--config.a", "2"], flags, needs=())
     assert (got.suite, got.plot) == ("val", True)
-    assert not hasattr(got, "config")  # a flag that would be ignored is not taken
+    assert not hasattr(got, "config")  # a command has no flags that it would ignore
     assert got.overrides == ["--config.a=2"]
 
 
-def test_options_default_to_the_command_line(monkeypatch):
+def test_parse_options_defaults_to_sys_argv(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--config", "x.py", "--workdir", "y"])
     assert parse_options("train", None).config == "x.py"
 
@@ -271,19 +273,19 @@ def test_options_default_to_the_command_line(monkeypatch):
         (["--config", "x.py", "--workdir"], "expected one argument"),
     ],
 )
-def test_options_refuse(argv, message, capsys):
+def test_parse_options_rejects_invalid_arguments(argv, message, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_options("train", None, argv)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_loads_nothing_heavy():
+def test_help_imports_no_heavy_packages():
     code = (
         "import sys\n"
-        "from tinyjax.config import options\n"
+        "from tinyjax.config import parse_options\n"
         "try:\n"
-        "    options('train', 'About training.', ['--help'])\n"
+        "    parse_options('train', 'About training.', ['--help'])\n"
         "finally:\n"
         "    print(sorted({'jax', 'matplotlib', 'numpy', 'PIL'} & set(sys.modules)))\n"
     )
@@ -293,18 +295,37 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.endswith("[]\n")
 
 
-def test_the_page_of_fields_is_what_the_table_makes():
+def test_docs_page_is_up_to_date():
     docs = Path(__file__).parents[2] / "docs"
     page = runpy.run_path(str(docs / "make_configs.py"))["page"]()
     assert (docs / "configs.md").read_text() == page
-    for path in DETECTOR:
+    for path in detection_fields():
         assert f"| `{path}` |" in page
 
 
-def test_defaults_do_not_share_what_can_change():
-    """A suite that one config adds must not be in the next."""
+def test_defaults_share_no_mutable_state():
+    """A suite that is added to one config must not appear in the next one."""
     first = detector()
     first.data.suites = {"val": {"split": "val"}}
     first.score.size_bins["all"] = (0, 9)
     assert detector().data.suites.to_dict() == {}
     assert "all" not in detector().score.size_bins
+
+
+def test_detector_selects_the_fields():
+    assert detector().model.detector == "point"
+    assert detector("point").loss.to_dict().keys() == {"class", "box", "offset"}
+    assert "detector" not in classifier().model
+    with pytest.raises(UserError, match=r"model\.detector = 'pont': did you mean 'point'"):
+        detector("pont")
+
+
+def test_complete_adds_missing_fields_of_the_runs_detector(monkeypatch):
+    monkeypatch.setitem(DETECTORS, "other", {"loss.mask": (0.5, "weight of the mask loss")})
+    config = complete({"task": "detect", "model": {"detector": "other"}, "seed": 3})
+    assert config["seed"] == 3
+    assert config["loss"] == {"mask": 0.5}
+    old = complete({"task": "detect", "loss": {"box": 3.0}})  # from before `model.detector`
+    assert old["model"]["detector"] == "point"
+    assert old["loss"] == {"class": 1.0, "box": 3.0, "offset": 0.25}
+    assert complete({"task": "classify"}) == classifier().to_dict()

@@ -1,5 +1,5 @@
-"""The smallest run of a classifier: two classes of made images, 6 steps. A config file; its
-argument is the folder of the images.
+"""A tiny classification run: two classes of generated images, 6 steps. The argument is the folder
+of the images.
 """
 
 from tinyjax.config import classifier

@@ -1,6 +1,4 @@
-"""The smallest run that goes through everything: 64 x 64 scenes, 6 steps. A config file, used by
-several tests.
-"""
+"""A tiny detection run with all features: synthetic scenes of 64 x 64 pixels, 6 steps."""
 
 from tinyjax.config import detector
 

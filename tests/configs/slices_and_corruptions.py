@@ -1,5 +1,5 @@
-"""The tiny run with slices by a field of the images, a corrupted suite, and one of fewer classes. A
-config file; its argument is the folder of a COCO set with fields.
+"""The tiny detection run with slices by image fields, a corrupted suite, and a suite with fewer
+classes. The argument is the folder of a COCO set with these fields.
 """
 
 from tests.configs import detector

@@ -1,8 +1,8 @@
-"""The smallest study: two seeds, then the same from scratch and from these. A config file."""
+"""A tiny study: two seeds, then two seeds from scratch and from the weights of the first."""
 
 from tests.configs import detector
 from tinyjax.population import search_space as hyper
-from tinyjax.study import starts
+from tinyjax.study import init_points
 
 
 def get_study(arg, workdir):
@@ -11,5 +11,5 @@ def get_study(arg, workdir):
     tuned.data.train.update({"n": 12, "day": 1.0})
     return {
         "before": (detector.get_config(), seeds),
-        "tuned": (tuned, hyper.product([starts(workdir / "before"), seeds])),
+        "tuned": (tuned, hyper.product([init_points(workdir / "before"), seeds])),
     }

@@ -1,6 +1,4 @@
-"""The smallest sweep: two sizes, two rates of learning, two seeds. A config file; its argument is
-the higher rate.
-"""
+"""A tiny sweep: two sizes x two learning rates x two seeds."""
 
 from tests.configs import detector
 

@@ -1,6 +1,4 @@
-"""The smallest sweep of four populations: patience keeps members apart, their program is one. A
-config file.
-"""
+"""A tiny sweep of four populations, which differ in patience and share one compiled program."""
 
 from tests.configs import detector
 

@@ -1,4 +1,4 @@
-"""A sweep of two sizes and two seeds, from scratch and from the sweep in $TINY_STARTS."""
+"""A tiny sweep: two sizes x two seeds, from scratch and from the sweep in $TINY_STARTS."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The smallest sweep of several programs: two batches x two seeds. A config file."""
+"""A tiny sweep of two programs: two batch sizes x two seeds."""
 
 from tests.configs import detector
 

@@ -1,6 +1,4 @@
-"""The smallest sweep that several processes can share, in float64 under SGD: its argument says how
-many members it has. A config file, see float64_train.py.
-"""
+"""A tiny sweep for several processes, in float64 with SGD; see float64_train.py."""
 
 from tests.configs import detector
 

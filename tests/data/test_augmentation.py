@@ -4,38 +4,46 @@ import numpy as np
 import pytest
 
 from tinyjax.config import detector
-from tinyjax.data.augmentation import MEAN, STD, _noise, augment, augment_labeled, mix, normalize
+from tinyjax.data.augmentation import (
+    MEAN,
+    STD,
+    _noise,
+    augment_classification,
+    augment_detection,
+    mix,
+    normalize,
+)
 
-STILL = {
+UNCHANGED = {
     **detector().augment.to_dict(),
     "flip": 0.0, "scale_low": 1.0, "scale_high": 1.0, "object_crop": 0.0,
     "contrast": 0.0, "brightness": 0.0, "noise": 0.0,
 }  # fmt: skip
 
 
-def test_views_that_are_cut_already_are_only_turned_and_made_brighter():
+def test_cropped_views_are_only_flipped():
     images = np.random.default_rng(0).integers(0, 255, (4, 6, 8, 3), np.uint8)
     none = dict.fromkeys(
         ("flip", "area", "aspect", "contrast", "brightness", "noise", "invert"), 0.0
     )
-    for flip, wanted in ((0.0, images), (1.0, images[:, :, ::-1])):
+    for flip, expected in ((0.0, images), (1.0, images[:, :, ::-1])):
         strength = {**none, "flip": flip}
-        found, targets = augment_labeled(
+        augmented, targets = augment_classification(
             jax.random.key(0), jnp.asarray(images), jnp.eye(4), strength, None
         )
-        np.testing.assert_allclose(found, normalize(wanted), atol=1e-5)
+        np.testing.assert_allclose(augmented, normalize(expected), atol=1e-5)
         np.testing.assert_array_equal(targets, np.eye(4))
 
 
 def scene(boxes, size=(60, 80), ignore=()):
-    """Dark frames with one bright rectangle per box, whole pixels."""
+    """Dark frames with one bright rectangle per box, inside pixels."""
     images = np.zeros((len(boxes), *size, 1), np.uint8)
     for image, (x1, y1, x2, y2) in zip(images, boxes, strict=True):
         image[y1:y2, x1:x2] = 255
     n = len(boxes)
     real = np.array([[i not in ignore] for i in range(n)])
     return {
-        "images": jnp.asarray(images),
+        "image": jnp.asarray(images),
         "boxes": jnp.asarray(boxes, jnp.float32)[:, None],
         "labels": jnp.zeros((n, 1), jnp.int32),
         "valid": jnp.asarray(real),
@@ -44,7 +52,7 @@ def scene(boxes, size=(60, 80), ignore=()):
 
 
 def extent(image):
-    """Where the rectangle is, to a fraction of a pixel, from the light along each axis."""
+    """The rectangle's corners with subpixel precision, from the brightness along each axis."""
     light = np.clip(np.asarray(image)[..., 0] * STD + MEAN, 0, 1)
     box = []
     for axis in (0, 1):
@@ -58,10 +66,10 @@ def extent(image):
     return np.array([x1, y1, x2, y2])
 
 
-def test_nothing_asked_nothing_done():
+def test_zero_strengths_change_nothing():
     batch = scene([(10, 20, 18, 33)])
-    out = augment(jax.random.key(0), batch, STILL, (60, 80))
-    np.testing.assert_allclose(out["images"], normalize(batch["images"]), atol=1e-5)
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (60, 80))
+    np.testing.assert_allclose(out["image"], normalize(batch["image"]), atol=1e-5)
     np.testing.assert_allclose(out["boxes"], batch["boxes"], atol=1e-5)
     assert out["valid"].all()
 
@@ -80,102 +88,106 @@ def test_nothing_asked_nothing_done():
     ids=lambda s: "+".join(s),
 )  # fmt: skip
 def test_boxes_follow_the_pixels(strength):
-    """The convention of the whole detector: the drawn rectangle is where its box says."""
+    """The drawn rectangle and its box agree after augmentation."""
     rng = np.random.default_rng(0)
     corner, side = rng.integers(5, 40, (40, 2)), rng.integers(6, 16, (40, 2))
     batch = scene(np.concatenate([corner, corner + side], 1))
-    out = augment(jax.random.key(1), batch, {**STILL, **strength}, (56, 56))
+    out = augment_detection(jax.random.key(1), batch, {**UNCHANGED, **strength}, (56, 56))
     boxes = np.asarray(out["boxes"])[:, 0]
-    whole = (boxes.min(1) > 1) & (boxes.max(1) < 55) & np.asarray(out["valid"])[:, 0]
-    assert whole.sum() > 10
-    for image, box in zip(np.asarray(out["images"])[whole], boxes[whole], strict=True):
+    inside = (boxes.min(1) > 1) & (boxes.max(1) < 55) & np.asarray(out["valid"])[:, 0]
+    assert inside.sum() > 10
+    for image, box in zip(np.asarray(out["image"])[inside], boxes[inside], strict=True):
         np.testing.assert_allclose(extent(image), box, atol=0.75)
-    shift = [extent(i) - b for i, b in zip(out["images"][whole], boxes[whole], strict=True)]
+    shift = [extent(i) - b for i, b in zip(out["image"][inside], boxes[inside], strict=True)]
     bias = np.mean(shift, 0)  # resampling widens a rectangle a little, but evenly
     np.testing.assert_allclose(bias[:2] + bias[2:], 0, atol=0.1)
 
 
-def test_the_window_is_laid_around_an_object():
+def test_object_crop_contains_an_object():
     batch = scene([(70, 50, 76, 56)] * 50)
-    out = augment(jax.random.key(0), batch, {**STILL, "object_crop": 1.0}, (24, 24))
+    out = augment_detection(jax.random.key(0), batch, {**UNCHANGED, "object_crop": 1.0}, (24, 24))
     assert out["valid"].all()
-    out = augment(jax.random.key(0), batch, STILL, (24, 24))
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (24, 24))
     assert not out["valid"].all()
 
 
-def test_cut_and_tiny_objects_are_ignored_and_lost_ones_gone():
+def test_truncated_and_tiny_objects_are_ignored():
     batch = scene([(10, 10, 30, 30)] * 200)
-    out = augment(jax.random.key(0), batch, STILL, (24, 24))
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (24, 24))
     boxes, valid, ignore = (np.asarray(out[k])[:, 0] for k in ("boxes", "valid", "ignore"))
     area = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)
     np.testing.assert_array_equal(valid, area >= 0.4 * 400)
     np.testing.assert_array_equal(ignore, (area > 0) & ~valid)
     assert valid.any()
     assert ignore.any()
-    out = augment(
-        jax.random.key(0), batch, {**STILL, "scale_low": 0.09, "scale_high": 0.09}, (24, 24)
+    out = augment_detection(
+        jax.random.key(0), batch, {**UNCHANGED, "scale_low": 0.09, "scale_high": 0.09}, (24, 24)
     )
     assert not out["valid"].any()
     assert out["ignore"].all()
 
 
-def test_dont_care_boxes_stay_dont_care():
-    out = augment(jax.random.key(0), scene([(10, 20, 18, 33)], ignore=[0]), STILL, (60, 80))
+def test_ignored_regions_stay_ignored():
+    out = augment_detection(
+        jax.random.key(0), scene([(10, 20, 18, 33)], ignore=[0]), UNCHANGED, (60, 80)
+    )
     assert out["ignore"].all()
     assert not out["valid"].any()
 
 
-def test_look_changes_pixels_only():
+def test_photometric_augmentation_keeps_boxes():
     batch = scene([(10, 20, 18, 33)] * 8)
-    seen = {"contrast": 0.5, "brightness": 0.2, "noise": 0.1, "invert": 0.5}
-    out = augment(jax.random.key(0), batch, {**STILL, **seen}, (60, 80))
+    values = {"contrast": 0.5, "brightness": 0.2, "noise": 0.1, "invert": 0.5}
+    out = augment_detection(jax.random.key(0), batch, {**UNCHANGED, **values}, (60, 80))
     np.testing.assert_allclose(out["boxes"], batch["boxes"], atol=1e-5)
-    polarity = [float(i[25, 14, 0] > i[5, 5, 0]) for i in out["images"]]
+    polarity = [float(i[25, 14, 0] > i[5, 5, 0]) for i in out["image"]]
     assert {0.0, 1.0} == set(polarity)
 
 
-def test_a_sample_depends_on_its_own_place_in_the_batch_alone():
+def test_sample_depends_only_on_its_position_in_the_batch():
     a, b = scene([(10, 20, 18, 33), (1, 2, 30, 40)]), scene([(10, 20, 18, 33), (50, 5, 60, 9)])
     strength = detector().augment.to_dict()
-    one, two = (augment(jax.random.key(3), x, strength, (32, 32)) for x in (a, b))
-    np.testing.assert_array_equal(one["images"][0], two["images"][0])
+    one, two = (augment_detection(jax.random.key(3), x, strength, (32, 32)) for x in (a, b))
+    np.testing.assert_array_equal(one["image"][0], two["image"][0])
 
 
 def labeled(n=8, size=(12, 16), channels=1):
     rng = np.random.default_rng(0)
     return {
-        "images": jnp.asarray(rng.integers(0, 255, (n, *size, channels)), jnp.uint8),
+        "image": jnp.asarray(rng.integers(0, 255, (n, *size, channels)), jnp.uint8),
         "labels": jnp.arange(n) % 3,
     }
 
 
-NOTHING = {
+NO_AUGMENTATION = {
     "flip": 0.0, "area": 1.0, "aspect": 0.0, "contrast": 0.0, "brightness": 0.0, "noise": 0.0,
     "invert": 0.0,
 }  # fmt: skip
 
 
-def views(batch, strength=NOTHING):
+def views(batch, strength=NO_AUGMENTATION):
     targets = jax.nn.one_hot(batch["labels"], 3)
-    return augment_labeled(jax.random.key(0), batch["images"], targets, strength, (12, 16))
+    return augment_classification(jax.random.key(0), batch["image"], targets, strength, (12, 16))
 
 
-def test_a_view_of_the_whole_image_is_the_image():
+def test_view_of_full_area_is_the_image():
     batch = labeled()
     images, targets = views(batch)
-    np.testing.assert_allclose(images, normalize(batch["images"]), atol=1e-5)
+    np.testing.assert_allclose(images, normalize(batch["image"]), atol=1e-5)
     np.testing.assert_array_equal(targets, jax.nn.one_hot(batch["labels"], 3))
-    mirrored, _ = views(batch, {**NOTHING, "flip": 1.0})
+    mirrored, _ = views(batch, {**NO_AUGMENTATION, "flip": 1.0})
     np.testing.assert_allclose(mirrored, images[:, :, ::-1], atol=1e-5)
 
 
 def test_views_keep_their_area_and_aspect():
-    """A ramp tells what a view was cut from: its slope is the side of the piece."""
+    """Views of a ramp: its slope gives the side of the region."""
     ramp = np.zeros((400, 64, 64, 2), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.mgrid[:64, :64] * 4
-    strength = {**NOTHING, "area": 0.25, "aspect": float(np.log(16 / 9))}
+    strength = {**NO_AUGMENTATION, "area": 0.25, "aspect": float(np.log(16 / 9))}
     ones = jnp.ones((400, 1))
-    images, _ = augment_labeled(jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32))
+    images, _ = augment_classification(
+        jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32)
+    )
     gray = np.asarray(images) * STD + MEAN
     height = (gray[:, 24, 16, 0] - gray[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64
     width = (gray[:, 16, 24, 1] - gray[:, 16, 8, 1]) * 255 / 4 * 32 / 16 / 64
@@ -187,45 +199,49 @@ def test_views_keep_their_area_and_aspect():
     assert top.max() > 25
 
 
-def test_mixup_blends_images_and_targets_alike():
+def test_mixup_blends_images_and_targets():
     batch = labeled()
-    plain, hard = views(batch)
-    images, targets = mix(jax.random.key(3), plain, hard, {"mixup": 0.5})
-    part = float(targets[0, 0])  # its opposite has another label
-    assert 0 < part < 1
-    np.testing.assert_allclose(images, part * plain + (1 - part) * plain[::-1], atol=1e-5)
-    np.testing.assert_allclose(targets, part * hard + (1 - part) * hard[::-1], atol=1e-6)
+    images_in, one_hot = views(batch)
+    images, targets = mix(jax.random.key(3), images_in, one_hot, {"mixup": 0.5})
+    fraction = float(targets[0, 0])  # its opposite has another label
+    assert 0 < fraction < 1
+    np.testing.assert_allclose(
+        images, fraction * images_in + (1 - fraction) * images_in[::-1], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        targets, fraction * one_hot + (1 - fraction) * one_hot[::-1], atol=1e-6
+    )
 
 
-def test_cutmix_pastes_the_part_that_its_target_says():
+def test_cutmix_pastes_the_fraction_in_its_target():
     batch = labeled(channels=3)
-    plain, hard = views(batch)
-    seen = set()
+    images_in, one_hot = views(batch)
+    values = set()
     for seed in range(6):
-        images, targets = mix(jax.random.key(seed), plain, hard, {"cutmix": 1.0})
-        pasted = np.asarray((images == plain[::-1]).all(-1) & (images != plain).any(-1))
-        assert (pasted == pasted[:1]).all()  # the same place in all
+        images, targets = mix(jax.random.key(seed), images_in, one_hot, {"cutmix": 1.0})
+        pasted = np.asarray((images == images_in[::-1]).all(-1) & (images != images_in).any(-1))
+        assert (pasted == pasted[:1]).all()  # the same window in all images
         rows, columns = np.flatnonzero(pasted[0].any(1)), np.flatnonzero(pasted[0].any(0))
         assert pasted[0].sum() == len(rows) * len(columns)  # a rectangle
         np.testing.assert_allclose(targets[0, 0], 1 - pasted[0].mean(), atol=1e-6)
-        seen.add(round(float(targets[0, 0]), 3))
-    assert len(seen) > 3
+        values.add(round(float(targets[0, 0]), 3))
+    assert len(values) > 3
 
 
-def test_with_both_a_step_does_one_of_them():
+def test_mixup_and_cutmix_together_apply_one_per_step():
     batch = labeled()
-    plain, hard = views(batch)
+    images_in, one_hot = views(batch)
     both = {"mixup": 1.0, "cutmix": 1.0}
-    kinds = []
+    unblended = []
     for seed in range(12):
-        images, targets = mix(jax.random.key(seed), plain, hard, both)
+        images, targets = mix(jax.random.key(seed), images_in, one_hot, both)
         np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
-        kept = (images == plain) | (images == plain[::-1])
-        kinds.append(bool(kept.all()))
-    assert {*kinds} == {True, False}
+        kept = (images == images_in) | (images == images_in[::-1])
+        unblended.append(bool(kept.all()))
+    assert {*unblended} == {True, False}
 
 
-def test_noise_is_all_but_normal():
+def test_noise_is_nearly_normal():
     """Moments of a sum of four uniform numbers: kurtosis 3 - 6 / 5 / 4."""
     x = np.asarray(_noise(jax.random.key(0), (400, 400)), np.float64)
     assert abs(x.mean()) < 0.01

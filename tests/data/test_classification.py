@@ -1,4 +1,4 @@
-"""Images of one thing each: folders, zips, sets of TensorFlow Datasets."""
+"""Classification sets: folders, zips, sets of TensorFlow Datasets."""
 
 import io
 import zipfile
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.loaders import load_classification
 from tinyjax.config import classifier
-from tinyjax.data.classification import load
-from tinyjax.data.loading import load_set
+from tinyjax.data.loading import load_split
 from tinyjax.errors import UserError
 
 COUNTS = {"train": {"cat": 3, "dog": 2, "owl": 1}, "val": {"cat": 1, "dog": 1, "owl": 2}}
@@ -23,14 +23,14 @@ def picture(seed, shape=(20, 30, 3)):
 def folder(tmp_path):
     root = tmp_path / "set"
     for split, classes in COUNTS.items():
-        for name, many in classes.items():
-            place = root / split / name
-            place.mkdir(parents=True)
-            for k in range(many):
+        for name, count in classes.items():
+            class_folder = root / split / name
+            class_folder.mkdir(parents=True)
+            for k in range(count):
                 Image.fromarray(picture((len(split), len(name), ord(name[0]), k))).save(
-                    place / f"{k}.png"
+                    class_folder / f"{k}.png"
                 )
-            (place / "notes.txt").write_text("not an image")
+            (class_folder / "notes.txt").write_text("not an image")
     return root
 
 
@@ -42,8 +42,8 @@ def packed(folder, tmp_path):
     return tmp_path / "set.zip"
 
 
-def test_a_folder_and_its_zip(folder, packed):
-    split = load(folder, "train", (20, 30))
+def test_folder_and_zip_give_the_same_split(folder, packed):
+    split = load_classification(folder, "train", (20, 30))
     assert split.classes == ("cat", "dog", "owl")
     assert split.labels.tolist() == [0, 0, 0, 1, 1, 2]
     assert split.names == (
@@ -55,28 +55,30 @@ def test_a_folder_and_its_zip(folder, packed):
         "owl/0.png",
     )
     np.testing.assert_array_equal(
-        split.images[3], np.asarray(Image.open(folder / "train" / "dog" / "0.png"))
+        split.inputs["image"][3], np.asarray(Image.open(folder / "train" / "dog" / "0.png"))
     )
-    for one, other in zip(split, load(packed, "train", (20, 30)), strict=True):
-        np.testing.assert_array_equal(one, other)
+    zipped = load_classification(packed, "train", (20, 30))
+    np.testing.assert_array_equal(zipped.inputs["image"], split.inputs["image"])
+    np.testing.assert_array_equal(zipped.labels, split.labels)
+    assert (zipped.names, zipped.classes) == (split.names, split.classes)
 
 
-def test_folders_in_a_class_are_that_class(folder):
+def test_subfolders_belong_to_their_class(folder):
     (folder / "train" / "cat" / "more").mkdir()
     (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "more" / "0.png")
-    split = load(folder, "train", (20, 30))
+    split = load_classification(folder, "train", (20, 30))
     assert split.classes == ("cat", "dog", "owl")
     assert split.names[:3] == ("cat/1.png", "cat/2.png", "cat/more/0.png")
 
 
-def test_size_rule_channels_and_classes(folder):
-    split = load(folder, "val", (8, 8), classes=("owl", "cat"), channels=1)
-    assert split.images.shape == (3, 8, 8, 1)
+def test_size_fit_channels_and_classes(folder):
+    split = load_classification(folder, "val", (8, 8), classes=("owl", "cat"), channels=1)
+    assert split.inputs["image"].shape == (3, 8, 8, 1)
     assert split.labels.tolist() == [1, 0, 0]  # in order of folder; numbers as given
     assert split.left_out == 1
-    boxed = load(folder, "val", (8, 8), fit="letterbox")
-    assert (boxed.images[:, 0] == 114).all()
-    assert (split.images[:, 0] != 114).any()
+    boxed = load_classification(folder, "val", (8, 8), fit="letterbox")
+    assert (boxed.inputs["image"][:, 0] == 114).all()
+    assert (split.inputs["image"][:, 0] != 114).any()
 
 
 @pytest.mark.parametrize(
@@ -89,39 +91,39 @@ def test_size_rule_channels_and_classes(folder):
         ({"size": (0, 8)}, r"size = \(0, 8\): give \(height, width\)"),
     ],
 )
-def test_bad_input_is_named(folder, more, message):
+def test_invalid_options_are_errors(folder, more, message):
     with pytest.raises(UserError, match=message):
-        load(**{"source": folder, "split": "train", "size": (8, 8), **more})
+        load_classification(**{"source": folder, "split": "train", "size": (8, 8), **more})
 
 
-def test_a_broken_image_stops_or_is_left_out(folder):
+def test_unreadable_image_is_an_error_or_skipped(folder):
     (folder / "train" / "dog" / "0.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"dog/0\.png: not a readable image"):
-        load(folder, "train", (8, 8))
+        load_classification(folder, "train", (8, 8))
     config = classifier()
     config.data.common = {"source": str(folder), "size": (8, 8)}
     config.data.train = {"split": "train"}
     config.data.on_error = "skip"
-    split = load_set(config.data, config.data.train, ("folder", "tfds"))
+    split = load_split(config.data, config.data.train, ("folder", "tfds"))
     assert split.labels.tolist() == [0, 0, 0, 1, 2]
 
 
-def test_a_config_that_names_no_size_or_another_task(folder):
+def test_missing_size_and_wrong_format_are_errors(folder):
     config = classifier()
     config.data.common = {"source": str(folder)}
     config.data.train = {"split": "train"}
     with pytest.raises(UserError, match=r"data: no 'size'; give data\.common\.size"):
-        load_set(config.data, config.data.train, ("folder", "tfds"))
+        load_split(config.data, config.data.train, ("folder", "tfds"))
     config.data.format = "coco"
     with pytest.raises(UserError, match=r"data\.format = 'coco': .*known: folder, tfds"):
-        load_set(config.data, config.data.train, ("folder", "tfds"))
+        load_split(config.data, config.data.train, ("folder", "tfds"))
 
 
-def test_a_set_of_tensorflow_datasets(folder, tmp_path):
-    """Prepared as ArrayRecord by a builder of that library, read without TensorFlow."""
+def test_tensorflow_datasets_split(folder, tmp_path):
+    """A set prepared as ArrayRecord by a builder of the library, read without TensorFlow."""
     import tensorflow_datasets as tfds
 
-    names = ["dog", "cat", "owl"]  # their order of labels is their own
+    names = ["dog", "cat", "owl"]  # not in alphabetical order
 
     class Animals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -146,12 +148,12 @@ def test_a_set_of_tensorflow_datasets(folder, tmp_path):
 
     builder = Animals(data_dir=tmp_path / "tfds", file_format="array_record")
     builder.download_and_prepare(download_dir=tmp_path / "downloads")
-    found = load(builder.data_path, "train", (20, 30), layout="tfds")
-    expected = load(folder, "train", (20, 30))
-    assert (found.classes, found.labels.tolist()) == (expected.classes, expected.labels.tolist())
-    ours = sorted(image.tobytes() for image in expected.images)
-    assert sorted(image.tobytes() for image in found.images) == ours
-    part = load(builder.data_path, "train[:50%]", (20, 30), layout="tfds")
-    assert len(part.names) == 3
+    loaded = load_classification(builder.data_path, "train", (20, 30), layout="tfds")
+    expected = load_classification(folder, "train", (20, 30))
+    assert (loaded.classes, loaded.labels.tolist()) == (expected.classes, expected.labels.tolist())
+    expected_bytes = sorted(image.tobytes() for image in expected.inputs["image"])
+    assert sorted(image.tobytes() for image in loaded.inputs["image"]) == expected_bytes
+    half = load_classification(builder.data_path, "train[:50%]", (20, 30), layout="tfds")
+    assert len(half.names) == 3
     with pytest.raises(UserError, match=r"split 'val' cannot be read"):
-        load(builder.data_path, "val", (20, 30), layout="tfds")
+        load_classification(builder.data_path, "val", (20, 30), layout="tfds")

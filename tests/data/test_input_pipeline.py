@@ -1,4 +1,4 @@
-"""Training on sets that stay on disk, through the command: both tasks, stopped and gone on with."""
+"""Training on sets that stay on disk, through the command: both tasks, with a resume."""
 
 import csv
 import json
@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tinyjax
 from tests.configs import classifier, detector
 from tests.data.layouts import source_files
 from tests.data.test_streaming import photo
-from tests.miniatures import imagenet2012
+from tests.miniatures import prepare_imagenet2012
+from tinyjax import api, evaluate
 from tinyjax import config as configs
-from tinyjax import evaluate, train
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
 from tinyjax.run.weights import read_weights
+from tinyjax.train import STOPPED
+from tinyjax.train import main as train_main
+from tinyjax.train import train as train_config
 
 
 def rows(file):
@@ -37,7 +39,7 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    return imagenet2012(tmp_path_factory.mktemp("imagenet2012"))
+    return prepare_imagenet2012(tmp_path_factory.mktemp("imagenet2012"))
 
 
 def tiny_imagenet(source):
@@ -55,12 +57,12 @@ def tiny_imagenet(source):
 def pretrained(imagenet, tmp_path_factory):
     """The authors' recipe on a miniature."""
     folder = tmp_path_factory.mktemp("pretrained") / "run"
-    assert tinyjax.train(tiny_imagenet(imagenet), folder) == 0
+    assert api.train(tiny_imagenet(imagenet), folder) == 0
     return folder
 
 
-def test_imagenet_as_it_is_prepared(imagenet, pretrained, tmp_path):
-    """Stopped at step 3, a run ends as if undisturbed."""
+def test_training_on_prepared_imagenet_resumes_exactly(imagenet, pretrained, tmp_path):
+    """A run stopped at step 3 and resumed ends with the weights of an uninterrupted run."""
     whole, stopped, config = pretrained, tmp_path / "stopped", tiny_imagenet(imagenet)
     (row,) = rows(whole / "results.csv")
     assert float(row["images"]) == 5
@@ -70,51 +72,53 @@ def test_imagenet_as_it_is_prepared(imagenet, pretrained, tmp_path):
     assert len(losses) == 6
     rates = [float(r["value"]) for r in rows(whole / "metrics.csv") if r["metric"] == "lr"]
     np.testing.assert_allclose(rates, np.multiply(0.05, [0.5, 1, 1, 0.75, 0.5, 0.25]), rtol=1e-5)
-    said = (whole / "log.txt").read_text()
-    assert "14 images of 40 x 40 x 3, 3 classes of 4 to 5 images" in said
+    log = (whole / "log.txt").read_text()
+    assert "14 images of 40 x 40 x 3, 3 classes of 4 to 5 images" in log
 
     class AtStep3(list):
         def __bool__(self):
             return any((stopped / "populations" / "0" / "checkpoints").glob("3*"))
 
-    assert train.train(config, stopped, stop=AtStep3()) == train.STOPPED
-    assert tinyjax.train(config, stopped) == 0
+    assert train_config(config, stopped, stop=AtStep3()) == STOPPED
+    assert api.train(config, stopped) == 0
     assert re.search("resuming at step [34] of 6", (stopped / "log.txt").read_text())
     same(weights(stopped), weights(whole))
-    # scored again from the run folder, and loaded to be called
+    # evaluated again from the run folder, and loaded for inference
     assert evaluate.main(["--workdir", str(whole)]) == 0
     (again,) = rows(whole / "evaluations" / "last.csv")
     assert again["top1"] == row["top1"]
-    assert len(tinyjax.load(whole)(photo(9)).names) > 0
-    # as resident images from the same files the labels are the same
+    assert len(api.load(whole)(photo(9)).names) > 0
+    # the cached labels are those of the set
     labels = sorted(imagenet.glob("tinyjax-labels-*.npy"))
     assert sorted(np.load(labels[0]).tolist() + np.load(labels[1]).tolist()) == sorted(
         [k % 3 for k in range(14)] + [k % 3 for k in range(5)]
     )
 
 
-def test_scores_are_averaged_over_the_mirror_image(imagenet, tmp_path):
+def test_predictions_are_averaged_over_the_flipped_image(imagenet, tmp_path):
     from tinyjax.tasks import classify
 
     config = tiny_imagenet(imagenet)
     image = np.stack([photo(k, (40, 40)) for k in range(2)])
-    found = {}
-    for mirror in (True, False):
-        config.predict.flip = mirror
-        task = classify.make_task(config, ("a", "b", "c"), 3)
-        variables = task.init(0)
+    logits = {}
+    for flip in (True, False):
+        config.predict.flip = flip
+        functions = classify.functions(config, ("a", "b", "c"), {"image": (40, 40, 3)})
+        variables = functions.init(0)
         last = "backbone/classifier/kernel"  # its first weights are small
         variables.params[last] = 1e4 * variables.params[last]
-        for name, pixels in (("as it is", image), ("turned", image[:, :, ::-1])):
-            found[mirror, name] = np.asarray(task.predict(variables, pixels)["logits"])
-    mean = (found[False, "as it is"] + found[False, "turned"]) / 2
-    np.testing.assert_allclose(found[True, "as it is"], mean, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found[True, "turned"], mean, rtol=1e-3, atol=1e-6)
-    assert np.abs(found[False, "as it is"] - found[False, "turned"]).max() > 1e-4
+        for name, pixels in (("original", image), ("flipped", image[:, :, ::-1])):
+            logits[flip, name] = np.asarray(
+                functions.predict(variables, {"image": pixels})["logits"]
+            )
+    mean = (logits[False, "original"] + logits[False, "flipped"]) / 2
+    np.testing.assert_allclose(logits[True, "original"], mean, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(logits[True, "flipped"], mean, rtol=1e-3, atol=1e-6)
+    assert np.abs(logits[False, "original"] - logits[False, "flipped"]).max() > 1e-4
 
 
-def test_from_imagenet_to_coco(pretrained, tmp_path):
-    """The layout that COCO's own archives unpack to."""
+def test_detector_on_coco_starts_from_imagenet_weights(pretrained, tmp_path):
+    """The layout of COCO's archives."""
     root = source_files.coco(tmp_path / "coco", {"train2017": 10, "val2017": 4})
     for split in ("train2017", "val2017"):
         document = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
@@ -129,7 +133,7 @@ def test_from_imagenet_to_coco(pretrained, tmp_path):
     config.data.common.size, config.crop_size = (64, 64), (64, 64)
     config.schedule.steps, config.schedule.warmup = 6, 2
     config.update({"log_every": 1, "save_every": 3, "eval_every": 6})
-    assert tinyjax.train(config, tmp_path / "run") == 0
+    assert api.train(config, tmp_path / "run") == 0
     (row,) = rows(tmp_path / "run" / "results.csv")
     assert float(row["images"]) == 4
     assert (tmp_path / "run" / "samples" / "val.png").exists()
@@ -139,12 +143,12 @@ def test_from_imagenet_to_coco(pretrained, tmp_path):
 
 
 def test_members_share_a_stream(tmp_path):
-    """Two seeds see the same batches, but start from other weights."""
-    place = tmp_path / "set" / "train"
+    """Two seeds use the same batches and different initial weights."""
+    folder = tmp_path / "set" / "train"
     for k, name in enumerate(("cat", "dog")):
-        (place / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(photo((k, i), (40, 40))).save(place / name / f"{i}.png")
+            Image.fromarray(photo((k, i), (40, 40))).save(folder / name / f"{i}.png")
     config = classifier.get_config(str(tmp_path / "set"))
     config.data.stream, config.data.suites = True, {"val": {"split": "train"}}
     file = tmp_path / "sweep.py"
@@ -153,16 +157,16 @@ def test_members_share_a_stream(tmp_path):
         f"def get_config(arg=None): return ConfigDict({config.to_dict()!r})\n"
         "def get_hyper(hyper): return hyper.sweep('seed', [0, 1])\n"
     )
-    assert train.main(["--config", str(file), "--workdir", str(tmp_path / "run")]) == 0
+    assert train_main(["--config", str(file), "--workdir", str(tmp_path / "run")]) == 0
     assert len({row["member"] for row in rows(tmp_path / "run" / "results.csv")}) == 2
     assert "all members see the same batches" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_what_a_stream_cannot_do(tmp_path):
+def test_streaming_rejects_unsupported_configs(tmp_path):
     config = detector.get_config()
     config.data.stream = True
     with pytest.raises(UserError, match=r"data\.stream: synthetic scenes are made in memory"):
-        tinyjax.train(config, tmp_path / "run")
+        api.train(config, tmp_path / "run")
     config.subset.shots = 3
-    with pytest.raises(UserError, match="subset: of a set that stays on disk"):
-        tinyjax.train(config, tmp_path / "run")
+    with pytest.raises(UserError, match="subset: a streamed training set"):
+        api.train(config, tmp_path / "run")

@@ -1,11 +1,11 @@
-"""Padding, the dict to score by (with pycocotools as the arbiter), and subsets."""
+"""Padding, the COCO dict for scoring (checked with pycocotools), and selections."""
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tinyjax.data.records import Objects, stack, subset
+from tinyjax.data.records import Objects, build_split, select_images
 from tinyjax.errors import UserError
 
 CLASSES = ("person", "car")
@@ -21,7 +21,7 @@ def objects(*rows):
 
 @pytest.fixture
 def split():
-    """Three images of 60 x 80, halved for the network and set 4 px to the right."""
+    """Three images of 60 x 80, halved for the network and shifted 4 px to the right."""
     rows = [
         objects(((10, 10, 20, 30), 1, False), ((40, 5, 70, 50), 1, True), ((2, 2, 9, 9), 0, False)),
         objects(),
@@ -38,7 +38,9 @@ def split():
         for i in range(3)
     ]
     images = [np.full((30, 48, 1), i, np.uint8) for i in range(3)]
-    return stack(images, rows, infos, CLASSES, np.full((3, 2), 0.5), np.full((3, 2), (4.0, 0.0)))
+    return build_split(
+        images, rows, infos, CLASSES, np.full((3, 2), 0.5), np.full((3, 2), (4.0, 0.0))
+    )
 
 
 def score(truth, detections):
@@ -62,9 +64,9 @@ def score(truth, detections):
     return run.stats[0]
 
 
-def test_arrays_are_padded_and_in_the_networks_pixels(split):
-    assert split.images.shape == (3, 30, 48, 1)
-    assert split.images.dtype == np.uint8
+def test_arrays_are_padded_and_in_network_pixels(split):
+    assert split.inputs["image"].shape == (3, 30, 48, 1)
+    assert split.inputs["image"].dtype == np.uint8
     assert split.boxes.shape == (3, 8, 4)
     assert split.boxes.dtype == np.float32
     assert split.labels.dtype == np.int32
@@ -83,20 +85,20 @@ def test_arrays_are_padded_and_in_the_networks_pixels(split):
     assert split.classes == CLASSES
 
 
-@pytest.mark.parametrize(("most", "slots"), [(0, 8), (8, 8), (9, 16), (39, 40)])
-def test_slots_are_the_next_multiple_of_eight(most, slots):
-    rows = objects(*[((0, 0, 1 + i, 1), 0, False) for i in range(most)])
+@pytest.mark.parametrize(("count", "slots"), [(0, 8), (8, 8), (9, 16), (39, 40)])
+def test_slots_are_the_next_multiple_of_eight(count, slots):
+    rows = objects(*[((0, 0, 1 + i, 1), 0, False) for i in range(count)])
     info = {"file_name": "a", "height": 60, "width": 80}
-    one = np.ones((1, 2)), np.zeros((1, 2))
-    made = stack([np.zeros((60, 80, 1), np.uint8)], [rows], [info], CLASSES, *one)
-    assert made.boxes.shape == (1, slots, 4)
-    assert made.valid.sum() == most
+    geometry = np.ones((1, 2)), np.zeros((1, 2))
+    split = build_split([np.zeros((60, 80, 1), np.uint8)], [rows], [info], CLASSES, *geometry)
+    assert split.boxes.shape == (1, slots, 4)
+    assert split.valid.sum() == count
 
 
-def test_too_few_slots_are_named():
+def test_too_few_slots_are_an_error():
     rows = objects(*[((0, 0, 1, 1), 0, False)] * 5)
-    with pytest.raises(UserError, match="slots = 4: an image holds 5 boxes"):
-        stack(
+    with pytest.raises(UserError, match="slots = 4: an image has 5 boxes"):
+        build_split(
             [np.zeros((4, 4, 1), np.uint8)],
             [rows],
             [{"file_name": "a"}],
@@ -107,7 +109,7 @@ def test_too_few_slots_are_named():
         )
 
 
-def test_truth_is_in_the_files_pixels_with_ids_that_pycocotools_can_use(split):
+def test_truth_is_in_file_pixels_with_valid_coco_ids(split):
     truth = split.truth
     assert [(m["id"], m["source_id"], m["time_of_day"]) for m in truth["images"]] == [
         (0, 70, "day"),
@@ -124,7 +126,7 @@ def test_truth_is_in_the_files_pixels_with_ids_that_pycocotools_can_use(split):
     assert all(a["bbox"] == [40, 5, 30, 45] for a in crowd)
 
 
-def test_perfect_detections_score_one_and_dont_care_is_neither_hit_nor_miss(split):
+def test_perfect_detections_score_one_and_ignored_regions_do_not_count(split):
     right = [(0, 2, (10, 10, 20, 30)), (0, 1, (2, 2, 9, 9)), (2, 1, (5.5, 6.25, 11, 20))]
     assert score(split.truth, right) == pytest.approx(1)
     inside = [(0, 1, (45, 10, 55, 30)), (0, 2, (50, 20, 60, 40))]
@@ -133,14 +135,14 @@ def test_perfect_detections_score_one_and_dont_care_is_neither_hit_nor_miss(spli
     assert score(split.truth, elsewhere + right) < 0.9
 
 
-def test_a_subset_keeps_arrays_and_truth_together(split):
+def test_selection_keeps_arrays_and_truth_consistent(split):
     day = [i for i, m in enumerate(split.truth["images"]) if m["time_of_day"] == "day"]
-    part = subset(split, day[::-1])
-    assert part.names == ("2.jpg", "0.jpg")
-    assert part.images[:, 0, 0, 0].tolist() == [2, 0]
-    np.testing.assert_array_equal(part.boxes, split.boxes[[2, 0]])
-    assert [(m["id"], m["source_id"]) for m in part.truth["images"]] == [(0, 72), (1, 70)]
-    assert [(a["id"], a["image_id"], a["category_id"]) for a in part.truth["annotations"]] == [
+    selected = select_images(split, day[::-1])
+    assert selected.names == ("2.jpg", "0.jpg")
+    assert selected.inputs["image"][:, 0, 0, 0].tolist() == [2, 0]
+    np.testing.assert_array_equal(selected.boxes, split.boxes[[2, 0]])
+    assert [(m["id"], m["source_id"]) for m in selected.truth["images"]] == [(0, 72), (1, 70)]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in selected.truth["annotations"]] == [
         (1, 0, 1),
         (2, 1, 2),
         (3, 1, 1),
@@ -148,13 +150,13 @@ def test_a_subset_keeps_arrays_and_truth_together(split):
         (5, 1, 1),
     ]
     right = [(1, 2, (10, 10, 20, 30)), (1, 1, (2, 2, 9, 9)), (0, 1, (5.5, 6.25, 11, 20))]
-    assert score(part.truth, right) == pytest.approx(1)
-    assert [m["id"] for m in split.truth["images"]] == [0, 1, 2]  # the whole is as it was
+    assert score(selected.truth, right) == pytest.approx(1)
+    assert [m["id"] for m in split.truth["images"]] == [0, 1, 2]  # the input is not changed
 
 
-def test_a_subset_may_repeat_images_and_names_those_that_are_not_there(split):
-    twice = subset(split, [2, 2])
-    assert [a["image_id"] for a in twice.truth["annotations"]] == [0, 1]
-    for wrong in (3, -1):
-        with pytest.raises(UserError, match=f"no image {wrong}; the split has 0..2"):
-            subset(split, [0, wrong])
+def test_selection_may_repeat_images_and_rejects_unknown_indices(split):
+    repeated = select_images(split, [2, 2])
+    assert [a["image_id"] for a in repeated.truth["annotations"]] == [0, 1]
+    for index in (3, -1):
+        with pytest.raises(UserError, match=f"no image {index}; the split has 0..2"):
+            select_images(split, [0, index])

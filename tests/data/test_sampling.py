@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinyjax.data.sampling import batch_indices, gather, shuffled
+from tinyjax.data.sampling import batch_indices, gather, permute
 
 
 def indices(seed, steps, batch, n):
@@ -12,7 +12,7 @@ def indices(seed, steps, batch, n):
 
 
 @pytest.mark.parametrize(("batch", "n"), [(4, 12), (4, 10), (5, 7), (7, 7), (1, 3)])
-def test_every_epoch_sees_every_sample_once(batch, n):
+def test_each_epoch_has_each_sample_once(batch, n):
     epochs = 5
     seen = indices(0, -(-epochs * n // batch), batch, n)[: epochs * n].reshape(epochs, n)
     np.testing.assert_array_equal(np.sort(seen, 1), np.tile(np.arange(n), (epochs, 1)))
@@ -20,43 +20,43 @@ def test_every_epoch_sees_every_sample_once(batch, n):
         assert len({tuple(epoch) for epoch in seen.tolist()}) == epochs
 
 
-def test_a_member_may_use_a_part():
-    """It sees each of its samples once an epoch; all of them are no part."""
-    used = jnp.array([1, 2, 4, 5, 7, 8, -1, -1, -1, -1])
-    part = [batch_indices(jnp.uint32(5), jnp.int32(step), 4, 10, used) for step in range(6)]
-    epochs = np.concatenate(part).reshape(4, 6)
-    np.testing.assert_array_equal(np.sort(epochs, 1), np.tile(used[:6], (4, 1)))
-    every = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.arange(10))
-    np.testing.assert_array_equal(every, batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10))
+def test_member_subset_is_sampled_once_per_epoch():
+    """Each sample of the subset occurs once per epoch; the full subset equals no subset."""
+    subset = jnp.array([1, 2, 4, 5, 7, 8, -1, -1, -1, -1])
+    batches = [batch_indices(jnp.uint32(5), jnp.int32(step), 4, 10, subset) for step in range(6)]
+    epochs = np.concatenate(batches).reshape(4, 6)
+    np.testing.assert_array_equal(np.sort(epochs, 1), np.tile(subset[:6], (4, 1)))
+    full = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.arange(10))
+    np.testing.assert_array_equal(full, batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 17, 1000, 5784])
-def test_a_shuffle_is_one(n):
+def test_permutation_is_complete_and_uncorrelated(n):
     keys = jnp.stack([jax.random.key(7)] * n)
-    order = jax.jit(lambda: shuffled(keys, jnp.arange(n), n))()
+    order = jax.jit(lambda: permute(keys, jnp.arange(n), n))()
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
-    if n > 100:  # no trend, and neighbors are not neighbors
+    if n > 100:  # no trend, and no correlation of neighbors
         line = np.arange(n)
         assert abs(np.corrcoef(line, order)[0, 1]) < 5 / np.sqrt(n)
         assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / np.sqrt(n)
 
 
-def test_all_orders_of_four_are_as_likely():
-    """Chi squared of 24 orders in 24,000 shuffles: 23 +- 7 if they are; below 5 sigma."""
+def test_all_permutations_are_equally_likely():
+    """Chi squared of 24 orders in 24,000 permutations: expected 23 +- 7; at most 5 sigma."""
     keys = jax.random.split(jax.random.key(0), 24_000)
-    whole = jax.jit(jax.vmap(lambda key: shuffled(jnp.stack([key] * 4), jnp.arange(4), 4)))(keys)
-    _, count = np.unique(np.asarray(whole) @ [64, 16, 4, 1], return_counts=True)
+    orders = jax.jit(jax.vmap(lambda key: permute(jnp.stack([key] * 4), jnp.arange(4), 4)))(keys)
+    _, count = np.unique(np.asarray(orders) @ [64, 16, 4, 1], return_counts=True)
     assert len(count) == 24
     assert ((count - 1000) ** 2 / 1000).sum() < 23 + 5 * np.sqrt(2 * 23)
 
 
-def test_a_function_of_seed_and_step():
-    again = batch_indices(jnp.uint32(3), jnp.int32(17), 4, 10)
-    np.testing.assert_array_equal(indices(3, 18, 4, 10)[-4:], again)
+def test_batch_depends_on_seed_and_step():
+    batch = batch_indices(jnp.uint32(3), jnp.int32(17), 4, 10)
+    np.testing.assert_array_equal(indices(3, 18, 4, 10)[-4:], batch)
     assert (indices(3, 5, 4, 100) != indices(4, 5, 4, 100)).any()
 
 
-def test_a_batch_larger_than_the_set_is_refused():
+def test_batch_larger_than_the_set_is_an_error():
     with pytest.raises(ValueError, match="at most 3"):
         batch_indices(0, 0, 4, 3)
 

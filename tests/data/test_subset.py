@@ -3,41 +3,41 @@ import itertools
 import numpy as np
 import pytest
 
-from tinyjax.data.subset import subset
+from tinyjax.data.subset import draw_subset
 
 
 def images(*labels):
-    return [np.array(own, int) for own in labels]
+    return [np.array(image_labels, int) for image_labels in labels]
 
 
-MANY = images(*([i % 4] for i in range(40)))
+LABELS = images(*([i % 4] for i in range(40)))
 
 
-def test_all_of_it():
-    assert subset(MANY, 0, 1.0, 0).all()
+def test_fraction_one_uses_all_images():
+    assert draw_subset(LABELS, 0, 1.0, 0).all()
 
 
-def test_fractions_are_nested_and_of_a_seed():
-    parts = [subset(MANY, 3, fraction, 0) for fraction in (0.001, 0.1, 0.5, 1.0)]
-    assert [part.sum() for part in parts] == [1, 4, 20, 40]
-    assert all((small <= large).all() for small, large in itertools.pairwise(parts))
-    assert (subset(MANY, 4, 0.5, 0) != parts[2]).any()
-    np.testing.assert_array_equal(subset(MANY, 3, 0.5, 0), parts[2])
+def test_smaller_fractions_are_contained_in_larger_ones():
+    masks = [draw_subset(LABELS, 3, fraction, 0) for fraction in (0.001, 0.1, 0.5, 1.0)]
+    assert [mask.sum() for mask in masks] == [1, 4, 20, 40]
+    assert all((smaller <= larger).all() for smaller, larger in itertools.pairwise(masks))
+    assert (draw_subset(LABELS, 4, 0.5, 0) != masks[2]).any()
+    np.testing.assert_array_equal(draw_subset(LABELS, 3, 0.5, 0), masks[2])
 
 
 @pytest.mark.parametrize("shots", [1, 3, 100])
-def test_shots_of_every_class(shots):
-    used = subset(MANY, 0, 1.0, shots)
-    labels = np.concatenate(MANY)[used]
+def test_shots_limit_each_class(shots):
+    mask = draw_subset(LABELS, 0, 1.0, shots)
+    labels = np.concatenate(LABELS)[mask]
     assert np.bincount(labels).tolist() == [min(shots, 10)] * 4
-    assert (subset(MANY, 0, 1.0, 1) <= used).all()
+    assert (draw_subset(LABELS, 0, 1.0, 1) <= mask).all()
 
 
-def test_objects_count_and_images_without_any_are_passed_over():
-    some = images([0, 0, 0], [1], [], [0], [0, 1])
+def test_shots_count_objects_and_skip_empty_images():
+    labels_of = images([0, 0, 0], [1], [], [0], [0, 1])
     for seed in range(20):
-        used = subset(some, seed, 1.0, 2)
-        shown = [label for i in np.flatnonzero(used) for label in some[i]]
-        assert shown.count(0) >= 2
-        assert shown.count(1) == 2
-        assert not used[2]
+        mask = draw_subset(labels_of, seed, 1.0, 2)
+        labels = [label for i in np.flatnonzero(mask) for label in labels_of[i]]
+        assert labels.count(0) >= 2
+        assert labels.count(1) == 2
+        assert not mask[2]

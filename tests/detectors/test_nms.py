@@ -1,9 +1,11 @@
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from tinyjax.detectors.boxes import encode
 from tinyjax.detectors.grid import make_grid
-from tinyjax.detectors.nms import detections, suppress
+from tinyjax.detectors.nms import suppress
+from tinyjax.detectors.point import decode
 
 GRID = make_grid(64, 64, (4, 8))
 N = len(GRID.stride)
@@ -44,9 +46,9 @@ def test_detections_come_in_fixed_shape_sorted_and_decoded():
     offsets = encode(
         jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
     )
-    out = detections(
-        logits, offsets[None], GRID, iou_threshold=0.6, max_detections=10, pre_nms_top_k=20
-    )
+    nms = {"iou_threshold": 0.6, "max_detections": 10, "pre_nms_top_k": 20}
+    config = ConfigDict({"model": {"strides": GRID.strides}, "nms": nms})
+    out = decode((logits, offsets[None]), (64, 64), config)
     assert {k: v.shape for k, v in out.items()} == {
         "boxes": (1, 10, 4),
         "scores": (1, 10),

@@ -1,4 +1,4 @@
-"""Truth and predictions written down object by object, as `score` takes them."""
+"""Truth and predictions for `score`, built object by object."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def truth_of(*objects, images=1):
     """objects: (image, label, xyxy) or (image, label, xyxy, "crowd")."""
     annotations = [
         {
-            "id": i,  # from 0, which pycocotools alone takes for "no match"
+            "id": i,  # starts at 0, which means "no match" in pycocotools
             "image_id": image,
             "category_id": label + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
@@ -19,12 +19,12 @@ def truth_of(*objects, images=1):
         for i, (image, label, (x1, y1, x2, y2), *crowd) in enumerate(objects)
     ]
     categories = [{"id": c, "name": name} for c, name in enumerate(CLASSES, start=1)]
-    numbered = [{"id": i, "file_name": f"{i}.png"} for i in range(images)]
-    return {"images": numbered, "annotations": annotations, "categories": categories}
+    infos = [{"id": i, "file_name": f"{i}.png"} for i in range(images)]
+    return {"images": infos, "annotations": annotations, "categories": categories}
 
 
 def predictions_of(*detections, images=1, slots=None):
-    """detections: (image, label, xyxy, score); the slots that are left stay empty."""
+    """detections: (image, label, xyxy, score); unused slots stay empty."""
     slots = slots or max(len(detections), 1)
     boxes = np.zeros((images, slots, 4), np.float32)
     scores = np.zeros((images, slots), np.float32)

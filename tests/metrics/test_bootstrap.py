@@ -1,4 +1,4 @@
-"""Intervals over seeds and images: by hand, and by how often they hold a known truth."""
+"""Intervals over seeds and images: values computed by hand, and simulated coverage."""
 
 import numpy as np
 import pytest
@@ -12,15 +12,13 @@ SHIFTS = np.array([-0.02, 0.0, 0.02])  # of three resamples: variance 0.0004
 def test_interval_by_hand():
     """Images move all seeds alike: variance 0.0004. Seeds: variance 0.01, t of 2 is 4.302653."""
     points = np.array([0.4, 0.5, 0.6])
-    found = bootstrap.interval(points, points[:, None] + SHIFTS)
+    result = bootstrap.interval(points, points[:, None] + SHIFTS)
     half = np.sqrt(4.302653**2 * 0.01 / 3 + 1.959964**2 * 0.0004)
-    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, 3), abs=1e-6)
+    assert result == pytest.approx((0.5, 0.5 - half, 0.5 + half, 3), abs=1e-6)
 
 
-def test_what_images_do_to_single_seeds_is_counted_once():
-    """Two seeds that images move against each other: nothing is left in the mean, and the
-    covariance is negative.
-    """
+def test_image_variance_excludes_variation_of_single_seeds():
+    """Images move the first two seeds in opposite directions: their covariance is negative."""
     replicates = 0.5 + np.stack([SHIFTS, -SHIFTS])
     assert bootstrap.image_variance(replicates) == 0
     rng = np.random.default_rng(0)
@@ -28,43 +26,43 @@ def test_what_images_do_to_single_seeds_is_counted_once():
     assert bootstrap.image_variance(common + single) == pytest.approx(0.0004, rel=0.1)
 
 
-def test_one_seed_has_an_interval_of_images_and_says_so():
-    found = bootstrap.interval(np.array([0.5]), 0.5 + SHIFTS[None])
-    assert found == pytest.approx((0.5, 0.5 - 0.0392, 0.5 + 0.0392, 1), abs=1e-5)
+def test_one_seed_gives_an_interval_over_images():
+    result = bootstrap.interval(np.array([0.5]), 0.5 + SHIFTS[None])
+    assert result == pytest.approx((0.5, 0.5 - 0.0392, 0.5 + 0.0392, 1), abs=1e-5)
 
 
-def test_what_is_not_a_number_is_left_out():
+def test_nan_is_left_out():
     points = np.array([0.4, np.nan, 0.6])
     replicates = points[:, None] + SHIFTS
-    found = bootstrap.interval(points, replicates)
-    assert found == bootstrap.interval(points[[0, 2]], replicates[[0, 2]])
-    assert found.seeds == 2
-    holes = np.concatenate([replicates, np.full((3, 2), np.nan)], 1)
-    assert bootstrap.interval(points, holes) == found
+    result = bootstrap.interval(points, replicates)
+    assert result == bootstrap.interval(points[[0, 2]], replicates[[0, 2]])
+    assert result.seeds == 2
+    with_nan = np.concatenate([replicates, np.full((3, 2), np.nan)], 1)
+    assert bootstrap.interval(points, with_nan) == result
     assert np.isnan(bootstrap.interval(points[1:2], replicates[1:2])[:3]).all()
-    value, low, high, seeds = bootstrap.interval(points, holes[:, -2:])
+    value, low, high, seeds = bootstrap.interval(points, with_nan[:, -2:])
     assert (value, seeds) == (0.5, 2)
-    assert np.isnan([low, high]).all()  # nothing is known of images
+    assert np.isnan([low, high]).all()  # without any resample
 
 
-def test_a_paired_difference_is_free_of_what_its_members_share():
+def test_paired_difference_cancels_shared_variation():
     rng = np.random.default_rng(0)
     seeds, images = rng.normal(0, 0.1, (4, 1)), rng.normal(0, 0.1, 200)
     first = 0.6 + seeds + images
     second = 0.5 + seeds + images
-    found = bootstrap.interval((first - second)[:, 0], first - second)
-    assert found == pytest.approx((0.1, 0.1, 0.1, 4), abs=1e-6)
-    crossed = first - second[::-1]
-    other = bootstrap.interval(crossed[:, 0], crossed)
-    assert other.high - other.low > 0.05  # seeds that are not each other's
+    result = bootstrap.interval((first - second)[:, 0], first - second)
+    assert result == pytest.approx((0.1, 0.1, 0.1, 4), abs=1e-6)
+    mismatched = first - second[::-1]
+    other = bootstrap.interval(mismatched[:, 0], mismatched)
+    assert other.high - other.low > 0.05  # the pairs have different seeds
 
 
 @pytest.mark.parametrize(("seeds", "paired"), [(3, False), (3, True), (5, True)])
-def test_intervals_hold_the_truth_as_often_as_they_say(seeds, paired):
-    """400 simulations: a part of 95 % has a standard error of 1.1 %."""
-    ours, percentiles = coverage.intervals(seeds, 0.5, paired, 400)
-    assert 0.92 <= ours <= 0.985
-    assert percentiles < 0.93  # too narrow, for which it was not taken
+def test_interval_coverage(seeds, paired):
+    """400 simulations: a fraction of 95 % has a standard error of 1.1 %."""
+    fraction, percentiles = coverage.intervals(seeds, 0.5, paired, 400)
+    assert 0.92 <= fraction <= 0.985
+    assert percentiles < 0.93  # too narrow, which is why `interval` does not use them
 
 
 @pytest.mark.slow

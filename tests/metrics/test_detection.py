@@ -1,4 +1,4 @@
-"""Every expected number is computed by hand from the definition of COCO's average precision."""
+"""Scores, compared with values computed by hand from the definition of COCO's average precision."""
 
 import copy
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.handmade import CLASSES, predictions_of, truth_of
-from tinyjax.metrics.detection import score, score_each
+from tinyjax.metrics.detection import run_in_processes, score
 
 BINS = {"<8": (0, 8), "8-16": (8, 16), ">=16": (16, np.inf)}
 NAN = float("nan")
@@ -16,23 +16,23 @@ B = (50, 50, 60, 60)
 AWAY = (100, 100, 110, 110)
 
 CASES = {
-    "one hit": (
+    "one true positive": (
         [(0, 0, A)],
         [(0, 0, A, 0.9)],
         {"AP": 1, "AP50": 1, "AP75": 1, "AR100": 1, "images": 1, "boxes": 1},
     ),
-    # intersection over union 0.82: a hit at 0.50, 0.55 .. 0.80, seven of the ten thresholds
+    # IoU 0.82 matches at 0.50, 0.55 .. 0.80, seven of the ten thresholds
     "loose box": (
         [(0, 0, A)],
         [(0, 0, (10, 10, 20, 18.2), 0.9)],
         {"AP": 0.7, "AP50": 1, "AP75": 1, "AR100": 0.7},
     ),
-    "false positive before the hit": (
+    "false positive before the true positive": (
         [(0, 0, A)],
         [(0, 0, AWAY, 0.9), (0, 0, A, 0.5)],
         {"AP": 0.5, "AP50": 0.5, "AR100": 1},
     ),
-    "false positive after the hit": (
+    "false positive after the true positive": (
         [(0, 0, A)],
         [(0, 0, AWAY, 0.3), (0, 0, A, 0.5)],
         {"AP": 1, "AR100": 1},
@@ -43,7 +43,7 @@ CASES = {
         [(0, 0, A, 0.9)],
         {"AP": 51 / 101, "AR100": 0.5, "boxes": 2},
     ),
-    "second hit on one object is false": (
+    "second detection of one object is false": (
         [(0, 0, A), (0, 0, B)],
         [(0, 0, A, 0.9), (0, 0, A, 0.8), (0, 0, B, 0.7)],
         {"AP": (51 + 50 * 2 / 3) / 101, "AR100": 1},
@@ -53,12 +53,12 @@ CASES = {
         [(0, 1, A, 0.9)],
         {"AP": 0, "AP/person": 0, "AP/car": NAN},
     ),
-    "crowd absorbs every false positive inside": (
+    "crowd absorbs all false positives inside": (
         [(0, 0, A), (0, 0, (40, 40, 80, 80), "crowd"), (0, 1, (40, 40, 80, 80), "crowd")],
         [(0, 0, B, 0.9), (0, 0, (62, 62, 70, 70), 0.8), (0, 1, B, 0.9), (0, 0, A, 0.5)],
         {"AP": 1, "AR100": 1, "boxes": 1, "AP/car": NAN},
     ),
-    "crowd does not absorb what lies outside": (
+    "crowd does not absorb false positives outside": (
         [(0, 0, A), (0, 0, (40, 40, 80, 80), "crowd")],
         [(0, 0, AWAY, 0.9), (0, 0, A, 0.5)],
         {"AP": 0.5},
@@ -73,14 +73,14 @@ CASES = {
         [(0, 0, A, 0.9)],
         {"AP": 0.5, "AP/person": 1, "AP/car": 0, "AR100": 0.5},
     ),
-    # an object of 8 x 8 px belongs to the bin that begins at 8, and to no other
+    # an object of 8 x 8 px belongs to the bin that starts at 8 only
     "bins are half-open": (
         [(0, 0, (10, 10, 18, 18))],
         [(0, 0, (10, 10, 18, 18), 0.9)],
         {"AP/<8": NAN, "AP/8-16": 1, "AP50/8-16": 1, "AP/>=16": NAN, "AP50/>=16": NAN},
     ),
-    # the small false positive costs the small bin only: elsewhere it is out of range
-    "bins judge their own sizes": (
+    # the small false positive lowers the small bin only: it is out of range in the others
+    "false positives count in the bin of their size": (
         [(0, 0, (10, 10, 16, 16)), (0, 0, (30, 30, 60, 60))],
         [
             (0, 0, (80, 80, 85, 85), 0.9),
@@ -94,7 +94,7 @@ CASES = {
         [],
         {"AP": 0, "AP50": 0, "AR100": 0, "AP/person": 0, "AP/8-16": 0, "AP/car": NAN},
     ),
-    "nothing to find": (
+    "no objects": (
         [],
         [(0, 0, A, 0.9)],
         {"AP": NAN, "AR100": NAN, "AP/person": NAN, "AP/<8": NAN, "images": 1, "boxes": 0},
@@ -104,7 +104,7 @@ CASES = {
         [(0, 0, AWAY, 0.0), (0, 0, AWAY, -1.0), (0, 0, A, 0.1)],
         {"AP": 1},
     ),
-    "values that are not finite": (
+    "non-finite values": (
         [(0, 0, A)],
         [(0, 0, (NAN, 0, 1, 1), 0.9), (0, 0, AWAY, NAN), (0, 0, AWAY, np.inf), (0, 0, A, 0.1)],
         {"AP": 1},
@@ -118,29 +118,28 @@ CASES = {
 
 
 @pytest.mark.parametrize(("objects", "detections", "expected"), CASES.values(), ids=CASES)
-def test_by_hand(objects, detections, expected):
+def test_scores_by_hand(objects, detections, expected):
     scores = score(predictions_of(*detections), truth_of(*objects), BINS)
-    got = {k: scores[k] for k in expected}
-    assert got == pytest.approx(expected, nan_ok=True, abs=1e-9)
+    assert {k: scores[k] for k in expected} == pytest.approx(expected, nan_ok=True, abs=1e-9)
 
 
 def test_images_are_ranked_together():
     truth = truth_of((0, 0, A), (1, 0, A), images=2)
     predictions = predictions_of((0, 0, A, 0.3), (1, 0, AWAY, 0.9), (1, 0, A, 0.2), images=2)
     scores = score(predictions, truth, {})
-    # false, hit, hit: precision at full recall 2/3, and nothing before it is better
+    # false, true, true: precision 2/3 at full recall, and no higher before
     assert scores["AP"] == pytest.approx(2 / 3)
     assert scores["images"] == 2
 
 
-def test_keys():
-    parts = [*CLASSES, *BINS]
+def test_score_keys():
+    subsets = [*CLASSES, *BINS]
     expected = {"AP", "AP50", "AP75", "AR100", "images", "boxes"}
-    expected |= {f"{m}/{part}" for m in ("AP", "AP50") for part in parts}
+    expected |= {f"{m}/{subset}" for m in ("AP", "AP50") for subset in subsets}
     assert set(score(predictions_of(), truth_of(), BINS)) == expected
 
 
-def test_prints_nothing_and_leaves_the_truth_alone(capsys):
+def test_score_prints_nothing_and_does_not_change_truth(capsys):
     truth = truth_of((0, 0, A), (0, 0, B, "crowd"))
     before = copy.deepcopy(truth)
     score(predictions_of((0, 0, A, 0.9)), truth, BINS)
@@ -148,24 +147,23 @@ def test_prints_nothing_and_leaves_the_truth_alone(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_refuses_predictions_of_other_images():
-    with pytest.raises(ValueError, match="2 images for 1"):
+def test_another_number_of_images_raises():
+    with pytest.raises(ValueError, match="predictions for 2 images, but truth has 1 images"):
         score(predictions_of(images=2), truth_of(), {})
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_refuses_a_class_that_there_is_not(label):
+def test_unknown_class_raises(label):
     with pytest.raises(ValueError, match="2 classes"):
         score(predictions_of((0, label, A, 0.9)), truth_of(), {})
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 64])
-def test_many_are_scored_as_one_is(cores, monkeypatch):
-    """In the order given, whatever the number of processes."""
+def test_run_in_processes_keeps_the_order_of_jobs(cores, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     jobs = [
-        (predictions_of(*found), truth_of(*objects), BINS)
-        for objects, found, _ in [*CASES.values()][:5]
+        (predictions_of(*detections), truth_of(*objects), BINS)
+        for objects, detections, _ in [*CASES.values()][:5]
     ]
-    for ours, job in zip(score_each(jobs), jobs, strict=True):
-        np.testing.assert_equal(ours, score(*job))
+    for scores, job in zip(run_in_processes(jobs), jobs, strict=True):
+        np.testing.assert_equal(scores, score(*job))

@@ -1,4 +1,4 @@
-"""Expected numbers are worked out by hand, or pycocotools' own for the detections that pass."""
+"""Errors of detections: values computed by hand, or by pycocotools from the passing detections."""
 
 from contextlib import redirect_stdout
 from io import StringIO
@@ -17,71 +17,76 @@ A = (10, 10, 20, 20)
 B = (50, 50, 60, 60)
 AWAY = (100, 100, 110, 110)
 REGION = (200, 200, 240, 240)
-WITHIN = (210, 210, 220, 220)
+INSIDE = (210, 210, 220, 220)
 
-# Two persons and a car; a don't-care region; of the persons one is found, of the cars none.
+# Two persons, a car and an ignored region; one person is detected.
 TRUTH = truth_of(
     (0, 0, A), (0, 0, B), (0, 1, (30, 10, 40, 20)), (0, 0, REGION, "crowd"), (0, 1, REGION, "crowd")
 )
-FOUND = [(0, 0, AWAY, 0.75), (0, 0, A, 0.5), (0, 0, A, 0.25), (0, 0, WITHIN, 0.875)]
+DETECTIONS = [(0, 0, AWAY, 0.75), (0, 0, A, 0.5), (0, 0, A, 0.25), (0, 0, INSIDE, 0.875)]
 
 
-def at(threshold):
+def index_of(threshold):
     return int(np.searchsorted(detection_errors.THRESHOLDS, threshold))
 
 
 def test_match_by_hand():
-    matches = detection_errors.match(predictions_of(*FOUND), TRUTH)
-    seen, there = matches.detections, matches.objects
+    matches = detection_errors.match(predictions_of(*DETECTIONS), TRUTH)
+    detections, objects = matches.detections, matches.objects
     assert matches.classes == CLASSES
-    assert seen.slot.tolist() == [0, 1, 2, 3]
-    assert seen.score.tolist() == [0.75, 0.5, 0.25, 0.875]
-    assert seen.hit.tolist() == [False, True, False, False]
-    assert seen.false.tolist() == [True, False, True, False]  # the last is let pass
-    assert there.label.tolist() == [0, 0, 1]
-    assert there.found.tolist() == [0.5, -np.inf, -np.inf]
+    assert detections.slot.tolist() == [0, 1, 2, 3]
+    assert detections.score.tolist() == [0.75, 0.5, 0.25, 0.875]
+    assert detections.true_positive.tolist() == [False, True, False, False]
+    assert detections.false_positive.tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]  # the last is in the ignored region
+    assert objects.label.tolist() == [0, 0, 1]
+    assert objects.match_score.tolist() == [0.5, -np.inf, -np.inf]
 
 
 @pytest.mark.parametrize(
     ("threshold", "precision", "recall", "f1"),
     [
         (0.0, 1 / 3, 1 / 2, 2 / 5),
-        (0.25, 1 / 3, 1 / 2, 2 / 5),  # what scores just so much passes
+        (0.25, 1 / 3, 1 / 2, 2 / 5),  # a score equal to the threshold passes
         (0.251, 1 / 2, 1 / 2, 2 / 4),
         (0.5, 1 / 2, 1 / 2, 2 / 4),
         (0.6, 0, 0, 0),
-        (0.8, NAN, 0, 0),  # only the one in the don't-care region is left
+        (0.8, NAN, 0, 0),  # only the detection in the ignored region passes
     ],
 )
 def test_curves_by_hand(threshold, precision, recall, f1):
-    found = detection_errors.curves(detection_errors.match(predictions_of(*FOUND), TRUTH))
-    person = [curve[0, at(threshold)] for curve in found]
+    curves = detection_errors.curves(detection_errors.match(predictions_of(*DETECTIONS), TRUTH))
+    person = [curve[0, index_of(threshold)] for curve in curves]
     assert person == pytest.approx([precision, recall, f1], nan_ok=True)
-    car = [curve[1, at(threshold)] for curve in found]
+    car = [curve[1, index_of(threshold)] for curve in curves]
     assert car == pytest.approx([NAN, 0, 0], nan_ok=True)
 
 
 def test_a_class_without_objects_has_no_curves():
-    found = detection_errors.curves(
+    curves = detection_errors.curves(
         detection_errors.match(predictions_of((0, 1, A, 0.5)), truth_of((0, 0, A)))
     )
-    assert np.isnan([curve[1] for curve in found]).all()
-    assert detection_errors.over_classes(found.f1)[0] == found.f1[0, 0] == 0
+    assert np.isnan([curve[1] for curve in curves]).all()
+    assert detection_errors.class_mean(curves.f1)[0] == curves.f1[0, 0] == 0
 
 
-def test_best_threshold_is_the_highest_of_equal_ones():
-    found = detection_errors.curves(detection_errors.match(predictions_of(*FOUND), TRUTH))
-    assert detection_errors.THRESHOLDS[detection_errors.best(found.f1[0])] == 0.5
-    assert detection_errors.operating_point(found) == 0.5
-    nothing = detection_errors.curves(
+def test_best_threshold_is_the_highest_in_a_tie():
+    curves = detection_errors.curves(detection_errors.match(predictions_of(*DETECTIONS), TRUTH))
+    assert detection_errors.THRESHOLDS[detection_errors.best_threshold(curves.f1[0])] == 0.5
+    assert detection_errors.operating_point(curves) == 0.5
+    no_hits = detection_errors.curves(
         detection_errors.match(predictions_of((0, 0, AWAY, 0.9)), TRUTH)
     )
-    assert detection_errors.operating_point(nothing) == 1.0
+    assert detection_errors.operating_point(no_hits) == 1.0
 
 
 def random_case(seed, images=6):
-    """Objects of both classes, don't-care regions, and detections on, near and off them; scores are
-    all different and multiples of 0.001, so that every one is a threshold.
+    """Objects of both classes, ignored regions, and detections on, near and off them. Scores are
+    distinct multiples of 0.001, so that each is a threshold.
     """
     rng = np.random.default_rng(seed)
     objects, detections = [], []
@@ -99,9 +104,9 @@ def random_case(seed, images=6):
             x, y, w, h = *rng.integers(0, 80, 2), *rng.integers(6, 20, 2)
             detections.append((image, int(rng.integers(2)), (x, y, x + w, y + h)))
     scores = rng.permutation(np.arange(1, 1000))[: len(detections)] / 1000
-    detections = [(*one, value) for one, value in zip(detections, scores, strict=True)]
+    detections = [(*detection, value) for detection, value in zip(detections, scores, strict=True)]
     predictions = predictions_of(*detections, images=images)
-    # As the numbers are, not rounded to float32: 0.7 is to reach the threshold 0.7.
+    # Not rounded to float32: 0.7 must reach the threshold 0.7.
     for k, (image, *_, value) in enumerate(detections):
         predictions["scores"] = predictions["scores"].astype(np.float64)
         predictions["scores"][image, k] = value
@@ -109,8 +114,8 @@ def random_case(seed, images=6):
 
 
 def coco_counts(predictions, truth, threshold):
-    """Hits, false detections and recall of each class by pycocotools, called afresh for those that
-    pass.
+    """True positives, false positives and recall of each class, by pycocotools from the detections
+    that pass.
     """
     results = [
         {
@@ -130,35 +135,35 @@ def coco_counts(predictions, truth, threshold):
         evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    hits, false = np.zeros((2, 2), int)
-    for one in evaluation.evalImgs:
-        if one is not None and one["aRng"] == [0, 1e10]:
-            matched, ignored = one["dtMatches"][0] > 0, one["dtIgnore"][0]
-            hits[one["category_id"] - 1] += (matched & ~ignored).sum()
-            false[one["category_id"] - 1] += (~matched & ~ignored).sum()
-    return hits, false, evaluation.eval["recall"][0, :, 0, -1]
+    tp, fp = np.zeros((2, 2), int)
+    for image in evaluation.evalImgs:
+        if image is not None and image["aRng"] == [0, 1e10]:
+            matched, ignored = image["dtMatches"][0] > 0, image["dtIgnore"][0]
+            tp[image["category_id"] - 1] += (matched & ~ignored).sum()
+            fp[image["category_id"] - 1] += (~matched & ~ignored).sum()
+    return tp, fp, evaluation.eval["recall"][0, :, 0, -1]
 
 
 @pytest.mark.parametrize("threshold", [0.001, 0.3, 0.7, 0.9])
-def test_curves_are_pycocotools_of_what_passes(threshold):
+def test_curves_match_pycocotools(threshold):
     predictions, truth = random_case(0)
-    hits, false, recall = coco_counts(predictions, truth, threshold)
-    found = detection_errors.curves(detection_errors.match(predictions, truth))
-    place = at(threshold)
-    np.testing.assert_allclose(found.recall[:, place], recall)
-    np.testing.assert_allclose(found.precision[:, place], hits / (hits + false))
+    tp, fp, recall = coco_counts(predictions, truth, threshold)
+    curves = detection_errors.curves(detection_errors.match(predictions, truth))
+    index = index_of(threshold)
+    np.testing.assert_allclose(curves.recall[:, index], recall)
+    np.testing.assert_allclose(curves.precision[:, index], tp / (tp + fp))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_area_under_the_curves_is_pycocotools_ap50(seed):
+def test_area_under_the_curves_matches_ap50(seed):
     predictions, truth = random_case(seed)
     scores = score(predictions, truth, {})
     matches = detection_errors.match(predictions, truth)
-    found = detection_errors.curves(matches)
+    curves = detection_errors.curves(matches)
     for k, name in enumerate(CLASSES):
-        precision = np.nan_to_num(found.precision[k])
+        precision = np.nan_to_num(curves.precision[k])
         best = [
-            np.max(precision, initial=0, where=found.recall[k] >= recall)
+            np.max(precision, initial=0, where=curves.recall[k] >= recall)
             for recall in np.linspace(0, 1, 101)
         ]
         assert 0 < np.mean(best) == pytest.approx(scores[f"AP50/{name}"])
@@ -167,24 +172,24 @@ def test_area_under_the_curves_is_pycocotools_ap50(seed):
 
 BACKGROUND = 2
 CONFUSIONS = {
-    "found": ([(0, 0, A)], [(0, 0, A, 0.9)], [(0, 0)]),
+    "detected": ([(0, 0, A)], [(0, 0, A, 0.9)], [(0, 0)]),
     "wrong class": ([(0, 0, A)], [(0, 1, A, 0.9)], [(0, 1)]),
     "missed": ([(0, 1, A)], [], [(1, BACKGROUND)]),
-    "off": ([], [(0, 1, A, 0.9)], [(BACKGROUND, 1)]),
+    "on background": ([], [(0, 1, A, 0.9)], [(BACKGROUND, 1)]),
     "below the threshold": ([(0, 0, A)], [(0, 0, A, 0.49)], [(0, BACKGROUND)]),
     "second on the same object": (
         [(0, 0, A)],
         [(0, 0, A, 0.9), (0, 1, A, 0.8)],
         [(0, 0), (BACKGROUND, 1)],
     ),
-    "the highest score takes the object, whatever its class": (
+    "the highest score matches, whatever its class": (
         [(0, 0, A)],
         [(0, 0, A, 0.8), (0, 1, A, 0.9)],
         [(0, 1), (BACKGROUND, 0)],
     ),
-    "don't care": (
+    "ignored region": (
         [(0, 0, REGION, "crowd"), (0, 1, REGION, "crowd")],
-        [(0, 0, WITHIN, 0.9), (0, 1, WITHIN, 0.8)],
+        [(0, 0, INSIDE, 0.9), (0, 1, INSIDE, 0.8)],
         [],
     ),
 }
@@ -195,43 +200,43 @@ def test_confusion_by_hand(objects, detections, cells):
     expected = np.zeros((3, 3), int)
     for cell in cells:
         expected[cell] += 1
-    table = detection_errors.confusion(predictions_of(*detections), truth_of(*objects), 0.5)
+    table = detection_errors.confusion_matrix(predictions_of(*detections), truth_of(*objects), 0.5)
     np.testing.assert_array_equal(table, expected)
 
 
-def test_confusion_counts_everything_once():
+def test_confusion_counts_each_object_once():
     predictions, truth = random_case(1)
-    table = detection_errors.confusion(predictions, truth, 0.2)
+    table = detection_errors.confusion_matrix(predictions, truth, 0.2)
     objects = [a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]]
     np.testing.assert_array_equal(table[:2].sum(1), np.bincount(objects))
     passing = np.bincount(predictions["labels"][predictions["scores"] >= 0.2])
-    assert (table[:, :2].sum(0) <= passing).all()  # less what lies in don't-care regions
+    assert (table[:, :2].sum(0) <= passing).all()  # without those in ignored regions
     assert np.diag(table).sum() > table[0, 1] + table[1, 0] > 0
 
 
 def test_worst_images_by_hand():
     truth = truth_of((0, 0, A), (0, 0, B), (1, 0, A), (3, 0, A), (4, 0, A), (4, 0, B), images=6)
     predictions = predictions_of(
-        (0, 0, A, 0.9),  # one hit, one missed: 1/3 is wrong
-        (1, 0, A, 0.5),  # all right, with just the score it takes
-        (2, 0, A, 0.9),  # false, where there is nothing
+        (0, 0, A, 0.9),  # one detected, one missed: 1 - F1 is 1/3
+        (1, 0, A, 0.5),  # no error: the score equals the threshold
+        (2, 0, A, 0.9),  # a false positive in an image without objects
         (3, 0, A, 0.4),  # below the threshold: missed
-        (4, 1, A, 0.9),  # two missed, one false
-        images=6,  # and nothing in the last, rightly
+        (4, 1, A, 0.9),  # two missed, one false positive
+        images=6,  # the last has neither objects nor detections
     )
     matches = detection_errors.match(predictions, truth)
-    bad, wrong = detection_errors.errors(matches, 0.5)
-    assert bad.tolist() == pytest.approx([1 / 3, 0, 1, 1, 1, 0])
-    assert wrong.tolist() == [1, 0, 1, 1, 3, 0]
-    assert detection_errors.worst(matches, 0.5, 8).tolist() == [4, 2, 3, 0]
-    assert detection_errors.worst(matches, 0.5, 2).tolist() == [4, 2]
+    badness, num_errors = detection_errors.image_errors(matches, 0.5)
+    assert badness.tolist() == pytest.approx([1 / 3, 0, 1, 1, 1, 0])
+    assert num_errors.tolist() == [1, 0, 1, 1, 3, 0]
+    assert detection_errors.worst_images(matches, 0.5, 8).tolist() == [4, 2, 3, 0]
+    assert detection_errors.worst_images(matches, 0.5, 2).tolist() == [4, 2]
 
 
 def test_per_class_by_hand():
-    predictions = predictions_of(*FOUND)
+    predictions = predictions_of(*DETECTIONS)
     scores = score(predictions, TRUTH, {})
     matches = detection_errors.match(predictions, TRUTH)
-    person, car, both = detection_errors.per_class(
+    person, car, both = detection_errors.per_class_rows(
         matches, detection_errors.curves(matches), scores
     )
     assert person == pytest.approx(
@@ -250,27 +255,29 @@ def test_per_class_by_hand():
     assert (car["boxes"], car["threshold"], car["recall"], car["F1"]) == (1, 1.0, 0, 0)
     assert (both["class"], both["images"], both["boxes"]) == ("all", 1, 3)
     assert (both["AP"], both["threshold"]) == (scores["AP"], 0.5)
-    # The car has no precision; its recall and its F1 are 0.
+    # The car has no precision; its recall and F1 are 0.
     assert (both["precision"], both["recall"], both["F1"]) == pytest.approx((0.5, 0.25, 0.25))
 
 
-def test_beyond_100_detections_nothing_counts():
+def test_only_100_detections_count():
     detections = [(0, 0, AWAY, 0.9)] * 100 + [(0, 0, A, 0.5)]
     matches = detection_errors.match(predictions_of(*detections), truth_of((0, 0, A)))
-    assert matches.detections.false.sum() == 100
-    assert not matches.detections.hit.any()
+    assert matches.detections.false_positive.sum() == 100
+    assert not matches.detections.true_positive.any()
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.0, NAN])
 @pytest.mark.parametrize("objects", [(), [(0, 0, A)]])
-def test_nothing_detected(value, objects):
+def test_no_detections(value, objects):
     predictions, truth = predictions_of((0, 0, A, value)), truth_of(*objects)
     matches = detection_errors.match(predictions, truth)
-    found = detection_errors.curves(matches)
-    assert detection_errors.operating_point(found) == 1.0
-    assert detection_errors.worst(matches, 1.0, 8).tolist() == ([0] if objects else [])
-    assert detection_errors.confusion(predictions, truth, 1.0).sum() == len(objects)
-    person, _, both = detection_errors.per_class(matches, found, score(predictions, truth, {}))
+    curves = detection_errors.curves(matches)
+    assert detection_errors.operating_point(curves) == 1.0
+    assert detection_errors.worst_images(matches, 1.0, 8).tolist() == ([0] if objects else [])
+    assert detection_errors.confusion_matrix(predictions, truth, 1.0).sum() == len(objects)
+    person, _, both = detection_errors.per_class_rows(
+        matches, curves, score(predictions, truth, {})
+    )
     assert person["F1"] == pytest.approx(0 if objects else NAN, nan_ok=True)
     assert both["recall"] == pytest.approx(person["recall"], nan_ok=True)

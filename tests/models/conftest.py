@@ -12,8 +12,8 @@ def shapes():
     from tinyjax import models
 
     @cache
-    def of(name):
+    def shapes_of(name):
         model = models.build(name, 1000)
         return jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 3)))
 
-    return of
+    return shapes_of

@@ -1,7 +1,7 @@
 """Outputs of torchvision's and timm's own networks, stored under references/ for test_parity.py.
 
 Run as `python tests/models/make_references.py` with torch 2.13.0, torchvision 0.28.0, timm 1.0.31
-(CPU builds do). Weights are not stored: both sides draw them by name, see `draw`.
+(CPU builds suffice). Weights are not stored: both sides draw them by name, see `draw`.
 """
 
 import json
@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parent / "references"
-SHAPE = (1, 64, 96, 3)  # not square, so that a swap of height and width shows
+SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
-LOGITS = 40  # every 40th is stored
+LOGITS = 40  # every 40th logit is stored
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 values for the entry `name` of a torch state_dict, the same wherever it is called.
+    """Draw float32 values for the entry `name` of a torch state_dict.
 
-    Their sizes keep activations near 1 through all blocks. RandomState's streams are frozen.
+    They depend on name and shape only (the streams of RandomState never change), and their scale
+    keeps activations near 1 through all blocks.
     """
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
@@ -40,11 +41,14 @@ def digest(feature: np.ndarray) -> np.ndarray:
 
 
 def networks():
-    """File name -> (model, modules whose outputs are the stem's and the blocks')."""
+    """Yield (file name, model, modules that output the features of stem and blocks)."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
-    for operation in ("nms", "qnms"):  # compiled parts that torchvision lacks beside a CPU torch
+    for operation in (
+        "nms",
+        "qnms",
+    ):  # compiled operations that torchvision lacks with a CPU build of torch
         library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     import timm
     import torchvision.models as tv
@@ -75,7 +79,7 @@ def networks():
 
 
 def multiply_adds(model, size: int) -> int:
-    """Of convolutions and linear layers, for one size x size image."""
+    """Count the multiply-adds of convolutions and linear layers for one size x size image."""
     import torch
 
     total = []
@@ -83,8 +87,8 @@ def multiply_adds(model, size: int) -> int:
     def count(module, _inputs, out):
         total.append(module.weight.numel() * out[0, 0].numel())  # [1, C, H, W] or [1, C]
 
-    kinds = (torch.nn.Conv2d, torch.nn.Linear)
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, kinds)]
+    types = (torch.nn.Conv2d, torch.nn.Linear)
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, types)]
     model(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
@@ -92,7 +96,7 @@ def multiply_adds(model, size: int) -> int:
 
 
 def reference(model, levels) -> dict[str, np.ndarray]:
-    """What test_parity.py compares: logits, digests of features, shapes, counts."""
+    """Return what test_parity.py compares: logits, digests of features, shapes, counts."""
     import torch
 
     model.eval()
@@ -125,10 +129,11 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with torch.no_grad():
         for name, model, levels in networks():
-            kept = reference(model, levels)
-            sizes = {k: f"{np.abs(v).mean():.2f}" for k, v in kept.items() if v.dtype == np.float32}
-            print(name, kept["multiply_adds"], sizes)  # look: they should be near 1
-            np.savez_compressed(FOLDER / f"{name}.npz", **kept)
+            arrays = reference(model, levels)
+            sizes = {k: np.abs(v).mean() for k, v in arrays.items() if v.dtype == np.float32}
+            texts = {k: f"{size:.2f}" for k, size in sizes.items()}
+            print(name, arrays["multiply_adds"], texts)  # the sizes should be near 1
+            np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""build, init and apply."""
+"""`models.build`, `init` and `apply`."""
 
 from functools import partial
 
@@ -13,36 +13,36 @@ from tinyjax.errors import UserError
 from tinyjax.models import flops, scaling
 from tinyjax.models.layers import ConvBN
 
-# Compiled in half the time; these networks run once.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# Compiles in half the time; these networks run once.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize(
     "name", ["efficientnet/b-6", "efficientnet/b-7", "mobilenetv3/s-5", "mobilenetv3/s-6"]
 )
-def test_every_parameter_has_a_gradient_and_every_statistic_moves(name):
+def test_parameters_have_gradients_and_statistics_are_updated(name):
     model = models.build(name, classes=7)
-    params, stats = quick(lambda: models.init(model, 0, (1, 64, 64, 1)))()
+    params, stats = quick_jit(lambda: models.init(model, 0, (1, 64, 64, 1)))()
     x = np.random.default_rng(0).standard_normal((4, 64, 64, 1)).astype(np.float32)
 
     def loss(params):
-        (logits, _), moved = models.apply(model, params, stats, x, train=True)
-        return -nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4)].sum(), moved
+        (logits, _), updated = models.apply(model, params, stats, x, train=True)
+        return -nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4)].sum(), updated
 
-    gradient, moved = quick(jax.grad(loss, has_aux=True))(params)
+    gradient, updated = quick_jit(jax.grad(loss, has_aux=True))(params)
     assert gradient.keys() == params.keys()
     assert [path for path, g in gradient.items() if not np.abs(g).max() > 0] == []
     assert all(np.isfinite(g).all() for g in gradient.values())
-    assert moved.keys() == stats.keys()
-    assert [path for path in stats if np.array_equal(moved[path], stats[path])] == []
+    assert updated.keys() == stats.keys()
+    assert [path for path in stats if np.array_equal(updated[path], stats[path])] == []
 
 
-def test_seeds_may_be_mapped():
+def test_init_can_be_vmapped_over_seeds():
     model, shape = ConvBN(40, size=3), (1, 8, 8, 4)
-    many, _ = jax.vmap(lambda seed: models.init(model, seed, shape))(jnp.arange(2, 4))
-    one, _ = models.init(model, 3, shape)
-    assert all(np.array_equal(one[path], many[path][1]) for path in one)
-    assert not np.array_equal(one["kernel"], many["kernel"][0])
+    batch, _ = jax.vmap(lambda seed: models.init(model, seed, shape))(jnp.arange(2, 4))
+    single, _ = models.init(model, 3, shape)
+    assert all(np.array_equal(single[path], batch[path][1]) for path in single)
+    assert not np.array_equal(single["kernel"], batch["kernel"][0])
 
 
 class Detector(nn.Module):
@@ -56,39 +56,42 @@ class Detector(nn.Module):
         return ConvBN(3, name="neck")(features[8], train)
 
 
-def test_a_backbone_serves_inside_a_larger_module():
+def test_backbone_inside_a_larger_module():
     backbone = models.build("mobilenetv3/s-6")
     model, shape = Detector(backbone), (1, 32, 64, 1)
     params, stats = jax.eval_shape(lambda: models.init(model, 0, shape))
-    alone, _ = jax.eval_shape(lambda: models.init(backbone, 0, shape))
-    assert params.keys() == {f"backbone/{path}" for path in alone} | {
+    backbone_params, _ = jax.eval_shape(lambda: models.init(backbone, 0, shape))
+    assert params.keys() == {f"backbone/{path}" for path in backbone_params} | {
         "neck/kernel", "neck/bn/scale", "neck/bn/bias",
     }  # fmt: skip
-    y, moved = jax.eval_shape(
+    y, updated = jax.eval_shape(
         lambda p, s: models.apply(model, p, s, jnp.ones(shape), train=True), params, stats
     )
     assert y.shape == (1, 4, 8, 3)
-    assert moved.keys() == stats.keys()
-    neck = 4 * 8 * 8 * 3
-    assert flops.multiply_adds(model, shape) == flops.multiply_adds(backbone, shape) + neck
+    assert updated.keys() == stats.keys()
+    neck_adds = 4 * 8 * 8 * 3
+    assert (
+        flops.count_multiply_adds(model, shape)
+        == flops.count_multiply_adds(backbone, shape) + neck_adds
+    )
 
 
 @pytest.mark.parametrize("name", ["efficientnet/b-7", "mobilenetv3/s-6"])
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32(name):
+def test_bfloat16_features_with_float32_parameters_and_logits(name):
     model, shape = models.build(name, 5, dtype=jnp.bfloat16), (2, 64, 64, 3)
 
     def run():
         params, stats = models.init(model, 0, shape)
         return params, *models.apply(model, params, stats, jnp.ones(shape), train=True)
 
-    params, (logits, features), moved = jax.eval_shape(run)
+    params, (logits, features), updated = jax.eval_shape(run)
     assert {f.dtype for f in features.values()} == {jnp.dtype(jnp.bfloat16)}
-    assert {v.dtype for v in (logits, *params.values(), *moved.values())} == {
+    assert {v.dtype for v in (logits, *params.values(), *updated.values())} == {
         jnp.dtype(jnp.float32)
     }
 
 
-def test_multipliers_build_networks_off_the_ladders():
+def test_multipliers_scale_a_base_network():
     model = models.build("efficientnet/b0", width=0.5, depth=0.6)
     assert model.arch == scaling.efficientnet(0.5, 0.6)
     assert models.build("mobilenetv3/large", width=0.5).arch == scaling.mobilenetv3_large(0.5)
@@ -106,6 +109,6 @@ def test_multipliers_build_networks_off_the_ladders():
         ("mobilenetv3/small", {"width": float("nan")}, "width=nan: .* positive"),
     ],
 )
-def test_user_errors(name, multipliers, message):
+def test_invalid_names_and_multipliers_are_rejected(name, multipliers, message):
     with pytest.raises(UserError, match=message):
         models.build(name, **multipliers)

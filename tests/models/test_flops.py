@@ -1,4 +1,4 @@
-"""Sizes of every backbone against timm's and torchvision's, by shape evaluation."""
+"""Sizes of every backbone against those of timm and torchvision, from shapes alone."""
 
 import flax.linen as nn
 import jax
@@ -31,7 +31,7 @@ SIZES = {
     "mobilenetv3/s-5": (204280, 51280, 34808, 6.19, (8, 8, 8, 8, 16)),
     "mobilenetv3/s-6": (136984, 31984, 20168, 5.03, (8, 8, 8, 8, 16)),
 }
-# The same of S-0.. S-6 with the last convolution and nothing after it (`model.features`).
+# Parameters of S-0..S-6 up to the last convolution (torchvision's `model.features`).
 SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)
 
 
@@ -39,41 +39,41 @@ def without(params, *prefixes):
     return {path: leaf for path, leaf in params.items() if not path.startswith(prefixes)}
 
 
-def test_the_table_names_every_variant():
+def test_table_covers_every_variant():
     assert set(models.variants()) == {*SIZES, "mobilenetv3/s-0"}
     assert models.build("mobilenetv3/s-0") == models.build("mobilenetv3/small")
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_parameters(name, shapes):
+def test_parameter_counts(name, shapes):
     total, headless, trunk, _, _ = SIZES[name]
     params, _ = shapes(name)
-    assert flops.parameters(params) == total
-    assert flops.parameters(without(params, "classifier/")) == headless
-    assert flops.parameters(without(params, "head/", "hidden/", "classifier/")) == trunk
+    assert flops.count_parameters(params) == total
+    assert flops.count_parameters(without(params, "classifier/")) == headless
+    assert flops.count_parameters(without(params, "head/", "hidden/", "classifier/")) == trunk
 
 
-def test_parameters_of_mobilenets_convolutions(shapes):
+def test_parameter_counts_of_mobilenet_features(shapes):
     for k, size in enumerate(SMALL_FEATURES):
         name = f"mobilenetv3/s-{k}" if k else "mobilenetv3/small"
-        assert flops.parameters(without(shapes(name)[0], "hidden/", "classifier/")) == size
+        assert flops.count_parameters(without(shapes(name)[0], "hidden/", "classifier/")) == size
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_multiply_adds(name):
+def test_multiply_adds_match_the_source_library(name):
     model = models.build(name, 1000)
-    found = flops.multiply_adds(model, (1, 224, 224, 3))
-    assert round(found / 1e6, 2) == SIZES[name][3]
+    adds = flops.count_multiply_adds(model, (1, 224, 224, 3))
+    assert round(adds / 1e6, 2) == SIZES[name][3]
     source = "timm" if name.startswith("efficientnet") else "torchvision"
     stored = name.replace("/small", "/s-0").replace("/", ".")
     reference = np.load(FOLDER / f"{source}.{stored}.npz")["multiply_adds"]
-    assert found == reference[0]
+    assert adds == reference[0]
     if name in ("efficientnet/b-3", "mobilenetv3/s-4"):
-        assert flops.multiply_adds(model, (1, 320, 320, 3)) == reference[1]
+        assert flops.count_multiply_adds(model, (1, 320, 320, 3)) == reference[1]
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_without_classes_there_is_only_the_trunk(name):
+def test_without_classes_only_the_trunk_is_built(name):
     model = models.build(name)
 
     def evaluate():
@@ -82,7 +82,7 @@ def test_without_classes_there_is_only_the_trunk(name):
     (logits, features), variables = jax.eval_shape(evaluate)
     assert logits is None
     params, stem = jax.tree.leaves(variables["params"]), variables["params"]["stem"]["kernel"]
-    missing = 2 * jax.tree.leaves(stem)[0].size  # of a stem for three channels
+    missing = 2 * jax.tree.leaves(stem)[0].size  # the table counts a stem of three channels
     assert sum(leaf.size for leaf in params) + missing == SIZES[name][2]
     assert {stride: f.shape for stride, f in features.items()} == {
         stride: (2, -(-65 // stride), 96 // stride, channels)
@@ -91,7 +91,7 @@ def test_without_classes_there_is_only_the_trunk(name):
 
 
 class Neck(nn.Module):
-    """A module as detectors have them: a dict in, shared kernels, groups, vectors."""
+    """A module as in detectors: dict input, shared kernels, groups, vectors."""
 
     @nn.compact
     def __call__(self, features, train):
@@ -100,7 +100,7 @@ class Neck(nn.Module):
         return Dense(5, name="out")(levels[0])
 
 
-def test_multiply_adds_of_any_module_built_from_layers():
+def test_multiply_adds_of_a_custom_module():
     per_position = 3 * 3 * (4 // 2) * 6
-    found = flops.multiply_adds(Neck(), {8: (2, 8, 10, 4), 16: (2, 4, 5, 4)})
-    assert found == 2 * (80 + 20) * per_position + 2 * 80 * 6 * 5
+    adds = flops.count_multiply_adds(Neck(), {8: (2, 8, 10, 4), 16: (2, 4, 5, 4)})
+    assert adds == 2 * (80 + 20) * per_position + 2 * 80 * 6 * 5

@@ -1,4 +1,4 @@
-"""BatchNorm, convolution and first weights, against their definitions."""
+"""BatchNorm, convolution and initial weights, against their definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ def test_batch_norm_in_training(batch_norm):
     model, params, stats, x = batch_norm
     y, new = models.apply(model, params, stats, x, train=True)
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    wanted = (x - mean) / np.sqrt(var + EPS) * params["scale"] + params["bias"]
-    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
-    # torch: momentum weighs the new value; the running variance is the unbiased one.
+    expected = (x - mean) / np.sqrt(var + EPS) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    # As in torch: momentum is the weight of the new value, the running variance is unbiased.
     unbiased = x.var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(new["mean"], 0.7 * stats["mean"] + 0.3 * mean, rtol=1e-5)
     np.testing.assert_allclose(new["var"], 0.7 * stats["var"] + 0.3 * unbiased, rtol=1e-5)
@@ -36,8 +36,8 @@ def test_batch_norm_in_training(batch_norm):
 def test_batch_norm_in_evaluation(batch_norm):
     model, params, stats, x = batch_norm
     y, new = models.apply(model, params, stats, x, train=False)
-    wanted = (x - stats["mean"]) / np.sqrt(stats["var"] + EPS) * params["scale"] + params["bias"]
-    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    expected = (x - stats["mean"]) / np.sqrt(stats["var"] + EPS) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     assert new is stats
 
 
@@ -55,14 +55,14 @@ def test_batch_norm_statistics_are_float32_in_bfloat16(batch_norm):
     np.testing.assert_allclose(new["var"], 0.7 * stats["var"] + 0.3 * unbiased, rtol=1e-3)
 
 
-def test_batch_norm_gradient_is_through_the_batchs_moments(batch_norm):
+def test_batch_norm_gradient_includes_the_batch_statistics(batch_norm):
     model, params, stats, x = batch_norm
     weights = np.random.default_rng(1).standard_normal(x.shape)
 
     def loss(x):
         return (models.apply(model, params, stats, x, train=True)[0] * weights).sum()
 
-    # A shift or a scale of a whole channel is normalized away, so the gradient is orthogonal to it.
+    # Normalization removes shift and scale of a channel, so the gradient is orthogonal to both.
     gradient = jax.grad(loss)(x)
     assert np.abs(gradient).max() > 0.1
     np.testing.assert_allclose(gradient.sum((0, 1, 2)), 0, atol=1e-4)
@@ -74,7 +74,7 @@ def test_conv_bn_paths_and_padding():
     params, stats = models.init(model, 0, (1, 4, 4, 1))
     assert params.keys() == {"kernel", "bn/scale", "bn/bias"}
     assert stats.keys() == {"bn/mean", "bn/var"}
-    # Symmetric padding: the first window is centerd on the first pixel, as in torch; "SAME" would
+    # Symmetric padding: the first window is centered on the first pixel, as in torch; "SAME" would
     # center it on the second.
     kernel = jnp.arange(9.0).reshape(3, 3, 1, 1)
     x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1)
@@ -93,23 +93,25 @@ def test_squeeze_excite():
     np.testing.assert_allclose(y, [[[[0, 0], [0.7, 0]]]], atol=1e-6)
 
 
-def laws(**shapes):
+def he_initializers(**shapes):
     return {path: initializers.he_fan_out(None, shape) for path, shape in shapes.items()}
 
 
-def test_first_weights_are_a_function_of_seed_and_path():
+def test_initial_weights_depend_on_seed_and_path_only():
     key = jax.random.key(3)
-    weights = initializers.draw(key, laws(a=(3, 3, 7, 8), b=(1, 1, 8, 8), c=(5, 20)))
-    alone = initializers.draw(key, laws(b=(1, 1, 8, 8)))
+    weights = initializers.draw_params(
+        key, he_initializers(a=(3, 3, 7, 8), b=(1, 1, 8, 8), c=(5, 20))
+    )
+    alone = initializers.draw_params(key, he_initializers(b=(1, 1, 8, 8)))
     assert np.array_equal(alone["b"], weights["b"])
-    other = initializers.draw(jax.random.key(4), laws(b=(1, 1, 8, 8)))
+    other = initializers.draw_params(jax.random.key(4), he_initializers(b=(1, 1, 8, 8)))
     assert not np.intersect1d(other["b"], weights["b"]).size
     numbers = np.concatenate([w.ravel() / w.std() for w in weights.values()])
     assert len(np.unique(numbers)) == len(numbers), "two weights share random numbers"
 
 
-def test_moments_estimated_anew_are_the_mean_of_the_batches():
-    """By 1 / (batches so far) in the place of the layers' momentum: torch's `update_bn`."""
+def test_reestimated_statistics_are_the_mean_over_batches():
+    """With momentum 1 / (batches so far), as in torch's `update_bn`."""
     model = models.build("mobilenetv3/s-6")
     params, stats = models.init(model, 0, (2, 32, 32, 1))
     batches = jax.random.normal(jax.random.key(0), (3, 2, 32, 32, 1))
@@ -118,25 +120,25 @@ def test_moments_estimated_anew_are_the_mean_of_the_batches():
             model, params, stats, x, train=True, momentum=momentum
         )[1]
     )
-    moved = stats
+    updated = stats
     for k, x in enumerate(batches):
-        moved = run(moved, x, 1 / (k + 1))
-    alone = [run(stats, x, 1.0) for x in batches]
-    plain = jax.jit(lambda s, x: models.apply(model, params, s, x, train=True)[1])(
+        updated = run(updated, x, 1 / (k + 1))
+    per_batch = [run(stats, x, 1.0) for x in batches]
+    default_momentum = jax.jit(lambda s, x: models.apply(model, params, s, x, train=True)[1])(
         stats, batches[0]
     )
     for path in stats:
-        mean = np.mean([own[path] for own in alone], axis=0)
-        np.testing.assert_allclose(moved[path], mean, rtol=1e-4, atol=1e-5)
-        own = 0.9 * stats[path] + 0.1 * alone[0][path]  # the family's momentum is 0.1
-        np.testing.assert_allclose(plain[path], own, rtol=1e-4, atol=1e-5)
+        mean = np.mean([one[path] for one in per_batch], axis=0)
+        np.testing.assert_allclose(updated[path], mean, rtol=1e-4, atol=1e-5)
+        expected = 0.9 * stats[path] + 0.1 * per_batch[0][path]  # the family's momentum is 0.1
+        np.testing.assert_allclose(default_momentum[path], expected, rtol=1e-4, atol=1e-5)
 
 
 DEPTHWISE, POINTWISE = (5, 5, 1, 512), (1, 1, 256, 512)
 
 
 @pytest.mark.parametrize(
-    ("rule", "shape", "groups", "std"),
+    ("initializer", "shape", "groups", "std"),
     [
         (initializers.he_fan_out, DEPTHWISE, 512, np.sqrt(2 / (25 * 512))),
         (initializers.he_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
@@ -144,21 +146,23 @@ DEPTHWISE, POINTWISE = (5, 5, 1, 512), (1, 1, 256, 512)
         (initializers.he_group_fan_out, POINTWISE, 1, np.sqrt(2 / 512)),
     ],
 )
-def test_first_weights_of_convolutions(rule, shape, groups, std):
-    weights = initializers.draw(jax.random.key(0), {"a": rule(None, shape, groups)})["a"]
+def test_initial_weights_of_convolutions(initializer, shape, groups, std):
+    weights = initializers.draw_params(jax.random.key(0), {"a": initializer(None, shape, groups)})[
+        "a"
+    ]
     assert weights.shape == shape
     assert abs(weights.mean()) < 4 * std / np.sqrt(weights.size)
     assert weights.std() == pytest.approx(std, rel=0.03)
     assert np.abs(weights).max() > 3 * std  # not uniform
 
 
-def test_first_weights_of_linear_layers():
+def test_initial_weights_of_linear_layers():
     shape = (200, 400)
     uniform, normal = (
         initializers.uniform_fan_out(None, shape),
         initializers.small_normal(None, shape),
     )
-    weights = initializers.draw(jax.random.key(0), {"a": uniform, "b": normal})
+    weights = initializers.draw_params(jax.random.key(0), {"a": uniform, "b": normal})
     assert np.abs(weights["a"]).max() == pytest.approx(0.05, rel=1e-3)
     assert weights["a"].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.01)
     assert weights["b"].std() == pytest.approx(0.01, rel=0.01)

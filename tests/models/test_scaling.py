@@ -1,4 +1,4 @@
-"""The ladders, block by block."""
+"""The scaled families, block by block."""
 
 import pytest
 
@@ -18,18 +18,18 @@ EFFICIENTNETS = {
 
 
 @pytest.mark.parametrize("k", EFFICIENTNETS)
-def test_efficientnets(k):
+def test_efficientnet_variants(k):
     arch = efficientnet.VARIANTS[f"b-{k}" if k else "b0"]
     stages = " ".join(f"{len(stage)}x{stage[-1].out}" for stage in arch.stages)
     assert (arch.stem, stages, arch.head) == EFFICIENTNETS[k]
 
 
-def test_squeeze_is_a_quarter_of_the_blocks_input():
+def test_squeeze_width_is_a_quarter_of_the_block_input():
     squeezes = [[b.squeeze for b in stage] for stage in efficientnet.VARIANTS["b-1"].stages]
     assert squeezes == [[6], [4, 4], [4, 8], [8, 14, 14], [14, 20, 20], [20, 32, 32], [32]]
 
 
-def test_strides_are_in_a_stages_first_block():
+def test_only_the_first_block_of_a_stage_has_a_stride():
     for variant in (*efficientnet.VARIANTS.values(), *mobilenetv3.VARIANTS.values()):
         assert all(block.stride == 1 for stage in variant.stages for block in stage[1:])
 
@@ -38,13 +38,13 @@ def test_strides_are_in_a_stages_first_block():
     ("channels", "rounded"), [(1, 8), (8, 8), (11.9, 16), (12, 16), (19, 24), (90.5, 88), (10, 16)]
 )
 def test_make_divisible(channels, rounded):
-    # 11.9 and 10 would round to 8, which is below nine tenths of them; so would 19 to 16.
+    # 11.9 and 10 are nearest to 8, and 19 to 16, but that is less than nine tenths of them.
     assert scaling.make_divisible(channels) == rounded
 
 
-def test_s_ladder_keeps_depth_and_rounds_like_torchvision():
+def test_mobilenet_variants_keep_depth_and_round_like_torchvision():
     arch = mobilenetv3.VARIANTS["s-3"]
     assert [len(stage) for stage in arch.stages] == [1, 2, 3, 2, 3]
     assert (arch.stem, arch.head, arch.hidden) == (8, 192, 328)
-    # expansion and squeeze are rounded on their own, not derived from the rounded input
+    # expansion and squeeze are scaled and rounded separately, not derived from the rounded input
     assert arch.stages[4][0] == scaling.Block(5, 2, 96, 32, 24, "hard_swish")

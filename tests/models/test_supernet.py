@@ -1,4 +1,4 @@
-"""One architecture that holds several."""
+"""Supernets: one architecture that contains several."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,26 @@ import pytest
 
 from tinyjax import models
 from tinyjax.models.scaling import Architecture, Block
-from tinyjax.models.supernet import GATES, gates, supernet
+from tinyjax.models.supernet import GATES, gate_values, merge_architectures
 
 
-def ladder(family, *names):
+def architectures(family, *names):
     return [models.architecture(f"{family}/{name}") for name in names]
 
 
-def test_of_one_it_is_the_same():
-    (arch,) = ladder("efficientnet", "b-3")
-    assert supernet([arch, arch]) == arch
-    assert gates(arch, arch) == {}
+def block(out, expand=24, **settings):
+    defaults = {"kernel": 3, "stride": 1, "squeeze": 0, "act": "relu"}
+    return Block(**{**defaults, **settings}, expand=expand, out=out)
+
+
+def one_stage(stem, *blocks, head=16):
+    return Architecture(stem, (blocks,), head)
+
+
+def test_supernet_of_one_architecture_is_itself():
+    (arch,) = architectures("efficientnet", "b-3")
+    assert merge_architectures([arch, arch]) == arch
+    assert gate_values(arch, arch) == {}
 
 
 @pytest.mark.parametrize(
@@ -26,92 +35,89 @@ def test_of_one_it_is_the_same():
         ("efficientnet", [f"b-{k}" for k in range(1, 8)]),
     ],
 )
-def test_a_ladder_shares_one(family, names):
-    archs = ladder(family, *names)
-    wide = supernet(archs)
-    shapes = jax.eval_shape(
-        lambda: models.init(models.build(f"{family}/{names[0]}", 10, wide=wide), 0, (1, 32, 32, 3))
-    )
+def test_supernet_contains_a_whole_family(family, names):
+    archs = architectures(family, *names)
+    supernet = merge_architectures(archs)
+
+    def shapes_of(name, supernet=None):
+        model = models.build(f"{family}/{name}", 10, supernet=supernet)
+        return jax.eval_shape(lambda: models.init(model, 0, (1, 32, 32, 3)))
+
+    supernet_shapes = shapes_of(names[0], supernet)
+    gates = {path for path in supernet_shapes[0] if path.rpartition("/")[2] in GATES}
     for name, arch in zip(names, archs, strict=True):
-        own = jax.eval_shape(
-            lambda name=name: models.init(models.build(f"{family}/{name}", 10), 0, (1, 32, 32, 3))
-        )
-        for mine, theirs in zip(own, shapes, strict=True):
-            for path, leaf in mine.items():
-                assert len(leaf.shape) == len(theirs[path].shape)
-                assert all(a <= b for a, b in zip(leaf.shape, theirs[path].shape, strict=True))
-        numbers = {path for path in shapes[0] if path.rpartition("/")[2] in GATES}
-        assert gates(arch, wide).keys() == numbers
-
-
-def block(out, expand=24, **other):
-    return Block(**{"kernel": 3, "stride": 1, "squeeze": 0, "act": "relu", **other},
-                 expand=expand, out=out)  # fmt: skip
+        for member_tree, supernet_tree in zip(shapes_of(name), supernet_shapes, strict=True):
+            for path, leaf in member_tree.items():
+                limit = supernet_tree[path].shape
+                assert len(leaf.shape) == len(limit)
+                assert all(a <= b for a, b in zip(leaf.shape, limit, strict=True))
+        assert gate_values(arch, supernet).keys() == gates
 
 
 def test_gates_by_hand():
-    # behind a stem of 8: the narrow one has a skip where the wide one has none, and no second block
-    narrow = Architecture(8, ((block(8),),), 16)
-    wide = Architecture(8, ((block(16), block(16)),), 24)
-    both = supernet([narrow, wide])
-    one, two = block(16, gates=("skip",)), block(16, gates=("alive",))
-    assert both == Architecture(8, ((one, two),), 24)
+    # After a stem of 8, the narrow network has a skip where the wide one has none, and lacks the
+    # second block.
+    narrow = one_stage(8, block(8))
+    wide = one_stage(8, block(16), block(16), head=24)
+    supernet = merge_architectures([narrow, wide])
+    assert supernet == one_stage(
+        8, block(16, gates=("skip",)), block(16, gates=("alive",)), head=24
+    )
     first, second = "stage1/block0", "stage1/block1"
-    assert gates(narrow, both) == {f"{first}/skip": 1, f"{second}/alive": 0}
-    assert gates(wide, both) == {f"{first}/skip": 0, f"{second}/alive": 1}
+    assert gate_values(narrow, supernet) == {f"{first}/skip": 1, f"{second}/alive": 0}
+    assert gate_values(wide, supernet) == {f"{first}/skip": 0, f"{second}/alive": 1}
 
 
-def test_rounding_may_leave_nothing_to_expand():
-    a, b = (Architecture(8, ((block(8, expand),),), 16) for expand in (8, 24))
-    both = supernet([a, b])
-    assert both.stages[0][0].gates == ("expands",)
-    assert [gates(arch, both) for arch in (a, b)] == [
-        {"stage1/block0/expands": 0}, {"stage1/block0/expands": 1},
-    ]  # fmt: skip
+def test_gate_for_a_block_without_expansion():
+    a, b = (one_stage(8, block(8, expand)) for expand in (8, 24))
+    supernet = merge_architectures([a, b])
+    assert supernet.stages[0][0].gates == ("expands",)
+    assert gate_values(a, supernet) == {"stage1/block0/expands": 0}
+    assert gate_values(b, supernet) == {"stage1/block0/expands": 1}
 
 
-def test_a_skip_that_only_the_union_would_have_is_shut():
-    a, b = (Architecture(stem, ((block(out),),), 16) for stem, out in ((8, 16), (16, 8)))
-    both = supernet([a, b])
-    assert both.stages[0][0].gates == ("skip",)
-    assert gates(a, both)["stage1/block0/skip"] == 0
+def test_skip_that_only_the_supernet_would_have_is_closed():
+    a, b = one_stage(8, block(16)), one_stage(16, block(8))
+    supernet = merge_architectures([a, b])
+    assert supernet.stages[0][0].gates == ("skip",)
+    assert gate_values(a, supernet)["stage1/block0/skip"] == 0
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("settings", "message"),
     [
         ({"kernel": 5}, "differ in kernel of stage 1, block 0"),
         ({"act": "silu", "squeeze": 8}, "differ in activation and squeeze-excite of stage 1"),
     ],
 )
-def test_what_cannot_be_shared_is_named(other, message):
-    a, b = (Architecture(8, ((block(16, **own),),), 16) for own in ({}, other))
+def test_error_names_what_cannot_be_shared(settings, message):
+    a, b = one_stage(8, block(16)), one_stage(8, block(16, **settings))
     with pytest.raises(ValueError, match=message):
-        supernet([a, b])
+        merge_architectures([a, b])
 
 
-def test_families_cannot_be_shared():
+def test_families_cannot_share_a_supernet():
+    archs = [models.architecture(name) for name in ("mobilenetv3/s-1", "efficientnet/b-1")]
     with pytest.raises(ValueError, match="cannot share a program"):
-        supernet([models.architecture(name) for name in ("mobilenetv3/s-1", "efficientnet/b-1")])
+        merge_architectures(archs)
 
 
-def test_gates_are_what_they_say():
-    """With skip 1 and alive 0 a block hands its input on, and gets no gradient."""
-    narrow = Architecture(8, ((block(8),),), 8)
-    both = supernet([narrow, Architecture(8, ((block(8), block(8)),), 8)])
-    model = models.build("mobilenetv3/s-1", wide=both)
+def test_absent_block_passes_its_input_through_and_gets_no_gradient():
+    shallow = Architecture(8, ((block(8),),), 8)
+    deep = Architecture(8, ((block(8), block(8)),), 8)
+    model = models.build("mobilenetv3/s-1", supernet=merge_architectures([shallow, deep]))
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     params, stats = models.init(model, 0, x.shape)
-    shut = {"stage1/block1/alive": jnp.float32(0)}
+    absent = {"stage1/block1/alive": jnp.float32(0)}
 
     def loss(params):
-        (_, features), _ = models.apply(model, params | shut, stats, x, train=True)
+        (_, features), _ = models.apply(model, params | absent, stats, x, train=True)
         return (features[2] ** 2).sum(), features[2]
 
-    (_, seen), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    own = models.build("mobilenetv3/s-1", wide=narrow)
-    mine = {path: leaf for path, leaf in params.items() if "block1" not in path}
-    (_, alone), _ = models.apply(own, mine, {p: s for p, s in stats.items() if p in
-                                 models.init(own, 0, x.shape)[1]}, x, train=True)  # fmt: skip
-    assert jnp.allclose(seen, alone[2], rtol=1e-6)
+    (_, output), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    shallow_model = models.build("mobilenetv3/s-1", supernet=shallow)
+    shallow_params = {path: leaf for path, leaf in params.items() if "block1" not in path}
+    shallow_stats = {path: leaf for path, leaf in stats.items() if "block1" not in path}
+    (_, expected), _ = models.apply(shallow_model, shallow_params, shallow_stats, x, train=True)
+    assert jnp.allclose(output, expected[2], rtol=1e-6)
     assert all(not leaf.any() for path, leaf in gradient.items() if "block1" in path)

@@ -1,5 +1,5 @@
 """Trains one member for 20 steps of SGD in float64, on one device and spread over four. Prints the
-relative difference of losses and of weights as JSON. test_shard.py runs it on simulated devices.
+relative difference of losses and of weights as JSON. test_devices.py runs it on simulated devices.
 """
 
 import json
@@ -14,9 +14,12 @@ from tests.configs import classifier, detector  # noqa: E402
 from tinyjax import config as configs  # noqa: E402
 from tinyjax import step as steps  # noqa: E402
 from tinyjax import tasks  # noqa: E402
-from tinyjax.data.records import Labeled  # noqa: E402
-from tinyjax.data.sampling import batch_indices, gather, own_rows  # noqa: E402
+from tinyjax.data.records import ClassificationSplit  # noqa: E402
+from tinyjax.data.sampling import gather, shard_rows  # noqa: E402
 from tinyjax.population import devices  # noqa: E402
+from tinyjax.population.networks import input_shapes  # noqa: E402
+from tinyjax.population.stack import hyper_arrays  # noqa: E402
+from tinyjax.tasks import get_task  # noqa: E402
 
 tasks.DTYPES = ("float64",)
 STEPS, BATCH = 20, 8
@@ -28,25 +31,27 @@ FIELDS = {
 }
 
 
-def trained(config, kind, training, devices):
-    """Losses of each step, and the last weights."""
-    channels = training.images.shape[3]
-    task = kind.make_task(config, training.classes, channels, axes=devices.axes)
+def train(config, task, training, layout):
+    """The losses of each step, and the final weights."""
+    inputs = input_shapes(training)
+    model = task.functions(config, training.classes, inputs, axes=layout.axes)
     tx = steps.make_optimizer("sgd", 0.9, 0.999, 1.0)
-    step = steps.make_step(task, tx, lambda _: 1.0, axes=devices.axes)
-    n = len(training.images)
+    step = steps.make_step(model, tx, lambda _: 1.0, axes=layout.axes)
+    size = len(training.names)
 
-    def take(own, data):
-        state, hyper = own
-        index = batch_indices(hyper["seed"], state.step, BATCH, n)
-        return step(state, gather(data, own_rows(index, devices.axes)), hyper)
+    def take(member, data):
+        state, hyper = member
+        index = task.sample(hyper["seed"], state.step, BATCH, size)
+        return step(state, gather(data, shard_rows(index, layout.axes)), hyper)
 
-    wide = lambda leaf: jnp.asarray(leaf, jnp.float64)  # noqa: E731
-    state = steps.init_state(jax.tree.map(wide, task.init(0)), tx)
-    state = devices.spread(state)
-    hyper = devices.everywhere(tasks.hyper_of(config))
-    data = devices.everywhere(kind.on_device(training))
-    run, losses = jax.jit(devices.shard(take)), []
+    def to_float64(leaf):
+        return jnp.asarray(leaf, jnp.float64)
+
+    state = steps.init_state(jax.tree.map(to_float64, model.init(0)), tx)
+    state = layout.place(state)
+    hyper = layout.replicate(hyper_arrays(config))
+    data = layout.replicate(task.device_arrays(training))
+    run, losses = jax.jit(layout.shard(take)), []
     for _ in range(STEPS):
         state, metrics = run((state, hyper), data)
         losses.append([float(value) for _, value in sorted(metrics.items())])
@@ -55,13 +60,14 @@ def trained(config, kind, training, devices):
 
 
 def difference(config, training):
-    kind = tasks.module(config.task)
-    whole = jax.make_mesh((1, 4), ("member", "data"), devices=jax.devices()[:4])
-    alone = jax.make_mesh((1, 1), ("member", "data"), devices=jax.devices()[:1])
+    task = get_task(config.task)
+    one_device = jax.make_mesh((1, 1), ("member", "data"), devices=jax.devices()[:1])
+    four_devices = jax.make_mesh((1, 4), ("member", "data"), devices=jax.devices()[:4])
     (a, one), (b, four) = (
-        trained(config, kind, training, devices.DeviceLayout(mesh, 1)) for mesh in (alone, whole)
+        train(config, task, training, devices.DeviceLayout(mesh, 1))
+        for mesh in (one_device, four_devices)
     )
-    assert (one != four).any()  # else nothing was spread
+    assert (one != four).any()  # otherwise nothing was spread
     return {
         "losses": float(np.abs(b / a - 1).max()),
         "weights": float((np.abs(four - one) / np.abs(one).max()).max()),
@@ -70,7 +76,7 @@ def difference(config, training):
 
 def scenes():
     config = configs.with_fields(detector.get_config(), FIELDS)
-    return config, tasks.module("detect").load(config.data, config.data.train)
+    return config, get_task("detect").load(config.data, config.data.train)
 
 
 def labeled():
@@ -80,9 +86,9 @@ def labeled():
     images = random.integers(0, 256, (12, 32, 32, 1), np.uint8)
     labels = np.array([0] * 4 + [1] * 8, np.int32)
     names = tuple(f"{i}.png" for i in range(12))
-    return config, Labeled(images, labels, names, ("a", "b"))
+    return config, ClassificationSplit({"image": images}, labels, names, ("a", "b"))
 
 
 if __name__ == "__main__":
-    found = {"detect": difference(*scenes()), "classify": difference(*labeled())}
-    print(json.dumps(found))
+    differences = {"detect": difference(*scenes()), "classify": difference(*labeled())}
+    print(json.dumps(differences))

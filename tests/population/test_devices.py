@@ -15,9 +15,14 @@ import pytest
 from tests.configs import detector, sweep
 from tests.test_classify import Later
 from tinyjax import step as steps
-from tinyjax import tasks, train
-from tinyjax.data.sampling import batch_indices, gather
+from tinyjax.data.sampling import gather
+from tinyjax.population.networks import input_shapes
 from tinyjax.population.options import select_members
+from tinyjax.population.stack import hyper_arrays
+from tinyjax.tasks import get_task
+from tinyjax.train import STOPPED
+from tinyjax.train import main as train_main
+from tinyjax.train import train as train_run
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "tests" / "configs" / "detector.py")
@@ -60,7 +65,7 @@ def alone(tmp_path_factory):
     """Five members on one device."""
     folder = tmp_path_factory.mktemp("one") / "run"
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "5"]
-    assert train.main(argv) == 0
+    assert train_main(argv) == 0
     return folder
 
 
@@ -70,7 +75,7 @@ def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
     jax.config.update("jax_dump_ir_to", str(folder / "dump"))
     try:
-        assert train.main(["--config", CONFIG, "--workdir", str(folder / "run")]) == 0
+        assert train_main(["--config", CONFIG, "--workdir", str(folder / "run")]) == 0
     finally:
         jax.config.update("jax_dump_ir_to", "")
     return folder
@@ -108,7 +113,7 @@ def test_a_run_may_go_on_with_more_devices(tmp_path):
     config = sweep.get_config()
     members = select_members(SWEEP, config, limit=3)
     stop = Later(config.save_every + 1)
-    assert train.train(config, folder, stop, members) == train.STOPPED
+    assert train_run(config, folder, stop, members) == STOPPED
     on_eight_devices("-m", "tinyjax.train", *argv)
     said = (folder / "log.txt").read_text()
     assert "8 x cpu" in said
@@ -134,22 +139,23 @@ def test_a_plain_run_is_the_bare_step(plain):
     """What a run of one member compiles, as text, is the member's step and nothing around it."""
     (dumped,) = (plain / "dump").glob("*jit_train_step*.mlir")
     config = detector.get_config()
-    kind, o, s = tasks.module(config.task), config.optimizer, config.schedule
-    training = kind.load(config.data, config.data.train)
-    task = kind.make_task(config, training.classes, training.images.shape[3])
-    tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip)
+    task, o, s = get_task(config.task), config.optimizer, config.schedule
+    training = task.load(config.data, config.data.train)
+    model = task.functions(config, training.classes, input_shapes(training))
+    tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
     step = steps.make_step(
-        task, tx, steps.make_schedule(s.steps, s.warmup, s.flat, s.end),
-        steps.trainable(dict.fromkeys([*task.init(0).params, *task.init(0).stats], 1.0)),
+        model, tx, steps.make_schedule(s.steps, s.warmup, s.decay_start, s.final_lr_scale),
+        steps.trainable(dict.fromkeys([*model.init(0).params, *model.init(0).stats], 1.0)),
     )  # fmt: skip
-    n = len(training.images)
+    size = len(training.names)
 
-    def train_step(state, data, hyper, part):
-        return step(state, gather(data, batch_indices(hyper["seed"], state.step, 4, n)), hyper)
+    def train_step(state, data, hyper, subset):
+        index = task.sample(hyper["seed"], state.step, 4, size)
+        return step(state, gather(data, index), hyper)
 
-    state = steps.init_state(task.init(config.seed), tx)
+    state = steps.init_state(model.init(config.seed), tx)
     bare = jax.jit(train_step, donate_argnums=0).lower(
-        state, kind.on_device(training), tasks.hyper_of(config), {}
+        state, task.device_arrays(training), hyper_arrays(config), {}
     )
     # A dump names the places in the source that operations come from.
     text = re.sub(r"^#loc.*\n", "", dumped.read_text(), flags=re.MULTILINE)

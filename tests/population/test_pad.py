@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from tinyjax import models, step
+from tinyjax.core import ModelFunctions, Variables
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.losses import detection_loss
-from tinyjax.detectors.point import Detector
+from tinyjax.detectors.point import PointDetector
 from tinyjax.errors import UserError
 from tinyjax.models.classifier import Classifier
-from tinyjax.models.layers import PLAIN, Added
+from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
 from tinyjax.models.scaling import Architecture, Block
-from tinyjax.models.supernet import gates, supernet
+from tinyjax.models.supernet import gate_values, merge_architectures
 from tinyjax.population.pad import check_zero_padding, pad, unpad
 
 SIDE, STEPS = 32, 20
@@ -52,13 +53,13 @@ ARCHS = {
 }
 
 
-def network(name, kind, arch, added=PLAIN):
+def network(name, kind, arch, added=NO_EXTRA_LAYERS):
     """added: where something is, the neck joins its levels twice, too."""
     classes = 5 if kind == "classify" else None
-    backbone = models.build(name, classes, jnp.float64, wide=arch, added=added)
+    backbone = models.build(name, classes, jnp.float64, supernet=arch, extra_layers=added)
     if kind == "classify":
         return Classifier(backbone)
-    return Detector(backbone, 3, fusions=1 if added == PLAIN else 2)
+    return PointDetector(backbone, 3, neck_repeats=1 if added == NO_EXTRA_LAYERS else 2)
 
 
 def task_of(model, kind):
@@ -67,17 +68,18 @@ def task_of(model, kind):
 
     def init(seed):
         trees = models.init(model, seed, (1, SIDE, SIDE, 3))
-        return step.Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trees))
+        return Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trees))
 
     def loss(variables, fixed, batch, key, hyper):
-        out, stats = models.apply(model, *variables, batch["images"], train=True, fixed=fixed)
+        image = batch["image"]
+        out, stats = models.apply(model, *variables, image, train=True, frozen_batchnorm=fixed)
         if kind == "detect":
             value, _ = detection_loss(*out, batch, LOSS, grid)
         else:
             value = -(batch["targets"] * jax.nn.log_softmax(out)).mean()
         return value, (stats, {})
 
-    return step.Task(init, loss, lambda *_: None, lambda *_: [])
+    return ModelFunctions(init, loss, lambda *_: {})
 
 
 def batches():
@@ -85,7 +87,7 @@ def batches():
     low = random.uniform(0, 24, (STEPS, 4, 3, 2))
     return [
         {
-            "images": jnp.asarray(random.normal(size=(4, SIDE, SIDE, 3))),
+            "image": jnp.asarray(random.normal(size=(4, SIDE, SIDE, 3))),
             "targets": jax.nn.one_hot(random.integers(0, 5, 4), 5, dtype=jnp.float64),
             "boxes": jnp.asarray(np.concatenate([low[i], low[i] + 7], -1)),
             "labels": jnp.asarray(random.integers(0, 3, (4, 3))),
@@ -106,16 +108,16 @@ def trained(task, variables, tx, moving, hyper):
     return state, np.array(losses)
 
 
-def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=PLAIN):
+def check_padded_is_alone(name, kind, own, archs, optimizer, frozen, added=NO_EXTRA_LAYERS):
     """frozen: how the paths of stage 1 that freeze do so: "no", by "structure" or by an "array"."""
     with jax.enable_x64(True):
-        wide = supernet(archs)
+        wide = merge_architectures(archs)
         tasks = [task_of(network(name, kind, arch, added), kind) for arch in (own, wide)]
         alone = tasks[0].init(0)
         shapes = jax.eval_shape(tasks[1].init, 0)
-        shapes = step.Variables(*({p: x.shape for p, x in tree.items()} for tree in shapes))
-        numbers = {f"backbone/{path}": np.float64(v) for path, v in gates(own, wide).items()}
-        padded = step.Variables(
+        shapes = Variables(*({p: x.shape for p, x in tree.items()} for tree in shapes))
+        numbers = {f"backbone/{path}": np.float64(v) for path, v in gate_values(own, wide).items()}
+        padded = Variables(
             pad(alone.params | numbers, shapes.params), pad(alone.stats, shapes.stats)
         )
         assert padded.params.keys() > alone.params.keys()
@@ -177,8 +179,8 @@ def test_padded_is_alone(name, kind, optimizer, frozen, which):
 @pytest.mark.parametrize(
     ("kind", "added"),
     [
-        ("classify", Added(adapters=True, excite="authors")),
-        pytest.param("detect", Added(True, "identity"), marks=pytest.mark.slow),
+        ("classify", ExtraLayers(adapters=True, excite="authors")),
+        pytest.param("detect", ExtraLayers(True, "identity"), marks=pytest.mark.slow),
     ],
 )
 def test_with_what_is_added(kind, added):
@@ -232,7 +234,7 @@ def test_modules_that_mix_channels_are_refused():
         for kind in ("classify", "detect"):
             check_zero_padding(network(name, kind, None), (1, SIDE, SIDE, 3))
             check_zero_padding(
-                network(name, kind, None, Added(True, "identity")), (1, SIDE, SIDE, 3)
+                network(name, kind, None, ExtraLayers(True, "identity")), (1, SIDE, SIDE, 3)
             )
-    with pytest.raises(UserError, match="layers_0/norm: a LayerNorm is not known to keep"):
+    with pytest.raises(UserError, match="layers_0/norm: LayerNorm is not known to keep"):
         check_zero_padding(nn.Sequential([Normalized()]), (1, SIDE, SIDE, 3))

@@ -7,13 +7,17 @@ import math
 import pytest
 
 from tests.configs.detector import get_config
-from tinyjax import train
 from tinyjax.errors import UserError
 from tinyjax.population import search_space
+from tinyjax.population.cost_model import cost_model
 from tinyjax.population.options import parse_member_batching
-from tinyjax.population.plan import MEMORY_FRACTION, cost_model, group_members, load_or_make_plan
+from tinyjax.population.plan import MEMORY_FRACTION, group_members, load_or_make_plan
 from tinyjax.population.search_space import Member, product, sweep
 from tinyjax.run import runtime
+from tinyjax.tasks import get_task
+from tinyjax.train import train as train_run
+
+TASK = get_task("detect")
 
 
 def of(*sizes, kind=""):
@@ -84,7 +88,7 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
             ]
         ),
     )
-    found = load_or_make_plan(config, members, tmp_path / "plan.json")
+    found = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
     assert sorted(id for population in found for id in population.members) == sorted(
         member.id for member in members
     )
@@ -94,63 +98,68 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
     ]
     assert len(kinds) == 8  # 2 families x 2 batches x 2 freezings
     assert all(len(kind) == 1 for kind in kinds)
-    assert {population.lift for population in found} == {"vmap"}
+    assert {population.member_batching for population in found} == {"vmap"}
 
 
 def test_a_plan_is_written_once_and_kept(tmp_path):
     config, file = get_config(), tmp_path / "plan.json"
     members = search_space.make_members(config, sweep("seed", range(3)))
-    found = load_or_make_plan(config, members, file)
+    found = load_or_make_plan(config, TASK, members, file)
     stored = json.loads(file.read_text())
     assert stored["populations"][0]["members"] == [member.id for member in members]
     # another program would plan otherwise: what is written counts
     stored["populations"] = [
-        {"members": [member.id], "lift": "none", "chunk": 0} for member in members
+        {"members": [member.id], "member_batching": "none", "chunk_size": 0} for member in members
     ]
     file.write_text(json.dumps(stored))
-    assert [p.members for p in load_or_make_plan(config, members, file)] == [
+    assert [p.members for p in load_or_make_plan(config, TASK, members, file)] == [
         (m.id,) for m in members
     ]
     assert len(found) == 1
     # nothing has begun: another sweep may take its place
-    assert len(load_or_make_plan(config, members[:2], file)[0].members) == 2
+    assert len(load_or_make_plan(config, TASK, members[:2], file)[0].members) == 2
     (tmp_path / "populations" / "0").mkdir(parents=True)
     (tmp_path / "populations" / "0" / "members.csv").touch()
     with pytest.raises(UserError, match="holds another sweep"):
-        load_or_make_plan(config, members, file)
+        load_or_make_plan(config, TASK, members, file)
 
 
 def test_members_that_do_not_fit_are_taken_in_chunks(tmp_path, monkeypatch):
     config, file = get_config(), tmp_path / "plan.json"
     members = search_space.make_members(config, sweep("seed", range(8)))
-    by = cost_model(config)
-    one = by.memory(by.rung(members[0]))
-    monkeypatch.setattr(runtime, "whole_memory", lambda: int(3.5 * one / MEMORY_FRACTION))
-    (crowded,) = load_or_make_plan(config, members, file)
-    assert (crowded.lift, crowded.chunk) == ("chunks", 3)
-    assert load_or_make_plan(config, members[:3], tmp_path / "few.json")[0].lift == "vmap"
+    by = cost_model(config, TASK)
+    one = by.memory(by.size_key(members[0]))
+    monkeypatch.setattr(runtime, "total_memory", lambda: int(3.5 * one / MEMORY_FRACTION))
+    (crowded,) = load_or_make_plan(config, TASK, members, file)
+    assert (crowded.member_batching, crowded.chunk_size) == ("chunks", 3)
+    assert (
+        load_or_make_plan(config, TASK, members[:3], tmp_path / "few.json")[0].member_batching
+        == "vmap"
+    )
     # who runs out of memory all the same may go on with the same plan, lifted otherwise
-    assert load_or_make_plan(config, members, file, "chunks:2") == [crowded._replace(chunk=2)]
-    assert load_or_make_plan(config, members, file) == [crowded._replace(chunk=2)]
-    assert load_or_make_plan(config, members, file, "map") == [
-        crowded._replace(lift="map", chunk=0)
+    assert load_or_make_plan(config, TASK, members, file, "chunks:2") == [
+        crowded._replace(chunk_size=2)
+    ]
+    assert load_or_make_plan(config, TASK, members, file) == [crowded._replace(chunk_size=2)]
+    assert load_or_make_plan(config, TASK, members, file, "map") == [
+        crowded._replace(member_batching="map", chunk_size=0)
     ]
 
 
 def test_members_with_their_own_batch_and_steps_are_planned_by_them():
     config = get_config()
-    by = cost_model(config)
+    by = cost_model(config, TASK)
     plain, more = Member("a", {}), Member("b", {"batch": 8, "schedule.steps": 12})
-    start = by.cost((by.rung(plain),), 0)
-    assert by.cost((by.rung(more),), 1) - start == pytest.approx(
-        4 * (by.cost((by.rung(plain),), 1) - start)
+    start = by.cost((by.size_key(plain),), 0)
+    assert by.cost((by.size_key(more),), 1) - start == pytest.approx(
+        4 * (by.cost((by.size_key(plain),), 1) - start)
     )
-    assert by.memory(by.rung(more)) > by.memory(by.rung(plain))
+    assert by.memory(by.size_key(more)) > by.memory(by.size_key(plain))
 
 
 def test_a_plain_run_has_nothing_to_lift(tmp_path):
-    with pytest.raises(UserError, match="--member-batching map: this is a plain run"):
-        train.train(get_config(), tmp_path / "run", how="map")
+    with pytest.raises(UserError, match="--member-batching map: only a sweep has members to batch"):
+        train_run(get_config(), tmp_path / "run", batching="map")
     assert not (tmp_path / "run").exists()
 
 
@@ -169,5 +178,5 @@ def test_ten_thousand_members_are_planned(tmp_path):
         product([sweep("model.backbone", ladder), sweep("optimizer.lr", rates),
                  sweep("seed", range(20))]),
     )  # fmt: skip
-    found = load_or_make_plan(config, members, tmp_path / "plan.json")
+    found = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
     assert sum(len(population.members) for population in found) == len(members) == 10_000

@@ -66,9 +66,9 @@ def test_a_member_is_its_values():
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"optimizer.lr": 1}, "did you mean --config.optimizer.lr"),
+        ({"optimizr.lr": 1}, "did you mean --config.optimizer.lr"),
         ({"optimizer": 1}, "a group, not a field"),
-        ({"seed": "one"}, "seed = 'one': wants a value of type int"),
+        ({"seed": "one"}, "seed = 'one': expected type int"),
     ],
 )
 def test_a_field_that_is_not_there_is_named(point, message):

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tinyjax
 from tests.configs import sweep
-from tinyjax import config, train
+from tinyjax import config
 from tinyjax.errors import UserError
 from tinyjax.population import search_space
 from tinyjax.population.options import select_members
 from tinyjax.run import run_folder
 from tinyjax.run.weights import read_weights
+from tinyjax.train import main as train_main
+from tinyjax.train import train as train_run
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "sweep.py")
 
@@ -34,7 +35,7 @@ def by_member(table):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "run"
-    assert train.main(["--config", CONFIG, "--workdir", str(folder)]) == 0
+    assert train_main(["--config", CONFIG, "--workdir", str(folder)]) == 0
     return folder
 
 
@@ -43,7 +44,7 @@ def test_every_member_has_its_rows_and_its_weights(folder):
     assert len(members) == 8
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["members"] == {member.id: member.point for member in members}
-    assert [p["lift"] for p in plan["populations"]] == ["vmap"]
+    assert [p["member_batching"] for p in plan["populations"]] == ["vmap"]
     for table, each in (("members.csv", 1), ("results.csv", 2)):
         found = by_member(rows(folder / table))
         assert found.keys() == plan["members"].keys()
@@ -65,7 +66,7 @@ def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
     base = sweep.get_config()
     member = select_members(CONFIG, base)[which]
     alone = tmp_path / "alone"
-    assert tinyjax.train(config.with_fields(base, member.point), alone) == 0
+    assert train_run(config.with_fields(base, member.point), alone) == 0
 
     def losses(table, name):
         return [
@@ -90,11 +91,11 @@ def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
 def test_a_finished_sweep_is_left_alone_and_another_refused(folder, capsys):
     before = (folder / "results.csv").stat().st_mtime_ns
     argv = ["--config", CONFIG, "--workdir", str(folder)]
-    assert train.main(argv) == 0
+    assert train_main(argv) == 0
     assert (folder / "results.csv").stat().st_mtime_ns == before
     assert "this run is finished" in capsys.readouterr().out
     with pytest.raises(UserError, match="holds another sweep"):
-        train.main([*argv, "--sweep.limit", "2"])
+        train_main([*argv, "--sweep.limit", "2"])
 
 
 def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
@@ -105,7 +106,7 @@ def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
         members = search_space.make_members(
             base, search_space.chainit([rates, search_space.sweep("seed", [1])])
         )
-        assert train.train(base, tmp_path / place, members=members) == 0
+        assert train_run(base, tmp_path / place, members=members) == 0
         ends.append((members, by_member(rows(tmp_path / place / "results.csv"))))
     (sound, of_sound), (lost, of_lost) = ends
     assert {int(row["diverged_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
@@ -127,9 +128,9 @@ def test_members_may_learn_from_parts_of_the_set(tmp_path):
     """Half of the images: packed with a neighbor that has all of them, and alone."""
     base = sweep.get_config()
     members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.5, 1.0]))
-    assert train.train(base, tmp_path / "both", members=members) == 0
+    assert train_run(base, tmp_path / "both", members=members) == 0
     alone = config.with_fields(base, members[0].point)
-    assert tinyjax.train(alone, tmp_path / "alone") == 0
+    assert train_run(alone, tmp_path / "alone") == 0
     plain = run_folder.member_id({})
     packed, _ = read_weights(tmp_path / "both" / "weights" / members[0].id)
     own, _ = read_weights(tmp_path / "alone" / "weights" / plain)
@@ -146,7 +147,7 @@ def test_more_steps_compile_nothing_more(tmp_path, compiled):
         compiled.clear()
         base = config.with_fields(sweep.get_config(), {"schedule.steps": steps})
         members = search_space.make_members(base, search_space.sweep("seed", range(3)))
-        assert train.train(base, tmp_path / str(len(counts)), members=members) == 0
+        assert train_run(base, tmp_path / str(len(counts)), members=members) == 0
         counts.append(len(compiled))
     assert counts[1] == counts[2] > 0
 
@@ -156,9 +157,9 @@ def test_more_steps_compile_nothing_more(tmp_path, compiled):
 def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
     """One after the other or in chunks: the same losses up to float32's rounding."""
     argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--member-batching", how]
-    assert train.main(argv) == 0
+    assert train_main(argv) == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert [p["lift"] for p in plan["populations"]] == [how.partition(":")[0]]
+    assert [p["member_batching"] for p in plan["populations"]] == [how.partition(":")[0]]
     ours, theirs = (
         [float(row["value"]) for row in rows(place / "metrics.csv") if row["metric"] == "loss"]
         for place in (tmp_path / "run", folder)
@@ -169,13 +170,13 @@ def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
 def test_a_batch_must_fit_into_a_members_part(tmp_path):
     base = sweep.get_config()
     members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.3, 1.0]))
-    with pytest.raises(UserError, match=r"batch = 4: of seed 0's subset .* there are 3 images"):
-        train.train(base, tmp_path / "run", members=members)
+    with pytest.raises(UserError, match=r"batch = 4: the subset of seed 0 .* has 3 images"):
+        train_run(base, tmp_path / "run", members=members)
 
 
 def test_some_members_only(tmp_path, capsys):
     argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
     only = ["--sweep.only", "seed=1", "--sweep.only", "model.backbone=mobilenetv3/s-6"]
-    assert train.main([*argv, *only, "--sweep.limit", "1"]) == 0
+    assert train_main([*argv, *only, "--sweep.limit", "1"]) == 0
     (row,) = rows(tmp_path / "run" / "members.csv")
     assert (row["seed"], row["backbone"]) == ("1", "mobilenetv3/s-6")

@@ -57,7 +57,7 @@ def test_told_to_stop_and_gone_on_with_in_shards(undisturbed, tmp_path):
     assert "saved at step" in out
     code, out, err = run(folder, more=[*SWEEP, "--shard", "1/2"])
     assert code == 0, err
-    assert "shard 1 of 2 is done; of other shards are populations 0" in out
+    assert "shard 1 of 2 is finished; other shards still train populations 0" in out
     assert not (folder / "results.csv").exists()
     code, out, err = run(folder, more=[*SWEEP, "--shard", "0/2"])
     assert code == 0, err

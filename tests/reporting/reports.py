@@ -1,6 +1,7 @@
-"""Folders of evaluated runs, sweeps and studies with known content, as `train` and `evaluate` write
-them. A member's score is the mean over images of numbers that are drawn around `truth`, so that
-intervals over images and seeds are what a simulation knows.
+"""Fake folders of evaluated runs, sweeps and studies, as `train` and `evaluate` write them.
+
+A member's score is the mean over images of random numbers around `World.truth`, so that the
+expected intervals over images and seeds are known.
 """
 
 import json
@@ -15,10 +16,10 @@ from tinyjax import config as configs
 from tinyjax.config import classifier, detector
 from tinyjax.data.synthetic import dataset
 from tinyjax.run import run_folder
-from tinyjax.run.csv_files import METRICS, write_rows
+from tinyjax.run.csv_files import METRIC_COLUMNS, write_rows
 
 SIZES = {"s-6": 26e3, "s-5": 40e3, "s-4": 65e3, "s-3": 119e3, "s-2": 235e3, "s-1": 434e3}
-KINDS = ("noise", "blur", "contrast")
+CORRUPTIONS = ("noise", "blur", "contrast")
 BINS = ("<8", "8-16", "16-32", ">32")
 CLASSES = ("person", "vehicle", "animal")
 IMAGES = {"val": {"n": 24, "seed": 1}, "shift": {"n": 24, "seed": 2, "day": 1.0}}
@@ -27,20 +28,20 @@ SLICES = ("time_of_day=day", "time_of_day=night", "altitude_m=60-90")
 
 
 class World(NamedTuple):
-    """The true score of a network, and how far seeds and images lie around it."""
+    """The true scores of networks, and the standard deviations of seeds and images."""
 
-    at: float = 0.35  # of the smallest in its own domain
-    growth: float = 0.08  # for ten times the parameters
+    base: float = 0.35  # in-domain score of the smallest network
+    growth: float = 0.08  # of the score per tenfold size
     gain: float = 0.0  # of pretraining
-    threshold: float = 0.0  # parameters from which on it grows by that much a decade; 0: it is flat
-    gap: float = 0.12  # what a shift takes
+    threshold: float = 0.0  # parameters above which it grows by `gain` per decade; 0: constant
+    gap: float = 0.12  # loss under shift
     seeds: float = 0.01
     images: float = 0.15
 
     def truth(self, parameters: float, start: str) -> float:
-        grown = np.log10(max(1.0, parameters / self.threshold)) if self.threshold else 1.0
-        gain = self.gain * grown if start else 0.0
-        return self.at + self.growth * np.log10(parameters / 26e3) + gain
+        decades = np.log10(max(1.0, parameters / self.threshold)) if self.threshold else 1.0
+        gain = self.gain * decades if start else 0.0
+        return self.base + self.growth * np.log10(parameters / 26e3) + gain
 
 
 DEFAULT = World()
@@ -61,107 +62,124 @@ def write(
     steps: Sequence[int] = range(50, 1501, 50),
     draw: int = 0,
 ) -> list[str]:
-    """A sweep of sizes x starts x seeds, or the run of one member; returns the members' ids.
+    """Write a sweep of sizes x starts x seeds, or a run of one member; return the members' ids.
 
-    varied: a further column of members.csv, all members have this value. draw: of the
-    noise, the same in the same draw.
+    varied: further columns of members.csv, with one value for all members. draw: seed of the noise.
     """
     rng, varied = np.random.default_rng(draw), varied or {}
     points = [(size, start, seed) for size in sizes for start in starts for seed in range(seeds)]
-    one = len(points) == 1
+    single = len(points) == 1
     ids = [
         run_folder.member_id(
-            {} if one else {"model.backbone": size, "init": start, "seed": seed, **varied}
+            {} if single else {"model.backbone": size, "init": start, "seed": seed, **varied}
         )
         for size, start, seed in points
     ]
     config = _config(task, corrupt, starts[0] if len(starts) == 1 else "")
+    _write_config(folder, config)
+
+    members, metrics, results, rows = [], [], [], []
+    subsets = [name for suite in IMAGES for name in (suite, *(f"{suite}/{s}" for s in SLICES))]
+    subsets += ["val-c"] if corrupt else []
+    replicates = np.zeros((len(points), len(subsets), resamples), np.float32)
+    resample = np.random.default_rng(1).multinomial
+    shares = {name: resample(images, [1 / images] * images, resamples) / images for name in subsets}
+    hardness = {name: rng.normal(0, world.images, images) for name in subsets}
+    for m, (id, (size, start, seed)) in enumerate(zip(ids, points, strict=True)):
+        parameters = SIZES.get(size) or 26e3 * 1.4 ** (int(size[1:]) % 9)
+        true = world.truth(parameters, start) + rng.normal(0, world.seeds)
+        init = {"init": start} if len(starts) > 1 else {}
+        members.append({**_member_row(id, seed, size, parameters), **init, **varied})
+        metrics += _metric_rows(id, task, steps, true, rng)
+        for s, name in enumerate(subsets):
+            suite, _, slice = name.partition("/")
+            loss = (suite == "shift") * world.gap + 0.05 * (slice == SLICES[1])
+            value = (true - loss) + hardness[name] + rng.normal(0, 0.02, images)
+            replicates[m, s] = shares[name] @ value
+            keys = {"member": id, "suite": suite, "slice": slice, "corruption": "", "severity": ""}
+            rows.append({**keys, **_scores(task, float(value.mean()), images)})
+            if not slice and suite != "val-c":
+                keys = {"member": id, "suite": suite, "diverged_at": -1}
+                norm = {"rgn": 0.02 / true} if rgn else {}
+                results.append({**keys, **_scores(task, float(value.mean()), images), **norm})
+        rows += _corruption_rows(id, task, true, images) if corrupt else []
+        metadata = {"classes": CLASSES, "frame": (*FRAME, 1), "config": config.to_dict()}
+        (folder / "weights").mkdir(exist_ok=True)
+        (folder / "weights" / f"{id}.json").write_text(json.dumps(metadata))
+        if task == "detect":
+            _write_detections(folder / "evaluations" / "last" / id, parameters, rng)
+
+    write_rows(folder / "members.csv", members, members[0])
+    write_rows(folder / "results.csv", results, results[0])
+    write_rows(folder / "metrics.csv", metrics, METRIC_COLUMNS)
+    write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
+    arrays = {"members": np.array(ids), "parts": np.array(subsets), "replicates": replicates}
+    np.savez(folder / "evaluations" / "last.npz", **arrays)
+    return ids
+
+
+def _write_config(folder: Path, config: Any) -> None:
+    """Write config.json, environment.txt and evaluations/last.json."""
     run_folder.create(folder, configs.to_json(config))
     environment = folder / "environment.txt"
     command = "command: python -m tinyjax.train --config configs/x.py --workdir runs/x\n"
     environment.write_text(command + environment.read_text())
+    command = f"python -m tinyjax.evaluate --workdir {folder}"
+    evaluation = {"command": command, "config": config.to_dict()}
+    (folder / "evaluations").mkdir()
+    (folder / "evaluations" / "last.json").write_text(json.dumps(evaluation))
 
-    members, metrics, results, rows = [], [], [], []
-    parts = [part for suite in IMAGES for part in (suite, *(f"{suite}/{s}" for s in SLICES))]
-    parts += ["val-c"] if corrupt else []
-    replicates = np.zeros((len(points), len(parts), resamples), np.float32)
-    resample = np.random.default_rng(1).multinomial
-    shares = {part: resample(images, [1 / images] * images, resamples) / images for part in parts}
-    hardness = {part: rng.normal(0, world.images, images) for part in parts}
-    for m, (id, (size, start, seed)) in enumerate(zip(ids, points, strict=True)):
-        parameters = SIZES.get(size) or 26e3 * 1.4 ** (int(size[1:]) % 9)
-        true = world.truth(parameters, start) + rng.normal(0, world.seeds)
-        members.append(
-            {
-                "member": id,
-                "seed": seed,
-                "backbone": f"mobilenetv3/{size}",
-                "parameters": int(parameters),
-                "backbone_parameters": int(parameters * 0.8),
-                "trained_parameters": int(parameters),
-                "multiply_adds": int(parameters * 95),
-                **({"init": start} if len(starts) > 1 else {}),
-                **varied,
-            }
-        )
-        for step in steps:
-            part = step / max(steps)
-            metrics += [(id, step, "train", "loss", 3 / (0.2 + 4 * part) + rng.normal(0, 0.05))]
-            metrics += [(id, step, "train", "lr", 1e-3)]
-            if step % 300 == 0:
-                metrics += [(id, step, "val", _score(task), true * part**0.5)]
-        for s, part in enumerate(parts):
-            suite, _, slice = part.partition("/")
-            low = (suite == "shift") * world.gap + 0.05 * (slice == SLICES[1])
-            value = (true - low) + hardness[part] + rng.normal(0, 0.02, images)
-            replicates[m, s] = shares[part] @ value
-            named = {"member": id, "suite": suite, "slice": slice, "corruption": "", "severity": ""}
-            rows.append({**named, **_scores(task, float(value.mean()), images)})
-            if not slice and suite != "val-c":
-                stopped = {"member": id, "suite": suite, "diverged_at": -1}
-                more = {"rgn": 0.02 / true} if rgn else {}
-                results.append({**stopped, **_scores(task, float(value.mean()), images), **more})
-        for k, kind in enumerate(KINDS if corrupt else ()):
-            for severity in range(1, 6):
-                named = {"member": id, "suite": "val-c", "slice": "", "corruption": kind}
-                value = true * (1 - 0.05 * (k + 1) * severity)
-                rows.append({**named, "severity": severity, **_scores(task, value, images)})
-        about = {"classes": CLASSES, "frame": (*FRAME, 1), "config": config.to_dict()}
-        (folder / "weights").mkdir(exist_ok=True)
-        (folder / "weights" / f"{id}.json").write_text(json.dumps(about))
-        if task == "detect":
-            _detections(folder / "evaluations" / "last" / id, parameters, rng)
 
-    for name, table in {"members": members, "results": results}.items():
-        write_rows(folder / f"{name}.csv", table, table[0])
-    table = [dict(zip(METRICS, row, strict=True)) for row in metrics]
-    write_rows(folder / "metrics.csv", table, METRICS)
-    write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
-    asked = {
-        "command": f"python -m tinyjax.evaluate --workdir {folder}",
-        "config": config.to_dict(),
+def _member_row(id: str, seed: int, size: str, parameters: float) -> dict[str, Any]:
+    return {
+        "member": id,
+        "seed": seed,
+        "backbone": f"mobilenetv3/{size}",
+        "parameters": int(parameters),
+        "backbone_parameters": int(parameters * 0.8),
+        "trained_parameters": int(parameters),
+        "multiply_adds": int(parameters * 95),
     }
-    (folder / "evaluations" / "last.json").write_text(json.dumps(asked))
-    np.savez(
-        folder / "evaluations" / "last.npz",
-        members=np.array(ids),
-        parts=np.array(parts),
-        replicates=replicates,
-    )
-    return ids
+
+
+def _metric_rows(
+    id: str, task: str, steps: Sequence[int], true: float, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Rows of metrics.csv: losses and learning rates, and scores every 300 steps."""
+    rows = []
+    for step in steps:
+        progress = step / max(steps)
+        rows.append((id, step, "train", "loss", 3 / (0.2 + 4 * progress) + rng.normal(0, 0.05)))
+        rows.append((id, step, "train", "lr", 1e-3))
+        if step % 300 == 0:
+            rows.append((id, step, "val", _score(task), true * progress**0.5))
+    return [dict(zip(METRIC_COLUMNS, row, strict=True)) for row in rows]
+
+
+def _corruption_rows(id: str, task: str, true: float, images: int) -> list[dict[str, Any]]:
+    rows = []
+    for k, corruption in enumerate(CORRUPTIONS):
+        for severity in range(1, 6):
+            keys = {"member": id, "suite": "val-c", "slice": "", "corruption": corruption}
+            value = true * (1 - 0.05 * (k + 1) * severity)
+            rows.append({**keys, "severity": severity, **_scores(task, value, images)})
+    return rows
 
 
 def _config(task: str, corrupt: bool, init: str) -> Any:
     config = detector() if task == "detect" else classifier()
     config.init = init
     config.data.format = "synthetic" if task == "detect" else "folder"
-    config.data.common = {"size": FRAME} if task == "detect" else {"source": "there/is/none"}
+    config.data.common = {"size": FRAME} if task == "detect" else {"source": "no/such/folder"}
     config.data.train = {"n": 100, "seed": 3} if task == "detect" else {"split": "train"}
     config.data.suites = {
-        name: own if task == "detect" else {"split": name} for name, own in IMAGES.items()
+        name: options if task == "detect" else {"split": name} for name, options in IMAGES.items()
     }
     if corrupt:
-        config.data.suites["val-c"] = {**config.data.suites["val"].to_dict(), "corrupt": KINDS}
+        config.data.suites["val-c"] = {
+            **config.data.suites["val"].to_dict(),
+            "corrupt": CORRUPTIONS,
+        }
     return config
 
 
@@ -173,41 +191,41 @@ def _scores(task: str, value: float, images: int) -> dict[str, float]:
     common = {"images": images, "ECE": 0.3 * (1 - value) ** 2}
     if task == "classify":
         return {"mean_class": value, "top1": value + 0.02, "top5": 0.9, **common}
-    each = {
-        f"{name}/{part}": factor * value * (0.6 + 0.15 * k)
+    subsets = {
+        f"{name}/{subset}": factor * value * (0.6 + 0.15 * k)
         for name, factor in (("AP", 0.5), ("AP50", 1.0))
         for group in (CLASSES, BINS)
-        for k, part in enumerate(group)
+        for k, subset in enumerate(group)
     }
-    whole = {"AP": 0.5 * value, "AP50": value, "AP75": 0.4 * value, "AR100": 0.7 * value}
-    return {**whole, **each, "boxes": 9 * images, **common}
+    totals = {"AP": 0.5 * value, "AP50": value, "AP75": 0.4 * value, "AR100": 0.7 * value}
+    return {**totals, **subsets, "boxes": 9 * images, **common}
 
 
-def _detections(folder: Path, parameters: float, rng: np.random.Generator) -> None:
-    """Of the first images the smallest network finds nothing, the others everything."""
+def _write_detections(folder: Path, parameters: float, rng: np.random.Generator) -> None:
+    """The smallest network detects nothing in the first images, all others detect everything."""
     folder.mkdir(parents=True)
-    for suite, own in IMAGES.items():
-        split = _scenes(**own)
-        seen = split.valid.copy()
-        seen[:6] &= parameters > 30e3
-        image = np.nonzero(seen)[0]
+    for suite, options in IMAGES.items():
+        split = _scenes(**options)
+        detected = split.valid.copy()
+        detected[:6] &= parameters > 30e3
+        image = np.nonzero(detected)[0]
         np.savez(
             folder / f"{suite}.npz",
-            boxes=split.boxes[seen] + rng.normal(0, 0.4, (len(image), 4)).astype(np.float32),
+            boxes=split.boxes[detected] + rng.normal(0, 0.4, (len(image), 4)).astype(np.float32),
             scores=np.full(len(image), 0.8, np.float32),
-            labels=split.labels[seen],
+            labels=split.labels[detected],
             image=image,
-            wrong=(split.valid & ~seen).sum(1),
-            hits=seen.sum(1),
+            wrong=(split.valid & ~detected).sum(1),
+            hits=detected.sum(1),
         )
 
 
 @cache
-def _scenes(**own: float) -> Any:
-    return dataset.load(size=FRAME, **own)
+def _scenes(**options: float) -> Any:
+    return dataset.load(size=FRAME, **options)
 
 
-def study(folder: Path, world: World = DEFAULT, sets: Sequence[str] = ("a", "b"), **how: Any):
-    """A folder of sweeps, one trained on each set."""
+def study(folder: Path, world: World = DEFAULT, sets: Sequence[str] = ("a", "b"), **options: Any):
+    """Write a folder of sweeps, one for each training set."""
     for name in sets:
-        write(folder / name, world, **how)
+        write(folder / name, world, **options)

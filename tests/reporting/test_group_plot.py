@@ -1,77 +1,82 @@
-"""Kinds of members side by side."""
+"""The figure that compares variants of members."""
 
 import numpy as np
 import pytest
 
 from tests.reporting.reports import World, write
-from tinyjax.reporting import summary, tables
-from tinyjax.reporting.group_plot import kinds
+from tinyjax.reporting import estimates, grouping, summary, tables
+from tinyjax.reporting.group_plot import variants
 from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.tasks import get_task
 
-LITTLE = {"images": 60, "resamples": 100, "steps": (), "corrupt": False, "seeds": 2}
+SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False, "seeds": 2}
 STARTS = ("", "runs/caltech101", "runs/imagenet")
 
 
-def shown(folder):
-    found = tables.read(folder)
-    return found, kinds(found, summary.summarize(found))
+def read_and_draw(folder):
+    contents = tables.read(folder, get_task)
+    return contents, variants(contents, summary.summarize(contents))
 
 
-def dots(figure):
-    """Of each panel the mean of every kind, by its name."""
+def plotted_means(figure):
+    """Variant -> drawn mean, for each panel."""
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     panels = []
     for axes in figure.axes:
-        marked = [line for line in axes.lines if line.get_marker() == "o"]
-        at = {int(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in marked}
-        panels.append({names[y]: x for y, x in at.items()})
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        means = {int(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in dots}
+        panels.append({names[y]: x for y, x in means.items()})
     return panels
 
 
-def mean(found, suite, start, backbones):
-    own = [m for m in found.members if m.start == start and m.backbone in backbones]
-    return np.mean(summary.points(found, own, tables.Part(suite)))
+def mean_score(contents, suite, start, backbones):
+    members = [m for m in contents.members if m.start == start and m.backbone in backbones]
+    return np.mean(estimates.member_scores(contents, members, tables.Condition(suite)))
 
 
-def test_two_kinds_are_a_gain(tmp_path):
-    write(tmp_path, sizes=("s-4", "s-3"), starts=STARTS[:2], **LITTLE)
-    assert shown(tmp_path)[1] is None
+def test_no_figure_for_two_variants(tmp_path):
+    write(tmp_path, sizes=("s-4", "s-3"), starts=STARTS[:2], **SMALL)
+    assert read_and_draw(tmp_path)[1] is None
 
 
-def test_means_are_of_backbones_that_all_kinds_have(tmp_path):
-    write(tmp_path, World(gain=0.1), sizes=("s-4", "s-3"), starts=STARTS, **LITTLE)
+def test_means_cover_backbones_of_all_variants(tmp_path):
+    write(tmp_path, World(gain=0.1), sizes=("s-4", "s-3"), starts=STARTS, **SMALL)
     both = {"mobilenetv3/s-4", "mobilenetv3/s-3"}
-    found, figure = shown(tmp_path)
-    for panel, suite in zip(dots(figure.figure), found.suites, strict=True):
+    contents, result = read_and_draw(tmp_path)
+    for panel, suite in zip(plotted_means(result.figure), contents.suites, strict=True):
         assert panel.keys() == {"scratch", "caltech101", "imagenet"}
         for start, value in panel.items():
-            assert value == pytest.approx(mean(found, suite, start, both))
+            assert value == pytest.approx(mean_score(contents, suite, start, both))
 
     rows = read_rows(tmp_path / "members.csv")
     for row in rows:
         if row["backbone"] == "mobilenetv3/s-4" and row["init"] == "runs/imagenet":
             row["backbone"] = "mobilenetv3/s-2"
     write_rows(tmp_path / "members.csv", rows, rows[0])
-    found, figure = shown(tmp_path)
-    for panel, suite in zip(dots(figure.figure), found.suites, strict=True):
+    contents, result = read_and_draw(tmp_path)
+    for panel, suite in zip(plotted_means(result.figure), contents.suites, strict=True):
         for start, value in panel.items():
-            assert value == pytest.approx(mean(found, suite, start, {"mobilenetv3/s-3"}))
+            assert value == pytest.approx(mean_score(contents, suite, start, {"mobilenetv3/s-3"}))
 
 
 def member(run, start, seed=0, **varied):
     key = f"{run}/{start}{seed}{varied}"
-    about = ("val", "trained on", "mobilenetv3/s-4", 1, 1, seed, start)
-    return tables.Member(key, key, run, *about, varied, {}, -1, float("nan"))
+    fields = ("val", "trained on", "mobilenetv3/s-4", 1, 1, seed, start)
+    return tables.Member(key, key, run, *fields, varied, {}, -1, float("nan"))
 
 
-def test_a_field_is_named_in_the_run_that_varies_it():
-    pulled = [member("moved", "probed", pull=strength) for strength in ("0", "10", "")]
-    everyone = [member("all", "scratch"), member("all", "caltech101", pull="3"), *pulled]
-    names = summary.kinds(everyone)
-    assert [names[m.key] for m in pulled] == [
-        "moved, probed, pull 0", "moved, probed, pull 10", "moved, probed, pull default",
+def test_variants_name_only_fields_that_their_run_varies():
+    regularized = [member("moved", "probed", reg=strength) for strength in ("0", "10", "")]
+    several_starts = [member("all", "scratch"), member("all", "caltech101", reg="3"), *regularized]
+    names = grouping.variant_labels(several_starts)
+    assert [names[m.key] for m in regularized] == [
+        "moved, probed, reg 0", "moved, probed, reg 10", "moved, probed, reg default",
     ]  # fmt: skip
-    assert names[everyone[0].key] == "all, scratch, pull default"
-    alone = [member("all", "scratch"), member("frozen", "caltech101", pull="3"), *pulled]
-    names = summary.kinds(alone)
-    assert [names[m.key] for m in alone[:2]] == ["all, scratch", "frozen, caltech101"]
+    assert names[several_starts[0].key] == "all, scratch, reg default"
+    one_start_each = [
+        member("all", "scratch"),
+        member("frozen", "caltech101", reg="3"),
+        *regularized,
+    ]
+    names = grouping.variant_labels(one_start_each)
+    assert [names[m.key] for m in one_start_each[:2]] == ["all, scratch", "frozen, caltech101"]

@@ -2,20 +2,21 @@
 
 from tests.reporting.reports import write
 from tinyjax.reporting import heatmaps, summary, tables
+from tinyjax.tasks import get_task
 
 
-def test_corruptions_of_those_that_were_asked(tmp_path):
-    """In a study each run may corrupt a suite of its own: others have no row there."""
+def test_corruptions_show_only_evaluated_members(tmp_path):
+    """In a study, each run may have its own corrupted suite; other runs have no rows there."""
     write(tmp_path / "run", sizes=("s-1", "s-2"), seeds=2, images=60, resamples=20, steps=())
-    found = tables.read(tmp_path / "run")
-    (suite,) = found.corrupted
+    contents = tables.read(tmp_path / "run", get_task)
+    (suite,) = contents.corrupted_suites
     clean = {
-        m.key: {part: row for part, row in found.scores[m.key].items() if part.suite != suite}
-        for m in found.members
+        m.key: {c: row for c, row in contents.scores[m.key].items() if c.suite != suite}
+        for m in contents.members
         if m.backbone.endswith("s-1")
     }
-    some = found._replace(scores={**found.scores, **clean})
-    axes = heatmaps.corruptions(some, summary.summarize(some)).figure.axes[0]
+    partial = contents._replace(scores={**contents.scores, **clean})
+    axes = heatmaps.corruptions(partial, summary.summarize(partial)).figure.axes[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
     assert len(rows) == 2
     assert all(row.startswith("s-2") for row in rows)

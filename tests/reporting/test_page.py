@@ -1,4 +1,4 @@
-"""The page in a browser."""
+"""The page of a report in a browser."""
 
 import os
 import re
@@ -8,10 +8,10 @@ import pytest
 
 from tests.reporting.reports import World, write
 from tinyjax import report
-from tinyjax.reporting.run_folders import number
+from tinyjax.reporting.run_folders import parse_number
 from tinyjax.run.csv_files import read_rows, write_rows
 
-LITTLE = {"images": 60, "resamples": 60, "steps": (50, 300), "corrupt": False}
+SMALL = {"images": 60, "resamples": 60, "steps": (50, 300), "corrupt": False}
 ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
@@ -21,9 +21,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium; without one as `data_root` does without data."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    """A headless Chromium. Without one, tests are skipped, or fail if TINYJAX_REQUIRE_DATA is 1."""
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
         message = f"no browser: none of {', '.join(NAMES)} is installed"
         if os.environ.get("TINYJAX_REQUIRE_DATA") == "1":
             pytest.fail(message)
@@ -31,18 +31,22 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
 def opened(browser):
-    """Opens a folder's report; fails if the page says an error or asks for anything but itself."""
-    page, said, asked = browser.new_page(viewport={"width": 1280, "height": 800}), [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    """Return a function that opens a folder's report.
+
+    Fails if the page logs an error or requests anything but itself.
+    """
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    errors, requests = [], []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
 
     def open(folder):
         if not (folder / "report.html").exists():
@@ -51,18 +55,18 @@ def opened(browser):
         return page
 
     yield open
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    assert errors == []
+    assert [url for url in requests if not url.startswith("data:")] == [page.url]
     page.close()
 
 
 def column(page, title):
-    """The exact values that a column shows, from top to bottom."""
-    place = titles(page).index(title)
+    """The exact values of a column, from top to bottom."""
+    index = titles(page).index(title)
     return page.eval_on_selector_all(
         "table.members tbody tr",
         "(rows, k) => rows.map(r => r.cells[k].dataset.v ?? r.cells[k].textContent)",
-        place,
+        index,
     )
 
 
@@ -82,21 +86,21 @@ def choose(page, title, value):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    write(folder, World(gain=0.05), sizes=["s-6", "s-4", "s-2", "s-1"], **LITTLE)
+    write(folder, World(gain=0.05), sizes=["s-6", "s-4", "s-2", "s-1"], **SMALL)
     return folder
 
 
 @pytest.mark.parametrize("title", ["in domain", "parameters", "gap", "eff. rob.", "RGN"])
-def test_a_click_on_a_head_sorts_by_number_both_ways(opened, sweep, title):
+def test_click_on_a_title_sorts_numbers_in_both_directions(opened, sweep, title):
     page = opened(sweep)
-    before = sorted(map(float, column(page, title)))
-    assert list(map(float, click(page, title))) == before[::-1]
-    assert list(map(float, click(page, title))) == before
-    way = page.locator("th[aria-sort]").evaluate_all("all => all.map(h => h.ariaSort)")
-    assert way == ["ascending"]
+    ascending = sorted(map(float, column(page, title)))
+    assert list(map(float, click(page, title))) == ascending[::-1]
+    assert list(map(float, click(page, title))) == ascending
+    directions = page.locator("th[aria-sort]").evaluate_all("all => all.map(h => h.ariaSort)")
+    assert directions == ["ascending"]
 
 
-def test_empty_cells_come_last_both_ways(opened, sweep, tmp_path):
+def test_empty_cells_come_last_in_both_directions(opened, sweep, tmp_path):
     ignore = shutil.ignore_patterns("report.html")
     folder = shutil.copytree(sweep, tmp_path / "copy", ignore=ignore)
     rows = read_rows(folder / "results.csv")
@@ -108,14 +112,14 @@ def test_empty_cells_come_last_both_ways(opened, sweep, tmp_path):
         assert [value == "" for value in click(page, "RGN")] == [False] * 22 + [True] * 2
 
 
-def test_a_name_is_sorted_with_its_numbers(opened, sweep):
+def test_names_are_sorted_by_their_numbers(opened, sweep):
     page = opened(sweep)
     names = [f"mobilenetv3/s-{k}" for k in (1, 2, 4, 6) for _ in range(6)]
     assert click(page, "backbone") == names
     assert click(page, "backbone") == names[::-1]
 
 
-def test_the_filters_leave_the_right_rows(opened, sweep):
+def test_filters_select_rows(opened, sweep):
     page = opened(sweep)
     search = page.get_by_role("searchbox")
     search.fill("S-4 caltech")
@@ -127,17 +131,17 @@ def test_the_filters_leave_the_right_rows(opened, sweep):
     search.fill("")
     assert column(page, "start") == ["scratch"] * 12
     choose(page, "backbone", "mobilenetv3/s-1")
-    assert len(click(page, "in domain")) == 3  # a sort keeps what is filtered
+    assert len(click(page, "in domain")) == 3  # sorting keeps the filters
     choose(page, "start", "all")
     choose(page, "backbone", "all")
     assert len(column(page, "start")) == 24
 
 
-def test_what_a_field_says_is_text(opened, tmp_path):
-    bad = "<img src=http://x.invalid onerror='document.title=1'>"
-    write(tmp_path, sizes=["s-2", "s-1"], varied={"freeze": bad}, **LITTLE)
+def test_field_values_are_escaped(opened, tmp_path):
+    markup = "<img src=http://x.invalid onerror='document.title=1'>"
+    write(tmp_path, sizes=["s-2", "s-1"], varied={"freeze": markup}, **SMALL)
     page = opened(tmp_path)
-    assert column(page, "freeze") == [bad] * 12
+    assert column(page, "freeze") == [markup] * 12
     assert page.title().endswith("tinyjax report")
 
 
@@ -157,14 +161,14 @@ def test_nothing_external_is_referenced(opened, sweep):
 def test_a_report_of_a_thousand_members(opened, tmp_path):
     ids = write(
         tmp_path, World(gain=0.02), sizes=[f"m{k}" for k in range(9)], seeds=56,
-        **LITTLE | {"corrupt": True},
+        **SMALL | {"corrupt": True},
     )  # fmt: skip
     assert len(ids) == 1008
     page = opened(tmp_path)
     page.get_by_role("button", name="show all 1008").click()
     assert set(column(page, "member")) == {*ids}
     exact = {
-        row["member"]: number(row["AP50"])
+        row["member"]: parse_number(row["AP50"])
         for row in read_rows(tmp_path / "evaluations" / "last.csv")
         if row["suite"] == "val" and not row["slice"]
     }
@@ -173,11 +177,11 @@ def test_a_report_of_a_thousand_members(opened, tmp_path):
     assert column(page, "member") == best
     choose(page, "start", "caltech101")
     assert len(column(page, "member")) == 504
-    found = page.locator("figure img").evaluate_all(
+    images = page.locator("figure img").evaluate_all(
         "all => all.map(i => [i.closest('figure').id, i.complete && i.naturalWidth > 300, i.alt])"
     )
-    assert {name for name, _, _ in found} == {
+    assert {name for name, _, _ in images} == {
         "size", "shift", "gain", "rgn", "slices", "corruptions", "classes", "calibration",
         "learning", "images0", "images1",
     }  # fmt: skip
-    assert all(drawn and alt for _, drawn, alt in found)
+    assert all(drawn and alt for _, drawn, alt in images)

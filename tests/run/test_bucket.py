@@ -1,4 +1,4 @@
-"""A run folder in a bucket, of a server on this machine that speaks Google's protocol."""
+"""A run folder in a bucket, on a local server that emulates Google Cloud Storage."""
 
 import os
 import socket
@@ -8,71 +8,72 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_classify import Later
-from tests.test_resume import contents, run
+from tests.test_classify import StopAtCheck
+from tests.test_resume import read_contents
+from tests.test_resume import train as run
 from tinyjax import config as configs
-from tinyjax import train
-from tinyjax.config.paths import path_of
+from tinyjax.config.paths import parse_path
+from tinyjax.train import STOPPED, train
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "detector.py")
 
 
 @pytest.fixture(scope="module")
 def bucket():
-    """Its address."""
+    """The address of the bucket."""
     from gcp_storage_emulator.server import create_server
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as port_socket:
+        port_socket.bind(("127.0.0.1", 0))
+        port = port_socket.getsockname()[1]
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server.start()
     address = f"http://127.0.0.1:{port}"
-    nobody = "127.0.0.1:1"  # whom to ask for credentials: refuses at once
-    own = {
+    unreachable = "127.0.0.1:1"  # server of credentials: refuses at once
+    variables = {
         "STORAGE_EMULATOR_HOST": address,
         "TENSORSTORE_GCS_HTTP_URL": address,
-        "GCE_METADATA_HOST": nobody,
-        "GCE_METADATA_ROOT": nobody,
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks Google itself for a bucket's kind
+        "GCE_METADATA_HOST": unreachable,
+        "GCE_METADATA_ROOT": unreachable,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google for the type of the bucket
     }
-    before = {name: os.environ.get(name) for name in own}
-    os.environ |= own
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
     yield "gs://bucket"
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
 
 
-def test_stopped_in_a_bucket_and_gone_on_with(bucket, tmp_path):
-    local, there = tmp_path / "run", path_of(f"{bucket}/run")
+def test_run_in_a_bucket_is_stopped_and_resumed(bucket, tmp_path):
+    local, remote = tmp_path / "run", parse_path(f"{bucket}/run")
     code, _, err = run(local)
     assert code == 0, err
     config = configs.load(CONFIG)
-    assert train.train(config, there, stop=Later(config.save_every + 1)) == train.STOPPED
-    code, _, err = run(there)
+    assert train(config, remote, stop=StopAtCheck(config.save_every + 1)) == STOPPED
+    code, _, err = run(remote)
     assert code == 0, err
-    assert contents(there) == contents(local)
-    assert "resuming at step" in (there / "log.txt").read_text()
-    code, out, err = run(there)
+    assert read_contents(remote) == read_contents(local)
+    assert "resuming at step" in (remote / "log.txt").read_text()
+    code, out, err = run(remote)
     assert code == 0, err
     assert "this run is finished" in out
-    names = {str(p.relative_to(there)) for p in there.glob("*/*.png")}
+    names = {str(p.relative_to(remote)) for p in remote.glob("*/*.png")}
     assert {str(p.relative_to(local)) for p in local.glob("*/*.png")} == names
 
 
-def test_another_config_is_refused_there_too(bucket):
-    there = f"{bucket}/run"
-    code, _, err = run(there, more=["--config.optimizer.lr=0.5"])
+def test_another_config_in_a_bucket_is_an_error(bucket):
+    remote = f"{bucket}/run"
+    code, _, err = run(remote, overrides=["--config.optimizer.lr=0.5"])
     assert code == 2
-    assert "optimizer.lr: 0.001 there, 0.5 here" in err
+    assert "optimizer.lr: 0.001 in the folder, 0.5 in this config" in err
 
 
-def test_without_its_packages_it_says_which(tmp_path):
+def test_missing_packages_are_named(tmp_path):
     code = (
-        "import sys; sys.modules['gcsfs'] = None; from tinyjax import train; "
+        "import sys; sys.modules['gcsfs'] = None; from tinyjax.train import main; "
         "from tinyjax.errors import exit_code; "
-        f"sys.exit(exit_code(lambda: train.main(['--config', {CONFIG!r}, '--workdir', 'gs://b/r'])))"
+        f"sys.exit(exit_code(lambda: main(['--config', {CONFIG!r}, '--workdir', 'gs://b/r'])))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr

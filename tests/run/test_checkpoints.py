@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged on disk."""
+"""Restoring checkpoints, also damaged ones."""
 
 import shutil
 
@@ -31,53 +31,53 @@ def folder(tmp_path):
 
 
 def flip_a_bit(step):
-    """In the middle of the file that holds the arrays."""
+    """Flip a bit in the middle of the largest file, which has the arrays."""
     file = max((f for f in step.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
 
 
-def cut_off(step):
+def truncate(step):
     file = max((f for f in step.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     file.write_bytes(file.read_bytes()[:100])
 
 
-def without_arrays(step):
+def remove_arrays(step):
     shutil.rmtree(step / "state")
 
 
-def without_manifest(step):
+def remove_manifest(step):
     (step / "state" / "manifest.ocdbt").unlink()
 
 
-def scribbled_metadata(step):
+def corrupt_metadata(step):
     (step / "state" / "_METADATA").write_text("{")
 
 
-DAMAGES = [flip_a_bit, cut_off, without_arrays, without_manifest, scribbled_metadata]
+DAMAGES = [flip_a_bit, truncate, remove_arrays, remove_manifest, corrupt_metadata]
 
 
-def test_whole_ones_come_back_bit_for_bit(folder):
+def test_restore_is_bitwise_exact(folder):
     assert same(Checkpoints(folder).restore(state(0)), state(2))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_passed_over_and_said_so(folder, damage, caplog, monkeypatch):
-    monkeypatch.setattr("tinyjax.run.log.propagate", True)
+def test_damaged_checkpoint_is_skipped_with_a_warning(folder, damage, caplog, monkeypatch):
+    monkeypatch.setattr("tinyjax.run.logs.log.propagate", True)
     damage(folder / "2")
     checkpoints = Checkpoints(folder)
     assert same(checkpoints.restore(state(0)), state(1))
     assert "2: this checkpoint is damaged" in caplog.text
     assert (folder / "damaged-2").is_dir()
-    checkpoints.save(2, state(2))  # the run comes to that step again
+    checkpoints.save(2, state(2))  # the resumed run reaches this step again
     checkpoints.close()
     assert same(Checkpoints(folder).restore(state(0)), state(2))
 
 
-def test_none_left(folder):
+def test_only_damaged_checkpoints_are_an_error(folder):
     for step in "12":
         flip_a_bit(folder / step)
-    for _ in range(2):  # the same command again must not start anew by itself
-        with pytest.raises(UserError, match=r"every checkpoint is damaged .*; to start anew give"):
+    for _ in range(2):  # running the same command again must not start over
+        with pytest.raises(UserError, match=r"every checkpoint is damaged .*; to start again give"):
             Checkpoints(folder).restore(state(0))

@@ -1,4 +1,4 @@
-"""What is refused before a run starts because it would not fit."""
+"""Memory checks, the memory allocator and the compilation cache."""
 
 import os
 import subprocess
@@ -12,25 +12,23 @@ from tinyjax import errors
 from tinyjax.run import runtime
 
 
-def test_a_set_that_does_not_fit_says_what_it_needs(monkeypatch):
+def test_dataset_that_does_not_fit_is_an_error(monkeypatch):
     images = np.zeros((512, 64, 64, 1), np.uint8)  # 2 MiB
-    monkeypatch.setattr(runtime, "memory", lambda: 2**21)
-    runtime.check_dataset_fits(images)
-    monkeypatch.setattr(runtime, "memory", lambda: 2**20)
+    monkeypatch.setattr(runtime, "free_memory", lambda: 2**21)
+    runtime.check_dataset_fits({"image": images})
+    monkeypatch.setattr(runtime, "free_memory", lambda: 2**20)
     message = r"data\.train: 512 images need 0\.00 GiB on the device, .*data\.common\.size"
     with pytest.raises(errors.UserError, match=message):
-        runtime.check_dataset_fits(images)
+        runtime.check_dataset_fits({"image": images})
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
-def test_a_programs_memory_stays_with_the_process():
-    """The scratch space of a program is not taken from the kernel again at each call, page by
-    page.
-    """
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
+def test_tune_allocator_keeps_the_memory_of_a_program():
+    """Repeated calls of a program do not page-fault its scratch space again."""
     code = (
         "import resource, sys\n"
-        "from tinyjax import startup\n"
-        "if sys.argv[1] == 'kept': startup.keep_memory()\n"
+        "from tinyjax.run import runtime\n"
+        "if sys.argv[1] == 'kept': runtime.tune_allocator()\n"
         "import jax, jax.numpy as jnp\n"
         "call = jax.jit(lambda x: (jnp.sin(x) @ x[:8].T).sum())\n"
         "x = jnp.ones((2**13, 2**11))\n"  # 64 MiB: more than glibc keeps by itself
@@ -39,35 +37,35 @@ def test_a_programs_memory_stays_with_the_process():
         "for _ in range(4): call(x).block_until_ready()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
-    kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True,
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True,
                            check=True).stdout)
-        for how in ("kept", "given back")
+        for mode in ("kept", "returned")
     )  # fmt: skip
-    assert kept < given_back / 4
+    assert kept < returned / 4
 
 
-def test_compiled_programs_are_kept_for_each_processor_on_this_machine(tmp_path):
-    """By a second process, too, and not if jax was told another place."""
+def test_compile_cache_is_in_a_folder_per_processor(tmp_path):
+    """A second process uses it as well; $JAX_COMPILATION_CACHE_DIR replaces it."""
     code = (
         "import jax, jax.numpy as jnp\n"
-        "from tinyjax import startup\n"
+        "from tinyjax.run import runtime\n"
         "hits = []\n"
         "jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
-        "folder = startup.keep_programs()\n"
+        "folder = runtime.enable_compile_cache()\n"
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8)))\n"
         "print(folder, sum(name.endswith('cache_hits') for name in hits))\n"
     )
-    told = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "told")}
-    ours = {k: v for k, v in os.environ.items() if k not in told}
-    ours["XDG_CACHE_HOME"] = str(tmp_path / "caches")
-    (first, none), (again, some), (other, _) = (
+    custom = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "custom")}
+    default = {k: v for k, v in os.environ.items() if k not in custom}
+    default["XDG_CACHE_HOME"] = str(tmp_path / "caches")
+    (first, first_hits), (second, second_hits), (third, _) = (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                        env=env).stdout.split()
-        for env in (ours, ours, {**ours, **told})
+        for env in (default, default, {**default, **custom})
     )  # fmt: skip
-    assert first == again
+    assert first == second
     assert Path(first).parent == tmp_path / "caches" / "tinyjax"
-    assert (int(none), int(some) > 0) == (0, True)
-    assert other == told["JAX_COMPILATION_CACHE_DIR"]
+    assert (int(first_hits), int(second_hits) > 0) == (0, True)
+    assert third == custom["JAX_COMPILATION_CACHE_DIR"]

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, read back; an extra that is not there."""
+"""TensorBoard's event files, and extras that are not installed."""
 
 import struct
 import sys
@@ -13,7 +13,7 @@ from tinyjax.run.trackers import trackers
 
 
 def read(file):
-    """The events of a file: TFRecords, each of length, crc, data, crc."""
+    """Yield the events of a file of TFRecords: length, crc, data, crc each."""
     data = file.read_bytes()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -22,11 +22,11 @@ def read(file):
 
 
 def scalars(file):
-    """(step, tag, value) of an event file."""
+    """Return (step, tag, value) of each scalar of an event file."""
     return [(e.step, v.tag, v.simple_value) for e in read(file) for v in e.summary.value]
 
 
-def test_every_metric_is_a_scalar_of_tensorboard(tmp_path):
+def test_metrics_become_tensorboard_scalars(tmp_path):
     config = detector()
     config.log.tensorboard = True
     with ExitStack() as stack:
@@ -34,13 +34,13 @@ def test_every_metric_is_a_scalar_of_tensorboard(tmp_path):
         track(50, "train", {"loss": 1.5, "lr": 0.25})
         track(100, "val", {"AP50": 0.5, "AP/person": float("nan")})
     (file,) = (tmp_path / "tensorboard").iterdir()
-    found = scalars(file)
-    assert found[:3] == [(50, "train/loss", 1.5), (50, "train/lr", 0.25), (100, "val/AP50", 0.5)]
-    assert found[3][:2] == (100, "val/AP/person")
-    assert found[3][2] != found[3][2]
+    values = scalars(file)
+    assert values[:3] == [(50, "train/loss", 1.5), (50, "train/lr", 0.25), (100, "val/AP50", 0.5)]
+    assert values[3][:2] == (100, "val/AP/person")
+    assert values[3][2] != values[3][2]  # NaN
 
 
-def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path):
+def test_resumed_run_drops_events_after_its_checkpoint(tmp_path):
     config = detector()
     config.log.tensorboard = True
     for step, losses in ((0, {50: 1.5, 100: 1.25, 150: 1.0}), (100, {150: 0.75})):
@@ -50,10 +50,10 @@ def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path):
                 track(at, "train", {"loss": loss})
     files = (tmp_path / "tensorboard").iterdir()
     events = [e for file in files for e in read(file) if e.HasField("session_log")]
-    assert max(e.step for e in events) == 101  # TensorBoard drops what was there from here on
+    assert max(e.step for e in events) == 101  # TensorBoard drops earlier events from this step on
 
 
-def test_nothing_is_tracked_unless_asked_for(tmp_path):
+def test_trackers_are_off_by_default(tmp_path):
     assert trackers(detector(), tmp_path, 0, ExitStack()) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -61,8 +61,8 @@ def test_nothing_is_tracked_unless_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "module"), [("tensorboard", True, "tensorboardX"), ("wandb", "w", "wandb")]
 )
-def test_an_extra_that_is_not_installed_is_named(field, value, module, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
+def test_missing_extra_is_an_error(field, value, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     config = detector()
     config.log[field] = value
     with pytest.raises(UserError, match=rf"{module} is not installed; .*tinyjax\[{field}\]"):

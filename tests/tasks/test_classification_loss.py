@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from tinyjax import tasks
 from tinyjax.config import classifier
-from tinyjax.data.records import Labeled
+from tinyjax.data.records import ClassificationSplit
+from tinyjax.population.stack import hyper_arrays
 from tinyjax.tasks import classify
 
 LABELS = np.array([0, 0, 0, 0, 0, 1, 0, 2], np.int32)  # 6, 1 and 1 images
@@ -44,9 +44,9 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
     config.loss.label_smoothing = 0.0
     images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
     names = tuple(str(i) for i in range(8))
-    split = Labeled(images, LABELS, names, ("a", "b", "c"))
-    task = classify.make_task(config, split.classes, 1)
-    variables = task.init(0)
+    split = ClassificationSplit({"image": images}, LABELS, names, ("a", "b", "c"))
+    model = classify.functions(config, split.classes, {"image": (32, 32, 1)})
+    variables = model.init(0)
     last = "backbone/classifier"
     params = dict(variables.params)
     params[f"{last}/kernel"] = jnp.zeros_like(params[f"{last}/kernel"])
@@ -55,10 +55,10 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
     @jax.grad
     def slope(bias, hyper):
         own = variables._replace(params={**params, f"{last}/bias": bias})
-        return task.loss(own, {}, classify.on_device(split), jax.random.key(1), hyper)[0]
+        return model.loss(own, {}, classify.device_arrays(split), jax.random.key(1), hyper)[0]
 
     for balance in (0.0, 0.5, 1.0):
         config.loss.class_balance = balance
-        shares = 1 / 3 - slope(jnp.zeros(3), tasks.hyper_of(config))
+        shares = 1 / 3 - slope(jnp.zeros(3), hyper_arrays(config))
         many = np.array([6, 1, 1]) ** (1 - balance)
         np.testing.assert_allclose(shares, many / many.sum(), atol=1e-6)

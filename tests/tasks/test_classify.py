@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.configs import classifier
-from tinyjax.data.records import Labeled
+from tinyjax.data.records import ClassificationSplit
 from tinyjax.errors import UserError
 from tinyjax.reporting import classification
 from tinyjax.tasks import classify
@@ -43,31 +43,31 @@ def loaded(config):
 )
 def test_a_class_that_one_side_lacks_is_named(tmp_path, changed, message):
     config = config_of(tmp_path, {**COUNTS, **changed})
-    with pytest.raises(UserError, match=rf"{message}.*list .* as classes in .* data\.common"):
+    with pytest.raises(UserError, match=rf"{message}.*list the classes to use in .* data\.common"):
         loaded(config)
 
 
 def test_listed_classes_leave_images_out_and_say_how_many(tmp_path):
     training, val = loaded(config := config_of(tmp_path, classes=("owl", "cat")))
     assert training.classes == val.classes == ("owl", "cat")
-    first, second = classify.look(training, {"val": val}, config, tmp_path)
+    first, second = classify.describe_data(training, {"val": val}, config, tmp_path)
     assert first.endswith("2 classes of 1 to 2 images; 1 of other classes left out")
     assert second.endswith("2 classes of 1 to 2 images; 1 of other classes left out")
 
 
 def test_one_class_is_nothing_to_tell_apart(tmp_path):
     training, val = loaded(config := config_of(tmp_path, classes=("owl",)))
-    with pytest.raises(UserError, match=r"data\.train: .* one class, 'owl'.* two or more"):
-        classify.look(training, {"val": val}, config, tmp_path)
+    with pytest.raises(UserError, match=r"data\.train: 'owl' is the only class; give two"):
+        classify.describe_data(training, {"val": val}, config, tmp_path)
 
 
 def test_names_are_not_taken_for_formulas_and_ties_are_mistakes(tmp_path):
     labels = np.array([0, 1, 2, 2], np.int32)
     images = np.zeros((4, 8, 8, 1), np.uint8)
-    split = Labeled(images, labels, tuple("abcd"), ("$5_$ x^", "b", "$c$"))
+    split = ClassificationSplit({"image": images}, labels, tuple("abcd"), ("$5_$ x^", "b", "$c$"))
     logits = np.array([[1, 0, 0], [0, 2, 2], [np.nan] * 3, [0, 0, 1]], np.float32)
-    classification.report(tmp_path, {"val": split}, {"val": logits})
-    classification.samples(split, logits, tmp_path / "samples" / "val.png")
+    classification.write_report(tmp_path, {"val": split}, {"val": logits})
+    classification.save_samples(split, logits, tmp_path / "samples" / "val.png")
     assert {p.name for p in tmp_path.rglob("*.png")} == {
         "confusion.png", "per_class.png", "worst_val.png", "val.png",
     }  # fmt: skip

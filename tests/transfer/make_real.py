@@ -1,6 +1,7 @@
-"""Checkpoints by torch itself, stored under real/ for test_pth.py, which knows what they hold.
+"""Checkpoints by torch itself, stored under real/.
 
-Run as `python -m tests.transfer.make_real` with torch 2.13.0, torchvision 0.28.0 (CPU builds do).
+test_torch_checkpoint.py lists their contents. Run as `python -m tests.transfer.make_real` with
+torch 2.13.0, torchvision 0.28.0 (CPU builds suffice).
 """
 
 from pathlib import Path
@@ -14,7 +15,10 @@ def main() -> None:
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
-    for operation in ("nms", "qnms"):  # compiled parts that torchvision lacks beside a CPU torch
+    for operation in (
+        "nms",
+        "qnms",
+    ):  # compiled operations that torchvision lacks with a CPU build of torch
         library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     from torchvision.models import mobilenetv3
 
@@ -23,13 +27,13 @@ def main() -> None:
     state = mobilenetv3.MobileNetV3(*conf).half().state_dict()
     for name, value in list(state.items()):
         if name.startswith("classifier."):
-            del state[name]  # not a new dict: torch's own carries `_metadata`
+            del state[name]  # in place, because torch's dict carries `_metadata`
         elif not name.endswith("num_batches_tracked"):
             value.copy_(torch.from_numpy(draw(name, value.shape)))
     torch.save(state, FOLDER / "s-6.half.pth")
 
-    counted = torch.arange(24, dtype=torch.float32)
-    kinds = {
+    counter = torch.arange(24, dtype=torch.float32)
+    dtypes = {
         str(dtype).removeprefix("torch."): torch.tensor([0, 1, 3]).to(dtype)
         for dtype in (
             *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
@@ -37,21 +41,21 @@ def main() -> None:
         )
     }
     views = {
-        "whole": counted,
-        "shared": counted[6:18].view(3, 4),  # an offset into the same storage
-        "transposed": counted.view(2, 3, 4).permute(2, 0, 1),
-        "every_fifth": counted[1::5],
-        "expanded": counted[7].expand(2, 3),
-        "channels_last": counted.view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last),
+        "whole": counter,
+        "shared": counter[6:18].view(3, 4),  # an offset into the same storage
+        "transposed": counter.view(2, 3, 4).permute(2, 0, 1),
+        "every_fifth": counter[1::5],
+        "expanded": counter[7].expand(2, 3),
+        "channels_last": counter.view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last),
         "number": torch.tensor(2.5),
         "none": torch.zeros(3, 0),
         "parameter": torch.nn.Parameter(torch.tensor([1.0, -2.0])),
         "brain": torch.tensor([[1.5, -2.0, 3e38]]).bfloat16().T,
     }
-    state = {f"module.{name}": value for name, value in (kinds | views).items()}
+    state = {f"module.{name}": value for name, value in (dtypes | views).items()}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1).state_dict()
-    about = {"epoch": 7, "loss": 0.25, "names": ["a", None, True], "optimizer": optimizer}
-    torch.save({**about, "state_dict": state}, FOLDER / "training.pth")
+    metadata = {"epoch": 7, "loss": 0.25, "names": ["a", None, True], "optimizer": optimizer}
+    torch.save({**metadata, "state_dict": state}, FOLDER / "training.pth")
 
     layer = torch.nn.Linear(2, 1)
     torch.save(layer, FOLDER / "module.pth")

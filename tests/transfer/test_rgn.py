@@ -1,4 +1,4 @@
-"""The two relative gradient norms, against vectors computed by hand."""
+"""The two relative gradient norms, against values computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -16,51 +16,57 @@ GRADIENTS = [
 ]
 
 
-def test_of_kernels_by_hand():
-    found = np.mean([rgn.of_kernels(g, WEIGHTS) for g in GRADIENTS], axis=0)
-    assert found.shape == (1, 1, 2, 1)
-    np.testing.assert_allclose(found.ravel(), [0.5, 0.2], rtol=1e-6)
-    assert found.mean() == pytest.approx(0.35)
-    bias = rgn.of_kernels(jnp.array([0.02, 0.2]), jnp.array([0.1, -0.4]))
+def test_kernel_rgn_by_hand():
+    mean = np.mean([rgn.kernel_rgn(g, WEIGHTS) for g in GRADIENTS], axis=0)
+    assert mean.shape == (1, 1, 2, 1)
+    np.testing.assert_allclose(mean.ravel(), [0.5, 0.2], rtol=1e-6)
+    assert mean.mean() == pytest.approx(0.35)
+    bias = rgn.kernel_rgn(jnp.array([0.02, 0.2]), jnp.array([0.1, -0.4]))
     np.testing.assert_allclose(bias, [0.2, 0.5], rtol=1e-6)
 
 
-def test_of_tensor_by_hand():
-    found = np.mean([rgn.of_tensor(g, WEIGHTS) for g in GRADIENTS])
-    assert found == pytest.approx(0.5134, abs=1e-4)
-    assert rgn.of_tensor(jnp.zeros(3), jnp.zeros(3)) == 0  # padding
+def test_tensor_rgn_by_hand():
+    mean = np.mean([rgn.tensor_rgn(g, WEIGHTS) for g in GRADIENTS])
+    assert mean == pytest.approx(0.5134, abs=1e-4)
+    assert rgn.tensor_rgn(jnp.zeros(3), jnp.zeros(3)) == 0  # padding
 
 
-@pytest.mark.parametrize("norm", [rgn.of_kernels, rgn.of_tensor])
-def test_it_goes_with_the_loss_and_against_the_weights(norm):
-    found = norm(GRADIENTS[0], WEIGHTS)
-    np.testing.assert_allclose(norm(3 * GRADIENTS[0], WEIGHTS), 3 * found, rtol=1e-6)
-    np.testing.assert_allclose(norm(GRADIENTS[0], 3 * WEIGHTS), found / 3, rtol=1e-6)
+@pytest.mark.parametrize("norm", [rgn.kernel_rgn, rgn.tensor_rgn])
+def test_norms_are_proportional_to_the_loss_and_inverse_to_the_weights(norm):
+    value = norm(GRADIENTS[0], WEIGHTS)
+    np.testing.assert_allclose(norm(3 * GRADIENTS[0], WEIGHTS), 3 * value, rtol=1e-6)
+    np.testing.assert_allclose(norm(GRADIENTS[0], 3 * WEIGHTS), value / 3, rtol=1e-6)
 
 
-def test_layers_stand_in_the_order_of_depth_and_count_once_each():
+def test_layers_are_ordered_by_depth_and_have_equal_weight():
     params, _ = jax.eval_shape(
         lambda: models.init(models.build("efficientnet/b-4"), 0, (1, 64, 64, 1))
     )
     paths = [f"backbone/{path}" for path in params]
-    counted = sorted(filter(rgn.counted, paths), key=rgn.depth)
+    counted = sorted(filter(rgn.is_counted, paths), key=rgn.depth_key)
     assert counted[0] == "backbone/stem/kernel"
     assert counted[-1] == "backbone/stage7/block0/project/kernel"
     block = [path.split("/")[-2] for path in counted if "stage3/block0" in path]
     assert block == ["expand", "depthwise", "project"]
     assert not any("/se/" in path or "/bn/" in path for path in counted)
     kernels = {counted[0]: np.array([1.0, 3.0]), counted[1]: np.full(100, 4.0)}
-    rows = rgn.layers(kernels, dict.fromkeys(kernels, 0.5))
+    rows = rgn.layer_rows(kernels, dict.fromkeys(kernels, 0.5))
     assert [row["path"] for row in rows] == counted[:2]
     assert [row["mean"] for row in rows] == [2, 4]
     assert (rows[0]["median"], rows[0]["p5"], rows[0]["p95"]) == pytest.approx((2, 1.1, 2.9))
-    assert rgn.of_backbone(rows) == 3  # not 3.96, the mean of all kernels
+    assert rgn.backbone_rgn(rows) == 3  # not 3.96, the mean of all kernels
 
 
-def test_automatic_rates():
-    ratios, learns = jnp.array([0.1, 0.4, 9.0, 0.0]), np.array([True, True, False, True])
-    np.testing.assert_allclose(rgn.auto_rates(ratios, learns, jnp.float32(1)), [0.25, 1, 1, 0])
-    np.testing.assert_allclose(rgn.auto_rates(ratios, learns, jnp.float32(0.5)), [0.5, 1, 1, 0])
-    np.testing.assert_array_equal(rgn.auto_rates(ratios, learns, jnp.float32(0)), np.ones(4))
-    dead = rgn.auto_rates(jnp.zeros(4), learns, jnp.float32(1))
-    np.testing.assert_array_equal(dead, [0, 0, 1, 0])
+def test_auto_lr_multipliers():
+    ratios, adapts = jnp.array([0.1, 0.4, 9.0, 0.0]), np.array([True, True, False, True])
+    np.testing.assert_allclose(
+        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(1)), [0.25, 1, 1, 0]
+    )
+    np.testing.assert_allclose(
+        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(0.5)), [0.5, 1, 1, 0]
+    )
+    np.testing.assert_array_equal(
+        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(0)), np.ones(4)
+    )
+    zero = rgn.auto_lr_multipliers(jnp.zeros(4), adapts, jnp.float32(1))
+    np.testing.assert_array_equal(zero, [0, 0, 1, 0])

@@ -1,4 +1,4 @@
-"""Starting weights: what is loaded, what is new, and what is refused."""
+"""Starting weights: which arrays are loaded, new or skipped, and what is an error."""
 
 import json
 import shutil
@@ -8,183 +8,202 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.untrained import untrained
+from tests.untrained import write_untrained_run
 from tinyjax import models, tasks
 from tinyjax.config import classifier, detector
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
 from tinyjax.run.weights import FORMAT
 from tinyjax.tasks import classify, detect
-from tinyjax.transfer import starting_weights
+from tinyjax.transfer.starting_weights import (
+    StartingWeights,
+    _module,
+    describe,
+    fit_to_network,
+    load_starting_weights,
+    untrained_warning,
+)
 
-REAL = Path(__file__).parent / "real"
-CLASSES = ("person", "vehicle", "animal")  # as of `untrained`
+REAL = Path(__file__).parent / "real"  # by make_real.py
+CLASSES = ("person", "vehicle", "animal")  # those of `write_untrained_run`
 
 
-def leaves(kind, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6"):
-    """A fresh network, all its arrays by path."""
-    config = detector() if kind is detect else classifier()
+def network_arrays(task, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6"):
+    """Return all arrays of a newly initialized network by path."""
+    config = detector() if task is detect else classifier()
     config.model.backbone = backbone
-    model = kind.make_model(config, classes)
-    params, stats = models.init(model, seed, (1, 64, 64, channels))
+    params, stats = models.init(task.build(config, classes), seed, (1, 64, 64, channels))
     return {path: np.asarray(leaf) for path, leaf in {**params, **stats}.items()}
 
 
-def weights(kind, classes=CLASSES, **how):
-    return starting_weights.Weights(
-        "a.safetensors", leaves(kind, 2, len(classes), **how), 0.0, "", classes
-    )
+def make_weights(task, classes=CLASSES, **options):
+    arrays = network_arrays(task, 2, len(classes), **options)
+    return StartingWeights("a.safetensors", arrays, 0.0, "", classes)
 
 
-def without(path):
-    found = weights(detect)
-    return found._replace(leaves={p: leaf for p, leaf in found.leaves.items() if p != path})
+def weights_without(path):
+    weights = make_weights(detect)
+    return weights._replace(arrays={p: array for p, array in weights.arrays.items() if p != path})
 
 
-def test_the_same_network_starts_with_every_array():
-    ours, theirs = leaves(detect), weights(detect)
-    fitted = starting_weights.fit(theirs, ours, classes=CLASSES)
-    assert fitted.leaves.keys() == ours.keys() == {*fitted.loaded}
+def test_same_network_loads_every_array():
+    current, weights = network_arrays(detect), make_weights(detect)
+    fitted = fit_to_network(weights, current, classes=CLASSES)
+    assert fitted.arrays.keys() == current.keys() == {*fitted.loaded}
     assert fitted.new == fitted.skipped == fitted.reshaped == ()
-    for path, leaf in theirs.leaves.items():
-        np.testing.assert_array_equal(fitted.leaves[path], leaf)
+    for path, array in weights.arrays.items():
+        np.testing.assert_array_equal(fitted.arrays[path], array)
 
 
-def test_a_classifier_of_colors_starts_a_detector_of_grays():
-    ours, theirs = leaves(detect), weights(classify, ("a", "b"), channels=3)
-    fitted = starting_weights.fit(theirs, ours, classes=CLASSES)
+def test_detector_of_gray_images_starts_from_a_classifier_of_color_images():
+    current, weights = network_arrays(detect), make_weights(classify, ("a", "b"), channels=3)
+    fitted = fit_to_network(weights, current, classes=CLASSES)
     stem = "backbone/stem/kernel"
     assert fitted.reshaped == (stem,)
     np.testing.assert_allclose(
-        fitted.leaves[stem], theirs.leaves[stem].sum(2, keepdims=True), rtol=1e-6
+        fitted.arrays[stem], weights.arrays[stem].sum(2, keepdims=True), rtol=1e-6
     )
-    trunk = {path for path in ours if path.startswith("backbone/")}
+    trunk = {path for path in current if path.startswith("backbone/")}
     assert {*fitted.loaded} == trunk
-    assert {*fitted.new} == ours.keys() - trunk
-    assert {*fitted.skipped} == theirs.leaves.keys() - trunk
+    assert {*fitted.new} == current.keys() - trunk
+    assert {*fitted.skipped} == weights.arrays.keys() - trunk
     for path in trunk - {stem}:
-        np.testing.assert_array_equal(fitted.leaves[path], theirs.leaves[path])
+        np.testing.assert_array_equal(fitted.arrays[path], weights.arrays[path])
     for path in fitted.new:
-        assert fitted.leaves[path] is ours[path]
-    lines = starting_weights.table(fitted, theirs).splitlines()
+        assert fitted.arrays[path] is current[path]
+    lines = describe(fitted, weights).splitlines()
     assert lines[0] == "starts from a.safetensors:"
+    neck, head = (
+        sum(path.startswith(f"{module}/") for path in current) for module in ("neck", "head")
+    )
     assert {line.split()[0]: line.split()[1:] for line in lines[1:]} == {
         "arrays": ["loaded", "reshaped", "new", "skipped"],
-        "backbone": [str(len(trunk)), "1", "-", "-"],
-        "neck": ["-", "-", str(sum(path.startswith("neck/") for path in ours)), "-"],
-        "head": ["-", "-", str(sum(path.startswith("head/") for path in ours)), "-"],
-        "backbone/head": ["-", "-", "-", "5"],
-        "backbone/hidden": ["-", "-", "-", "2"],
-        "backbone/classifier": ["-", "-", "-", "2"],
+        "backbone": [str(len(trunk)), "1", "0", "0"],
+        "neck": ["0", "0", str(neck), "0"],
+        "head": ["0", "0", str(head), "0"],
+        "backbone/head": ["0", "0", "0", "5"],
+        "backbone/hidden": ["0", "0", "0", "2"],
+        "backbone/classifier": ["0", "0", "0", "2"],
     }
 
 
-def test_what_is_named_starts_anew():
-    ours, theirs = leaves(detect), weights(detect, ("a", "b"))
-    fitted = starting_weights.fit(theirs, ours, ("head/class_out/.*",), CLASSES)
+def test_paths_in_reinit_keep_their_initial_values():
+    current, weights = network_arrays(detect), make_weights(detect, ("a", "b"))
+    fitted = fit_to_network(weights, current, ("head/class_out/.*",), CLASSES)
     assert {*fitted.new} == {"head/class_out/kernel", "head/class_out/bias"}
-    assert fitted.leaves["head/class_out/bias"].shape == (3,)
+    assert fitted.arrays["head/class_out/bias"].shape == (3,)
     np.testing.assert_array_equal(
-        fitted.leaves["head/box_out/kernel"], theirs.leaves["head/box_out/kernel"]
+        fitted.arrays["head/box_out/kernel"], weights.arrays["head/box_out/kernel"]
     )
 
 
 @pytest.mark.parametrize(
-    ("theirs", "new", "message"),
+    ("make", "reinit", "message"),
     [
         (
-            lambda: weights(detect, ("a", "b")), (),
-            r"the classes of a\.safetensors are a, b; here they are person, vehicle, animal: list "
-            r"them .* reinit = \('head/class_out/\.\*',\)$",
+            lambda: make_weights(detect, ("a", "b")), (),
+            r"the classes of a\.safetensors are a, b, those of this network are person, vehicle, "
+            r"animal: list the classes .* reinit = \('head/class_out/\.\*',\)$",
         ),
         (
-            lambda: weights(detect, ("a", "b"))._replace(classes=()), (),
-            r"the classes of a\.safetensors are 2 without names; here they are person, vehicle, "
-            r"animal: let the last layer start anew by reinit = \('head/class_out/\.\*',\)$",
+            lambda: make_weights(detect, ("a", "b"))._replace(classes=()), (),
+            r"the classes of a\.safetensors are 2 without names, those of this network are person, "
+            r"vehicle, animal: initialize the last layer anew by reinit = "
+            r"\('head/class_out/\.\*',\)$",
         ),
         (
-            lambda: weights(detect, CLASSES[::-1]), (),
-            r"the classes of a\.safetensors are animal, vehicle, person; here they are person, "
-            r"vehicle, animal.*reinit = \('head/class_out/\.\*',\)",
+            lambda: make_weights(detect, CLASSES[::-1]), (),
+            r"the classes of a\.safetensors are animal, vehicle, person, those of this network are "
+            r"person, vehicle, animal.*reinit = \('head/class_out/\.\*',\)",
         ),
-        (lambda: weights(detect, backbone="mobilenetv3/s-5"), (), "do not fit this network"),
+        (lambda: make_weights(detect, backbone="mobilenetv3/s-5"), (), "do not fit this network"),
         (
-            lambda: without("neck/lateral32/kernel"), (),
-            r"1 weights .*\(neck/lateral32/kernel: none there, \(1, 1, \d+, \d+\) here\)",
+            lambda: weights_without("neck/lateral32/kernel"), (),
+            r"1 arrays .*\(neck/lateral32/kernel: none in the file, \(1, 1, \d+, \d+\) in the net",
         ),
-        (lambda: weights(detect), ("heads/.*",), r"reinit: 'heads/\.\*' matches no path"),
-        (lambda: weights(detect), ("(",), r"reinit: '\(': give a regular expression \(missing"),
-        (lambda: weights(detect), (3,), r"reinit: 3: give a regular expression"),
+        (lambda: make_weights(detect), ("heads/.*",), r"reinit: 'heads/\.\*' matches no whole"),
+        (lambda: make_weights(detect), ("(",), r"reinit: '\(': give a regular expr.* \(missing"),
+        (lambda: make_weights(detect), (3,), r"reinit: 3: give a regular expression"),
         (
-            lambda: starting_weights.Weights("b.pth", {"other/kernel": np.zeros(1)}, 0.0), (),
-            r"b\.pth has nothing that this network has",
+            lambda: StartingWeights("b.pth", {"other/kernel": np.zeros(1)}, 0.0), (),
+            r"b\.pth has no array of this network",
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(theirs, new, message):
+def test_weights_that_do_not_fit_are_rejected(make, reinit, message):
     with pytest.raises(UserError, match=message):
-        starting_weights.fit(theirs(), leaves(detect), new, CLASSES)
+        fit_to_network(make(), network_arrays(detect), reinit, CLASSES)
 
 
-def test_read_a_run_folder_or_its_weights_alone(tmp_path):
-    run = untrained(tmp_path / "run", seed=3)
-    name = f"{run_folder.member_id({})}.safetensors"
-    for place in (run, run / "weights" / name):
-        found = starting_weights.read(str(place), "mobilenetv3/s-6")
-        assert found.where == str(run / "weights" / name)
-        assert (found.backbone, found.classes, found.eps) == ("mobilenetv3/s-6", CLASSES, 0.0)
-        stored = load_file(run / "weights" / name)
-        assert {path.partition("/")[2] for path in stored} == found.leaves.keys()
+def test_load_from_a_run_folder_or_its_weights_file(tmp_path):
+    run = write_untrained_run(tmp_path / "run", seed=3)
+    file = run / "weights" / f"{run_folder.member_id({})}.safetensors"
+    for path in (run, file):
+        weights = load_starting_weights(str(path), "mobilenetv3/s-6")
+        assert weights.source == str(file)
+        assert (weights.backbone, weights.classes) == ("mobilenetv3/s-6", CLASSES)
+        assert weights.eps == 0.0
+        assert {name.partition("/")[2] for name in load_file(file)} == weights.arrays.keys()
 
 
-def test_weights_that_are_not_there_or_of_another_version(tmp_path):
-    with pytest.raises(UserError, match=r"init = 'nowhere': no such run folder, \.safetensors"):
-        starting_weights.read("nowhere", "mobilenetv3/s-6")
-    with pytest.raises(UserError, match="has the run finished"):
-        starting_weights.read(str(tmp_path), "mobilenetv3/s-6")
-    run = untrained(tmp_path / "run")
-    (about,) = (run / "weights").glob("*.json")
-    told = json.loads(about.read_text())
-    about.write_text(json.dumps({**told, "format": FORMAT + 1}))
-    with pytest.raises(UserError, match=r"format 2, of a newer tinyjax; this one reads 1: upgrade"):
-        starting_weights.read(str(run), "mobilenetv3/s-6")
-
-
-@pytest.mark.parametrize("about", ['{"format": 1}', "[1]", '{"format": "2"}', "{}"])
-def test_a_foreign_json_beside_our_weights_is_one_message(tmp_path, about):
-    run = untrained(tmp_path / "run")
+def test_batchnorm_epsilon_of_a_run_is_loaded(tmp_path):
+    run = write_untrained_run(tmp_path / "run")
     (file,) = (run / "weights").glob("*.json")
-    file.write_text(about)
-    with pytest.raises(UserError, match=r"\.json: .*; give the one written with the weights"):
-        starting_weights.read(str(run), "mobilenetv3/s-6")
+    metadata = json.loads(file.read_text())
+    metadata["config"]["model"]["batchnorm_eps"] = 1e-5
+    file.write_text(json.dumps(metadata))
+    assert load_starting_weights(str(run), "mobilenetv3/s-6").eps == 1e-5
 
 
-def test_what_is_new_and_frozen_is_told():
-    rates = {"backbone/a": 0.0, "neck/a": 0.0, "neck/b": 0.0, "head/a": 1.0}
-    assert starting_weights.never_trained(rates, rates) == (
-        "frozen although new: 3 arrays (backbone, neck) stay as they were drawn"
+def test_missing_weights_and_other_format_versions_are_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"init = 'nowhere': no such run folder, \.safetensors"):
+        load_starting_weights("nowhere", "mobilenetv3/s-6")
+    with pytest.raises(UserError, match="has the run finished"):
+        load_starting_weights(str(tmp_path), "mobilenetv3/s-6")
+    run = write_untrained_run(tmp_path / "run")
+    (file,) = (run / "weights").glob("*.json")
+    metadata = json.loads(file.read_text())
+    file.write_text(json.dumps({**metadata, "format": FORMAT + 1}))
+    message = f"format {FORMAT + 1}, of a newer tinyjax; this one reads {FORMAT}: upgrade"
+    with pytest.raises(UserError, match=message):
+        load_starting_weights(str(run), "mobilenetv3/s-6")
+
+
+@pytest.mark.parametrize("text", [f'{{"format": {FORMAT}}}', "[1]", '{"format": "2"}', "{}"])
+def test_foreign_json_next_to_weights_is_rejected(tmp_path, text):
+    run = write_untrained_run(tmp_path / "run")
+    (file,) = (run / "weights").glob("*.json")
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"\.json: .*; give the .* written with the weights"):
+        load_starting_weights(str(run), "mobilenetv3/s-6")
+
+
+def test_new_and_frozen_arrays_are_reported():
+    multipliers = {"backbone/a": 0.0, "neck/a": 0.0, "neck/b": 0.0, "head/a": 1.0}
+    assert untrained_warning(multipliers, multipliers) == (
+        "frozen at their random initial values: 3 arrays (backbone, neck)"
     )
-    assert starting_weights.never_trained(["head/a"], rates) == ""
+    assert untrained_warning(["head/a"], multipliers) == ""
 
 
-def test_public_weights_bring_their_epsilon_and_fold_to_gray():
+def test_public_weights_set_the_epsilon_and_fold_to_gray():
     """torchvision's S-6 in a file by torch, without its classifier."""
-    found = starting_weights.read(str(REAL / "s-6.half.pth"), "mobilenetv3/s-6")
-    assert found.eps == 1e-3
-    assert found.leaves["backbone/stem/kernel"].shape[2] == 3
-    fitted = starting_weights.fit(found, leaves(detect), classes=CLASSES)
+    weights = load_starting_weights(str(REAL / "s-6.half.pth"), "mobilenetv3/s-6")
+    assert weights.eps == 1e-3
+    assert weights.arrays["backbone/stem/kernel"].shape[2] == 3
+    fitted = fit_to_network(weights, network_arrays(detect), classes=CLASSES)
     assert fitted.reshaped == ("backbone/stem/kernel",)
-    assert {starting_weights._part(path) for path in fitted.loaded} == {"backbone"}
+    assert {_module(path) for path in fitted.loaded} == {"backbone"}
     config = detector()
     config.model.backbone, config.model.batchnorm_eps = "mobilenetv3/s-6", 1e-5
     assert tasks.build_backbone(config).eps == 1e-5
 
 
-def test_a_broken_file_is_one_message(tmp_path):
-    run = untrained(tmp_path / "run")
+def test_broken_file_is_rejected(tmp_path):
+    run = write_untrained_run(tmp_path / "run")
     (file,) = (run / "weights").glob("*.safetensors")
     copy = tmp_path / "cut.safetensors"
     shutil.copy(file, copy)
     copy.write_bytes(copy.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.safetensors: broken"):
-        starting_weights.read(str(copy), "mobilenetv3/s-6")
+        load_starting_weights(str(copy), "mobilenetv3/s-6")

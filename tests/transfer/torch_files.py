@@ -1,4 +1,4 @@
-"""Files in the layout of torch.save, written without torch: right ones, and hostile ones."""
+"""Files in the layout of torch.save, written without torch: valid and hostile ones."""
 
 import os
 import pickle
@@ -11,28 +11,35 @@ STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongS
 ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
-def plain(value) -> bytes:
-    """Opcodes that push a plain value."""
+def push_value(value) -> bytes:
+    """Return opcodes that push a plain value."""
     return pickle.dumps(value, 2)[2:-1]  # without the protocol and the stop
 
 
-def tensor(shape, stride, offset=0, key="0", numel=None, storage=b"torch\nFloatStorage") -> bytes:
-    """Opcodes that push a tensor; numel: of its storage, by default what the shape has."""
+def push_tensor(
+    shape, stride, offset=0, key="0", numel=None, storage=b"torch\nFloatStorage"
+) -> bytes:
+    """Return opcodes that push a tensor. numel: of its storage; by default that of the shape."""
     numel = int(np.prod(shape)) if numel is None else numel
-    identity = b"(" + plain("storage") + b"c" + storage + b"\n" + plain(key) + plain("cpu")
+    persistent_id = (
+        b"(" + push_value("storage") + b"c" + storage + b"\n" + push_value(key) + push_value("cpu")
+    )
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + identity + plain(numel) + b"tQ"
-        + plain(offset) + plain(shape) + plain(stride) + plain(False) + ORDERED_DICT + b"tR"
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent_id + push_value(numel) + b"tQ"
+        + push_value(offset) + push_value(shape) + push_value(stride) + push_value(False)
+        + ORDERED_DICT + b"tR"
     )  # fmt: skip
 
 
-def dictionary(entries: dict[str, bytes]) -> bytes:
-    """Opcodes that push an OrderedDict, its values given as opcodes."""
-    return ORDERED_DICT + b"(" + b"".join(plain(k) + v for k, v in entries.items()) + b"u"
+def push_dict(entries: dict[str, bytes]) -> bytes:
+    """Return opcodes that push an OrderedDict, given its values as opcodes."""
+    return ORDERED_DICT + b"(" + b"".join(push_value(k) + v for k, v in entries.items()) + b"u"
 
 
-def write(file: Path, program: bytes, storages: dict[str, bytes], **records: bytes) -> Path:
-    """program: opcodes from which `data.pkl` is made. records: other entries beside it."""
+def write_checkpoint(
+    file: Path, program: bytes, storages: dict[str, bytes], **records: bytes
+) -> Path:
+    """Write a zip. program: opcodes of `data.pkl`. records: further entries, or replaced ones."""
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + program + b".")
         for name, record in ({"byteorder": b"little", "version": b"3\n"} | records).items():
@@ -42,19 +49,19 @@ def write(file: Path, program: bytes, storages: dict[str, bytes], **records: byt
     return file
 
 
-def save(file: Path, state: dict[str, np.ndarray]) -> Path:
-    """A state dict, as torch.save writes it."""
+def save_state_dict(file: Path, state: dict[str, np.ndarray]) -> Path:
+    """Write a state dict as torch.save does."""
     entries = {}
     for key, (name, value) in enumerate(state.items()):
         stride = tuple(step // value.itemsize for step in value.strides)
         storage = b"torch\n" + STORAGES[value.dtype.name].encode()
-        entries[name] = tensor(value.shape, stride, key=str(key), storage=storage)
+        entries[name] = push_tensor(value.shape, stride, key=str(key), storage=storage)
     storages = {str(key): value.tobytes() for key, value in enumerate(state.values())}
-    return write(file, dictionary(entries), storages)
+    return write_checkpoint(file, push_dict(entries), storages)
 
 
-class Reduced:
-    """Pickled, it is a call of os.system."""
+class RunsCommand:
+    """Its pickle is a call of os.system."""
 
     def __init__(self, command):
         self.command = command
@@ -64,11 +71,11 @@ class Reduced:
 
 
 class Anything:
-    """Takes any state."""
+    """An object that accepts any state."""
 
 
 class OnNew:
-    """Runs what it is made of."""
+    """A class that runs its argument when it is instantiated."""
 
     def __new__(cls, command):
         os.system(command)

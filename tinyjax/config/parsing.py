@@ -1,10 +1,10 @@
-"""Configurations: a Python file, arguments for it, overrides, and the command line they come by.
+"""Config files, their arguments, overrides of fields, and the command line that all commands share.
 
     python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimizer.lr=0.1 --workdir x
 
-Imports no JAX: `--help` and a mistyped option answer at once. We parse the overrides ourselves:
-ml_collections' own flags look for a mistyped field in its own group only, cannot set one whose
-default is None, and do not check the elements of a tuple.
+Imports no JAX, so that `--help` and a mistyped option answer at once. The overrides are parsed
+here because the flags of ml_collections suggest only fields of the same group for a mistyped field,
+cannot set a field whose default is None, and do not check the elements of a tuple.
 """
 
 import argparse
@@ -22,56 +22,62 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tinyjax.config.defaults import complete
-from tinyjax.config.paths import path_of
+from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, suggest
 
 PREFIX = "--config."
-COMMA = re.compile(r",(?![^([{]*[)\]}])")  # not those in brackets, as of a regular expression
+COMMA = re.compile(r",(?![^([{]*[)\]}])")  # outside of brackets: values may be regular expressions
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
-    """The locked config of "configs/x.py" or "configs/x.py:width=0.5,fast", overridden.
+    """Return the locked config of "configs/x.py" or "configs/x.py:width=0.5,fast".
 
-    The file defines `get_config(arg=None)`; what follows the colon is its argument.
+    The file defines `get_config(arg=None)`; `arg` is the text after the colon.
     overrides: "--config.a.b=value" each, applied in order.
 
-    Raises UserError: no such file, no `get_config` in it, a field that is not there, a value of
-    another type than its default's, and all that `override` raises.
+    Raises UserError for a missing file, a file without `get_config`, an unknown field, a value of
+    another type than the default's, and everything that `override` raises.
     """
     path, colon, arg = spec.partition(":")
     get_config = definitions(spec)["get_config"]
     try:
         config = get_config(arg if colon else None)
-    except (TypeError, AttributeError) as error:  # ml_collections': of another type, no such field
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = "".join(f", line {f.lineno}" for f in frames if f.filename == str(Path(path)))
-        said = str(error.args[0]).replace("\\n", "\n").strip("'")
-        said = re.sub(r'Other fields present: ".*?"(\n|$)', "", said, flags=re.DOTALL)
-        raise UserError(f"{path}{lines}: {' '.join(said.split())}") from error
-    # Of a config that is locked already, `lock` would leave open groups open.
+    except (TypeError, AttributeError) as error:  # ml_collections: wrong type, unknown field
+        # Not traceback.extract_tb, which returns nothing where sys.tracebacklimit is 0.
+        frames = traceback.walk_tb(error.__traceback__)
+        numbers = (line for frame, line in frames if frame.f_code.co_filename == str(Path(path)))
+        lines = "".join(f", line {number}" for number in numbers)
+        message = str(error.args[0]).replace("\\n", "\n").strip("'")
+        message = re.sub(r'Other fields present: ".*?"(\n|$)', "", message, flags=re.DOTALL)
+        raise UserError(f"{path}{lines}: {' '.join(message.split())}") from error
+    # `lock` has no effect on the unlocked groups of a config that is locked already.
     return override(config.unlock().lock(), overrides)
 
 
-def definitions(spec: str, wanted: str = "get_config") -> dict[str, Any]:
-    """All that a config file defines, `wanted` and whatever else, by name. Raises UserError."""
+def definitions(spec: str, required: str = "get_config") -> dict[str, Any]:
+    """Return everything that a config file defines, by name.
+
+    Raises UserError for a missing file, or one that does not define `required`.
+    """
     path = Path(spec.partition(":")[0])
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--config {spec}: no such Python file: {path}")
     defined = runpy.run_path(str(path))
-    if wanted not in defined:
-        raise UserError(f"--config {spec}: {path} defines no {wanted}(arg)")
+    if required not in defined:
+        raise UserError(f"--config {spec}: {path} defines no {required}(arg)")
     return defined
 
 
 def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     """Set fields of `config` in place from "--config.a.b=value" and return it.
 
-    A value is read as the type of the field's default: int, float (an int will do), bool (true or
-    false, also a bare "--config.a.b" for true), str, tuple or list ("(8, 16)" or "8,16", elements
-    of the types the default has, any if it is empty; names need no quotes). A field whose default
-    is None takes any Python literal or text.
+    A value is parsed as the type of the field's default: int, float (also from an int), bool (true
+    or false; "--config.a.b" alone means true), str, tuple or list ("(8, 16)" or "8,16"). Elements
+    of a tuple have the types of the default's elements, any types if the default is empty; names
+    need no quotes. A field whose default is None takes any Python literal or text.
 
-    Raises UserError naming the field and its nearest neighbors, or the value and the type wanted.
+    Raises UserError for an unknown field, with the most similar ones, and for a value of another
+    type.
     """
     for text in overrides:
         key, equals, value = text.removeprefix(PREFIX).partition("=")
@@ -81,9 +87,10 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 
 
 def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
-    """A locked copy of `config` with fields "a.b" set to values of their defaults' types.
+    """Return a locked copy of `config` with fields "a.b" set to values of the defaults' types.
 
-    Raises UserError naming the field and its nearest neighbors, or the type wanted.
+    Raises UserError for an unknown field, with the most similar ones, and for a value of another
+    type.
     """
     config = ConfigDict(config.to_dict())
     for key, value in fields.items():
@@ -92,24 +99,25 @@ def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
 
 
 def set_field(config: ConfigDict, key: str, value: Any) -> Any:
-    """Set field "a.b" of `config` in place; returns what it holds then, 1.0 for the 1 of a float.
+    """Set field "a.b" of `config` in place and return the stored value, 1.0 for 1 in a float field.
 
-    Raises UserError naming the field and its nearest neighbors, or the type wanted.
+    Raises UserError for an unknown field, with the most similar ones, and for a value of another
+    type.
     """
     group, name = find_field(config, key)
     try:
         group[name] = value
     except TypeError as error:
-        kind = group.get_type(name).__name__
-        raise UserError(f"{PREFIX}{key} = {value!r}: wants a value of type {kind}") from error
+        expected = group.get_type(name).__name__
+        raise UserError(f"{PREFIX}{key} = {value!r}: expected type {expected}") from error
     return group[name]
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
-    """Arguments of a config file, "width=0.5,steps=100,fast", over their defaults.
+    """Parse the arguments of a config file, "width=0.5,steps=100,fast", and return them, locked.
 
-    For use inside `get_config(arg)`; values are read as in `override`, a bare name is a true bool.
-    After big_vision's configs/common.py.
+    For use inside `get_config(arg)`. Values are parsed as in `override`; a name alone sets a bool
+    to true. After big_vision's configs/common.py.
 
     Raises UserError as `override` does.
     """
@@ -123,16 +131,17 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
 
 
 def to_json(config: ConfigDict) -> str:
+    """Return the config as JSON with sorted keys."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:
-    """The inverse of `to_json`, locked; JSON's lists come back as tuples."""
+    """Return the locked config that `to_json` wrote; JSON's lists become tuples."""
     return ConfigDict(_tuples(json.loads(text))).lock()
 
 
 def from_run(config: Mapping[str, Any]) -> ConfigDict:
-    """The config that a run's files hold, see `defaults.completed`."""
+    """Return the locked config of a run folder or a weights file, see `defaults.complete`."""
     return from_json(json.dumps(complete(config)))
 
 
@@ -143,18 +152,20 @@ def parse_options(
     flags: Mapping[str, Any] | None = None,
     needs: Sequence[str] = ("config", "workdir"),
 ) -> argparse.Namespace:
-    """The command line that all commands share.
+    """Parse the command line of a command.
 
-    `--config FILE[:ARGS]`, `--workdir DIR` (a Path), and overrides "--config.a.b=value",
-    "--config.a.b value" or "--config.a.b": a list under `overrides`, ready for `load`.
+    All commands share `--config FILE[:ARGS]`, `--workdir DIR` (a Path), and overrides
+    "--config.a.b=value", "--config.a.b value" or "--config.a.b", which are returned as the list
+    `overrides`, ready for `load`.
 
     Args:
-        command: the module's name within tinyjax; about: its docstring, for --help.
-        argv: the arguments, by default the process's own.
-        flags: the command's own, name -> arguments of argparse's `add_argument`.
-        needs: which of "config" and "workdir" it takes; they must be given.
+        command: name of the module in `tinyjax`.
+        about: its docstring, for --help.
+        argv: the arguments; by default those of the process.
+        flags: further flags, name -> arguments of argparse's `add_argument`.
+        needs: which of "config" and "workdir" the command has; both are required flags.
 
-    An unknown or missing option ends the program with exit code 2, as argparse does.
+    An unknown or missing option ends the program with exit code 2, as in argparse.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m tinyjax.{command}",
@@ -164,14 +175,14 @@ def parse_options(
     )
     shared: Mapping[str, Mapping[str, Any]] = {
         "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
-        "workdir": {"metavar": "DIR", "type": path_of, "help": "the run folder"},
+        "workdir": {"metavar": "DIR", "type": parse_path, "help": "the run folder"},
     }
     for name in needs:
         parser.add_argument(f"--{name}", required=True, **shared[name])
-    # For --help only: argparse knows no open set of options, so these never reach it.
+    # For --help only: argparse has no open sets of options, so overrides are taken out below.
     parser.add_argument(f"{PREFIX}A.B", metavar="VALUE", dest=argparse.SUPPRESS, help="set a field")
-    for name, how in (flags or {}).items():
-        parser.add_argument(name, **how)
+    for name, arguments in (flags or {}).items():
+        parser.add_argument(name, **arguments)
 
     rest: list[str] = []
     overrides: list[str] = []
@@ -188,56 +199,68 @@ def parse_options(
 
 
 def find_field(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
-    """The group that field "a.b.c" is in, and its name there."""
+    """Return the group that contains field "a.b.c" and the field's name in it.
+
+    Raises UserError for an unknown field, with the most similar ones, and for a group.
+    """
     *groups, name = key.split(".")
     group: Any = config
-    for part in groups:
-        group = group.get(part) if isinstance(group, ConfigDict) else None
+    for group_name in groups:
+        group = group.get(group_name) if isinstance(group, ConfigDict) else None
     if not isinstance(group, ConfigDict) or name not in group:
-        raise UserError(f"{PREFIX}{key}: no such field; {_nearest(key, config)}")
+        raise UserError(f"{PREFIX}{key}: no such field; {_suggest_field(key, config)}")
     if isinstance(group[name], ConfigDict):
-        inner = ", ".join(f"{key}.{path}" for path in _paths(group[name]))
-        raise UserError(f"{PREFIX}{key}: a group, not a field; its fields: {inner or 'none'}")
+        fields = ", ".join(f"{key}.{path}" for path in _field_paths(group[name]))
+        raise UserError(f"{PREFIX}{key}: a group, not a field; its fields: {fields or 'none'}")
     return group, name
 
 
-def _paths(config: ConfigDict) -> list[str]:
-    """Every field, "a.b.c"."""
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path "a.b.c", value) of nested dicts."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _field_paths(config: ConfigDict) -> list[str]:
     paths = []
     for key, value in config.items():
-        inner = _paths(value) if isinstance(value, ConfigDict) else []
-        paths += [f"{key}.{path}" for path in inner] or [key]
+        fields = _field_paths(value) if isinstance(value, ConfigDict) else []
+        paths += [f"{key}.{path}" for path in fields] or [key]
     return paths
 
 
-def _nearest(key: str, config: ConfigDict) -> str:
-    """Most mistakes are a field of another group or a slip of the pen: look for both."""
-    paths = _paths(config)
-    leaf = key.rpartition(".")[2]
-    moved = [path for path in paths if path.rpartition(".")[2] == leaf]
-    near = moved or get_close_matches(key, paths, n=3)
-    if not near:
+def _suggest_field(key: str, config: ConfigDict) -> str:
+    """Suggest fields of the same name in other groups, else fields with a similar path."""
+    paths = _field_paths(config)
+    name = key.rpartition(".")[2]
+    same_name = [path for path in paths if path.rpartition(".")[2] == name]
+    similar = same_name or get_close_matches(key, paths, n=3)
+    if not similar:
         return f"known: {', '.join(config)}"
-    return f"did you mean {' or '.join(PREFIX + path for path in near)}?"
+    return f"did you mean {' or '.join(PREFIX + path for path in similar)}?"
 
 
-def _parse(where: str, text: str | None, group: ConfigDict, name: str) -> Any:
-    default, kind = group[name], group.get_type(name)
+def _parse(field: str, text: str | None, group: ConfigDict, name: str) -> Any:
+    """Parse `text` as the type of `group[name]`; `field` names it in messages."""
+    default, type_ = group[name], group.get_type(name)
     if text is None:
-        if kind is not bool:
-            raise UserError(f"{where}: needs a value: {where}=...")
+        if type_ is not bool:
+            raise UserError(f"{field}: needs a value: {field}=...")
         return True
     try:
-        if kind is bool:
+        if type_ is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-        if kind in (tuple, list):
-            return kind(_elements(text, default or ()))
+        if type_ in (int, float, str):
+            return type_(text)
+        if type_ in (tuple, list):
+            return type_(_parse_elements(text, default or ()))
     except (ValueError, KeyError, SyntaxError, TypeError):
-        raise UserError(f"{where} = {text!r}: wants {_wanted(kind, default)}") from None
-    if kind is not type(None):
-        raise UserError(f"{where}: a {kind.__name__} cannot be set from the command line")
+        raise UserError(f"{field} = {text!r}: expected {_describe(type_, default)}") from None
+    if type_ is not type(None):
+        raise UserError(f"{field}: a {type_.__name__} cannot be set from the command line")
     return _literal(text)
 
 
@@ -248,40 +271,33 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _elements(text: str, default: Sequence[Any]) -> list[Any]:
-    kinds = {type(v) for v in default}
-    if kinds and kinds <= {str, tuple}:
-        kinds = {str, tuple}  # where the default has names there may be rules, and the reverse
-    if kinds <= {str, tuple} and not text.startswith(("(", "[")):
+def _parse_elements(text: str, default: Sequence[Any]) -> list[Any]:
+    types = {type(v) for v in default}
+    if types and types <= {str, tuple}:
+        types = {str, tuple}  # names and rules (pattern, multiplier) may be mixed
+    if types <= {str, tuple} and not text.startswith(("(", "[")):
         return COMMA.split(text) if text else []  # names need no quotes: person,dog
-    if str in kinds and not text.startswith(("(", "[")):  # names and numbers: range,0,4095
+    if str in types and not text.startswith(("(", "[")):  # names and numbers: range,0,4095
         values: Any = tuple(map(_literal, text.split(",")))
     else:
         values = ast.literal_eval(text)
     if not isinstance(values, tuple | list):
         raise TypeError
-    if float in kinds and int not in kinds:
+    if float in types and int not in types:
         values = [float(v) if type(v) is int else v for v in values]
-    if kinds and not {type(v) for v in values} <= kinds:
+    if types and not {type(v) for v in values} <= types:
         raise TypeError
     return list(values)
 
 
-def _wanted(kind: type, default: Any) -> str:
-    words = {bool: "true or false", int: "an int", float: "a float"}
-    return words.get(kind) or f"a {kind.__name__} like {kind(default or ('text', 'in quotes'))!r}"
+def _describe(type_: type, default: Any) -> str:
+    names = {bool: "true or false", int: "an int", float: "a float"}
+    if type_ in names:
+        return names[type_]
+    return f"a {type_.__name__} like {type_(default or ('text', 'in quotes'))!r}"
 
 
 def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(path "a.b.c", value) of nested dicts."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree

@@ -1,28 +1,29 @@
-"""Folders of this machine or in a bucket. A file of its own: commands know them before all else."""
+"""Paths of folders on this machine or in a bucket."""
 
 from pathlib import Path
 
 from tinyjax.errors import UserError
 
 
-def path_of(text: str) -> Path:
-    """A folder on this machine's disks or, as "gs://bucket/..", in a bucket. Raises UserError
-    without what reads those.
+def parse_path(text: str) -> Path:
+    """Return a local path, or the path of a bucket for "gs://bucket/..".
+
+    Raises UserError for a bucket if the packages that access it are not installed.
     """
     if "://" not in text:
         return Path(text)
-    from etils import epath  # like pathlib's paths in all that is asked of them here
+    from etils import epath  # its paths have the methods of pathlib's that are used here
 
     try:
         import fsspec
         import gcsfs  # noqa: F401
     except ImportError as error:
         raise UserError(f"{text}: is in a bucket: pip install 'tinyjax[bucket]'") from error
-    for name in ("gs", "gcs"):  # others write there: what was listed once is not what there is
+    for name in ("gs", "gcs"):  # other processes write to the bucket: cached listings are outdated
         fsspec.config.conf[name] = {"use_listings_cache": False}
     return epath.Path(text)
 
 
-def remote(path: Path) -> bool:
-    """Whether it is in a bucket, where a file can be written whole but not added to."""
+def is_remote(path: Path) -> bool:
+    """Return whether a path is in a bucket, where a file can be replaced but not appended to."""
     return not isinstance(path, Path)

@@ -1,8 +1,8 @@
 """On-device augmentation of a batch with boxes or labels: flip, scale and crop, gain, offset,
 noise, polarity, mixup, cutmix.
 
-A pure function of (key, sample); every strength is an array, so a population may vary it. Geometry
-goes through one `scale_and_translate`: no pixel is resampled twice, and boxes follow by the same
+Pure functions of (key, sample). Each strength is an array, so it may differ between members.
+Geometry is one `scale_and_translate`: no pixel is resampled twice, and the boxes follow by the same
 affine map.
 """
 
@@ -14,179 +14,99 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tinyjax.data.sampling import own_rows
-from tinyjax.ops.hash import hashed
+from tinyjax.data.sampling import shard_rows
+from tinyjax.ops.hash import hash_uint32
 
 MEAN, STD = 0.45, 0.25  # of gray levels in [0, 1]; our own choice, between the infrared sets' means
-MIN_SIDE = 2.0  # pixels; a smaller box is neither learned nor punished
-MIN_VISIBLE = 0.4  # of the area; our own choice
+MIN_SIDE = 2.0  # pixels; a smaller box is ignored
+MIN_VISIBLE = 0.4  # fraction of a box's area inside the window, below which it is ignored
 
 
 def normalize(images: Array) -> Array:
-    """uint8 [..., H, W, C] -> float32, roughly zero mean and unit variance; 0 is the gray that
-    fills borders.
+    """uint8 [..., H, W, C] -> float32 of roughly zero mean and unit variance.
+
+    0 is the gray that fills borders.
     """
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
 
+# ---- detection
+
+
 @jax.named_scope("augmentation")
-def augment(
+def augment_detection(
     key: Array, batch: dict, strength: dict, size: tuple[int, int], axes: Sequence[str] = ()
 ) -> dict:
-    """Random views of a batch, each sample from its own key.
+    """Random views of a batch with boxes; each sample has its own key.
 
     Args:
         key: one typed PRNG key.
-        batch: images uint8 [B, H, W, C]; boxes float32 [B, G, 4] xyxy pixels; labels int32 [B, G];
+        batch: image uint8 [B, H, W, C]; boxes float32 [B, G, 4] xyxy pixels; labels int32 [B, G];
             valid, ignore bool [B, G].
         strength: scalars, see `tinyjax.config.defaults`: probabilities `flip`, `flip_vertical`,
             `transpose` (of square windows only), `object_crop`, `invert`; log-uniform zoom between
             `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
             range of the gain; `brightness` and `noise`, in units of the full gray range.
         size: (h, w) of the window, pixels.
-        axes: of a mesh that the batch is spread over, see `own_rows`.
+        axes: mesh axes that the batch is spread over, see `shard_rows`.
 
     Returns:
-        The batch with images float32 [B, h, w, C], normalized. Boxes are clipped to the window; one
-        that is cut to less than `MIN_VISIBLE` of its area or has a side below `MIN_SIDE` is ignored
-        instead of background.
+        The batch with image float32 [B, h, w, C], normalized. Boxes are clipped to the window. An
+        object with less than `MIN_VISIBLE` of its area inside, or a side below `MIN_SIDE`, becomes
+        an ignored region.
     """
-    whole = len(batch["images"]) * jax.lax.axis_size(axes)
-    keys = own_rows(jax.random.split(key, whole), axes)
-    return jax.vmap(partial(_augment_one, strength=strength, size=size))(keys, batch)
+    batch_size = len(batch["image"]) * jax.lax.axis_size(axes)
+    keys = shard_rows(jax.random.split(key, batch_size), axes)
+    return jax.vmap(partial(_augment_sample, strength=strength, size=size))(keys, batch)
 
 
-@jax.named_scope("augmentation")
-def augment_labeled(
-    key: Array,
-    images: Array,
-    targets: Array,
-    strength: dict,
-    size: tuple[int, int] | None,
-    axes: Sequence[str] = (),
-) -> tuple[Array, Array]:
-    """Random views of whole images, and what they then show.
-
-    Args:
-        key: one typed PRNG key.
-        images: uint8 [B, H, W, C].
-        targets: float32 [B, classes], how much of each class an image shows.
-        strength: scalars, see `config.defaults`: `flip`; `area`, the smallest part of the image
-            that is taken (RandomResizedCrop, sides clipped to the image where torchvision draws
-            again); `aspect`, log range of its width over height; `contrast`, `brightness`,
-            `noise` and `invert` as in `augment`. Where they are there also `mixup` and `cutmix`,
-            the coefficients of their Beta laws.
-        size: (h, w) of a view, pixels; None: the images are views already.
-        axes: as in `augment`.
-
-    Returns:
-        images float32 [B, h, w, C], normalized, and their targets.
-    """
-    keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
-    own = own_rows(keys[1:], axes)
-    views = jax.vmap(partial(_view, strength=strength, size=size))(own, images)
-    return mix(keys[0], views, targets, strength)
-
-
-def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:
-    """Each image with the one opposite in the batch: mixup (arXiv 1710.09412) blends them, cutmix
-    (arXiv 1905.04899) puts a piece of one into the other; with both a step does either, by a coin.
-    One draw for the whole batch, as timm does it.
-    """
-    k_which, k_mixup, k_cutmix, k_place = jax.random.split(key, 4)
-    other, mixed = images[::-1], []
-    if "mixup" in strength:
-        part = jax.random.beta(k_mixup, strength["mixup"], strength["mixup"])
-        mixed.append((part * images + (1 - part) * other, part))
-    if "cutmix" in strength:
-        part = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
-        inside = _piece(k_place, images.shape[1:3], 1 - part)
-        # What was cut off at the border counts: the part is that of the pixels.
-        mixed.append((jnp.where(inside[:, :, None], other, images), 1 - inside.mean()))
-    if not mixed:
-        return images, targets
-    first = len(mixed) < 2 or jax.random.bernoulli(k_which)
-    images, part = (jnp.where(first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True))
-    return images, part * targets + (1 - part) * targets[::-1]
-
-
-def _piece(key, size, part):
-    """bool [h, w]: a window of `part` of the area around a random center."""
-    rows, columns = (
-        jnp.abs((jnp.arange(length) + 0.5) / length - center) < jnp.sqrt(part) / 2
-        for length, center in zip(size, jax.random.uniform(key, (2,)), strict=True)
-    )
-    return rows[:, None] & columns[None, :]
-
-
-def _view(key, image, *, strength, size):
-    k_area, k_aspect, k_place, k_flip, k_look = jax.random.split(key, 5)
-    view = normalize(image)
-    if size:
-        view = _cut(k_area, k_aspect, k_place, view, strength, size)
-    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
-    return _photometric(k_look, view, strength)
-
-
-def _cut(k_area, k_aspect, k_place, image, strength, size):
-    whole = jnp.array(image.shape[:2], jnp.float32)
-    area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
-    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
-    side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * whole
-    corner = jax.random.uniform(k_place, (2,)) * (whole - side)
-    zoom = jnp.array(size, jnp.float32) / side
-    return jax.image.scale_and_translate(
-        image, (*size, image.shape[2]), (0, 1), zoom, -zoom * corner, "linear", antialias=True
-    )
-
-
-def _augment_one(key, sample, *, strength, size):
-    place, turn, look = jax.random.split(key, 3)
-    zoom, shift = _draw_window(place, sample, strength, size)
+def _augment_sample(key, sample, *, strength, size):
+    k_window, k_flip, k_photometric = jax.random.split(key, 3)
+    zoom, shift = _draw_window(k_window, sample, strength, size)
     image = jax.image.scale_and_translate(
-        normalize(sample["images"]), (*size, sample["images"].shape[2]), (0, 1), zoom, -shift,
+        normalize(sample["image"]), (*size, sample["image"].shape[2]), (0, 1), zoom, -shift,
         "linear", antialias=True,
     )  # fmt: skip
     boxes = sample["boxes"] * jnp.tile(zoom[::-1], 2) - jnp.tile(shift[::-1], 2)
-    image, boxes = _turn(turn, image, boxes, strength)
+    image, boxes = _flip(k_flip, image, boxes, strength)
 
     h, w = size
     clipped = jnp.clip(boxes, 0, jnp.array([w, h, w, h], jnp.float32))
     side = clipped[:, 2:] - clipped[:, :2]
     visible = side.prod(-1) / jnp.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-6)
     clear = (visible >= MIN_VISIBLE) & (side.min(-1) >= MIN_SIDE)
-    there = side.min(-1) > 0
+    inside = side.min(-1) > 0
     return {
         **sample,
-        "images": _photometric(look, image, strength),
+        "image": _photometric(k_photometric, image, strength),
         "boxes": clipped,
         "valid": sample["valid"] & clear,
-        "ignore": there & (sample["ignore"] | (sample["valid"] & ~clear)),
+        "ignore": inside & (sample["ignore"] | (sample["valid"] & ~clear)),
     }
 
 
 def _draw_window(key, sample, strength, size):
     """Zoom and shift, both f32[2] (y, x): x_out = zoom * x_in - shift, in pixels."""
-    k_zoom, k_aspect, k_focus, k_object, k_place = jax.random.split(key, 5)
+    k_zoom, k_aspect, k_focus, k_object, k_position = jax.random.split(key, 5)
     low, high = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
     half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
     log_zoom = jax.random.uniform(k_zoom, minval=low, maxval=high)
     zoom = jnp.exp(log_zoom + jnp.stack([-half, half]))
 
     window = jnp.array(size, jnp.float32)
-    room = zoom * jnp.array(sample["images"].shape[:2], jnp.float32) - window  # < 0: border shows
-    first, last = jnp.minimum(room, 0), jnp.maximum(room, 0)
-    # Around an object: its center falls in the window's inner part, wherever the frame allows it.
+    margin = zoom * jnp.array(sample["image"].shape[:2], jnp.float32) - window  # < 0: has a border
+    first, last = jnp.minimum(margin, 0), jnp.maximum(margin, 0)
+    # Object crop: an object's center is in the window's inner 80 %, as far as the frame permits.
     pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
     center = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
     focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["object_crop"])
-    near, far = (jnp.clip(center - part * window, first, last) for part in (0.9, 0.1))
+    near, far = (jnp.clip(center - f * window, first, last) for f in (0.9, 0.1))
     first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
-    return zoom, first + jax.random.uniform(k_place, (2,)) * (last - first)
+    return zoom, first + jax.random.uniform(k_position, (2,)) * (last - first)
 
 
-def _turn(key, image, boxes, strength):
-    """Mirror images and boxes across either axis and, if the window is square, the diagonal."""
+def _flip(key, image, boxes, strength):
+    """Flip image and boxes along either axis and, if the window is square, transpose them."""
     h, w, _ = image.shape
     flip, flip_vertical, transpose = jax.random.uniform(key, (3,)) < jnp.stack(
         [strength["flip"], strength["flip_vertical"], strength["transpose"]]
@@ -203,6 +123,98 @@ def _turn(key, image, boxes, strength):
     return image, boxes
 
 
+# ---- classification
+
+
+@jax.named_scope("augmentation")
+def augment_classification(
+    key: Array,
+    images: Array,
+    targets: Array,
+    strength: dict,
+    size: tuple[int, int] | None,
+    axes: Sequence[str] = (),
+) -> tuple[Array, Array]:
+    """Random views of images, and their targets after mixing.
+
+    Args:
+        key: one typed PRNG key.
+        images: uint8 [B, H, W, C].
+        targets: float32 [B, classes], the weight of each class in an image.
+        strength: scalars, see `config.defaults`: `flip`; `area`, the smallest fraction of the image
+            that is cropped (RandomResizedCrop; sides are clipped to the image where torchvision
+            draws again); `aspect`, log range of the crop's width over height; `contrast`,
+            `brightness`, `noise` and `invert` as in `augment_detection`. Optional: `mixup` and
+            `cutmix`, the parameters of their Beta distributions.
+        size: (h, w) of a view, pixels; None: the images are cropped already.
+        axes: as in `augment_detection`.
+
+    Returns:
+        images float32 [B, h, w, C], normalized, and their targets.
+    """
+    keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
+    sample_keys = shard_rows(keys[1:], axes)
+    views = jax.vmap(partial(_view, strength=strength, size=size))(sample_keys, images)
+    return mix(keys[0], views, targets, strength)
+
+
+def _view(key, image, *, strength, size):
+    k_area, k_aspect, k_position, k_flip, k_photometric = jax.random.split(key, 5)
+    view = normalize(image)
+    if size:
+        view = _random_resized_crop(k_area, k_aspect, k_position, view, strength, size)
+    view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
+    return _photometric(k_photometric, view, strength)
+
+
+def _random_resized_crop(k_area, k_aspect, k_position, image, strength, size):
+    image_size = jnp.array(image.shape[:2], jnp.float32)
+    area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
+    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * image_size
+    corner = jax.random.uniform(k_position, (2,)) * (image_size - side)
+    zoom = jnp.array(size, jnp.float32) / side
+    return jax.image.scale_and_translate(
+        image, (*size, image.shape[2]), (0, 1), zoom, -zoom * corner, "linear", antialias=True
+    )
+
+
+def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:
+    """Mix each image with its opposite in the batch.
+
+    mixup (arXiv 1710.09412) blends the two, cutmix (arXiv 1905.04899) pastes a window of one into
+    the other; if both are in `strength`, each step picks one with equal probability. As in timm,
+    the draw is shared by the batch.
+    """
+    k_choice, k_mixup, k_cutmix, k_position = jax.random.split(key, 4)
+    opposite, mixed = images[::-1], []
+    if "mixup" in strength:
+        fraction = jax.random.beta(k_mixup, strength["mixup"], strength["mixup"])
+        mixed.append((fraction * images + (1 - fraction) * opposite, fraction))
+    if "cutmix" in strength:
+        fraction = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
+        pasted = _window_mask(k_position, images.shape[1:3], 1 - fraction)
+        # The target is the fraction of pixels, since the window may extend beyond the border.
+        mixed.append((jnp.where(pasted[:, :, None], opposite, images), 1 - pasted.mean()))
+    if not mixed:
+        return images, targets
+    first = len(mixed) < 2 or jax.random.bernoulli(k_choice)
+    images, fraction = (jnp.where(first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True))
+    return images, fraction * targets + (1 - fraction) * targets[::-1]
+
+
+def _window_mask(key, size, fraction):
+    """bool [h, w]: a window with `fraction` of the area around a random center."""
+    rows, columns = (
+        jnp.abs((jnp.arange(length) + 0.5) / length - center) < jnp.sqrt(fraction) / 2
+        for length, center in zip(size, jax.random.uniform(key, (2,)), strict=True)
+    )
+    return rows[:, None] & columns[None, :]
+
+
+# ---- gray levels
+
+
 def _photometric(key, image, strength):
     """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of
     [0, 1] gray.
@@ -216,12 +228,14 @@ def _photometric(key, image, strength):
 
 
 def _noise(key, shape):
-    """Random numbers of mean 0 and standard deviation 1, all but normal: sums of the four bytes of
-    32 random bits. Gauss's own took 10 % of a detector's step on CPU, threefry's bits 18 % of
-    a small classifier's (docs/performance.md).
+    """Approximately normal noise of mean 0 and standard deviation 1: sums of the four bytes of 32
+    random bits.
+
+    Exact normal noise took 10 % of a detector's step on CPU, threefry's bits 18 % of a small
+    classifier's (docs/performance.md).
     """
     counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    bits = hashed(counter, jax.random.bits(key, (), jnp.uint32))
+    bits = hash_uint32(counter, jax.random.bits(key, (), jnp.uint32))
     pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
     total = (pairs & 0xFFFF) + (pairs >> 16)  # 0 to 1020
     return (total.astype(jnp.float32) - 510) / math.sqrt((256**2 - 1) / 3)

@@ -1,4 +1,4 @@
-"""Of a grain data set some of its elements. A file of its own: grain takes a second to import."""
+"""A grain data set of selected batch rows. Importing grain takes a second."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import grain
 
 
-class Rows(grain.MapDataset):
-    """Of consecutive batches of another set these rows, in this order."""
+class BatchRows(grain.MapDataset):
+    """The rows `rows` of each batch of consecutive elements of `parent`, in this order."""
 
     def __init__(self, parent: grain.MapDataset, batch: int, rows: Sequence[int]):
         super().__init__(parent)
@@ -16,8 +16,8 @@ class Rows(grain.MapDataset):
     def __len__(self) -> int:
         return len(self._parent) // self._batch * len(self._rows)
 
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return self.slice(at)
-        step, row = divmod(at, len(self._rows))
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        step, row = divmod(index, len(self._rows))
         return self._parent[step * self._batch + self._rows[row]]

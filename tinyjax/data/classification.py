@@ -1,15 +1,15 @@
-"""Classification data: images that each show one thing.
+"""Classification data: images with one label each.
 
-    <split>/<class>/<name>.jpg      a folder or a .zip; folders in a class's are looked into, too
+    <split>/<class>/<name>.jpg      a folder or a .zip; subfolders of a class are included
 
-or lists of images, as DomainNet has them, where the classes are folders' names:
+or lists of images, as in DomainNet, where the classes are folder names:
 
-    <split>.txt                     lines of "<path> <number>", paths from the list's folder on
+    <split>.txt                     lines of "<path> <number>", paths relative to the list
 
 or a set that TensorFlow Datasets has prepared as ArrayRecord, with features "image" and "label".
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,135 +18,127 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.data import images, streaming
-from tinyjax.data.detection import ahead, pair
-from tinyjax.data.images import PERCENTILES, SUFFIXES, Bytes, Place, Rule, opened
-from tinyjax.data.layouts.arrayrecord import Record, Stored, import_tfds, numbers
+from tinyjax.data.images import SUFFIXES, AnyPath, ImageFile, Range16, open_source
+from tinyjax.data.layouts.arrayrecord import ImageBytes, RecordImage, import_tfds, load_labels
 from tinyjax.data.layouts.listing import (
-    Refuse,
-    files,
-    folders,
-    homes,
-    image_files,
-    no_split,
-    refuse,
-    spread,
-    walk,
+    OnError,
+    candidate_roots,
+    list_files,
+    list_folders,
+    list_images,
+    unknown_split,
+    walk_files,
 )
-from tinyjax.data.records import Labeled
+from tinyjax.data.layouts.selection import take_evenly
+from tinyjax.data.options import ClassificationOptions, parse_size
+from tinyjax.data.prefetch import map_ahead
+from tinyjax.data.records import ClassificationSplit
 from tinyjax.errors import UserError, suggest
 
 
-class Item(NamedTuple):
-    place: Bytes
+class ImageItem(NamedTuple):
+    file: ImageFile
     name: str  # "<class>/<path>"
     label: str
 
 
-def load(
-    source: str | Path,
-    split: str,
-    size: tuple[int, int],
-    classes: Sequence[str] = (),
-    layout: str = "folder",
-    fit: str = "resize",
-    channels: int = 3,
-    range16: Rule = PERCENTILES,
-    limit: int = 0,
-    refuse: Refuse = refuse,
-    stream: bool = False,
-    corrupt: tuple[str, int] | None = None,
-) -> Labeled:
-    """Load one split whole into memory, in order of class and file name; or leave it on disk.
+def load(options: ClassificationOptions) -> ClassificationSplit:
+    """Load one split into memory, or with `stream` leave its images on disk; in order of class and
+    file name.
 
-    Args:
-        source: "folder", "list": a folder or a .zip; "tfds": the folder of a prepared version, the
-            one with dataset_info.json in it.
-        size: (H, W) in pixels that every image is brought to, by the rule `fit`, see `images.fit`.
-        classes: names in the order of the labels; by default all that the split has, by name. An
-            image of another class is left out.
-        channels: 1 or 3. range16: how deep pixels come to 8 bits, see `images.to_uint8`.
-        limit: at most so many images, evenly spread over classes and names; 0: all.
-        refuse: called with kind and message of every image that cannot be read, which is left out
-            if it returns.
-        stream: images are a `disk.Images`; one that cannot be read raises when it is asked for.
-        corrupt: kind and severity of a corruption of the image as it is in its file, see
-            `corrupt.corrupt`.
+    With `stream`, an image that cannot be read raises UserError on access.
 
-    Raises UserError for: a missing source, split or class; a class without an image, an image that
+    Raises UserError for: a missing source, split or class; a class without images; an image that
     cannot be read.
     """
-    size = pair(size) or (0, 0)
-    listed: dict[str, Callable[[Place, str], list[Item]]] = {
-        "folder": _folder,
-        "list": _list,
-        "tfds": partial(_prepared, stream=stream),
+    source, split = options.source, options.split
+    size = parse_size(options.size) or (0, 0)
+    layouts: dict[str, Callable[[AnyPath, str], list[ImageItem]]] = {
+        "folder": _list_folder,
+        "list": _list_file,
+        "tfds": partial(_list_prepared, stream=options.stream),
     }
-    if layout not in listed:
-        raise UserError(f"layout = {layout!r}: {suggest(layout, listed)}")
-    with opened(source) as root:
-        if stream and not isinstance(root, Path):
-            raise UserError(f"{source}: images cannot be left in a zip (data.stream); unpack it")
-        items = listed[layout](root, split)
-        there = sorted({item.label for item in items})
-        for name in classes:
-            if name not in there:
+    if options.layout not in layouts:
+        raise UserError(f"layout = {options.layout!r}: {suggest(options.layout, layouts)}")
+    with open_source(source) as root:
+        options.check_streamable(root)
+        items = layouts[options.layout](root, split)
+        labels = sorted({item.label for item in items})
+        for name in options.classes:
+            if name not in labels:
                 raise UserError(
-                    f"{source}, split {split!r}: no class {name!r}; {suggest(name, there)}"
+                    f"{source}, split {split!r}: no class {name!r}; {suggest(name, labels)}"
                 )
-        classes = tuple(classes) or tuple(there)
+        classes = tuple(options.classes) or tuple(labels)
         number = {name: k for k, name in enumerate(classes)}
         known = [item for item in items if item.label in number]
-        wanted = spread(known, limit, lambda item: item.name)
+        selected = take_evenly(known, options.limit, lambda item: item.name)
         decode = partial(
-            _decode, channels=channels, range16=range16, size=size, fit=fit, corruption=corrupt
+            _decode,
+            channels=options.channels,
+            range16=options.range16,
+            size=size,
+            fit=options.fit,
+            corruption=options.corruption,
         )
         pixels: Any
-        if stream:
-            pixels, used = (
-                streaming.Images(Read(wanted, decode), (len(wanted), *size, channels)),
-                wanted,
-            )
+        if options.stream:
+            shape = (len(selected), *size, options.channels)
+            pixels = streaming.Images(ImageReader(selected, decode), shape)
         else:
-            pixels, used = _in_memory(wanted, decode, refuse)
-    if not used:
-        raise UserError(f"{source}: no image of split {split!r} can be used")
-    labels = np.array([number[item.label] for item in used], np.int32)
-    left_out = len(items) - len(known)
-    return Labeled(pixels, labels, tuple(item.name for item in used), classes, left_out)
+            pixels, selected = _decode_all(selected, decode, options.on_error)
+    if not selected:
+        raise UserError(f"{source}: split {split!r} has no valid images")
+    return ClassificationSplit(
+        inputs={"image": pixels},
+        labels=np.array([number[item.label] for item in selected], np.int32),
+        names=tuple(item.name for item in selected),
+        classes=classes,
+        left_out=len(items) - len(known),
+    )
 
 
-def _in_memory(items: list[Item], decode: Any, refuse: Refuse) -> tuple[np.ndarray, list[Item]]:
-    pixels, used = [], []
-    for item, image in ahead(decode, items):
+# ---- images
+
+
+def _decode_all(
+    items: list[ImageItem], decode: Any, on_error: OnError
+) -> tuple[np.ndarray, list[ImageItem]]:
+    """The readable images, uint8 [N, H, W, C], and their items."""
+    pixels, readable = [], []
+    for item, image in map_ahead(decode, items):
         if isinstance(image, UserError):
-            refuse("unreadable image", str(image))
+            on_error("unreadable image", str(image))
             continue
         pixels.append(image)
-        used.append(item)
-    return np.stack(pixels) if pixels else np.zeros(0), used
+        readable.append(item)
+    return np.stack(pixels) if pixels else np.zeros(0), readable
 
 
 def _decode(
-    item: Item, channels, range16, size, fit, corruption: tuple[str, int] | None = None
-) -> tuple[Item, np.ndarray | UserError]:
+    item: ImageItem,
+    channels: int,
+    range16: Range16,
+    size: tuple[int, int],
+    fit: str,
+    corruption: tuple[str, int] | None = None,
+) -> tuple[ImageItem, np.ndarray | UserError]:
     try:
-        image = images.read(item.place, channels, range16)
+        image = images.read_image(item.file, channels, range16)
         if corruption:
-            from tinyjax.data.corruptions.corrupt import (
-                corrupt,  # with scipy, which nothing else here needs
-            )
+            from tinyjax.data.corruptions.corrupt import corrupt  # imports scipy
 
             image = corrupt(image, *corruption, item.name)
-        return item, images.fit(image, size, fit)[0]
+        return item, images.fit_image(image, size, fit)[0]
     except UserError as error:
         return item, error
 
 
 @dataclass(frozen=True)
-class Read:
-    """An image of a split that is left on disk, by its number."""
+class ImageReader:
+    """Reads the images of a split that stays on disk, by number."""
 
-    items: list[Item]
+    items: list[ImageItem]
     decode: partial
 
     def __call__(self, i: int) -> np.ndarray:
@@ -157,86 +149,101 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Views:
-    """Samples of a split that is left on disk, see `disk.batches`: random views, cut while they are
-    decoded.
+class ViewSource:
+    """Samples of a split that stays on disk, for `streaming.batches`: random views, cropped while
+    they are decoded.
     """
 
-    items: list[Item]
+    items: list[ImageItem]
     labels: np.ndarray
     rarity: np.ndarray
     size: tuple[int, int]
     channels: int
-    range16: Rule
+    range16: Range16
     area: float
     aspect: float
 
     def __call__(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         region = partial(streaming.random_region, area=self.area, aspect=self.aspect, rng=rng)
-        image = images.view(self.items[i].place, self.size, region, self.channels, self.range16)
-        return {"images": image, "labels": self.labels[i], "rarity": self.rarity[i]}
+        file = self.items[i].file
+        image = images.read_region(file, self.size, region, self.channels, self.range16)
+        return {"image": image, "labels": self.labels[i], "rarity": self.rarity[i]}
 
 
-def views(
-    split: Labeled, rarity: np.ndarray, size: tuple[int, int], area: float, aspect: float
-) -> Views:
-    """Random views of a split that is left on disk, as `disk.random_region` draws them."""
-    read = split.images.read  # type: ignore[attr-defined]
-    known = read.decode.keywords
-    channels, range16 = known["channels"], known["range16"]
-    return Views(read.items, split.labels, rarity, size, channels, range16, area, aspect)
+def view_source(
+    split: ClassificationSplit,
+    rarity: np.ndarray,
+    size: tuple[int, int],
+    area: float,
+    aspect: float,
+) -> ViewSource:
+    """Random views of a split that stays on disk, see `streaming.random_region`.
+
+    rarity: float32 [N], an array of the samples. size: (h, w) of a view.
+    """
+    reader = split.inputs["image"].read
+    options = reader.decode.keywords
+    channels, range16 = options["channels"], options["range16"]
+    return ViewSource(reader.items, split.labels, rarity, size, channels, range16, area, aspect)
 
 
-def _list(root: Place, split: str) -> list[Item]:
-    found = {
+# ---- layouts
+
+
+def _list_file(root: AnyPath, split: str) -> list[ImageItem]:
+    lists = {
         file.name.removesuffix(".txt"): (home, file)
-        for home in homes(root)
-        for file in files(home, ".txt")
+        for home in candidate_roots(root)
+        for file in list_files(home, ".txt")
     }
-    if split not in found:
-        raise no_split(root, split, [*found])
-    (home, place), items = found[split], []
-    for number, line in enumerate(images.content(place).decode().splitlines(), start=1):
+    if split not in lists:
+        raise unknown_split(root, split, [*lists])
+    (home, file), items = lists[split], []
+    for number, line in enumerate(images.read_bytes(file).decode().splitlines(), start=1):
         path = line.rpartition(" ")[0] or line
         *_, label, name = PurePosixPath(path).parts if "/" in path else ("", "")
         if not label:
-            raise UserError(f"{place}, line {number}: {line!r}: give <path with a folder> <number>")
-        items.append(Item(home / path, f"{label}/{name}", label))
+            raise UserError(f"{file}, line {number}: {line!r}: give <path with a folder> <number>")
+        items.append(ImageItem(home / path, f"{label}/{name}", label))
     return items
 
 
-def _folder(root: Place, split: str) -> list[Item]:
-    def places() -> Iterator[Place]:
-        return (folder for home in homes(root) for folder in folders(home))
+def _list_folder(root: AnyPath, split: str) -> list[ImageItem]:
+    def candidates() -> Iterator[AnyPath]:
+        return (folder for home in candidate_roots(root) for folder in list_folders(home))
 
-    # Images right in the classes' folders come first: archives wrap a split in one of its name.
-    for images_in in (image_files, partial(walk, suffix=SUFFIXES)):
-        for folder in places():
-            if folder.name == split and any(map(images_in, folders(folder))):
+    # A folder whose classes have images directly is preferred: archives often wrap a split in a
+    # folder of the same name.
+    for has_images in (list_images, partial(walk_files, suffix=SUFFIXES)):
+        for folder in candidates():
+            if folder.name == split and any(map(has_images, list_folders(folder))):
                 return [
-                    Item(file, f"{own.name}/{path}", own.name)
-                    for own in folders(folder)
-                    for path, file in walk(own, SUFFIXES)
+                    ImageItem(file, f"{class_folder.name}/{path}", class_folder.name)
+                    for class_folder in list_folders(folder)
+                    for path, file in walk_files(class_folder, SUFFIXES)
                 ]
-    known = [folder.name for folder in places() if any(map(image_files, folders(folder)))]
-    raise no_split(root, split, known)
+    known = [folder.name for folder in candidates() if any(map(list_images, list_folders(folder)))]
+    raise unknown_split(root, split, known)
 
 
-def _prepared(root: Place, split: str, stream: bool) -> list[Item]:
+def _list_prepared(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:
     tfds = import_tfds()
     try:
         builder = tfds.builder_from_directory(root)
         names = builder.info.features["label"].names
         rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         if stream:
-            labels = [names[label] for label in numbers(rows, Path(str(root)), split)]
-            items = [Item(Record(rows, k), f"{k:08}", label) for k, label in enumerate(labels)]
-        else:
+            labels = [names[label] for label in load_labels(rows, Path(str(root)), split)]
             items = [
-                Item(Stored(f"{k:08}", bytes(row["image"])), f"{k:08}", names[row["label"]])
-                for k, row in enumerate(rows)
+                ImageItem(RecordImage(rows, k), f"{k:08}", label) for k, label in enumerate(labels)
             ]
-    except Exception as error:  # whatever a damaged or foreign folder leads the library to
+        else:
+            items = []
+            for k, row in enumerate(rows):
+                name = f"{k:08}"
+                file = ImageBytes(name, bytes(row["image"]))
+                items.append(ImageItem(file, name, names[row["label"]]))
+    except Exception as error:  # the library raises many types for damaged or other folders
         raise UserError(
             f"{root}: split {split!r} cannot be read ({error}); give the folder of a prepared "
             "version with features image and label, written as array_record"

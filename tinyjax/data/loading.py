@@ -1,82 +1,114 @@
-"""Data: sources, records, streams, augmentation, and synthetic scenes. Knows no model."""
+"""Loading a split by the `data` of a config, whatever its format."""
 
 import logging
-from collections.abc import Sequence
-from importlib import import_module
-from inspect import signature
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tinyjax.data.layouts.catalog import BOXES, SETS, WHOLE
+from tinyjax.data.layouts.catalog import CLASSIFICATION_SETS, DETECTION_SETS, PUBLISHED_SETS
 from tinyjax.errors import UserError, suggest
 
 log = logging.getLogger("tinyjax")
 
-FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *BOXES)  # of boxes
-CORRUPTED = ("corrupt", "severities")  # of a suite: what `evaluate` makes many splits of
-LABELED = ("folder", "list", "tfds", *WHOLE)  # of whole images
+DETECTION_FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *DETECTION_SETS)
+CLASSIFICATION_FORMATS = ("folder", "list", "tfds", *CLASSIFICATION_SETS)
+CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite; `evaluate` expands them to many splits
 
 
-def load_set(
-    config: ConfigDict, own: ConfigDict, formats: Sequence[str] = FORMATS, **more: Any
+def load_split(
+    config: ConfigDict,
+    split: ConfigDict,
+    formats: Sequence[str] = DETECTION_FORMATS,
+    corruption: tuple[str, int] | None = None,
+    **more: Any,
 ) -> Any:
-    """One split by the `data` part of a config: `own` arguments over the common ones.
+    """Load one split: a `DetectionSplit` or a `ClassificationSplit`.
 
-    A split may have a "format" of its own. All else are arguments of `synthetic.load`, of
-    `classification.load` for the formats in `LABELED`, or of `files.load`; to the latter two
-    `more` is added. With `stream` they leave the images on disk. formats: those the task knows.
-    With `broken` = "skip" the images and boxes that `load` refuses are left out and logged; with
-    "stop" the first one is an error.
+    Args:
+        config: the `data` of a config. With `on_error` = "skip", invalid images and boxes are left
+            out and logged; with "stop" the first one is an error. With `stream`, images stay on
+            disk.
+        split: the split's arguments, which override `config.common`. They are fields of
+            `options.DetectionOptions` or, for `CLASSIFICATION_FORMATS`, `ClassificationOptions`;
+            for "synthetic" those of `synthetic.dataset.load`. A split may set its own "format".
+        formats: those of the task.
+        corruption: name and severity.
+        more: further options, unless the format is "synthetic".
 
-    Raises UserError for an unknown format or argument, and all that `load` raises.
+    Raises UserError for an unknown format or argument, a missing argument, and as the loader does.
     """
-    broken = config.get("on_error", "stop")  # runs of old do not say
-    if broken not in ("stop", "skip"):
-        raise UserError(f"data.on_error = {broken!r}: give stop or skip")
-    arguments = {**config.common.to_dict(), **own.to_dict()}
-    for name in CORRUPTED:
+    on_error = config.get("on_error", "stop")  # runs of older versions have no such field
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"data.on_error = {on_error!r}: give stop or skip")
+    arguments = {**config.common.to_dict(), **split.to_dict()}
+    for name in CORRUPTION_FIELDS:
         arguments.pop(name, None)
-    form = arguments.pop("format", config.format)
-    if form not in formats:
-        raise UserError(f"data.format = {form!r}: {suggest(form, formats)}")
-    made = form == "synthetic"
-    room = {"synthetic": "synthetic.dataset", **dict.fromkeys(LABELED, "classification")}
-    load = import_module(f"tinyjax.data.{room.get(form, 'detection')}").load
-    ours = ("layout", "refuse", "stream", "strengths", "match", "corrupt")
-    known = [n for n in signature(load).parameters if n not in ours]
-    known += import_module("tinyjax.data.synthetic.dataset").STRENGTHS if made else ()
-    for name in arguments.keys() - {*known}:
-        raise UserError(f"data: no argument {name!r} of a {form} set; {suggest(name, known)}")
+    data_format = arguments.pop("format", config.format)
+    if data_format not in formats:
+        raise UserError(f"data.format = {data_format!r}: {suggest(data_format, formats)}")
     stream = config.get("stream", False)
-    if made and stream:
-        raise UserError("data.stream: synthetic scenes are made in memory; leave it out")
-    if made:  # its classes are what they are
-        return _corrupted(load(**arguments), more.get("corrupt"))
-    for name, parameter in signature(load).parameters.items():
-        if parameter.default is parameter.empty and name not in arguments:
+    if data_format == "synthetic":
+        return _load_synthetic(arguments, stream, corruption)
+
+    from tinyjax.data.layouts import published
+    from tinyjax.data.options import config_fields
+
+    options, load = _loader(data_format)
+    _check_arguments(data_format, arguments, *config_fields(options))
+    problems: list[tuple[str, str]] = []
+    if on_error == "skip":
+        more["on_error"] = lambda problem, message: problems.append((problem, message))
+    layout = data_format
+    if data_format in CLASSIFICATION_SETS:
+        published.check_files(arguments["source"], arguments["split"], data_format)
+        layout = PUBLISHED_SETS[data_format].layout
+    fields = {"layout": layout, "stream": stream, "corruption": corruption, **arguments, **more}
+    loaded = load(options(**fields))
+    if problems:
+        from tinyjax.data.statistics import problem_lines
+
+        log.warning("\n".join([f"{arguments['split']}: left out", *problem_lines(problems)]))
+    return loaded
+
+
+def _loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
+    """The class of a loader's options, and the loader."""
+    from tinyjax.data import classification, detection
+    from tinyjax.data.options import ClassificationOptions, DetectionOptions
+
+    if data_format in CLASSIFICATION_FORMATS:
+        return ClassificationOptions, classification.load
+    return DetectionOptions, detection.load
+
+
+def _check_arguments(
+    data_format: str, arguments: Mapping[str, Any], known: Sequence[str], required: Sequence[str]
+) -> None:
+    for name in arguments.keys() - {*known}:
+        near = suggest(name, known)
+        raise UserError(f"data: no argument {name!r} of a {data_format} set; {near}")
+    for name in required:
+        if name not in arguments:
             raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")
-    found: list[tuple[str, str]] = []
-    if broken == "skip":
-        more["refuse"] = lambda kind, message: found.append((kind, message))
-    if form in WHOLE:  # their files are lists; what the set needs beside them stands there?
-        import_module("tinyjax.data.layouts.published").stands(
-            arguments["source"], arguments["split"], form
-        )
-        form = SETS[form].layout
-    split = load(layout=form, stream=stream, **{**arguments, **more})
-    if found:
-        problems = import_module("tinyjax.data.statistics").problems(found)
-        log.warning("\n".join([f"{arguments['split']}: left out", *problems]))
-    return split
 
 
-def _corrupted(split: Any, corruption: tuple[str, int] | None) -> Any:
+def _load_synthetic(
+    arguments: Mapping[str, Any], stream: bool, corruption: tuple[str, int] | None
+) -> Any:
+    from tinyjax.data.synthetic import dataset
+
+    _check_arguments("synthetic", arguments, ("n", "size", "seed", *dataset.STRENGTHS), ("n",))
+    if stream:
+        raise UserError("data.stream: synthetic scenes are made in memory; leave it out")
+    split = dataset.load(**arguments)
     if not corruption:
         return split
+
     import numpy as np
 
     from tinyjax.data.corruptions.corrupt import corrupt
 
-    pairs = zip(split.images, split.names, strict=True)
-    return split._replace(images=np.stack([corrupt(x, *corruption, name) for x, name in pairs]))
+    pairs = zip(split.inputs["image"], split.names, strict=True)
+    image = np.stack([corrupt(pixels, *corruption, name) for pixels, name in pairs])
+    return split._replace(inputs={"image": image})

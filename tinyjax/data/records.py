@@ -1,4 +1,4 @@
-"""What every source is turned into. Detection: padded arrays to train on, a COCO dict to score by.
+"""Splits of data sets on the host: padded arrays for training, a COCO-format dict for scoring.
 
 Boxes are `xyxy` in continuous pixels: (0, 0) is the image's upper left corner, (W, H) its lower
 right, and pixel (i, j) covers [j, j + 1) x [i, i + 1).
@@ -14,41 +14,41 @@ from tinyjax.data.images import to_network
 from tinyjax.errors import UserError
 
 
-class Split(NamedTuple):
-    """One split of a detection data set, on the host."""
+class DetectionSplit(NamedTuple):
+    """One split of a detection data set: N images with up to G boxes each."""
 
-    images: np.ndarray  # uint8 [N, H, W, C], the network's input size
+    inputs: dict[str, Any]  # {"image": uint8 [N, H, W, C]}; the array may be a `streaming.Images`
     boxes: np.ndarray  # float32 [N, G, 4] xyxy in pixels of the network's input; padding rows are 0
-    labels: np.ndarray  # int32 [N, G]; first class is 0; padding and don't-care rows are 0
-    valid: np.ndarray  # bool [N, G] a real object; a don't-care box is not one
-    ignore: np.ndarray  # bool [N, G] a don't-care box
+    labels: np.ndarray  # int32 [N, G]; the first class is 0; padding and ignored rows are 0
+    valid: np.ndarray  # bool [N, G] an object to detect
+    ignore: np.ndarray  # bool [N, G] an ignored region: neither object nor background
     scale: np.ndarray  # float32 [N, 2] (sx, sy): x_network = x_file * sx + ox
     offset: np.ndarray  # float32 [N, 2] (ox, oy)
     names: tuple[str, ...]  # file names
     classes: tuple[str, ...]
-    truth: dict[str, Any]  # COCO format, in ORIGINAL pixels; see `truth_of`
+    truth: dict[str, Any]  # COCO format, in pixels of the files; see `coco_truth`
 
 
-class Labeled(NamedTuple):
-    """One split of a classification data set, on the host."""
+class ClassificationSplit(NamedTuple):
+    """One split of a classification data set: N images with one label each."""
 
-    images: np.ndarray  # uint8 [N, H, W, C]
-    labels: np.ndarray  # int32 [N], the first class is 0
-    names: tuple[str, ...]  # of the images
+    inputs: dict[str, Any]  # {"image": uint8 [N, H, W, C]}; the array may be a `streaming.Images`
+    labels: np.ndarray  # int32 [N]; the first class is 0
+    names: tuple[str, ...]  # file names
     classes: tuple[str, ...]
-    left_out: int = 0  # images of other classes
+    left_out: int = 0  # number of images of other classes
 
 
 class Objects(NamedTuple):
     """The labeled boxes of one image, in pixels of its file."""
 
     boxes: np.ndarray  # float64 [n, 4] xyxy
-    labels: np.ndarray  # int [n]; what a don't-care row says is not read
+    labels: np.ndarray  # int [n]; not used where `ignore` is set
     ignore: np.ndarray  # bool [n]
-    area: np.ndarray  # float64 [n] px^2, the source's own number: size bins go by it
+    area: np.ndarray  # float64 [n] px^2, as the source states it: size bins are based on it
 
 
-def stack(
+def build_split(
     images: Any,
     objects: Sequence[Objects],
     infos: Sequence[dict[str, Any]],
@@ -56,22 +56,24 @@ def stack(
     scale: np.ndarray,
     offset: np.ndarray,
     slots: int | None = None,
-) -> Split:
-    """Join per-image lists into one `Split`.
+) -> DetectionSplit:
+    """Combine per-image records into one `DetectionSplit`.
 
-    images: N of uint8 [H, W, C], in the network's size already, or a `disk.Images` of them.
-    objects: N, in pixels of the file. infos: N COCO image dicts ("file_name", "width", "height" and
-    whatever the source adds). scale, offset: [N, 2], from file to network. slots: G, the rows of
-    boxes per image; by default the next multiple of 8 that holds the fullest image, so that splits
-    seldom differ in shape.
+    Args:
+        images: N of uint8 [H, W, C] at the network's input size, or a `streaming.Images`.
+        objects: N, in pixels of the files.
+        infos: N COCO image dicts: "file_name", "width", "height" and further fields of the source.
+        scale, offset: [N, 2], from file to network pixels.
+        slots: G, the number of box rows per image; by default the next multiple of 8 that fits all
+            images, so that splits seldom differ in shape.
 
-    Raises UserError if an image holds more than `slots` boxes.
+    Raises UserError if an image has more than `slots` boxes.
     """
-    most = max((len(one.boxes) for one in objects), default=0)
+    max_boxes = max((len(image_objects.boxes) for image_objects in objects), default=0)
     if slots is None:
-        slots = max(8, -(-most // 8) * 8)
-    if most > slots:
-        raise UserError(f"slots = {slots}: an image holds {most} boxes; give at least {most}")
+        slots = max(8, -(-max_boxes // 8) * 8)
+    if max_boxes > slots:
+        raise UserError(f"slots = {slots}: an image has {max_boxes} boxes; give at least that many")
 
     n = len(objects)
     scale, offset = np.asarray(scale, np.float32), np.asarray(offset, np.float32)
@@ -79,35 +81,45 @@ def stack(
     labels = np.zeros((n, slots), np.int32)
     valid = np.zeros((n, slots), bool)
     ignore = np.zeros((n, slots), bool)
-    for i, one in enumerate(objects):
-        k = len(one.boxes)
-        boxes[i, :k] = to_network(one.boxes, scale[i], offset[i])
-        labels[i, :k] = np.where(one.ignore, 0, one.labels)
-        valid[i, :k] = ~one.ignore
-        ignore[i, :k] = one.ignore
-    names = tuple(str(info["file_name"]) for info in infos)
-    truth = truth_of(infos, objects, classes)
+    for i, image_objects in enumerate(objects):
+        k = len(image_objects.boxes)
+        boxes[i, :k] = to_network(image_objects.boxes, scale[i], offset[i])
+        labels[i, :k] = np.where(image_objects.ignore, 0, image_objects.labels)
+        valid[i, :k] = ~image_objects.ignore
+        ignore[i, :k] = image_objects.ignore
     if isinstance(images, Sequence):
         images = np.stack(images)
-    return Split(images, boxes, labels, valid, ignore, scale, offset, names, tuple(classes), truth)
+    return DetectionSplit(
+        inputs={"image": images},
+        boxes=boxes,
+        labels=labels,
+        valid=valid,
+        ignore=ignore,
+        scale=scale,
+        offset=offset,
+        names=tuple(str(info["file_name"]) for info in infos),
+        classes=tuple(classes),
+        truth=coco_truth(infos, objects, classes),
+    )
 
 
-def truth_of(
+def coco_truth(
     infos: Sequence[dict[str, Any]], objects: Sequence[Objects], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The COCO-format dict to score by, in original pixels.
+    """The COCO-format dict that detections are scored by, in pixels of the files.
 
-    Image ids are 0..N-1 in the given order (a source's own id is kept as "source_id", all its
-    other fields as they are), category ids 1..len(classes). Annotation ids start at 1: pycocotools
-    takes id 0 for "no match". A don't-care box becomes a crowd box of every class, since
-    pycocotools overwrites `ignore` by `iscrowd` and looks at one class at a time.
+    Image ids are 0..N-1 in the given order; an id of the source is kept as "source_id", and all
+    other fields are copied. Category ids are 1..len(classes). Annotation ids start at 1, since
+    pycocotools uses id 0 for "no match". An ignored box becomes a crowd box of each class, since
+    pycocotools replaces `ignore` by `iscrowd` and evaluates one class at a time.
     """
     images = []
     annotations: list[dict[str, Any]] = []
-    for i, (info, one) in enumerate(zip(infos, objects, strict=True)):
-        own = {"source_id": info["id"]} if "id" in info else {}
-        images.append({**info, **own, "id": i})
-        for (x1, y1, x2, y2), label, ignore, area in zip(*(a.tolist() for a in one), strict=True):
+    for i, (info, image_objects) in enumerate(zip(infos, objects, strict=True)):
+        source_id = {"source_id": info["id"]} if "id" in info else {}
+        images.append({**info, **source_id, "id": i})
+        rows = zip(*(array.tolist() for array in image_objects), strict=True)
+        for (x1, y1, x2, y2), label, ignore, area in rows:
             for c in range(len(classes)) if ignore else (label,):
                 annotations.append(
                     {
@@ -124,37 +136,41 @@ def truth_of(
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def subset(split: Split, keep: Sequence[int]) -> Split:
-    """The images `keep` of a split, in that order; a number given twice is there twice.
+def select_images(split: DetectionSplit, indices: Sequence[int]) -> DetectionSplit:
+    """The images `indices` of a split, in that order; an index may be repeated.
 
-    A slice by a field of the source is
-    `subset(split, [i for i, m in enumerate(split.truth["images"]) if m["time_of_day"] == "day"])`.
+    To select by a field of the source: `select_images(split, [i for i, info in
+    enumerate(split.truth["images"]) if info["time_of_day"] == "day"])`.
 
-    Raises UserError for a number that is no image of the split.
+    Raises UserError for an index out of range.
     """
-    for i in keep:
+    for i in indices:
         if not 0 <= i < len(split.names):
-            raise UserError(f"keep: no image {i}; the split has 0..{len(split.names) - 1}")
-    of_image = defaultdict(list)
+            raise UserError(f"indices: no image {i}; the split has 0..{len(split.names) - 1}")
+    by_image = defaultdict(list)
     for annotation in split.truth["annotations"]:
-        of_image[annotation["image_id"]].append(annotation)
-    kept = [{**a, "image_id": new} for new, i in enumerate(keep) for a in of_image[i]]
+        by_image[annotation["image_id"]].append(annotation)
+    annotations = [{**a, "image_id": new} for new, i in enumerate(indices) for a in by_image[i]]
     truth = {
         **split.truth,
-        "images": [{**split.truth["images"][i], "id": new} for new, i in enumerate(keep)],
-        "annotations": [{**a, "id": k} for k, a in enumerate(kept, start=1)],
+        "images": [{**split.truth["images"][i], "id": new} for new, i in enumerate(indices)],
+        "annotations": [{**a, "id": k} for k, a in enumerate(annotations, start=1)],
     }
-    at = np.asarray(keep, np.int64)
-    arrays = {name: getattr(split, name)[at] for name in _PER_IMAGE}
-    return split._replace(**arrays, names=tuple(split.names[i] for i in keep), truth=truth)
+    rows = np.asarray(indices, np.int64)
+    return split._replace(
+        inputs={name: array[rows] for name, array in split.inputs.items()},
+        **{name: getattr(split, name)[rows] for name in _ARRAYS},
+        names=tuple(split.names[i] for i in indices),
+        truth=truth,
+    )
 
 
-_PER_IMAGE = ("images", "boxes", "labels", "valid", "ignore", "scale", "offset")
+_ARRAYS = ("boxes", "labels", "valid", "ignore", "scale", "offset")
 
 
-def background(split: Split) -> dict[str, int]:
-    """How many labeled objects of each unused category of the source count as background."""
+def background_counts(split: DetectionSplit) -> dict[str, int]:
+    """Category -> number of its labeled objects, for the categories used as background."""
     total: Counter[str] = Counter()
-    for image in split.truth["images"]:
-        total.update(image.get("background", {}))
+    for info in split.truth["images"]:
+        total.update(info.get("background", {}))
     return dict(total)

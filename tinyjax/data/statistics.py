@@ -1,4 +1,4 @@
-"""A look at data before training: what is there, what is odd, what a detector could not see."""
+"""Statistics of splits before training: counts, sizes, likely mistakes and near-duplicates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,36 +7,36 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tinyjax.data.records import Split, background
+from tinyjax.data.records import DetectionSplit, background_counts
 
-THUMBNAIL = (40, 32)  # width, height: what HIT-UAV's leak was measured with
-ALIKE = 0.95  # correlation of two thumbnails from which on they are taken for near-duplicates
-FEW = 0.05  # of a class's objects may be smaller than a cell before a warning; our own choice
-SHOWN = 3  # examples of each kind of problem
-LISTED = 30  # classes in a table of them
-LONGEST, COARSEST = 640, 32  # px, of a size we suggest: the YOLO family's, and a backbone's stride
+THUMBNAIL = (40, 32)  # width, height: the size with which HIT-UAV's leak was measured
+NEAR_DUPLICATE = 0.95  # correlation of two thumbnails above which they count as near-duplicates
+MAX_SMALL_FRACTION = 0.05  # of a class's objects smaller than a cell, without warning; our choice
+MAX_EXAMPLES = 3  # of each problem
+MAX_TABLE_CLASSES = 30
+MAX_SIDE, MAX_STRIDE = 640, 32  # px, of a suggested size: the YOLO family's, and a backbone's
 
 
-class Look(NamedTuple):
-    """What one split holds."""
+class SplitSummary(NamedTuple):
+    """Counts and object sizes of one split."""
 
     images: int
-    empty: int  # images without objects
-    objects: dict[str, int]  # class -> how many
-    ignore_classes: int
-    background: dict[str, int]  # unused category -> how many
-    sides: dict[str, np.ndarray]  # class -> sqrt(w * h) of its objects, in pixels of the network
-    overhang: list[str]  # images with a box that overhangs them
-    twice: list[str]  # images where a class has the same box twice
+    empty: int  # number of images without objects
+    objects: dict[str, int]  # class -> number of objects
+    ignored: int  # number of ignored regions
+    background: dict[str, int]  # unused category -> number of objects
+    sides: dict[str, np.ndarray]  # class -> sqrt(w * h) of its objects, px of the network's input
+    overhang: list[str]  # images with a box that extends beyond the image
+    repeated: list[str]  # images in which a class has the same box twice
 
 
-def look(split: Split) -> Look:
-    """Count what a split holds."""
-    label = [split.labels[i][split.valid[i]] for i in range(len(split.names))]
+def summarize(split: DetectionSplit) -> SplitSummary:
+    """Count objects, sizes and oddities of a split."""
+    labels = [split.labels[i][split.valid[i]] for i in range(len(split.names))]
     corner = split.boxes[..., 2:] - split.boxes[..., :2]
     side = np.sqrt(np.maximum(corner.prod(-1), 0))
     sides = {name: side[split.valid & (split.labels == k)] for k, name in enumerate(split.classes)}
-    overhang, twice = [], []
+    overhang, repeated = [], []
     rows: list[list[tuple]] = [[] for _ in split.names]
     for a in split.truth["annotations"]:
         if not a["iscrowd"]:
@@ -46,156 +46,177 @@ def look(split: Split) -> Look:
         if any(x < 0 or y < 0 or x + w > width or y + h > height for _, x, y, w, h in boxes):
             overhang.append(info["file_name"])
         if len(set(boxes)) < len(boxes):
-            twice.append(info["file_name"])
-    return Look(
+            repeated.append(info["file_name"])
+    return SplitSummary(
         images=len(split.names),
-        empty=sum(len(one) == 0 for one in label),
+        empty=sum(len(image_labels) == 0 for image_labels in labels),
         objects={name: len(values) for name, values in sides.items()},
-        ignore_classes=int(split.ignore.sum()),
-        background=background(split),
+        ignored=int(split.ignore.sum()),
+        background=background_counts(split),
         sides=sides,
         overhang=overhang,
-        twice=twice,
+        repeated=repeated,
     )
 
 
-def alike(split: Split, other: Split) -> np.ndarray:
-    """float32 [N]: for each image of `split` the largest correlation of its thumbnail with one of
-    `other`'s. A picture without any contrast is like no other.
+def max_similarity(split: DetectionSplit, other: DetectionSplit) -> np.ndarray:
+    """float32 [N]: for each image of `split`, the highest correlation of its thumbnail with one of
+    `other`. A uniform image correlates with none.
     """
-    ours, theirs = _thumbnails(split), _thumbnails(other)
-    blocks = (ours[i : i + 256] @ theirs.T for i in range(0, len(ours), 256))
+    queries, keys = _thumbnails(split), _thumbnails(other)
+    blocks = (queries[i : i + 256] @ keys.T for i in range(0, len(queries), 256))
     return np.concatenate([block.max(1) for block in blocks])
 
 
-def _thumbnails(split: Split) -> np.ndarray:
+def _thumbnails(split: DetectionSplit) -> np.ndarray:
     """float32 [N, pixels], each of mean 0 and length 1."""
     rows = []
-    for image in split.images:
+    for image in split.inputs["image"]:
         gray = Image.fromarray(image.mean(-1).astype(np.uint8))
         rows.append(np.asarray(gray.resize(THUMBNAIL, Image.Resampling.BOX), np.float32).ravel())
-    centerd = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
-    return centerd / np.maximum(np.linalg.norm(centerd, axis=1, keepdims=True), 1e-3)
+    centered = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
+    return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-3)
 
 
-def lines(name: str, seen: Look) -> list[str]:
-    """A split in a few lines."""
-    counts = ", ".join(f"{kind} {count}" for kind, count in seen.objects.items())
-    extra = [f"{seen.empty} without objects"] if seen.empty else []
-    extra += [f"{seen.ignore_classes} don't-care boxes"] if seen.ignore_classes else []
-    unused = ", ".join(f"{kind} {count}" for kind, count in seen.background.items())
+# ---- tables
+
+
+def summary_lines(name: str, summary: SplitSummary) -> list[str]:
+    """A split's counts as text."""
+    counts = ", ".join(f"{category} {count}" for category, count in summary.objects.items())
+    extra = [f"{summary.empty} without objects"] if summary.empty else []
+    extra += [f"{summary.ignored} ignored regions"] if summary.ignored else []
+    unused = ", ".join(f"{category} {count}" for category, count in summary.background.items())
     extra += [f"background: {unused}"] if unused else []
-    return ["; ".join([f"{name}: {seen.images} images, {counts}", *extra])]
+    return ["; ".join([f"{name}: {summary.images} images, {counts}", *extra])]
 
 
-def classes(looks: Sequence[tuple[str, Look]]) -> list[str]:
-    """A table of how many objects each split has of each class, if one has none of some: a score is
-    over fewer classes there. None if all have all.
+def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:
+    """A table of object counts by class and split, if a split lacks a class: its score is then over
+    fewer classes. Empty if no split lacks any, or if there is one class.
     """
-    names = list(dict.fromkeys(kind for _, seen in looks for kind in seen.objects))
-    if len(names) == 1 or all(seen.objects.get(kind) for _, seen in looks for kind in names):
+    names = list(dict.fromkeys(name for _, summary in summaries for name in summary.objects))
+    complete = all(summary.objects.get(name) for _, summary in summaries for name in names)
+    if len(names) == 1 or complete:
         return []
-    width = max(len(kind) for kind in ["objects of class", *names]) + 2
-    out = [f"{'objects of class':<{width}}" + "".join(f"{name:>14}" for name, _ in looks)]
-    for kind in names[:LISTED]:
-        counts = (seen.objects.get(kind) or "-" for _, seen in looks)
-        out.append(f"{kind:<{width}}" + "".join(f"{count:>14}" for count in counts))
-    return out + [f".. and {len(names) - LISTED} more classes"] * (len(names) > LISTED)
+    width = max(len(name) for name in ["objects of class", *names]) + 2
+    header = "".join(f"{split:>14}" for split, _ in summaries)
+    out = [f"{'objects of class':<{width}}{header}"]
+    for name in names[:MAX_TABLE_CLASSES]:
+        counts = (summary.objects.get(name) or "-" for _, summary in summaries)
+        out.append(f"{name:<{width}}" + "".join(f"{count:>14}" for count in counts))
+    more = len(names) - MAX_TABLE_CLASSES
+    return out + [f".. and {more} more classes"] * (more > 0)
 
 
-def sizes(seen: Look) -> list[str]:
+def size_table(summary: SplitSummary) -> list[str]:
     """Percentiles of the sides of each class's objects."""
-    return percentiles("side of objects, px", seen.sides)
+    return percentile_table("side of objects, px", summary.sides)
 
 
-def percentiles(title: str, values: Mapping[str, np.ndarray]) -> list[str]:
-    """A table with a row for each name."""
+def percentile_table(title: str, values: Mapping[str, np.ndarray]) -> list[str]:
+    """A table of percentiles with a row for each name; names without values are left out."""
     out = [f"{title:<22}{'5 %':>7}{'25 %':>7}{'50 %':>7}{'75 %':>7}{'95 %':>7}"]
     for name, row in values.items():
         if len(row):
-            marks = np.percentile(row, (5, 25, 50, 75, 95))
-            out.append(f"  {name:<20}" + "".join(f"{mark:>7.1f}" for mark in marks))
+            percentiles = np.percentile(row, (5, 25, 50, 75, 95))
+            out.append(f"  {name:<20}" + "".join(f"{value:>7.1f}" for value in percentiles))
     return out
 
 
-def common_size(shapes: np.ndarray) -> tuple[int, int]:
-    """A (height, width) for images of many: their medians, reduced if need be to `LONGEST`, in
-    whole cells of the coarsest stride.
+def suggest_size(shapes: np.ndarray) -> tuple[int, int]:
+    """A common (height, width) for images of several sizes: the medians, scaled down to `MAX_SIDE`
+    if larger, rounded to multiples of `MAX_STRIDE`.
 
     shapes: int [N, 2], (height, width).
     """
-    middle = np.median(shapes, axis=0)
-    sides = middle * min(1, LONGEST / middle.max())
-    height, width = (max(1, round(side / COARSEST)) * COARSEST for side in sides.tolist())
+    median = np.median(shapes, axis=0)
+    sides = median * min(1, MAX_SIDE / median.max())
+    height, width = (max(1, round(side / MAX_STRIDE)) * MAX_STRIDE for side in sides.tolist())
     return height, width
 
 
-def warnings(looks: Mapping[str, Look], stride: int) -> list[str]:
-    """What a user should know before hours of training; `stride` is the detector's finest."""
+# ---- warnings
+
+
+def find_warnings(summaries: Mapping[str, SplitSummary], stride: int) -> list[str]:
+    """Likely mistakes, by split; `stride` is the detector's finest."""
     out = []
-    for name, seen in looks.items():
-        for kind, sides in seen.sides.items():
+    for name, summary in summaries.items():
+        for category, sides in summary.sides.items():
             small = float(np.mean(sides < stride)) if len(sides) else 0.0
-            if small > FEW:
+            if small > MAX_SMALL_FRACTION:
                 out.append(
-                    f"{name}: {100 * small:.0f} % of the objects of class {kind} are smaller than "
-                    f"one cell of the finest stride, {stride} px: give larger images (data.common."
-                    "size), or lower model.strides"
+                    f"{name}: {100 * small:.0f} % of the objects of class {category} are smaller "
+                    f"than one cell of the finest stride, {stride} px: give larger images "
+                    "(data.common.size), or lower model.strides"
                 )
             if not len(sides):
-                out.append(f"{name}: no object of class {kind}")
-        for odd, what in ((seen.overhang, "overhang it"), (seen.twice, "are there twice")):
-            if odd:
-                out.append(f"{name}: {len(odd)} images with boxes that {what} ({_some(odd)})")
+                out.append(f"{name}: no object of class {category}")
+        for files, text in (
+            (summary.overhang, "extend beyond the image"),
+            (summary.repeated, "occur twice"),
+        ):
+            if files:
+                out.append(f"{name}: {len(files)} images with boxes that {text} ({_some(files)})")
     return out
 
 
-def leaks(splits: Mapping[str, Split], train: str = "train") -> list[str]:
-    """For every split but `train`, how many of its images are near-duplicates of one there."""
+def near_duplicate_lines(splits: Mapping[str, DetectionSplit], train: str = "train") -> list[str]:
+    """For each split but `train`, the number of images with a near-duplicate in `train`."""
     out = []
     for name, split in splits.items():
         if name != train:
-            most = alike(split, splits[train])
-            many = int((most > ALIKE).sum())
+            similarity = max_similarity(split, splits[train])
+            count = int((similarity > NEAR_DUPLICATE).sum())
+            percent = f"{100 * count / len(similarity):.0f} %"
             out.append(
-                f"{name}: {many} of {len(most)} images ({100 * many / len(most):.0f} %) have a "
-                f"near-duplicate in {train} (thumbnail correlation above {ALIKE}; the largest is "
-                f"{most.max():.2f})"
+                f"{name}: {count} of {len(similarity)} images ({percent}) have a near-duplicate in "
+                f"{train} (thumbnail correlation above {NEAR_DUPLICATE}; the largest is "
+                f"{similarity.max():.2f})"
             )
     return out
 
 
-def brief(
-    training: Split, suites: Mapping[str, Split], stride: int, twins: bool = True
+def data_report(
+    training: DetectionSplit,
+    suites: Mapping[str, DetectionSplit],
+    stride: int,
+    find_duplicates: bool = True,
 ) -> list[str]:
-    """The look that a run begins with: counts, sizes of the training set's objects, warnings.
+    """The lines that a run logs about its data: counts, sizes of the training set's objects,
+    warnings.
 
-    twins: also near-duplicates, for which every image is looked at.
+    find_duplicates: also count near-duplicates, which reads each image.
     """
-    seen, others = look(training), {name: look(split) for name, split in suites.items()}
-    # Not one dict: a suite may have any name.
-    named = [("training", seen), *others.items()]
-    out = [line for name, one in named for line in lines(name, one)]
-    out += sizes(seen)
-    if twins:
-        many = ", ".join(
-            f"{name} {(alike(one, training) > ALIKE).sum()}" for name, one in suites.items()
+    summary = summarize(training)
+    suite_summaries = {name: summarize(split) for name, split in suites.items()}
+    # Pairs, not a dict: a suite may be named "training".
+    named = [("training", summary), *suite_summaries.items()]
+    out = [line for name, split_summary in named for line in summary_lines(name, split_summary)]
+    out += size_table(summary)
+    if find_duplicates:
+        counts = ", ".join(
+            f"{name} {(max_similarity(split, training) > NEAR_DUPLICATE).sum()}"
+            for name, split in suites.items()
         )
-        title = f"near-duplicates of training images (thumbnail correlation above {ALIKE})"
-        out.append(f"{title}: {many}")
-    out += classes(named)
-    found = warnings({"training": seen}, stride) + warnings(others, stride)
-    return out + [f"warning: {text}" for text in found]
+        title = f"near-duplicates of training images (thumbnail correlation above {NEAR_DUPLICATE})"
+        out.append(f"{title}: {counts}")
+    out += class_table(named)
+    warnings = find_warnings({"training": summary}, stride)
+    warnings += find_warnings(suite_summaries, stride)
+    return out + [f"warning: {text}" for text in warnings]
 
 
-def problems(found: Sequence[tuple[str, str]]) -> list[str]:
-    """(kind, message) pairs as a loader refuses them, counted by kind, with a few examples each."""
+def problem_lines(problems: Sequence[tuple[str, str]]) -> list[str]:
+    """(problem, message) pairs as passed to `on_error`, counted by problem, with examples."""
     out = []
-    for kind, many in Counter(kind for kind, _ in found).most_common():
-        out.append(f"{kind}: {many}")
-        out += [f"    {text}" for text in [t for k, t in found if k == kind][:SHOWN]]
+    for problem, count in Counter(problem for problem, _ in problems).most_common():
+        out.append(f"{problem}: {count}")
+        messages = [message for name, message in problems if name == problem]
+        out += [f"    {message}" for message in messages[:MAX_EXAMPLES]]
     return out
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", .." if len(names) > SHOWN else "")
+    return ", ".join(names[:MAX_EXAMPLES]) + (", .." if len(names) > MAX_EXAMPLES else "")

@@ -1,4 +1,4 @@
-"""The cells of a detector: all levels flattened into one axis, finest first."""
+"""The grid cells of a detector: all levels flattened into one axis, the finest level first."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,22 @@ import numpy as np
 
 
 class Grid(NamedTuple):
-    """Static geometry of N = sum of h * w cells; arrays of numpy, so they are constants of the
-    program.
+    """Static geometry of N cells, N = sum of h * w over levels.
+
+    The arrays are numpy's and therefore constants of a compiled program.
     """
 
     strides: tuple[int, ...]
-    shapes: tuple[tuple[int, int], ...]  # (h, w) of every level
-    starts: tuple[int, ...]  # first cell of every level
+    shapes: tuple[tuple[int, int], ...]  # (h, w) of each level
+    starts: tuple[int, ...]  # index of each level's first cell
     centers: np.ndarray  # float32 [N, 2] (x, y), pixels
     stride: np.ndarray  # float32 [N], pixels
 
 
 def make_grid(height: int, width: int, strides: tuple[int, ...]) -> Grid:
-    """The cells of an input of `height` x `width` pixels: a level of stride s has ceil(h / s) x
-    ceil(w / s).
+    """The cells for inputs of `height` x `width` pixels.
+
+    A level of stride s has ceil(height / s) x ceil(width / s) cells.
     """
     shapes = tuple((-(-height // s), -(-width // s)) for s in strides)
     centers = []

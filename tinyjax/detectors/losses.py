@@ -1,8 +1,8 @@
-"""The detection loss: a quality-aware focal loss on classes, DIoU and L1 on boxes. All float32, all
-fixed shapes.
+"""The detection loss: quality focal loss on classes, DIoU and L1 on boxes, in float32 and in fixed
+shapes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -18,29 +18,29 @@ from tinyjax.detectors.matching import assign
 def detection_loss(
     logits: Array,
     offsets: Array,
-    batch: dict,
-    weights: dict,
+    batch: Mapping[str, Array],
+    weights: Mapping[str, Array],
     grid: Grid,
     axes: Sequence[str] = (),
 ):
     """Loss of a batch of B images.
 
-    No target of the size cells x classes is built: every cell pays the negative term, and the
-    positives' few pairs replace it by their own.
+    No dense target [cells, classes] is built: all cells have the negative term, and the few
+    positive pairs replace it with their positive term.
 
     Args:
         logits: float32 [B, N, C] class scores before the sigmoid.
         offsets: float32 [B, N, 4], see `boxes.encode`.
         batch: boxes float32 [B, G, 4] (xyxy pixels), labels int [B, G], valid bool [B, G], ignore
             bool [B, G].
-        weights: scalars `class`, `box`, `offset` of the three parts.
+        weights: scalars `class`, `box` and `offset`, weights of the three terms.
         grid: geometry of the N cells.
-        axes: of a mesh that the batch is spread over: these are a shard's images, and all that is
-            returned is its part of a sum.
+        axes: mesh axes that the batch is spread over; `batch` is then a shard, and all returned
+            values are its terms of sums.
 
     Returns:
-        The loss f32[] and its parts: class_loss, box_loss, offset_loss, positives (a count of
-        pairs).
+        The loss f32[] and its terms: class_loss, box_loss, offset_loss, and positives, the number
+        of positive pairs.
     """
     cells, strides = jnp.asarray(grid.centers), jnp.asarray(grid.stride)
     boxes = decode(offsets, cells, strides)
@@ -52,10 +52,10 @@ def detection_loss(
     )
     keep, target = pairs.keep, pairs.target  # [B, G, P]
 
-    # Of the whole batch, over all its shards: an image may be empty.
+    # Normalized by the whole batch, over all its shards: an image may have no object.
     quality = jnp.maximum(lax.psum(target.sum(), axes), 1)
 
-    # b n c -> b g p, the logit of each pair's own class
+    # b n c -> b g p: the logit of the class of each pair's object
     image = jnp.arange(logits.shape[0])[:, None, None]
     label = jnp.broadcast_to(batch["labels"][:, :, None], pairs.cell.shape)
     logit = logits[image, pairs.cell, label]
@@ -66,23 +66,24 @@ def detection_loss(
     ).reshape(keep.shape)
     class_loss = (negative + jnp.where(keep, replaced, 0).sum()) / quality
 
-    # Boxes are weighted by their target, so that well-placed cells shape them most. A padding pair
-    # is given a unit box first: the `where` on the inputs keeps NaN out of the gradient.
+    # Box terms are weighted by the target, so that well-placed cells count most. Padding pairs get
+    # a unit box: a `where` on the inputs, unlike one on the loss, keeps NaN out of the gradient.
     unit = jnp.array([0.0, 0.0, 1.0, 1.0])
     truth = jnp.where(keep[..., None], batch["boxes"][:, :, None], unit)
     predicted = offsets[image, pairs.cell]
     decoded = jnp.where(
         keep[..., None], decode(predicted, cells[pairs.cell], strides[pairs.cell]), unit
     )
-    wanted = encode(truth, cells[pairs.cell], strides[pairs.cell])
+    expected = encode(truth, cells[pairs.cell], strides[pairs.cell])
     box_loss = (jnp.where(keep, target, 0) * (1 - diou(decoded, truth))).sum() / quality
-    offset_loss = (jnp.where(keep, target, 0) * jnp.abs(predicted - wanted).sum(-1)).sum() / quality
+    distance = jnp.abs(predicted - expected).sum(-1)
+    offset_loss = (jnp.where(keep, target, 0) * distance).sum() / quality
 
     loss = (
         weights["class"] * class_loss + weights["box"] * box_loss + weights["offset"] * offset_loss
     )
-    parts = {"class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss}
-    return loss, {**parts, "positives": keep.sum()}
+    terms = {"class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss}
+    return loss, {**terms, "positives": keep.sum()}
 
 
 def focal(logit: Array, target) -> Array:
@@ -95,21 +96,22 @@ def focal(logit: Array, target) -> Array:
 
 
 def covered(boxes: Array, grid: Grid) -> Array:
-    """Cells that lie in any of the boxes [B, G, 4] -> bool [B, N]; an empty box covers none.
+    """Whether a cell's center lies in any of the boxes: [B, G, 4] -> bool [B, N].
 
-    A box smaller than a cell is widened to one, or it would mostly fall between the cells' centers
-    and its object be punished as background. A box covers the outer product of an interval of rows
-    and one of columns, so the cells x boxes matrix is never made: one small matrix product a level.
+    Empty boxes cover no cell. A box smaller than a cell is widened to the cell's size: otherwise it
+    would mostly fall between cell centers, and its object would be trained as background. A box
+    covers an interval of rows times an interval of columns, so one small matrix product per level
+    replaces a matrix of cells x boxes.
     """
     center, size = center_size(boxes)
-    there = (size > 0).all(-1)[..., None]  # [B, G, 1]
+    nonempty = (size > 0).all(-1)[..., None]  # [B, G, 1]
     levels = []
     for stride, (h, w) in zip(grid.strides, grid.shapes, strict=True):
         half = jnp.maximum(size, stride) / 2
         low, high = center - half, center + half
         x, y = ((jnp.arange(n) + 0.5) * stride for n in (w, h))
         columns = (x >= low[..., :1]) & (x < high[..., :1])  # [B, G, w]
-        rows = (y >= low[..., 1:]) & (y < high[..., 1:]) & there  # [B, G, h]
+        rows = (y >= low[..., 1:]) & (y < high[..., 1:]) & nonempty  # [B, G, h]
         hits = jnp.einsum("bgh,bgw->bhw", rows.astype(jnp.float32), columns.astype(jnp.float32))
         levels.append(hits.reshape(boxes.shape[0], h * w) > 0)
     return jnp.concatenate(levels, 1)

@@ -1,35 +1,44 @@
-"""The long tail: how a class's average precision goes with the number of its training examples."""
+"""Average precision of classes grouped by the number of their training examples."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from tinyjax.data.records import Split
+from tinyjax.data.records import DetectionSplit
 
-# By images of training that show the class: rare, common and frequent of LVIS (arXiv 1908.03195).
+# Number of training images that show the class: rare, common and frequent as in LVIS (arXiv
+# 1908.03195).
 GROUPS = {"APr": (0, 10), "APc": (10, 100), "APf": (100, np.inf)}
 
-Counts = Mapping[str, tuple[int, int]]  # class -> images and objects of training
+ClassCounts = Mapping[str, tuple[int, int]]  # class -> number of training images and objects
 
 
-def counts(split: Split, used: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of each class the images and the objects in a training set. used: bool [N], its images."""
-    found = {}
-    for k, name in enumerate(split.classes):
-        objects = ((split.labels == k) & split.valid)[used].sum(1)
-        found[name] = int((objects > 0).sum()), int(objects.sum())
-    return found
+def counts(split: DetectionSplit, mask: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Number of images and objects of each class.
 
-
-def groups(training: Counts, scores: Mapping[str, float]) -> dict[str, float]:
-    """Mean AP of the rare, common and frequent classes; NaN of none. Classes that a suite has no
-    object of do not count.
-
-    scores: what `score` returns.
+    mask: bool [N], the images to count.
     """
-    found = {}
-    for group, (least, most) in GROUPS.items():
-        own = [scores[f"AP/{name}"] for name, (n, _) in training.items() if least <= n < most]
-        there = [value for value in own if not np.isnan(value)]
-        found[group] = float(np.mean(there)) if there else float("nan")
-    return found
+    result = {}
+    for k, name in enumerate(split.classes):
+        objects = ((split.labels == k) & split.valid)[mask].sum(1)
+        result[name] = int((objects > 0).sum()), int(objects.sum())
+    return result
+
+
+def scores_by_frequency(class_counts: ClassCounts, scores: Mapping[str, float]) -> dict[str, float]:
+    """Mean AP of the rare, common and frequent classes; NaN for a group without classes.
+
+    Classes that have no objects in the suite do not count. scores: see `detection.score`.
+    """
+    result = {}
+    for group, (min_images, max_images) in GROUPS.items():
+        values = np.array(
+            [
+                scores[f"AP/{name}"]
+                for name, (images, _) in class_counts.items()
+                if min_images <= images < max_images
+            ]
+        )
+        known = values[~np.isnan(values)]
+        result[group] = float(np.mean(known)) if len(known) else float("nan")
+    return result

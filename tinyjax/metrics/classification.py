@@ -6,66 +6,70 @@ from tinyjax.metrics.robustness import calibration_error
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracies, 0 to 1.
+    """Accuracies, 0 to 1. An image whose true logit is tied with another, or NaN, counts as wrong.
 
-    logits: float32 [N, classes]. labels: int32 [N]. Returns "mean_class", the mean over the classes
-    that are there of the part that is found of each (which a large class does not decide), "top1",
-    "top5" (of five classes or fewer that is 1) and "images". A tie with the truth counts as wrong,
-    and so does NaN.
+    logits: float32 [N, classes]. labels: int32 [N].
+
+    Returns "mean_class" (accuracy per class, averaged over the classes that have images, so that a
+    large class does not dominate), "top1", "top5" (1 with five classes or fewer) and "images".
     """
-    own = logits[np.arange(len(labels)), labels]
-    # What is not below the truth stands before it: a network that says nothing, or NaN, is wrong.
-    rank = (~(logits < own[:, None])).sum(1) - 1
+    true_logit = logits[np.arange(len(labels)), labels]
+    # "Not below" instead of "above": ties and NaN rank before the truth, so that a network with
+    # constant or NaN outputs is wrong.
+    rank = (~(logits < true_logit[:, None])).sum(1) - 1
     return {
-        "mean_class": float(np.nanmean(per_class(logits, labels))),
+        "mean_class": float(np.nanmean(per_class_accuracy(logits, labels))),
         "top1": float((rank < 1).mean()),
         "top5": float((rank < 5).mean()),
         "images": float(len(labels)),
     }
 
 
-def per_class(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """float64 [classes]: of each class the part that is found; NaN for one without an image."""
-    counts = confusion(logits, labels)
+def per_class_accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 [classes]: fraction of each class's images predicted right; NaN without images."""
+    counts = confusion_matrix(logits, labels)
     total = counts.sum(1)
     return np.where(total > 0, np.diag(counts) / np.maximum(total, 1), np.nan)
 
 
-def resampled(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean per-class accuracy, float32 [B], where images are there as often as `counts` [B, N]
-    has them; a class that is not there does not count.
+def resampled_scores(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean per-class accuracy on resampled images, float32 [B].
+
+    counts: int [B, N], how often each resample contains each image. A class without images in a
+    resample does not count there.
     """
-    right = taken_for(logits, labels) == labels
-    of_class = labels[:, None] == np.arange(logits.shape[1])  # image class
-    total = counts @ of_class
-    found = counts @ (of_class & right[:, None])
+    correct = predicted_classes(logits, labels) == labels
+    one_hot = labels[:, None] == np.arange(logits.shape[1])  # image class
+    total = counts @ one_hot
+    num_correct = counts @ (one_hot & correct[:, None])
     known = total > 0
-    part = np.where(known, found / np.maximum(total, 1), 0)
-    return (part.sum(1) / np.maximum(known.sum(1), 1)).astype(np.float32)
+    accuracy = np.where(known, num_correct / np.maximum(total, 1), 0)
+    return (accuracy.sum(1) / np.maximum(known.sum(1), 1)).astype(np.float32)
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error, see `calibration_error`, over images of finite logits."""
+    """Expected calibration error over images with finite logits, see `calibration_error`."""
     finite = np.isfinite(logits).all(1)
     logits, labels = logits[finite].astype(np.float64), labels[finite]
     weights = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     confidence = weights.max(1, initial=0) / weights.sum(1)
-    return calibration_error(confidence, taken_for(logits, labels) == labels)
+    return calibration_error(confidence, predicted_classes(logits, labels) == labels)
 
 
-def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [classes, classes]: images of class i (row) that are taken for class j."""
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int64 [classes, classes]: number of images of class i (row) predicted as class j."""
     classes = logits.shape[1]
-    pairs = labels.astype(np.int64) * classes + taken_for(logits, labels)
+    pairs = labels.astype(np.int64) * classes + predicted_classes(logits, labels)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int [N]: the class that images are taken for, the true one only if its logit is above all
-    others; else the highest of these, NaN counting as that.
+def predicted_classes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [N]: class with the highest logit.
+
+    In a tie with the true class, the other class is predicted; NaN counts as the highest logit.
     """
     rows = np.arange(len(labels))
-    others = np.maximum(logits, np.finfo(logits.dtype).min)  # above the one that is taken out
+    others = np.maximum(logits, np.finfo(logits.dtype).min)  # above the removed -inf
     others[rows, labels] = -np.inf
-    right = logits[rows, labels] > others.max(1)
-    return np.where(right, labels, others.argmax(1))
+    correct = logits[rows, labels] > others.max(1)
+    return np.where(correct, labels, others.argmax(1))

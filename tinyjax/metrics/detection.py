@@ -1,12 +1,14 @@
-"""Scores of detections, by faster-coco-eval: pycocotools' numbers in a sixth of its time
-(tests/metrics/test_detection_slices.py). As a program it is a worker of `score_each`.
+"""Scores of detections by faster-coco-eval, which gives pycocotools' numbers in a sixth of the time
+(tests/metrics/test_detection_slices.py).
+
+As a program, this module is a worker of `run_in_processes`.
 """
 
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
@@ -26,122 +28,131 @@ def score(
 
     Args:
         predictions: "boxes" float32 [N, K, 4], xyxy in original pixels; "scores" float32 [N, K],
-            where 0 or less marks an empty slot; "labels" int32 [N, K], 0-based. A slot whose score
-            or box is not finite is empty too: a diverged member scores 0.
-        truth: COCO dict in original pixels, image ids 0..N-1 and category ids label + 1. A
-            don't-care region is one crowd annotation of every class.
+            where 0 or less marks an empty slot; "labels" int32 [N, K], 0-based. A slot with a
+            non-finite score or box counts as empty, so that a diverged member scores 0.
+        truth: COCO dict in original pixels, image ids 0..N-1 and category ids label + 1. An ignored
+            region is one crowd annotation for each class.
         bins: name -> (low, high), half-open, of sqrt(area) in original pixels.
 
     Returns:
-        "AP", "AP50", "AP75", "AR100"; "AP/x" and "AP50/x" for every class and every bin x; "images"
-        and "boxes", the counts of images and of objects. NaN where there is no object to find; such
-        classes and bins stay out of the means.
+        "AP", "AP50", "AP75", "AR100"; "AP/x" and "AP50/x" for each class and each bin x; "images"
+        and "boxes", the numbers of images and of objects. Classes and bins without objects are NaN
+        and do not count in the means.
 
     Raises:
-        ValueError: the predictions are not of these images or name a class that there is not.
+        ValueError: predictions and truth differ in the number of images, or a label is not one of
+            the classes.
     """
-    return {**summary(evaluation(predictions, truth, bins), truth, [*bins]), **sizes(truth)}
+    return {**summarize(evaluate(predictions, truth, bins), truth, [*bins]), **sizes(truth)}
 
 
-def evaluation(
+def evaluate(
     predictions: Mapping[str, np.ndarray],
     truth: Mapping[str, Any],
     bins: Mapping[str, tuple[float, float]],
 ) -> COCOeval_faster:
-    """The evaluation of what `score` takes, of everything and of every bin; raises as it does."""
-    found = COCOeval_faster(*loaded(predictions, truth, COCO), "bbox", print_function=_unsaid)
-    found.params.maxDets = [MAX_DETECTIONS]
-    found.params.areaRng = [(0.0, np.inf), *map(_areas, bins.values())]
-    found.params.areaRngLbl = ["all", *bins]
-    found.evaluate()
-    found.accumulate()
-    return found
+    """Evaluate all objects and each bin; arguments and errors as of `score`."""
+    coco = load_coco(predictions, truth, COCO)
+    evaluation = COCOeval_faster(*coco, "bbox", print_function=_discard)
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.params.areaRng = [(0.0, np.inf), *map(_area_range, bins.values())]
+    evaluation.params.areaRngLbl = ["all", *bins]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
 
 
-def summary(
-    found: COCOeval_faster, truth: Mapping[str, Any], bins: Sequence[str]
+def summarize(
+    evaluation: COCOeval_faster, truth: Mapping[str, Any], bins: Sequence[str]
 ) -> dict[str, float]:
-    """What `score` returns of an evaluation with its bins, but counts."""
-    thresholds = found.params.iouThrs
+    """The scores that `score` returns, without the counts."""
+    thresholds = evaluation.params.iouThrs
     at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
-    precision = found.eval["precision"][..., 0]  # iou recall class area
+    precision = evaluation.eval["precision"][..., 0]  # iou recall class area
     names = {c["id"]: c["name"] for c in truth["categories"]}
-    whole = precision[..., 0]
-    parts = {names[i]: whole[:, :, k] for k, i in enumerate(found.params.catIds)}
-    parts |= {name: precision[..., a] for a, name in enumerate(bins, start=1)}
+    all_sizes = precision[..., 0]
+    subsets = {names[i]: all_sizes[:, :, k] for k, i in enumerate(evaluation.params.catIds)}
+    subsets |= {name: precision[..., a] for a, name in enumerate(bins, start=1)}
 
-    scores = {"AP": _mean(whole), "AP50": _mean(whole[at50]), "AP75": _mean(whole[at75])}
-    for name, part in parts.items():
-        scores |= {f"AP/{name}": _mean(part), f"AP50/{name}": _mean(part[at50])}
-    scores["AR100"] = _mean(found.eval["recall"][:, :, 0, 0])  # iou class
+    scores = {
+        "AP": _mean(all_sizes),
+        "AP50": _mean(all_sizes[at50]),
+        "AP75": _mean(all_sizes[at75]),
+    }
+    for name, subset in subsets.items():
+        scores |= {f"AP/{name}": _mean(subset), f"AP50/{name}": _mean(subset[at50])}
+    scores["AR100"] = _mean(evaluation.eval["recall"][:, :, 0, 0])  # iou class
     return scores
 
 
 def sizes(truth: Mapping[str, Any]) -> dict[str, float]:
-    """Counts of images and of objects."""
+    """Number of "images" and of "boxes" (objects)."""
     objects = sum(not a["iscrowd"] for a in truth["annotations"])
     return {"images": float(len(truth["images"])), "boxes": float(objects)}
 
 
-def score_each(jobs: Sequence[tuple], work: str = f"{__name__}:score") -> list[Any]:
-    """`score` of the arguments of each job, or another function "module:name", in as many processes
-    as there are cores.
+def run_in_processes(jobs: Sequence[tuple], function: str = f"{__name__}:score") -> list[Any]:
+    """Call "module:function" with the arguments of each job, in as many processes as cores.
 
-    Of a network it takes seconds, and of a population minutes in which a device would wait. The
-    processes are plain ones: those of multiprocessing run a caller's script once more.
+    Scoring takes seconds for one network, and minutes for a population, during which a device would
+    be idle. The processes are started as plain programs: multiprocessing's would import the
+    caller's script again.
     """
     workers = min(len(jobs), os.cpu_count() or 1)
     if workers == 1:
-        return [_named(work)(*job) for job in jobs]
+        return [_import_function(function)(*job) for job in jobs]
+    shares = [jobs[i::workers] for i in range(workers)]
     with ThreadPoolExecutor(workers) as threads:
-        parts = [
-            *threads.map(_elsewhere, [work] * workers, [jobs[i::workers] for i in range(workers)])
-        ]
-    return [parts[i % workers][i // workers] for i in range(len(jobs))]
+        results = [*threads.map(_run_worker, [function] * workers, shares)]
+    return [results[i % workers][i // workers] for i in range(len(jobs))]
 
 
-def _named(work):
-    module, _, name = work.partition(":")
+def _import_function(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
-def _elsewhere(work, jobs):
-    done = subprocess.run(
+def _run_worker(function: str, jobs: Sequence[tuple]) -> list[Any]:
+    worker = subprocess.run(
         [sys.executable, "-m", "tinyjax.metrics.detection"],
-        input=pickle.dumps((work, jobs)),
+        input=pickle.dumps((function, jobs)),
         stdout=subprocess.PIPE,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,  # Ctrl-C is the trainer's to answer
+        start_new_session=True,  # only the trainer handles Ctrl-C
     )
-    return pickle.loads(done.stdout)
+    return pickle.loads(worker.stdout)
 
 
-def filled(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Image and slot, int [D] each, of every detection that is scored."""
+def nonempty_slots(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and slot, int [D] each, of the detections that are scored."""
     scores, boxes = (np.asarray(predictions[name]) for name in ("scores", "boxes"))
     image, slot = np.nonzero((scores > 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1))
     return image, slot
 
 
-def loaded(
+def load_coco(
     predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
 ) -> tuple[Any, Any]:
-    """Truth and detections as the `COCO` of a package. Its annotation ids are 1 + the place in
-    `truth["annotations"]` (0 says "no match"), its detection ids 1 + that in `filled(predictions)`.
+    """Truth and detections as instances of `api`, the `COCO` class of an evaluation package.
+
+    Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
+    detection ids are 1 + the index in `nonempty_slots(predictions)`.
 
     Raises ValueError as `score` does.
     """
     if (n := len(predictions["boxes"])) != len(truth["images"]):
-        raise ValueError(f"predictions of {n} images for {len(truth['images'])} images")
+        raise ValueError(f"predictions for {n} images, but truth has {len(truth['images'])} images")
 
-    image, slot = filled(predictions)
+    image, slot = nonempty_slots(predictions)
     boxes, scores, labels = (
         np.asarray(predictions[name])[image, slot] for name in ("boxes", "scores", "labels")
     )
     boxes = boxes.astype(np.float64)
     if not set(np.unique(labels)) <= {c["id"] - 1 for c in truth["categories"]}:
-        raise ValueError(f"labels {np.unique(labels)} for {len(truth['categories'])} classes")
+        raise ValueError(
+            f"labels {np.unique(labels)}, but truth has {len(truth['categories'])} classes"
+        )
 
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     rows = zip(
@@ -154,31 +165,31 @@ def loaded(
     )
     keys = ("image_id", "category_id", "bbox", "area", "score", "id")
     detections = [dict(zip(keys, (*r, i), strict=True)) for i, r in enumerate(rows, 1)]
-    # Copies: the packages write into annotations.
+    # Copies, because the packages write into annotations.
     objects = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
-    found = (api(), api())
-    for coco, annotations in zip(found, (objects, detections), strict=True):
+    result = (api(), api())
+    for coco, annotations in zip(result, (objects, detections), strict=True):
         coco.dataset = {**truth, "annotations": annotations}
         coco.createIndex()
-    return found
+    return result
 
 
-def _areas(sides: tuple[float, float]) -> tuple[float, float]:
-    """[low, high) in sides of a square -> the closed range of areas that pycocotools wants."""
+def _area_range(sides: tuple[float, float]) -> tuple[float, float]:
+    """Convert [low, high) in sides of a square to the closed range of areas pycocotools takes."""
     low, high = sides
     return low**2, np.nextafter(high**2, -np.inf)
 
 
-def _unsaid(*_: object) -> None:
-    """Instead of what the package logs of each evaluation."""
+def _discard(*_: object) -> None:
+    """Print function for the package, which logs each evaluation."""
 
 
 def _mean(values: np.ndarray) -> float:
-    """pycocotools writes -1 where a class or bin has no object."""
+    """Mean without the -1 that pycocotools writes where a class or bin has no objects."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
 
 
 if __name__ == "__main__":
-    work, jobs = pickle.load(sys.stdin.buffer)
-    pickle.dump([_named(work)(*job) for job in jobs], sys.stdout.buffer)
+    function, jobs = pickle.load(sys.stdin.buffer)
+    pickle.dump([_import_function(function)(*job) for job in jobs], sys.stdout.buffer)

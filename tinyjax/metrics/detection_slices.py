@@ -1,4 +1,4 @@
-"""A detector on one suite, its slices and resamples of its images, all from one prediction."""
+"""Scores of a detector on a suite, its slices and resamples of its images, from one prediction."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,14 @@ import numpy as np
 from faster_coco_eval import COCOeval_faster
 
 from tinyjax.metrics import detection_errors
-from tinyjax.metrics.detection import evaluation, sizes, summary
+from tinyjax.metrics.detection import evaluate, sizes, summarize
 from tinyjax.metrics.robustness import calibration_error
-from tinyjax.metrics.slices import WHOLE, Examined, Slice
+from tinyjax.metrics.slices import ALL_IMAGES, Examined, Slice
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's
-LEAST = 0.1  # score of a detection that its calibration counts; our own choice: thousands below
+# Lowest score of a detection that counts in the calibration error; our own choice, because
+# thousands of detections score less.
+MIN_CONFIDENCE = 0.1
 
 
 def examine(
@@ -22,84 +24,89 @@ def examine(
     slices: Mapping[str, Slice],
     counts: np.ndarray,
 ) -> Examined:
-    """What `score` returns and the calibration error, of all images and of each slice; AP50 on
-    resampled images; and what is detected above the operating point.
+    """Evaluate all images and each slice.
 
-    predictions, truth, bins: see `score`. counts: int [B, N], how often each of B sets has an
+    Returns the scores of `score` and the calibration error, AP50 on resampled images, and the
+    detections above the operating point.
+
+    predictions, truth, bins: see `score`. counts: int [B, N], how often each resample contains each
     image.
     """
-    found = evaluation(predictions, truth, bins)
+    evaluation = evaluate(predictions, truth, bins)
     matches = detection_errors.match(predictions, truth)
     threshold = detection_errors.operating_point(detection_errors.curves(matches))
-    whole = Slice(np.arange(matches.images))
     scores, replicates = {}, {}
-    for name, part in {WHOLE: whole, **slices}.items():
-        own = _truth(truth, part)
-        if name != WHOLE:
-            _narrow(found, part, truth)
-        inside = _inside(matches, part)
+    for name, subset in {ALL_IMAGES: Slice(np.arange(matches.images)), **slices}.items():
+        if name != ALL_IMAGES:
+            _evaluate_slice(evaluation, subset, truth)
+        slice_matches = _select_matches(matches, subset)
         scores[name] = {
-            **summary(found, truth, [*bins]),
-            **sizes(own),
-            "ECE": calibration(inside),
+            **summarize(evaluation, truth, [*bins]),
+            **sizes(_select_truth(truth, subset)),
+            "ECE": calibration(slice_matches),
         }
-        replicates[name] = resampled(inside, counts, part)
-    return Examined(scores, replicates, _seen(predictions, matches, threshold))
+        replicates[name] = resampled_ap50(slice_matches, counts, subset)
+    return Examined(scores, replicates, _passing_detections(predictions, matches, threshold))
 
 
-def resampled(matches: detection_errors.Matches, counts: np.ndarray, part: Slice) -> np.ndarray:
-    """AP50 on resampled images, float32 [B]: what `score` says where the images of a slice are
-    there as often as `counts` has them. NaN of a set without an object.
+def resampled_ap50(
+    matches: detection_errors.Matches, counts: np.ndarray, subset: Slice
+) -> np.ndarray:
+    """AP50 of a slice on resampled images, float32 [B]; NaN for a resample without objects.
 
-    An image that is there twice has its detections and objects twice, which weights of 2 in the
-    sums of true and false ones say as well.
+    An image that is drawn twice has its detections and objects twice. Weights of 2 in the sums of
+    true and false positives have the same effect.
     """
-    seen, there = matches.detections, matches.objects
-    classes = [
-        k for k, name in enumerate(matches.classes) if name in (part.classes or matches.classes)
-    ]
-    found = np.full((len(classes), len(counts)), np.nan, np.float32)
+    detections, objects = matches.detections, matches.objects
+    names = subset.classes or matches.classes
+    classes = [k for k, name in enumerate(matches.classes) if name in names]
+    average_precision = np.full((len(classes), len(counts)), np.nan, np.float32)
     for row, k in enumerate(classes):
-        own = np.flatnonzero((seen.label == k) & (seen.hit | seen.false))
-        own = own[np.argsort(-seen.score[own], kind="stable")]
-        hits = np.flatnonzero(seen.hit[own])
-        own = own[: hits[-1] + 1] if len(hits) else own[:0]  # what comes after costs nothing
-        many = counts[:, seen.image[own]]  # set detection
-        true = np.cumsum(many[:, hits], axis=1)
-        # those up to each hit, summed between two hits first: they are many, hits are few
-        since = np.add.reduceat(many * seen.false[own], np.append(0, hits)[:-1], axis=1)
-        false = np.cumsum(since, axis=1)
-        objects = counts[:, there.image[there.label == k]].sum(1)
-        precision = true / np.maximum(true + false, 1)
+        counted = detections.true_positive | detections.false_positive
+        order = np.flatnonzero((detections.label == k) & counted)
+        order = order[np.argsort(-detections.score[order], kind="stable")]
+        hits = np.flatnonzero(detections.true_positive[order])
+        # detections after the last true positive do not change the average precision
+        order = order[: hits[-1] + 1] if len(hits) else order[:0]
+        weights = counts[:, detections.image[order]]  # resample detection
+        tp = np.cumsum(weights[:, hits], axis=1)
+        # False positives are many and true positives few: sum those between two true positives
+        # before the cumulative sum.
+        false = weights * detections.false_positive[order]
+        fp = np.cumsum(np.add.reduceat(false, np.append(0, hits)[:-1], axis=1), axis=1)
+        num_objects = counts[:, objects.image[objects.label == k]].sum(1)
+        precision = tp / np.maximum(tp + fp, 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        for b in np.flatnonzero(objects):
-            at = np.searchsorted(true[b] / objects[b], RECALLS)
-            found[row, b] = np.append(envelope[b], 0)[at].mean()
-    known = ~np.isnan(found)
-    total = np.where(known, found, 0).sum(0)
+        for b in np.flatnonzero(num_objects):
+            index = np.searchsorted(tp[b] / num_objects[b], RECALLS)
+            average_precision[row, b] = np.append(envelope[b], 0)[index].mean()
+    known = ~np.isnan(average_precision)
+    total = np.where(known, average_precision, 0).sum(0)
     return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan).astype(np.float32)
 
 
 def calibration(matches: detection_errors.Matches) -> float:
     """Expected calibration error of the detections, see `calibration_error`."""
-    seen = matches.detections
-    judged = seen.hit | seen.false
-    return calibration_error(seen.score[judged], seen.hit[judged], LEAST)
+    detections = matches.detections
+    counted = detections.true_positive | detections.false_positive
+    return calibration_error(
+        detections.score[counted], detections.true_positive[counted], MIN_CONFIDENCE
+    )
 
 
-def _narrow(found: COCOeval_faster, part: Slice, truth: Mapping[str, Any]) -> None:
-    """Evaluate a slice with what is loaded already: what was found before is gone then."""
-    found.params.imgIds = part.images.tolist()
-    found.params.catIds = [
-        c["id"] for c in truth["categories"] if c["name"] in (part.classes or (c["name"],))
+def _evaluate_slice(evaluation: COCOeval_faster, subset: Slice, truth: Mapping[str, Any]) -> None:
+    """Evaluate a slice with the loaded data; overwrites the previous results of `evaluation`."""
+    evaluation.params.imgIds = subset.images.tolist()
+    evaluation.params.catIds = [
+        c["id"] for c in truth["categories"] if c["name"] in (subset.classes or (c["name"],))
     ]
-    found.evaluate()
-    found.accumulate()
+    evaluation.evaluate()
+    evaluation.accumulate()
 
 
-def _truth(truth: Mapping[str, Any], part: Slice) -> dict[str, Any]:
-    """What of the truth is in a slice, to be counted."""
-    images = {*part.images.tolist()}
+def _select_truth(truth: Mapping[str, Any], subset: Slice) -> dict[str, Any]:
+    """Images and annotations of a slice."""
+    images = {*subset.images.tolist()}
     names = {c["id"]: c["name"] for c in truth["categories"]}
     return {
         "images": [truth["images"][i] for i in images],
@@ -107,35 +114,43 @@ def _truth(truth: Mapping[str, Any], part: Slice) -> dict[str, Any]:
             a
             for a in truth["annotations"]
             if a["image_id"] in images
-            and (not part.classes or names[a["category_id"]] in part.classes)
+            and (not subset.classes or names[a["category_id"]] in subset.classes)
         ],
     }
 
 
-def _inside(matches: detection_errors.Matches, part: Slice) -> detection_errors.Matches:
+def _select_matches(matches: detection_errors.Matches, subset: Slice) -> detection_errors.Matches:
     """Detections and objects of a slice's images and classes."""
     images = np.zeros(matches.images, bool)
-    images[part.images] = True
-    labels = np.array([name in (part.classes or matches.classes) for name in matches.classes])
-    seen, there = matches.detections, matches.objects
-    of_seen, of_there = (images[one.image] & labels[one.label] for one in (seen, there))
+    images[subset.images] = True
+    names = subset.classes or matches.classes
+    labels = np.array([name in names for name in matches.classes])
+    detections, objects = matches.detections, matches.objects
+    detection_mask, object_mask = (
+        images[rows.image] & labels[rows.label] for rows in (detections, objects)
+    )
     return matches._replace(
-        detections=detection_errors.Detections(*(a[of_seen] for a in seen)),
-        objects=detection_errors.Objects(*(a[of_there] for a in there)),
+        detections=detection_errors.Detections(*(a[detection_mask] for a in detections)),
+        objects=detection_errors.Objects(*(a[object_mask] for a in objects)),
     )
 
 
-def _seen(
+def _passing_detections(
     predictions: Mapping[str, np.ndarray], matches: detection_errors.Matches, threshold: float
 ) -> dict[str, np.ndarray]:
-    """Detections that pass, boxes float32 [D, 4] in pixels of the file, scores, labels and image
-    [D]; of every image how many objects are found, `hits`, and how many are missed or falsely
-    detected, `wrong`, int [N].
+    """The detections that pass the threshold, and the errors of each image.
+
+    "boxes" float32 [D, 4] in pixels of the file, "scores", "labels" and "image" [D]; "hits" and
+    "wrong", int [N]: number of detected objects, and of missed objects and false positives.
     """
-    seen = matches.detections
-    passes = seen.score >= threshold
-    at = seen.image[passes], seen.slot[passes]
-    hits = np.bincount(seen.image[passes & seen.hit], minlength=matches.images)
-    _, wrong = detection_errors.errors(matches, threshold)
-    arrays = {name: np.asarray(predictions[name])[at] for name in ("boxes", "scores", "labels")}
-    return {**arrays, "image": at[0], "hits": hits, "wrong": wrong}
+    detections = matches.detections
+    passes = detections.score >= threshold
+    image, slot = detections.image[passes], detections.slot[passes]
+    hits = np.bincount(
+        detections.image[passes & detections.true_positive], minlength=matches.images
+    )
+    _, num_errors = detection_errors.image_errors(matches, threshold)
+    arrays = {
+        name: np.asarray(predictions[name])[image, slot] for name in ("boxes", "scores", "labels")
+    }
+    return {**arrays, "image": image, "hits": hits, "wrong": num_errors}

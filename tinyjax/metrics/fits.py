@@ -1,7 +1,7 @@
-"""Lines through the members of a sweep: effective robustness, and the capacity threshold.
+"""Lines fitted through the members of a sweep: effective robustness, and the capacity threshold.
 
-How often the threshold's test errs, and its interval holds the truth, is simulated by
-`benchmarks/coverage.py`; the figures are in docs/robustness.md.
+`benchmarks/coverage.py` simulates how often the test for a threshold errs, and how often its
+interval contains the true value; docs/robustness.md has the results.
 """
 
 from typing import NamedTuple
@@ -11,238 +11,247 @@ from scipy.special import expit, logit, ndtri, stdtrit
 
 from tinyjax.metrics.bootstrap import LEVEL, Estimate, image_variance, interval
 
-EPS = 0.01  # scores are clipped to [EPS, 1 - EPS]: a logit has no end, a score near 0 is noise
-LEAST_MEMBERS = 4  # that a line is fitted to
-LEAST_SIZES = 4  # below it every break is also a straight line, or one noisy size
-BREAKS = 101  # places that are tried
-DRAWS = 1000  # of the noise
-FITS = 0.99  # of simulated gains leave over less of a broken line than what is called one
-FLOOR = 1e-12  # least variance of a gain: replicates are float32
+EPS = 0.01  # scores are clipped to [EPS, 1 - EPS]: logits are unbounded, scores near 0 are noise
+MIN_MEMBERS = 4  # for fitting a line
+MIN_SIZES = 4  # with fewer, a break cannot be told from a straight line or from one noisy size
+NUM_BREAKS = 101  # candidate positions of the break
+NUM_DRAWS = 1000  # simulations of the noise
+FIT_LEVEL = 0.99  # quantile of the simulated misfit above which a broken line is rejected
+MIN_VARIANCE = 1e-12  # of a gain, because replicates are float32
 
 
 class Line(NamedTuple):
-    """logit(shifted) = slope * logit(inside) + intercept, each of shape [...]."""
+    """logit(shifted) = slope * logit(in_domain) + intercept, each of shape [...]."""
 
     slope: np.ndarray
     intercept: np.ndarray
 
-    def __call__(self, inside: np.ndarray) -> np.ndarray:
-        """The shifted score that the line expects of an in-domain score."""
-        return expit(self.slope * _logit(inside) + self.intercept)
+    def __call__(self, in_domain: np.ndarray) -> np.ndarray:
+        """The shifted score that the line predicts from an in-domain score."""
+        return expit(self.slope * _clipped_logit(in_domain) + self.intercept)
 
 
 def effective_robustness(
-    inside: np.ndarray, shifted: np.ndarray, groups: np.ndarray
+    in_domain: np.ndarray, shifted: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, Line]:
-    """What a member scores under the shift beyond what its in-domain score lets expect (Taori et
-    al. 2020), and the line of all members, for drawing.
+    """Shifted score beyond what the in-domain score predicts (Taori et al. 2020).
 
-    inside, shifted: scores [M, ...], 0 to 1, such as points [M] or replicates [M, B], each column
-    with a line of its own. groups: [M]; the line that a member is held against is fitted to those
-    of other groups, so give seeds of one network one group. Returns float64 [M, ...]. NaN where a
-    score is, and where fewer than LEAST_MEMBERS are left or all have one in-domain score.
+    A member is compared with a line fitted to the members of all other groups, so give the seeds of
+    one network the same group.
+
+    in_domain, shifted: scores [M, ...], 0 to 1, such as points [M] or replicates [M, B]; each
+    column has its own line. groups: [M].
+
+    Returns float64 [M, ...] and the line of all members, for drawing. NaN where a score is NaN, and
+    where fewer than MIN_MEMBERS others are left or all have the same in-domain score.
     """
-    inside, shifted = np.asarray(inside, np.float64), np.asarray(shifted, np.float64)
-    x, y = _logit(inside), _logit(shifted)
+    in_domain, shifted = np.asarray(in_domain, np.float64), np.asarray(shifted, np.float64)
+    x, y = _clipped_logit(in_domain), _clipped_logit(shifted)
     known = ~np.isnan(x + y)
     a, b = np.where(known, x, 0), np.where(known, y, 0)
     terms = np.stack([known, a, b, a * a, a * b]).astype(np.float64)
-    names, own = np.unique(np.asarray(groups), return_inverse=True)
-    others = own != np.arange(len(names))[:, None]  # [groups, M]
-    slope, intercept = _line(np.tensordot(others.astype(np.float64), terms, (1, 1)).swapaxes(0, 1))
-    return shifted - expit(slope[own] * x + intercept[own]), Line(*_line(terms.sum(1)))
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    others = (group != np.arange(len(names))[:, None]).astype(np.float64)  # [groups, M]
+    slope, intercept = _fit_line(np.tensordot(others, terms, (1, 1)).swapaxes(0, 1))
+    expected = expit(slope[group] * x + intercept[group])
+    return shifted - expected, Line(*_fit_line(terms.sum(1)))
 
 
-def _logit(score: np.ndarray) -> np.ndarray:
+def _clipped_logit(score: np.ndarray) -> np.ndarray:
     return logit(np.clip(score, EPS, 1 - EPS))
 
 
-def _line(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and intercept by least squares, from [n, sum x, sum y, sum x², sum xy]; NaN of none."""
+def _fit_line(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares slope and intercept from [n, sum x, sum y, sum x², sum xy].
+
+    NaN if there are too few points or all have the same x.
+    """
     n, x, y, xx, xy = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = xx / n - (x / n) ** 2
         slope = (xy / n - x * y / n**2) / spread
-        fits = (n >= LEAST_MEMBERS) & (spread > 1e-9)
-        slope = np.where(fits, slope, np.nan)
+        slope = np.where((n >= MIN_MEMBERS) & (spread > 1e-9), slope, np.nan)
         return slope, (y - slope * x) / n
 
 
 class Threshold(NamedTuple):
-    """Above how many parameters a gain grows, and the 95 % interval; NaN where none is found."""
+    """Number of parameters above which a gain grows, with its 95 % interval; NaN if not found."""
 
     found: bool
     parameters: float
     low: float
     high: float
-    p: float  # of a gain that is a straight line in log10(parameters), a constant among them
-    reason: str  # the finding in words
-    knots: np.ndarray  # float64 [K, 2], parameters and gain: the line to draw; [0, 2] of none
+    p: float  # of a gain that is linear in log10(parameters), constant gains included
+    reason: str  # the result in words
+    knots: np.ndarray  # float64 [K, 2], parameters and gain: the line to draw; [0, 2] without one
 
 
 def gain_by_size(
     parameters: np.ndarray, gains: np.ndarray, replicates: np.ndarray
 ) -> tuple[np.ndarray, list[Estimate]]:
-    """Sizes, ascending, and the mean gain of each over its seeds, with interval; arguments as of
-    `threshold`.
-    """
+    """Ascending sizes, and the mean gain of each over its seeds; see `fit_threshold`."""
     parameters = np.asarray(parameters)
     sizes = np.unique(parameters)
-    own = [parameters == size for size in sizes]
-    return sizes, [interval(np.asarray(gains)[k], np.asarray(replicates)[k]) for k in own]
+    masks = [parameters == size for size in sizes]
+    return sizes, [interval(np.asarray(gains)[k], np.asarray(replicates)[k]) for k in masks]
 
 
-def threshold(
+def fit_threshold(
     parameters: np.ndarray, gains: np.ndarray, replicates: np.ndarray, seed: int = 0
 ) -> Threshold:
-    """The number of parameters above which a gain, such as that of pretraining, starts to grow.
+    """Number of parameters above which a gain, such as that of pretraining, starts to grow.
 
-    parameters: [P], of the network of each pair. gains: [P], score of one member of the pair less
-    that of the other, of the same seed; NaN ones are left out. replicates: [P, B], the same on
-    resamples of the images, columns with NaN left out. seed: of the noise that is simulated.
+    With x = log10(parameters), the gain is a up to the break c and a + b (x - c) beyond it: a
+    least-squares fit to the mean gain of each size, with c on a grid from the second smallest to
+    the second largest size. A threshold is found if all three hold, at 5 %:
 
-    With x = log10(parameters) the gain is a up to the break c and a + b (x - c) beyond, by least
-    squares through the mean gain of each size, c on a grid from the second smallest size to the
-    second largest. It is found if, at 5 %, (1) a straight line with a bend upwards fits better than
-    without (largest t of the bend over the grid, against its simulated distribution, which is the
-    same for every straight line: a flat gain, one that grows everywhere), (2) below the bend it has
-    no more slope than simulated gains that are flat there, and (3) at 1 % what the broken line
-    leaves over is no more than of simulated gains along it: a gain that jumps, or grows and then
-    stays, has no one break to tell of. Noise: seeds independent, of one
-    variance at all sizes, plus the covariance of the sizes over resamples of the images. The
-    interval is of the breaks that simulated gains are fitted with.
+    1. A straight line with an upward bend fits better than one without: the largest t of the bend
+       over the grid, compared with its simulated distribution, which is the same for all straight
+       lines (a flat gain, a gain that grows at one rate).
+    2. Below the bend, the slope is no larger than in simulated gains that are flat there.
+    3. The misfit of the broken line is no larger than in simulated gains along it (at 1 %). A gain
+       that jumps, or that grows and then stays constant, has no single break.
+
+    Noise model: seeds are independent and have one variance at all sizes; the covariance of the
+    sizes over resamples of the images is added. The interval covers the breaks fitted to simulated
+    gains.
+
+    Args:
+        parameters: [P], of the network of each pair.
+        gains: [P], score of one member of the pair minus that of the other, which has the same
+            seed. NaN is left out.
+        replicates: [P, B], the same on resamples of the images; columns with NaN are left out.
+        seed: of the simulated noise.
     """
-    pairs = ~np.isnan(gains)
-    parameters, gains = np.asarray(parameters)[pairs], np.asarray(gains, np.float64)[pairs]
-    replicates = np.asarray(replicates, np.float64)[pairs]
+    known = ~np.isnan(gains)
+    parameters, gains = np.asarray(parameters)[known], np.asarray(gains, np.float64)[known]
+    replicates = np.asarray(replicates, np.float64)[known]
     replicates = replicates[:, ~np.isnan(replicates).any(0)]
-    sizes, own, counts = np.unique(parameters, return_inverse=True, return_counts=True)
-    free = len(gains) - len(sizes)
-    if len(sizes) < LEAST_SIZES:
-        return _unknown(f"too few sizes: {len(sizes)}, at least {LEAST_SIZES} are needed")
-    if not free:
-        return _unknown("one seed of each size: how much seeds differ is not known")
+    sizes, size_index, counts = np.unique(parameters, return_inverse=True, return_counts=True)
+    degrees = len(gains) - len(sizes)
+    if len(sizes) < MIN_SIZES:
+        return _not_found(f"{len(sizes)} sizes, at least {MIN_SIZES} are needed")
+    if not degrees:
+        return _not_found("with one seed per size, the variance between seeds is unknown")
     if replicates.shape[1] < 2:
-        return _unknown("too few images: no two resamples give every pair a gain")
-    means = np.bincount(own, gains) / counts
-    scatter = max(FLOOR, float(((gains - means[own]) ** 2).sum() / free))
-    noise = _Noise(scatter, free, 1 / counts, _image_covariance(replicates, own))
-    return _judge(np.log10(sizes), means, noise, seed)
+        return _not_found("too few images: fewer than two resamples give a gain for all pairs")
+    means = np.bincount(size_index, gains) / counts
+    variance = max(MIN_VARIANCE, float(((gains - means[size_index]) ** 2).sum() / degrees))
+    noise = _Noise(variance, degrees, 1 / counts, _image_covariance(replicates, size_index))
+    return _test_threshold(np.log10(sizes), means, noise, seed)
 
 
 class _Noise(NamedTuple):
-    """Of the mean gains of J sizes."""
+    """Noise of the mean gains of J sizes."""
 
-    scatter: float  # variance of a gain between seeds
-    free: int  # degrees of freedom it is known with
-    shares: np.ndarray  # [J], of it in each mean: 1 / seeds
+    seed_variance: float  # variance of a gain between seeds
+    degrees: int  # degrees of freedom of that variance
+    shares: np.ndarray  # [J], fraction of it in each mean: 1 / seeds
     images: np.ndarray  # [J, J], covariance over images
 
-    def variance(self, weights: np.ndarray, scatter: float | np.ndarray) -> np.ndarray:
-        """Of sums of the means, weights [..., J]."""
+    def variance(self, weights: np.ndarray, seed_variance: float | np.ndarray) -> np.ndarray:
+        """Variance of weighted sums of the means; weights [..., J]."""
         images = ((weights @ self.images) * weights).sum(-1)
-        return scatter * (weights**2 @ self.shares) + images
+        return seed_variance * (weights**2 @ self.shares) + images
 
-    def differs(self, weights: np.ndarray, means: np.ndarray) -> bool:
-        """Whether a sum of the means differs from 0, by an interval as `bootstrap.interval`'s."""
+    def differs_from_zero(self, weights: np.ndarray, means: np.ndarray) -> bool:
+        """Return whether the interval of a weighted sum excludes 0, see `bootstrap.interval`."""
         tail = (1 + LEVEL) / 2
-        seeds = stdtrit(self.free, tail) ** 2 * self.scatter * (weights**2 @ self.shares)
+        seeds = stdtrit(self.degrees, tail) ** 2 * self.seed_variance * (weights**2 @ self.shares)
         square = seeds + ndtri(tail) ** 2 * self.variance(weights, 0.0)
         return bool((weights @ means) ** 2 > square)
 
     def draw(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of the means, [DRAWS, J], and the scatter that would be found, [DRAWS, 1]."""
+        """Simulated errors of the means [NUM_DRAWS, J] and seed variances [NUM_DRAWS, 1]."""
         rng = np.random.default_rng(seed)
-        root = np.linalg.cholesky(np.diag(self.scatter * self.shares) + self.images)
-        errors = rng.normal(size=(DRAWS, len(root))) @ root.T
-        return errors, self.scatter * rng.chisquare(self.free, (DRAWS, 1)) / self.free
+        root = np.linalg.cholesky(np.diag(self.seed_variance * self.shares) + self.images)
+        errors = rng.normal(size=(NUM_DRAWS, len(root))) @ root.T
+        variances = self.seed_variance * rng.chisquare(self.degrees, (NUM_DRAWS, 1)) / self.degrees
+        return errors, variances
 
 
-def _image_covariance(replicates: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """[J, J], of the mean gain of each size; its diagonal is `image_variance`."""
-    each = [replicates[own == j] for j in range(own.max() + 1)]
-    covariance = np.cov([one.mean(0) for one in each])
-    np.fill_diagonal(covariance, [image_variance(one) for one in each])
-    values, vectors = np.linalg.eigh(covariance)  # with that diagonal it may have negative ones
+def _image_covariance(replicates: np.ndarray, size_index: np.ndarray) -> np.ndarray:
+    """Covariance [J, J] of the sizes' mean gains over images; the diagonal is `image_variance`."""
+    by_size = [replicates[size_index == j] for j in range(size_index.max() + 1)]
+    covariance = np.cov([rows.mean(0) for rows in by_size])
+    np.fill_diagonal(covariance, [image_variance(rows) for rows in by_size])
+    values, vectors = np.linalg.eigh(covariance)  # that diagonal may cause negative eigenvalues
     return vectors * np.maximum(values, 0) @ vectors.T
 
 
-def _judge(x: np.ndarray, means: np.ndarray, noise: _Noise, seed: int) -> Threshold:
-    """The finding from mean gains [J] at x = log10(parameters) [J], ascending."""
-    breaks = np.linspace(x[1], x[-2], BREAKS)
+def _test_threshold(x: np.ndarray, means: np.ndarray, noise: _Noise, seed: int) -> Threshold:
+    """Test mean gains [J] at x = log10(parameters) [J], ascending, for a threshold."""
+    breaks = np.linspace(x[1], x[-2], NUM_BREAKS)
     beyond = np.maximum(0, x - breaks[:, None])
-    one, slope = np.ones_like(beyond), np.broadcast_to(x, beyond.shape)
-    # Fits are weights of the means: of (level, slope, growth beyond the break).
-    bent = np.linalg.pinv(np.stack([one, slope, beyond], -1))  # [BREAKS, 3, J]
-    broken = np.linalg.pinv(np.stack([one, beyond], -1))  # [BREAKS, 2, J]
-    straight = np.linalg.pinv(np.stack([one, slope], -1)[0])  # [2, J]
-    left_over = np.eye(len(x)) - np.stack([one, beyond], -1) @ broken
-    errors, scatter = noise.draw(seed)
+    ones, slope = np.ones_like(beyond), np.broadcast_to(x, beyond.shape)
+    # A fit is a set of weights of the means, which give (level, slope, growth beyond the break).
+    bent = np.linalg.pinv(np.stack([ones, slope, beyond], -1))  # [NUM_BREAKS, 3, J]
+    broken = np.linalg.pinv(np.stack([ones, beyond], -1))  # [NUM_BREAKS, 2, J]
+    straight = np.linalg.pinv(np.stack([ones, slope], -1)[0])  # [2, J]
+    to_residuals = np.eye(len(x)) - np.stack([ones, beyond], -1) @ broken
+    errors, variances = noise.draw(seed)
 
-    def t_values(term, values, scatter):  # [..., BREAKS]
+    def t_values(term, values, variance):  # [..., NUM_BREAKS]
         weights = bent[:, term]
-        return values @ weights.T / np.sqrt(noise.variance(weights, scatter))
+        return values @ weights.T / np.sqrt(noise.variance(weights, variance))
 
-    def t_below(values, scatter):  # of the slope, where the bend is clearest
-        bends = t_values(2, values, scatter).argmax(-1)
-        return np.take_along_axis(t_values(1, values, scatter), bends[..., None], -1)[..., 0]
+    def slope_t(values, variance):  # t of the slope below the most significant bend
+        bends = t_values(2, values, variance).argmax(-1)
+        return np.take_along_axis(t_values(1, values, variance), bends[..., None], -1)[..., 0]
 
-    def squares(values):  # that each break leaves over
-        return np.stack([((values @ r) ** 2).sum(-1) for r in left_over])
+    def squared_residuals(values):  # of the broken line with each break
+        return np.stack([((values @ r) ** 2).sum(-1) for r in to_residuals])
 
-    def best_break(values):
-        return squares(values).argmin(0)
-
-    def misfit(values):
-        return squares(values).min(0)
-
-    t = t_values(2, means, noise.scatter)
-    p = float((1 + (t_values(2, errors, scatter).max(-1) >= t.max()).sum()) / (1 + DRAWS))
-    at, bend = best_break(means), t.argmax()
-    level, growth = broken[at] @ means
+    t = t_values(2, means, noise.seed_variance)
+    p = float((1 + (t_values(2, errors, variances).max(-1) >= t.max()).sum()) / (1 + NUM_DRAWS))
+    best, bend = squared_residuals(means).argmin(0), t.argmax()
+    level, growth = broken[best] @ means
     if p > 1 - LEVEL:
-        reason, terms = _unbroken(straight, means, noise)
-        return _unknown(f"{reason} (p {p:.3f})", p, _knots(x, breaks[at], *terms, 0.0))
-    expected = level + growth * beyond[at]
-    slopes = np.abs(t_below(expected + errors, scatter))
-    if growth <= 0 or np.quantile(slopes, LEVEL) < np.abs(t_below(means, noise.scatter)):
+        reason, terms = _describe_line(straight, means, noise)
+        return _not_found(f"{reason} (p {p:.3f})", p, _knots(x, breaks[best], *terms, 0.0))
+    expected = level + growth * beyond[best]
+    slopes = np.abs(slope_t(expected + errors, variances))
+    if growth <= 0 or np.quantile(slopes, LEVEL) < np.abs(slope_t(means, noise.seed_variance)):
         terms = bent[bend] @ means
-        reason = f"the gain {_way(terms[1])} below a bend near {10 ** breaks[bend]:,.0f} parameters"
-        return _unknown(f"{reason}, too (p {p:.3f})", p, _knots(x, breaks[bend], *terms))
+        position = f"near {10 ** breaks[bend]:,.0f} parameters"
+        reason = f"the gain already {_verb(terms[1])} below its bend {position} (p {p:.3f})"
+        return _not_found(reason, p, _knots(x, breaks[bend], *terms))
 
-    # The scatter is itself known from a few seeds, so that errors have Student's tails.
-    simulated = expected + errors * np.sqrt(noise.scatter / scatter)
-    if misfit(means) > np.quantile(misfit(simulated), FITS):
-        reason = f"the gain does not grow along one line beyond its bend (p of a bend {p:.3f})"
-        return _unknown(reason, p, _knots(x, breaks[at], level, 0.0, growth))
-    ends = np.quantile(breaks[best_break(simulated)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    found, low, high = (float(10**c) for c in (breaks[at], *ends))
-    reason = f"the gain grows above {found:,.0f} parameters (95 %: {low:,.0f} to {high:,.0f}"
-    knots = _knots(x, breaks[at], level, 0.0, growth)
-    return Threshold(True, found, low, high, p, f"{reason}; p {p:.3f})", knots)
+    # The seed variance is estimated from a few seeds, so errors have the tails of Student's t.
+    simulated = expected + errors * np.sqrt(noise.seed_variance / variances)
+    residuals = squared_residuals(simulated)
+    if squared_residuals(means).min(0) > np.quantile(residuals.min(0), FIT_LEVEL):
+        reason = f"beyond its bend, the gain does not grow along one line (p of the bend {p:.3f})"
+        return _not_found(reason, p, _knots(x, breaks[best], level, 0.0, growth))
+    ends = np.quantile(breaks[residuals.argmin(0)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    parameters, low, high = (float(10**c) for c in (breaks[best], *ends))
+    limits = f"95 %: {low:,.0f} to {high:,.0f}"
+    reason = f"the gain grows above {parameters:,.0f} parameters ({limits}; p {p:.3f})"
+    knots = _knots(x, breaks[best], level, 0.0, growth)
+    return Threshold(True, parameters, low, high, p, reason, knots)
 
 
-def _unbroken(straight, means, noise: _Noise) -> tuple[str, tuple[float, float]]:
-    """What a gain does that has no break, and the level and slope of the line to draw."""
+def _describe_line(straight, means, noise: _Noise) -> tuple[str, tuple[float, float]]:
+    """A gain without a break in words, and the level and slope of the line to draw."""
     mean = float(means.mean())
-    if noise.differs(straight[1], means):
+    if noise.differs_from_zero(straight[1], means):
         level, slope = straight @ means
-        return f"no break: the gain {_way(slope)} with size at one rate", (level, slope)
-    # Whether it is above 0 is another question, which an interval over seeds answers.
-    return f"no break or trend is shown; mean {mean:+.3f}", (mean, 0.0)
+        return f"the gain {_verb(slope)} with size at one rate, without a break", (level, slope)
+    # Whether the mean is above 0 is answered by an interval over seeds, not here.
+    return f"neither a break nor a trend is shown; mean gain {mean:+.3f}", (mean, 0.0)
 
 
-def _way(slope: float) -> str:
+def _verb(slope: float) -> str:
     return "grows" if slope > 0 else "falls"
 
 
-def _knots(x: np.ndarray, at: float, level: float, slope: float, growth: float) -> np.ndarray:
+def _knots(x: np.ndarray, break_: float, level: float, slope: float, growth: float) -> np.ndarray:
     """float64 [3, 2]: parameters and gain at both ends and at the break."""
-    ends = np.array([x[0], at, x[-1]])
-    gain = level + slope * ends + growth * np.maximum(0, ends - at)
+    ends = np.array([x[0], break_, x[-1]])
+    gain = level + slope * ends + growth * np.maximum(0, ends - break_)
     return np.stack([10**ends, gain], -1)
 
 
-def _unknown(reason: str, p: float = np.nan, knots: np.ndarray | None = None) -> Threshold:
+def _not_found(reason: str, p: float = np.nan, knots: np.ndarray | None = None) -> Threshold:
     knots = np.empty((0, 2)) if knots is None else knots
     return Threshold(False, np.nan, np.nan, np.nan, p, reason, knots)

@@ -1,6 +1,4 @@
-"""What is found out about a member on one suite: scores of all of it and of slices of it, and how
-far they would move with other images.
-"""
+"""Evaluation of one member on one suite: scores of all images and of slices, with resamples."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -10,19 +8,19 @@ import numpy as np
 
 from tinyjax.errors import UserError, shorten
 
-WHOLE = ""  # the slice that is all of a suite
-REPLICATES = 200
+ALL_IMAGES = ""  # name of the slice that is the full suite
+NUM_RESAMPLES = 200
 
 
 class Slice(NamedTuple):
-    """A part of a suite."""
+    """A subset of a suite."""
 
-    images: np.ndarray  # int [n], which
-    classes: tuple[str, ...] = ()  # that are scored; (): all
+    images: np.ndarray  # int [n], indices
+    classes: tuple[str, ...] = ()  # classes to score; (): all
 
 
-def of_classes(images: int, classes: tuple[str, ...]) -> Slice:
-    """All images, and these classes."""
+def class_slice(images: int, classes: tuple[str, ...]) -> Slice:
+    """All images, scored by some classes only."""
     return Slice(np.arange(images), classes)
 
 
@@ -31,46 +29,51 @@ class Examined(NamedTuple):
 
     scores: dict[str, dict[str, float]]  # slice -> scores
     replicates: dict[str, np.ndarray]  # slice -> float32 [B], its main score on resampled images
-    seen: dict[str, np.ndarray]  # what galleries are made of; {}: of a classifier
+    detections: dict[str, np.ndarray]  # drawn in galleries; {} for a classifier
 
 
-def resamples(images: int, count: int = REPLICATES) -> np.ndarray:
-    """int32 [B, N]: how often each image is drawn, with replacement, into B sets of N images.
+def resample_counts(images: int, resamples: int = NUM_RESAMPLES) -> np.ndarray:
+    """int32 [B, N]: how often each of N images is drawn, with replacement, into each of B sets.
 
-    A function of the two numbers: all members are judged on the same sets, so that differences
-    between them are paired by image.
+    The result depends on the two arguments alone: all members are scored on the same sets, so that
+    differences between members are paired by image.
     """
     rng = np.random.default_rng(0)
-    return rng.multinomial(images, np.full(images, 1 / images), count).astype(np.int32)
+    return rng.multinomial(images, np.full(images, 1 / images), resamples).astype(np.int32)
 
 
-def slices_of(
+def slices_by_field(
     infos: Sequence[Mapping[str, Any]], fields: Mapping[str, Sequence[float]]
 ) -> dict[str, Slice]:
     """Slices of a suite by fields of its images: "time_of_day=day", "altitude_m=60-90".
 
-    infos: of each image what its source says of it. fields: name -> edges of half-open bins of a
-    number, or () for a slice of each value. Images that do not say are in no slice of that field.
+    Images without a field are in none of its slices.
 
-    Raises UserError for edges that do not rise, and for bins of what is no number.
+    Args:
+        infos: the fields of each image.
+        fields: name -> ascending edges of half-open bins of a number, or () for one slice per
+            value.
+
+    Raises UserError for edges that do not ascend, and for bins of values that are not numbers.
     """
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for field, edges in fields.items():
         values = {i: info[field] for i, info in enumerate(infos) if info.get(field) is not None}
-        if wrong := [v for v in values.values() if not isinstance(v, str | int | float)]:
-            raise UserError(f"data.slices.{field}: {wrong[0]!r} is neither a number nor a text")
+        if invalid := [v for v in values.values() if not isinstance(v, str | int | float)]:
+            raise UserError(f"data.slices.{field}: {invalid[0]!r} is neither a number nor a string")
         if not isinstance(edges, Sequence) or not all(isinstance(e, int | float) for e in edges):
-            raise UserError(f"data.slices.{field} = {edges!r}: give edges that rise, or ()")
+            raise UserError(f"data.slices.{field} = {edges!r}: give ascending edges, or ()")
         if not edges:
             for value in sorted(set(values.values()), key=lambda v: (str(type(v)), v)):
-                found[f"{field}={value}"] = [i for i, own in values.items() if own == value]
+                indices[f"{field}={value}"] = [i for i, v in values.items() if v == value]
             continue
         if [*edges] != sorted({*edges}) or len(edges) < 2:
-            raise UserError(f"data.slices.{field} = {tuple(edges)}: give edges that rise, or ()")
-        if wrong := [v for v in values.values() if not isinstance(v, int | float)]:
+            raise UserError(f"data.slices.{field} = {tuple(edges)}: give ascending edges, or ()")
+        if invalid := [v for v in values.values() if not isinstance(v, int | float)]:
             raise UserError(
-                f"data.slices.{field}: {shorten(map(str, wrong))} are no numbers to bin; give ()"
+                f"data.slices.{field}: {shorten(map(str, invalid))} cannot be binned, only numbers "
+                "can; give ()"
             )
         for low, high in pairwise(edges):
-            found[f"{field}={low:g}-{high:g}"] = [i for i, v in values.items() if low <= v < high]
-    return {name: Slice(np.array(images)) for name, images in found.items() if images}
+            indices[f"{field}={low:g}-{high:g}"] = [i for i, v in values.items() if low <= v < high]
+    return {name: Slice(np.array(images)) for name, images in indices.items() if images}

@@ -1,4 +1,4 @@
-"""The classifier: a backbone with its own 1x1 convolution, pooling and linear layers."""
+"""A classifier: a backbone built with its own 1x1 convolution, pooling and linear layers."""
 
 import flax.linen as nn
 from jax import Array
@@ -7,9 +7,11 @@ from jax import Array
 class Classifier(nn.Module):
     """Images [B, H, W, 1 or 3] -> logits f32[B, classes].
 
-    A module around the backbone, so that its paths begin with "backbone/", as a detector's do:
-    weights go from one to the other by name.
+    Wrapping the backbone makes its paths begin with "backbone/", as in a detector, so weights
+    transfer between the two by path.
     """
+
+    preserves_zeros = True
 
     backbone: nn.Module
 

@@ -1,4 +1,4 @@
-"""Sizes of a network, by arithmetic on shapes: nothing is computed."""
+"""Sizes of a network from its shapes alone; nothing is computed."""
 
 import math
 from collections.abc import Mapping
@@ -11,59 +11,62 @@ import jax.numpy as jnp
 from tinyjax.models.scaling import Architecture
 
 
-def parameters(flat: Mapping[str, Any]) -> int:
-    """How many numbers a flat dict of arrays, or of shapes, holds."""
-    return sum(math.prod(leaf.shape) for leaf in flat.values())
+def count_parameters(arrays: Mapping[str, Any]) -> int:
+    """Return the number of entries in a flat dict of arrays or of shape structs."""
+    return sum(math.prod(leaf.shape) for leaf in arrays.values())
 
 
-def multiply_adds(model: nn.Module, shape: Any) -> int:
-    """Multiply-adds of convolutions and linear layers in one evaluation; FLOPs are twice that.
+def count_multiply_adds(model: nn.Module, shape: Any) -> int:
+    """Return the multiply-adds of convolutions and linear layers in one forward pass.
 
-    A layer that owns a `kernel` applies it once at every position of its output, so it is counted
-    right in whatever form it is lowered, and once for every time it is called.
+    FLOPs are twice that. A module with a `kernel` applies it once at every position of its output,
+    so the count does not depend on how the layer is lowered. A layer counts once per call.
 
     Args:
         model: any module built from `tinyjax.models.layers`, called as `model(x, train)`.
-        shape: of x, e.g. (1, 224, 224, 3), or a tree of such, e.g. a neck's {stride: shape}.
+        shape: of x, e.g. (1, 224, 224, 3), or a pytree of shapes, e.g. a neck's {stride: shape}.
     """
-    return counted(model, shape)[0]
+    return count_multiply_adds_and_outputs(model, shape)[0]
 
 
-def counted(model: nn.Module, shape: Any) -> tuple[int, int]:
-    """`multiply_adds`, and the numbers that these layers put out: what a training step keeps is
-    some multiple of them.
+def count_multiply_adds_and_outputs(model: nn.Module, shape: Any) -> tuple[int, int]:
+    """Return `count_multiply_adds`, and the number of values that the same layers output.
+
+    The memory of a training step is roughly proportional to the latter.
     """
-    layers = _layers(model, shape)
+    layers = _layer_shapes(model, shape)
     adds = sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
     return adds, sum(math.prod(out) for out, _ in layers)
 
 
-def _layers(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The shapes of output and kernel of every call of a layer that owns a `kernel`."""
-    found = []
+def _layer_shapes(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the shapes of output and kernel for every call of a layer with a `kernel`."""
+    shapes = []
 
-    def note(call, args, kwargs, context):
+    def record(call, args, kwargs, context):
         out = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             kernel = nn.unbox(module.get_variable("params", "kernel"))
-            found.append((out.shape, kernel.shape))
+            shapes.append((out.shape, kernel.shape))
         return out
 
     def evaluate():
         x = jax.tree.map(jnp.zeros, shape, is_leaf=lambda leaf: isinstance(leaf, tuple))
         return model.init(jax.random.key(0), x, train=False)
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         jax.eval_shape(evaluate)
-    return found
+    return shapes
 
 
-def per_pixel(arch: Architecture) -> float:
-    """Multiply-adds of a backbone's stem and blocks for a pixel of a one-channel input, without
-    those of squeeze-excite, which do not grow with the input: to compare architectures by.
+def multiply_adds_per_pixel(arch: Architecture) -> float:
+    """Return the multiply-adds of stem and blocks per pixel of a one-channel input.
+
+    A cheap measure to compare architectures with. It omits squeeze-excite, whose cost does not
+    grow with the input.
     """
-    area, inputs = 1 / 4, arch.stem  # positions per pixel
+    area, inputs = 1 / 4, arch.stem  # area: output positions per input pixel
     total = 9 * arch.stem * area
     for block in (block for stage in arch.stages for block in stage):
         if block.expand != inputs:

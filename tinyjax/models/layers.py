@@ -1,7 +1,7 @@
-"""The layers all networks are built from. They compute in the dtype of their input.
+"""The layers that all networks are built from. They compute in the dtype of their input.
 
-Parameters and statistics are float32. A module that owns a parameter named `kernel` applies it once
-at every position of its output; `count.multiply_adds` relies on it.
+Parameters and running statistics are float32. A module with a parameter named `kernel` applies it
+once at every position of its output; `flops.count_multiply_adds` relies on this.
 """
 
 import math
@@ -18,7 +18,12 @@ from tinyjax.models.initializers import he_fan_out
 from tinyjax.models.scaling import Architecture, Block, make_divisible
 from tinyjax.ops.conv import conv2d
 
-# All of them map 0 to 0 (save the gates), which is what makes zero-padded channels stay zero.
+# A module class with `preserves_zeros = True` promises that channels which are zero in its input,
+# and whose parameters are zero, stay exactly zero in its output, and that they influence no other
+# channel. This is what allows zero-padded networks of several sizes to share a program, see
+# `population.pad`.
+
+# Except for the sigmoids, which only gate channels, all of these map 0 to 0.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda x: x,
     "relu": nn.relu,
@@ -31,14 +36,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Dense(nn.Module):
-    """x [..., C] -> x kernel + bias [..., features]; also the 1x1 convolution of pooled vectors."""
+    """x [..., C] -> x @ kernel + bias [..., features]; also the 1x1 convolution of pooled
+    vectors.
+    """
+
+    preserves_zeros = True
 
     features: int
-    initial: Callable = he_fan_out
+    kernel_init: Callable = he_fan_out
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.initial, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
@@ -53,53 +62,56 @@ def batch_norm(
     train: bool,
     eps: float,
     momentum: float | Array,
-    fixed: Array | None = None,
+    frozen: Array | None = None,
     axes: Sequence[str] = (),
 ) -> tuple[Array, Array, Array]:
     """Normalize x [B, H, W, C] per channel, as torch's `BatchNorm2d` does.
 
     Args:
-        x: any float dtype; the arithmetic is in float32 at least.
-        scale, bias, mean, var: float[C].
-        train: use the batch's own moments and move the running ones toward them.
+        x: any float dtype; the arithmetic is at least float32.
+        scale, bias, mean, var: float[C]; mean and var are the running statistics.
+        train: normalize with the batch's statistics and update the running ones.
         eps: added to the variance.
-        momentum: torch's, the weight of the *new* value.
-        fixed: bool[], whether to use and keep the running moments all the same, as a frozen layer
-            does; None is no.
-        axes: of a mesh that the batch is spread over; its moments are those of the whole.
+        momentum: weight of the *new* value, as in torch.
+        frozen: bool[]; if true, training also normalizes with the running statistics and keeps
+            them. None means false.
+        axes: mesh axes that the batch is sharded over; statistics are those of the whole batch.
 
     Returns:
-        y in x's shape and dtype, and the running mean and variance. As in torch the running
-        variance is the unbiased one, the variance normalized by is not.
+        y in x's shape and dtype, and the running mean and variance. As in torch, the running
+        variance is unbiased, the variance that normalizes the batch is biased.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if train:
         count = math.prod(x.shape[:-1]) * jax.lax.axis_size(axes)
-        # Both moments in one pass over x: two passes write x - mean to memory, 8 % of a step. In
-        # float32 the variance is good while the mean is below some 100 standard deviations.
-        moments = wide.mean((0, 1, 2)), (wide * wide).mean((0, 1, 2))
-        batch_mean, square = jax.lax.pmean(moments, axes) if axes else moments
-        batch_var = jnp.maximum(square - batch_mean**2, 0)
-        unbiased = batch_var * (count / max(count - 1, 1))
+        # Mean and mean square in one pass over x: two passes write x - mean to memory, 8 % of a
+        # step. In float32 the variance is accurate for means below some 100 standard deviations.
+        moments = x32.mean((0, 1, 2)), (x32 * x32).mean((0, 1, 2))
+        batch_mean, mean_square = jax.lax.pmean(moments, axes) if axes else moments
+        batch_var = jnp.maximum(mean_square - batch_mean**2, 0)
+        unbiased_var = batch_var * (count / max(count - 1, 1))
         new_mean = mean + momentum * (batch_mean - mean)
-        new_var = var + momentum * (unbiased - var)
-        if fixed is not None:
-            batch_mean, new_mean = (jnp.where(fixed, mean, new) for new in (batch_mean, new_mean))
-            batch_var, new_var = (jnp.where(fixed, var, new) for new in (batch_var, new_var))
+        new_var = var + momentum * (unbiased_var - var)
+        if frozen is not None:
+            batch_mean, new_mean = (jnp.where(frozen, mean, new) for new in (batch_mean, new_mean))
+            batch_var, new_var = (jnp.where(frozen, var, new) for new in (batch_var, new_var))
     else:
         batch_mean, batch_var, new_mean, new_var = mean, var, mean, var
     slope = scale * jax.lax.rsqrt(batch_var + eps)
-    y = wide * slope + (bias - batch_mean * slope)
+    y = x32 * slope + (bias - batch_mean * slope)
     return y.astype(x.dtype), jax.lax.stop_gradient(new_mean), jax.lax.stop_gradient(new_var)
 
 
 class BatchNorm(nn.Module):
-    """`batch_norm` with its parameters and, in collection "stats", its running moments.
+    """`batch_norm` with its parameters and, in collection "stats", its running statistics.
 
-    In collection "fixed" a layer may be told to use and keep these: `True`, which is static, or an
-    array, by which members of a population may differ; in "over", the axes of a mesh that batches
-    are spread over, and perhaps another momentum.
+    Two more collections, both optional, are inputs. "frozen": `True`, which is static, or bool[],
+    which may differ between members of a population, makes the layer use and keep its running
+    statistics in training. "overrides": the mesh axes that the batch is sharded over, and a
+    momentum to use instead of the layer's.
     """
+
+    preserves_zeros = True
 
     eps: float = 1e-5
     momentum: float = 0.1
@@ -111,13 +123,13 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
-        fixed: Any = self.get_variable("fixed", "fixed")
-        axes = self.get_variable("over", "axes", ())
-        momentum: Any = self.get_variable("over", "momentum", self.momentum)
-        train = train and fixed is not True
+        frozen: Any = self.get_variable("frozen", "frozen")
+        axes = self.get_variable("overrides", "axes", ())
+        momentum: Any = self.get_variable("overrides", "momentum", self.momentum)
+        train = train and frozen is not True
         y, new_mean, new_var = batch_norm(
             x, scale, bias, mean.value, var.value,
-            train=train, eps=self.eps, momentum=momentum, fixed=fixed, axes=axes,
+            train=train, eps=self.eps, momentum=momentum, frozen=frozen, axes=axes,
         )  # fmt: skip
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var
@@ -127,20 +139,22 @@ class BatchNorm(nn.Module):
 class ConvBN(nn.Module):
     """Convolution without bias, BatchNorm, activation: [B, H, W, C] -> [B, H/s, W/s, features]."""
 
+    preserves_zeros = True
+
     features: int
     size: int = 1
     stride: int = 1
     groups: int = 1
     act: str = "identity"
-    initial: Callable = he_fan_out
+    kernel_init: Callable = he_fan_out
     eps: float = 1e-5
     momentum: float = 0.1
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.initial, shape, self.groups)
-        if self.is_initializing():  # only shapes count, and tracing takes its time
+        kernel = self.param("kernel", self.kernel_init, shape, self.groups)
+        if self.is_initializing():  # only shapes matter, and tracing the convolution is slow
             height, width = (-(-side // self.stride) for side in x.shape[1:3])
             y = jnp.zeros((x.shape[0], height, width, self.features), x.dtype)
         else:
@@ -149,25 +163,32 @@ class ConvBN(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate in 0..1 computed from all channels' spatial means."""
+    """Scale each channel by a gate computed from the spatial means of all channels."""
+
+    preserves_zeros = True
 
     squeeze: int
     act: str
     gate: str
-    initial: Callable = he_fan_out  # of the layer that the gates come from
+    kernel_init: Callable = he_fan_out  # of the layer that computes the gates
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        pooled = x.mean((1, 2))  # [B, C]
+        pooled = x.mean((1, 2))  # b h w c -> b c
         squeezed = ACTIVATIONS[self.act](Dense(self.squeeze, name="reduce")(pooled))
-        gate = ACTIVATIONS[self.gate](Dense(x.shape[-1], self.initial, name="expand")(squeezed))
+        expand = Dense(x.shape[-1], self.kernel_init, name="expand")
+        gate = ACTIVATIONS[self.gate](expand(squeezed))
         return x * gate[:, None, None, :]
 
 
 class Adapter(nn.Module):
     """A 1x1 convolution of BatchNorm(x), to be added to x: a residual adapter in series (arXiv
-    1705.08045). The kernel starts at zero, where the authors draw it: nothing is added at first.
+    1705.08045).
+
+    The kernel starts at zero, so the adapter adds nothing at first; the authors draw it at random.
     """
+
+    preserves_zeros = True
 
     eps: float
     momentum: float
@@ -180,18 +201,18 @@ class Adapter(nn.Module):
         return conv2d(y, kernel.astype(x.dtype), 1, 1)
 
 
-class Added(NamedTuple):
-    """What a backbone has that its weights in the world have not."""
+class ExtraLayers(NamedTuple):
+    """Layers added to a backbone, for which public weights have no values."""
 
     adapters: bool = False  # an `Adapter` at the end of every block
-    excite: str = ""  # a key of `GATES`: squeeze-excite behind every stage
+    excite: str = ""  # a key of `EXCITE_SETTINGS`: squeeze-excite after every stage
 
 
-PLAIN = Added()
-# Squeeze-excite that starts as nothing at all; or as the authors of Mind the Backbone draw it
-# (arXiv 2303.14744), which halves what passes.
-GATES: dict[str, dict[str, Any]] = {
-    "identity": {"gate": "twice_sigmoid", "initial": nn.initializers.zeros},
+NO_EXTRA_LAYERS = ExtraLayers()
+# Squeeze-excite that starts as the identity, or as the authors of Mind the Backbone initialize it
+# (arXiv 2303.14744), which halves its input.
+EXCITE_SETTINGS: dict[str, dict[str, Any]] = {
+    "identity": {"gate": "twice_sigmoid", "kernel_init": nn.initializers.zeros},
     "authors": {"gate": "sigmoid"},
 }
 
@@ -199,14 +220,16 @@ GATES: dict[str, dict[str, Any]] = {
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise, squeeze-excite, project 1x1; a skip where shapes allow (MBConv).
 
-    `conv` and `excite` are ConvBN and SqueezeExcite with the family's own settings. `spec.gates`
-    are 0/1 numbers among the parameters, which do not train; see `union`.
+    `conv` and `excite` are ConvBN and SqueezeExcite with the family's settings. `spec.gates` are
+    0/1 numbers stored among the parameters, which do not train; see `models.supernet`.
     """
+
+    preserves_zeros = True
 
     spec: Block
     conv: Callable
     excite: Callable
-    adapter: Callable | None = None  # an `Adapter` with the family's own settings
+    adapter: Callable | None = None  # an `Adapter` with the family's settings
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -220,8 +243,8 @@ class InvertedResidual(nn.Module):
         if expand != x.shape[-1]:
             y = self.conv(expand, act=act, name="expand")(y, train)
         if "expands" in gates:
-            own = gate("expands")
-            y = own * y + (1 - own) * _to_width(x, expand)
+            expands = gate("expands")
+            y = expands * y + (1 - expands) * _resize_channels(x, expand)
         depthwise = self.conv(expand, kernel, stride, groups=expand, act=act, name="depthwise")
         y = depthwise(y, train)
         if squeeze:
@@ -230,39 +253,42 @@ class InvertedResidual(nn.Module):
         if "alive" in gates:
             y = gate("alive") * y
         if "skip" in gates:
-            y = gate("skip") * _to_width(x, out) + y
+            y = gate("skip") * _resize_channels(x, out) + y
         elif stride == 1 and x.shape[-1] == out:
             y = x + y
         if self.adapter:
-            there = gate("alive") * y if "alive" in gates else y
-            y = y + self.adapter(name="adapter")(there, train)
+            adapted = gate("alive") * y if "alive" in gates else y
+            y = y + self.adapter(name="adapter")(adapted, train)
         return y
 
 
-def _to_width(x: Array, channels: int) -> Array:
-    """x [.., C] -> [.., channels]: cut, or filled up with zeros."""
+def _resize_channels(x: Array, channels: int) -> Array:
+    """x [.., C] -> [.., channels]: truncated, or padded with zeros."""
     missing = max(channels - x.shape[-1], 0)
     return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
 class Stage(nn.Module):
-    """Blocks in a row, and what is added to them."""
+    """A sequence of blocks, with their extra layers."""
+
+    preserves_zeros = True
 
     specs: tuple[Block, ...]
     conv: partial
     excite: Callable
-    added: Added
+    extra_layers: ExtraLayers
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        own = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
-        adapter = partial(Adapter, **own) if self.added.adapters else None
+        batch_norm_settings = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
+        adapter = partial(Adapter, **batch_norm_settings) if self.extra_layers.adapters else None
         for i, spec in enumerate(self.specs):
             block = InvertedResidual(spec, self.conv, self.excite, adapter, name=f"block{i}")
             x = block(x, train)
-        if self.added.excite:
+        if self.extra_layers.excite:
             squeeze = make_divisible(x.shape[-1] / 4)
-            x = SqueezeExcite(squeeze, "relu", **GATES[self.added.excite], name="excite")(x)
+            settings = EXCITE_SETTINGS[self.extra_layers.excite]
+            x = SqueezeExcite(squeeze, "relu", **settings, name="excite")(x)
         return x
 
 
@@ -273,17 +299,20 @@ def trunk(
     act: str,
     conv: partial,
     excite: Callable,
-    added: Added,
+    extra_layers: ExtraLayers,
 ) -> dict[int, Array]:
-    """Stem and stages, to be called inside a compact method: the last output at each stride.
+    """Apply stem and stages, and return the last output at each stride.
 
-    x [B, H, W, 1 or 3] -> {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}, odd sizes rounded
-    up at each level. At stride 2 it is the stem's output where no block keeps that resolution.
+    To be called inside a compact method.
+
+    Returns:
+        For x [B, H, W, 1 or 3]: {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}, odd sizes
+        rounded up at each level. If no block has stride 2, that entry is the stem's output.
     """
     x, stride = conv(arch.stem, 3, 2, act=act, name="stem")(x, train), 2
     features = {stride: x}
     for n, specs in enumerate(arch.stages, 1):
-        x = Stage(specs, conv, excite, added, name=f"stage{n}")(x, train)
+        x = Stage(specs, conv, excite, extra_layers, name=f"stage{n}")(x, train)
         stride *= math.prod(spec.stride for spec in specs)
         features[stride] = x
     return features

@@ -1,9 +1,9 @@
-"""The two ladders of ever smaller backbones, each from one rule, as plain static data.
+"""Two series of scaled-down backbones, each defined by one scaling rule, as static data.
 
 EfficientNet B-1..B-7 is inverse compound scaling of B0: width 1.46^-k and depth 1.45^-k, rounded
-as timm rounds (the scaling-rule search published with arXiv 2508.02927). The rule behind that
-paper's MobileNetV3 family is not public; width 1.46^-k on torchvision's MobileNetV3-Small, depth
-kept, is our own choice, the cleanest ladder of those we compared.
+as timm rounds (the scaling-rule search published with arXiv 2508.02927). The rule of that paper's
+MobileNetV3 family is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k
+and keep its depth, which gave the most regular series of those we compared.
 """
 
 import math
@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 from tinyjax.errors import UserError
 
-WIDTH, DEPTH = 1.46, 1.45
+WIDTH_RATIO, DEPTH_RATIO = 1.46, 1.45
 
 
 class Block(NamedTuple):
-    """An inverted residual; every number is a channel count save `kernel` and `stride`."""
+    """An inverted residual; all numbers except `kernel` and `stride` are channel counts."""
 
     kernel: int
     stride: int
-    expand: int  # of the depthwise convolution; equal to the input's: no expansion convolution
+    expand: int  # of the depthwise convolution; if equal to the input's, nothing is expanded
     out: int
-    squeeze: int  # of the squeeze-excite bottleneck; 0: none
+    squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
     act: str
-    gates: tuple[str, ...] = ()  # which of `union.GATES` are a network's own 0/1 numbers
+    gates: tuple[str, ...] = ()  # the `supernet.GATES` that differ between its networks
 
 
 class Architecture(NamedTuple):
@@ -32,7 +32,7 @@ class Architecture(NamedTuple):
     stem: int
     stages: tuple[tuple[Block, ...], ...]
     head: int
-    hidden: int = 0  # MobileNetV3's linear layer between pooling and classes; 0: none
+    hidden: int = 0  # MobileNetV3's linear layer between pooling and classifier; 0: none
 
 
 # kernel, stride of the first block, expansion, channels, repeats (EfficientNet, table 1)
@@ -68,13 +68,15 @@ _SMALL = (
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, at least one, never below 0.9 of `channels`."""
+    """Round to a multiple of `divisor`: the nearest one, but at least `divisor` and at least
+    0.9 `channels`.
+    """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
-    """EfficientNet-B0 times `width` (every channel count) and `depth` (repeats, rounded up).
+    """Scale EfficientNet-B0 by `width` (every channel count) and `depth` (repeats, rounded up).
 
     Raises:
         UserError: a multiplier is not positive.
@@ -86,7 +88,7 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
         out, blocks = make_divisible(channels * width), []
         for i in range(math.ceil(repeats * depth)):
             stride = first_stride if i == 0 else 1
-            # The squeeze is a quarter of the block's input, not of its expansion.
+            # The squeeze width is a quarter of the block's input, not of its expansion.
             blocks.append(Block(kernel, stride, inputs * expansion, out, inputs // 4, "silu"))
             inputs = out
         stages.append(tuple(blocks))
@@ -94,12 +96,12 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
 
 
 def mobilenetv3_small(width: float = 1.0) -> Architecture:
-    """MobileNetV3-Small times `width`. Raises UserError if it is not positive."""
+    """Scale MobileNetV3-Small by `width`. Raises UserError if it is not positive."""
     return _mobilenetv3(_SMALL, 1024, width)
 
 
 def mobilenetv3_large(width: float = 1.0) -> Architecture:
-    """MobileNetV3-Large times `width`. Raises UserError if it is not positive."""
+    """Scale MobileNetV3-Large by `width`. Raises UserError if it is not positive."""
     return _mobilenetv3(_LARGE, 1280, width)
 
 
@@ -123,4 +125,4 @@ def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
 def _check_positive(**multipliers: float) -> None:
     for name, value in multipliers.items():
         if not value > 0:
-            raise UserError(f"{name}={value!r}: a multiplier of a backbone must be positive")
+            raise UserError(f"{name}={value!r}: a width or depth multiplier must be positive")

@@ -1,9 +1,9 @@
-"""Members over devices and, where members are fewer than these, the rows of a batch as well. No
-other file names the axes of a mesh.
+"""Members spread over devices and, where members are fewer than devices, the rows of their batches
+too. No other file names the axes of a mesh.
 
-Nothing crosses "member". Over "data" a shard computes its part of a sum: of the loss, whose
-normalizers and BatchNorm's moments are those of the whole batch, and of the gradient, which the
-step adds up once. So a member's training does not depend on the number of its shards.
+Nothing crosses "member". Over "data" a shard computes its term of sums: of the loss, whose
+normalizers and BatchNorm statistics are those of the whole batch, and of the gradient, which the
+step sums once. A member's training therefore does not depend on the number of shards.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,174 +15,185 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tinyjax.data.sampling import Streamed, rows_of
+from tinyjax.data.sampling import StreamedBatch, shard_row_indices
 
 MEMBER, DATA = "member", "data"
+PREDICT_BATCH = 32  # samples per device and prediction call, over all its members
 
 
 class DeviceLayout(NamedTuple):
-    """Where the members of a population are. On a single device nothing here does anything."""
+    """How the members of a population are spread over devices; on one device, not at all."""
 
     mesh: Mesh  # [member, data]
-    members: int  # of one alone arrays have no axis for it
+    members: int  # arrays of a single member have no axis for it
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes that a member's batch is spread over, for `jax.lax.psum`: none, or "data"."""
+        """The axes that a member's batch is spread over, for `jax.lax.psum`: () or ("data",)."""
         return (DATA,) if self.mesh.shape[DATA] > 1 else ()
 
     @property
-    def own(self) -> int:
-        """Members of a device."""
+    def members_per_device(self) -> int:
         return -(-self.members // self.mesh.shape[MEMBER])
 
-    def at_once(self, how: str, chunk: int) -> int:
-        """Members that a device computes at the same time, if they are lifted so, see `lift`."""
-        return {"vmap": self.own, "chunks": min(chunk, self.own)}.get(how, 1)
+    def concurrent_members(self, method: str, chunk_size: int) -> int:
+        """Members that a device computes at the same time, see `batch_members`."""
+        sizes = {
+            "vmap": self.members_per_device,
+            "chunks": min(chunk_size, self.members_per_device),
+        }
+        return sizes.get(method, 1)
 
     @property
-    def rows(self) -> int:
-        """Images to predict on at a time: on each device 32 over all its members, at least 2."""
-        return self.mesh.shape[DATA] * max(2, 32 // self.own)
+    def predict_batch(self) -> int:
+        """Samples per prediction call: `PREDICT_BATCH` a device over all members, at least 2."""
+        return self.mesh.shape[DATA] * max(2, PREDICT_BATCH // self.members_per_device)
 
-    def shard(self, f: Callable[[Any, Any], Any], split: bool = False) -> Callable[[Any, Any], Any]:
-        """`f(own, shared)`, on each device for the members that it has, and of a `Streamed` batch
-        for its rows, if `batches` placed it.
+    def shard(
+        self, function: Callable[[Any, Any], Any], split: bool = False
+    ) -> Callable[[Any, Any], Any]:
+        """`function(members, shared)`, run on each device for its members and, for a `Streamed`
+        batch that `batch_placement` placed, for its rows.
 
-        split: `shared` are rows of a batch, and the result has one row for each.
+        split: `shared` holds rows of a batch, and the result has one row for each.
         """
         if self.mesh.size == 1:
-            return f
+            return function
         member, rows = (MEMBER,) if self.members > 1 else (), (DATA,) if split else ()
 
         def spec(leaf):
-            return P(*self.axes) if isinstance(leaf, Streamed) else P(*rows)
+            return P(*self.axes) if isinstance(leaf, StreamedBatch) else P(*rows)
 
-        def sharded(own, shared):
-            given = jax.tree.map(spec, shared, is_leaf=lambda leaf: isinstance(leaf, Streamed))
-            # The check would ask of each custom gradient to add up over "data"; the step does once.
+        def sharded(members, shared):
+            specs = jax.tree.map(spec, shared, is_leaf=lambda leaf: isinstance(leaf, StreamedBatch))
+            # The check would require each custom gradient to sum over "data"; the step does so.
             return jax.shard_map(
-                f, mesh=self.mesh, in_specs=(P(*member), given), out_specs=P(*member, *rows),
-                check_vma=False,
-            )(own, shared)  # fmt: skip
+                function, mesh=self.mesh, in_specs=(P(*member), specs),
+                out_specs=P(*member, *rows), check_vma=False,
+            )(members, shared)  # fmt: skip
 
         return sharded
 
-    def spread(self, own: Any) -> Any:
-        """Arrays of members [M, ..] on their devices. Where these do not divide them there are idle
-        members more, copies of the last one.
+    def place(self, members: Any) -> Any:
+        """Arrays of members [M, ...], placed on their devices. If M does not fill the devices, idle
+        copies of the last member do.
         """
         if self.mesh.size == 1:
-            return jax.device_put(own)
+            return jax.device_put(members)
         if self.members == 1:
-            return self.everywhere(own)
+            return self.replicate(members)
 
-        def filled(leaf):
+        def fill(leaf):
             idle = -len(leaf) % self.mesh.shape[MEMBER]
             return np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], idle, 0)])
 
-        return self._placed(jax.tree.map(filled, own), P(MEMBER))
+        return self._place(jax.tree.map(fill, members), P(MEMBER))
 
-    def everywhere(self, shared: Any) -> Any:
-        """What all members read, on every device."""
+    def replicate(self, shared: Any) -> Any:
+        """Arrays that all members read, placed on every device."""
         if self.mesh.size == 1:
             return shared
-        return self._placed(shared, P())
+        return self._place(shared, P())
 
-    def batches(self, batch: int) -> tuple[Sequence[int], Callable[[Any], Any]]:
-        """The rows of a batch that devices of this process read, and what places them there: arrays
-        [rows, ..] as [batch, ..], each shard's own together, see `stream.own_rows`.
+    def batch_placement(self, batch: int) -> tuple[Sequence[int], Callable[[Any], Any]]:
+        """The rows of a batch that this process's devices read, and a function that places them:
+        arrays [rows, ...] become [batch, ...], with the rows of each shard together, see
+        `sampling.shard_rows`.
         """
         if not self.axes:
-            return range(batch), self.everywhere
+            return range(batch), self.replicate
         sharding, shards = NamedSharding(self.mesh, P(DATA)), self.mesh.shape[DATA]
-        order = np.concatenate([rows_of(i, shards, batch) for i in range(shards)])
-        where: Any = sharding.addressable_devices_indices_map((batch,)).values()
-        firsts = sorted({at[0].start or 0 for at in where})
-        own = batch // shards
+        order = np.concatenate([shard_row_indices(i, shards, batch) for i in range(shards)])
+        indices: Any = sharding.addressable_devices_indices_map((batch,)).values()
+        starts = sorted({index[0].start or 0 for index in indices})
+        rows_per_shard = batch // shards
 
-        def placed(leaf):
-            def part(at):
-                first = firsts.index(at[0].start or 0) * own
-                return leaf[first : first + own]
+        def place(leaf):
+            def shard_rows(index):
+                start = starts.index(index[0].start or 0) * rows_per_shard
+                return leaf[start : start + rows_per_shard]
 
-            return jax.make_array_from_callback((batch, *leaf.shape[1:]), sharding, part)
+            return jax.make_array_from_callback((batch, *leaf.shape[1:]), sharding, shard_rows)
 
-        rows = np.concatenate([order[first : first + own] for first in firsts])
-        return rows.tolist(), lambda tree: jax.tree.map(placed, tree)
+        rows = np.concatenate([order[start : start + rows_per_shard] for start in starts])
+        return rows.tolist(), lambda tree: jax.tree.map(place, tree)
 
-    def by_rows(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """`predict(own, rows)`, a program whose rows are spread over devices (`shard`, split), from
-        rows on the host to results on the host.
+    def from_host_rows(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`predict(members, rows)` with `rows` and the result on the host, where `predict` spreads
+        its rows over devices (`shard` with split).
         """
         if self.mesh.size == 1:
             return predict
-        return lambda own, rows: self.gathered(predict(own, self._placed(rows, P(DATA))))
+        return lambda members, rows: self.to_host(predict(members, self._place(rows, P(DATA))))
 
-    def gathered(self, own: Any) -> Any:
-        """What was spread, on the host of every process and without idle members."""
+    def to_host(self, members: Any) -> Any:
+        """Arrays of members, on the host of every process and without idle members."""
         take = slice(self.members) if self.members > 1 else ...
-        return jax.tree.map(lambda leaf: leaf[take], fetch(own))
+        return jax.tree.map(lambda leaf: leaf[take], fetch(members))
 
-    def described(self, own: Any) -> Any:
-        """What `spread` would place, as shapes."""
+    def abstract(self, members: Any) -> Any:
+        """Shapes and shardings of the arrays that `place` would return."""
         sharding = NamedSharding(self.mesh, P(MEMBER) if self.members > 1 else P())
 
         def shape(leaf):
-            first = [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.members > 1 else []
-            full = (*first, *leaf.shape[len(first) :])
-            return jax.ShapeDtypeStruct(full, leaf.dtype, sharding=sharding)
+            filled = [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.members > 1 else []
+            return jax.ShapeDtypeStruct(
+                (*filled, *leaf.shape[len(filled) :]), leaf.dtype, sharding=sharding
+            )
 
-        return jax.tree.map(shape, own)
+        return jax.tree.map(shape, members)
 
-    def described_rows(self, shared: Any, rows: bool = False) -> Any:
-        """What `everywhere` would place, or of a batch what `batches` would, as shapes."""
+    def abstract_shared(self, shared: Any, rows: bool = False) -> Any:
+        """Shapes and shardings of the arrays that `replicate` or, for the rows of a batch,
+        `batch_placement` would place.
+        """
         sharding = NamedSharding(self.mesh, P(*self.axes) if rows else P())
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shared
         )
 
-    def _placed(self, tree: Any, spec: P) -> Any:
-        """Arrays that every process has whole, on its devices what they need of them."""
+    def _place(self, tree: Any, spec: P) -> Any:
+        """Arrays that every process holds whole; each device gets its shard."""
         sharding = NamedSharding(self.mesh, spec)
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
 
-        def placed(leaf):
+        def place(leaf):
             leaf = np.asarray(leaf)
-            return jax.make_array_from_callback(leaf.shape, sharding, lambda at: leaf[at])
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
-        return jax.tree.map(placed, tree)
+        return jax.tree.map(place, tree)
 
 
 def fetch(tree: Any) -> Any:
-    """Arrays whole, on the host of every process."""
+    """Whole arrays, on the host of every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
 
-    def whole(leaf):
+    def fetch_leaf(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return np.asarray(leaf)
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
         return multihost_utils.process_allgather(leaf, tiled=True)
 
-    return jax.tree.map(whole, tree)
+    return jax.tree.map(fetch_leaf, tree)
 
 
 def device_layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> DeviceLayout:
-    """All devices, or these, so that the busiest has least to do; of equals that with the fewest
-    shards of a batch, which wait for each other and are therefore neighbors.
+    """The layout on `devices`, None: all, that gives the busiest device the least work.
 
-    batch: rows of each member's; a shard has an even number of them, see `stream.own_rows`.
+    Among equal layouts, the one with the fewest shards of a batch is chosen. Shards of a batch wait
+    for each other and are therefore neighbors. batch: rows of each member's batch; a shard has an
+    even number of them, see `sampling.shard_rows`.
     """
     devices = jax.devices() if devices is None else devices
-    many = len(devices)
-    shards = [n for n in range(1, many + 1) if many % n == 0 and (n == 1 or batch % (2 * n) == 0)]
-    best = min(shards, key=lambda n: (-(-members // (many // n)) / n, n))
+    count = len(devices)
+    shards = [n for n in range(1, count + 1) if count % n == 0 and (n == 1 or batch % (2 * n) == 0)]
+    best = min(shards, key=lambda n: (-(-members // (count // n)) / n, n))
     # With explicit axes a vmapped convolution fails; with automatic ones alone, outside shard_map,
     # every device would compute all members (https://github.com/openxla/xla/issues/47945).
     auto = (AxisType.Auto, AxisType.Auto)
-    # Not `make_mesh`: on a pod it refuses most shapes that do not follow the wiring.
+    # Not `make_mesh`: on a pod it rejects most shapes that do not follow the wiring.
     grid = np.array(devices).reshape(-1, best)
     return DeviceLayout(Mesh(grid, (MEMBER, DATA), axis_types=auto), members)

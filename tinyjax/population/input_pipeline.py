@@ -1,35 +1,61 @@
-"""What steps read of a training set, step by step."""
+"""The training data that steps read: a resident set, or batches streamed from disk."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jax import Array
 from ml_collections import ConfigDict
 
+from tinyjax.core import Split, Task
 from tinyjax.data import streaming
-from tinyjax.data.sampling import Streamed, Whole
+from tinyjax.data.sampling import ReplicatedBatch, StreamedBatch, gather, shard_rows
 from tinyjax.population.devices import DeviceLayout
 
 
 def make_input_pipeline(
-    kind: ModuleType, training: Any, config: ConfigDict, seed: int, devices: DeviceLayout
+    task: Task, training: Split, config: ConfigDict, seed: int, layout: DeviceLayout
 ) -> Callable[..., Iterator[Any]]:
-    """`of(start)` gives what steps `start`, `start` + 1, .. read, see `batch_at`: all of a set that
-    lives on the device, over and over; or of one that stays on disk their batches, in the order of
-    `seed`, which all members share. `of(start, True)`: batches whole on every device.
+    """`pipeline(start=0, replicated=False)`: the data of steps `start`, `start` + 1, ..., each for
+    `batch_at`.
+
+    A resident set is the same arrays at every step. A streamed set gives batches in the order of
+    `seed`, which all members share. replicated: every device gets whole batches.
     """
     if not config.data.stream:
-        data = devices.everywhere(kind.on_device(training))
-        return lambda start=0, whole=False: itertools.repeat(data)
-    element = kind.element(training, config)
+        data = layout.replicate(task.device_arrays(training))
+        return lambda start=0, replicated=False: itertools.repeat(data)
+    source = task.stream_source(training, config)
 
-    def of(start=0, whole=False):
-        rows, place = (None, devices.everywhere) if whole else devices.batches(config.batch)
-        kind_of = Whole if whole else Streamed
-        found = streaming.batches(
-            element, len(training.images), config.batch, seed, start, config.data.workers, rows
+    def pipeline(start=0, replicated=False):
+        rows, place = (
+            (None, layout.replicate) if replicated else layout.batch_placement(config.batch)
         )
-        return (kind_of(place(own)) for own in found)
+        streamed = ReplicatedBatch if replicated else StreamedBatch
+        batches = streaming.batches(
+            source, len(training.names), config.batch, seed, start, config.data.workers, rows
+        )
+        return (streamed(place(batch)) for batch in batches)
 
-    return of
+    return pipeline
+
+
+def batch_at(
+    sample: Callable[..., Array],
+    data: Mapping[str, Array] | StreamedBatch | ReplicatedBatch,
+    subset: Mapping[str, Any],
+    seed: Array,
+    step: Array,
+    batch: int,
+    axes: Sequence[str] = (),
+) -> dict[str, Array]:
+    """A member's batch at a step; of a batch that is spread over mesh `axes`, its own rows.
+
+    sample: `Task.sample`. data: the training set, arrays [N, ...], or a streamed batch. subset: of
+    the member: `indices` that it draws from, and `arrays` that replace those of `data`.
+    """
+    if isinstance(data, StreamedBatch | ReplicatedBatch):
+        return data.rows
+    size = len(next(iter(data.values())))
+    index = sample(seed, step, batch, size, subset.get("indices"))
+    return gather({**data, **subset.get("arrays", {})}, shard_rows(index, axes))

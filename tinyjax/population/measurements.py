@@ -1,4 +1,4 @@
-"""What is measured on a population's batches before, or instead of, training it."""
+"""Quantities that are measured on a population's batches before training, or instead of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,118 +9,157 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from tinyjax.data.sampling import batch_at, draws
-from tinyjax.population.devices import fetch
-from tinyjax.population.stack import Population
-from tinyjax.step import Variables, frozen_batchnorm
+from tinyjax.core import Split, Task, Variables
+from tinyjax.data.sampling import step_key
+from tinyjax.population.devices import DeviceLayout, fetch
+from tinyjax.population.input_pipeline import batch_at
+from tinyjax.population.networks import Network
+from tinyjax.population.program import Batched
+from tinyjax.population.stack import Population, stack_members
+from tinyjax.run.logs import log
+from tinyjax.step import frozen_batchnorm
 from tinyjax.transfer import regularizers
 
-Lifted = Callable[..., Any]
+Members = tuple[Variables, dict, dict]  # variables, hyper and subset of all members, on devices
+Pipeline = Callable[..., Iterator[Any]]  # see `make_input_pipeline`
 
 
 def mean_over_batches(
     measure: Callable[..., Any],
-    wanted: Callable[[str], bool],
-    joined: Population,
-    own: tuple[Variables, dict, dict],
-    feed: Callable[..., Iterator[Any]],
+    select: Callable[[str], bool],
+    task: Task,
+    population: Population,
+    members: Members,
+    pipeline: Pipeline,
     batch: int,
     batches: int,
-    lifted: Lifted,
+    batched: Batched,
 ) -> Any:
-    """Of each member the mean over its first batches of training of `measure(loss, params, batch)`,
-    a tree of arrays.
+    """The mean of `measure(loss, params, batch)` over each member's first training batches.
 
-    loss: (params, batch, alone=False) -> scalar, alone: with BatchNorm by its running moments.
-    wanted: of which parameters that train. own: variables, hyper and part of each member. feed: see
-    `feed`.
+    Args:
+        measure: returns a tree of arrays. loss: (params, batch, running_stats=False) -> scalar;
+            running_stats: BatchNorm uses its running statistics.
+        select: path -> whether a trainable parameter is among `params`.
+        batched: see `program.over_members`.
     """
 
-    def one(own, shared):
-        (variables, hyper, part), (data, at) = own, shared
-        fixed = frozen_batchnorm(hyper, joined.moving.fixed)
-        key = draws(hyper["seed"], at)
+    def measure_member(member, shared):
+        (variables, hyper, subset), (data, step) = member, shared
+        frozen = frozen_batchnorm(hyper, population.trainable.frozen_batchnorm)
+        key = step_key(hyper["seed"], step)
 
-        def loss(params, rows, alone=False):
+        def loss(params, rows, running_stats=False):
             layers = (path.removesuffix("/mean") for path in variables.stats)
-            own = dict.fromkeys(layers, True) if alone else fixed
-            now = Variables({**variables.params, **params}, variables.stats)
-            return joined.task.loss(now, own, rows, key, hyper)[0]
+            fixed = dict.fromkeys(layers, True) if running_stats else frozen
+            merged = Variables({**variables.params, **params}, variables.stats)
+            return population.model.loss(merged, fixed, rows, key, hyper)[0]
 
         params = {
             path: leaf
             for path, leaf in variables.params.items()
-            if path in joined.moving.paths and wanted(path)
+            if path in population.trainable.paths and select(path)
         }
-        return measure(loss, params, batch_at(data, part, hyper["seed"], at, batch))
+        rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch)
+        return measure(loss, params, rows)
 
-    whole = lifted(one)
-    added = jax.jit(lambda sums, *rest: jax.tree.map(jnp.add, sums, whole(*rest)), donate_argnums=0)
+    measured = batched(measure_member)
+    add = jax.jit(
+        lambda sums, *args: jax.tree.map(jnp.add, sums, measured(*args)), donate_argnums=0
+    )
     sums = None
-    for at, data in zip(range(batches), feed(whole=True), strict=False):
-        shared = (data, jnp.int32(at))
+    for step, data in zip(range(batches), pipeline(replicated=True), strict=False):
+        shared = (data, jnp.int32(step))
         if sums is None:
-            zeros = jax.eval_shape(whole, own, shared)
+            zeros = jax.eval_shape(measured, members, shared)
             sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zeros)
-        sums = added(sums, own, shared)
+        sums = add(sums, members, shared)
     return jax.tree.map(lambda leaf: leaf / batches, fetch(sums))
 
 
 def batchnorm_estimator(
-    joined: Population, batch: int, lifted: Lifted, axes: Sequence[str] = ()
-) -> Any:
-    """`estimate(own, data, step) -> Variables`, to be called for step = 0, 1, ..: each member's
-    network, the running moments of its BatchNorm the mean over its batches up to that one. Layers
-    that are frozen keep theirs. own, data: as of `means`. axes: of the joined task.
+    task: Task, population: Population, batch: int, batched: Batched, axes: Sequence[str] = ()
+) -> Callable[..., Variables]:
+    """`estimate(members, data, step) -> Variables`, to be called with step = 0, 1, ...
+
+    The running statistics of its result are the means over each member's batches up to that step;
+    frozen layers keep theirs. axes: those of the population.
     """
 
-    def one(own, shared):
-        (variables, hyper, part), (data, at) = own, shared
-        rows = batch_at(data, part, hyper["seed"], at, batch, axes)
-        fixed, key = frozen_batchnorm(hyper, joined.moving.fixed), draws(hyper["seed"], at)
-        averaged = {**hyper, "momentum": 1 / (at + 1)}
-        _, (stats, _) = joined.task.loss(variables, fixed, rows, key, averaged)
+    def estimate_member(member, shared):
+        (variables, hyper, subset), (data, step) = member, shared
+        rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch, axes)
+        frozen = frozen_batchnorm(hyper, population.trainable.frozen_batchnorm)
+        key, averaging = step_key(hyper["seed"], step), {**hyper, "momentum": 1 / (step + 1)}
+        _, (stats, _) = population.model.loss(variables, frozen, rows, key, averaging)
         return variables._replace(stats={path: stats[path] for path in variables.stats})
 
-    program = jax.jit(lifted(one))
-    return lambda own, data, step: program(own, (data, jnp.int32(step)))
+    program = jax.jit(batched(estimate_member))
+    return lambda members, data, step: program(members, (data, jnp.int32(step)))
 
 
 def regularizer_arrays(
     config: ConfigDict,
-    joined: Population,
-    own: tuple[Variables, dict, dict],
-    feed: Callable[..., Iterator[Any]],
-    n: int,
-    lifted: Lifted,
+    task: Task,
+    population: Population,
+    members: Members,
+    pipeline: Pipeline,
+    size: int,
+    batched: Batched,
 ) -> dict[str, np.ndarray]:
-    """What the step needs of a pull besides its strength: "start" and "importance", vectors of the
-    parameters that train, or of several members [M, numbers].
+    """What the step needs for a regularizer besides its strength: "start" and "importance", vectors
+    over the trainable parameters, for several members [M, parameters].
 
-    config: what members share of it. own, feed, lifted: see `means`. n: images of the training set.
+    config: the fields that members share. size: of the training set. members, pipeline, batched:
+    see `mean_over_batches`.
     """
-    kind, batches = config.regularizer.name, min(config.regularizer.batches, n // config.batch)
+    name, batches = config.regularizer.name, min(config.regularizer.batches, size // config.batch)
     importance = None
-    if kind != "l2sp":
-        measure = partial(regularizers.importance, kind)
+    if name != "l2sp":
+        measure = partial(regularizers.measure_importance, name)
         importance = mean_over_batches(
-            measure, regularizers.is_regularized, joined, own, feed, config.batch, batches, lifted
-        )
-    variables = fetch(own[0])
-    paths = [path for path in variables.params if path in joined.moving.paths]
-    several = np.ndim(next(iter(variables.stats.values()))) > 1  # a layer's moments are a vector
+            measure, regularizers.is_regularized, task, population, members, pipeline,
+            config.batch, batches, batched,
+        )  # fmt: skip
+    variables = fetch(members[0])
+    paths = [path for path in variables.params if path in population.trainable.paths]
+    several = np.ndim(next(iter(variables.stats.values()))) > 1  # a layer's mean is a vector
 
-    def laid_out(leaves):
+    def concatenate(leaves):
         rows = (
             leaf.reshape((len(leaf), -1) if several else -1) for leaf in map(np.asarray, leaves)
         )
         return np.concatenate([*rows], -1, dtype=np.float32)
 
+    def importance_of(path, leaf):
+        if not regularizers.is_regularized(path):
+            return np.zeros_like(leaf)
+        return np.ones_like(leaf) if importance is None else importance[path]
+
     params = [variables.params[path] for path in paths]
-    weights = [
-        np.zeros_like(leaf)
-        if not regularizers.is_regularized(path)
-        else (np.ones_like(leaf) if importance is None else importance[path])
-        for path, leaf in zip(paths, params, strict=True)
-    ]
-    return {"start": laid_out(params), "importance": laid_out(weights)}
+    weights = [importance_of(path, leaf) for path, leaf in zip(paths, params, strict=True)]
+    return {"start": concatenate(params), "importance": concatenate(weights)}
+
+
+def add_regularizer(
+    config: ConfigDict,
+    task: Task,
+    training: Split,
+    networks: Sequence[Network],
+    layout: DeviceLayout,
+    members: Members,
+    pipeline: Pipeline,
+    batched: Batched,
+) -> Members:
+    """`members` with the arrays that a regularizer needs in hyper, if any member has one."""
+    variables, hyper, subset = members
+    if "regularizer" not in hyper:
+        return members
+    # Every device measures on whole batches: a mean over examples' gradients has no shards.
+    population = stack_members(networks, task, training)
+    log.info(f"regularizer: {config.regularizer.name}, measured before the first step")
+    arrays = regularizer_arrays(
+        config, task, population, members, pipeline, len(training.names), batched
+    )
+    regularizer = hyper["regularizer"] | layout.place(arrays)
+    return variables, {**hyper, "regularizer": regularizer}, subset

@@ -1,4 +1,4 @@
-"""One member's function made one of many members."""
+"""One member's function turned into a function of many members."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +7,20 @@ import jax
 
 
 def batch_members(
-    one: Callable[[Any, Any], Any], how: str, chunk: int = 0
+    function: Callable[[Any, Any], Any], method: str, chunk_size: int = 0
 ) -> Callable[[Any, Any], Any]:
-    """`one(own, shared)` of members along the first axis of `own`; all see the same `shared`.
+    """`function(member, shared)` over the first axis of `member`; all members read `shared`.
 
-    how: "none", for one member without that axis: the function itself; "vmap", all at once; "map",
-    one after the other; "chunks", so many at once, one chunk after the other. Which is faster where
-    is in docs/performance.md; a chunk is for what does not fit into memory.
+    method: "none", for one member without that axis: the function itself; "vmap": all members at
+    once; "map": one after the other; "chunks": `chunk_size` at once, one chunk after the other.
+    docs/performance.md says which is faster where; chunks are for members that do not fit into
+    memory at once.
     """
-    if how == "none":
-        return one
-    if how == "vmap":
-        return jax.vmap(one, in_axes=(0, None))
-    size = {"map": None, "chunks": chunk}[how]
-    return lambda own, shared: jax.lax.map(lambda each: one(each, shared), own, batch_size=size)
+    if method == "none":
+        return function
+    if method == "vmap":
+        return jax.vmap(function, in_axes=(0, None))
+    size = {"map": None, "chunks": chunk_size}[method]
+    return lambda members, shared: jax.lax.map(
+        lambda member: function(member, shared), members, batch_size=size
+    )

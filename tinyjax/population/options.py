@@ -1,4 +1,4 @@
-"""What the command line says of a sweep."""
+"""Command line options of sweeps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,34 +11,34 @@ from tinyjax.population import search_space
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
 
-SINGLE_RUN = Member(run_folder.member_id({}), {})  # the only member of a run that is no sweep
+SINGLE_RUN = Member(run_folder.member_id({}), {})  # the member of a run that is not a sweep
 FLAGS: dict[str, dict[str, Any]] = {
     "--sweep.only": {
         "action": "append",
         "dest": "only",
         "metavar": "FIELD=VALUE[,..]",
-        "help": "of a sweep only the members that are so; may be given several times",
+        "help": "train only the matching members of a sweep; may be repeated",
     },
     "--sweep.limit": {
         "type": int,
         "default": 0,
         "dest": "limit",
         "metavar": "N",
-        "help": "of a sweep only the first members",
+        "help": "train only the first N members of a sweep",
     },
     "--shard": {
         "metavar": "I/N",
-        "help": "of a sweep only programs I, I + N, .. (I from 0 to N - 1): other processes, "
-        "perhaps on other machines, do the rest in the same folder",
+        "help": "train only populations I, I + N, .. of a sweep (I from 0 to N - 1); other "
+        "processes or machines train the others in the same folder",
     },
     "--member-batching": {
-        "metavar": "HOW",
-        "help": "members of a program: vmap (all at once), map (one after the other) or chunks:N "
-        "(so many at once); else what is fastest here and fits into memory",
+        "metavar": "METHOD",
+        "help": "how a device computes the members of a population: vmap (all at once), map (one "
+        "after the other) or chunks:N (N at once); default: the fastest that fits in memory",
     },
     "--dry-run": {
         "action": "store_true",
-        "help": "only say which programs a sweep would be, and what they would take",
+        "help": "only print the populations of a sweep and their estimated cost",
     },
 }
 
@@ -46,13 +46,14 @@ FLAGS: dict[str, dict[str, Any]] = {
 def select_members(
     spec: str, config: ConfigDict, only: Sequence[str] = (), limit: int = 0
 ) -> list[Member]:
-    """The members of the sweep that a config file describes by `get_hyper`, or the only one of a
-    plain run. only, limit: see `space.chosen`.
+    """Return the members of a config file's `get_hyper`, or the only member of a single run.
+
+    only, limit: see `search_space.filter_members`. Raises UserError for these without a sweep.
     """
     get_hyper = configs.definitions(spec).get("get_hyper")
     if get_hyper is None:
         if only or limit:
-            raise UserError(f"--sweep: {spec} describes no sweep: it has no get_hyper")
+            raise UserError(f"--sweep: {spec} is not a sweep: it has no get_hyper")
         return [SINGLE_RUN]
     return search_space.filter_members(
         config, search_space.make_members(config, search_space.sweep_points(get_hyper)), only, limit
@@ -60,7 +61,7 @@ def select_members(
 
 
 def parse_member_batching(text: str | None) -> str | None:
-    """A `--member-batching` that there is. Raises UserError."""
+    """Check the value of `--member-batching` and return it. Raises UserError."""
     name, colon, size = (text or "vmap").partition(":")
     chunks = name == "chunks" and size.isdecimal() and int(size) > 0
     if not (chunks or (name in ("vmap", "map") and not colon)):
@@ -69,7 +70,7 @@ def parse_member_batching(text: str | None) -> str | None:
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """(i, n) of "i/n"; (0, 1) of nothing. Raises UserError."""
+    """Parse "i/n" as (i, n); None is (0, 1). Raises UserError."""
     try:
         i, n = map(int, (text or "0/1").split("/"))
     except ValueError:

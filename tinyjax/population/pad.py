@@ -1,9 +1,8 @@
-"""Networks of several sizes in one program: each is padded with zeros to the shapes of their union,
-and cut out of it again.
+"""Zero padding: networks of several sizes in one program, each padded to the shapes of a supernet.
 
-That this is exact, that every padded entry stays 0 through any number of steps, is a property of
-the layers (f(0) = 0 per channel, sums and never concatenations, statistics per channel) and of the
-optimizer (no update where the gradient is 0): see docs/sweeps.md.
+Padding is exact: every padded entry stays 0 through any number of steps. This is a property of the
+layers (f(0) = 0 per channel, sums instead of concatenations, statistics per channel) and of the
+optimizer (no update where the gradient is 0), see docs/sweeps.md.
 """
 
 from collections.abc import Mapping
@@ -14,45 +13,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinyjax.detectors import point as detector
 from tinyjax.errors import UserError
-from tinyjax.models import efficientnet, layers, mobilenetv3
-from tinyjax.models.classifier import Classifier
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Modules that keep zero channels zero; see `refuse_unfit`.
-FIT = (
-    Classifier,
-    efficientnet.Model,
-    mobilenetv3.Model,
-    *(layers.Dense, layers.BatchNorm, layers.ConvBN, layers.SqueezeExcite),
-    *(layers.InvertedResidual, layers.Adapter, layers.Stage),
-    *(detector.Detector, detector.Separable, detector.Neck, detector.Head),
-    *(detector.Kernel, detector.SharedSeparable, detector.Output),
-)
-
 
 def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Arrays by path, each filled up with zeros at the ends of its axes to the shape that `shapes`
-    has for its path, and all zeros where `tree` has none.
+    """Arrays by path, each padded with zeros at the ends of its axes to the shape that `shapes` has
+    for its path; a path that `tree` lacks becomes all zeros.
 
-    Raises ValueError for a path that `shapes` does not have, or an array too large for its shape.
+    Raises ValueError for a path that `shapes` lacks, or an array larger than its shape.
     """
     if unknown := tree.keys() - shapes.keys():
         raise ValueError(f"no shape to pad {min(unknown)} to")
     dtype = np.result_type(*(np.asarray(leaf).dtype for leaf in tree.values()))
     padded = {path: np.zeros(shape, dtype) for path, shape in shapes.items()}
     for path, leaf in tree.items():
-        own, most = np.shape(leaf), shapes[path]
-        if len(own) != len(most) or any(a > b for a, b in zip(own, most, strict=True)):
-            raise ValueError(f"{path}: {own} does not fit into {most}")
-        padded[path][tuple(slice(n) for n in own)] = leaf
+        shape, limit = np.shape(leaf), shapes[path]
+        if len(shape) != len(limit) or any(a > b for a, b in zip(shape, limit, strict=True)):
+            raise ValueError(f"{path}: {shape} does not fit into {limit}")
+        padded[path][tuple(slice(n) for n in shape)] = leaf
     return padded
 
 
 def unpad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The arrays of `shapes` out of padded ones: `cut(pad(t, big), own) == t`."""
+    """The inverse of `pad`: arrays by path, sliced to `shapes`."""
     return {
         path: np.asarray(tree[path])[tuple(slice(n) for n in shape)]
         for path, shape in shapes.items()
@@ -60,21 +45,23 @@ def unpad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def check_zero_padding(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Raise UserError if a network, called as `model(x, train)` on x of that shape, holds a module
-    that is not known to keep zero channels zero, as a LayerNorm does not.
+    """Raise UserError unless every module of a network declares `preserves_zeros`.
+
+    The network is called as `model(x, train)` on x of the given shape. A LayerNorm, for example,
+    does not keep zero channels zero.
     """
     unfit: dict[str, str] = {}
 
-    def look(call, args, kwargs, context):
-        if not isinstance(context.module, FIT):
+    def inspect(call, args, kwargs, context):
+        if not getattr(context.module, "preserves_zeros", False):
             unfit["/".join(context.module.path)] = type(context.module).__name__
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(inspect):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False))
     if unfit:
-        path, name = unfit.popitem()  # the innermost: what holds it is not known either
+        path, name = unfit.popitem()  # the innermost: the modules around it are unknown as well
         raise UserError(
-            f"{path}: a {name} is not known to keep channels that are all zeros at zero, so "
-            "networks of several sizes cannot share a program with it; sweep one size at a time"
+            f"{path}: {name} is not known to keep zero channels zero, so networks of several sizes "
+            "cannot share a program that contains it; sweep one size at a time"
         )

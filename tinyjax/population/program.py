@@ -1,4 +1,4 @@
-"""The program that trains a population: what is compiled, and nothing that is read or written."""
+"""The program that trains a population: what is compiled, without reading or writing files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,49 +6,57 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tinyjax import step as steps
-from tinyjax.data.sampling import batch_at
+from tinyjax.core import Task
 from tinyjax.population.devices import DeviceLayout
+from tinyjax.population.input_pipeline import batch_at
 from tinyjax.population.member_batching import batch_members
 from tinyjax.population.stack import Population
 
+Batched = Callable[..., Callable[[Any, Any], Any]]
 
-def over_members(
-    devices: DeviceLayout, how: str, chunk: int
-) -> Callable[..., Callable[[Any, Any], Any]]:
-    """What makes one member's function one of many members on devices, see `lift` and
-    `Layout.shard`.
+
+def over_members(layout: DeviceLayout, method: str, chunk_size: int) -> Batched:
+    """`batched(function, split=False)`: one member's function as a function of all members on their
+    devices, see `batch_members` and `DeviceLayout.shard`.
     """
 
-    def of(one, split=False):
-        return devices.shard(batch_members(one, how, chunk), split)
+    def batched(function, split=False):
+        return layout.shard(batch_members(function, method, chunk_size), split)
 
-    return of
+    return batched
 
 
 def make_training(
-    config: ConfigDict, joined: Population, devices: DeviceLayout, how: str, chunk: int
+    config: ConfigDict,
+    task: Task,
+    population: Population,
+    layout: DeviceLayout,
+    batched: Batched,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`fresh(variables) -> state` and `train_step(state, data, hyper, part) -> (state, metrics)` of
-    all members. config: what they share of it.
+    """`init(variables) -> state` and `train_step(state, data, hyper, subset) -> (state, metrics)`
+    of all members.
+
+    config: the fields that the members share. batched: see `over_members`.
     """
     o, s = config.optimizer, config.schedule
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
     schedule = steps.make_schedule(s.steps, s.warmup, s.decay_start, s.final_lr_scale, s.shape)
-    step = steps.make_step(joined.task, tx, schedule, joined.moving, devices.axes)
-    batched, auto = over_members(devices, how, chunk), "auto_rgn" in joined.hyper
+    step = steps.make_step(population.model, tx, schedule, population.trainable, layout.axes)
+    auto_rgn = "auto_rgn" in population.hyper
 
-    def member_step(own, data):
-        state, hyper, part = own
-        batch = batch_at(data, part, hyper["seed"], state.step, config.batch, devices.axes)
+    def member_step(member, data):
+        state, hyper, subset = member
+        seed, axes = hyper["seed"], layout.axes
+        batch = batch_at(task.sample, data, subset, seed, state.step, config.batch, axes)
         return step(state, batch, hyper)
 
-    def train_step(state, data, hyper, part):
-        return batched(member_step)((state, hyper, part), data)
+    def train_step(state, data, hyper, subset):
+        return batched(member_step)((state, hyper, subset), data)
 
-    def fresh(variables):
-        def first(variables, _):
-            return steps.init_state(variables, tx, joined.moving, auto)
+    def init(variables):
+        def init_member(variables, _):
+            return steps.init_state(variables, tx, population.trainable, auto_rgn)
 
-        return batched(first)(variables, None)
+        return batched(init_member)(variables, None)
 
-    return fresh, train_step
+    return init, train_step

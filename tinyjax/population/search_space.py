@@ -1,6 +1,6 @@
-"""The space of a sweep: a list of points, each a dict of fields "a.b" and their values.
+"""The search space of a sweep: a list of points, each a dict of fields "a.b" and their values.
 
-A config file describes it beside its `get_config`, in the terms of big_vision's sweeps:
+A config file defines it next to its `get_config`, with the combinators of big_vision's sweeps:
 
     def get_hyper(hyper):
         return hyper.product([
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from tinyjax import config as configs
+from tinyjax.config import parsing
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
 
@@ -27,7 +27,7 @@ Point = dict[str, Any]
 
 
 class Member(NamedTuple):
-    """One network of a sweep: its name, and what sets it apart from the config."""
+    """One network of a sweep: its id, and the fields in which it differs from the config."""
 
     id: str
     point: Point
@@ -37,101 +37,108 @@ class Member(NamedTuple):
 
 
 def sweep(name: str, values: Iterable[Any]) -> list[Point]:
-    """A point for each value of a field."""
+    """One point per value of a field."""
     return [{name: value} for value in values]
 
 
 def fixed(name: str, value: Any, length: int = 1) -> list[Point]:
-    """The same value so many times: to be zipped with what varies."""
+    """`length` points with the same value, to zip with fields that vary."""
     return [{name: value} for _ in range(length)]
 
 
 def product(spaces: Sequence[Sequence[Point]]) -> list[Point]:
-    """Every combination of a point from each space; the last one varies fastest."""
-    return [_joined(points) for points in itertools.product(*spaces)]
+    """All combinations of a point from each space; the last space varies fastest."""
+    return [_merge(points) for points in itertools.product(*spaces)]
 
 
 def zipit(spaces: Sequence[Sequence[Point]]) -> list[Point]:
-    """The first points of all spaces together, the second ones, and so on; a space of one point
-    goes with all. Raises UserError for spaces of other lengths.
+    """Merge the first points of all spaces, the second points, and so on; a space of one point is
+    repeated. Raises UserError for spaces of different lengths.
     """
     longest = max(map(len, spaces), default=0)
-    if wrong := [len(space) for space in spaces if len(space) not in (1, longest)]:
-        raise UserError(f"get_hyper: zipit of spaces of {longest} and {wrong[0]} points")
+    if shorter := [len(space) for space in spaces if len(space) not in (1, longest)]:
+        raise UserError(
+            f"get_hyper: zipit of spaces of {longest} and {shorter[0]} points; give spaces of the "
+            "same length"
+        )
     full = [[*space] * (longest if len(space) == 1 else 1) for space in spaces]
-    return [_joined(points) for points in zip(*full, strict=True)]
+    return [_merge(points) for points in zip(*full, strict=True)]
 
 
 def chainit(spaces: Iterable[Sequence[Point]]) -> list[Point]:
-    """One space after the other."""
+    """Concatenate spaces."""
     return [point for space in spaces for point in space]
 
 
-def _joined(points: Iterable[Point]) -> Point:
-    joined: Point = {}
+def _merge(points: Iterable[Point]) -> Point:
+    merged: Point = {}
     for point in points:
-        if twice := joined.keys() & point.keys():
-            raise UserError(f"get_hyper: {min(twice)} is set twice in one point")
-        joined |= point
-    return joined
+        if duplicates := merged.keys() & point.keys():
+            raise UserError(f"get_hyper: {min(duplicates)} is set twice in one point")
+        merged |= point
+    return merged
 
 
 # ---- members
 
 
 def sweep_points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
-    """What a config file's `get_hyper` says, checked for its form. Raises UserError."""
+    """The points of a config file's `get_hyper`. Raises UserError for a wrong signature or result."""
     try:
         signature(get_hyper).bind(None)
     except TypeError as error:
         raise UserError("get_hyper: write it with one argument, def get_hyper(hyper)") from error
-    found = get_hyper(sys.modules[__name__])
-    if not isinstance(found, Sequence) or not all(isinstance(p, Mapping) for p in found):
+    points = get_hyper(sys.modules[__name__])
+    if not isinstance(points, Sequence) or not all(isinstance(p, Mapping) for p in points):
         raise UserError("get_hyper: give a list of dicts, as hyper.sweep and hyper.product do")
-    if not found:
-        raise UserError("get_hyper: the space is empty")
-    return [{name.removeprefix("config."): v for name, v in p.items()} for p in found]
+    if not points:
+        raise UserError("get_hyper: the search space is empty")
+    return [{name.removeprefix("config."): v for name, v in p.items()} for p in points]
 
 
 def make_members(config: ConfigDict, space: Iterable[Point]) -> list[Member]:
-    """The members of a space, each once, in its order.
+    """The members of a search space in its order, without duplicates.
 
-    Values become those that the config would hold, 1 of a float field 1.0. Raises UserError naming
-    a field the config does not have, with its nearest neighbors, or the type wanted.
+    Values are converted to the types of the config's fields, such as 1 to 1.0. Raises UserError for
+    a field that the config does not have, with similar names, and for a value of a wrong type.
     """
     copy = ConfigDict(config.to_dict())
-    found: dict[str, Member] = {}
+    members: dict[str, Member] = {}
     for point in space:
-        own = {name: configs.set_field(copy, name, _plain(value)) for name, value in point.items()}
-        member = Member(run_folder.member_id(own), own)
-        found.setdefault(member.id, member)
-    return [*found.values()]
+        converted = {
+            name: parsing.set_field(copy, name, _to_python(value)) for name, value in point.items()
+        }
+        member = Member(run_folder.member_id(converted), converted)
+        members.setdefault(member.id, member)
+    return [*members.values()]
 
 
 def filter_members(
-    config: ConfigDict, everyone: Sequence[Member], only: Iterable[str] = (), limit: int = 0
+    config: ConfigDict, members: Sequence[Member], only: Iterable[str] = (), limit: int = 0
 ) -> list[Member]:
-    """The members that all of `only` allow, and of these the first `limit`; 0: all.
+    """The first `limit` members that match all conditions in `only`; limit 0: all of them.
 
     only: "field=value" or "field=value,value", or the beginning of a member's id. Raises UserError
-    for a field that is not there, and if nobody is left.
+    for an unknown field, and if no member matches.
     """
-    left = [*everyone]
+    matches = [*members]
     for condition in only:
-        name, equals, values = condition.removeprefix(configs.PREFIX).partition("=")
+        name, equals, values = condition.removeprefix(parsing.PREFIX).partition("=")
         if not equals:
-            left = [member for member in left if member.id.startswith(condition)]
+            matches = [member for member in matches if member.id.startswith(condition)]
             continue
-        group, field = configs.find_field(config, name)
-        wanted = {*configs.COMMA.split(values)}
-        left = [one for one in left if str(one.point.get(name, group[field])) in wanted]
-    if not left:
-        raise UserError(f"--sweep.only {' '.join(only)}: no member of {len(everyone)} is so")
-    return left[: limit or None]
+        group, field = parsing.find_field(config, name)
+        allowed = {*parsing.COMMA.split(values)}
+        matches = [m for m in matches if str(m.point.get(name, group[field])) in allowed]
+    if not matches:
+        raise UserError(
+            f"--sweep.only {' '.join(only)}: none of the {len(members)} members matches"
+        )
+    return matches[: limit or None]
 
 
-def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's, lists as the tuples that configs hold."""
+def _to_python(value: Any) -> Any:
+    """Convert numpy's numbers to Python's, and lists to the tuples that configs hold."""
     if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
+        return tuple(map(_to_python, value))
     return value.item() if hasattr(value, "item") else value

@@ -1,44 +1,42 @@
-"""The figure of a report that tells every correlation of relative gradient norm and loss."""
+"""The figure of a report with all correlations of relative gradient norm and drop under shift."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from tinyjax.metrics.bootstrap import LEVEL
-from tinyjax.reporting.figures import ON_WHITE
-from tinyjax.reporting.heatmaps import Shown, text
-from tinyjax.reporting.summary import Summary, of_all
+from tinyjax.reporting.plotting import COLORS, ReportFigure, draw_interval, label_text, set_rows
+from tinyjax.reporting.summary import Summary, overall_correlation
 from tinyjax.reporting.tables import Tables
 
-LEAST = 3  # correlations: fewer are told beside the points
+MIN_CORRELATIONS = 3  # fewer are written beside the points of `curves.gradients`
 
 
-def correlations(tables: Tables, summary: Summary) -> Shown | None:
-    """One by one, and the one answer of all."""
-    asked = [one for one in summary.gradients if not np.isnan(one.correlation.value)]
-    if len(asked) < LEAST:
+def correlations(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """A row for each correlation, and one for all."""
+    known = [g for g in summary.gradients if not np.isnan(g.correlation.value)]
+    if len(known) < MIN_CORRELATIONS:
         return None
-    suites = list(dict.fromkeys(one.suite for one in asked))
-    asked.sort(key=lambda one: suites.index(one.suite))
+    suites = list(dict.fromkeys(g.suite for g in known))
+    known.sort(key=lambda g: suites.index(g.suite))
     rows = [
-        (f"{text(one.suite)}: {text(one.kind, 40)}", one.correlation, ON_WHITE[0]) for one in asked
+        (f"{label_text(g.suite)}: {label_text(g.variant, 40)}", g.correlation, COLORS[0])
+        for g in known
     ]
-    rows.append(("all, by mean ranks", of_all(asked), "black"))
+    rows.append(("all, by mean ranks", overall_correlation(known), "black"))
     figure = Figure(figsize=(6.4, 0.8 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="#555555", linewidth=1)
     for y, (_, (value, low, high, _, _), color) in enumerate(rows):
-        axes.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.45)
-        axes.plot(value, y, "o", color=color, markersize=5)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+        draw_interval(axes, y, (value, low, high), color, markersize=5)
+    set_rows(axes, [name for name, _, _ in rows])
     axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.set(xlabel="rank correlation", xlim=(-1, 1), ylim=(len(rows) - 0.5, -0.5))
-    axes.grid(axis="y", visible=False)
-    return Shown(
+    axes.set(xlabel="rank correlation", xlim=(-1, 1))
+    return ReportFigure(
         "correlations",
-        "Does the relative gradient norm say who loses?",
+        "Does the relative gradient norm predict the drop under shift?",
         figure,
-        f"{len(asked)} rank correlations of relative gradient norm and loss under shift",
-        "Above zero: networks of high relative gradient norm lose more. Bars: 95 % intervals over "
-        f"networks; of {len(asked)} of them {(1 - LEVEL) * len(asked):.2g} leave zero out by "
-        "chance. Last: the networks' mean ranks over all of these.",
+        f"{len(known)} rank correlations of relative gradient norm and drop under shift",
+        "Above zero: networks with a higher relative gradient norm lose more. Bars: 95 % intervals "
+        f"over networks; by chance, {(1 - LEVEL) * len(known):.2g} of {len(known)} exclude zero. "
+        "Last row: mean ranks of the networks over all rows.",
     )

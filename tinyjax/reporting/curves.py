@@ -1,316 +1,334 @@
-"""Figures of a report along an axis: scores with their intervals, learning, size, shift, gain."""
+"""Figures of a report with scores along an axis: intervals, learning, size, shift, gain."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    EngFormatter,
-    LogLocator,
-    NullFormatter,
-    ScalarFormatter,
-)
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
 
+from tinyjax.metrics.bootstrap import Estimate
 from tinyjax.metrics.correlation import Correlation
 from tinyjax.metrics.fits import gain_by_size
-from tinyjax.reporting.figures import BESIDE, DASHES, ON_WHITE, ticks
-from tinyjax.reporting.heatmaps import Shown, text
-from tinyjax.reporting.summary import Gain, Summary, estimate, grouped, groups, points, short
-from tinyjax.reporting.tables import Member, Part, Tables
+from tinyjax.reporting import plotting
+from tinyjax.reporting.estimates import estimate_score, member_scores
+from tinyjax.reporting.grouping import group_members, limited_groups, short_backbone
+from tinyjax.reporting.plotting import (
+    COLORS,
+    DASHES,
+    LEGEND_RIGHT,
+    ReportFigure,
+    draw_interval,
+    label_text,
+    palette,
+    set_log_ticks,
+    set_rows,
+)
+from tinyjax.reporting.summary import Gain, Summary
+from tinyjax.reporting.tables import Condition, Member, Tables
+from tinyjax.run.text import value_range
 
 WIDTH, HEIGHT = 3.6, 2.9  # of a panel, inches
-ALL_LINES = 12  # members whose curves are drawn one by one
-NAMED_SIZES = 7  # on an axis
-DODGE = 1.05  # factor between the places of kinds of the same size
-MANY = 25  # sizes, beyond which means of each say little
-FAMILIES = " A line joins the sizes of one family."
+MAX_COLUMNS = 3  # of panels
+MAX_SINGLE_CURVES = 12  # members whose curves are drawn one by one
+MAX_SIZE_LABELS = 7  # on an axis
+MAX_SIZE_MEANS = 25  # with more sizes, the mean of each has too few members
+DODGE = 1.05  # factor between the positions of variants of the same size
+FAMILY_NOTE = " Lines connect the sizes of one family."
 
 
-def scores(tables: Tables, summary: Summary) -> Shown | None:
-    """Of one member: its score in every suite and slice, with the interval over images."""
+def scores(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Scores of a single member on each suite and slice, with intervals over images."""
     if len(tables.members) > 1:
         return None
-    parts = [part for suite in tables.suites for part in tables.parts(suite) if not part.corruption]
-    figure = Figure(figsize=(6.4, 0.8 + 0.26 * len(parts)), layout="constrained")
+    (member,) = tables.members
+    conditions = [c for s in tables.suites for c in tables.conditions(s) if not c.corruption]
+    figure = Figure(figsize=(6.4, 0.8 + 0.26 * len(conditions)), layout="constrained")
     axes: Axes = figure.subplots()
-    for y, part in enumerate(parts):
-        value, low, high, _ = estimate(tables, tables.members, part)
-        color = ON_WHITE[part.suite != tables.members[0].home]
-        axes.plot([low, high], [y, y], color=color, linewidth=2 if part.slice else 3.5, alpha=0.5)
-        axes.plot(value, y, "o", color=color, markersize=4 if part.slice else 6)
-    names = [text(f"    {part.slice}" if part.slice else part.suite) for part in parts]
-    axes.set_yticks(range(len(parts)), names)
-    for label, part in zip(axes.get_yticklabels(), parts, strict=True):
-        label.set_fontweight("normal" if part.slice else "bold")
-    axes.set(xlabel=tables.title, ylim=(len(parts) - 0.5, -0.5))
-    axes.grid(axis="y", visible=False)
-    return Shown(
+    for y, condition in enumerate(conditions):
+        estimate = estimate_score(tables, tables.members, condition)
+        color = COLORS[condition.suite != member.in_domain]
+        line, marker = (2, 4) if condition.slice else (3.5, 6)
+        draw_interval(axes, y, estimate[:3], color, linewidth=line, markersize=marker)
+    set_rows(axes, [label_text(f"    {c.slice}" if c.slice else c.suite) for c in conditions])
+    for label, condition in zip(axes.get_yticklabels(), conditions, strict=True):
+        label.set_fontweight("normal" if condition.slice else "bold")
+    axes.set(xlabel=tables.metric_label)
+    return ReportFigure(
         "scores",
         "Scores",
         figure,
-        f"{tables.title} of the suites {', '.join(tables.suites)} and their slices",
-        "Bars: 95 % interval over images; of one seed it says nothing about other seeds.",
+        f"{tables.metric_label} on the suites {', '.join(tables.suites)} and their slices",
+        "Bars: 95 % intervals over images; with one seed, they do not cover other seeds.",
     )
 
 
-def learning(tables: Tables, summary: Summary) -> Shown | None:
-    """Loss and in-domain score over the steps: of every member, or median and range of groups."""
+def learning(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Loss and in-domain score over the steps, of each member or as median and range of groups."""
     known = [member for member in tables.members if tables.curves[member.key]]
     if not known:
         return None
-    names = {"loss": "training loss", "score": f"in domain: {tables.title}"}
-    names = {n: s for n, s in names.items() if any(n in tables.curves[m.key] for m in known)}
-    figure, panels = _panels(len(names), 4.2)
-    few = len(known) <= ALL_LINES
-    own = groups(known, summary.kinds, len(ON_WHITE))
-    for axes, (name, label) in zip(panels, names.items(), strict=True):
-        for color, (group, members) in zip(_colors(len(own)), own.items(), strict=True):
-            lines = [c[name] for m in members if name in (c := tables.curves[m.key])]
-            if few:
-                for k, line in enumerate(lines):
-                    axes.plot(*line.T, color=color, linewidth=1, marker="." * (name == "score"),
-                              label=text(group) if not k else None)  # fmt: skip
-            elif lines:
-                steps, low, middle, high = _range(lines)
+    labels = {"loss": "training loss", "score": f"in domain: {tables.metric_label}"}
+    labels = {n: s for n, s in labels.items() if any(n in tables.curves[m.key] for m in known)}
+    figure, panels = _make_panels(len(labels), 4.2)
+    single = len(known) <= MAX_SINGLE_CURVES
+    groups = limited_groups(known, summary.variants, len(COLORS))
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
+        marker = "." if name == "score" else ""  # a curve may have a single point
+        for color, (group, members) in zip(palette(len(groups)), groups.items(), strict=True):
+            curves = [c[name] for m in members if name in (c := tables.curves[m.key])]
+            style = {"color": color, "marker": marker}
+            if single:
+                for k, curve in enumerate(curves):
+                    line_label = None if k else label_text(group)
+                    axes.plot(*curve.T, linewidth=1, label=line_label, **style)
+            elif curves:
+                steps, low, median, high = _curve_range(curves)
                 axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-                dots = "." * (name == "score")  # of which there may be one
-                axes.plot(steps, middle, color=color, marker=dots, label=text(group))
+                axes.plot(steps, median, label=label_text(group), **style)
         axes.set(xlabel="step", ylabel=label, xlim=(0, None))
         if name == "loss":
             axes.set_yscale("log")
-            ticks(axes.yaxis, ScalarFormatter())
-    if len(own) > 1:
-        panels[-1].legend(title="" if few else "median and range", **BESIDE)
-    return Shown(
+            set_log_ticks(axes.yaxis, ScalarFormatter())
+    if len(groups) > 1:
+        panels[-1].legend(title="" if single else "median and range", **LEGEND_RIGHT)
+    return ReportFigure(
         "learning",
         "Learning",
         figure,
-        f"Training loss and in-domain score over the steps, {_many(known)}",
-        "" if few else "Line: median of the members of a group; band: from lowest to highest.",
+        f"Training loss and in-domain score over the steps, {_describe_members(known)}",
+        "" if single else "Lines: median of the members of a group; bands: minimum to maximum.",
     )
 
 
-def by_size(tables: Tables, summary: Summary) -> Shown | None:
+def by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Score against parameters and multiply-adds, a row for each suite."""
     if len({member.parameters for member in tables.members}) < 2:
         return None
-    figure, panels = _panels(2 * len(tables.suites), WIDTH, HEIGHT, across=2)
-    sizes = {"parameters": "parameters", "multiply_adds": "multiply-adds of an image"}
-    places = [(field, suite) for suite in tables.suites for field in sizes]
-    own = grouped(tables.members, lambda m: summary.kinds[m.key])
-    means = len({member.parameters for member in tables.members}) <= MANY
-    dashes = _dashes(tables.members)
-    for axes, (field, suite) in zip(panels, places, strict=True):
-        for k, members in enumerate(own.values()):
-            color, aside = _colors(len(own))[k], DODGE ** (k - (len(own) - 1) / 2)
-            x = aside * np.array([getattr(m, field) for m in members])
-            _stopped_apart(axes, x, points(tables, members, Part(suite)), members, color)
-            for family, dash in dashes.items() if means else ():
+    figure, panels = _make_panels(2 * len(tables.suites), WIDTH, HEIGHT, max_columns=2)
+    sizes = {"parameters": "parameters", "multiply_adds": "multiply-adds per image"}
+    contents = [(field, suite) for suite in tables.suites for field in sizes]
+    groups = group_members(tables.members, lambda m: summary.variants[m.key])
+    has_means = len({member.parameters for member in tables.members}) <= MAX_SIZE_MEANS
+    dashes = _family_dashes(tables.members)
+    for axes, (field, suite) in zip(panels, contents, strict=True):
+        for k, members in enumerate(groups.values()):
+            color, dodge = palette(len(groups))[k], DODGE ** (k - (len(groups) - 1) / 2)
+            x = dodge * np.array([getattr(m, field) for m in members])
+            _plot_members(axes, x, member_scores(tables, members, Condition(suite)), members, color)
+            for family, dash in dashes.items() if has_means else ():
                 ladder = [m for m in members if _family(m) == family]
-                at = sorted({getattr(m, field) for m in ladder})
-                each = [[m for m in ladder if getattr(m, field) == size] for size in at]
-                found = [estimate(tables, group, Part(suite)) for group in each]
-                _errors(axes, aside * np.array(at), found, color, dash)
-        axes.set(xscale="log", xlabel=sizes[field], ylabel=tables.title)
-        axes.set_title(text(suite), fontsize=9)
-        _sizes_on(axes.xaxis, sorted({getattr(m, field) for m in tables.members}))
+                xs = sorted({getattr(m, field) for m in ladder})
+                by_x = [[m for m in ladder if getattr(m, field) == size] for size in xs]
+                estimates = [estimate_score(tables, same, Condition(suite)) for same in by_x]
+                _plot_means(axes, dodge * np.array(xs), estimates, color, dash)
+        axes.set(xscale="log", xlabel=sizes[field], ylabel=tables.metric_label)
+        axes.set_title(label_text(suite), fontsize=9)
+        _set_size_ticks(axes.xaxis, sorted({getattr(m, field) for m in tables.members}))
     _share_y(panels)
-    if means and len(own) * len(dashes) > 1:
-        kinds = dict(zip(own, _colors(len(own)), strict=True))
-        _legend(panels[1], kinds, dashes)
-    return Shown(
+    if has_means and len(groups) * len(dashes) > 1:
+        colors = dict(zip(groups, palette(len(groups)), strict=True))
+        _add_legend(panels[1], colors, dashes)
+    return ReportFigure(
         "size",
         "Score and size",
         figure,
-        f"{tables.title} against parameters and multiply-adds, {_many(tables.members)}",
-        "Points: members, crosses those that were stopped."
-        + " Bars: mean of each size and its 95 % interval over seeds and images." * means
-        + FAMILIES * (means and len(dashes) > 1),
+        f"{tables.metric_label} against parameters and multiply-adds, "
+        f"{_describe_members(tables.members)}",
+        "Points: members; crosses: diverged members."
+        + " Bars: mean of each size with its 95 % interval over seeds and images." * has_means
+        + FAMILY_NOTE * (has_means and len(dashes) > 1),
     )
 
 
-def shift(tables: Tables, summary: Summary) -> Shown | None:
-    """In-domain against shifted score, with the line that effective robustness is measured from."""
+def shift(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """In-domain against shifted score, with the line that defines effective robustness."""
     if not summary.lines:
         return None
-    figure, panels = _panels(len(summary.lines), WIDTH + 0.3)
-    labels = list(dict.fromkeys(summary.kinds[m.key] for m in _by_size(tables.members)))
-    colors = dict(zip(labels, _colors(len(labels)), strict=True))
-    for axes, fitted in zip(panels, summary.lines, strict=True):
-        parts = fitted.inside, Part(fitted.suite)
-        x, y = (points(tables, fitted.members, part) for part in parts)
-        kinds = np.array([summary.kinds[m.key] for m in fitted.members])
-        for kind in labels:
-            own = kinds == kind
-            axes.plot(x[own], y[own], "o", color=colors[kind], label=text(kind), **_point(len(x)))
+    figure, panels = _make_panels(len(summary.lines), WIDTH + 0.3)
+    by_parameters = sorted(tables.members, key=lambda member: member.parameters)
+    variants = list(dict.fromkeys(summary.variants[m.key] for m in by_parameters))
+    colors = dict(zip(variants, palette(len(variants)), strict=True))
+    for axes, fit in zip(panels, summary.lines, strict=True):
+        conditions = fit.reference, Condition(fit.suite)
+        x, y = (member_scores(tables, fit.members, condition) for condition in conditions)
+        variant_of = np.array([summary.variants[m.key] for m in fit.members])
+        for variant in variants:
+            mask, label = variant_of == variant, label_text(variant)
+            style = _point_style(len(x))
+            axes.plot(x[mask], y[mask], "o", color=colors[variant], label=label, **style)
         grid = np.linspace(np.nanmin(x), np.nanmax(x), 100)
-        axes.plot(grid, fitted.line(grid), color="black", linewidth=1, label="line of all members")
-        axes.plot(grid, grid, ":", color="#888888", label="no loss by the shift")
-        inside = " ".join(filter(None, (fitted.inside.suite, fitted.inside.slice)))
-        axes.set(xlabel=f"{text(inside)}: {tables.title}", ylabel=text(fitted.suite))
-    panels[-1].legend(**BESIDE)
-    return Shown(
+        axes.plot(grid, fit.line(grid), color="black", linewidth=1, label="line of all members")
+        axes.plot(grid, grid, ":", color="#888888", label="no loss under shift")
+        reference = " ".join(filter(None, (fit.reference.suite, fit.reference.slice)))
+        axes.set_xlabel(f"{label_text(reference)}: {tables.metric_label}")
+        axes.set_ylabel(label_text(fit.suite))
+    panels[-1].legend(**LEGEND_RIGHT)
+    return ReportFigure(
         "shift",
-        "In the own domain and under shift",
+        "In domain and under shift",
         figure,
-        f"Shifted score against in-domain score, {_many(tables.members)}, with a fitted line",
-        "The line is straight in logits of the scores. Effective robustness is a member's "
-        "distance to the line of all others, without its own seeds.",
+        f"Shifted score against in-domain score, {_describe_members(tables.members)}, with a "
+        "fitted line",
+        "The line is straight in the logits of the scores. Effective robustness is the distance of "
+        "a member from the line of all others, fitted without its own seeds.",
     )
 
 
-def gains(tables: Tables, summary: Summary) -> Shown | None:
-    """What starting weights bring, paired by seed, against the parameters."""
+def gains(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Gain of starting weights over scratch, paired by seed, against the parameters."""
     if not summary.gains:
         return None
     suites = list(dict.fromkeys(gain.suite for gain in summary.gains))
     starts = list(dict.fromkeys(gain.start for gain in summary.gains))
-    figure, panels = _panels(len(summary.gains), WIDTH + 0.5, HEIGHT + 0.3, across=len(suites))
-    colors = {start: ON_WHITE[(1 + k) % len(ON_WHITE)] for k, start in enumerate(starts)}
-    dashes = _dashes(tables.members)
-    dash_of = {m.parameters: dashes[_family(m)] for m in tables.members}
+    figure, panels = _make_panels(
+        len(summary.gains), WIDTH + 0.5, HEIGHT + 0.3, max_columns=len(suites)
+    )
+    colors = {start: COLORS[(1 + k) % len(COLORS)] for k, start in enumerate(starts)}
+    dashes = _family_dashes(tables.members)
+    dash_of_size = {m.parameters: dashes[_family(m)] for m in tables.members}
     for axes, gain in zip(panels, summary.gains, strict=True):
-        _gain(axes, gain, colors[gain.start], dash_of)
-        axes.set(ylabel=f"gain in {tables.title}")
-        axes.set_title(text(f"{gain.start}: {gain.suite}", 50), fontsize=9)
+        _plot_gain(axes, gain, colors[gain.start], dash_of_size)
+        axes.set(ylabel=f"gain in {tables.metric_label}")
+        axes.set_title(label_text(f"{gain.start}: {gain.suite}", 50), fontsize=9)
     _share_y(panels)
     if len(dashes) > 1:
-        _legend(panels[min(len(suites), 3) - 1], colors, dashes)
-    return Shown(
+        _add_legend(panels[min(len(suites), MAX_COLUMNS) - 1], colors, dashes)
+    return ReportFigure(
         "gain",
         "Gain of pretraining",
         figure,
-        f"Gain of {', '.join(starts)} over scratch against parameters in {', '.join(suites)}",
-        "Points: pairs of the same seed. Bars: mean of each size and its 95 % interval over seeds "
-        "and images. Black: the fitted break, gray its 95 % interval, where a capacity threshold "
-        "was found." + FAMILIES * (len(dashes) > 1),
+        f"Gain of {', '.join(starts)} over scratch against parameters on {', '.join(suites)}",
+        "Points: pairs of equal seed. Bars: mean of each size with its 95 % interval over seeds "
+        "and images. If a capacity threshold was found, the black line is the fit and the gray "
+        "band the 95 % interval of the threshold." + FAMILY_NOTE * (len(dashes) > 1),
     )
 
 
-def gradients(tables: Tables, summary: Summary) -> Shown | None:
-    """Relative gradient norm against the loss under shift."""
-    found = [one for one in summary.gradients if len(one.members) > 2]
-    if not found:
+def gradients(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Relative gradient norm against the relative drop under shift."""
+    known = [g for g in summary.gradients if len(g.members) > 2]
+    if not known:
         return None
-    suites = list(dict.fromkeys(one.suite for one in found))
-    figure, panels = _panels(len(suites), WIDTH + 1)
+    suites = list(dict.fromkeys(g.suite for g in known))
+    figure, panels = _make_panels(len(suites), WIDTH + 1)
     for axes, suite in zip(panels, suites, strict=True):
-        own = [one for one in found if one.suite == suite]
-        for one, color in zip(own, _colors(len(own)), strict=True):
-            x = [member.rgn for member in one.members]
-            label = f"{text(one.kind, 40)}\n{_correlated(one.correlation)}".strip()
-            axes.plot(x, one.lost, "o", color=color, label=label, **_point(len(x)))
-        axes.set(xlabel="relative gradient norm", ylabel=f"lost of {tables.title}")
-        axes.set(xscale="log", title=text(suite))
+        of_suite = [g for g in known if g.suite == suite]
+        for g, color in zip(of_suite, palette(len(of_suite)), strict=True):
+            x = [member.rgn for member in g.members]
+            label = f"{label_text(g.variant, 40)}\n{_correlation_text(g.correlation)}".strip()
+            axes.plot(x, g.drops, "o", color=color, label=label, **_point_style(len(x)))
+        axes.set(xlabel="relative gradient norm", ylabel=f"relative drop of {tables.metric_label}")
+        axes.set(xscale="log", title=label_text(suite))
         axes.title.set_fontsize(9)
-        axes.legend(**BESIDE)
-    return Shown(
+        axes.legend(**LEGEND_RIGHT)
+    members = [member for g in known if g.suite == suites[0] for member in g.members]
+    return ReportFigure(
         "rgn",
         "Relative gradient norm and shift",
         figure,
-        f"Relative gradient norm against the part of {tables.title} that is lost under shift, "
-        + _many([member for one in found if one.suite == suites[0] for member in one.members]),
-        "r: rank correlation over networks, means of their seeds, its 95 % interval, and between "
-        "what it lies if any one network is left out.",
+        f"Relative gradient norm against the relative drop of {tables.metric_label} under shift, "
+        f"{_describe_members(members)}",
+        "r: rank correlation over networks (means of their seeds), its 95 % interval, and its "
+        "range when any one network is left out.",
     )
 
 
-# ---- parts of figures
+# ---- elements of figures
 
 
-def _gain(axes: Axes, gain: Gain, color: Any, dash_of: Mapping[int, str]) -> None:
+def _plot_gain(axes: Axes, gain: Gain, color: Any, dash_of_size: Mapping[int, str]) -> None:
     axes.axhline(0, color="#555555", linewidth=1)
-    axes.plot(gain.parameters, gain.gains, "o", color=color, **_point(len(gain.gains)))
-    sizes, found = gain_by_size(gain.parameters, gain.gains, gain.replicates)
-    for dash in sorted({*dash_of.values()}) if len(sizes) <= MANY else ():
-        own = [k for k, size in enumerate(sizes) if dash_of[size] == dash]
-        _errors(axes, sizes[own].tolist(), [found[k] for k in own], color, dash)
+    axes.plot(gain.parameters, gain.gains, "o", color=color, **_point_style(len(gain.gains)))
+    sizes, estimates = gain_by_size(gain.parameters, gain.gains, gain.replicates)
+    for dash in sorted({*dash_of_size.values()}) if len(sizes) <= MAX_SIZE_MEANS else ():
+        of_dash = [k for k, size in enumerate(sizes) if dash_of_size[size] == dash]
+        _plot_means(axes, sizes[of_dash].tolist(), [estimates[k] for k in of_dash], color, dash)
     threshold = gain.threshold
     if threshold.found:
         axes.axvspan(threshold.low, threshold.high, color="#BBBBBB", alpha=0.4, linewidth=0)
         axes.plot(*threshold.knots.T, color="black", linewidth=1)
-        said = f"capacity threshold: {threshold.parameters:,.0f} parameters"
+        result = f"capacity threshold: {threshold.parameters:,.0f} parameters"
     else:
-        said = f"no threshold found\n{threshold.reason}"
+        result = f"no threshold found\n{threshold.reason}"
     axes.set(xscale="log")
-    axes.set_xlabel(f"parameters\n\n{said}", fontsize=8)
-    _sizes_on(axes.xaxis, sizes.tolist())
+    axes.set_xlabel(f"parameters\n\n{result}", fontsize=8)
+    _set_size_ticks(axes.xaxis, sizes.tolist())
 
 
-def _errors(axes: Axes, at: Sequence[float], found: Sequence, color: Any, dash: str) -> None:
-    """Means with intervals, joined by a line."""
-    middle = np.array([one.value for one in found])
-    half = np.array([one.high - one.value for one in found])
-    axes.errorbar(at, middle, half, color=color, capsize=2.5, linestyle=dash)
+def _plot_means(
+    axes: Axes,
+    x: Sequence[float] | np.ndarray,
+    estimates: Sequence[Estimate],
+    color: Any,
+    dash: str,
+) -> None:
+    """Means with intervals, connected by a line."""
+    values = np.array([estimate.value for estimate in estimates])
+    half_widths = np.array([estimate.high - estimate.value for estimate in estimates])
+    axes.errorbar(x, values, half_widths, color=color, capsize=2.5, linestyle=dash)
+
+
+def _plot_members(axes: Axes, x, y, members: Sequence[Member], color: Any) -> None:
+    diverged = np.array([member.diverged_at >= 0 for member in members])
+    for marker, mask in (("o", ~diverged), ("x", diverged)):
+        if mask.any():
+            axes.plot(x[mask], y[mask], marker, color=color, **_point_style(len(members)))
+
+
+def _point_style(count: int) -> dict[str, Any]:
+    """Size and opacity for that many points."""
+    return {"markersize": 3.5, "alpha": 0.45} if count < 200 else {"markersize": 2.5, "alpha": 0.2}
 
 
 def _family(member: Member) -> str:
     return member.backbone.partition("/")[0]
 
 
-def _dashes(members: Sequence[Member]) -> dict[str, str]:
-    """Of each family the line that joins its sizes."""
+def _family_dashes(members: Sequence[Member]) -> dict[str, str]:
+    """Family -> style of the line that connects its sizes."""
     return dict(zip(sorted({_family(m) for m in members}), cycle(DASHES), strict=False))
 
 
-def _legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]) -> None:
-    """What the colors mean, and below it the dashes, where there are several."""
-    lines = [Line2D([], [], color=color, label=text(name)) for name, color in colors.items()]
+def _add_legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]) -> None:
+    """Explain the colors and, for several families, the dashes."""
+    lines = [Line2D([], [], color=color, label=label_text(name)) for name, color in colors.items()]
     if len(dashes) > 1:
         lines += [Line2D([], [], color="black", linestyle=d, label=f) for f, d in dashes.items()]
-    axes.legend(handles=lines, **BESIDE)
+    axes.legend(handles=lines, **LEGEND_RIGHT)
 
 
-def _stopped_apart(axes: Axes, x, y, members: Sequence[Member], color: Any) -> None:
-    stopped = np.array([member.diverged_at >= 0 for member in members])
-    for mark, own in (("o", ~stopped), ("x", stopped)):
-        if own.any():
-            axes.plot(np.array(x)[own], y[own], mark, color=color, **_point(len(members)))
-
-
-def _correlated(found: Correlation) -> str:
-    if np.isnan(found.value):
-        return f"{found.networks} networks: no r"
-    low, high = found.without
+def _correlation_text(correlation: Correlation) -> str:
+    if np.isnan(correlation.value):
+        return f"{correlation.networks} networks: no r"
+    limits = f"{correlation.low:.2f}, {correlation.high:.2f}"
     return (
-        f"r {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]; {found.networks} networks\n"
-        f"without one {low:.2f} to {high:.2f}"
+        f"r {correlation.value:.2f} [{limits}]; {correlation.networks} networks\n"
+        f"without one {value_range(correlation.leave_one_out, '.2f')}"
     )
 
 
-def _point(many: int) -> dict[str, Any]:
-    """Size and opacity of so many points."""
-    return {"markersize": 3.5, "alpha": 0.45} if many < 200 else {"markersize": 2.5, "alpha": 0.2}
-
-
-def _range(lines: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Steps, lowest, median and highest value of curves [points, 2]; NaN ones are left out."""
+def _curve_range(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Steps, minimum, median and maximum of curves [points, 2], without NaN."""
     values: dict[float, list[float]] = {}
-    for line in lines:
-        for step, value in line[np.isfinite(line[:, 1])].tolist():
+    for curve in curves:
+        for step, value in curve[np.isfinite(curve[:, 1])].tolist():
             values.setdefault(step, []).append(value)
     steps = sorted(values)
-    each = [np.quantile(values[step], (0, 0.5, 1)) for step in steps]
-    return np.array(steps), *np.array(each).reshape(-1, 3).T
+    quantiles = [np.quantile(values[step], (0, 0.5, 1)) for step in steps]
+    return np.array(steps), *np.array(quantiles).reshape(-1, 3).T
 
 
-def _panels(
-    count: int, width: float, height: float = HEIGHT, across: int = 3
+def _make_panels(
+    count: int, width: float, height: float = HEIGHT, max_columns: int = MAX_COLUMNS
 ) -> tuple[Figure, list[Axes]]:
-    """So many panels of that size in inches, at most `across` and three in a row."""
-    across = min(count, across, 3)
-    down = -(-count // across)
-    figure = Figure(figsize=(across * width + 1.2, down * height), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel().tolist()
-    for empty in panels[count:]:
-        empty.remove()
-    return figure, panels[:count]
+    """Panels of that size in inches, with room for a legend beside them."""
+    columns = min(max_columns, MAX_COLUMNS)
+    return plotting.make_panels(count, width, height, columns, legend_width=1.2)
 
 
 def _share_y(panels: Sequence[Axes]) -> None:
@@ -319,31 +337,21 @@ def _share_y(panels: Sequence[Axes]) -> None:
     panels[0].autoscale(axis="y")
 
 
-def _colors(count: int) -> Sequence[Any]:
-    if count <= len(ON_WHITE):
-        return ON_WHITE[:count]
-    return [matplotlib.colormaps["viridis"](0.92 * k / (count - 1)) for k in range(count)]
-
-
-def _by_size(members: Sequence[Member]) -> list[Member]:
-    return sorted(members, key=lambda member: member.parameters)
-
-
-def _sizes_on(axis: Axis, sizes: Sequence[float]) -> None:
-    """Sizes as ticks of a logarithmic axis, if they are few."""
-    if len(sizes) <= NAMED_SIZES:
-        least, apart = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / NAMED_SIZES)
-        named = [sizes[-1]]
-        for size in sizes[-2::-1]:  # those whose names would not lie on each other
-            if least / size > apart:
-                named.append(least := size)
-        axis.set_ticks(named)
+def _set_size_ticks(axis: Axis, sizes: Sequence[float]) -> None:
+    """Set the sizes as ticks of a logarithmic axis if they are few, without overlapping labels."""
+    if len(sizes) <= MAX_SIZE_LABELS:
+        last, min_ratio = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / MAX_SIZE_LABELS)
+        ticks = [last]
+        for size in sizes[-2::-1]:
+            if last / size > min_ratio:
+                ticks.append(last := size)
+        axis.set_ticks(ticks)
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(EngFormatter(places=0, sep=""))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _many(members: Sequence[Member]) -> str:
-    backbones = {short(member.backbone) for member in members}
+def _describe_members(members: Sequence[Member]) -> str:
+    backbones = {short_backbone(member.backbone) for member in members}
     return f"{len(members):,} members of {len(backbones)} backbones"

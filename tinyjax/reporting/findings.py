@@ -1,7 +1,7 @@
-"""What a report says in words, and no more than the data do.
+"""The sentences of a report.
 
-Each rule gives a sentence or None. A difference is stated with its 95 % interval; where that holds
-zero the sentence says that it is not shown.
+Each rule gives a sentence or None. A difference is stated with its 95 % interval; if the interval
+contains zero, the sentence says that the difference is not significant.
 """
 
 from collections.abc import Sequence
@@ -11,276 +11,283 @@ import numpy as np
 from tinyjax.metrics.bootstrap import LEVEL, Estimate
 from tinyjax.metrics.correlation import Correlation
 from tinyjax.metrics.robustness import worst_slice
-from tinyjax.reporting.summary import (
-    Summary,
-    cell,
-    counted,
-    difference,
-    estimate,
-    grouped,
-    mean,
-    of_all,
-    over_seeds,
-    pairs,
-    points,
-    replicates,
+from tinyjax.reporting.estimates import (
+    estimate_difference,
+    estimate_over_seeds,
+    estimate_score,
+    member_scores,
+    nan_mean,
+    resampled_scores,
 )
-from tinyjax.reporting.tables import CLASSES, Member, Part, Tables
+from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
+from tinyjax.reporting.summary import Summary, overall_correlation
+from tinyjax.reporting.tables import CLASS_SLICE, Condition, Member, Tables
+from tinyjax.run.text import value_range
 
-MOST = 8  # sentences
+MAX_SENTENCES = 8
 
 
 def findings(tables: Tables, summary: Summary) -> list[str]:
-    """At most `MOST` sentences, the first of them on what there is to judge by."""
+    """At most `MAX_SENTENCES` findings, starting with the size of the experiment."""
     rules = (
-        seeds, stopped, home, shift, size, pretraining, capacity, gradients, effective, slices,
-        corruption,
+        experiment, diverged, in_domain, shift, size, pretraining, capacity, gradients, effective,
+        slices, corruption,
     )  # fmt: skip
-    found = [sentence for rule in rules if (sentence := rule(tables, summary))]
-    return found[:MOST]
+    sentences = [sentence for rule in rules if (sentence := rule(tables, summary))]
+    return sentences[:MAX_SENTENCES]
 
 
-def seeds(tables: Tables, summary: Summary) -> str:
+def experiment(tables: Tables, summary: Summary) -> str:
+    """How many networks and seeds there are."""
     members = tables.members
     if len(members) == 1:
-        (one,) = members
+        (member,) = members
         return (
-            f"One network, {one.backbone} of {one.parameters:,} parameters, trained with one seed: "
-            "intervals are over images, and say nothing of how another seed would do."
+            f"One network ({member.backbone}, {member.parameters:,} parameters), trained with one "
+            "seed: intervals cover other images, not other seeds."
         )
-    sizes = sorted({member.parameters for member in members})
-    many = f"{sizes[0]:,} to {sizes[-1]:,}" if len(sizes) > 1 else f"{sizes[0]:,}"
-    backbones = counted(len({m.backbone for m in members}), "backbone")
-    starts = counted(len({m.start for m in members}), "start")
-    numbers = sorted({len({m.seed for m in own}) for own in _cells(members)})
-    each = f"{numbers[0]} to {numbers[-1]} seeds" if len(numbers) > 1 else _seeds(numbers[0])
-    alone = (
-        " Intervals are over images alone, and say nothing of how other seeds would do."
-        if numbers == [1]
-        else ""
-    )
+    sizes = value_range([member.parameters for member in members], ",")
+    backbones = count_text(len({m.backbone for m in members}), "backbone")
+    starts = count_text(len({m.start for m in members}), "start")
+    num_seeds = [len({m.seed for m in network}) for network in group_networks(members)]
+    seeds = _seeds(num_seeds[0])
+    if len({*num_seeds}) > 1:
+        seeds = f"{value_range(num_seeds, 'd')} seeds"
+    single_seed = {*num_seeds} == {1}
     return (
-        f"{len(members):,} networks: {backbones} of {many} parameters, {starts}, {each} of each."
-        f"{alone}"
+        f"{len(members):,} members: {backbones} ({sizes} parameters), {starts}, {seeds} each."
+        + " Intervals cover other images, not other seeds." * single_seed
     )
 
 
-def stopped(tables: Tables, summary: Summary) -> str | None:
-    ended = [member for member in tables.members if member.diverged_at >= 0]
-    if not ended:
+def diverged(tables: Tables, summary: Summary) -> str | None:
+    """How many members diverged."""
+    steps = [member.diverged_at for member in tables.members if member.diverged_at >= 0]
+    if not steps:
         return None
-    steps = sorted(member.diverged_at for member in ended)
-    when = f"step {steps[0]:,}" if len(ended) == 1 else f"steps {steps[0]:,} to {steps[-1]:,}"
-    many = f"{len(ended)} of {len(tables.members)} networks"
-    return f"{many} stopped early, at {when}; their scores are counted as they are."
+    step = f"{'step' if len(steps) == 1 else 'steps'} {value_range(steps, ',')}"
+    count = f"{len(steps)} of {count_text(len(tables.members), 'member')}"
+    return f"{count} diverged, at {step}; their scores are included as they are."
 
 
-def home(tables: Tables, summary: Summary) -> str | None:
-    """The score in the own domain, of networks of one kind."""
-    if len(_cells(tables.members)) > 1:
+def in_domain(tables: Tables, summary: Summary) -> str | None:
+    """The in-domain score of a single network."""
+    if len(group_networks(tables.members)) > 1:
         return None
-    suite = tables.members[0].home
-    score = estimate(tables, tables.members, Part(suite))
+    suite = tables.members[0].in_domain
+    score = estimate_score(tables, tables.members, Condition(suite))
     if not np.isfinite(score.value):
         return None
-    return f"In its own domain, {suite}, {tables.title} is {_number(score)}."
+    return f"On the in-domain suite {suite}, {tables.metric_label} is {_number(score)}."
 
 
 def shift(tables: Tables, summary: Summary) -> str | None:
-    """What each shift takes, mean over the members."""
-    said: list[str] = []
-    number: list[int] = []  # of networks, of each shift
-    for home in dict.fromkeys(member.home for member in tables.members):
-        own = [member for member in tables.members if member.home == home]
-        for suite in tables.shifted(own[0]):
-            parts = tables.inside(own[0], suite), Part(suite)
-            lost = np.subtract(*(points(tables, own, part) for part in parts))
-            at = [replicates(tables, own, part.suite, part.slice) for part in parts]
-            if np.isnan(lost).all() or at[0].shape != at[1].shape:
+    """The change of the score under each shift, mean over the members."""
+    clauses: list[str] = []
+    num_members: set[int] = set()
+    for suite_in_domain in dict.fromkeys(member.in_domain for member in tables.members):
+        members = [member for member in tables.members if member.in_domain == suite_in_domain]
+        for suite in tables.shifted_suites(members[0]):
+            conditions = tables.reference(members[0], suite), Condition(suite)
+            lost = np.subtract(*(member_scores(tables, members, c) for c in conditions))
+            replicates = [resampled_scores(tables, members, c) for c in conditions]
+            if np.isnan(lost).all() or replicates[0].shape != replicates[1].shape:
                 continue
-            found = over_seeds(own, lost, at[0] - at[1])
-            number.append(int(np.isfinite(lost).sum()))
-            words = f"from {' '.join(filter(None, parts[0][:2]))} to {suite}"
-            if shown(found):
-                said.append(f"{_way(found, 'falls', 'rises')} by {_number(found, True)} {words}")
+            loss = estimate_over_seeds(members, lost, replicates[0] - replicates[1])
+            num_members.add(int(np.isfinite(lost).sum()))
+            words = f"from {' '.join(filter(None, conditions[0][:2]))} to {suite}"
+            if is_significant(loss):
+                clauses.append(f"{_verb(loss, 'falls', 'rises')} by {_magnitude(loss)} {words}")
             else:
-                said.append(f"is not shown to change {words} ({_number(found)})")
-    if not said:
+                clauses.append(f"does not change significantly {words} ({_number(loss)})")
+    if not clauses:
         return None
-    over = f", mean over {number[0]:,} networks" if len({*number}) == 1 and number[0] > 1 else ""
-    return f"Under shift the score {_listed(said)}{over}."
+    mean = ""
+    if len(num_members) == 1 and num_members != {1}:
+        mean = f" (mean over {num_members.pop():,} members)"
+    return f"Under shift, the score {_join(clauses)}{mean}."
 
 
 def size(tables: Tables, summary: Summary) -> str | None:
-    """Largest against smallest, paired in all else."""
+    """Largest against smallest networks, paired in all else."""
     sentences = []
-    for home in dict.fromkeys(member.home for member in tables.members):
-        own = [member for member in tables.members if member.home == home]
-        sizes = sorted({member.parameters for member in own})
-        ends = [[m for m in own if m.parameters == s] for s in (sizes[0], sizes[-1])]
-        small = {(*_but_size(member), member.seed): member for member in ends[0]}
-        both = [(large, small.get((*_but_size(large), large.seed))) for large in ends[1]]
-        found = difference(tables, [(a, b) for a, b in both if b], Part(home))
-        if len(sizes) < 2 or found is None:
+    for suite in dict.fromkeys(member.in_domain for member in tables.members):
+        members = [member for member in tables.members if member.in_domain == suite]
+        sizes = [member.parameters for member in members]
+        small = {(*_key_without_size(m), m.seed): m for m in members if m.parameters == min(sizes)}
+        large = [m for m in members if m.parameters == max(sizes)]
+        pairs = [(m, other) for m in large if (other := small.get((*_key_without_size(m), m.seed)))]
+        gain = estimate_difference(tables, pairs, Condition(suite))
+        if min(sizes) == max(sizes) or gain is None:
             continue
-        words = f"from {sizes[0]:,} to {sizes[-1]:,} parameters on {home}"
-        if shown(found):
-            way = f"The score {_way(found, 'grows', 'falls')} by {_number(found, True)}"
-            sentences.append(f"{way} {words}, {_seeds(found.seeds)}.")
+        subject = f"From {value_range(sizes, ',')} parameters, the score on {suite}"
+        seeds = _seeds(gain.seeds)
+        if is_significant(gain):
+            verb = _verb(gain, "grows", "falls")
+            sentences.append(f"{subject} {verb} by {_magnitude(gain)} ({seeds}).")
         else:
-            number = f"{_number(found)}, {_seeds(found.seeds)}"
-            sentences.append(f"A difference {words} is not shown: {number}.")
+            sentences.append(f"{subject} does not change significantly: {_number(gain)} ({seeds}).")
     return " ".join(sentences) or None
 
 
 def pretraining(tables: Tables, summary: Summary) -> str | None:
-    """What starting weights bring, mean over sizes, in every suite."""
+    """The gain of starting weights on each suite, mean over sizes."""
     sentences = []
-    for start, both in pairs(tables.members).items():
-        said, number = [], 0
+    for start, pairs in pair_with_scratch(tables.members).items():
+        clauses, seeds = [], 0
         for suite in tables.suites:
-            found = difference(tables, both, Part(suite))
-            if found is None:
+            gain = estimate_difference(tables, pairs, Condition(suite))
+            if gain is None:
                 continue
-            number = max(number, found.seeds)
-            if shown(found):
-                said.append(f"{_way(found, 'gains', 'loses')} {_number(found, True)} on {suite}")
+            seeds = max(seeds, gain.seeds)
+            if is_significant(gain):
+                verb = _verb(gain, "gains", "loses")
+                clauses.append(f"{verb} {_magnitude(gain)} on {suite}")
             else:
-                said.append(f"is not shown to gain or lose on {suite} ({_number(found)})")
-        if said:
-            many = f"{counted(len(both), 'pair')}, {_seeds(number)}"
-            sentences.append(f"Against scratch, {start} {_listed(said)}: {many}.")
+                clauses.append(f"has no significant gain or loss on {suite} ({_number(gain)})")
+        if clauses:
+            counts = f"{count_text(len(pairs), 'pair')}, {_seeds(seeds)}"
+            sentences.append(
+                f"Compared with training from scratch, {start} {_join(clauses)} ({counts})."
+            )
     return " ".join(sentences) or None
 
 
 def capacity(tables: Tables, summary: Summary) -> str | None:
+    """The capacity thresholds of starting weights, or why none is found."""
     sentences = []
     for gain in summary.gains:
-        if gain.suite == gain.home and len(tables.suites) > 1:
+        if gain.suite == gain.in_domain and len(tables.suites) > 1:
             continue
-        if gain.threshold.found:
-            sentences.append(
-                f"Capacity threshold of {gain.start} on {gain.suite}: {gain.threshold.reason}."
-            )
-        else:
-            sentences.append(
-                f"No capacity threshold of {gain.start} was found on {gain.suite}: "
-                f"{gain.threshold.reason}."
-            )
+        subject = "Capacity threshold" if gain.threshold.found else "No capacity threshold found"
+        sentences.append(f"{subject} for {gain.start} on {gain.suite}: {gain.threshold.reason}.")
     return " ".join(sentences) or None
 
 
 def gradients(tables: Tables, summary: Summary) -> str | None:
-    """Whether those of high relative gradient norm lose more under shift."""
-    asked = [one for one in summary.gradients if not np.isnan(one.correlation.value)]
-    if not asked:
+    """Whether networks with a higher relative gradient norm lose more under shift."""
+    known = [g for g in summary.gradients if not np.isnan(g.correlation.value)]
+    if not known:
         return None
-    places = [f"on {one.suite}" + f" ({one.kind})" * bool(one.kind) for one in asked]
-    if len(asked) == 1:
-        said = _correlated(asked[0].correlation)
-        return f"The relative gradient norm {said} with the loss {places[0]}."
-    ranked = of_all(asked)
-    found = [(place, one.correlation) for one, place in zip(asked, places, strict=True)]
-    found = [(place, one) for place, one in found if shown(one)]
-    leave = "leaves" if len(found) == 1 else "leave"
-    sentences = [
-        f"One by one, {len(found)} of {len(asked)} correlations of the relative gradient norm "
-        f"{leave} zero out; {(1 - LEVEL) * len(asked):.2g} would by chance."
+    contexts = [f"on {g.suite}" + f" ({g.variant})" * bool(g.variant) for g in known]
+    if len(known) == 1:
+        correlated = _correlated(known[0].correlation)
+        return f"The relative gradient norm {correlated} with the relative drop {contexts[0]}."
+    sentences = []
+    overall = overall_correlation(known)
+    if not np.isnan(overall.value):
+        sentences.append(
+            f"The relative gradient norm {_correlated(overall)} with the relative drop under "
+            f"shift, by mean ranks over {len(known)} comparisons."
+        )
+    significant = [
+        (context, g.correlation)
+        for context, g in zip(contexts, known, strict=True)
+        if is_significant(g.correlation)
     ]
-    if not np.isnan(ranked.value):
-        words = f"with the loss under shift, by mean ranks in {len(asked)} comparisons"
-        sentences.insert(0, f"The relative gradient norm {_correlated(ranked)} {words}.")
-    sentences += [f"{_sentence(place)[:-1]} it {_correlated(one)}." for place, one in found]
+    sentences.append(
+        f"{len(significant)} of the {len(known)} correlations "
+        f"{'is' if len(significant) == 1 else 'are'} significant; by chance, "
+        f"{(1 - LEVEL) * len(known):.2g} would be."
+    )
+    sentences += [
+        f"{context[0].upper() + context[1:]}, it {_correlated(correlation)}."
+        for context, correlation in significant
+    ]
     return " ".join(sentences)
 
 
-def _correlated(found: Correlation) -> str:
-    value, low, high, without, networks = found
-    number = f"({value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
-    if shown(found):
-        left = f"; {without[0]:.2f} to {without[1]:.2f} if any one of them is left out"
-        return f"is correlated {number}{left})"
-    return f"is not shown to be correlated {number})"
+def _correlated(correlation: Correlation) -> str:
+    value, low, high, leave_one_out, networks = correlation
+    numbers = f"({value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
+    if is_significant(correlation):
+        limits = value_range(leave_one_out, ".2f")
+        return f"is correlated {numbers}; leaving out any one gives {limits})"
+    return f"is not significantly correlated {numbers})"
 
 
 def effective(tables: Tables, summary: Summary) -> str | None:
-    """Effective robustness of starting weights against none."""
-    said = []
-    for fitted in summary.lines:
-        place = {member.key: k for k, member in enumerate(fitted.members)}
-        for start, both in pairs(fitted.members).items():
-            at = [[place[pair[k].key] for pair in both] for k in (0, 1)]
-            gained = fitted.effective[at[0]] - fitted.effective[at[1]]
-            moved = fitted.replicates[at[0]] - fitted.replicates[at[1]]
-            if np.isnan(gained).all() or not moved.shape[1]:
+    """Effective robustness of starting weights compared with scratch."""
+    clauses = []
+    for line in summary.lines:
+        index = {member.key: k for k, member in enumerate(line.members)}
+        for start, pairs in pair_with_scratch(line.members).items():
+            first, second = ([index[pair[k].key] for pair in pairs] for k in (0, 1))
+            gains = line.effective[first] - line.effective[second]
+            replicates = line.replicates[first] - line.replicates[second]
+            if np.isnan(gains).all() or not replicates.shape[1]:
                 continue
-            found = over_seeds([pair[0] for pair in both], gained, moved)
-            words = f"of {start} over scratch on {fitted.suite}"
-            if shown(found):
-                said.append(f"the effective robustness {words} is {_number(found)}")
+            gain = estimate_over_seeds([pair[0] for pair in pairs], gains, replicates)
+            words = f"between {start} and scratch on {line.suite}"
+            if is_significant(gain):
+                clauses.append(f"the difference {words} is {_number(gain)}")
             else:
-                said.append(f"effective robustness {words} is not shown ({_number(found)})")
-    return _sentence(_listed(said)) if said else None
+                clauses.append(f"the difference {words} is not significant ({_number(gain)})")
+    return f"Effective robustness: {_join(clauses)}." if clauses else None
 
 
 def slices(tables: Tables, summary: Summary) -> str | None:
-    """The slice of lowest mean score, against its suite."""
-    count = "boxes" if tables.task == "detect" else "images"
-    named = {
-        f"{part.suite}: {part.slice}": part
+    """The slice with the lowest mean score, compared with its suite."""
+    conditions = {
+        f"{condition.suite}: {condition.slice}": condition
         for suite in tables.suites
-        for part in tables.parts(suite)
-        if part.slice and not part.slice.startswith(f"{CLASSES}=")
+        for condition in tables.conditions(suite)
+        if condition.slice and not condition.slice.startswith(CLASS_SLICE)
     }
-    scores = {n: mean(tables.of(m, p) for m in tables.members) for n, p in named.items()}
-    sizes = {n: _least(tables.of(m, p, count) for m in tables.members) for n, p in named.items()}
+    scores = {
+        name: nan_mean(tables.score(m, condition) for m in tables.members)
+        for name, condition in conditions.items()
+    }
+    sizes = {
+        name: _min_size(tables.size(m, condition) for m in tables.members)
+        for name, condition in conditions.items()
+    }
     name, score = worst_slice(scores, sizes)
     if not name:
         return None
-    part = named[name]
-    own = [member for member in tables.members if part in tables.scores[member.key]]
-    lost = points(tables, own, part) - points(tables, own, Part(part.suite))
-    moved = [replicates(tables, own, part.suite, s) for s in (part.slice, "")]
-    found = over_seeds(own, lost, moved[0] - moved[1])
-    below = (
-        f"{_number(found)} against all of {part.suite}"
-        if shown(found)
-        else f"a difference from all of {part.suite} is not shown ({_number(found)})"
+    condition = conditions[name]
+    suite = Condition(condition.suite)
+    members = [m for m in tables.members if condition in tables.scores[m.key]]
+    differences = np.subtract(*(member_scores(tables, members, c) for c in (condition, suite)))
+    replicates = [resampled_scores(tables, members, c) for c in (condition, suite)]
+    difference = estimate_over_seeds(members, differences, replicates[0] - replicates[1])
+    number = _number(difference)
+    comparison = (
+        f"the difference from all of {suite.suite} is {number}"
+        if is_significant(difference)
+        else f"the difference from all of {suite.suite} is not significant ({number})"
     )
-    return f"The lowest of {len(named)} slices is {name}, {score:.3f}: {below}."
+    return f"The lowest of {len(conditions)} slices is {name} with {score:.3f}; {comparison}."
 
 
 def corruption(tables: Tables, summary: Summary) -> str | None:
-    numbers = [summary.numbers[member.key] for member in tables.members]
-    if np.isnan(kept := mean(one.rpc for one in numbers)):
+    """The score that remains under corruption, and the worst corruption."""
+    rpc = nan_mean(summary.members[member.key].rpc for member in tables.members)
+    if np.isnan(rpc):
         return None
-    kinds: dict[str, list[float]] = {}
-    for suite in tables.corrupted:
-        for part in tables.parts(suite):
-            if part.corruption:
-                kinds.setdefault(part.corruption, []).extend(
-                    tables.of(member, part) for member in tables.members
-                )
-    lowest = min(kinds, key=lambda kind: mean(kinds[kind]))
+    scores: dict[str, list[float]] = {}
+    for suite in tables.corrupted_suites:
+        for condition in tables.conditions(suite):
+            if condition.corruption:
+                values = (tables.score(member, condition) for member in tables.members)
+                scores.setdefault(condition.corruption, []).extend(values)
+    means = {name: nan_mean(values) for name, values in scores.items()}
+    worst = min(means, key=means.__getitem__)
     return (
-        f"Under corruption {kept:.0%} of the clean score is kept (rPC); the mean score is lowest "
-        f"under {lowest}, {mean(kinds[lowest]):.3f}, without an interval."
+        f"Under corruption, {rpc:.0%} of the clean score remains (rPC). The mean score is lowest "
+        f"under {worst}: {means[worst]:.3f} (no interval)."
     )
 
 
-# ---- parts of sentences
+# ---- elements of sentences
 
 
-def shown(found: Estimate | Correlation) -> bool:
-    """Whether the interval is there and does not hold zero."""
-    return found.low > 0 or found.high < 0
+def is_significant(result: Estimate | Correlation) -> bool:
+    """Return whether the interval is known and excludes zero."""
+    return result.low > 0 or result.high < 0
 
 
-def _cells(members: Sequence[Member]) -> list[list[Member]]:
-    return [*grouped(members, lambda member: repr(cell(member))).values()]
-
-
-def _but_size(member: Member) -> tuple:
+def _key_without_size(member: Member) -> tuple:
     return member.run, member.start, *member.varied.items()
 
 
@@ -288,26 +295,27 @@ def _seeds(number: int) -> str:
     return "one seed" if number == 1 else f"{number} seeds"
 
 
-def _least(values) -> int:
-    return int(min((v for v in values if np.isfinite(v)), default=0))
+def _min_size(sizes) -> int:
+    return int(min((size for size in sizes if np.isfinite(size)), default=0))
 
 
-def _number(found: Estimate, size: bool = False) -> str:
-    """A value and its interval; size: without its sign."""
-    value, low, high, _ = found
-    if size and value < 0:
-        value, low, high = -value, -high, -low
-    near = f"{value:.3f}".replace("-0.000", "0.000")  # of its ends the sign is the finding
-    return f"{near} [{low:.3f}, {high:.3f}]"
+def _number(estimate: Estimate) -> str:
+    """A value and its interval."""
+    value, low, high, _ = estimate
+    # No "-0.000" for the value; the limits keep their sign, which decides about significance.
+    value_text = f"{value:.3f}".replace("-0.000", "0.000")
+    return f"{value_text} [{low:.3f}, {high:.3f}]"
 
 
-def _way(found: Estimate, up: str, down: str) -> str:
-    return up if found.value > 0 else down
+def _magnitude(estimate: Estimate) -> str:
+    """The absolute value and its interval."""
+    value, low, high, seeds = estimate
+    return _number(Estimate(-value, -high, -low, seeds) if value < 0 else estimate)
 
 
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1]
+def _verb(estimate: Estimate, up: str, down: str) -> str:
+    return up if estimate.value > 0 else down
 
 
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:] + "."
+def _join(clauses: Sequence[str]) -> str:
+    return ", ".join(clauses[:-1]) + " and " * (len(clauses) > 1) + clauses[-1]

@@ -1,24 +1,23 @@
-"""Images of a report: where a small network fails and a larger one does not; of one its worst."""
+"""Images of a report: failures of the smallest network next to the largest, or the worst images."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from tinyjax import config as configs
 from tinyjax.data.images import to_network
-from tinyjax.data.records import Split
+from tinyjax.data.records import DetectionSplit
 from tinyjax.errors import UserError
-from tinyjax.reporting.pictures import captioned, draw, legend, sheet
+from tinyjax.reporting.grouping import short_backbone
+from tinyjax.reporting.pictures import add_caption, add_legend, draw_boxes, tile, truth_of
 from tinyjax.reporting.run_folders import WEIGHTS
-from tinyjax.reporting.summary import short
 from tinyjax.reporting.tables import Member, Tables
 
-COUNT = 4  # images of a suite
-SIDE = 640  # of an image that is enlarged, pixels
+MAX_IMAGES = 4  # per suite
+SIDE = 640  # of an enlarged image, pixels
 
 
 class Gallery(NamedTuple):
@@ -27,107 +26,113 @@ class Gallery(NamedTuple):
     note: str
 
 
-def galleries(tables: Tables) -> tuple[list[Gallery], str]:
-    """Galleries of the suites, and a line on why there is none: "" if there is nothing to say."""
-    from tinyjax import tasks
-
-    if tables.task != "detect" or not (shown := compared(tables)):
+def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
+    """Galleries of the suites, and the reason if they cannot be made, else ""."""
+    if not tables.task.report_gallery or not (members := select_members(tables)):
         return [], ""
-    first, found = shown[0], []
-    config = configs.from_run(tables.configs[first.run])
-    about = tables.folder / first.run / "weights" / f"{first.id}.json"
+    member, galleries = members[0], []
+    config = configs.from_run(tables.configs[member.run])
+    metadata = tables.folder / member.run / "weights" / f"{member.id}.json"
     try:
-        classes = tuple(json.loads(about.read_text())["classes"])
+        classes = tuple(json.loads(metadata.read_text())["classes"])
         for suite in tables.suites:
-            seen = [detections(tables, member, suite) for member in shown]
-            if any(one is None for one in seen):
+            detections = [load_detections(tables, m, suite) for m in members]
+            known = [arrays for arrays in detections if arrays is not None]
+            if len(known) < len(members):
                 continue
-            split = tasks.module(tables.task).load(config.data, config.data.suites[suite], classes)
-            found += gallery(suite, split, shown, seen)
+            split = tables.task.load(config.data, config.data.suites[suite], classes)
+            if gallery := make_gallery(suite, split, members, known):
+                galleries.append(gallery)
     except (UserError, OSError) as error:
         return [], f"No images are shown: {error}"
-    return found, ""
+    return galleries, ""
 
 
-def compared(tables: Tables) -> list[Member]:
-    """The smallest and the largest member of those that have all but the size in common, where they
-    are furthest apart; a member that is alone.
+def select_members(tables: Tables) -> list[Member]:
+    """The members to compare: the smallest and the largest of those that differ only in size.
+
+    Of several such pairs, the one with the largest ratio of sizes; a single member alone.
     """
-    there = [m for m in tables.members if m.diverged_at < 0 and _file(tables, m).is_dir()]
+    members = [m for m in tables.members if m.diverged_at < 0 and _folder(tables, m).is_dir()]
     if len(tables.members) == 1:
-        return there
-    alike: dict[tuple, list[Member]] = {}
-    for member in sorted(there, key=lambda m: m.parameters):
-        own = (member.run, member.start, member.seed, *member.varied.items())
-        alike.setdefault(own, []).append(member)
-    pairs = [[own[0], own[-1]] for own in alike.values()]
+        return members
+    ladders: dict[tuple, list[Member]] = {}
+    for member in sorted(members, key=lambda m: m.parameters):
+        key = (member.run, member.start, member.seed, *member.varied.items())
+        ladders.setdefault(key, []).append(member)
+    pairs = [[ladder[0], ladder[-1]] for ladder in ladders.values()]
     best = max(pairs, key=lambda pair: pair[1].parameters / pair[0].parameters, default=[])
     return best if len({member.parameters for member in best}) == 2 else []
 
 
-def detections(tables: Tables, member: Member, suite: str) -> dict[str, np.ndarray] | None:
-    """What a member found in a suite: boxes [D, 4] xyxy in pixels of the file, scores, labels and
-    image [D]; wrong and hits [N]. None if it was not kept.
+def load_detections(tables: Tables, member: Member, suite: str) -> dict[str, np.ndarray] | None:
+    """A member's detections on a suite, as `metrics.slices.Examined` holds them; None if missing.
+
+    boxes [D, 4] xyxy in pixels of the file; scores, labels and image [D]; wrong and hits [N].
     """
-    file = _file(tables, member) / f"{suite}.npz"
+    file = _folder(tables, member) / f"{suite}.npz"
     if not file.exists():
         return None
     with np.load(file) as arrays:
         return dict(arrays)
 
 
-def gallery(
-    suite: str, split: Split, shown: list[Member], seen: list[Any], count: int = COUNT
-) -> list[Gallery]:
-    """At most `count` images, a row each: truth, and what each member found; [] if none is bad.
+def make_gallery(
+    suite: str,
+    split: DetectionSplit,
+    members: list[Member],
+    detections: list[dict[str, np.ndarray]],
+    max_images: int = MAX_IMAGES,
+) -> Gallery | None:
+    """Rows of truth and detections of each member for the worst images; None without failures.
 
-    Of two members those where 1 - F1 of the first is most above that of the second, of one those
-    where it is highest.
+    For two members, the worst images are those where the F1 of the second is furthest above that of
+    the first; for one member, those with the lowest F1.
 
     Raises UserError if the suite has other images than those that were evaluated.
     """
-    if len(seen[0]["wrong"]) != len(split.names):
+    num_evaluated = len(detections[0]["wrong"])
+    if num_evaluated != len(split.names):
         raise UserError(
-            f"suite {suite!r} has {len(split.names)} images now, {len(seen[0]['wrong'])} when it "
-            "was evaluated; evaluate again"
+            f"suite {suite!r} has {len(split.names)} images, but {num_evaluated} were evaluated; "
+            "evaluate it again"
         )
-    bad = [own["wrong"] / np.maximum(2 * own["hits"] + own["wrong"], 1) for own in seen]
-    excess = bad[0] - bad[1] if len(bad) == 2 else bad[0]
-    chosen = [i for i in np.argsort(-excess, kind="stable")[:count] if excess[i] > 0]
-    if not chosen:
-        return []
-    rows = []
-    for i in chosen:
-        truth = {k: getattr(split, k)[i] for k in ("boxes", "labels", "valid", "ignore")}
-        caption = f"truth: {split.names[i]}"
-        row = [captioned(draw(split.images[i], truth, side=SIDE), caption)]
-        for member, own in zip(shown, seen, strict=True):
-            found = _found(own, split, i)
-            picture = draw(split.images[i], found=found, threshold=0.0, side=SIDE)
-            caption = f"{short(member.backbone)}: {own['wrong'][i]} wrong"
-            row.append(captioned(picture, f"{caption}, {own['hits'][i]} right"))
-        rows.append(row)
-    names = " and ".join(f"{short(m.backbone)} ({m.parameters:,} parameters)" for m in shown)
-    note = f"{names}, start {shown[0].start}, seed {shown[0].seed}. " + (
-        "Images where F1 of the second is furthest above that of the first."
-        if len(shown) == 2
-        else "The images of lowest F1."
+    one_minus_f1 = [d["wrong"] / np.maximum(2 * d["hits"] + d["wrong"], 1) for d in detections]
+    failure = one_minus_f1[0] - one_minus_f1[1] if len(members) == 2 else one_minus_f1[0]
+    worst = [i for i in np.argsort(-failure, kind="stable")[:max_images] if failure[i] > 0]
+    if not worst:
+        return None
+    rows = [_draw_row(split, i, members, detections) for i in worst]
+    names = [f"{short_backbone(m.backbone)} ({m.parameters:,} parameters)" for m in members]
+    note = f"{' and '.join(names)}, start {members[0].start}, seed {members[0].seed}. " + (
+        "Images where the F1 of the second is furthest above that of the first."
+        if len(members) == 2
+        else "Images with the lowest F1."
     )
-    return [
-        Gallery(
-            suite,
-            legend(sheet(rows), split.classes, ignore_classes=bool(split.ignore[chosen].any())),
-            note,
+    picture = add_legend(tile(rows), split.classes, ignored=bool(split.ignore[worst].any()))
+    return Gallery(suite, picture, note)
+
+
+def _draw_row(
+    split: DetectionSplit,
+    i: int,
+    members: list[Member],
+    detections: list[dict[str, np.ndarray]],
+) -> list[Image.Image]:
+    image = split.inputs["image"][i]
+    truth = draw_boxes(image, truth_of(split, i), side=SIDE)
+    row = [add_caption(truth, f"truth: {split.names[i]}")]
+    for member, arrays in zip(members, detections, strict=True):
+        of_image = arrays["image"] == i
+        predictions = {k: arrays[k][of_image] for k in ("boxes", "scores", "labels")}
+        boxes = to_network(predictions["boxes"], split.scale[i], split.offset[i])
+        picture = draw_boxes(
+            image, predictions={**predictions, "boxes": boxes}, threshold=0.0, side=SIDE
         )
-    ]
+        counts = f"{arrays['wrong'][i]} wrong, {arrays['hits'][i]} right"
+        row.append(add_caption(picture, f"{short_backbone(member.backbone)}: {counts}"))
+    return row
 
 
-def _found(own: Mapping[str, np.ndarray], split: Split, i: int) -> dict[str, np.ndarray]:
-    """What was found in image i, boxes in pixels of the network's input."""
-    here = own["image"] == i
-    found = {k: own[k][here] for k in ("boxes", "scores", "labels")}
-    return {**found, "boxes": to_network(found["boxes"], split.scale[i], split.offset[i])}
-
-
-def _file(tables: Tables, member: Member) -> Path:
+def _folder(tables: Tables, member: Member) -> Path:
     return tables.folder / member.run / "evaluations" / WEIGHTS / member.id

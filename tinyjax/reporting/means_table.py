@@ -1,60 +1,61 @@
-"""The table of a report that can be quoted: networks, means of their seeds, with intervals."""
+"""The table report.csv: mean scores and gains of each network, with intervals."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from tinyjax.metrics.bootstrap import Estimate
-from tinyjax.reporting.summary import cell, difference, estimate, grouped, pairs
-from tinyjax.reporting.tables import Member, Part, Tables
+from tinyjax.reporting.estimates import estimate_difference, estimate_score
+from tinyjax.reporting.grouping import group_networks, pair_with_scratch
+from tinyjax.reporting.tables import Condition, Member, Tables
 
 
-def means(tables: Tables) -> list[dict[str, Any]]:
-    """A row for every network (members alike in all but their seed), suite and slice: "score" with
-    its 95 % interval over "seeds", and "gain", with its own, over the same network from scratch, in
-    "pairs" of the same seed.
+def network_rows(tables: Tables) -> list[dict[str, Any]]:
+    """A row for each network, suite and slice; a network is all members that differ in the seed.
+
+    "score" is the mean over "seeds", "gain" the mean difference to the same network from scratch,
+    over "pairs" of equal seed; both have 95 % intervals.
     """
-    other = {a.key: b for both in pairs(tables.members).values() for a, b in both}
-    fields = dict.fromkeys(f for m in tables.members for f in {**m.varied, **m.tied})
+    pairs = pair_with_scratch(tables.members)
+    scratch_of = {member.key: scratch for p in pairs.values() for member, scratch in p}
+    fields = dict.fromkeys(f for m in tables.members for f in {**m.varied, **m.start_fields})
     rows = []
-    for members in grouped(tables.members, lambda m: repr(cell(m))).values():
+    for members in group_networks(tables.members):
         first = members[0]
-        more = {field: {**first.varied, **first.tied}.get(field, "") for field in fields}
-        about = {
+        values = {**first.varied, **first.start_fields}
+        network = {
             "run": first.run,
             "backbone": first.backbone,
             "parameters": first.parameters,
             "multiply_adds": first.multiply_adds,
             "start": first.start,
-            **more,
+            **{field: values.get(field, "") for field in fields},
         }
-        both = [(member, other[member.key]) for member in members if member.key in other]
-        for part in _parts(tables, first):
-            found = estimate(tables, members, part)
-            gained = difference(tables, both, part)
+        network_pairs = [(m, scratch_of[m.key]) for m in members if m.key in scratch_of]
+        for condition in _uncorrupted_conditions(tables, first):
+            score = estimate_score(tables, members, condition)
+            gain = estimate_difference(tables, network_pairs, condition)
             rows.append(
                 {
-                    **about,
-                    "suite": part.suite,
-                    "slice": part.slice,
-                    "seeds": found.seeds,
-                    **_numbers("score", found),
-                    "pairs": gained.seeds if gained else 0,
-                    **_numbers("gain", gained),
+                    **network,
+                    "suite": condition.suite,
+                    "slice": condition.slice,
+                    "seeds": score.seeds,
+                    **_columns("score", score),
+                    "pairs": gain.seeds if gain else 0,
+                    **_columns("gain", gain),
                 }
             )
     return rows
 
 
-def _parts(tables: Tables, member: Member) -> Iterator[Part]:
+def _uncorrupted_conditions(tables: Tables, member: Member) -> Iterator[Condition]:
     for suite in tables.suites:
-        yield from (
-            part
-            for part in tables.parts(suite)
-            if not part.corruption and part in tables.scores[member.key]
-        )
+        for condition in tables.conditions(suite):
+            if not condition.corruption and condition in tables.scores[member.key]:
+                yield condition
 
 
-def _numbers(name: str, found: Estimate | None) -> dict[str, Any]:
-    """Empty where there is none."""
-    values = ("", "", "") if found is None or not found.seeds else found[:3]
+def _columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """Value and interval; empty if unknown."""
+    values = ("", "", "") if estimate is None or not estimate.seeds else estimate[:3]
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

@@ -1,4 +1,4 @@
-"""Which runs a folder has, which of them are asked about, and what they were trained on.
+"""Reading run folders: which runs a folder contains, and what they were trained on.
 
 A study is a folder whose subfolders are runs or sweeps.
 """
@@ -13,128 +13,132 @@ from tinyjax.errors import UserError, suggest
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 
-WEIGHTS = "last"  # that are reported
+WEIGHTS = "last"  # the weights that are reported
 
 
-def runs_of(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
-    """The runs and sweeps of a folder, name -> folder; a folder that is one is called "". Those
-    that others in it start from are left out: they are means, not what is asked about. So are
-    those named in `without`.
+def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
+    """The runs and sweeps of a folder, name -> folder; a folder that is itself a run is called "".
 
-    Raises UserError if there is none, one of them is not finished, or a name is unknown.
+    Runs that others in the folder start from are left out, because they are intermediate results.
+    So are the runs named in `exclude`.
+
+    Raises UserError if there is no run, a run is not finished, or a name is unknown.
     """
-    found = _all_runs(folder)
-    for name in without:
-        if name not in found:
-            raise UserError(f"--without {name}: {suggest(name, found)}")
-    if not found:
+    runs = _find_runs(folder)
+    for name in exclude:
+        if name not in runs:
+            raise UserError(f"--exclude {name}: {suggest(name, runs)}")
+    if not runs:
         raise UserError(
-            f"{folder}: no run, no sweep, and no folder of them (no config.json); give the folder "
-            "that a training wrote"
+            f"{folder}: contains no run, sweep or folder of them (no config.json); give a folder "
+            "written by tinyjax.train"
         )
-    for path in found.values():
+    for path in runs.values():
         if not run_folder.is_finished(path):
-            raise UserError(f"{path}: this run is not finished; train it to its end first")
-    begun = {place(init) for path in found.values() for init in starts(path)}
-    found = {name: at for name, at in found.items() if name not in without}
-    if not found:
-        raise UserError(f"{folder}: --without leaves nothing to report; give one name less")
-    kept = {name: at for name, at in found.items() if place(at.resolve()) not in begun}
-    return kept or found
+            raise UserError(f"{path}: this run is not finished; finish its training first")
+    started_from = {path_key(init) for path in runs.values() for init in starting_weights(path)}
+    runs = {name: path for name, path in runs.items() if name not in exclude}
+    if not runs:
+        raise UserError(f"{folder}: --exclude leaves no run to report; exclude fewer")
+    results = {n: path for n, path in runs.items() if path_key(path.resolve()) not in started_from}
+    return results or runs
 
 
-def _all_runs(folder: Path) -> dict[str, Path]:
+def _find_runs(folder: Path) -> dict[str, Path]:
     if (folder / "config.json").exists():
         return {"": folder}
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 
-def starts(folder: Path) -> set[str]:
-    """The paths that a run's members took their starting weights from."""
+def starting_weights(folder: Path) -> set[str]:
+    """The paths of the starting weights of a run's members."""
     inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
     inits |= {row.get("init") or "" for row in read_rows(folder / "members.csv")}
     return inits - {""}
 
 
-def names(inits: set[str]) -> dict[str, str]:
-    """Of each start the end of its path that tells it from the others."""
+def short_names(inits: set[str]) -> dict[str, str]:
+    """The shortest ends of the paths of starting weights that tell them apart."""
     depth = 1
-    most = max((len(Path(init).parts) for init in inits), default=1)
+    max_depth = max((len(Path(init).parts) for init in inits), default=1)
 
     def ends() -> dict[str, str]:
         return {init: "/".join(Path(init).parts[-depth:]) for init in inits}
 
-    while len({*ends().values()}) < len(inits) and depth < most:
+    while len({*ends().values()}) < len(inits) and depth < max_depth:
         depth += 1
     return ends()
 
 
-def place(path: str | Path) -> tuple[str, ...]:
-    """What a path is known by: a study may have been moved, but not renamed."""
+def path_key(path: str | Path) -> tuple[str, ...]:
+    """The end of a path, by which runs are matched: a study may be moved, but not renamed."""
     return Path(path).parts[-2:]
 
 
-def evaluated(folder: Path) -> bool:
-    """Whether a run's last weights were evaluated, on all suites that were asked for."""
+def is_evaluated(folder: Path) -> bool:
+    """Return whether a run's last weights were evaluated on all requested suites."""
     file = folder / "evaluations" / f"{WEIGHTS}.csv"
-    if not all(file.with_suffix(end).exists() for end in (".csv", ".npz", ".json")):
+    if not all(file.with_suffix(suffix).exists() for suffix in (".csv", ".npz", ".json")):
         return False
     suites = {row["suite"] for row in read_rows(file)}
-    return suites >= {*config_of(folder)["data"]["suites"]}
+    return suites >= {*read_config(folder)["data"]["suites"]}
 
 
-def config_of(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """A run's config, with the suites that it was evaluated on."""
     config = json.loads((folder / "config.json").read_text())
-    evaluated = folder / "evaluations" / f"{WEIGHTS}.json"
-    if evaluated.exists():
-        asked = json.loads(evaluated.read_text())["config"]
-        config = {**config, "data": asked["data"], "monitor": asked["monitor"]}
+    evaluation = folder / "evaluations" / f"{WEIGHTS}.json"
+    if evaluation.exists():
+        evaluated = json.loads(evaluation.read_text())["config"]
+        config = {**config, "data": evaluated["data"], "monitor": evaluated["monitor"]}
     return config
 
 
-def trained_on(config: Mapping[str, Any]) -> str:
-    """The training set in few words: the stem of its source, its split, and which images of it."""
-    own = {**config["data"].get("common", {}), **config["data"]["train"]}
-    words = [Path(str(own["source"])).stem if "source" in own else config["data"]["format"]]
-    words += [str(own["split"])] if "split" in own else []
-    for field, wanted in own.get("where", {}).items():
-        pair = isinstance(wanted, list | tuple)  # low and high, see `data.listing.chosen`
-        words.append(f"{field}={f'{wanted[0]:g}-{wanted[1]:g}' if pair else wanted}")
+def describe_training_set(config: Mapping[str, Any]) -> str:
+    """The training set in a few words: stem of its source, split, and conditions of `where`."""
+    train = {**config["data"].get("common", {}), **config["data"]["train"]}
+    source = Path(str(train["source"])).stem if "source" in train else config["data"]["format"]
+    words = [source, *([str(train["split"])] if "split" in train else [])]
+    for field, value in train.get("where", {}).items():
+        is_range = isinstance(value, list | tuple)  # low and high, see `data.layouts.listing`
+        words.append(f"{field}={f'{value[0]:g}-{value[1]:g}' if is_range else value}")
     return " ".join(words)
 
 
-def gradients(folder: Path) -> dict[tuple, float]:
-    """Relative gradient norms that were measured in a folder, by whom they also are of: backbone,
-    seed, and what member of these starts from that one, or starts where that one did and is trained
-    on the same. NaN where several were measured.
+def gradient_norms(folder: Path) -> dict[tuple, float]:
+    """Relative gradient norms measured in the runs of a folder.
 
-    They are measured after decoder probing, mostly of another run than those that move.
+    They are measured after decoder probing, usually in another run than the ones that fine-tune.
+    Keys are therefore (backbone, seed, path key of the measured run), for members that start from
+    that run, and (backbone, seed, path key of its starting weights, training set), for members that
+    start like it and are trained on the same set. A key with several different values is NaN.
     """
-    found: dict[tuple, float] = {}
+    norms: dict[tuple, float] = {}
 
-    def put(key: tuple, rgn: float) -> None:
-        found[key] = rgn if found.get(key, rgn) == rgn else math.nan
+    def add(key: tuple, rgn: float) -> None:
+        norms[key] = rgn if norms.get(key, rgn) == rgn else math.nan
 
-    for path in _all_runs(folder).values():
-        config = config_of(path)
-        ends = {r["member"]: r for r in last_phase(read_rows(path / "results.csv"))}
+    for path in _find_runs(folder).values():
+        config = read_config(path)
+        results = {r["member"]: r for r in last_phase(read_rows(path / "results.csv"))}
         for row in last_phase(read_rows(path / "members.csv")):
-            rgn = number(ends.get(row["member"], {}).get("rgn"))
+            rgn = parse_number(results.get(row["member"], {}).get("rgn"))
             if not math.isnan(rgn):
-                own = row["backbone"], int(row["seed"])
-                put((*own, place(path.resolve())), rgn)
-                put((*own, place(row.get("init", config["init"])), trained_on(config)), rgn)
-    return found
+                network = row["backbone"], int(row["seed"])
+                start = path_key(row.get("init", config["init"]))
+                add((*network, path_key(path.resolve())), rgn)
+                add((*network, start, describe_training_set(config)), rgn)
+    return norms
 
 
 def last_phase(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    last = rows[-1].get("phase") if rows else None
-    return [row for row in rows if row.get("phase") == last]
+    """The rows of a run's last phase."""
+    phase = rows[-1].get("phase") if rows else None
+    return [row for row in rows if row.get("phase") == phase]
 
 
-def number(text: str | None) -> float:
-    """A cell of a table; NaN if it is empty or no number."""
+def parse_number(text: str | None) -> float:
+    """A cell of a CSV file as a number; NaN if it is empty or not a number."""
     try:
         return float(text or "nan")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Two plain figures of a sweep: score against size, and how the members learned."""
+"""Two figures that a sweep writes when it ends: score against size, and the training losses."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,63 +10,64 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
-from tinyjax.reporting.figures import BESIDE, ON_WHITE, STYLE, save
+from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save
 
 Row = Mapping[str, str]
-SIZES = 8  # that are named on an axis
+MAX_SIZES = 8  # labeled on an axis
 
 
-def draw(folder: Path, tables: Mapping[str, Sequence[Row]], titles: Mapping[str, str]) -> None:
+def draw(folder: Path, tables: Mapping[str, Sequence[Row]], labels: Mapping[str, str]) -> None:
     """Draw score_by_size.png and learning.png into `folder`.
 
-    tables: rows of members.csv, metrics.csv and results.csv, by these names. titles: metric -> what
-    it is called; the first is drawn.
+    tables: rows of members.csv, metrics.csv and results.csv, by these names. labels: metric -> axis
+    label; the first metric is drawn.
     """
-    score, title = next(iter(titles.items()))
+    metric, label = next(iter(labels.items()))
     with rc_context(STYLE):
-        sizes = by_size(tables["members"], tables["results"], score, title)
+        sizes = draw_score_by_size(tables["members"], tables["results"], metric, label)
         save(sizes, folder / "score_by_size.png")
-        save(learning(tables["members"], tables["metrics"]), folder / "learning.png")
+        save(draw_losses(tables["members"], tables["metrics"]), folder / "learning.png")
 
 
-def by_size(members: Sequence[Row], results: Iterable[Row], score: str, title: str) -> Figure:
-    """Every member's score in every suite against its parameters, the mean of each size with its
-    standard deviation; members that were stopped are crosses.
+def draw_score_by_size(
+    members: Sequence[Row], results: Iterable[Row], metric: str, label: str
+) -> Figure:
+    """Each member's score in each suite against its parameters, with mean and standard deviation of
+    each size. Diverged members are crosses.
     """
     sizes = {row["member"]: int(row["parameters"]) for row in members}
-    points = defaultdict(list)  # suite -> (parameters, score, whether stopped)
+    points = defaultdict(list)  # suite -> (parameters, score, whether diverged)
     for row in results:
-        stopped = int(row["diverged_at"]) >= 0
-        points[row["suite"]].append((sizes[row["member"]], float(row[score]), stopped))
+        diverged = int(row["diverged_at"]) >= 0
+        points[row["suite"]].append((sizes[row["member"]], float(row[metric]), diverged))
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes: Axes = figure.subplots()
-    for i, (suite, own) in enumerate(points.items()):
-        color = ON_WHITE[i % len(ON_WHITE)]
-        for mark, wanted in (("o", False), ("x", True)):
-            some = [(size, value) for size, value, stopped in own if stopped == wanted]
-            if some:
-                x, y = zip(*some, strict=True)
-                axes.plot(x, y, mark, markersize=3, color=color, alpha=0.4)
-        groups = defaultdict(list)
-        for size, value, stopped in own:
-            if not stopped:
-                groups[size].append(value)
-        ladder = sorted(groups)
-        means = [np.mean(groups[size]) for size in ladder]
-        spread = [np.std(groups[size]) for size in ladder]
-        axes.errorbar(ladder, means, spread, color=color, capsize=2, label=suite)
-    axes.set(xscale="log", xlabel="parameters", ylabel=title, ylim=(0, None))
+    for i, (suite, suite_points) in enumerate(points.items()):
+        color = COLORS[i % len(COLORS)]
+        for marker, diverged in (("o", False), ("x", True)):
+            xy = [(size, value) for size, value, d in suite_points if d == diverged]
+            if xy:
+                axes.plot(*zip(*xy, strict=True), marker, markersize=3, color=color, alpha=0.4)
+        by_size = defaultdict(list)
+        for size, value, diverged in suite_points:
+            if not diverged:
+                by_size[size].append(value)
+        ladder = sorted(by_size)
+        means = [np.mean(by_size[size]) for size in ladder]
+        deviations = [np.std(by_size[size]) for size in ladder]
+        axes.errorbar(ladder, means, deviations, color=color, capsize=2, label=suite)
+    axes.set(xscale="log", xlabel="parameters", ylabel=label, ylim=(0, None))
     ladder = sorted({*sizes.values()})
-    if len(ladder) <= SIZES:
+    if len(ladder) <= MAX_SIZES:
         axes.set_xticks(ladder)
     axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(title="suite: mean ± s. d.", **BESIDE)
+    axes.legend(title="suite: mean ± s. d.", **LEGEND_RIGHT)
     return figure
 
 
-def learning(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
-    """The training loss of every backbone's members: their median, and from lowest to highest."""
+def draw_losses(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
+    """Median and range of the training losses of each backbone's members, over the steps."""
     members = sorted(members, key=lambda row: -int(row["parameters"]))
     backbones = {row["member"]: row["backbone"] for row in members}
     losses: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -80,14 +81,12 @@ def learning(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
     for i, backbone in enumerate(dict.fromkeys(backbones.values())):
         steps = sorted(losses[backbone])
         values = [losses[backbone][step] for step in steps]
-        color = ON_WHITE[i % len(ON_WHITE)]
-        axes.fill_between(
-            steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15,
-            linewidth=0,
-        )  # fmt: skip
+        color = COLORS[i % len(COLORS)]
+        low, high = [min(v) for v in values], [max(v) for v in values]
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(steps, [np.median(v) for v in values], color=color, label=backbone)
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    for of_axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        of_axis(ScalarFormatter())
-    axes.legend(title="median and range", **BESIDE)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.legend(title="median and range", **LEGEND_RIGHT)
     return figure

@@ -1,52 +1,53 @@
-"""What the folder of an evaluated run, sweep or study says, read into one tuple.
+"""The contents of the folder of an evaluated run, sweep or study, as one tuple.
 
 A study is a folder whose subfolders are runs or sweeps; its members are those of all of them.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
+from tinyjax.core import Task
 from tinyjax.errors import UserError
 from tinyjax.reporting import run_folders
 from tinyjax.run.csv_files import read_rows
 
-PLAIN = (
+FIXED_COLUMNS = (
     "member", "phase", "seed", "backbone", "parameters", "backbone_parameters",
     "trained_parameters", "multiply_adds",
 )  # fmt: skip
-NAMED = ("suite", "slice", "corruption", "severity", "member")  # columns that are no scores
+KEY_COLUMNS = ("suite", "slice", "corruption", "severity", "member")  # all others are scores
 SCRATCH = "scratch"
-EVALUATED = "evaluated: "  # begins a line, as "command: " does
-CLASSES = "classes"  # slices by this are of all images, scored by some classes alone
+EVALUATED = "evaluated: "  # starts an environment line, as "command: " does
+CLASS_SLICE = "classes="  # starts the name of a slice with all images and some classes
 
 
 class Member(NamedTuple):
     """One network."""
 
-    key: str  # its name here: its id, in a study "run/id"
+    key: str  # unique name in the report: its id, in a study "run/id"
     id: str
     run: str  # subfolder of a study, else ""
-    home: str  # the in-domain suite, on which its best weights were picked
+    in_domain: str  # the suite that selected its best weights
     trained_on: str
     backbone: str
     parameters: int
     multiply_adds: int
     seed: int
-    start: str  # last part of the path of its starting weights, or "scratch"
-    varied: dict[str, str]  # what else the sweep varies: field -> value
-    tied: dict[str, str]  # what it varies with the start: each start has one value
+    start: str  # end of the path of its starting weights, or "scratch"
+    varied: dict[str, str]  # other fields that the sweep varies -> value
+    start_fields: dict[str, str]  # fields that have one value for each start -> value
     diverged_at: int  # step, -1 if it was trained to the end
-    rgn: float  # relative gradient norm, its own or, see `folders.gradients`; NaN: not measured
+    rgn: float  # relative gradient norm, see `run_folders.gradient_norms`; NaN: not measured
 
 
-class Part(NamedTuple):
-    """What a score is of: a suite, a slice of it, or a corruption of it at a severity 1 to 5."""
+class Condition(NamedTuple):
+    """What a score was measured on: a suite, a slice of it, or a corruption at severity 1 to 5."""
 
     suite: str
     slice: str = ""
@@ -58,229 +59,266 @@ class Tables(NamedTuple):
     """A run, a sweep or a study."""
 
     folder: Path
-    task: str
-    score: str  # the column that is the task's own score,
-    title: str  # and what figures call it
-    configs: dict[str, dict[str, Any]]  # run -> config; that of a run or a sweep is called ""
-    said: dict[str, list[str]]  # run -> lines of environment.txt
+    task: Task
+    configs: dict[str, dict[str, Any]]  # run -> config; a single run or sweep is called ""
+    environment: dict[str, list[str]]  # run -> lines of environment.txt
     members: tuple[Member, ...]
     suites: tuple[str, ...]  # uncorrupted ones
-    corrupted: tuple[str, ...]
-    scores: dict[str, dict[Part, dict[str, float]]]  # of each member, by its key
-    resampled: dict[str, dict[str, np.ndarray]]  # member -> "suite" or "suite/slice" -> f32 [B]
-    curves: dict[str, dict[str, np.ndarray]]  # member -> "loss", "score" -> f64 [points, 2]
+    corrupted_suites: tuple[str, ...]
+    scores: dict[str, dict[Condition, dict[str, float]]]  # member key -> condition -> column
+    resampled: dict[str, dict[str, np.ndarray]]  # member key -> "suite" or "suite/slice" -> f32 [B]
+    curves: dict[str, dict[str, np.ndarray]]  # member key -> "loss", "score" -> f64 [points, 2]
 
-    def of(self, member: Member, part: Part, column: str = "") -> float:
-        """A score, by default the task's own one; NaN where there is none."""
-        return self.scores[member.key].get(part, {}).get(column or self.score, math.nan)
+    @property
+    def metric(self) -> str:
+        """Column of the task's main score."""
+        return self.task.monitor
 
-    def shifted(self, member: Member) -> tuple[str, ...]:
-        """The uncorrupted suites that are not the member's own domain."""
-        return tuple(name for name in self.suites if name != member.home)
+    @property
+    def metric_label(self) -> str:
+        return self.task.metrics[self.task.monitor]
 
-    def inside(self, member: Member, suite: str) -> Part:
-        """What a member's score in a suite is to be compared with: its own domain, or the slice of
-        it that has only the suite's classes, where the suite has fewer.
+    def score(self, member: Member, condition: Condition, column: str = "") -> float:
+        """A score, by default the task's main score; NaN if unknown."""
+        row = self.scores[member.key].get(condition, {})
+        return row.get(column or self.metric, math.nan)
+
+    def size(self, member: Member, condition: Condition) -> float:
+        """Number of scored objects, or of images for a classifier; NaN if unknown."""
+        row = self.scores[member.key].get(condition, {})
+        return row.get("boxes", row.get("images", math.nan))
+
+    def shifted_suites(self, member: Member) -> tuple[str, ...]:
+        """The uncorrupted suites other than the member's in-domain suite."""
+        return tuple(name for name in self.suites if name != member.in_domain)
+
+    def reference(self, member: Member, suite: str) -> Condition:
+        """The in-domain condition that a member's score on a suite is compared with.
+
+        It is the in-domain suite, or its slice with the suite's classes if the suite has fewer.
         """
-        theirs = self._classes(member, Part(suite))
-        for part in self.scores[member.key]:
-            name, _, own = part.slice.partition("=")
-            if part.suite == member.home and name == CLASSES and {*own.split("+")} == theirs:
-                return part
-        return Part(member.home)
+        classes = self._scored_classes(member, Condition(suite))
+        for condition in self.scores[member.key]:
+            _, is_class_slice, names = condition.slice.partition(CLASS_SLICE)
+            if condition.suite != member.in_domain or not is_class_slice:
+                continue
+            if {*names.split("+")} == classes:
+                return condition
+        return Condition(member.in_domain)
 
-    def _classes(self, member: Member, part: Part) -> set[str]:
-        """The classes that have objects there, of a detector."""
-        row = self.scores[member.key].get(part, {})
-        bins = self.configs[member.run].get("score", {}).get("bins", ())
-        names = {name.removeprefix(f"{self.score}/") for name in row if not math.isnan(row[name])}
-        return {name for name in names if f"{self.score}/{name}" in row and name not in bins}
+    def _scored_classes(self, member: Member, condition: Condition) -> set[str]:
+        """The classes of a detector that have objects under a condition."""
+        row = self.scores[member.key].get(condition, {})
+        bins = self.configs[member.run].get("score", {}).get("size_bins", ())
+        prefix = f"{self.metric}/"
+        known = {name for name, value in row.items() if not math.isnan(value)}
+        return {n.removeprefix(prefix) for n in known if n.startswith(prefix)} - {*bins}
 
-    def parts(self, suite: str) -> tuple[Part, ...]:
-        """All that is scored of a suite, in the order of the file."""
-        return tuple(
-            dict.fromkeys(part for own in self.scores.values() for part in own if part[0] == suite)
-        )
+    def conditions(self, suite: str) -> tuple[Condition, ...]:
+        """All conditions of a suite, in the order of the file."""
+        known = (condition for rows in self.scores.values() for condition in rows)
+        return tuple(dict.fromkeys(condition for condition in known if condition.suite == suite))
 
     def columns(self, suite: str) -> tuple[str, ...]:
-        """The scores that a suite has."""
-        whole = (own.get(Part(suite), {}) for own in self.scores.values())
-        return tuple(dict.fromkeys(name for row in whole for name in row))
+        """The names of a suite's scores."""
+        rows = (scores.get(Condition(suite), {}) for scores in self.scores.values())
+        return tuple(dict.fromkeys(name for row in rows for name in row))
 
 
-def read(folder: Path, without: Sequence[str] = ()) -> Tables:
-    """All of a folder whose runs were evaluated, without those that are named.
+def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] = ()) -> Tables:
+    """Read a folder of evaluated runs, without the runs named in `exclude`.
 
-    Raises UserError as `folders.runs_of` does, and for a study of runs of different tasks.
+    get_task: name -> task.
+
+    Raises UserError as `run_folders.list_runs` does, and for a study with several tasks.
     """
-    from tinyjax import tasks
-
-    runs = run_folders.runs_of(folder, without)
-    configs = {name: run_folders.config_of(path) for name, path in runs.items()}
-    starts = run_folders.names({i for path in runs.values() for i in run_folders.starts(path)})
-    kinds = {config["task"] for config in configs.values()}
-    if len(kinds) > 1:
-        raise UserError(f"{folder}: runs of several tasks ({', '.join(sorted(kinds))}); give one")
-    (task,) = kinds
-    _refuse_unlike(folder, configs)
-    score, title = next(iter(tasks.module(task).SCORES.items()))
-    suites = {
-        name: "corrupt" in own
-        for config in configs.values()
-        for name, own in config["data"]["suites"].items()
-    }
+    runs = run_folders.list_runs(folder, exclude)
+    configs = {name: run_folders.read_config(path) for name, path in runs.items()}
+    inits = {init for path in runs.values() for init in run_folders.starting_weights(path)}
+    starts = run_folders.short_names(inits)
+    names = {config["task"] for config in configs.values()}
+    if len(names) > 1:
+        raise UserError(
+            f"{folder}: runs of several tasks ({', '.join(sorted(names))}); give a folder with one "
+            "task"
+        )
+    _check_same_suites(folder, configs)
+    task = get_task(*names)
     members: list[Member] = []
-    scores, resampled, curves, said = {}, {}, {}, {}
-    gradients = run_folders.gradients(folder)
+    scores, resampled, curves, environment = {}, {}, {}, {}
+    norms = run_folders.gradient_norms(folder)
     for run, path in runs.items():
-        own = _members(run, path, configs[run], starts, gradients)
-        keys = {member.id: member.key for member in own}
-        members += own
-        scores.update(_scores(path / "evaluations" / f"{run_folders.WEIGHTS}.csv", keys))
-        resampled.update(_resampled(path / "evaluations" / f"{run_folders.WEIGHTS}.npz", keys))
-        curves.update(_curves(path, keys, configs[run]["monitor"], score))
-        environment = path / "environment.txt"
-        said[run] = environment.read_text().splitlines() if environment.exists() else []
-        asked = json.loads((path / "evaluations" / f"{run_folders.WEIGHTS}.json").read_text())
-        said[run].append(f"{EVALUATED}{asked['command']}")
-    there = {part.suite for own in scores.values() for part in own}  # that were evaluated
-    homes = [config["monitor"] for config in configs.values()]
-    suites = {name: suites[name] for name in dict.fromkeys([*homes, *suites]) if name in there}
+        run_members = _read_members(run, path, configs[run], starts, norms)
+        keys = {member.id: member.key for member in run_members}
+        members += run_members
+        evaluation = path / "evaluations" / f"{run_folders.WEIGHTS}.csv"
+        scores.update(_read_scores(evaluation, keys))
+        resampled.update(_read_resampled(evaluation.with_suffix(".npz"), keys))
+        curves.update(_read_curves(path, keys, configs[run]["monitor"], task.monitor))
+        file = path / "environment.txt"
+        environment[run] = file.read_text().splitlines() if file.exists() else []
+        evaluated = json.loads(evaluation.with_suffix(".json").read_text())
+        environment[run].append(f"{EVALUATED}{evaluated['command']}")
+    suites = _ordered_suites(configs, {c.suite for rows in scores.values() for c in rows})
     return Tables(
         folder,
         task,
-        score,
-        title,
         configs,
-        said,
+        environment,
         tuple(members),
-        tuple(name for name, corrupt in suites.items() if not corrupt),
-        tuple(name for name, corrupt in suites.items() if corrupt),
+        tuple(name for name, corrupted in suites.items() if not corrupted),
+        tuple(name for name, corrupted in suites.items() if corrupted),
         scores,
         resampled,
         curves,
     )
 
 
-def _refuse_unlike(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError if runs of a study call different sets by one name."""
+def _ordered_suites(
+    configs: Mapping[str, Mapping[str, Any]], evaluated: set[str]
+) -> dict[str, bool]:
+    """Evaluated suites -> whether they are corrupted, the in-domain suites first."""
+    corrupted = {
+        name: "corrupt" in suite_config
+        for config in configs.values()
+        for name, suite_config in config["data"]["suites"].items()
+    }
+    in_domain = [config["monitor"] for config in configs.values()]
+    order = dict.fromkeys([*in_domain, *corrupted])
+    return {name: corrupted[name] for name in order if name in evaluated}
+
+
+def _check_same_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError if runs of a study use one suite name for different sets."""
     known: dict[str, tuple[str, Any]] = {}
     for run, config in configs.items():
         data = config["data"]
-        for name, own in data["suites"].items():
-            whole = {"format": data["format"], **data.get("common", {}), **own}
-            whole.pop("classes", None)
-            first, other = known.setdefault(name, (run, whole))
-            if other != whole:
+        for name, suite_config in data["suites"].items():
+            merged = {"format": data["format"], **data.get("common", {}), **suite_config}
+            merged.pop("classes", None)
+            first_run, first = known.setdefault(name, (run, merged))
+            if first != merged:
                 raise UserError(
-                    f"{folder}: suite {name!r} of {first} and of {run} are different sets, which "
-                    "cannot be compared; give them names of their own, see tinyjax.evaluate "
-                    "--suites"
+                    f"{folder}: suite {name!r} is a different set in {first_run} and {run}, which "
+                    "cannot be compared; evaluate them with suites of different names, see "
+                    "tinyjax.evaluate --suites"
                 )
 
 
-def _goes_with_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a field is a part of the start: how its weights are taken, and at what rate, if each
-    start has one value of its own. Whatever else differs sets members apart.
+def _depends_on_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether a field belongs to the start, such as the learning rate of fine-tuning.
+
+    That is the case for `reinit` and `optimizer` fields that have one value for each start. All
+    other fields distinguish members.
     """
     if field != "reinit" and not field.startswith("optimizer."):
         return False
-    both = {(row.get("init"), row[field]) for row in rows}
-    return len(both) == len({init for init, _ in both}) > 1 < len({value for _, value in both})
+    pairs = {(row.get("init"), row[field]) for row in rows}
+    num_starts = len({init for init, _ in pairs})
+    num_values = len({value for _, value in pairs})
+    return len(pairs) == num_starts > 1 and num_values > 1
 
 
-def _members(
+def _read_members(
     run: str,
     folder: Path,
     config: Mapping[str, Any],
     starts: Mapping[str, str],
-    gradients: Mapping[tuple, float],
+    norms: Mapping[tuple, float],
 ) -> list[Member]:
-    """A run's members; of one in phases those of the last. starts: see `folders.names`."""
+    """A run's members, of its last phase.
+
+    starts: see `run_folders.short_names`. norms: see `run_folders.gradient_norms`.
+    """
     rows = run_folders.last_phase(read_rows(folder / "members.csv"))
-    ends = {row["member"]: row for row in run_folders.last_phase(read_rows(folder / "results.csv"))}
-    fields = [name for name in rows[0] if name not in PLAIN and name != "init"]
-    tied = [field for field in fields if _goes_with_start(field, rows)]
-    fields = [name for name in fields if name not in tied]
-    places = [name for name in fields if name.startswith("data.")]
-    whole = run_folders.trained_on(config)
+    results = run_folders.last_phase(read_rows(folder / "results.csv"))
+    results_of = {row["member"]: row for row in results}
+    varied = [name for name in rows[0] if name not in FIXED_COLUMNS and name != "init"]
+    start_fields = [field for field in varied if _depends_on_start(field, rows)]
+    varied = [field for field in varied if field not in start_fields]
+    data_fields = [field for field in varied if field.startswith("data.")]
+    training_set = run_folders.describe_training_set(config)
     members = []
     for row in rows:
         init = row.get("init") if "init" in row else config.get("init", "")
-        end, own = ends.get(row["member"], {}), (row["backbone"], int(row["seed"]))
+        result = results_of.get(row["member"], {})
+        start_key = row["backbone"], int(row["seed"]), run_folders.path_key(init or "")
+        data_values = ", ".join(row[name] for name in data_fields if row[name])
         members.append(
             Member(
-                f"{run}/{row['member']}" if run else row["member"],
-                row["member"],
-                run,
-                config["monitor"],
-                ", ".join(row[name] for name in places if row[name])
-                or (f"{run}: {whole}" if run else whole),
-                row["backbone"],
-                int(row["parameters"]),
-                int(row["multiply_adds"]),
-                int(row["seed"]),
-                starts[init] if init else SCRATCH,
-                {name: row[name] for name in fields},
-                {name: row[name] for name in tied if name != "reinit"},
-                int(end.get("diverged_at") or -1),
-                _first(
-                    run_folders.number(end.get("rgn")),
-                    gradients.get((*own, run_folders.place(init or ""))),
-                    gradients.get((*own, run_folders.place(init or ""), whole)),
+                key=f"{run}/{row['member']}" if run else row["member"],
+                id=row["member"],
+                run=run,
+                in_domain=config["monitor"],
+                trained_on=data_values or (f"{run}: {training_set}" if run else training_set),
+                backbone=row["backbone"],
+                parameters=int(row["parameters"]),
+                multiply_adds=int(row["multiply_adds"]),
+                seed=int(row["seed"]),
+                start=starts[init] if init else SCRATCH,
+                varied={field: row[field] for field in varied},
+                start_fields={field: row[field] for field in start_fields if field != "reinit"},
+                diverged_at=int(result.get("diverged_at") or -1),
+                rgn=_first_known(
+                    run_folders.parse_number(result.get("rgn")),
+                    norms.get(start_key),
+                    norms.get((*start_key, training_set)),
                 ),
             )
         )
     return members
 
 
-def _first(*values: float | None) -> float:
-    """The first that is known; NaN if none is."""
+def _first_known(*values: float | None) -> float:
+    """The first value that is neither None nor NaN, or NaN."""
     return next((v for v in values if v is not None and not math.isnan(v)), math.nan)
 
 
-def _scores(file: Path, keys: Mapping[str, str]) -> dict[str, dict[Part, dict[str, float]]]:
-    found: dict[str, dict[Part, dict[str, float]]] = {key: {} for key in keys.values()}
+def _read_scores(
+    file: Path, keys: Mapping[str, str]
+) -> dict[str, dict[Condition, dict[str, float]]]:
+    scores: dict[str, dict[Condition, dict[str, float]]] = {key: {} for key in keys.values()}
     for row in read_rows(file):
         if row["member"] in keys:
-            severity = int(run_folders.number(row["severity"])) if row["severity"] else 0
-            part = Part(row["suite"], row["slice"], row["corruption"], severity)
-            found[keys[row["member"]]][part] = {
-                name: run_folders.number(text)
+            severity = int(run_folders.parse_number(row["severity"])) if row["severity"] else 0
+            condition = Condition(row["suite"], row["slice"], row["corruption"], severity)
+            scores[keys[row["member"]]][condition] = {
+                name: run_folders.parse_number(text)
                 for name, text in row.items()
-                if name not in NAMED and text
+                if name not in KEY_COLUMNS and text
             }
-    return found
+    return scores
 
 
-def _resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
+def _read_resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
     try:
         with np.load(file) as arrays:
             members, parts, values = (arrays[name] for name in ("members", "parts", "replicates"))
     except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        message = f"{file}: broken ({error}); remove it, and what it tells is evaluated anew"
-        raise UserError(message) from error
+        raise UserError(
+            f"{file}: cannot be read ({error}); remove it, and it will be evaluated again"
+        ) from error
     return {
-        keys[id]: dict(zip(parts.tolist(), own, strict=True))
-        for id, own in zip(members.tolist(), values, strict=True)
+        keys[id]: dict(zip(parts.tolist(), replicates, strict=True))
+        for id, replicates in zip(members.tolist(), values, strict=True)
         if id in keys
     }
 
 
-def _curves(
-    folder: Path, keys: Mapping[str, str], home: str, score: str
+def _read_curves(
+    folder: Path, keys: Mapping[str, str], in_domain: str, metric: str
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The training loss and the score in the own domain over the steps; of phases the last's."""
+    """Training loss and in-domain score over the steps, of the last phase."""
     files = [folder / "metrics.csv", *sorted(folder.glob("phase[0-9]*/metrics.csv"))]
-    wanted = {("train", "loss"): "loss", (home, score): "score"}
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
-    there = [file for file in files if file.exists()][-1:]
-    for row in read_rows(there[0]) if there else []:
-        name = wanted.get((row["split"], row["metric"]))
+    files = [file for file in files if file.exists()]
+    names = {("train", "loss"): "loss", (in_domain, metric): "score"}
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
+    for row in read_rows(files[-1]) if files else []:
+        name = names.get((row["split"], row["metric"]))
         if name and row["member"] in keys:
-            point = (float(row["step"]), run_folders.number(row["value"]))
-            found[keys[row["member"]]].setdefault(name, []).append(point)
+            point = (float(row["step"]), run_folders.parse_number(row["value"]))
+            points[keys[row["member"]]].setdefault(name, []).append(point)
     return {
-        key: {name: np.array(sorted(points)) for name, points in own.items()}
-        for key, own in found.items()
+        key: {name: np.array(sorted(curve)) for name, curve in curves.items()}
+        for key, curves in points.items()
     }

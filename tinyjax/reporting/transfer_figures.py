@@ -1,5 +1,6 @@
-"""Figures of what transfer does to a network."""
+"""Figures of transfer: relative gradient norms, interpolated weights, rare classes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,103 +8,108 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    EngFormatter,
-    MaxNLocator,
-    ScalarFormatter,
-)
+from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
-from tinyjax.reporting.figures import BESIDE, ON_WHITE, STYLE, save, ticks
+from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save, set_log_ticks
 
-NAMED = 20  # classes whose names fit into a figure
+MAX_NAMES = 20  # classes named in a figure
 
 
 def draw_rgn(
     rows: Sequence[Mapping[str, Any]],
-    numbers: Mapping[str, float],
+    means: Mapping[str, float],
     sizes: Mapping[str, int],
     path: Path,
 ) -> None:
-    """Relative gradient norm along the depth of the backbone and, of several members, each one's
-    number against its size.
+    """Draw relative gradient norms along the depth of the backbone and, for several members, their
+    means against the size.
 
-    rows: of `rgn.layers`, with "member" and "backbone". numbers, sizes: of each member its
-    `of_backbone` and its parameters.
+    Args:
+        rows: of `rgn.layer_rows`, with "member" and "backbone".
+        means: member -> its `rgn.backbone_rgn`.
+        sizes: member -> number of parameters.
     """
     with rc_context(STYLE):
-        several = len(numbers) > 1
+        several = len(means) > 1
         figure = Figure(figsize=(9 if several else 5.2, 3.4), layout="constrained")
-        left, *right = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
-        _along_depth(left, rows, sorted(numbers, key=lambda member: -sizes[member]))
-        for axes in right:
-            axes.plot([sizes[m] for m in numbers], [*numbers.values()], "o", markersize=4)
+        depth_axes, *size_axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+        _draw_depth(depth_axes, rows, sorted(means, key=lambda member: -sizes[member]))
+        for axes in size_axes:
+            axes.plot([sizes[m] for m in means], [*means.values()], "o", markersize=4)
             axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="mean over layers")
-            ticks(axes.xaxis, EngFormatter(sep=""))
-            ticks(axes.yaxis, ScalarFormatter())
+            set_log_ticks(axes.xaxis, EngFormatter(sep=""))
+            set_log_ticks(axes.yaxis, ScalarFormatter())
         save(figure, path)
 
 
-def draw_between(rows: Sequence[Mapping[str, Any]], score: str, title: str, path: Path) -> None:
-    """The score of every suite on the way from a start, part 0, to an end, part 1."""
+def draw_interpolation(
+    rows: Sequence[Mapping[str, Any]], metric: str, label: str, path: Path
+) -> None:
+    """Draw the score of each suite along the line from start weights to end weights.
+
+    rows: with "suite", "fraction" (of the end weights) and the metric.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.subplots()
         for suite in dict.fromkeys(row["suite"] for row in rows):
-            own = sorted((row["part"], row[score]) for row in rows if row["suite"] == suite)
-            axes.plot(*zip(*own, strict=True), "o-", markersize=3, label=suite)
-        axes.set(xlabel="part of the end's weights", ylabel=title, ylim=(0, None))
-        axes.legend(title="suite", **BESIDE)
+            points = sorted((row["fraction"], row[metric]) for row in rows if row["suite"] == suite)
+            axes.plot(*zip(*points, strict=True), "o-", markersize=3, label=suite)
+        axes.set(xlabel="fraction of the end weights", ylabel=label, ylim=(0, None))
+        axes.legend(title="suite", **LEGEND_RIGHT)
         save(figure, path)
 
 
-def draw_tail(
-    training: Mapping[str, tuple[int, int]], scores: Mapping[str, Mapping[str, float]], path: Path
+def draw_class_frequency(
+    class_counts: Mapping[str, tuple[int, int]],
+    scores: Mapping[str, Mapping[str, float]],
+    path: Path,
 ) -> None:
-    """Each class's AP in every suite against the number of its training objects.
+    """Draw each class's AP in each suite against the number of its training objects.
 
-    training: see `detect.tail.counts`. scores: suite -> what `detect.score` returns.
+    class_counts: see `class_frequency.counts`. scores: suite -> result of `detection.score`.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.subplots()
-        for suite, own in scores.items():
+        for suite, suite_scores in scores.items():
             points = [
-                (objects, own[f"AP/{name}"], name)
-                for name, (_, objects) in training.items()
-                if own[f"AP/{name}"] == own[f"AP/{name}"] and objects  # not NaN
+                (objects, suite_scores[f"AP/{name}"], name)
+                for name, (_, objects) in class_counts.items()
+                if objects and not math.isnan(suite_scores[f"AP/{name}"])
             ]
             axes.plot([p[0] for p in points], [p[1] for p in points], "o", label=suite)
-            for objects, score, name in points if len(points) <= NAMED else []:
-                axes.annotate(name, (objects, score), xytext=(4, 2), textcoords="offset points",
-                              fontsize=6)  # fmt: skip
+            for objects, score, name in points if len(points) <= MAX_NAMES else []:
+                offset: dict[str, Any] = {"xytext": (4, 2), "textcoords": "offset points"}
+                axes.annotate(name, (objects, score), **offset, fontsize=6)
         axes.set(xscale="log", xlabel="training objects of the class", ylim=(0, None))
         axes.set(ylabel="AP (IoU 0.50:0.95)")
-        ticks(axes.xaxis, EngFormatter(sep=""))
-        axes.legend(title="suite", **BESIDE)
+        set_log_ticks(axes.xaxis, EngFormatter(sep=""))
+        axes.legend(title="suite", **LEGEND_RIGHT)
         save(figure, path)
 
 
-def _along_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequence[str]) -> None:
-    """Of one member mean, median and a band of percentiles, of several the medians: near-zero
-    weights decide a mean.
+def _draw_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequence[str]) -> None:
+    """For one member its mean, median and percentiles; for several only the medians, because
+    near-zero weights dominate the mean.
     """
     backbones = dict.fromkeys(
         row["backbone"] for m in members for row in rows if row["member"] == m
     )
-    colors = {name: ON_WHITE[i % len(ON_WHITE)] for i, name in enumerate(backbones)}
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(backbones)}
     for member in members:
-        own = [row for row in rows if row["member"] == member]
-        depth, color = range(1, len(own) + 1), colors[own[0]["backbone"]]
-        label = "median" if len(members) == 1 else own[0]["backbone"]
-        axes.plot(depth, [row["median"] for row in own], color=color, label=label, linewidth=1)
+        layers = [row for row in rows if row["member"] == member]
+        depth, color = range(1, len(layers) + 1), colors[layers[0]["backbone"]]
+        label = "median" if len(members) == 1 else layers[0]["backbone"]
+        axes.plot(depth, [row["median"] for row in layers], color=color, label=label, linewidth=1)
         if len(members) == 1:
-            low, high = ([row[name] for row in own] for name in ("p5", "p95"))
-            axes.fill_between(depth, low, high, color=color, alpha=0.15, linewidth=0,
-                              label="5 to 95 % of kernels")  # fmt: skip
-            axes.plot(depth, [row["mean"] for row in own], "--", color=ON_WHITE[1], label="mean")
-    axes.set(yscale="log", xlabel="layer, from the stem on", ylabel="relative gradient norm")
+            low, high = ([row[name] for row in layers] for name in ("p5", "p95"))
+            band: dict[str, Any] = {"color": color, "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(depth, low, high, **band, label="5 to 95 % of kernels")
+            axes.plot(depth, [row["mean"] for row in layers], "--", color=COLORS[1], label="mean")
+    axes.set(yscale="log", xlabel="layer, starting at the stem", ylabel="relative gradient norm")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    ticks(axes.yaxis, ScalarFormatter())
-    axes.legend(once.values(), once.keys(), **BESIDE)
+    unique = dict(zip(labels, handles, strict=True))
+    set_log_ticks(axes.yaxis, ScalarFormatter())
+    axes.legend(unique.values(), unique.keys(), **LEGEND_RIGHT)

@@ -1,8 +1,7 @@
-"""Processes that run one program together, each with devices of its own: how they meet, what must
-be true before they start, and how all of them stop at the same step.
+"""Several processes that run one program: startup, checks, collectives and a common stop.
 
-Of one process alone nothing here does anything. jax, which takes a second, is imported when it is
-needed.
+With a single process all of this does nothing. jax is imported where it is needed because importing
+it takes a second.
 """
 
 import os
@@ -23,59 +22,56 @@ FLAGS: dict[str, dict[str, Any]] = {
         "nargs": "?",
         "const": "auto",
         "metavar": "HOST:PORT,I/N",
-        "help": "run as process I of N (from 0), which meet at HOST:PORT of the first; without a "
-        "value as the cluster says it: Slurm, Open MPI, a TPU pod",
+        "help": "run as process I of N (from 0); HOST:PORT is an address of process 0. Without a "
+        "value, the cluster sets these: Slurm, Open MPI or a TPU pod",
     },
-    "--wait": {
+    "--join-timeout": {
         "type": int,
         "default": 300,
         "metavar": "SECONDS",
-        "help": "for the other processes, before giving up with exit code 69 (default 300)",
+        "help": "time to wait for the other processes before exit code 69 (default 300)",
     },
     "--expect": {
         "metavar": "PLATFORM:DEVICES[:PROCESSES]",
-        "help": "start on such devices alone, those of all processes, such as tpu:8, else end with "
-        "exit code 69",
+        "help": "exit with code 69 unless all processes together have these devices, such as tpu:8",
     },
 }
-LAST_WORDS = 5  # seconds
+EXIT_DELAY = 5  # seconds that the main process waits after an error, before the others are ended
 _calls = count()
 
 
 @contextmanager
-def process_group(where: str | None, seconds: int) -> Iterator[None]:
-    """What processes do together, see `meet`; they also leave together.
+def process_group(address: str | None, seconds: int) -> Iterator[None]:
+    """Join the other processes, see `join_processes`, and leave together with them.
 
-    Where one fails it ends at once: the others, which wait for what it will not send, then do too.
+    A process that fails exits at once, which ends the others: they wait for data of it.
     """
     import jax
 
-    join_processes(where, seconds)
+    join_processes(address, seconds)
     try:
         yield
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        code = _code_of(error)
-        if (
-            is_main_process()
-        ):  # the others end as soon as it does: let them say first what they have to
-            time.sleep(LAST_WORDS)
+        code = _report(error)
+        if is_main_process():  # its exit ends the others: let them report their errors first
+            time.sleep(EXIT_DELAY)
         os._exit(code)
     if jax.process_count() > 1:
         barrier("end")
         jax.distributed.shutdown()
 
 
-def _code_of(error: BaseException) -> int:
-    """What a command that raised this ends with, after saying it."""
+def _report(error: BaseException) -> int:
+    """Print an error as a command does and return the command's exit code."""
     import jax
 
-    def raises():
+    def raise_error():
         raise error
 
     try:
-        return exit_code(raises)
+        return exit_code(raise_error)
     except jax.errors.JaxRuntimeError:
         reason = str(error).partition("\n")[0]
         print(f"error: another process of this program is gone ({reason})", file=sys.stderr)
@@ -85,90 +81,97 @@ def _code_of(error: BaseException) -> int:
         return 1
 
 
-def join_processes(where: str | None, seconds: int) -> None:
-    """Wait until all processes are there. To be called before jax has looked for devices.
+def join_processes(address: str | None, seconds: int) -> None:
+    """Wait until all processes have started. Call it before jax looks for devices.
 
-    where: "host:port,i/n", "auto", or None for a process alone. Raises UserError for what is
-    neither; the process ends with `UNFIT` if others stay away for so many seconds.
+    The process ends with exit code `EX_UNAVAILABLE` if others are missing after `seconds`.
+
+    Args:
+        address: "host:port,i/n", "auto", or None for a single process.
+        seconds: time to wait for the others.
+
+    Raises UserError for any other address, and MachineError if the processes cannot connect.
     """
-    if where is None:
+    if address is None:
         return
     import jax
 
-    given: dict[str, Any] = {}
-    if where != "auto":
-        address, _, which = where.rpartition(",")
+    arguments: dict[str, Any] = {}
+    if address != "auto":
+        coordinator, _, process = address.rpartition(",")
         try:
-            i, n = map(int, which.split("/"))
+            i, n = map(int, process.split("/"))
         except ValueError:
             i, n = -1, 0
-        if not (0 <= i < n and address.rpartition(":")[2].isdecimal()):
+        if not (0 <= i < n and coordinator.rpartition(":")[2].isdecimal()):
             raise UserError(
-                f"--processes {where}: give host:port,i/n, with i from 0 to n - 1, such as "
+                f"--processes {address}: give host:port,i/n, with i from 0 to n - 1, such as "
                 "10.0.0.2:8476,0/4"
             )
-        given = {"coordinator_address": address, "num_processes": n, "process_id": i}
+        arguments = {"coordinator_address": coordinator, "num_processes": n, "process_id": i}
 
     def give_up():
         print(
-            f"error: --processes {where}: after {seconds} s not all of them are there; look at the "
-            "logs of the others, or give a longer --wait",
+            f"error: --processes {address}: some processes have not joined after {seconds} s; look "
+            "at their logs, or give a longer --join-timeout",
             file=sys.stderr,
             flush=True,
         )
         os._exit(EX_UNAVAILABLE)
 
-    # jax's own time-out ends the process with a C++ stack trace.
+    # Before jax's own timeout, which ends the process with a C++ stack trace.
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=seconds + 60)
+        jax.distributed.initialize(**arguments, initialization_timeout=seconds + 60)
     except ValueError as error:
-        raise UserError(f"--processes {where}: {error}") from error
+        raise UserError(f"--processes {address}: {error}") from error
     except RuntimeError as error:
-        raise MachineError(f"--processes {where}: {str(error).partition(chr(10))[0]}") from error
+        raise MachineError(f"--processes {address}: {str(error).partition(chr(10))[0]}") from error
     finally:
         timer.cancel()
 
 
-def check_devices(wanted: str | None) -> None:
-    """Raise `Unfit` unless the devices of all processes are "platform:devices", and the processes
-    as many as "platform:devices:processes" says. Raises UserError for any other text.
+def check_devices(expected: str | None) -> None:
+    """Check the devices of all processes against "platform:devices" or
+    "platform:devices:processes".
 
-    jax goes on with a CPU where a TPU is taken, and a host of a pod with its own devices where the
-    others were not met: both would train, slowly or each for itself, and say nothing.
+    Otherwise jax would use the CPU if another process holds the TPU, and a host of a pod would use
+    only its own devices if the others did not join, both without an error.
+
+    Raises MachineError for other devices, and UserError for a text of another form.
     """
-    if wanted is None:
+    if expected is None:
         return
     import jax
 
-    platform, _, counts = wanted.partition(":")
+    platform, _, counts = expected.partition(":")
     numbers = counts.split(":")
     if not platform or len(numbers) > 2 or not all(n.isdecimal() and int(n) for n in numbers):
         raise UserError(
-            f"--expect {wanted}: give platform:devices or platform:devices:processes, such as "
+            f"--expect {expected}: give platform:devices or platform:devices:processes, such as "
             "tpu:8:2"
         )
-    found = jax.default_backend(), jax.device_count(), jax.process_count()
-    if (platform, *map(int, numbers)) != found[: 1 + len(numbers)]:
-        raise MachineError(f"--expect {wanted}: here are {found[0]}:{found[1]}:{found[2]}")
+    actual = jax.default_backend(), jax.device_count(), jax.process_count()
+    if (platform, *map(int, numbers)) != actual[: 1 + len(numbers)]:
+        raise MachineError(f"--expect {expected}: this is {actual[0]}:{actual[1]}:{actual[2]}")
 
 
 def process_index() -> int:
-    """Which of them this is, from 0."""
+    """Return the number of this process, from 0."""
     import jax
 
     return jax.process_index()
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this process writes the run folder."""
     return process_index() == 0
 
 
 def all_true(value: bool) -> bool:
-    """Whether it is true in all processes."""
+    """Return whether `value` is true in all processes."""
     import jax
 
     if jax.process_count() == 1:
@@ -179,19 +182,19 @@ def all_true(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
-def barrier(point: str) -> None:
-    """Go on when all processes have come to this point."""
+def barrier(name: str) -> None:
+    """Wait until all processes have called this with the same name."""
     import jax
 
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(point)
+        multihost_utils.sync_global_devices(name)
 
 
 @contextmanager
 def local_stop_requests() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT (Ctrl-C) add themselves to, instead of ending the process."""
+    """Yield a list that receives SIGTERM and SIGINT (Ctrl-C), which do not end the process then."""
     received: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
@@ -204,14 +207,14 @@ def local_stop_requests() -> Iterator[list[int]]:
 
 @contextmanager
 def stop_requests() -> Iterator[Sequence[int]]:
-    """What `told_to_stop` asks, see `local_stop_requests`."""
+    """Yield the signals received by this process, for `stop_requested`."""
     import jax
 
     if jax.process_count() == 1:
         with local_stop_requests() as stop:
             yield stop
         return
-    # SIGTERM is jax's, which tells the others of it; Ctrl-C is handed on as one.
+    # jax handles SIGTERM and notifies the other processes; Ctrl-C is converted to SIGTERM.
     before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         yield ()
@@ -219,16 +222,17 @@ def stop_requests() -> Iterator[Sequence[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def stop_requested(stop: Sequence[int]) -> bool:
-    """Whether this process was told to stop; of several, whether any of them was, with the same
-    answer in all at the same call. Each must call it as often as the others.
+def stop_requested(received: Sequence[int]) -> bool:
+    """Return whether this process, or any other one of a group, was told to stop.
 
-    stop: what this process was told.
+    All processes get the same answer at the same call, so each must call it equally often.
+
+    received: from `stop_requests`.
     """
     import jax
 
     if jax.process_count() == 1:
-        return bool(stop)
+        return bool(received)
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(next(_calls))

@@ -1,4 +1,4 @@
-"""Heartbeats: what a process writes while it works, for `python -m launch status`."""
+"""Heartbeats: the state of a running process, for `python -m launch status`."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax.run.files import atomic
-from tinyjax.run.logs import WRITE_INTERVAL, not_needed
+from tinyjax.run.logs import WRITE_INTERVAL, log_failure
 
 
 class Heartbeat:
@@ -20,8 +20,9 @@ class Heartbeat:
         self._step: tuple[float, int] | None = None  # time and number of the last recorded step
 
     def write(self, state: str, **values: Any) -> None:
-        """Record `state` and `values`; with `step` among them also the seconds per step since the
-        last record. The same state is written at most every `WRITE_INTERVAL` seconds.
+        """Record `state` and `values`, and with `step` the seconds per step since the last record.
+
+        The same state is written at most every `WRITE_INTERVAL` seconds.
         """
         now, step = time.time(), values.get("step")
         if state == self._state and now - self._written < WRITE_INTERVAL:
@@ -38,5 +39,5 @@ class Heartbeat:
             if self._step and step > self._step[1]:
                 record["seconds_per_step"] = (now - self._step[0]) / (step - self._step[1])
             self._step = now, step
-        with not_needed(self._file), atomic(self._file) as path:
+        with log_failure(self._file), atomic(self._file) as path:
             path.write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""The log of a run: standard output and `log.txt`."""
+"""The log of a run, on standard output and in `log.txt`."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinyjax.config.paths import remote
+from tinyjax.config.paths import is_remote
 
 log = logging.getLogger("tinyjax")
 
@@ -17,14 +17,14 @@ WRITE_INTERVAL = 10  # seconds between writes of a file that changes often
 
 
 class _Console(logging.StreamHandler):
-    """Standard output, above a progress bar if there is one."""
+    """Standard output, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
 
 
 def start_log(write: bool = True) -> None:
-    """Messages go to stdout; without `write` warnings alone."""
+    """Log to stdout; without `write` only warnings and errors."""
     log.setLevel(logging.INFO if write else logging.WARNING)
     log.propagate = False
     log.handlers = [_Console()]
@@ -32,11 +32,11 @@ def start_log(write: bool = True) -> None:
 
 @contextmanager
 def log_to(file: Path, write: bool = True) -> Iterator[None]:
-    """Messages of this block also go to the end of `file`, unless this process does not write."""
+    """Append the messages of this block to `file` as well, if `write`."""
     if not write:
         yield
         return
-    handler = _Bucket(file) if remote(file) else logging.FileHandler(file)
+    handler = _Bucket(file) if is_remote(file) else logging.FileHandler(file)
     log.addHandler(handler)
     try:
         yield
@@ -46,7 +46,7 @@ def log_to(file: Path, write: bool = True) -> Iterator[None]:
 
 
 class _Bucket(logging.Handler):
-    """A log in a bucket: written whole, at most every `WRITE_INTERVAL` seconds and on closing."""
+    """A log in a bucket, rewritten at most every `WRITE_INTERVAL` seconds and when it is closed."""
 
     def __init__(self, file: Path):
         super().__init__()
@@ -63,15 +63,15 @@ class _Bucket(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        with not_needed(self._file):
+        with log_failure(self._file):
             self._file.write_text(self._text)
         self._written = time.monotonic()
 
 
 @contextmanager
-def not_needed(file: Path) -> Iterator[None]:
-    """What fails in this block is said, and ends nothing: a bucket may be out of reach for once."""
+def log_failure(file: Path) -> Iterator[None]:
+    """Log an error of this block instead of raising it: a bucket may be briefly unreachable."""
     try:
         yield
-    except Exception as error:  # of any of the libraries below
+    except Exception as error:  # the file systems of buckets raise many types
         log.debug(f"{file}: could not be written ({error})")

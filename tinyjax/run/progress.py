@@ -1,25 +1,25 @@
-"""How far it is and how long it still takes: a bar in a terminal, elsewhere a line a minute."""
+"""Progress and remaining time: a bar in a terminal, elsewhere a line per minute."""
 
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
-EVERY = 60  # seconds between lines; what is done before says nothing
-LINE = "{desc} {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}"
+LINE_INTERVAL = 60  # seconds between lines, and before the first one
+LINE = "{desc} {n_fmt} of {total_fmt} {unit}s, {elapsed} elapsed, {remaining} left{postfix}"
 
 
 def progress_bar(*args: Any, **more: Any) -> tqdm:
-    """tqdm's, on standard error."""
-    return tqdm(*args, **more) if sys.stderr.isatty() else _Log(*args, **more)
+    """Return a tqdm bar, which writes to standard error."""
+    return tqdm(*args, **more) if sys.stderr.isatty() else _LineBar(*args, **more)
 
 
-class _Log(tqdm):
-    """In a log a bar that is drawn over itself would be one line without an end."""
+class _LineBar(tqdm):
+    """Progress as lines, for output to a file, in which a redrawn bar would be one endless line."""
 
     def __init__(self, *args: Any, **more: Any):
-        pace = {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY}
-        super().__init__(*args, **more, **pace, file=_Lines(), bar_format=LINE)
+        intervals = dict.fromkeys(("delay", "mininterval", "maxinterval"), LINE_INTERVAL)
+        super().__init__(*args, **more, **intervals, file=_Lines(), bar_format=LINE)
 
     def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
         super().set_description_str(desc, refresh=False)
@@ -29,7 +29,7 @@ class _Log(tqdm):
 
 
 class _Lines:
-    """A file for tqdm that makes a line of what it would draw."""
+    """A file for tqdm that prints each drawing as a line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

@@ -1,4 +1,4 @@
-"""The folder of a run: which run it belongs to, what it records, and whether it is finished."""
+"""The run folder: the run it belongs to, its records, and whether the run is finished."""
 
 import hashlib
 import json
@@ -11,43 +11,44 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from tinyjax.config import leaves
+from tinyjax.config.parsing import leaves
 from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log
 
 
 def member_id(overrides: dict[str, Any]) -> str:
-    """Name of a member: a hash of what sets it apart from the config; a plain run overrides
-    nothing.
-    """
+    """Return the name of a member, a hash of its overrides of the config; a single run has none."""
     text = json.dumps(overrides, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]  # of 10,000 no two alike, all but surely
+    return hashlib.sha256(text.encode()).hexdigest()[:10]  # 10,000 members collide with p < 1e-4
 
 
 def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
-    """Make the folder, unless it is another run's. write: this process is the one that writes.
+    """Create the run folder of a config, or check that it belongs to the same config.
 
-    Raises UserError if it, or that of a phase in it, holds a checkpoint or the results of another
-    config. A start that failed before its first checkpoint leaves nothing to protect.
+    write: whether this process writes to the folder.
+
+    Raises UserError if the folder, or a phase in it, has a checkpoint or results of another config.
+    A run that failed before its first checkpoint leaves nothing to protect.
     """
-    stored = folder / "config.json"
-    phases = folder.glob("phase[0-9]*") if stored.exists() else ()
-    begun = any(
-        is_finished(one) or any(one.glob("populations/*/checkpoints/[0-9]*"))
-        for one in (folder, *phases)
+    config_file = folder / "config.json"
+    phases = folder.glob("phase[0-9]*") if config_file.exists() else ()
+    has_progress = any(
+        is_finished(path) or any(path.glob("populations/*/checkpoints/[0-9]*"))
+        for path in (folder, *phases)
     )
-    if begun and (theirs := stored.read_text()) != config_json:
+    if has_progress and (stored_json := config_file.read_text()) != config_json:
         raise UserError(
-            f"{folder}: holds a run of another config ({_first_difference(theirs, config_json)}); "
-            "give another --workdir, or the config this one was begun with"
+            f"{folder}: belongs to a run of another config "
+            f"({_first_difference(stored_json, config_json)}); give another --workdir, or the "
+            "config that this run was started with"
         )
     if write and not is_finished(folder):
         create(folder, config_json)
 
 
 def create(folder: Path, config_json: str) -> None:
-    """Make the folder, with what its run is made of: the config, the machine and its packages."""
+    """Create the folder and record the config, the machine and its packages in it."""
     with atomic(folder / "config.json") as path:
         path.write_text(config_json)
     with atomic(folder / "environment.txt") as path:
@@ -55,27 +56,28 @@ def create(folder: Path, config_json: str) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run has ended: its results are what it writes last."""
+    """Return whether the run is finished: it writes its results last."""
     return (folder / "results.csv").exists()
 
 
 def log_if_finished(folder: Path) -> bool:
-    """Whether the run has ended; if so the log says it."""
-    if done := is_finished(folder):
+    """Return whether the run is finished, and log it if so."""
+    if finished := is_finished(folder):
         log.info(f"{folder}: this run is finished; its scores are in {folder / 'results.csv'}")
-    return done
+    return finished
 
 
-def _first_difference(theirs: str, ours: str) -> str:
-    a, b = (dict(leaves(json.loads(text))) for text in (theirs, ours))
-    for key in sorted(a.keys() | b.keys()):
-        if a.get(key) != b.get(key):
-            return f"{key}: {a.get(key, 'absent')} there, {b.get(key, 'absent')} here"
-    return "the order of its keys"
+def _first_difference(stored_json: str, current_json: str) -> str:
+    stored, current = (dict(leaves(json.loads(text))) for text in (stored_json, current_json))
+    for key in sorted(stored.keys() | current.keys()):
+        if stored.get(key) != current.get(key):
+            before, now = stored.get(key, "absent"), current.get(key, "absent")
+            return f"{key}: {before} in the folder, {now} in this config"
+    return "the order of the keys"
 
 
 def command_line() -> str:
-    """What this process was called by."""
+    """Return the command line of this process."""
     return f"python {shlex.join(sys.orig_argv[1:])}"
 
 
@@ -83,16 +85,17 @@ def _environment() -> str:
     packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
     lines = [f"command: {command_line()}", f"python {platform.python_version()}", machine]
-    commit = [f"commit: {own}"] if (own := _commit(Path(__file__).parents[2])) else []
-    return "\n".join([*lines, *commit, *packages, ""])
+    if commit := _commit(Path(__file__).parents[2]):
+        lines.append(f"commit: {commit}")
+    return "\n".join([*lines, *packages, ""])
 
 
 def _commit(checkout: Path) -> str:
-    """That of the sources, "-dirty" if they were changed since; empty if they are no checkout."""
+    """Return the commit of a checkout, with "-dirty" after changes; "" if it is not a checkout."""
     if not (checkout / ".git").exists():
         return ""
     describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # without git, or another user's
+    except (OSError, subprocess.CalledProcessError):  # git is missing, or another user's checkout
         return ""

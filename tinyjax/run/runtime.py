@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts, and whether it will fit."""
+"""The runtime: devices and their memory, memory allocation, the compilation cache."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,22 @@ import psutil
 
 from tinyjax.errors import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-MADV_HUGEPAGE, HUGE_PAGE = 14, 2**21  # of Linux's mman.h; bytes
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+MADV_HUGEPAGE = 14  # Linux's mman.h
+HUGE_PAGE = 2**21  # bytes
 
 
 def describe_devices() -> str:
-    """Platform, devices and their memory, in a line."""
-    all_of_them = jax.devices()
-    kind = all_of_them[0].device_kind
-    free, n = free_memory() / 2**30, jax.process_count()
-    of = f" of {n} processes" if n > 1 else ""
-    many = f"{len(all_of_them)} x {kind}{of}"
-    return f"{jax.default_backend()}, {many}, {free:.1f} GiB of memory free"
+    """Return platform, devices and free memory as one line of text."""
+    devices, processes = jax.devices(), jax.process_count()
+    in_processes = f" in {processes} processes" if processes > 1 else ""
+    names = f"{len(devices)} x {devices[0].device_kind}{in_processes}"
+    free = free_memory() / 2**30
+    return f"{jax.default_backend()}, {names}, {free:.1f} GiB of memory free"
 
 
 def free_memory() -> int:
-    """Bytes that are free on the first device; on a CPU, what the machine has available."""
+    """Return the free memory of the first device in bytes; on CPU, the machine's."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
@@ -38,24 +39,24 @@ def free_memory() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of the first device, in use or not; on a CPU, those of the machine."""
+    """Return the memory of the first device in bytes, used or free; on CPU, the machine's."""
     stats = jax.local_devices()[0].memory_stats()
-    return (
-        stats["bytes_limit"] if stats and "bytes_limit" in stats else psutil.virtual_memory().total
-    )
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return psutil.virtual_memory().total
 
 
 def tune_allocator() -> None:
-    """Let the process keep the memory it frees, in huge pages where the kernel lends them. To be
-    called before jax has looked for devices.
+    """Make the process keep freed memory, in huge pages. Call it before jax looks for devices.
 
-    glibc gives blocks as large as a step's scratch space back to the kernel at once, and the next
-    step takes them again page by page; and a step walks through more of them than the processor can
-    translate. Together that is half of a step on CPU (docs/performance.md). Nothing is taken
-    here: only addresses are reserved.
+    By default glibc returns blocks as large as a step's scratch space to the kernel at once, so
+    each step pays again for page faults; and with small pages a step's memory exceeds what the
+    processor's TLB covers. Together they take half of a step's time on CPU (docs/performance.md).
+    This only reserves addresses, no memory.
     """
-    # A step's scratch space is then taken by this thread: those of others cannot be kept, and one
-    # pool of memory for all threads makes them wait for each other, above all in the compiler.
+    # Synchronous dispatch lets this thread allocate a step's scratch space: memory of other threads
+    # cannot be kept, and a single arena for all threads would make them wait for each other,
+    # particularly in the compiler.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
@@ -71,11 +72,11 @@ def tune_allocator() -> None:
 
 
 def enable_compile_cache() -> Path:
-    """Let compiled programs be kept for the next run of the same; returns the folder.
+    """Enable jax's persistent compilation cache and return its folder.
 
-    It is $JAX_COMPILATION_CACHE_DIR or, for each kind of processor, one of the user's own machine:
-    a program that was compiled for another processor may crash on this one, so the place is not the
-    run folder, which may be shared.
+    The folder is $JAX_COMPILATION_CACHE_DIR or a folder per processor in the user's cache. It is
+    not in the run folder, which other machines may share: a program that was compiled for another
+    processor may crash.
     """
     name = "jax_compilation_cache_dir"
     if jax.config.values[name] is None:
@@ -86,7 +87,7 @@ def enable_compile_cache() -> Path:
 
 
 def processor_name() -> str:
-    """The kind of the first device; of a CPU the model and a number for its abilities."""
+    """Return the model of the first device; for a CPU, with a checksum of its features."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.device_kind
@@ -94,40 +95,54 @@ def processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    about = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
-    model = about.get("model name", platform.machine())
-    abilities = about.get("flags", about.get("Features", ""))
-    return f"{model}, {zlib.crc32(abilities.encode()):08x}"
+    info = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    model = info.get("model name", platform.machine())
+    features = info.get("flags", info.get("Features", ""))
+    return f"{model}, {zlib.crc32(features.encode()):08x}"
 
 
-def check_dataset_fits(images: np.ndarray) -> None:
-    """Raise UserError if a training set does not fit on the device, where it lives whole."""
-    wanted, free = images.nbytes, free_memory()
-    if wanted > free:
+def check_dataset_fits(inputs: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError if a training split does not fit in the free memory of the device.
+
+    inputs: name -> images [N, H, W, C] of the split.
+    """
+    needed, free = sum(images.nbytes for images in inputs.values()), free_memory()
+    if needed > free:
+        count = len(next(iter(inputs.values())))
         raise UserError(
-            f"data.train: {len(images)} images need {wanted / 2**30:.2f} GiB on the device, "
+            f"data.train: {count} images need {needed / 2**30:.2f} GiB on the device, "
             f"{free / 2**30:.2f} GiB are free; give smaller images (data.common.size), fewer, or "
             "leave them on disk (data.stream)"
         )
 
 
 def check_step_fits(program: Any, batch: int, members: int = 1) -> None:
-    """Raise UserError if a compiled step needs more memory than there is, naming a batch that fits,
-    or how many members at once.
+    """Raise UserError if a compiled step needs more memory than is free.
 
-    What the step needs beyond its arguments, which are on the device already, grows with both.
-    members: that a device computes at once.
+    The message names a batch, or a number of concurrent members, that would fit: the memory beyond
+    the step's arguments, which are on the device already, grows with both.
+
+    Args:
+        program: the compiled step.
+        batch: images per member.
+        members: number of members that a device computes at once.
     """
-    if (needs := program.memory_analysis()) is None:
+    if (analysis := program.memory_analysis()) is None:
         return
-    wanted = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
-    if wanted <= (free := free_memory()):
+    needed = (
+        analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    )
+    if needed <= (free := free_memory()):
         return
-    said = f"a step needs {wanted / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
-    if fits := int(members * 0.9 * free / wanted):
+    problem = f"a step needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
+    if fitting := int(members * 0.9 * free / needed):
         raise UserError(
-            f"{members} members at once: {said}; --member-batching chunks:{fits} would fit"
+            f"{members} members at once: {problem}; --member-batching chunks:{fitting} would fit"
         )
-    fits = int(batch * members * 0.9 * free / wanted)
-    advice = f"batch = {fits} would fit" if fits else "not even batch = 1 would: a smaller crop?"
-    raise UserError(f"batch = {batch}: {said}; {advice}")
+    fitting = int(batch * members * 0.9 * free / needed)
+    advice = (
+        f"batch = {fitting} would fit"
+        if fitting
+        else "batch = 1 would not fit either; reduce crop_size"
+    )
+    raise UserError(f"batch = {batch}: {problem}; {advice}")

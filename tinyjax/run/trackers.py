@@ -1,4 +1,4 @@
-"""Where metrics go besides metrics.csv: TensorBoard and W&B, both extras."""
+"""Trackers that receive the metrics as well as metrics.csv: TensorBoard and W&B, both extras."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -15,13 +15,19 @@ Track = Callable[[int, str, Mapping[str, float]], None]  # step, split, metric -
 
 
 def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> list[Track]:
-    """A function for each tracker that `config.log` asks for; `stack` closes them.
+    """Return a function for each tracker that is enabled in `config.log`.
 
-    step: where the run (re)starts; what TensorBoard has beyond it is dropped. A resumed run goes on
-    in the same run of W&B, whose id is kept in the folder. Raises UserError if the extra is not
-    installed.
+    A resumed run continues the same W&B run, whose id is stored in the folder.
+
+    Args:
+        config: of the run.
+        folder: the run folder.
+        step: where the run starts or resumes; later steps are removed from TensorBoard.
+        stack: closes the trackers.
+
+    Raises UserError if an extra is not installed.
     """
-    found: list[Track] = []
+    enabled: list[Track] = []
     if config.log.tensorboard:
         board = _extra("tensorboardX", "tensorboard").SummaryWriter(
             str(folder / "tensorboard"), purge_step=step + 1
@@ -32,15 +38,15 @@ def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> l
             for name, value in values.items():
                 board.add_scalar(f"{split}/{name}", value, step)
 
-        found.append(to_board)
+        enabled.append(to_board)
     if config.log.wandb:
-        own = folder / "wandb-id.txt"
-        if not own.exists():
-            own.write_text(secrets.token_hex(4))
+        id_file = folder / "wandb-id.txt"
+        if not id_file.exists():
+            id_file.write_text(secrets.token_hex(4))
         run = _extra("wandb", "wandb").init(
             project=config.log.wandb,
             name=folder.name,
-            id=own.read_text(),
+            id=id_file.read_text(),
             dir=folder,
             config=config.to_dict(),
             resume="allow",
@@ -50,8 +56,8 @@ def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> l
         def to_wandb(step, split, values):
             run.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
 
-        found.append(to_wandb)
-    return found
+        enabled.append(to_wandb)
+    return enabled
 
 
 def _extra(module: str, extra: str) -> Any:

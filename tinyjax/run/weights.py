@@ -1,4 +1,4 @@
-"""Final weights of a member: <name>.safetensors, and <name>.json that describes them."""
+"""Final weights of a member: <name>.safetensors, and their metadata in <name>.json."""
 
 import json
 import math
@@ -10,38 +10,42 @@ import numpy as np
 from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 
-FORMAT = 1  # of the two files; a later format may hold what this version cannot read
-REQUIRED = ("frame", "classes", "config", "parameters")  # what a description must say
+FORMAT = 2  # version of the two files; raised when older versions cannot read them
+REQUIRED = ("inputs", "classes", "config", "parameters")  # keys of the metadata
 
 
-def copy_weights(of: Path, to: Path) -> None:
-    """The weights of run folder `of` in run folder `to` as well."""
-    for file in (of / "weights").iterdir():
-        with atomic(to / "weights" / file.name) as path:
+def copy_weights(source: Path, target: Path) -> None:
+    """Copy the weights of run folder `source` to run folder `target`."""
+    for file in (source / "weights").iterdir():
+        with atomic(target / "weights" / file.name) as path:
             path.write_bytes(file.read_bytes())
 
 
-def write_weights(file: Path, variables: Any, about: dict[str, Any]) -> None:
-    """`variables` as <file>.safetensors, names "params/<path>" and "stats/<path>", and `about` as
-    <file>.json.
+def write_weights(file: Path, variables: Any, metadata: dict[str, Any]) -> None:
+    """Write `variables` to <file>.safetensors and `metadata` to <file>.json.
+
+    The tensors are named "params/<path>" and "stats/<path>".
     """
     from safetensors.numpy import save_file
 
     flat = {
-        f"{kind}/{path}": np.asarray(leaf, order="C")  # safetensors misreads a cut-out view
-        for kind, tree in variables._asdict().items()
+        f"{collection}/{path}": np.asarray(leaf, order="C")  # safetensors misreads strided views
+        for collection, tree in variables._asdict().items()
         for path, leaf in tree.items()
     }
-    # Not with_suffix: a name may have a dot in it.
+    # Not with_suffix: the name may contain a dot.
     with atomic(file.with_name(f"{file.name}.safetensors")) as path:
         save_file(flat, path)
     with atomic(file.with_name(f"{file.name}.json")) as path:
-        about = _without_nan({"format": FORMAT, **about})
-        path.write_text(json.dumps(about, indent=2, allow_nan=False))
+        metadata = _without_nan({"format": FORMAT, **metadata})
+        path.write_text(json.dumps(metadata, indent=2, allow_nan=False))
 
 
 def is_tinyjax_file(file: Path) -> bool:
-    """Whether a .safetensors names its tensors as `write_weights` does. Raises UserError."""
+    """Return whether the tensors of a .safetensors file are named as by `write_weights`.
+
+    Raises UserError if the file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -52,47 +56,49 @@ def is_tinyjax_file(file: Path) -> bool:
 
 
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """What `write_weights` wrote: {"params": {path: array}, "stats": {path: array}} and `about`.
+    """Read what `write_weights` wrote.
 
-    Raises UserError if the files are not there, broken, of another version, or not ours.
+    Returns {"params": {path: array}, "stats": {path: array}} and the metadata. Raises UserError if
+    a file is missing, broken, of another format version, or not written by tinyjax.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    # Not with_suffix: a file that was renamed may have a dot in its name.
-    tensors, about = (file.with_name(file.name + end) for end in (".safetensors", ".json"))
-    for path in (tensors, about):
+    # Not with_suffix: the name may contain a dot.
+    tensor_file, json_file = (file.with_name(file.name + end) for end in (".safetensors", ".json"))
+    for path in (tensor_file, json_file):
         if not path.is_file():
             others = ", ".join(sorted(p.stem for p in file.parent.glob("*.safetensors")))
-            there = f"there are: {others}" if others else "has the run finished?"
-            raise UserError(f"{path}: no such weights; {there}")
+            hint = f"there are: {others}" if others else "has the run finished?"
+            raise UserError(f"{path}: no such weights; {hint}")
     trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
     try:
-        for name, leaf in load(tensors.read_bytes()).items():
-            kind, key = name.split("/", 1)
-            trees[kind][key] = leaf
+        for name, leaf in load(tensor_file.read_bytes()).items():
+            collection, key = name.split("/", 1)
+            trees[collection][key] = leaf
     except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{tensors}: broken, or not written by tinyjax ({error})") from error
+        raise UserError(f"{tensor_file}: broken, or not written by tinyjax ({error})") from error
     try:
-        described = json.loads(about.read_text())
+        metadata = json.loads(json_file.read_text())
     except ValueError as error:
-        raise UserError(f"{about}: not json ({error})") from error
-    foreign = "give the one written with the weights"
-    if not isinstance(described, dict) or type(described.get("format")) is not int:
-        raise UserError(f"{about}: not written by tinyjax; {foreign}")
-    if (theirs := described["format"]) != FORMAT:
-        age, advice = ("a newer", "upgrade") if theirs > FORMAT else ("an older", "train anew")
+        raise UserError(f"{json_file}: not json ({error})") from error
+    advice = "give the file that was written with the weights"
+    if not isinstance(metadata, dict) or type(metadata.get("format")) is not int:
+        raise UserError(f"{json_file}: not written by tinyjax; {advice}")
+    if (version := metadata["format"]) != FORMAT:
+        newer = version > FORMAT
+        age, remedy = ("a newer", "upgrade") if newer else ("an older", "train again")
         raise UserError(
-            f"{about}: format {theirs}, of {age} tinyjax; this one reads {FORMAT}: {advice}"
+            f"{json_file}: format {version}, of {age} tinyjax; this one reads {FORMAT}: {remedy}"
         )
     for name in REQUIRED:
-        if name not in described:
-            raise UserError(f"{about}: no {name!r} in it; {foreign}")
-    return trees, described
+        if name not in metadata:
+            raise UserError(f"{json_file}: no {name!r} in it; {advice}")
+    return trees, metadata
 
 
 def _without_nan(tree: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
+    """Return nested dicts with None for NaN and infinity, which JSON does not have."""
     if isinstance(tree, dict):
         return {key: _without_nan(value) for key, value in tree.items()}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

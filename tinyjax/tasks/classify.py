@@ -1,4 +1,4 @@
-"""Classification: what the rest of the system needs of it."""
+"""Image classification: the task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,248 +11,271 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data.augmentation import augment_labeled, normalize
-from tinyjax.data.classification import views
-from tinyjax.data.loading import LABELED, load_set
-from tinyjax.data.records import Labeled
+from tinyjax.core import ModelFunctions, Task, Variables
+from tinyjax.data import sampling
+from tinyjax.data.augmentation import augment_classification, normalize
+from tinyjax.data.classification import view_source
+from tinyjax.data.loading import CLASSIFICATION_FORMATS, load_split
+from tinyjax.data.records import ClassificationSplit
 from tinyjax.errors import UserError, shorten
-from tinyjax.metrics.classification import calibration, resampled, score
-from tinyjax.metrics.slices import WHOLE, Examined, Slice
+from tinyjax.metrics import classification as metrics
+from tinyjax.metrics.slices import ALL_IMAGES, Examined, Slice
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.scaling import Architecture
-from tinyjax.step import Task, Variables
+from tinyjax.run.text import text_table
 from tinyjax.tasks import build_backbone
 
-SCORE = "mean_class"  # picks the best weights
-SCORES = {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"}  # what curves show
+# ---- data
 
 
 def load(
     data: ConfigDict,
-    own: ConfigDict,
+    split: ConfigDict,
     classes: Sequence[str] = (),
-    corrupt: tuple[str, int] | None = None,
-) -> Labeled:
-    """A split by the `data` part of a config, `own` arguments over the common ones.
+    corruption: tuple[str, int] | None = None,
+) -> ClassificationSplit:
+    """Load a split by a config's `data`, with the arguments in `split` over the common ones.
 
-    classes: those of the training split. If the config lists them, images of others are left out.
-    corrupt: see `classification.load`.
+    classes: those of the training split. If the config lists classes, images of others are left
+    out. corruption: name and severity.
 
-    Raises UserError as `load_set` does, and if nobody lists the classes and the two sides differ.
+    Raises UserError as `load_split` does, and if no classes are listed and the two splits differ.
     """
     listed = any(group.get("classes") for group in (data.common, data.train))
     more = {"classes": classes} if classes and listed else {}
-    split = load_set(data, own, LABELED, corrupt=corrupt, **more)
-    if classes and split.classes != tuple(classes):
-        name = own.get("split", data.common.get("split"))
-        here = shorten(sorted({*split.classes} - {*classes}))
-        there = shorten(sorted({*classes} - {*split.classes}))
+    loaded = load_split(data, split, CLASSIFICATION_FORMATS, corruption, **more)
+    if classes and loaded.classes != tuple(classes):
+        name = split.get("split", data.common.get("split"))
+        extra = shorten(sorted({*loaded.classes} - {*classes}))
+        missing = shorten(sorted({*classes} - {*loaded.classes}))
         raise UserError(
-            f"data: split {name!r} has other classes than training (only in {name!r}: {here}; only "
-            f"in training: {there}); list those that count as classes in the config's data.common"
+            f"data: split {name!r} has other classes than training (only in {name!r}: {extra}; "
+            f"only in training: {missing}); list the classes to use in the config's data.common"
         )
-    return split
+    return loaded
 
 
-def look(
-    training: Labeled, suites: Mapping[str, Labeled], config: ConfigDict, folder: Path
+def describe_data(
+    training: ClassificationSplit,
+    suites: Mapping[str, ClassificationSplit],
+    config: ConfigDict,
+    folder: Path,
 ) -> list[str]:
-    """The look that a run begins with, as lines.
-
-    Raises UserError if there are no two classes.
-    """
+    """The lines that a run logs about its data. Raises UserError for a single class."""
     if len(training.classes) < 2:
         raise UserError(
-            f"data.train: there is one class, {training.classes[0]!r}, and nothing to tell it "
-            "from; give two or more"
+            f"data.train: {training.classes[0]!r} is the only class; give two classes or more"
         )
     lines = []
     for name, split in {"data.train": training, **suites}.items():
-        many = np.bincount(split.labels, minlength=len(split.classes))
-        height, width, channels = split.images.shape[1:]
+        counts = np.bincount(split.labels, minlength=len(split.classes))
+        height, width, channels = split.inputs["image"].shape[1:]
         lines.append(
             f"{name}: {len(split.names)} images of {width} x {height} x {channels}, "
-            f"{len(split.classes)} classes of {many.min()} to {many.max()} images"
+            f"{len(split.classes)} classes of {counts.min()} to {counts.max()} images"
             + (f"; {split.left_out} of other classes left out" if split.left_out else "")
         )
     return lines
 
 
-def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Classifier:
-    """The network of a config, for so many classes; wide: see `backbone_of`."""
-    return Classifier(build_backbone(config, classes, wide))
+def device_arrays(split: ClassificationSplit) -> dict[str, jax.Array]:
+    """The arrays [N, ...] that training batches are drawn from; images stay uint8.
 
-
-def make_task(
-    config: ConfigDict,
-    classes: tuple[str, ...],
-    channels: int,
-    wide: Architecture | None = None,
-    axes: Sequence[str] = (),
-) -> Task:
-    """Task of a config: training on random views of `config.crop_size`, prediction on whole images.
-
-    wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
-    and metrics are then its part of a sum.
+    rarity: 1 / the number of images of the image's class.
     """
-    model, number = make_model(config, len(classes), wide), len(classes)
+    image, labels = jnp.asarray(split.inputs["image"]), jnp.asarray(split.labels)
+    rarity = subset_arrays(split, np.ones(len(split.labels), bool))["rarity"]
+    return {"image": image, "labels": labels, "rarity": jnp.asarray(rarity)}
+
+
+def subset_arrays(split: ClassificationSplit, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """The device arrays [N] that change if only the images in `mask` are used."""
+    counts = np.bincount(split.labels[mask], minlength=len(split.classes))
+    return {"rarity": (1 / np.maximum(counts, 1)[split.labels]).astype(np.float32)}
+
+
+def stream_source(split: ClassificationSplit, config: ConfigDict) -> Any:
+    """Samples of a training set that stays on disk, see `streaming.batches`."""
+    rarity = subset_arrays(split, np.ones(len(split.labels), bool))["rarity"]
+    return view_source(
+        split, rarity, tuple(config.crop_size), config.augment.area, config.augment.aspect
+    )
+
+
+def sample_labels(split: ClassificationSplit) -> list[np.ndarray]:
+    """The class of each image, as an array of one."""
+    return [*split.labels[:, None]]
+
+
+def class_counts(split: ClassificationSplit, mask: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Class -> training images, twice: an image is one object."""
+    counts = np.bincount(split.labels[mask], minlength=len(split.classes)).tolist()
+    return {name: (n, n) for name, n in zip(split.classes, counts, strict=True)}
+
+
+def classes_present(split: ClassificationSplit) -> tuple[str, ...]:
+    """The classes with at least one image in the split."""
+    return tuple(split.classes[k] for k in np.unique(split.labels))
+
+
+# ---- network
+
+
+def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> Classifier:
+    """The network of a config. Raises UserError as `build_backbone`."""
+    return Classifier(build_backbone(config, classes, supernet))
+
+
+def functions(
+    config: ConfigDict,
+    classes: Sequence[str],
+    inputs: Mapping[str, tuple[int, ...]],
+    supernet: Architecture | None = None,
+    axes: Sequence[str] = (),
+) -> ModelFunctions:
+    """Training on random views of `config.crop_size`, prediction on whole images.
+
+    Args:
+        inputs: {"image": (H, W, C)}, the shape of a sample.
+        supernet: see `build_backbone`.
+        axes: mesh axes that training batches are spread over; loss and metrics are then a shard's
+            terms of sums.
+    """
+    model, num_classes = build(config, len(classes), supernet), len(classes)
     window = tuple(config.crop_size)
-    # What no member uses is not in the program at all.
-    used = [
+    # An augmentation that no member uses is not part of the program.
+    augmentations = [
         name for name in config.augment if name not in ("mixup", "cutmix") or config.augment[name]
     ]
 
     def init(seed):
-        return Variables(*models.init(model, seed, (1, *window, channels)))
+        return Variables(*models.init(model, seed, (1, *window, inputs["image"][-1])))
 
-    def loss(variables, fixed, batch, key, hyper):
-        strength = {name: hyper["augment"][name] for name in used}
-        # An image's weight is its class's: where two are mixed each brings its own.
+    def loss(variables, frozen_batchnorm, batch, key, hyper):
+        strength = {name: hyper["augment"][name] for name in augmentations}
+        # An image has the weight of its class; in a mixed image each class keeps its weight.
         weight = batch["rarity"] ** hyper["loss"]["class_balance"]
-        targets = weight[:, None] * jax.nn.one_hot(batch["labels"], number)
-        cut = None if config.data.stream else window  # views are cut while they are decoded
-        images, targets = augment_labeled(key, batch["images"], targets, strength, cut, axes)
+        targets = weight[:, None] * jax.nn.one_hot(batch["labels"], num_classes)
+        crop = None if config.data.stream else window  # streamed views are cropped at decoding
+        images, targets = augment_classification(key, batch["image"], targets, strength, crop, axes)
         logits, stats = models.apply(
-            model, variables.params, variables.stats, images,
-            train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
+            model, *variables, images, train=True, frozen_batchnorm=frozen_batchnorm, axes=axes,
+            momentum=hyper.get("momentum"),
         )  # fmt: skip
         value = cross_entropy(logits, targets, hyper["loss"]["label_smoothing"], axes)
-        right = logits.argmax(1) == targets.argmax(1)
-        return value, (stats, {"accuracy": right.mean() / jax.lax.axis_size(axes)})
+        correct = logits.argmax(1) == targets.argmax(1)
+        return value, (stats, {"accuracy": correct.mean() / jax.lax.axis_size(axes)})
 
     @jax.jit
-    def predict(variables, images):
-        """uint8 [B, H, W, C] -> logits f32[B, classes]."""
-        x = normalize(images)
-        if both := config.predict.flip:
+    def predict(variables, inputs):
+        """image uint8 [B, H, W, C] -> logits f32[B, classes]."""
+        x, size = normalize(inputs["image"]), len(inputs["image"])
+        if flip := config.predict.flip:
             x = jnp.concatenate([x, x[:, :, ::-1]])
-        logits, _ = models.apply(model, variables.params, variables.stats, x, train=False)
-        return {"logits": (logits[: len(images)] + logits[len(images) :]) / 2 if both else logits}
+        logits, _ = models.apply(model, *variables, x, train=False)
+        return {"logits": (logits[:size] + logits[size:]) / 2 if flip else logits}
 
-    def score_members(predictions, split):
-        return [score(own["logits"], split.labels) for own in predictions]
-
-    return Task(init, loss, predict, score_members)
+    return ModelFunctions(init, loss, predict)
 
 
 @jax.named_scope("loss")
 def cross_entropy(
-    logits: Array, targets: Array, smoothing: Array, axes: Sequence[str] = ()
+    logits: Array, targets: Array, label_smoothing: Array, axes: Sequence[str] = ()
 ) -> Array:
-    """Mean over the batch of the cross-entropy in nats of logits [B, classes] with targets [B,
-    classes], of which `smoothing` is spread evenly over all classes (arXiv 1512.00567).
+    """Mean cross-entropy, in nats, of logits [B, classes] with targets [B, classes].
 
-    A row of targets sums to the weight, above 0, that its image has in the mean. axes: of a mesh
-    that the batch is spread over; the result is this shard's part of the mean.
+    The fraction `label_smoothing` of a target is spread evenly over all classes (arXiv 1512.00567).
+    A row of targets sums to the image's weight in the mean, above 0. axes: mesh axes that the batch
+    is spread over; the result is then this shard's term of the mean.
     """
     weight = targets.sum(1, keepdims=True)
-    targets = (1 - smoothing) * targets + smoothing * weight / logits.shape[1]
+    targets = (1 - label_smoothing) * targets + label_smoothing * weight / logits.shape[1]
     return -(targets * jax.nn.log_softmax(logits)).sum() / jax.lax.psum(weight.sum(), axes)
 
 
-def slices(split: Labeled, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
-    """Parts of a suite that are scored by themselves: none, for nothing is known of an image."""
-    return {}
+# ---- results
 
 
-def present(split: Labeled) -> tuple[str, ...]:
-    """The classes that a suite has images of."""
-    return tuple(split.classes[k] for k in np.unique(split.labels))
-
-
-def unlike(suites: Mapping[str, Labeled]) -> list[str]:
-    """Which suites have which classes: all have the same, see `load`."""
-    return []
+def score(
+    predictions: Sequence[Mapping[str, np.ndarray]], split: ClassificationSplit, config: ConfigDict
+) -> list[dict[str, float]]:
+    """Each member's scores, see `metrics.classification.score`."""
+    return [metrics.score(p["logits"], split.labels) for p in predictions]
 
 
 def examine(
-    found: Sequence[Mapping[str, np.ndarray]],
-    split: Labeled,
+    predictions: Sequence[Mapping[str, np.ndarray]],
+    split: ClassificationSplit,
     config: ConfigDict,
     slices: Mapping[str, Slice],
     counts: np.ndarray,
 ) -> list[Examined]:
-    """Each member's predictions for a suite, examined in full, see `classify.score`."""
-    return [
-        Examined(
-            {
-                WHOLE: {
-                    **score(own["logits"], split.labels),
-                    "ECE": calibration(own["logits"], split.labels),
-                }
-            },
-            {WHOLE: resampled(own["logits"], split.labels, counts)},
+    """Each member's predictions for a suite, examined in full; classification has no slices."""
+
+    def examined(logits):
+        calibration = metrics.calibration(logits, split.labels)
+        scores = {**metrics.score(logits, split.labels), "ECE": calibration}
+        return Examined(
+            {ALL_IMAGES: scores},
+            {ALL_IMAGES: metrics.resampled_scores(logits, split.labels, counts)},
             {},
         )
-        for own in found
+
+    return [examined(p["logits"]) for p in predictions]
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Scores as text: a row per suite."""
+    rows = [
+        {"suite": suite, **values, "images": f"{values['images']:.0f}"}
+        for suite, values in scores.items()
     ]
+    return text_table(rows, ("suite", "mean_class", "top1", "top5", "images"))
 
 
-def samples(split: Labeled, found: Mapping[str, np.ndarray], path: Path) -> None:
-    """A sheet of images with what they show and what they are taken for."""
-    from tinyjax.reporting import classification
-
-    classification.samples(split, found["logits"], path)
-
-
-def report(
-    folder: Path,
-    suites: Mapping[str, Labeled],
-    found: Mapping[str, Mapping[str, np.ndarray]],
-    scores: Mapping[str, Mapping[str, float]],
-    training: Mapping[str, tuple[int, int]],
+def plot_samples(
+    split: ClassificationSplit, predictions: Mapping[str, np.ndarray], path: Path
 ) -> None:
-    """Tables and figures of how it did, see `classify.report`."""
+    """Draw a sheet of images with their true and predicted classes."""
     from tinyjax.reporting import classification
 
-    classification.report(folder, suites, {name: own["logits"] for name, own in found.items()})
+    classification.save_samples(split, predictions["logits"], path)
 
 
-def tail(split: Labeled, used: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of each class the images that it is learned from, which are its objects as well."""
-    many = np.bincount(split.labels[used], minlength=len(split.classes)).tolist()
-    return {name: (n, n) for name, n in zip(split.classes, many, strict=True)}
+def write_report(
+    folder: Path,
+    suites: Mapping[str, ClassificationSplit],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    scores: Mapping[str, Mapping[str, float]],
+    class_counts: Mapping[str, tuple[int, int]],
+) -> None:
+    """Write tables and figures of a single run, see `reporting.classification.write_report`."""
+    from tinyjax.reporting import classification
+
+    logits = {name: p["logits"] for name, p in predictions.items()}
+    classification.write_report(folder, suites, logits)
 
 
-def by_tail(training: Mapping[str, tuple[int, int]], scores: dict[str, float]) -> dict[str, float]:
-    """A suite's scores by how many examples a class had: none, for they are not kept by class."""
-    return {}
-
-
-def table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores as text: a row for each suite."""
-    columns = ("mean_class", "top1", "top5", "images")
-    lines = [f"{'suite':<12}" + "".join(f"{name:>12}" for name in columns)]
-    for suite, values in scores.items():
-        numbers = "".join(f"{values[name]:>12.3f}" for name in columns[:-1])
-        lines.append(f"{suite:<12}{numbers}{values['images']:>12.0f}")
-    return "\n".join(lines)
-
-
-def on_device(split: Labeled) -> dict[str, jax.Array]:
-    """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
-    everything = of_subset(split, np.ones(len(split.labels), bool))
-    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    return {"images": images, "labels": labels, "rarity": jnp.asarray(everything["rarity"])}
-
-
-def element(split: Labeled, config: ConfigDict) -> Any:
-    """Samples of a training set that is left on disk, see `disk.batches`."""
-    rarity = of_subset(split, np.ones(len(split.labels), bool))["rarity"]
-    return views(split, rarity, tuple(config.crop_size), config.augment.area, config.augment.aspect)
-
-
-def labels(split: Labeled) -> list[np.ndarray]:
-    """Of each image its class, as an array of one."""
-    return [*split.labels[:, None]]
-
-
-def of_subset(split: Labeled, used: np.ndarray) -> dict[str, np.ndarray]:
-    """What of `on_device` is another if only the images `used` are there: [N], float32."""
-    count = np.bincount(split.labels[used], minlength=len(split.classes))
-    return {"rarity": (1 / np.maximum(count, 1)[split.labels]).astype(np.float32)}
-
-
-def in_file_pixels(predictions: dict[str, np.ndarray], split: Labeled) -> dict[str, np.ndarray]:
-    """Predictions for the files: a label has no pixels."""
-    return predictions
+TASK = Task(
+    name="classify",
+    monitor="mean_class",
+    metrics={"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"},
+    compile_seconds=25.0,
+    pixel_seconds=5e-8,
+    load=load,
+    describe_data=describe_data,
+    sample=sampling.batch_indices,
+    device_arrays=device_arrays,
+    stream_source=stream_source,
+    sample_labels=sample_labels,
+    class_counts=class_counts,
+    classes_present=classes_present,
+    build=build,
+    functions=functions,
+    score=score,
+    examine=examine,
+    score_table=score_table,
+    plot_samples=plot_samples,
+    write_report=write_report,
+    subset_arrays=subset_arrays,
+)

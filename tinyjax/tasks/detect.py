@@ -1,246 +1,284 @@
-"""Detection: what the rest of the system needs of it."""
+"""Object detection: the task, whichever detector of `tinyjax.detectors` the config names."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.data.augmentation import augment, normalize
-from tinyjax.data.detection import Frames
+from tinyjax.config.detectors import DETECTORS
+from tinyjax.core import ModelFunctions, Task, Variables
+from tinyjax.data import sampling
+from tinyjax.data.augmentation import augment_detection, normalize
+from tinyjax.data.detection import FrameSource
 from tinyjax.data.images import to_file
-from tinyjax.data.loading import load_set
-from tinyjax.data.records import Split
-from tinyjax.detectors.grid import make_grid
-from tinyjax.detectors.losses import detection_loss
-from tinyjax.detectors.nms import detections
-from tinyjax.detectors.point import Detector
-from tinyjax.errors import UserError
-from tinyjax.metrics.class_frequency import counts, groups
-from tinyjax.metrics.detection import score_each
-from tinyjax.metrics.slices import Examined, Slice, slices_of
+from tinyjax.data.loading import load_split
+from tinyjax.data.records import DetectionSplit
+from tinyjax.errors import UserError, suggest
+from tinyjax.metrics import class_frequency
+from tinyjax.metrics.detection import run_in_processes
+from tinyjax.metrics.slices import Examined, Slice, slices_by_field
 from tinyjax.models.scaling import Architecture
-from tinyjax.step import Task, Variables
+from tinyjax.run.text import text_table
 from tinyjax.tasks import build_backbone
 
-SCORE = "AP50"  # picks the best weights
-SCORES = {"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"}  # what curves show
-STRIDES = (4, 8, 16, 32)
-FIELDS = ("images", "boxes", "labels", "valid", "ignore")
+LABELS = ("boxes", "labels", "valid", "ignore")  # fields of a split that training reads
+
+
+# ---- data
 
 
 def load(
     data: ConfigDict,
-    own: ConfigDict,
+    split: ConfigDict,
     classes: Sequence[str] = (),
-    corrupt: tuple[str, int] | None = None,
-) -> Split:
-    """A split by the `data` part of a config, `own` arguments over the common ones.
+    corruption: tuple[str, int] | None = None,
+) -> DetectionSplit:
+    """Load a split by a config's `data`, with the arguments in `split` over the common ones.
 
-    classes: those of the training split, of which a suite of another source need not have all.
-    corrupt: see `files.load`. Raises UserError as `load_set` does.
+    classes: those of the training split; a suite from another source may lack some of them.
+    corruption: name and severity. Raises UserError as `load_split` does.
     """
-    theirs, ours = ({**data.common, **one}.get("source") for one in (data.train, own))
-    more: dict[str, Any] = {"classes": classes, "match": theirs != ours} if classes else {}
-    return load_set(data, own, corrupt=corrupt, **more)
+    sources = [{**data.common, **arguments}.get("source") for arguments in (data.train, split)]
+    more: dict[str, Any] = {}
+    if classes:
+        more = {"classes": classes, "allow_missing": sources[0] != sources[1]}
+    return load_split(data, split, corruption=corruption, **more)
 
 
-def look(
-    training: Split, suites: Mapping[str, Split], config: ConfigDict, folder: Path
+def describe_data(
+    training: DetectionSplit,
+    suites: Mapping[str, DetectionSplit],
+    config: ConfigDict,
+    folder: Path,
 ) -> list[str]:
-    """The look that a run begins with, as lines; label statistics are drawn into `folder`.
+    """The lines that a run logs about its data; label statistics are drawn into `folder`.
 
-    Raises UserError without an object to learn from, or to pick the best weights by.
+    Raises UserError if the training set, or the suite that selects the best weights, has no object.
     """
     from tinyjax.data import statistics
-    from tinyjax.reporting import figures
+    from tinyjax.reporting import label_statistics
 
     if not training.valid.any():
         raise UserError("data.train: this split has no objects to learn from")
     if not suites[config.monitor].valid.any():
         raise UserError(f"monitor = {config.monitor!r}: this suite has no objects to score")
-    figures.labels(training, config.model.strides, folder / "figures" / "labels.png")
-    return statistics.brief(
-        training, suites, min(config.model.strides), twins=not config.data.stream
+    label_statistics.draw(training, config.model.strides, folder / "figures" / "labels.png")
+    check_duplicates = not config.data.stream
+    return statistics.data_report(training, suites, min(config.model.strides), check_duplicates)
+
+
+def device_arrays(split: DetectionSplit) -> dict[str, jax.Array]:
+    """The arrays [N, ...] that training batches are drawn from; images stay uint8."""
+    labels = {name: jnp.asarray(getattr(split, name)) for name in LABELS}
+    return {"image": jnp.asarray(split.inputs["image"]), **labels}
+
+
+def stream_source(split: DetectionSplit, config: ConfigDict) -> FrameSource:
+    """Samples of a training set that stays on disk, see `streaming.batches`."""
+    return FrameSource(split.inputs["image"].read, {name: getattr(split, name) for name in LABELS})
+
+
+def sample_labels(split: DetectionSplit) -> list[np.ndarray]:
+    """The classes of each image's objects."""
+    return [labels[valid] for labels, valid in zip(split.labels, split.valid, strict=True)]
+
+
+def classes_present(split: DetectionSplit) -> tuple[str, ...]:
+    """The classes with at least one object in the split."""
+    present = np.unique(split.labels[split.valid])
+    return tuple(split.classes[k] for k in present)
+
+
+def class_mismatch(suites: Mapping[str, DetectionSplit]) -> list[str]:
+    """A table of classes and suites if some suite lacks a class, see `statistics.classes`."""
+    from tinyjax.data import statistics
+
+    return statistics.class_table(
+        [(name, statistics.summarize(split)) for name, split in suites.items()]
     )
 
 
-def make_model(config: ConfigDict, classes: int, wide: Architecture | None = None) -> Detector:
-    """The network of a config, for so many classes; wide: see `backbone_of`.
-
-    Raises UserError if `model.strides` are none that it can have, and as `backbone_of` does.
-    """
-    strides = tuple(config.model.strides)
-    if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
-        raise UserError(f"model.strides = {strides}: give one or more of {STRIDES}, in a row")
-    m = config.model
-    return Detector(build_backbone(config, wide=wide), classes, strides, m.width, m.fusions)
+def slices(split: DetectionSplit, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
+    """The slices of a suite by fields of its images, see `slices_by_field`."""
+    return slices_by_field(split.truth["images"], fields)
 
 
-def make_task(
+# ---- network
+
+
+def get_detector(name: str) -> ModuleType:
+    """The module of a detector: `build`, `loss`, `decode`. Raises UserError for an unknown name."""
+    if name not in DETECTORS:
+        raise UserError(f"model.detector = {name!r}: {suggest(name, DETECTORS)}")
+    return import_module(f"tinyjax.detectors.{name}")
+
+
+def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> nn.Module:
+    """The network of a config. Raises UserError as `build_backbone` and the detector's `build`."""
+    backbone = build_backbone(config, supernet=supernet)
+    return get_detector(config.model.detector).build(backbone, config, classes)
+
+
+def functions(
     config: ConfigDict,
-    classes: tuple[str, ...],
-    channels: int,
-    wide: Architecture | None = None,
+    classes: Sequence[str],
+    inputs: Mapping[str, tuple[int, ...]],
+    supernet: Architecture | None = None,
     axes: Sequence[str] = (),
-) -> Task:
-    """Task of a config: training on windows of `config.crop_size`, prediction on whole frames.
+) -> ModelFunctions:
+    """Training on windows of `config.crop_size`, prediction on whole images.
 
-    wide: see `backbone_of`. axes: of a mesh that training batches are spread over; a shard's loss
-    and metrics are then its part of a sum.
+    Args:
+        inputs: {"image": (H, W, C)}, the shape of a sample.
+        supernet: see `build_backbone`.
+        axes: mesh axes that training batches are spread over; loss and metrics are then a shard's
+            terms of sums.
 
-    Raises UserError as `make_model` does, and for a transposition of windows that are not square.
+    Raises UserError as `build`, and for a transposition of windows that are not square.
     """
-    model = make_model(config, len(classes), wide)
+    detector, model = get_detector(config.model.detector), build(config, len(classes), supernet)
     window = tuple(config.crop_size)
     if config.augment.transpose > 0 and window[0] != window[1]:
         raise UserError(
-            f"augment.transpose = {config.augment.transpose}: crop = {window} is not square; "
-            "give a square crop, or transpose = 0"
+            f"augment.transpose = {config.augment.transpose}: crop_size = {window} is not square; "
+            "give a square crop_size, or transpose = 0"
         )
-    grid = make_grid(window[0], window[1], model.strides)
 
     def init(seed):
-        return Variables(*models.init(model, seed, (1, *window, channels)))
+        return Variables(*models.init(model, seed, (1, *window, inputs["image"][-1])))
 
-    def loss(variables, fixed, batch, key, hyper):
-        batch = augment(key, batch, hyper["augment"], window, axes)
-        (logits, offsets), stats = models.apply(
-            model, variables.params, variables.stats, batch["images"],
-            train=True, fixed=fixed, axes=axes, momentum=hyper.get("momentum"),
-        )  # fmt: skip
-        value, parts = detection_loss(logits, offsets, batch, hyper["loss"], grid, axes)
-        return value, (stats, parts)
+    def loss(variables, frozen_batchnorm, batch, key, hyper):
+        batch = augment_detection(key, batch, hyper["augment"], window, axes)
+
+        def apply(*inputs, method=None):
+            return models.apply(
+                model, *variables, *inputs, train=True, frozen_batchnorm=frozen_batchnorm,
+                axes=axes, momentum=hyper.get("momentum"), method=method,
+            )  # fmt: skip
+
+        return detector.loss(apply, batch, key, hyper["loss"], config, axes)
 
     @jax.jit
-    def predict(variables, images):
-        """uint8 [B, H, W, C] -> boxes, scores, labels of `detections`, in pixels of `images`."""
-        (logits, offsets), _ = models.apply(
-            model, variables.params, variables.stats, normalize(images), train=False
-        )
-        frame = make_grid(images.shape[1], images.shape[2], model.strides)
-        return detections(logits, offsets, frame, **config.nms)
+    def predict(variables, inputs):
+        """image uint8 [B, H, W, C] -> boxes, scores and labels, in pixels of the image."""
+        image = inputs["image"]
+        outputs, _ = models.apply(model, *variables, normalize(image), train=False)
+        return detector.decode(outputs, image.shape[1:3], config)
 
-    def score_members(predictions, split):
-        bins = {name: tuple(sides) for name, sides in config.score.size_bins.items()}
-        return score_each([(in_file_pixels(own, split), split.truth, bins) for own in predictions])
-
-    return Task(init, loss, predict, score_members)
+    return ModelFunctions(init, loss, predict)
 
 
-def slices(split: Split, fields: Mapping[str, Sequence[float]]) -> dict[str, Slice]:
-    """The parts of a suite that are scored by themselves, see `slices_of`."""
-    return slices_of(split.truth["images"], fields)
+# ---- results
 
 
-def present(split: Split) -> tuple[str, ...]:
-    """The classes that a suite has objects of."""
-    return tuple(
-        name for k, name in enumerate(split.classes) if (split.labels == k)[split.valid].any()
-    )
+def size_bins(config: ConfigDict) -> dict[str, tuple[float, float]]:
+    return {name: tuple(sides) for name, sides in config.score.size_bins.items()}
 
 
-def unlike(suites: Mapping[str, Split]) -> list[str]:
-    """Which suites have which classes, if some lack some: see `look.classes`."""
-    from tinyjax.data import statistics
-
-    return statistics.classes([(name, statistics.look(split)) for name, split in suites.items()])
+def score(
+    predictions: Sequence[Mapping[str, np.ndarray]], split: DetectionSplit, config: ConfigDict
+) -> list[dict[str, float]]:
+    """Each member's scores, see `metrics.detection.score`."""
+    bins = size_bins(config)
+    return run_in_processes([(to_file_pixels(p, split), split.truth, bins) for p in predictions])
 
 
 def examine(
-    found: Sequence[Mapping[str, np.ndarray]],
-    split: Split,
+    predictions: Sequence[Mapping[str, np.ndarray]],
+    split: DetectionSplit,
     config: ConfigDict,
     slices: Mapping[str, Slice],
     counts: np.ndarray,
 ) -> list[Examined]:
-    """Each member's predictions for a suite, examined in full, see `detect.examine`."""
-    bins = {name: tuple(sides) for name, sides in config.score.size_bins.items()}
-    jobs = [(in_file_pixels(own, split), split.truth, bins, slices, counts) for own in found]
-    return score_each(jobs, "tinyjax.metrics.detection_slices:examine")
+    """Each member's predictions for a suite, examined in full, see `detection_slices.examine`."""
+    bins = size_bins(config)
+    jobs = [(to_file_pixels(p, split), split.truth, bins, slices, counts) for p in predictions]
+    return run_in_processes(jobs, "tinyjax.metrics.detection_slices:examine")
 
 
-def samples(split: Split, found: Mapping[str, np.ndarray], path: Path) -> None:
-    """A sheet of truth and prediction, see `pictures.samples`."""
-    from tinyjax.reporting import pictures
-
-    pictures.samples(split, found, path)
-
-
-def report(
-    folder: Path,
-    suites: Mapping[str, Split],
-    found: Mapping[str, Mapping[str, np.ndarray]],
-    scores: Mapping[str, Mapping[str, float]],
-    training: Mapping[str, tuple[int, int]],
-) -> None:
-    """Tables and figures of how it did, see `figures.report`. training: see `tail`."""
-    from tinyjax.reporting import figures
-    from tinyjax.reporting.transfer_figures import draw_tail
-
-    figures.report(folder, suites, found, scores)
-    if training:
-        draw_tail(training, scores, folder / "figures" / "tail.png")
-
-
-def tail(split: Split, used: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Of each class the images and objects that it is learned from."""
-    return counts(split, used)
-
-
-def by_tail(training: Mapping[str, tuple[int, int]], scores: dict[str, float]) -> dict[str, float]:
-    """A suite's scores by how many examples a class had, see `detect.tail`."""
-    return groups(training, scores)
-
-
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """Scores as text: a row per suite and part (all, each class, each size bin), columns AP, AP50,
-    AP75.
-    """
-    lines = [f"{'suite':<12}{'part':<16}{'AP':>8}{'AP50':>8}{'AP75':>8}{'images':>8}{'boxes':>8}"]
-    for suite, s in scores.items():
-        whole = f"{suite:<12}{'all':<16}{s['AP']:>8.3f}{s['AP50']:>8.3f}{s['AP75']:>8.3f}"
-        lines.append(f"{whole}{s['images']:>8.0f}{s['boxes']:>8.0f}")
-        for key in s:
-            if key.startswith("AP/"):
-                part = key.removeprefix("AP/")
-                lines.append(f"{suite:<12}{part:<16}{s[key]:>8.3f}{s[f'AP50/{part}']:>8.3f}")
-    return "\n".join(lines)
-
-
-def on_device(split: Split) -> dict[str, jax.Array]:
-    """What training reads of a split, as arrays [N, ...] on the device; images stay uint8."""
-    return {name: jnp.asarray(getattr(split, name)) for name in FIELDS}
-
-
-def element(split: Split, config: ConfigDict) -> Any:
-    """Samples of a training set that is left on disk, see `disk.batches`."""
-    arrays = {name: getattr(split, name) for name in FIELDS if name != "images"}
-    return Frames(split.images.read, arrays)  # type: ignore[attr-defined]
-
-
-def labels(split: Split) -> list[np.ndarray]:
-    """Of each image the classes of its objects."""
-    return [own[valid] for own, valid in zip(split.labels, split.valid, strict=True)]
-
-
-def of_subset(split: Split, used: np.ndarray) -> dict[str, np.ndarray]:
-    """What of `on_device` is another if only the images `used` are there."""
-    return {}
-
-
-def in_file_pixels(predictions: Mapping[str, Any], split: Split) -> dict[str, np.ndarray]:
-    """Predictions for a split [N, K, ...], boxes mapped from the network's input back to the files'
-    pixels and cut off at the images' borders, as labels are.
+def to_file_pixels(predictions: Mapping[str, Any], split: DetectionSplit) -> dict[str, np.ndarray]:
+    """Predictions [N, K, ...] with boxes mapped from the network's input to the files' pixels and
+    clipped to the images.
     """
     boxes = [
-        np.clip(to_file(b, s, o), 0, (info["width"], info["height"]) * 2)
-        for b, s, o, info in zip(
+        np.clip(to_file(boxes, scale, offset), 0, (info["width"], info["height"]) * 2)
+        for boxes, scale, offset, info in zip(
             predictions["boxes"], split.scale, split.offset, split.truth["images"], strict=True
         )
     ]
     return {**predictions, "boxes": np.stack(boxes).astype(np.float32)}
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Scores as text: a row per suite, and for each suite a row per class and size bin."""
+    rows: list[dict[str, Any]] = []
+    for suite, values in scores.items():
+        counts = {"images": f"{values['images']:.0f}", "boxes": f"{values['boxes']:.0f}"}
+        totals = {name: values[name] for name in ("AP", "AP50", "AP75")}
+        rows.append({"suite": suite, "slice": "all", **totals, **counts})
+        for key in values:
+            if key.startswith("AP/"):
+                name = key.removeprefix("AP/")
+                row = {"AP": values[key], "AP50": values[f"AP50/{name}"]}
+                rows.append({"suite": suite, "slice": name, **row})
+    return text_table(rows, ("suite", "slice", "AP", "AP50", "AP75", "images", "boxes"))
+
+
+def plot_samples(split: DetectionSplit, predictions: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw a sheet of images with truth and prediction, see `pictures.save_samples`."""
+    from tinyjax.reporting import pictures
+
+    pictures.save_samples(split, predictions, path)
+
+
+def write_report(
+    folder: Path,
+    suites: Mapping[str, DetectionSplit],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    scores: Mapping[str, Mapping[str, float]],
+    class_counts: Mapping[str, tuple[int, int]],
+) -> None:
+    """Write tables and figures of a single run, see `reporting.detection.write_report`."""
+    from tinyjax.reporting import detection
+    from tinyjax.reporting.transfer_figures import draw_class_frequency
+
+    detection.write_report(folder, suites, predictions, scores)
+    if class_counts:
+        draw_class_frequency(class_counts, scores, folder / "figures" / "tail.png")
+
+
+TASK = Task(
+    name="detect",
+    monitor="AP50",
+    metrics={"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"},
+    compile_seconds=45.0,
+    pixel_seconds=1e-7,
+    load=load,
+    describe_data=describe_data,
+    sample=sampling.batch_indices,
+    device_arrays=device_arrays,
+    stream_source=stream_source,
+    sample_labels=sample_labels,
+    class_counts=class_frequency.counts,
+    classes_present=classes_present,
+    build=build,
+    functions=functions,
+    score=score,
+    examine=examine,
+    score_table=score_table,
+    plot_samples=plot_samples,
+    write_report=write_report,
+    to_file_pixels=to_file_pixels,
+    slices=slices,
+    class_mismatch=class_mismatch,
+    scores_by_frequency=class_frequency.scores_by_frequency,
+    report_gallery=True,
+)

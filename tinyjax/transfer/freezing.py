@@ -1,8 +1,9 @@
-"""What trains, and at which part of the learning rate: rules over the paths of a network.
+"""Which parameters train, and at which fraction of the learning rate: rules over their paths.
 
-A rule is (pattern, multiplier); a path takes the multiplier of the first pattern that matches the
-whole of it, and every path must be matched. 0 freezes: a weight stays bit for bit what it is, decay
-or not; a BatchNorm whose moments (paths ".../mean", ".../var") are frozen uses and keeps them.
+A rule is (pattern, multiplier). A path takes the multiplier of the first pattern that matches the
+whole path, and every path must be matched. Multiplier 0 freezes: the parameter stays bit-identical,
+with or without weight decay. A BatchNorm whose running statistics (paths ".../mean", ".../var") are
+frozen normalizes with them and keeps them.
 """
 
 import math
@@ -19,32 +20,30 @@ from tinyjax.models.scaling import Architecture
 
 Rule = tuple[str, float]
 
-TRAIN_THE_REST: Rule = (".*", 1.0)
-_OWN = (
-    r"(?!block\d+/adapter/|excite/).*"  # not what was added to a stage that has its weights already
-)
+TRAIN_REST: Rule = (".*", 1.0)
+_NOT_EXTRA = r"(?!block\d+/adapter/|excite/).*"  # without `layers.ExtraLayers`, which always train
 PRESETS = {
-    "backbone": rf"backbone/(stem|stage\d+)/{_OWN}",
+    "backbone": rf"backbone/(stem|stage\d+)/{_NOT_EXTRA}",
     "stem": r"backbone/stem/.*",
     "batchnorm": r".*bn\d*/(scale|bias|mean|var)",
     "all but head": r"(?!head/|backbone/classifier/).*",
 }
-_UNTIL = re.compile(r"stage<=([1-9])")
+_STAGE_PRESET = re.compile(r"stage<=([1-9])")
 PRESET_NAMES = (*PRESETS, "stage<=1", "stage<=2")  # and so on
 
 
 def parse_rules(freeze: Sequence[str | Rule]) -> list[Rule]:
-    """The rules that `freeze` stands for: names of presets, which freeze, and rules of one's own.
+    """Expand `config.freeze`, a sequence of preset names and rules, into rules.
 
-    Presets are those of `PRESETS`, and "stage<=k": the stem and stages 1 to k. What presets alone
-    leave over trains; where there are rules of one's own they must cover everything.
+    A preset freezes. It is one of `PRESETS`, or "stage<=k": the stem and stages 1 to k. If there
+    are presets only, all other parameters train; if there are rules, they must cover every path.
 
-    Raises UserError for an unknown preset, and a rule that is none.
+    Raises UserError for an unknown preset or an invalid rule.
     """
     rules: list[Rule] = []
     for item in freeze:
         if isinstance(item, str):
-            rules.append((_preset(item), 0.0))
+            rules.append((_preset_pattern(item), 0.0))
             continue
         try:
             pattern, multiplier = item
@@ -56,157 +55,167 @@ def parse_rules(freeze: Sequence[str | Rule]) -> list[Rule]:
             ) from error
         if not 0 <= rules[-1][1] < float("inf"):
             raise UserError(f"freeze: {item!r}: give a multiplier of 0 or more")
-    return rules if any(not isinstance(item, str) for item in freeze) else [*rules, TRAIN_THE_REST]
+    return rules if any(not isinstance(item, str) for item in freeze) else [*rules, TRAIN_REST]
 
 
-def multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str, float]:
-    """path -> multiplier of the learning rate, for parameters and BatchNorm's moments alike.
+def freeze_multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> dict[str, float]:
+    """Return path -> learning rate multiplier, for parameters and running statistics alike.
 
-    Raises UserError as `rules_of`; for stages that are not there, a rule that no path matches or
-    that never counts, a path that no rule matches, and one of a BatchNorm's two moments frozen.
+    Raises UserError as `parse_rules` does; for a preset of a stage that does not exist, a rule that
+    matches no path or never applies, a path that no rule matches, and a BatchNorm with only one of
+    its two running statistics frozen.
     """
     paths = list(paths)
-    found: dict[str, float] = {}
+    multipliers: dict[str, float] = {}
     for pattern, multiplier in parse_rules(freeze):
-        own = [path for path in paths if re.fullmatch(pattern, path)]
-        if not own:
+        matches = [path for path in paths if re.fullmatch(pattern, path)]
+        if not matches:
             near = get_close_matches(pattern, paths, n=1, cutoff=0)
             raise UserError(
-                f"freeze: {pattern!r} matches no path of this network; a path is matched "
-                f"as a whole, such as {near[0]}"
+                f"freeze: {pattern!r} matches no path of this network; a pattern must match a "
+                f"whole path, such as {near[0]}"
             )
-        first = [path for path in own if path not in found]
-        # Of what is only there for the rest, ".*", none need be left.
+        unmatched = [path for path in matches if path not in multipliers]
+        # ".*", which only covers the remaining paths, may find none left.
         if (
-            not first
-            and pattern != TRAIN_THE_REST[0]
-            and any(found[path] != multiplier for path in own)
+            not unmatched
+            and pattern != TRAIN_REST[0]
+            and any(multipliers[path] != multiplier for path in matches)
         ):
             raise UserError(
-                f"freeze: {pattern!r}: the rules before it match all its paths, and the first that "
-                "matches counts; put it before them"
+                f"freeze: {pattern!r} never applies: the rules before it match all its paths; put "
+                "it before them"
             )
-        found |= dict.fromkeys(first, multiplier)
+        multipliers |= dict.fromkeys(unmatched, multiplier)
     for path in paths:
-        if path not in found:
-            raise UserError(f"freeze: no rule for {path}; end with ('.*', 1) for all the rest")
-    _refuse_stages(paths, freeze)
-    _refuse_half_of_batchnorm(found)
-    return found
+        if path not in multipliers:
+            raise UserError(f"freeze: no rule matches {path}; end with ('.*', 1) to train the rest")
+    _check_stages(paths, freeze)
+    _check_batchnorm_pairs(multipliers)
+    return multipliers
 
 
 def lr_multipliers(paths: Iterable[str], config: ConfigDict) -> dict[str, float]:
-    """`multipliers` by `config.freeze`, times what `config.optimizer` says of backbone and layers.
+    """Return `freeze_multipliers` of `config.freeze`, times the optimizer's backbone and layer
+    scales.
 
-    Raises UserError as `multipliers`, and if nothing at all trains.
+    Raises UserError as `freeze_multipliers` does, and if nothing trains.
     """
     optimizer = config.optimizer
-    found = multipliers(paths, config.freeze)
-    depth = layer_decay(found, optimizer.layer_decay)
-    trunk = re.compile(PRESETS["backbone"])
-    part = {path: optimizer.backbone_lr_scale if trunk.fullmatch(path) else 1.0 for path in found}
-    found = {path: rate * depth[path] * part[path] for path, rate in found.items()}
-    if not any(rate and not path.endswith(("/mean", "/var")) for path, rate in found.items()):
+    multipliers = freeze_multipliers(paths, config.freeze)
+    decay = layer_decay_multipliers(multipliers, optimizer.layer_decay)
+    backbone = re.compile(PRESETS["backbone"])
+    scale = {
+        path: optimizer.backbone_lr_scale if backbone.fullmatch(path) else 1.0
+        for path in multipliers
+    }
+    multipliers = {path: m * decay[path] * scale[path] for path, m in multipliers.items()}
+    if not any(m and not path.endswith(("/mean", "/var")) for path, m in multipliers.items()):
         raise UserError(
             f"freeze = {tuple(config.freeze)!r}, "
             f"optimizer.backbone_lr_scale = {optimizer.backbone_lr_scale}, "
             f"optimizer.layer_decay = {optimizer.layer_decay}: nothing is left to train"
         )
-    return found
+    return multipliers
 
 
-def layer_decay(paths: Iterable[str], decay: float) -> dict[str, float]:
-    """path -> decay^(blocks + 1 - layer): the stem is layer 0, the backbone's blocks are counted
-    from 1, all behind them has 1 (detectron2's `get_vit_lr_decay_rate`, in terms of blocks).
+def layer_decay_multipliers(paths: Iterable[str], decay: float) -> dict[str, float]:
+    """Return path -> decay^(blocks + 1 - layer), as detectron2's `get_vit_lr_decay_rate` does.
+
+    The stem is layer 0, the backbone's blocks are numbered from 1; all other paths have 1.
     """
     paths = list(paths)
-    blocks = sorted({block for path in paths if (block := _block(path))})  # by stage, by number
+    blocks = sorted({block for path in paths if (block := _block_of(path))})
     layer = {block: number for number, block in enumerate(blocks, start=1)}
 
-    def of(path: str) -> float:
+    def multiplier(path: str) -> float:
         if path.startswith("backbone/stem/"):
             return decay ** (len(blocks) + 1)
-        block = _block(path)
+        block = _block_of(path)
         return 1.0 if block is None else decay ** (len(blocks) + 1 - layer[block])
 
-    return {path: of(path) for path in paths}
+    return {path: multiplier(path) for path in paths}
 
 
 def preset_for(library: str, number: int, arch: Architecture) -> tuple[str, ...]:
-    """`freeze` for another library's number of frozen stages.
+    """Return the value of `freeze` that corresponds to another library's number of frozen stages.
 
     "detectron2": MODEL.BACKBONE.FREEZE_AT, 0 to 5; "mmdetection": frozen_stages, -1 to 4;
     "torchvision": trainable_backbone_layers, 5 to 0. They count a ResNet's stem and its stages at
-    strides 4, 8, 16, 32; ours are those up to the same stride. All three also fix BatchNorm's
-    moments in what they freeze, as we do.
+    strides 4, 8, 16, 32; we freeze our stages up to the same stride. All three also fix the running
+    statistics of frozen BatchNorm layers, as we do.
 
-    Raises UserError for another library or number.
+    Raises UserError for an unknown library or an invalid number.
     """
-    parts = {"detectron2": number, "mmdetection": number + 1, "torchvision": 5 - number}
-    if library not in parts:
-        raise UserError(f"library {library!r}: {suggest(library, parts)}")
-    if (frozen := parts[library]) not in range(6):
-        raise UserError(f"{library}: {number} is none of its numbers of frozen stages")
+    # In detectron2's numbering.
+    numbers = {"detectron2": number, "mmdetection": number + 1, "torchvision": 5 - number}
+    if library not in numbers:
+        raise UserError(f"library {library!r}: {suggest(library, numbers)}")
+    if (frozen := numbers[library]) not in range(6):
+        raise UserError(f"{library}: {number} is not a valid number of frozen stages")
     if frozen < 2:
         return ("stem",)[:frozen]
-    steps = (math.prod(block.stride for block in stage) for stage in arch.stages)
-    strides = accumulate(steps, operator.mul, initial=2)
+    stage_strides = (math.prod(block.stride for block in stage) for stage in arch.stages)
+    strides = accumulate(stage_strides, operator.mul, initial=2)
     last = max(k for k, stride in enumerate(strides) if stride <= 2**frozen)
     return (f"stage<={last}",) if last else ("stem",)
 
 
-def describe(multiplier: Mapping[str, float], sizes: Mapping[str, int]) -> str:
-    """What trains and what is frozen, a line for each part of the network.
+def describe(multipliers: Mapping[str, float], sizes: Mapping[str, int]) -> str:
+    """Return what trains and what is frozen, as one line per module of the network.
 
-    sizes: parameters of each path; moments have none.
+    sizes: number of entries of each parameter; running statistics are not included.
     """
-    parts: dict[str, dict[float, int]] = {}
+    modules: dict[str, dict[float, int]] = {}  # module -> multiplier -> entries
     for path, size in sizes.items():
         names = path.split("/")
-        part = "/".join(names[: 2 if names[0] == "backbone" else 1])
-        of_part = parts.setdefault(part, {})
-        of_part[multiplier[path]] = of_part.get(multiplier[path], 0) + size
+        module = "/".join(names[: 2 if names[0] == "backbone" else 1])
+        counts = modules.setdefault(module, {})
+        counts[multipliers[path]] = counts.get(multipliers[path], 0) + size
     lines = []
-    for part, rates in parts.items():
-        said = (
-            f"{size:,} {'frozen' if rate == 0 else 'train' + _at(rate)}"
-            for rate, size in sorted(rates.items(), reverse=True)
+    for module, counts in modules.items():
+        texts = (
+            f"{size:,} {_describe_multiplier(multiplier)}"
+            for multiplier, size in sorted(counts.items(), reverse=True)
         )
-        lines.append(f"  {part:<22}{', '.join(said)}")
+        lines.append(f"  {module:<22}{', '.join(texts)}")
     return "\n".join(lines)
 
 
-def _at(rate: float) -> str:
-    return "" if rate == 1 else f" at {rate:.3g} of the rate"
+def _describe_multiplier(multiplier: float) -> str:
+    if multiplier == 0:
+        return "frozen"
+    return "train" if multiplier == 1 else f"train at {multiplier:.3g} of the learning rate"
 
 
-def _preset(name: str) -> str:
+def _preset_pattern(name: str) -> str:
     if name in PRESETS:
         return PRESETS[name]
-    if not (until := _UNTIL.fullmatch(name)):
+    if not (match := _STAGE_PRESET.fullmatch(name)):
         raise UserError(f"freeze: {name!r}: {suggest(name, PRESET_NAMES)}")
-    return rf"backbone/(stem|stage[1-{until[1]}])/{_OWN}"
+    return rf"backbone/(stem|stage[1-{match[1]}])/{_NOT_EXTRA}"
 
 
-def _refuse_stages(paths: Iterable[str], freeze: Sequence[str | Rule]) -> None:
+def _check_stages(paths: Iterable[str], freeze: Sequence[str | Rule]) -> None:
     """Raise UserError for a preset "stage<=k" beyond the last stage."""
     stages = {path.split("/")[1] for path in paths if path.startswith("backbone/stage")}
     for item in freeze:
-        until = _UNTIL.fullmatch(item) if isinstance(item, str) else None
-        if until and int(until[1]) > len(stages):
+        match = _STAGE_PRESET.fullmatch(item) if isinstance(item, str) else None
+        if match and int(match[1]) > len(stages):
             raise UserError(f"freeze: {item!r}: this backbone has {len(stages)} stages")
 
 
-def _refuse_half_of_batchnorm(multiplier: Mapping[str, float]) -> None:
-    """Raise UserError where one running moment of a layer is frozen: it uses both, or neither."""
-    for path in multiplier:
+def _check_batchnorm_pairs(multipliers: Mapping[str, float]) -> None:
+    """Raise UserError if only one of a layer's two running statistics is frozen."""
+    for path in multipliers:
         layer = path.removesuffix("/mean")
-        if path != layer and (multiplier[path] == 0) != (multiplier[f"{layer}/var"] == 0):
+        if path != layer and (multipliers[path] == 0) != (multipliers[f"{layer}/var"] == 0):
             raise UserError(
-                f"freeze: {layer}: of mean and var one is frozen; freeze both or neither"
+                f"freeze: {layer}: only one of mean and var is frozen; freeze both or neither"
             )
 
 
-def _block(path: str) -> tuple[int, int] | None:
-    found = re.match(r"backbone/stage(\d+)/block(\d+)/", path)
-    return (int(found[1]), int(found[2])) if found else None
+def _block_of(path: str) -> tuple[int, int] | None:
+    """Return (stage, block) of a path inside a block of the backbone."""
+    match = re.match(r"backbone/stage(\d+)/block(\d+)/", path)
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,10 +1,11 @@
-"""Relative gradient norm: how large a gradient is against the weights that it would move. Two
-definitions go by that name, and have nothing to do with each other's numbers:
+"""Relative gradient norm: the size of a gradient relative to the weights that it would change.
 
-    of_kernels  L1 over L1 of each spatial kernel, as the authors of Mind the Backbone compute it
-                (arXiv 2303.14744): what is high is held back, see `pull`
-    of_tensor   L2 over L2 of a whole tensor, as in surgical fine-tuning (arXiv 2210.11466): what is
-                high learns more, see `auto_rates`
+Two unrelated definitions share the name:
+
+    kernel_rgn  L1 over L1 of each spatial kernel, as the authors of Mind the Backbone compute it
+                (arXiv 2303.14744): high values are regularized most, see `regularizers`
+    tensor_rgn  L2 over L2 of a whole tensor, as in surgical fine-tuning (arXiv 2210.11466): high
+                values learn fastest, see `auto_lr_multipliers`
 """
 
 import re
@@ -19,57 +20,71 @@ from jax import Array
 from tinyjax.transfer.freezing import PRESETS
 
 EPSILON = 1e-8  # of Mind the Backbone
-MEMORY = 5  # batches that `auto_rates` looks back on; surgical fine-tuning averages over as many
-PLACES = ("stem", "expand", "depthwise", "se", "project")  # in a block, from its input on
+AVERAGED_STEPS = 5  # whose ratios `auto_lr_multipliers` uses; as many as surgical fine-tuning
+BLOCK_LAYERS = ("stem", "expand", "depthwise", "se", "project")  # from the input to the output
 
 
-def of_kernels(gradient: Array, weights: Array) -> Array:
-    """Sum of |gradient| over sum of |weights| of each spatial kernel: [h, w, I, O] -> [1, 1, I, O];
-    of arrays of any other rank each entry is a kernel.
+def kernel_rgn(gradient: Array, weights: Array) -> Array:
+    """Return sum |gradient| / sum |weights| of each spatial kernel: [h, w, I, O] -> [1, 1, I, O].
 
-    Unbounded where weights are near zero: a few of them decide a layer's mean.
+    In arrays of any other rank each entry is a kernel. The ratio is unbounded where weights are
+    near zero, so a few kernels can dominate a layer's mean.
     """
     axes = (0, 1) if weights.ndim == 4 else ()
     size = lambda x: jnp.abs(x).sum(axes, keepdims=True)  # noqa: E731
     return size(gradient) / (size(weights) + EPSILON)
 
 
-def of_tensor(gradient: Array, weights: Array) -> Array:
-    """Euclidean norm of the gradient over that of the weights: a scalar, 0 where these are 0."""
+def tensor_rgn(gradient: Array, weights: Array) -> Array:
+    """Return the Euclidean norm of the gradient over that of the weights: a scalar, 0 if all
+    weights are 0.
+    """
     norm = jnp.linalg.norm(weights.ravel())
     return jnp.where(norm > 0, jnp.linalg.norm(gradient.ravel()) / jnp.where(norm > 0, norm, 1), 0)
 
 
 def measure(loss: Any, params: Mapping[str, Array], batch: Any) -> dict[str, dict[str, Array]]:
-    """Both of a batch, path -> array: "kernels" and "tensors". loss: (params, batch) -> scalar."""
+    """Return both norms on one batch, under "kernels" and "tensors": path -> array.
+
+    loss: (params, batch) -> scalar.
+    """
     gradient = jax.grad(loss)(params, batch)
     return {
-        "kernels": {path: of_kernels(gradient[path], leaf) for path, leaf in params.items()},
-        "tensors": {path: of_tensor(gradient[path], leaf) for path, leaf in params.items()},
+        "kernels": {path: kernel_rgn(gradient[path], leaf) for path, leaf in params.items()},
+        "tensors": {path: tensor_rgn(gradient[path], leaf) for path, leaf in params.items()},
     }
 
 
-def auto_rates(ratios: Array, learns: np.ndarray, power: Array) -> Array:
-    """Multipliers of the learning rate in 0..1, float32 [tensors]: `of_tensor` over its largest, to
-    a power; 1 for what is not in `learns`, and for all if the power is 0.
+def auto_lr_multipliers(ratios: Array, adapts: np.ndarray, power: Array) -> Array:
+    """Return learning rate multipliers in 0..1 from `tensor_rgn` of each tensor: f32[tensors].
+
+    A multiplier is the tensor's ratio over the largest ratio, raised to `power`.
+
+    adapts: bool[tensors]; tensors where it is false have multiplier 1, as all do if `power` is 0.
     """
-    part = ratios / jnp.maximum(jnp.where(learns, ratios, 0).max(), jnp.finfo(jnp.float32).tiny)
-    return jnp.where(learns, part**power, 1)
+    largest = jnp.where(adapts, ratios, 0).max()
+    relative = ratios / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)
+    return jnp.where(adapts, relative**power, 1)
 
 
-def counted(path: str) -> bool:
-    """Whether a tensor counts in the number of a backbone: the authors freeze BatchNorm, and leave
-    squeeze-excite out.
+def is_counted(path: str) -> bool:
+    """Return whether a tensor counts in `backbone_rgn`.
+
+    The authors freeze BatchNorm and leave out squeeze-excite.
     """
     return bool(re.fullmatch(PRESETS["backbone"], path)) and not re.search(r"/(bn|se)/", path)
 
 
-def layers(kernels: Mapping[str, np.ndarray], tensors: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each tensor, along depth: its kernels' mean, median, 5th and 95th percentile, and
-    its L2 ratio; arrays are those of a member alone, without padding.
+def layer_rows(
+    kernels: Mapping[str, np.ndarray], tensors: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of rgn.csv for one member, one per tensor, in the order of depth.
+
+    kernels, tensors: mean over batches of `measure`, without padding. A row holds the mean, median,
+    5th and 95th percentile over kernels, and the tensor's L2 ratio.
     """
     rows = []
-    for path in sorted(kernels, key=depth):
+    for path in sorted(kernels, key=depth_key):
         low, median, high = np.percentile(kernels[path], (5, 50, 95))
         rows.append(
             {
@@ -85,15 +100,17 @@ def layers(kernels: Mapping[str, np.ndarray], tensors: Mapping[str, Any]) -> lis
     return rows
 
 
-def of_backbone(rows: list[dict[str, Any]]) -> float:
-    """The mean over tensors of their means: every tensor counts once, whatever its size."""
+def backbone_rgn(rows: list[dict[str, Any]]) -> float:
+    """Return the mean over tensors of their means; every tensor has the same weight."""
     return float(np.mean([row["mean"] for row in rows]))
 
 
-def depth(path: str) -> tuple:
-    """How deep a tensor of the backbone is, to sort by: stage, block, place in the block."""
-    found = re.match(r"backbone/(?:stem|stage(\d+)/block(\d+)/(\w+))", path)
-    if not found or not found[1]:
-        return (0, 0, 0, path) if found else (99, 0, 0, path)
-    place = PLACES.index(found[3]) if found[3] in PLACES else len(PLACES)
-    return (int(found[1]), int(found[2]), place, path)
+def depth_key(path: str) -> tuple:
+    """Sort key of a tensor of the backbone by depth: stage, block, layer of the block."""
+    match = re.match(r"backbone/(?:stem|stage(\d+)/block(\d+)/(\w+))", path)
+    if not match:
+        return (99, 0, 0, path)
+    if not match[1]:
+        return (0, 0, 0, path)
+    layer = BLOCK_LAYERS.index(match[3]) if match[3] in BLOCK_LAYERS else len(BLOCK_LAYERS)
+    return (int(match[1]), int(match[2]), layer, path)

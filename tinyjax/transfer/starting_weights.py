@@ -1,214 +1,251 @@
-"""Starting weights: read from wherever they are, fitted to a network, and accounted for.
+"""Starting weights: loaded from a run folder or a file, fitted to a network, and summarized.
 
-A network has parts: the backbone's trunk, its adapters, squeeze-excite behind stages, head, hidden
-and classifier layers, neck, head. A part that only one side has is new, or skipped. One that both
-have must fit leaf by leaf, unless a path is named in `reinit`.
+Paths belong to modules: the backbone's trunk, its adapters, its squeeze-excite after stages, its
+head, hidden and classifier layers, the neck, the detection head. A module that only the network has
+is new, one that only the weights have is skipped. A module of both must match array by array,
+except for paths named in `reinit`.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tinyjax.config.paths import path_of
+from tinyjax.config.paths import parse_path
 from tinyjax.data.augmentation import MEAN, STD
 from tinyjax.errors import UserError, shorten
 from tinyjax.models import architecture
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
+from tinyjax.run.text import text_table
 from tinyjax.run.weights import is_tinyjax_file, read_weights
 from tinyjax.transfer import pretrained
 
-LAST = r"head/class_out/.*|backbone/classifier/.*"  # the layers whose outputs are the classes
+# The layers whose outputs are the classes.
+CLASS_LAYERS = r"head/class_out/.*|backbone/classifier/.*"
 
 
-class Weights(NamedTuple):
-    """Weights that some network had."""
+class StartingWeights(NamedTuple):
+    """Weights of a trained network."""
 
-    where: str
-    leaves: dict[str, np.ndarray]  # path -> array: parameters and BatchNorm's moments alike
-    eps: float  # of the BatchNorm they were trained with; 0: that of the family
+    source: str  # the file they are from
+    arrays: dict[str, np.ndarray]  # path -> array, parameters and running statistics alike
+    eps: float  # of the BatchNorm they were trained with; 0: the family's default
     backbone: str = ""  # its name, if known
-    classes: tuple[str, ...] = ()  # likewise
+    classes: tuple[str, ...] = ()  # names, if known
 
 
-class Fitted(NamedTuple):
-    """A network's leaves, and which of them are starting weights."""
+class FittedWeights(NamedTuple):
+    """The arrays of a network, and which of them are starting weights."""
 
-    leaves: dict[str, Array]
+    arrays: dict[str, Array]
     loaded: tuple[str, ...]
-    reshaped: tuple[str, ...]  # these of the loaded had another number of input channels
+    reshaped: tuple[str, ...]  # those of `loaded` that had another number of input channels
     new: tuple[str, ...]
-    skipped: tuple[str, ...]  # there, but not in this network
+    skipped: tuple[str, ...]  # paths of the starting weights that this network lacks
 
 
-def read(init: str, backbone: str, seed: int = 0) -> Weights:
-    """Starting weights: of a run folder (its last averaged ones), of a sweep's its member with that
-    backbone and seed, one of our .safetensors, or a .safetensors, .pth, .pt or .bin of timm or
-    torchvision for the backbone of that name.
+def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWeights:
+    """Load the starting weights that `config.init` names.
 
-    Raises UserError if there are none, they are broken, or of another architecture.
+    Args:
+        init: a run folder, whose last averaged weights are loaded; the folder of a sweep, for its
+            member with the same backbone and seed; a .safetensors file of tinyjax; or a
+            .safetensors, .pth, .pt or .bin file of timm or torchvision.
+        backbone: the name of the network's backbone, which a file of timm or torchvision must fit.
+        seed: the network's seed.
+
+    Raises:
+        UserError: there are no such weights, they are broken, or of another architecture.
     """
-    path = path_of(init).expanduser()
+    path = parse_path(init).expanduser()
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
-    if run := path.is_dir():
-        path = path / "weights" / f"{_member(path, backbone, seed)}.safetensors"
-    if run or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
-        trees, about = read_weights(path.with_suffix(""))
-        model = about["config"]["model"]
-        leaves = {**trees["params"], **trees["stats"]}
-        return Weights(
-            str(path), leaves, model.get("eps", 0.0), model["backbone"], tuple(about["classes"])
+    if is_folder := path.is_dir():
+        path = path / "weights" / f"{_starting_member(path, backbone, seed)}.safetensors"
+    if is_folder or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
+        trees, metadata = read_weights(path.with_suffix(""))
+        model = metadata["config"]["model"]
+        return StartingWeights(
+            source=str(path),
+            arrays={**trees["params"], **trees["stats"]},
+            eps=model.get("batchnorm_eps", 0.0),
+            backbone=model["backbone"],
+            classes=tuple(metadata["classes"]),
         )
     family = backbone.partition("/")[0]
-    state = pretrained.read(path)
+    state = pretrained.read_state_dict(path)
     try:
-        leaves, eps = pretrained.translate(state, architecture(backbone), family)
+        arrays, eps = pretrained.convert_state_dict(state, architecture(backbone), family)
     except UserError as error:
         raise UserError(f"init: {path}, for {backbone}: {error}") from error
-    leaves = pretrained.for_our_pixels(
-        leaves, pretrained.IMAGENET_MEAN, pretrained.IMAGENET_STD, MEAN, STD
+    arrays = pretrained.adapt_to_normalization(
+        arrays, pretrained.IMAGENET_MEAN, pretrained.IMAGENET_STD, MEAN, STD
     )
-    return Weights(str(path), {f"backbone/{name}": leaf for name, leaf in leaves.items()}, eps)
+    arrays = {f"backbone/{name}": array for name, array in arrays.items()}
+    return StartingWeights(str(path), arrays, eps)
 
 
-def _member(folder: Path, backbone: str, seed: int) -> str:
-    """The member of a run or a sweep to start from. Pairs by seed are what a gain is judged by:
-    seed k starts from seed k (docs/robustness.md).
+def _starting_member(folder: Path, backbone: str, seed: int) -> str:
+    """Return the id of the member of a run or sweep to start from.
+
+    Seed k starts from seed k, because gains are judged by pairs of equal seed (docs/robustness.md).
     """
     if not (folder / "plan.json").exists():
         return run_folder.member_id({})
     if not run_folder.is_finished(folder):
         raise UserError(f"init = {str(folder)!r}: this sweep has not finished; run it to its end")
     rows = read_rows(folder / "members.csv")
-    found = [r for r in rows if (r["backbone"], r["seed"]) == (backbone, str(seed))]
-    if len(found) != 1:
-        there = shorten(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))
+    matches = [row for row in rows if (row["backbone"], row["seed"]) == (backbone, str(seed))]
+    if len(matches) != 1:
+        known = shorten(sorted({f"{row['backbone']} seed {row['seed']}" for row in rows}))
         raise UserError(
-            f"init = {str(folder)!r}: {len(found)} members of this sweep are {backbone} of seed "
-            f"{seed}, one is wanted; there are {there}"
+            f"init = {str(folder)!r}: {len(matches)} members of this sweep are {backbone} of seed "
+            f"{seed}, but exactly one is needed; its members are {known}"
         )
-    return found[0]["member"]
+    return matches[0]["member"]
 
 
-def fit(
-    weights: Weights,
-    ours: Mapping[str, Array],
-    new: Sequence[str] = (),
+def fit_to_network(
+    weights: StartingWeights,
+    current: Mapping[str, Array],
+    reinit: Sequence[str] = (),
     classes: Sequence[str] = (),
-) -> Fitted:
-    """A network's leaves, with `weights` in the place of what both have.
+) -> FittedWeights:
+    """Replace a network's arrays by the starting weights of the same paths.
 
-    ours: path -> array, parameters and BatchNorm's moments, of a fresh network. new: patterns of
-    paths that stay as they are in it. classes: the network's own. A stem of
-    three channels is folded to one, or spread from one to three, see `public.fold_stem`.
+    A stem of three channels is folded to one, or spread from one to three, see
+    `pretrained.convert_stem_channels`.
 
-    Raises UserError for a pattern that matches nothing, leaves of a common part that only one side
-    has or whose shapes differ, lists of classes that differ, and if nothing fits at all.
+    Args:
+        current: path -> array of the newly initialized network, parameters and running statistics.
+        reinit: patterns of whole paths that keep their current arrays.
+        classes: the network's classes.
+
+    Raises:
+        UserError: a pattern is invalid or matches nothing, arrays of a shared module exist on one
+            side only or differ in shape, the classes differ, or there is nothing to load.
     """
-    for pattern in new:
-        try:
-            re.compile(pattern)
-        except (TypeError, re.error) as error:
-            message = f"reinit: {pattern!r}: give a regular expression ({error})"
-            raise UserError(message) from error
-        if not any(re.fullmatch(pattern, path) for path in ours):
-            raise UserError(f"reinit: {pattern!r} matches no path of this network, as a whole")
-    named = {path for path in ours if any(re.fullmatch(pattern, path) for pattern in new)}
-    theirs, reshaped = _folded(weights.leaves, ours)
-    common = {_part(path) for path in ours} & {_part(path) for path in theirs}
-    wrong = [
+    kept = _matched_paths(reinit, current)
+    loaded, reshaped = _match_stem_channels(weights.arrays, current)
+    shared_modules = set(map(_module, current)) & set(map(_module, loaded))
+    mismatches = [
         path
-        for path in sorted(ours.keys() | theirs.keys())
-        if _part(path) in common
-        and path not in named
-        and _shape(theirs, path) != _shape(ours, path)
+        for path in sorted(current.keys() | loaded.keys())
+        if _module(path) in shared_modules
+        and path not in kept
+        and _shape(loaded, path) != _shape(current, path)
     ]
-    both = ours.keys() & theirs.keys()
-    if any(path not in both or not re.fullmatch(LAST, path) for path in wrong):
-        of = f", of {weights.backbone}," if weights.backbone else ""
-        shapes = (f"{p}: {_shape(theirs, p)} there, {_shape(ours, p)} here" for p in wrong)
-        raise UserError(
-            f"init: {len(wrong)} weights in {weights.where}{of} do not fit this network "
-            f"({shorten(shapes)}); give model.backbone as theirs, or name in reinit what shall "
-            "start anew"
+    in_both = current.keys() & loaded.keys()
+    if any(path not in in_both or not re.fullmatch(CLASS_LAYERS, path) for path in mismatches):
+        backbone = f", of {weights.backbone}," if weights.backbone else ""
+        shapes = (
+            f"{p}: {_shape(loaded, p)} in the file, {_shape(current, p)} in the network"
+            for p in mismatches
         )
-    loaded = [path for path in ours if path in theirs and path not in named]
-    if not loaded:
-        raise UserError(f"init: {weights.where} has nothing that this network has")
-    last = [path for path in loaded if re.fullmatch(LAST, path)]
-    if wrong or (last and weights.classes and tuple(classes) != weights.classes):
-        there, advice = f"{theirs[last[0]].shape[-1]} without names", ""
-        if weights.classes:
-            there = shorten(weights.classes)
-            advice = "list them as there in the config's data.common, or "
         raise UserError(
-            f"init: the classes of {weights.where} are {there}; here they are {shorten(classes)}: "
-            f"{advice}let the last layer start anew by "
-            f"reinit = ({last[0].rpartition('/')[0] + '/.*'!r},)"
+            f"init: {len(mismatches)} arrays of {weights.source}{backbone} do not fit this network "
+            f"({shorten(shapes)}); set model.backbone to that of the file, or list in reinit the "
+            "paths to initialize anew"
         )
-    values = {path: jnp.asarray(theirs[path], jnp.float32) for path in loaded}
-    return Fitted(
-        {**ours, **values},
-        tuple(loaded),
-        tuple(path for path in reshaped if path in values),
-        tuple(path for path in ours if path not in values),
-        tuple(path for path in theirs if path not in values),
+    paths = [path for path in current if path in loaded and path not in kept]
+    if not paths:
+        raise UserError(f"init: {weights.source} has no array of this network")
+    class_layers = [path for path in paths if re.fullmatch(CLASS_LAYERS, path)]
+    classes_differ = weights.classes and tuple(classes) != weights.classes
+    if mismatches or (class_layers and classes_differ):
+        outputs = loaded[class_layers[0]].shape[-1]
+        layer = class_layers[0].rpartition("/")[0]
+        raise UserError(_class_mismatch(weights, classes, outputs, layer))
+    values = {path: jnp.asarray(loaded[path], jnp.float32) for path in paths}
+    return FittedWeights(
+        arrays={**current, **values},
+        loaded=tuple(paths),
+        reshaped=tuple(path for path in reshaped if path in values),
+        new=tuple(path for path in current if path not in values),
+        skipped=tuple(path for path in loaded if path not in values),
     )
 
 
-def table(fitted: Fitted, weights: Weights) -> str:
-    """What became of the weights, a line for each part of either network: numbers of arrays."""
+def _matched_paths(patterns: Sequence[str], paths: Iterable[str]) -> set[str]:
+    """Return the paths that the patterns of `reinit` match. Raises UserError."""
+    paths, matched = list(paths), set()
+    for pattern in patterns:
+        try:
+            matches = [path for path in paths if re.fullmatch(pattern, path)]
+        except (TypeError, re.error) as error:
+            message = f"reinit: {pattern!r}: give a regular expression ({error})"
+            raise UserError(message) from error
+        if not matches:
+            raise UserError(f"reinit: {pattern!r} matches no whole path of this network")
+        matched.update(matches)
+    return matched
+
+
+def _class_mismatch(
+    weights: StartingWeights, classes: Sequence[str], outputs: int, layer: str
+) -> str:
+    """Return the error message for weights of other classes, with what to set in the config."""
+    known, advice = f"{outputs} without names", ""
+    if weights.classes:
+        known = shorten(weights.classes)
+        advice = "list the classes of the file in data.common, or "
+    return (
+        f"init: the classes of {weights.source} are {known}, those of this network are "
+        f"{shorten(classes)}: {advice}initialize the last layer anew by reinit = "
+        f"({layer + '/.*'!r},)"
+    )
+
+
+def describe(fitted: FittedWeights, weights: StartingWeights) -> str:
+    """Return how many arrays of each module were loaded, as a table for the log."""
     columns = ("loaded", "reshaped", "new", "skipped")
-    counts = {name: Counter(map(_part, getattr(fitted, name))) for name in columns}
-    parts = dict.fromkeys(part for name in columns for part in counts[name])
-    lines = [f"  {'arrays':<22}" + "".join(f"{name:>10}" for name in columns)]
-    lines += [
-        f"  {part:<22}" + "".join(f"{counts[name][part] or '-':>10}" for name in columns)
-        for part in parts
-    ]
-    return "\n".join([f"starts from {weights.where}:", *lines])
+    counts = {name: Counter(map(_module, getattr(fitted, name))) for name in columns}
+    modules = dict.fromkeys(module for name in columns for module in counts[name])
+    rows = [{"arrays": m, **{name: counts[name][m] for name in columns}} for m in modules]
+    return f"starts from {weights.source}:\n" + indent(text_table(rows), "  ")
 
 
-def never_trained(new: Iterable[str], rates: Mapping[str, float]) -> str:
-    """A line on arrays that no weights were loaded into and that do not train; "" without any.
+def untrained_warning(new: Iterable[str], multipliers: Mapping[str, float]) -> str:
+    """Return a log line about new arrays that are frozen, or "" if there are none.
 
-    rates: path -> multiplier of the learning rate.
+    multipliers: path -> multiplier of the learning rate.
     """
-    still = [path for path in new if rates[path] == 0]
-    parts = ", ".join(dict.fromkeys(map(_part, still)))
-    if not still:
+    frozen = [path for path in new if multipliers[path] == 0]
+    if not frozen:
         return ""
-    return f"frozen although new: {len(still)} arrays ({parts}) stay as they were drawn"
+    modules = ", ".join(dict.fromkeys(map(_module, frozen)))
+    return f"frozen at their random initial values: {len(frozen)} arrays ({modules})"
 
 
-def _folded(
-    leaves: Mapping[str, np.ndarray], like: Mapping[str, Array]
+def _match_stem_channels(
+    arrays: Mapping[str, np.ndarray], current: Mapping[str, Array]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """`leaves` with the stem's kernel for as many input channels as that of `like`."""
+    """Convert the stem's kernel to the input channels of `current`; also return what changed."""
     stem = "backbone/stem/kernel"
-    if stem not in leaves or stem not in like:
-        return dict(leaves), []
-    channels = like[stem].shape[2]
-    if leaves[stem].shape[2] == channels:
-        return dict(leaves), []
-    return {**leaves, stem: pretrained.fold_stem(leaves[stem], channels)}, [stem]
+    if stem not in arrays or stem not in current:
+        return dict(arrays), []
+    channels = current[stem].shape[2]
+    if arrays[stem].shape[2] == channels:
+        return dict(arrays), []
+    return {**arrays, stem: pretrained.convert_stem_channels(arrays[stem], channels)}, [stem]
 
 
-def _part(path: str) -> str:
+def _module(path: str) -> str:
+    """E.g. "backbone/stem/kernel" -> "backbone", "backbone/head/kernel" -> "backbone/head"."""
     first, second, *_ = path.split("/")
     if first != "backbone":
         return first
-    if added := re.search(r"/(adapter|excite)", path):
-        return f"backbone/{added[1]}"
+    if match := re.search(r"/(adapter|excite)", path):
+        return f"backbone/{match[1]}"
     return f"backbone/{second}" if second in ("head", "hidden", "classifier") else first
 
 
-def _shape(leaves: Mapping[str, Any], path: str) -> tuple[int, ...] | str:
-    return tuple(leaves[path].shape) if path in leaves else "none"
+def _shape(arrays: Mapping[str, Any], path: str) -> tuple[int, ...] | str:
+    return tuple(arrays[path].shape) if path in arrays else "none"

@@ -1,10 +1,10 @@
-"""The tensors of a torch checkpoint, without torch and without running what the file says.
+"""A reader of torch checkpoints that needs no torch and executes no code of the file.
 
 `torch.save` writes a zip: <name>/data.pkl, a pickle in which a tensor is a call of one of torch's
 functions on a storage, and the bytes of the storages as <name>/data/<key>. A pickle is a program,
-and Python's unpickler imports and calls whatever it names. Here it is only acted out, on plain
-values and with the few opcodes and names that tensors need; all others are refused. Torch's side of
-it is torch/serialization.py (`_save`) and torch/_tensor.py (`_reduce_ex_internal`).
+and Python's unpickler imports and calls whatever it names. This module interprets the pickle
+itself, with the few opcodes and names that tensors need, and rejects all others. The writer is
+torch/serialization.py (`_save`) and torch/_tensor.py (`_reduce_ex_internal`).
 """
 
 import pickletools
@@ -19,13 +19,13 @@ import numpy as np
 
 from tinyjax.errors import UserError
 
-STATE_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema")
+STATE_DICT_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema")
 
 _DTYPES = {
     "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
     "torch.HalfStorage": "<f2",
-    "torch.BFloat16Storage": "<u2",  # the upper half of a float32, see `_numbers`
+    "torch.BFloat16Storage": "<u2",  # the upper half of a float32, see `_decode_storage`
     "torch.ComplexDoubleStorage": "<c16",
     "torch.ComplexFloatStorage": "<c8",
     "torch.LongStorage": "<i8",
@@ -35,17 +35,17 @@ _DTYPES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
-_OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files before torch 1.6 begin
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes before torch 1.6
 _LITERALS = (
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
 )  # fmt: skip
-# OSError: a seek to before the file; RuntimeError: a zip encrypted, or packed by an unknown method
-_BROKEN = (ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zlib.error)
+# OSError: a seek to before the file; RuntimeError: an encrypted zip, or unknown compression
+_READ_ERRORS = (ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zlib.error)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 class _Storage(NamedTuple):
-    kind: str
+    type_name: str  # a key of `_DTYPES`
     key: str
     numel: int
 
@@ -57,65 +57,75 @@ class _Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-def read(file: Path) -> dict[str, np.ndarray]:
-    """The state dict of a .pth or .pt file: name -> read-only array, bfloat16 as float32.
+def read_torch_checkpoint(file: Path) -> dict[str, np.ndarray]:
+    """Read the state dict of a .pth or .pt file: name -> read-only array, bfloat16 as float32.
 
-    It is the whole of the file, or else what the file keeps under the first of `STATE_KEYS` that
-    holds tensors alone: of a file with plain and averaged weights the plain ones. "module.", which
-    DataParallel puts before every name, is dropped. Tensors that share a storage share memory.
+    The state dict is the whole file, or else the entry under the first of `STATE_DICT_KEYS` that
+    holds tensors only: in a file with both raw and averaged weights, the raw ones. The prefix
+    "module.", which DataParallel adds to every name, is removed. Tensors that share a storage share
+    memory.
 
     Raises:
-        UserError: not a checkpoint by torch 1.6 or later, broken, big-endian, more in it than
-            tensors and plain values, or no state dict.
+        UserError: the file is not a checkpoint by torch 1.6 or later, is broken or big-endian,
+            holds more than tensors and plain values, or holds no state dict.
         OSError: the file cannot be opened.
     """
     with file.open("rb") as stream:
-        if stream.read(len(_OLD_MAGIC)) == _OLD_MAGIC:
+        if stream.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
             raise UserError(
-                f"{file}: in the format before torch 1.6; convert it where torch is: "
+                f"{file}: in the format before torch 1.6; convert it with torch: "
                 f"torch.save(torch.load({file.name!r}, weights_only=True), 'new.pth')"
             )
     try:
         with zipfile.ZipFile(file) as archive:
-            folder = _folder(archive, file)
-            tree = _act_out(archive.read(f"{folder}/data.pkl"))
-            numbers = cache(lambda kind, key: _numbers(archive.read(f"{folder}/data/{key}"), kind))
+            folder = _checkpoint_folder(archive, file)
+            content = _interpret(archive.read(f"{folder}/data.pkl"))
+
+            @cache
+            def storage(type_name: str, key: str) -> np.ndarray:
+                return _decode_storage(archive.read(f"{folder}/data/{key}"), type_name)
+
             state = {}
-            for name, tensor in _state_dict(tree).items():
+            for name, tensor in _find_state_dict(content).items():
                 name = name.removeprefix("module.")
                 if name in state:
-                    raise ValueError(f"{name} is there twice, with and without 'module.'")
-                state[name] = _array(name, tensor, numbers)
+                    raise ValueError(f"duplicate name {name}, with and without 'module.'")
+                state[name] = _to_array(name, tensor, storage)
             return state
     except zipfile.BadZipFile as error:
-        raise UserError(f"{file}: cut short, or not by torch.save ({error})") from error
-    except _BROKEN as error:
+        raise UserError(f"{file}: truncated, or not by torch.save ({error})") from error
+    except _READ_ERRORS as error:
         raise UserError(f"{file}: {error}") from error
 
 
-def _folder(archive: zipfile.ZipFile, file: Path) -> str:
-    """The one folder of the zip. torch.save packs nothing, so a zip may hold no more than it is."""
+def _checkpoint_folder(archive: zipfile.ZipFile, file: Path) -> str:
+    """Return the name of the zip's only folder. Raises ValueError for a zip not by torch.save.
+
+    torch.save does not compress, so the contents cannot be larger than the file.
+    """
     if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
-        raise ValueError("unpacks to more than its own size: not by torch.save, a bomb?")
+        raise ValueError("unpacks to more than its own size: not by torch.save, maybe a zip bomb")
     names = [name.split("/") for name in archive.namelist()]
-    folders = [parts[0] for parts in names if parts[1:] == ["data.pkl"]]
+    folders = [first for first, *rest in names if rest == ["data.pkl"]]
     if len(folders) != 1:
         raise ValueError("a zip, but not a checkpoint of torch.save (no <name>/data.pkl)")
-    order = f"{folders[0]}/byteorder"  # older files have none
-    if order in archive.namelist() and archive.read(order) != b"little":
-        raise ValueError("written on a big-endian machine; load and save it on a common one")
+    byte_order = f"{folders[0]}/byteorder"  # missing in older files
+    if byte_order in archive.namelist() and archive.read(byte_order) != b"little":
+        raise ValueError("written on a big-endian machine; save it again on a little-endian one")
     return folders[0]
 
 
-def _state_dict(tree: Any) -> dict[str, _Tensor]:
-    if isinstance(tree, dict):
-        for state in (tree, *(tree.get(key) for key in STATE_KEYS)):
+def _find_state_dict(content: Any) -> dict[str, _Tensor]:
+    if isinstance(content, dict):
+        for state in (content, *(content.get(key) for key in STATE_DICT_KEYS)):
             if isinstance(state, dict) and state and all(map(_is_tensor, state.items())):
                 return state
-    found = ", ".join(map(str, list(tree)[:6])) if isinstance(tree, dict) else type(tree).__name__
+        summary = ", ".join(map(str, list(content)[:6]))
+    else:
+        summary = type(content).__name__
     raise ValueError(
-        f"no dict of tensors alone, neither the file itself nor under {', '.join(STATE_KEYS)} "
-        f"(it holds: {found}): save model.state_dict()"
+        f"no dict of tensors only, neither the file itself nor under {', '.join(STATE_DICT_KEYS)} "
+        f"(it holds: {summary}): save model.state_dict()"
     )
 
 
@@ -124,22 +134,25 @@ def _is_tensor(entry: tuple[Any, Any]) -> bool:
     return isinstance(name, str) and isinstance(value, _Tensor)
 
 
-def _numbers(data: bytes, kind: str) -> np.ndarray:
-    """The bytes of a storage as a vector."""
-    dtype = np.dtype(_DTYPES[kind])
+def _decode_storage(data: bytes, type_name: str) -> np.ndarray:
+    """Return the bytes of a storage as a read-only vector."""
+    dtype = np.dtype(_DTYPES[type_name])
     flat = np.ndarray(len(data) // dtype.itemsize, dtype, data)
-    if kind == "torch.BFloat16Storage":
+    if type_name == "torch.BFloat16Storage":
         flat = (flat.astype("<u4") << 16).view("<f4")
         flat.flags.writeable = False
     return flat
 
 
-def _array(name: str, tensor: _Tensor, numbers: Callable[[str, str], np.ndarray]) -> np.ndarray:
-    """A view into the tensor's storage, its bounds checked in integers that cannot overflow."""
-    (kind, key, numel), offset, shape, stride = tensor
-    flat = numbers(kind, key)
+def _to_array(name: str, tensor: _Tensor, storage: Callable[[str, str], np.ndarray]) -> np.ndarray:
+    """Return a view into the tensor's storage. Bounds are checked in Python's unbounded integers.
+
+    storage: (type name, key) -> the storage as a vector.
+    """
+    (type_name, key, numel), offset, shape, stride = tensor
+    flat = storage(type_name, key)
     if numel > flat.size:
-        raise ValueError(f"storage {key} of {name} is cut short: {flat.size} numbers of {numel}")
+        raise ValueError(f"storage {key} of {name} is truncated: {flat.size} of {numel} numbers")
     if 0 in shape:
         return np.zeros(shape, flat.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -149,13 +162,13 @@ def _array(name: str, tensor: _Tensor, numbers: Callable[[str, str], np.ndarray]
     return np.ndarray(shape, flat.dtype, flat, offset * size, [step * size for step in stride])
 
 
-def _act_out(program: bytes) -> Any:
-    """What a pickle of torch.save builds: dicts, lists, tuples, plain values and `_Tensor`s.
+def _interpret(program: bytes) -> Any:
+    """Return what a pickle of torch.save builds: dicts, lists, tuples, plain values, `_Tensor`s.
 
-    A global is nothing but its dotted name. Raises ValueError, TypeError or LookupError.
+    A global is represented by its dotted name. Raises ValueError, TypeError or LookupError.
     """
     stack: list[Any] = []
-    marked: list[list[Any]] = []  # stacks that wait below a mark
+    marked: list[list[Any]] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
     arg: Any
     for opcode, arg, _ in pickletools.genops(program):
@@ -179,13 +192,13 @@ def _act_out(program: bytes) -> Any:
                 if name == "TUPLE":
                     stack.append(tuple(items))
                 else:
-                    _fill(stack[-1], items)
+                    _extend(stack[-1], items)
             case "APPEND":
                 item = stack.pop()
-                _fill(stack[-1], [item])
+                _extend(stack[-1], [item])
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _fill(stack[-1], [key, value])
+                _extend(stack[-1], [key, value])
             case "BINPUT" | "LONG_BINPUT":
                 memo[arg] = stack[-1]
             case "MEMOIZE":
@@ -193,61 +206,62 @@ def _act_out(program: bytes) -> Any:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[arg])
             case "GLOBAL":
-                stack.append(_admitted(*arg.split(" ")))
+                stack.append(_check_global(*arg.split(" ")))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_admitted(module, name))
+                stack.append(_check_global(module, name))
             case "BINPERSID":
-                stack.append(_storage(stack.pop()))
+                stack.append(_make_storage(stack.pop()))
             case "REDUCE":
-                args, call = stack.pop(), stack.pop()
-                stack.append(_reduced(call, args))
+                args, function = stack.pop(), stack.pop()
+                stack.append(_call(function, args))
             case "BUILD":
-                stack.pop()  # attributes: a state dict's `_metadata`, of no use here
+                stack.pop()  # attributes, such as a state dict's `_metadata`, are ignored
             case "STOP":
                 return stack.pop()
             case "PROTO" | "FRAME":
                 pass
             case name:
-                raise ValueError(_refusal(f"a pickle's {name}"))
+                raise ValueError(_code_error(f"a pickle's {name}"))
 
 
-def _refusal(what: str) -> str:
-    return f"holds code ({what}), not only tensors: save model.state_dict() alone"
+def _code_error(code: str) -> str:
+    return f"holds code ({code}), not only tensors: save model.state_dict() only"
 
 
-def _admitted(module: Any, name: Any) -> str:
+def _check_global(module: Any, name: Any) -> str:
+    """Return the dotted name of an allowed global."""
     if not (isinstance(module, str) and isinstance(name, str)):
         raise TypeError("a broken pickle: a global without a name")
     full = f"{module}.{name}"
     if full not in _DTYPES and full not in _CALLS:
-        raise ValueError(_refusal(full))
+        raise ValueError(_code_error(full))
     return full
 
 
-def _fill(target: Any, items: list[Any]) -> None:
+def _extend(target: Any, items: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(items)
     elif isinstance(target, dict):
         keys = items[::2]
-        if not all(isinstance(key, str | int) for key in keys):  # hashing others could go deep
-            raise TypeError("a broken pickle: a key that is neither text nor an integer")
+        if not all(isinstance(key, str | int) for key in keys):  # hashing others could recurse
+            raise TypeError("a broken pickle: a key that is neither a string nor an integer")
         target.update(zip(keys, items[1::2], strict=True))
     else:
         raise TypeError(f"a broken pickle: items for a {type(target).__name__}")
 
 
-def _storage(identity: Any) -> _Storage:
-    match identity:
-        case ("storage", str(kind), str(key), _, int(numel)) if kind in _DTYPES:
-            return _Storage(kind, key, numel)
-    raise ValueError("a broken pickle: a persistent id that is no storage")
+def _make_storage(persistent_id: Any) -> _Storage:
+    match persistent_id:
+        case ("storage", str(type_name), str(key), _, int(numel)) if type_name in _DTYPES:
+            return _Storage(type_name, key, numel)
+    raise ValueError("a broken pickle: a persistent id that is not a storage")
 
 
-def _reduced(call: Any, args: Any) -> Any:
-    if not (isinstance(call, str) and call in _CALLS and isinstance(args, tuple)):
-        raise ValueError(_refusal("a call of something else than a tensor"))
-    return _CALLS[call](*args)
+def _call(function: Any, args: Any) -> Any:
+    if not (isinstance(function, str) and function in _CALLS and isinstance(args, tuple)):
+        raise ValueError(_code_error("a call that does not build a tensor"))
+    return _CALLS[function](*args)
 
 
 def _ordered_dict() -> dict[Any, Any]:
@@ -259,9 +273,9 @@ def _rebuild_tensor(
 ) -> _Tensor:
     sizes = (offset, *shape, *stride)
     if not isinstance(storage, _Storage) or len(shape) != len(stride):
-        raise TypeError("a broken pickle: a tensor without its storage, or of two ranks")
+        raise TypeError("a broken pickle: a tensor without storage, or with different ranks")
     if not all(type(n) is int and n >= 0 for n in sizes):
-        raise TypeError("a broken pickle: a tensor whose sizes are no natural numbers")
+        raise TypeError("a broken pickle: a tensor whose sizes are not natural numbers")
     return _Tensor(storage, offset, tuple(shape), tuple(stride))
 
 

@@ -1,8 +1,8 @@
-"""Averages of weights: between a start and an end (WiSE-FT, arXiv 2109.01903), and of several ends
-that share a start (model soups, arXiv 2203.05482).
+"""Averages of weights: between the start and the end of a training run (WiSE-FT, arXiv 2109.01903),
+and over several networks with the same start (model soups, arXiv 2203.05482).
 
-Averaged are all parameters and the running moments of BatchNorm. The latter are then to be
-estimated anew: they are those of no network that there was.
+All parameters and BatchNorm's running statistics are averaged. Afterwards the running statistics
+must be re-estimated: the averaged ones belong to no network.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,39 +10,47 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from tinyjax.core import Variables
 from tinyjax.errors import UserError, shorten
-from tinyjax.step import Variables
 
 
-def mixed(networks: Sequence[Variables], parts: Sequence[float]) -> Variables:
-    """The sum of networks, each times its part. One of part 1 is itself to the last bit.
+def weighted_sum(networks: Sequence[Variables], fractions: Sequence[float]) -> Variables:
+    """Return the sum of `networks`, each multiplied by its fraction.
 
-    Raises UserError for networks that have other arrays than the first.
+    A network with fraction 1, the others having 0, is returned bit-identical.
+
+    Raises UserError for networks whose arrays differ from those of the first.
     """
-    for other in networks[1:]:
-        refuse_unlike(networks[0], other)
-    used = [(own, np.float32(part)) for own, part in zip(networks, parts, strict=True) if part]
-    whole = [jax.tree.map(lambda leaf, part=part: part * leaf, own) for own, part in used]
-    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *whole)
+    for network in networks[1:]:
+        check_same_arrays(networks[0], network)
+    scales = np.asarray(fractions, np.float32)
+    terms = [
+        jax.tree.map(lambda leaf, scale=scale: scale * leaf, network)
+        for network, scale in zip(networks, scales, strict=True)
+        if scale
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *terms)
 
 
-def refuse_unlike(one: Variables, other: Variables) -> None:
-    """Raise UserError if two networks have other arrays, or of other shapes."""
-    shapes = [{p: np.shape(x) for tree in own for p, x in tree.items()} for own in (one, other)]
-    if wrong := sorted(shapes[0].items() ^ shapes[1].items()):
-        names = shorten(dict.fromkeys(path for path, _ in wrong))
-        raise UserError(f"networks that differ in their arrays have no average ({names})")
+def check_same_arrays(a: Variables, b: Variables) -> None:
+    """Raise UserError if two networks differ in the paths or shapes of their arrays."""
+    shapes = [{p: np.shape(x) for tree in network for p, x in tree.items()} for network in (a, b)]
+    if mismatches := sorted(shapes[0].items() ^ shapes[1].items()):
+        paths = shorten(dict.fromkeys(path for path, _ in mismatches))
+        raise UserError(f"networks with different arrays cannot be averaged ({paths})")
 
 
-def greedy(scores: Sequence[float], score_of: Callable[[list[int]], float]) -> list[int]:
-    """Which networks are in the greedy soup: the best one and, in the order of their scores, each
-    with which the soup scores higher on the same held-out images.
+def greedy_soup(scores: Sequence[float], score_average: Callable[[list[int]], float]) -> list[int]:
+    """Return the indices of the networks in the greedy soup.
 
-    score_of: of the even average of some, by their numbers.
+    It starts with the best network; the others are tried in the order of their scores, and each is
+    kept if the average scores higher with it on the same held-out images.
+
+    score_average: indices of networks -> score of their uniform average.
     """
     first, *others = sorted(range(len(scores)), key=lambda i: -scores[i])
     kept, best = [first], scores[first]
     for i in others:
-        if (now := score_of([*kept, i])) > best:
-            kept, best = [*kept, i], now
+        if (score := score_average([*kept, i])) > best:
+            kept, best = [*kept, i], score
     return kept

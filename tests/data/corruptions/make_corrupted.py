@@ -1,5 +1,5 @@
-"""What the published package does to two small scenes, stored in corrupted.npz for
-test_corrupt.py; and the picture of all corruptions in the documentation.
+"""Results of the published package for two small scenes, stored in corrupted.npz for
+test_corrupt.py; and the figure of all corruptions in the documentation.
 
 Run `python tests/data/corruptions/make_corrupted.py` with imagecorruptions 1.1.2, numpy 1.26.4,
 scipy 1.12.0, scikit-image 0.22.0, opencv-python 4.11.0, pillow 13.0.0 and setuptools 65, in a
@@ -28,7 +28,7 @@ RANDOM = (
     "elastic_transform",
 )
 DRAWS = 100
-SCENE = 0  # of the picture
+SCENE = 0  # seed of the figure's scene
 
 
 def scene(channels: int) -> np.ndarray:
@@ -80,48 +80,61 @@ def store() -> None:
 
     corruptions.gaussian = gaussian
     np.random.seed(0)
-    kept = {}
+    results = {}
     for channels in (1, 3):
         clean = scene(channels)
 
-        def published(kind, severity, clean=clean):
-            # Of a gray image RGB comes back; where channels are drawn apart, one stands for all.
-            out = imagecorruptions.corrupt(clean, severity, kind)
+        def published(corruption, severity, clean=clean):
+            # A gray image gives RGB; one channel of it is results.
+            out = imagecorruptions.corrupt(clean, severity, corruption)
             return out[..., : clean.shape[2]]
 
-        for kind in EXACT:
-            kept[f"{kind}.{channels}"] = np.stack([published(kind, s) for s in range(1, 6)])
-        for kind in RANDOM:
-            drawn = np.array(
-                [[statistics(published(kind, s), clean) for _ in range(DRAWS)] for s in range(1, 6)]
+        for corruption in EXACT:
+            results[f"{corruption}.{channels}"] = np.stack(
+                [published(corruption, s) for s in range(1, 6)]
             )
-            kept[f"{kind}.{channels}"] = np.stack([drawn.mean(1), drawn.std(1, ddof=1)])
-            print(kind, channels, kept[f"{kind}.{channels}"][0].round(1).tolist(), flush=True)
-    np.savez_compressed(GOLDEN, **kept)
+        for corruption in RANDOM:
+            drawn = np.array(
+                [
+                    [statistics(published(corruption, s), clean) for _ in range(DRAWS)]
+                    for s in range(1, 6)
+                ]
+            )
+            results[f"{corruption}.{channels}"] = np.stack([drawn.mean(1), drawn.std(1, ddof=1)])
+            print(
+                corruption,
+                channels,
+                results[f"{corruption}.{channels}"][0].round(1).tolist(),
+                flush=True,
+            )
+    np.savez_compressed(GOLDEN, **results)
     print(f"{GOLDEN}: {GOLDEN.stat().st_size / 1000:.0f} kB")
 
 
 def sheet(image: np.ndarray) -> Image.Image:
-    """All kinds at severities 1, 3 and 5 on one image uint8 [H, W, 1], under the image itself."""
-    from tinyjax.data.corruptions.corrupt import BENCHMARK, THERMAL, corrupt
+    """All corruptions at severities 1, 3 and 5 of one image uint8 [H, W, 1], below the image."""
+    from tinyjax.data.corruptions.corrupt import BENCHMARK_CORRUPTIONS, THERMAL_CORRUPTIONS, corrupt
 
     height, width = image.shape[:2]
     gap, line = 8, 16
     cell_x, cell_y = 3 * width + 2 + gap, height + line + 4
-    kinds = (*BENCHMARK, *THERMAL)
-    page = Image.new("L", (3 * cell_x + gap, cell_y * (1 + -(-len(kinds) // 3)) + gap), 255)
+    names = (*BENCHMARK_CORRUPTIONS, *THERMAL_CORRUPTIONS)
+    page = Image.new("L", (3 * cell_x + gap, cell_y * (1 + -(-len(names) // 3)) + gap), 255)
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(13)
     legend = (
-        "Severities 1, 3 and 5 of each kind.\n\n"
+        "Severities 1, 3 and 5 of each corruption.\n\n"
         "First five rows: the benchmark.\nThe others: thermal cameras."
     )
     draw.text((gap + width + 16, gap + line), legend, 0, font)
-    shown = [("as it is", [image])]
-    shown += [(kind, [corrupt(image, kind, s, "sheet") for s in (1, 3, 5)]) for kind in kinds]
-    for k, (title, tiles) in enumerate(shown):
-        place = k + 2 if k else 0  # the image has a row for itself
-        x, y = gap + place % 3 * cell_x, gap + place // 3 * cell_y
+    rows = [("original", [image])]
+    rows += [
+        (corruption, [corrupt(image, corruption, s, "sheet") for s in (1, 3, 5)])
+        for corruption in names
+    ]
+    for k, (title, tiles) in enumerate(rows):
+        cell = k + 2 if k else 0  # the image has its own row
+        x, y = gap + cell % 3 * cell_x, gap + cell // 3 * cell_y
         draw.text((x, y - 4), title.replace("_", " "), 0, font)
         for i, tile in enumerate(tiles):
             page.paste(Image.fromarray(tile[..., 0]), (x + i * (width + 1), y + line - 2))
@@ -131,7 +144,7 @@ def sheet(image: np.ndarray) -> Image.Image:
 def figure() -> None:
     from tinyjax.data.synthetic import dataset
 
-    page = sheet(dataset.load(1, (88, 104), seed=SCENE).images[0])
+    page = sheet(dataset.load(1, (88, 104), seed=SCENE).inputs["image"][0])
     page.quantize(80).save(FIGURE, optimize=True)
     print(f"{FIGURE}: {FIGURE.stat().st_size / 1000:.0f} kB")
 

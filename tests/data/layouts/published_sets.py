@@ -1,6 +1,6 @@
-"""Tiny copies of the published sets, with the folders and the file names that their archives have.
+"""Tiny copies of the published sets, with the folders and file names of their archives.
 
-Every writer returns what was drawn: split -> file name of the image -> objects (category, x1, y1,
+Each writer returns the drawn objects: split -> file name of the image -> objects (category, x1, y1,
 x2, y2) in pixels of the file, continuous.
 """
 
@@ -27,9 +27,11 @@ def jpeg(seed: int, color: bool = False) -> bytes:
 
 
 def boxes(k: int, names: tuple[str, ...]) -> Objects:
-    """One object of every name; none on each third image."""
-    found = [(name, 4 + 8 * i + k, 5 + i, 10 + 8 * i + k, 20 + i) for i, name in enumerate(names)]
-    return [] if k % 3 == 2 else found[:6]
+    """One object of each name; none in each third image."""
+    rows_out = [
+        (name, 4 + 8 * i + k, 5 + i, 10 + 8 * i + k, 20 + i) for i, name in enumerate(names)
+    ]
+    return [] if k % 3 == 2 else rows_out[:6]
 
 
 def xml(objects: Objects, first_pixel: int = 0, corners: bool = True) -> str:
@@ -52,20 +54,20 @@ def document(
     rows: str = "annotations",
 ) -> str:
     number = {category: k for k, category in ids.items()}
-    images, found = [], []
+    images, rows_out = [], []
     for k, (file, objects) in enumerate(drawn.items()):
         images.append({"id": 10 + k, name: file, "width": WIDTH, "height": HEIGHT})
         for category, x1, y1, x2, y2 in objects:
             box = [x1, y1, x2 - x1, y2 - y1]
-            row = {"id": len(found), "image_id": 10 + k, "category_id": number[category]}
-            found.append({**row, "bbox": box, "area": box[2] * box[3]})
+            row = {"id": len(rows_out), "image_id": 10 + k, "category_id": number[category]}
+            rows_out.append({**row, "bbox": box, "area": box[2] * box[3]})
     categories = [{"id": k, "name": category} for k, category in ids.items()]
-    return json.dumps({"images": images, rows: found, "categories": categories})
+    return json.dumps({"images": images, rows: rows_out, "categories": categories})
 
 
 def llvip(root: Path) -> Drawn:
-    """LLVIP/{visible,infrared}/{train,test}, with the set's faults: an xml without a box (010002)
-    and a box without area (in 010003, beside a sound one).
+    """LLVIP/{visible,infrared}/{train,test}, with known issues: an xml without a box (010002) and a
+    box without area (in 010003, next to a valid one).
     """
     drawn: Drawn = {}
     for split, stems in (("train", ["010001", "010002", "010003"]), ("test", ["190001", "190002"])):
@@ -73,9 +75,9 @@ def llvip(root: Path) -> Drawn:
             objects = (
                 [] if stem == "010002" else [("person", 0, 3 + k, 9, 30), ("person", 40, 8, 41, 12)]
             )
-            for kind in ("visible", "infrared"):
-                save(root / "LLVIP" / kind / split / f"{stem}.jpg", jpeg(k, kind == "visible"))
-                drawn.setdefault(f"{kind}/{split}", {})[f"{stem}.jpg"] = objects
+            for camera in ("visible", "infrared"):
+                save(root / "LLVIP" / camera / split / f"{stem}.jpg", jpeg(k, camera == "visible"))
+                drawn.setdefault(f"{camera}/{split}", {})[f"{stem}.jpg"] = objects
             broken = [("person", 20, 20, 20, 31)] if stem == "010003" else []
             save(root / "LLVIP" / "Annotations" / f"{stem}.xml", xml(objects + broken))
     return drawn
@@ -92,9 +94,9 @@ def flir_aligned(root: Path, suffix: str = "_PreviewData") -> Drawn:
             names = ("person", "bicycle", "car", *(("dog",) if stem == "FLIR_00002" else ()))
             objects = boxes(k, names)
             save(home / "Annotations" / f"{stem}_PreviewData.xml", xml(objects))
-            for kind, ending in (("rgb", "RGB.jpg"), ("thermal", "PreviewData.jpeg")):
-                save(home / "JPEGImages" / f"{stem}_{ending}", jpeg(k, kind == "rgb"))
-                drawn.setdefault(f"{kind}/{split}", {})[f"{stem}_{ending}"] = objects
+            for camera, ending in (("rgb", "RGB.jpg"), ("thermal", "PreviewData.jpeg")):
+                save(home / "JPEGImages" / f"{stem}_{ending}", jpeg(k, camera == "rgb"))
+                drawn.setdefault(f"{camera}/{split}", {})[f"{stem}_{ending}"] = objects
     return drawn
 
 
@@ -102,7 +104,7 @@ FLIR_V1 = {1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 18: "dog", 91: 
 
 
 def flir_adas_v1(root: Path) -> Drawn:
-    """FLIR_ADAS_1_3; its json lists COCO's names, of which most have no box."""
+    """FLIR_ADAS_1_3; its json lists COCO's names, most of them without boxes."""
     drawn: Drawn = {}
     for split, first in (("train", 1), ("val", 8863), ("video", 1)):
         home = root / "FLIR_ADAS_1_3" / split
@@ -117,7 +119,7 @@ def flir_adas_v1(root: Path) -> Drawn:
 
 
 def flir_adas_first(root: Path) -> Drawn:
-    """The first release of v1: a json for every image."""
+    """The first release of v1: one json per image."""
     number = {category: k for k, category in FLIR_V1.items()}
     drawn: Drawn = {}
     for split, folder in (("train", "training"), ("val", "validation"), ("video", "video")):
@@ -127,11 +129,11 @@ def flir_adas_first(root: Path) -> Drawn:
             stem = f"FLIR_{k + 1:05}"
             save(home / "PreviewData" / f"{stem}.jpeg", jpeg(k))
             rows[f"{stem}.jpeg"] = boxes(k, ("person", "car", "dog"))
-            found = [
+            rows_out = [
                 {"bbox": [a, b, c - a, d - b], "category_id": str(number[name])}
                 for name, a, b, c, d in rows[f"{stem}.jpeg"]
             ]
-            text = json.dumps({"annotation": found, "image": {"file_name": stem}})
+            text = json.dumps({"annotation": rows_out, "image": {"file_name": stem}})
             save(home / "Annotations" / f"{stem}.json", text)
     return drawn
 
@@ -141,17 +143,17 @@ FLIR_V2 = {1: "person", 2: "bike", 3: "car", 4: "motor", 5: "airplane", 10: "lig
 
 def flir_adas_v2(root: Path) -> Drawn:
     drawn: Drawn = {}
-    for kind in ("rgb", "thermal"):
+    for camera in ("rgb", "thermal"):
         for split, folder in (
-            ("train", f"images_{kind}_train"),
-            ("val", f"images_{kind}_val"),
-            ("test", f"video_{kind}_test"),
+            ("train", f"images_{camera}_train"),
+            ("val", f"images_{camera}_val"),
+            ("test", f"video_{camera}_test"),
         ):
             home = root / "FLIR_ADAS_v2" / folder
-            drawn[f"{kind}/{split}"] = rows = {}
+            drawn[f"{camera}/{split}"] = rows = {}
             for k in range(2):
-                file = f"data/video-{kind}-frame-{k:06}-{split}.jpg"
-                save(home / file, jpeg(k, kind == "rgb"))
+                file = f"data/video-{camera}-frame-{k:06}-{split}.jpg"
+                save(home / file, jpeg(k, camera == "rgb"))
                 rows[file] = boxes(k, ("person", "bike", "car", "light"))
             save(home / "coco.json", document(rows, FLIR_V2))
             save(home / "index.json", json.dumps({"frames": []}))
@@ -162,7 +164,7 @@ HIT_UAV = {0: "Person", 1: "Car", 2: "Bicycle", 3: "OtherVehicle", 4: "DontCare"
 
 
 def hit_uav(root: Path, only: str = "") -> Drawn:
-    """The official release, which holds the same boxes as json and as xml. only: one of these."""
+    """The official release, with the same boxes as json and as xml. only: one of these."""
     drawn: Drawn = {}
     for split in ("train", "val", "test"):
         drawn[split] = {
@@ -187,7 +189,7 @@ def hit_uav(root: Path, only: str = "") -> Drawn:
 
 
 def kaist(root: Path, labels: str = "annotations-xml-new-sanitized", lists: bool = True) -> Drawn:
-    """labels: one of `kaist.LABELS`. Boxes of `annotations_paired` are a pixel apart."""
+    """labels: one of `kaist.LABEL_FOLDERS`. Boxes of `annotations_paired` differ by a pixel."""
     home, drawn = root / "kaist-rgbt", {}
     for split, frames in (
         ("train-all-02", ["set00/V000/I00000", "set00/V000/I00002", "set03/V001/I00004"]),
@@ -201,12 +203,14 @@ def kaist(root: Path, labels: str = "annotations-xml-new-sanitized", lists: bool
             objects = boxes(k, ("person", "people", "cyclist", "person?"))
             for camera in ("visible", "lwir"):
                 save(home / f"images/{video}/{camera}/{number}.jpg", jpeg(k, camera == "visible"))
-                there = objects
+                camera_objects = objects
                 if labels == "annotations_paired":
                     move = camera == "lwir"
-                    there = [(n, a + move, b, c + move, d) for n, a, b, c, d in objects]
-                    save(home / labels / video / camera / f"{number}.txt", bbgt(there))
-                drawn.setdefault(f"{camera}/{name}", {})[f"{video}/{camera}/{number}.jpg"] = there
+                    camera_objects = [(n, a + move, b, c + move, d) for n, a, b, c, d in objects]
+                    save(home / labels / video / camera / f"{number}.txt", bbgt(camera_objects))
+                drawn.setdefault(f"{camera}/{name}", {})[f"{video}/{camera}/{number}.jpg"] = (
+                    camera_objects
+                )
             if "xml" in labels:
                 save(home / labels / f"{frame}.xml", xml(objects, corners=False))
             elif labels == "annotations":
@@ -265,7 +269,7 @@ def comic2k(root: Path) -> Drawn:
 
 
 def _extra(home: Path) -> None:
-    """An image that is labeled as a whole: its box is a placeholder."""
+    """An image with an image-level label: its box is a placeholder."""
     save(home / "ImageSets" / "Main" / "extra.txt", "77\n")
     save(home / "JPEGImages" / "77.jpg", jpeg(7))
     save(home / "Annotations" / "77.xml", xml([("cat", 0, 0, 1, 1)], 1))

@@ -1,4 +1,4 @@
-"""One tiny detection set, written in every layout that is read."""
+"""One tiny detection set, written in all layouts."""
 
 import io
 import json
@@ -64,15 +64,15 @@ def roboflow_coco(folder: Path, splits: dict[str, int]) -> Path:
     plain = coco(folder / "plain", splits)
     for split, n in splits.items():
         document = (plain / "annotations" / f"instances_{split}.json").read_text()
-        place = folder / "out" / roboflow(split)
-        save(place / "_annotations.coco.json", document)
+        target = folder / "out" / roboflow(split)
+        save(target / "_annotations.coco.json", document)
         for name, image, _ in scenes(split, n):
-            save(place / name, png(image))
+            save(target / name, png(image))
     return folder / "out"
 
 
 def roboflow(split: str) -> str:
-    """Its name of the folder."""
+    """Roboflow's folder name of a split."""
     return {"val": "valid"}.get(split, split)
 
 
@@ -111,7 +111,7 @@ def yolo(folder: Path, splits: dict[str, int]) -> Path:
     for split, n in splits.items():
         for name, image, objects in scenes(split, n):
             save(folder / "images" / split / name, png(image))
-            if objects:  # no file for an image without objects, as is the custom
+            if objects:  # by convention an image without objects has no file
                 text = "\n".join(yolo_line(*one) for one in objects)
                 save(folder / "labels" / split / name.replace(".png", ".txt"), text)
     folders = "".join(f"{split}: images/{split}\n" for split in splits)
@@ -137,17 +137,18 @@ def roboflow_yolo(folder: Path, splits: dict[str, int]) -> Path:
     return folder / "out"
 
 
-def zipped(folder: Path, into: Path, inside: str = "") -> Path:
-    with zipfile.ZipFile(into, "w") as file:
+def zip_folder(folder: Path, target: Path, prefix: str = "") -> Path:
+    with zipfile.ZipFile(target, "w") as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                file.write(path, inside + path.relative_to(folder).as_posix())
-    return into
+                file.write(path, prefix + path.relative_to(folder).as_posix())
+    return target
 
 
-def same(a, b):
-    """Two splits are the same, bit for bit."""
-    for name in ("images", "boxes", "labels", "valid", "ignore", "scale", "offset"):
+def assert_same(a, b):
+    """Assert that two splits are identical."""
+    assert np.array_equal(a.inputs["image"], b.inputs["image"])
+    for name in ("boxes", "labels", "valid", "ignore", "scale", "offset"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
     assert (a.names, a.classes) == (b.names, b.classes)
     for x, y in zip(a.truth["annotations"], b.truth["annotations"], strict=True):

@@ -1,4 +1,4 @@
-"""The COCO loader, on a tiny data set of the true layout and on HIT-UAV itself."""
+"""The COCO layout, on a tiny data set and on HIT-UAV."""
 
 import io
 import json
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax.data.detection import load
-from tinyjax.data.records import background
+from tests.data.loaders import load_detection
+from tinyjax.data.records import background_counts
 from tinyjax.errors import UserError
 
 
@@ -30,7 +30,7 @@ def document():
             {"id": 7, "name": "car"},
             {"id": 8, "name": "boat"},
             {"id": 9, "name": "blur"},
-            {"id": 11, "name": "ignore_classes", "ignore": 1},
+            {"id": 11, "name": "unclear", "ignore": 1},
         ],
         "images": [
             {"id": 50, "file_name": "a.png", "width": 60, "height": 40, "altitude_m": 60},
@@ -60,12 +60,12 @@ def write(folder, data=None):
     return folder
 
 
-def zipped(folder, into, inside):
-    with zipfile.ZipFile(into, "w") as file:
+def zipped(folder, target, prefix):
+    with zipfile.ZipFile(target, "w") as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                file.write(path, inside + path.relative_to(folder).as_posix())
-    return into
+                file.write(path, prefix + path.relative_to(folder).as_posix())
+    return target
 
 
 @pytest.fixture
@@ -81,15 +81,15 @@ def source(request, tmp_path):
     folder = write(tmp_path / "set")
     if request.param == "folder":
         return folder
-    inside = "set/" if request.param == "nested zip" else ""
-    return zipped(folder, tmp_path / "set.zip", inside)
+    prefix = "set/" if request.param == "nested zip" else ""
+    return zipped(folder, tmp_path / "set.zip", prefix)
 
 
-def test_boxes_labels_and_order_from_every_kind_of_source(source):
-    split = load(source, "val", ("car", "person"))
+def test_boxes_labels_and_order_from_all_sources(source):
+    split = load_detection(source, "val", ("car", "person"))
     assert split.names == ("a.png", "b.png", "c.png")
-    assert split.images.shape == (3, 40, 60, 1)
-    assert split.images[:, 0, 0, 0].tolist() == [100, 101, 102]
+    assert split.inputs["image"].shape == (3, 40, 60, 1)
+    assert split.inputs["image"][:, 0, 0, 0].tolist() == [100, 101, 102]
     assert split.boxes.shape == (3, 8, 4)
     of_a = split.boxes[0][split.valid[0]]
     np.testing.assert_array_equal(of_a, [[10, 10, 30, 18.5], [-2, 35, 4, 44]])
@@ -101,13 +101,13 @@ def test_boxes_labels_and_order_from_every_kind_of_source(source):
 
 
 def test_labels_follow_the_order_of_classes(folder):
-    split = load(folder, "val", ("person", "car"))
+    split = load_detection(folder, "val", ("person", "car"))
     assert split.labels[0][split.valid[0]].tolist() == [1, 0]
     assert [a["category_id"] for a in split.truth["annotations"] if not a["iscrowd"]] == [2, 1, 1]
 
 
-def test_dont_care_by_name_category_and_annotation(folder):
-    split = load(folder, "val", ("person", "car"), ignore_classes=("blur",))
+def test_ignored_by_name_category_and_annotation(folder):
+    split = load_detection(folder, "val", ("person", "car"), ignore_classes=("blur",))
     np.testing.assert_array_equal(
         split.boxes[0][split.ignore[0]], [[30, 20, 40, 30], [40, 1, 45, 6]]
     )
@@ -120,12 +120,13 @@ def test_dont_care_by_name_category_and_annotation(folder):
         (a["image_id"], a["category_id"]) for a in split.truth["annotations"] if a["iscrowd"]
     )
     assert crowd == {(0, 1): 2, (0, 2): 2, (1, 1): 2, (1, 2): 2}
-    assert background(split) == {"boat": 2}  # a crowd of an unused category is background too
+    # a crowd of an unused category counts as background, too
+    assert background_counts(split) == {"boat": 2}
 
 
-def test_unused_categories_are_background_and_counted_per_image(folder):
-    split = load(folder, "val", ("person",))
-    assert background(split) == {"boat": 2, "blur": 1, "car": 2}
+def test_unused_categories_are_counted_as_background(folder):
+    split = load_detection(folder, "val", ("person",))
+    assert background_counts(split) == {"boat": 2, "blur": 1, "car": 2}
     assert [m["background"] for m in split.truth["images"]] == [
         {"car": 1, "boat": 1, "blur": 1},
         {"car": 1, "boat": 1},
@@ -134,29 +135,29 @@ def test_unused_categories_are_background_and_counted_per_image(folder):
 
 
 def test_fields_of_the_source_and_its_areas_are_kept(folder):
-    truth = load(folder, "val", ("person", "car")).truth
+    truth = load_detection(folder, "val", ("person", "car")).truth
     assert [m.get("altitude_m") for m in truth["images"]] == [60, 90, None]
     assert [m["source_id"] for m in truth["images"]] == [50, 20, 30]
     assert [(m["height"], m["width"]) for m in truth["images"]] == 3 * [(40, 60)]
     assert [a["area"] for a in truth["annotations"] if not a["iscrowd"]] == [99.0, 54.0, 12.0]
 
 
-def test_size_letterboxes_images_and_boxes_but_not_the_truth(folder):
+def test_letterbox_changes_images_and_boxes_but_not_the_truth(folder):
     image(folder / "images" / "c.png", 80, 30)
-    split = load(folder, "val", ("car",), size=(60, 60), channels=3)
-    assert split.images.shape == (3, 60, 60, 3)
+    split = load_detection(folder, "val", ("car",), size=(60, 60), channels=3)
+    assert split.inputs["image"].shape == (3, 60, 60, 3)
     np.testing.assert_array_equal(split.boxes[0, 0], [10, 20, 30, 28.5])
     np.testing.assert_array_equal(split.offset, [[0, 10], [0, 10], [19, 0]])
     np.testing.assert_allclose(split.scale[2], [22 / 30, 60 / 80])
     assert split.truth["annotations"][0]["bbox"] == [10, 10, 20, 8.5]
 
 
-def test_sixteen_bit_images_go_by_the_given_rule(folder):
+def test_sixteen_bit_images_use_range16(folder):
     for name in "abc":
         deep = Image.fromarray(np.full((40, 60), 21000, np.uint16))
         deep.save(folder / "images" / f"{name}.png")
-    split = load(folder, "val", ("car",), range16=("range", 20000, 25000))
-    assert np.unique(split.images).tolist() == [51]
+    split = load_detection(folder, "val", ("car",), range16=("range", 20000, 25000))
+    assert np.unique(split.inputs["image"]).tolist() == [51]
 
 
 def edited(change):
@@ -177,7 +178,10 @@ def wrong_files():
         "no images": (lambda d: d.pop("images"), "not COCO: no list 'images'"),
         "empty": (lambda d: d.update(images=[], annotations=[]), "split 'val' has no images"),
         "no bbox": (lambda d: d["annotations"][0].pop("bbox"), "'annotations' has no 'bbox'"),
-        "image": (lambda d: d["annotations"][0].update(image_id=4), "1: image_id 4 is none"),
+        "image": (
+            lambda d: d["annotations"][0].update(image_id=4),
+            "1: image_id 4 is not the id",
+        ),
         "category": (
             lambda d: d["annotations"][0].update(category_id=4),
             "category_id 4; known: 3, 7",
@@ -195,17 +199,17 @@ def wrong_files():
 
 
 @pytest.mark.parametrize("case", wrong_files())
-def test_what_is_wrong_with_a_file_is_named(tmp_path, case):
+def test_invalid_files_are_errors(tmp_path, case):
     change, message = wrong_files()[case]
     folder = write(tmp_path / "set", edited(change))
     with pytest.raises(UserError, match=message):
-        load(folder, "val", ("person", "car"))
+        load_detection(folder, "val", ("person", "car"))
 
 
-def test_other_mistakes_are_named(folder, tmp_path):
+def test_other_mistakes_are_errors(folder, tmp_path):
     def fails(message, source=folder, split="val", classes=("person",), **more):
         with pytest.raises(UserError, match=message):
-            load(source, split, classes, **more)
+            load_detection(source, split, classes, **more)
 
     fails("nowhere: no such folder", source=tmp_path / "nowhere")
     fails(r"no images of a split 'vall'; did you mean 'val'\?", split="vall")
@@ -213,25 +217,25 @@ def test_other_mistakes_are_named(folder, tmp_path):
     fails("no category 'blurr'; did you mean 'blur'", ignore_classes=("blurr",))
     fails("'person' is named twice", classes=("person", "person"))
     fails("'person' is named twice", ignore_classes=("person",))
-    fails("'ignore_classes' is marked", classes=("ignore_classes",))
+    fails("'unclear' is marked", classes=("unclear",))
     image(folder / "images" / "c.png", 80, 30)
     fails(r"images of 2 sizes, from \(40, 60\) to \(80, 30\).*give size")
     (folder / "annotations" / "instances_val.json").write_text("{")
     fails(r"instances_val\.json: not JSON")
 
 
-def test_ids_may_be_floats_that_are_whole(tmp_path):
+def test_integer_valued_float_ids_are_accepted(tmp_path):
     def change(data):
         for row in (*data["images"], *data["categories"], *data["annotations"]):
             row.update({key: float(row[key]) for key in row if key.endswith("id")})
 
     folders = write(tmp_path / "a"), write(tmp_path / "b", edited(change))
-    whole, floats = (load(folder, "val", ("car", "person")) for folder in folders)
+    whole, floats = (load_detection(folder, "val", ("car", "person")) for folder in folders)
     assert whole.truth == floats.truth
     assert whole.truth["images"][0]["source_id"] == 50
 
 
-ROBOFLOW = [  # all that are exported; 0 is the project's name
+ROBOFLOW = [  # categories of an export; 0 is the project's name
     {"id": 0, "name": "drones", "supercategory": "none"},
     {"id": 3, "name": "person", "supercategory": "drones"},
     {"id": 7, "name": "car", "supercategory": "drones"},
@@ -239,7 +243,7 @@ ROBOFLOW = [  # all that are exported; 0 is the project's name
 ]
 
 
-def test_a_group_of_categories_is_no_class_unless_something_is_labeled_so(tmp_path):
+def test_category_group_is_a_class_only_if_labeled(tmp_path):
     def change(data):
         data["categories"] = ROBOFLOW
         data["annotations"] = [a for a in data["annotations"] if a["category_id"] in (3, 7)]
@@ -254,14 +258,14 @@ def test_a_group_of_categories_is_no_class_unless_something_is_labeled_so(tmp_pa
         data["categories"][0]["name"] = data["categories"][1]["supercategory"] = "person"
 
     def classes(change):
-        return load(write(tmp_path / change.__name__, edited(change)), "val").classes
+        return load_detection(write(tmp_path / change.__name__, edited(change)), "val").classes
 
     assert classes(change) == ("person", "car", "boat")
     assert classes(used) == ("drones", "person", "car", "boat")
     assert set(classes(of_one_name)) == {"person", "car", "boat"}
 
 
-HIT_UAV = {  # images, night, day, person, car, bicycle, other_vehicle, don't-care
+HIT_UAV = {  # images, night, day, person, car, bicycle, other_vehicle, ignored
     "train": (1449, 1186, 263, 6128, 3316, 2884, 61, 124),
     "val": (270, 220, 50, 2138, 637, 560, 15, 2),
     "shift": (423, 148, 275, 2136, 864, 318, 3, 1),
@@ -269,22 +273,22 @@ HIT_UAV = {  # images, night, day, person, car, bicycle, other_vehicle, don't-ca
 
 
 @pytest.mark.parametrize("name", HIT_UAV)
-def test_hit_uav_holds_what_its_table_says(data_root, name):
+def test_hit_uav_counts(data_root, name):
     file = data_root / "hit_uav_ir" / "hit_uav_ir.zip"
-    split = load(file, name, ("person", "car", "bicycle"))
-    images, night, day, *counts, other, ignore_classes = HIT_UAV[name]
-    assert split.images.shape == (images, 256, 320, 1)
+    split = load_detection(file, name, ("person", "car", "bicycle"))
+    images, night, day, *counts, other, ignored = HIT_UAV[name]
+    assert split.inputs["image"].shape == (images, 256, 320, 1)
     time = Counter(m["time_of_day"] for m in split.truth["images"])
     assert time == {"night": night, "day": day}
     assert np.bincount(split.labels[split.valid]).tolist() == counts
-    assert background(split) == {"other_vehicle": other}
-    assert split.ignore.sum() == ignore_classes
-    assert len(split.truth["annotations"]) == sum(counts) + 3 * ignore_classes
-    inside = split.boxes[split.valid | split.ignore]
-    assert (inside >= 0).all()
-    assert (inside <= (320, 256, 320, 256)).all()
-    assert (inside[:, 2:] > inside[:, :2]).all()
-    assert split.images.std() > 20  # decoded, and not blank
+    assert background_counts(split) == {"other_vehicle": other}
+    assert split.ignore.sum() == ignored
+    assert len(split.truth["annotations"]) == sum(counts) + 3 * ignored
+    prefix = split.boxes[split.valid | split.ignore]
+    assert (prefix >= 0).all()
+    assert (prefix <= (320, 256, 320, 256)).all()
+    assert (prefix[:, 2:] > prefix[:, :2]).all()
+    assert split.inputs["image"].std() > 20  # decoded images are not blank
 
 
 @pytest.mark.parametrize(
@@ -298,9 +302,9 @@ def test_hit_uav_holds_what_its_table_says(data_root, name):
         ("val_angle70_90", {"camera_angle_deg": (70, 91)}),
     ],
 )
-def test_sides_of_hit_uav_are_its_own_slices(data_root, name, where):
-    """Of the conditions that configs/studies/capacity.py trains on one side of."""
+def test_where_selects_the_slices_of_hit_uav(data_root, name, where):
+    """The slices that configs/studies/capacity.py trains on."""
     file = data_root / "hit_uav_ir" / "hit_uav_ir.zip"
     with zipfile.ZipFile(file) as archive:
         listed = json.loads(archive.read("annotations/splits.json"))[name]
-    assert load(file, "val", where=where).names == tuple(sorted(listed))
+    assert load_detection(file, "val", where=where).names == tuple(sorted(listed))

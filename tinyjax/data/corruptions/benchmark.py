@@ -3,9 +3,9 @@ Corruptions and Perturbations" (arXiv 1903.12261), for images of any size as in 
 "Benchmarking Robustness in Object Detection" (arXiv 1907.07484) and their package imagecorruptions
 1.1.2, which the tests compare with.
 
-Every kind is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of gray
-levels 0..255 to the same, not yet clipped. Only `frost` departs from what is published, and trails
-of motion longer than the image, which darken it there and not here.
+Each corruption is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of gray
+levels 0..255 to the same, not yet clipped. Only two things differ from the published code: `frost`,
+and motion trails longer than the image, which darken it in the published code.
 """
 
 import io
@@ -26,83 +26,89 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: Generator) -> np.ndarr
 
 
 def shot_noise(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Poisson noise of so many photons at white."""
+    """Poisson noise; the parameter is the number of photons at white."""
     photons = (60, 25, 12, 5, 3)[severity - 1]
     return rng.poisson(image * (photons / 255)) * np.float32(255 / photons)
 
 
 def impulse_noise(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Salt and pepper on a part of all values, each channel by itself."""
-    part = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
+    """Salt and pepper on a fraction of all values, independently for each channel."""
+    fraction = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
     chance = rng.random(image.shape, np.float32)
-    return np.where(chance < part / 2, 0, np.where(chance < part, np.float32(255), image))
+    return np.where(chance < fraction / 2, 0, np.where(chance < fraction, np.float32(255), image))
 
 
 def defocus_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """Convolution with a disc, its rim smoothed over one pixel (two for the largest)."""
     radius, smooth = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
-    at = np.arange(-10, 11) if radius > 8 else np.arange(-8, 9)
-    disc = (at[:, None] ** 2 + at**2 <= radius**2).astype(np.float32)
+    x = np.arange(-10, 11) if radius > 8 else np.arange(-8, 9)
+    disc = (x[:, None] ** 2 + x**2 <= radius**2).astype(np.float32)
     rim = 2 if radius > 8 else 1
     disc = ndimage.gaussian_filter(disc / disc.sum(), smooth, mode="mirror", radius=rim)
     height, width = image.shape[:2]
-    edge = len(at) // 2
+    edge = len(x) // 2
     padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), "reflect")
     size = [fft.next_fast_len(side, real=True) for side in padded.shape[:2]]
     spectrum = fft.rfft2(disc, size)[..., None] * fft.rfft2(padded, size, axes=(0, 1))
-    whole = fft.irfft2(spectrum, size, axes=(0, 1))
-    return whole[2 * edge : 2 * edge + height, 2 * edge : 2 * edge + width]
+    blurred = fft.irfft2(spectrum, size, axes=(0, 1))
+    return blurred[2 * edge : 2 * edge + height, 2 * edge : 2 * edge + width]
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Pixels of a blurred image scrambled with their neighbors, and blurred again.
+    """The blurred image with pixels scrambled among neighbors, and blurred again.
 
-    As published: the authors' loop means to swap two pixels and, as NumPy rows are views, copies
-    one onto the other.
+    As published: the authors' loop intends to swap two pixels but, since NumPy rows are views,
+    copies one onto the other.
     """
-    sigma, reach, times = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[
+    sigma, reach, iterations = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[
         severity - 1
     ]
     height, width, channels = image.shape
     pixels = np.floor(_blur(image, sigma)).reshape(-1, channels)
     # Rows and columns reach + 1 .. side - reach are scrambled, with pixels -reach .. reach - 1 off.
     inside = tuple(max(side - 2 * reach, 0) for side in (height, width))
-    for _ in range(times):
+    for _ in range(iterations):
         offsets = rng.integers(-reach, reach, (2, *inside), np.int8)
-        pixels = pixels[scrambled(offsets, reach, (height, width))]
+        pixels = pixels[scramble_indices(offsets, reach, (height, width))]
     return _blur(pixels.reshape(image.shape), sigma)
 
 
-def scrambled(offsets: np.ndarray, reach: int, size: tuple[int, int]) -> np.ndarray:
-    """Where each pixel's content comes from after, from the last pixel in row-major order to the
-    first, each has been overwritten by the one at its offset.
+def scramble_indices(offsets: np.ndarray, reach: int, size: tuple[int, int]) -> np.ndarray:
+    """The source of each pixel after overwriting pixels one by one, from the last in row-major
+    order to the first, by the pixel at their offset.
 
-    offsets: int8 [2 (y, x), h, w] of the pixels from (reach + 1, reach + 1) on. Returns int
-    [H * W], flat indices into the image before. All at once: a pixel copies either what was there
-    before or, from a pixel further on, what that one got; such chains are followed by doubling.
+    Vectorized: a pixel copies either an original value or, from a pixel that comes later in
+    row-major order, that pixel's new value; such chains are resolved by pointer doubling.
+
+    Args:
+        offsets: int8 [2 (y, x), h, w] of the pixels from (reach + 1, reach + 1) on.
+        size: (H, W).
+
+    Returns:
+        int [H * W], flat indices into the original image.
     """
     height, width = size
-    here = np.arange(height * width)
-    source = here.copy()
+    positions = np.arange(height * width)
+    source = positions.copy()
     inner = source.reshape(size)[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1]
     inner += offsets[0] * np.intp(width) + offsets[1]
-    settled = source <= here
-    waiting = np.flatnonzero(~settled)
-    while len(waiting):
-        behind = source[waiting]
-        source[waiting], settled[waiting] = source[behind], settled[behind]
-        waiting = waiting[~settled[waiting]]
+    resolved = source <= positions
+    pending = np.flatnonzero(~resolved)
+    while len(pending):
+        target = source[pending]
+        source[pending], resolved[pending] = source[target], resolved[target]
+        pending = pending[~resolved[pending]]
     return source
 
 
 def motion_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """A trail of Gaussian weight within 45 degrees of the horizontal."""
+    """A trail of Gaussian weights, within 45 degrees of the horizontal."""
     radius, sigma = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
     return smear(image, _half_gaussian(radius, sigma), rng.uniform(-math.pi / 4, math.pi / 4))
 
 
 def zoom_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """The mean of the image and of all its magnifications up to a limit."""
+    """The mean of the image and its magnifications up to a limit."""
     end, step = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))[severity - 1]
     height, width = image.shape[:2]
     zooms = np.arange(1, end, step)
@@ -111,11 +117,11 @@ def zoom_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def snow(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Flakes that fall in streaks, twice (the second turned by 180 degrees), over a whitened image.
+    """A whitened image under two layers of streaked flakes, the second rotated by 180 degrees.
 
-    Flakes are what of magnified noise (mean, deviation) lies above a threshold.
+    Flakes are the values of magnified noise (mean, deviation) above a threshold.
     """
-    mean, deviation, zoom, threshold, radius, sigma, part = (
+    mean, deviation, zoom, threshold, radius, sigma, fraction = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
         (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
@@ -131,15 +137,15 @@ def snow(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     flakes = np.round(flakes)
     gray = image if channels == 1 else (image @ LUMA)[..., None]
     white = np.maximum(image, 1.5 * gray + 127.5)
-    return part * image + (1 - part) * white + flakes + flakes[::-1, ::-1]
+    return fraction * image + (1 - fraction) * white + flakes + flakes[::-1, ::-1]
 
 
 def frost(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Ice on the window: a weighted sum of the image and of frost.
+    """A weighted sum of the image and of ice on the window.
 
-    Departs from what is published, which takes one of five photographs that come with the package.
-    Ours is drawn (own choice): needles in six directions, gray in all channels, with a mean level
-    and a deviation in the range of the photographs' (121 to 207 and 18 to 43). The weights are the
+    Differs from the published code, which uses one of five photographs of its package. The ice is
+    generated (our own choice): needles in six directions, gray in all channels, with a mean level
+    and a deviation in the range of the photographs (121 to 207 and 18 to 43). The weights are the
     published ones.
     """
     keep, add = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
@@ -148,7 +154,7 @@ def frost(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def fog(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """A cloud of fractal density added; the range is then compressed to the image's brightest."""
+    """A cloud of fractal density is added, and the sum scaled to the image's maximum."""
     density, decay = ((1.5, 2), (2.0, 2), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     height, width = image.shape[:2]
     cloud = _plasma(1 << (max(height, width) - 1).bit_length(), decay, rng)[:height, :width, None]
@@ -157,7 +163,7 @@ def fog(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def brightness(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """V of HSV raised, H and S kept: all channels of a pixel grow by the same factor."""
+    """V of HSV is raised, H and S are kept: a pixel's channels grow by the same factor."""
     raised = 255 * (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = image.max(-1, keepdims=True)
     new = np.minimum(value + raised, 255)
@@ -165,46 +171,46 @@ def brightness(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def contrast(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Differences from each channel's mean, reduced."""
+    """Differences from each channel's mean are reduced."""
     factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = image.mean((0, 1), dtype=np.float64)
     return mean + factor * (image - mean)
 
 
 def elastic_transform(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Pixels displaced by a smooth random field."""
+    """Pixels are displaced by a smooth random field."""
     strength = 250 * (0.05, 0.065, 0.085, 0.1, 0.12)[severity - 1]
     height, width, channels = image.shape
-    most = 0.005 * height  # as published, of the height for both directions
-    field = rng.uniform(-most, most, (2, height, width)).astype(np.float32)
+    limit = 0.005 * height  # as published, relative to the height in both directions
+    field = rng.uniform(-limit, limit, (2, height, width)).astype(np.float32)
     sigma = (0, 0.01 * height, 0.01 * width)
     shift = ndimage.gaussian_filter(field, sigma, mode="reflect", truncate=3)
-    where = np.indices((height, width), np.float32) + strength * shift
+    coordinates = np.indices((height, width), np.float32) + strength * shift
     out = [
-        ndimage.map_coordinates(image[..., c], where, order=1, mode="reflect")
+        ndimage.map_coordinates(image[..., c], coordinates, order=1, mode="reflect")
         for c in range(channels)
     ]
     return np.stack(out, -1)
 
 
 def pixelate(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Fewer pixels: means over boxes, then blocks."""
-    part = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
+    """Fewer pixels: box averages, enlarged to blocks."""
+    scale = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     height, width = image.shape[:2]
-    small = _picture(image).resize(
-        (max(int(width * part), 1), max(int(height * part), 1)), Image.Resampling.BOX
+    small = _to_pillow(image).resize(
+        (max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.BOX
     )
     return np.asarray(small.resize((width, height), Image.Resampling.NEAREST)).reshape(image.shape)
 
 
 def jpeg_compression(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Written and read as JPEG of low quality."""
+    """JPEG compression at low quality."""
     file = io.BytesIO()
-    _picture(image).save(file, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
+    _to_pillow(image).save(file, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
     return np.asarray(Image.open(file)).reshape(image.shape)
 
 
-KINDS = (
+CORRUPTIONS = (
     gaussian_noise,
     shot_noise,
     impulse_noise,
@@ -224,8 +230,8 @@ KINDS = (
 
 
 def smear(image: np.ndarray, weights: np.ndarray, angle: float) -> np.ndarray:
-    """The weighted sum of the image moved by 0, 1, 2, .. pixels against a direction, in whole
-    pixels; what lies outside is the nearest pixel of the border.
+    """The weighted sum of the image shifted by 0, 1, 2, .. pixels against a direction, rounded to
+    integer pixels; outside the image the nearest border pixel is used.
 
     image: float32 [H, W, C]. angle: radians from the x axis, toward y.
     """
@@ -244,7 +250,7 @@ def smear(image: np.ndarray, weights: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _half_gaussian(radius: int, sigma: float) -> np.ndarray:
-    """[2 radius + 1] weights that sum to 1; the Gaussian's middle is the first."""
+    """[2 radius + 1] weights that sum to 1, with the Gaussian's center first."""
     weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
     return weights / weights.sum()
 
@@ -254,14 +260,17 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _magnified(image: np.ndarray, zoom: float) -> np.ndarray:
-    """The middle of an image [H, W, C] at `zoom`, linear; up to zoom - 1 pixels larger than it."""
+    """The center of an image [H, W, C], enlarged by `zoom` with linear interpolation.
+
+    The result is up to zoom - 1 pixels larger than the image.
+    """
     for axis in (0, 1):
         side = image.shape[axis]
-        part = math.ceil(side / zoom)
-        at = np.linspace(0, part - 1, round(part * zoom)) + (side - part) // 2
-        low = at.astype(int)
+        length = math.ceil(side / zoom)
+        x = np.linspace(0, length - 1, round(length * zoom)) + (side - length) // 2
+        low = x.astype(int)
         high = np.minimum(low + 1, side - 1)
-        weight = np.expand_dims((at - low).astype(np.float32), (1, 2) if axis == 0 else (0, 2))
+        weight = np.expand_dims((x - low).astype(np.float32), (1, 2) if axis == 0 else (0, 2))
         first, second = image.take(low, axis), image.take(high, axis)
         image = first + weight * (second - first)
     return image
@@ -275,25 +284,25 @@ def _plasma(side: int, decay: float, rng: Generator) -> np.ndarray:
     amplitude, step = 1.0, side
     while step > 1:
         half = step // 2
-        corners, middles = field[::step, ::step], field[half::step, half::step]
-        along = corners + np.roll(corners, -1, 1)
-        down = corners + np.roll(corners, -1, 0)
-        middles[:] = (along + np.roll(along, -1, 0)) / 4
-        middles += rng.uniform(-amplitude, amplitude, middles.shape)
-        for edges, ends, beside in (
-            (field[::step, half::step], along, middles + np.roll(middles, 1, 0)),
-            (field[half::step, ::step], down, middles + np.roll(middles, 1, 1)),
+        corners, centers = field[::step, ::step], field[half::step, half::step]
+        row_sums = corners + np.roll(corners, -1, 1)
+        column_sums = corners + np.roll(corners, -1, 0)
+        centers[:] = (row_sums + np.roll(row_sums, -1, 0)) / 4
+        centers += rng.uniform(-amplitude, amplitude, centers.shape)
+        for edges, ends, neighbors in (
+            (field[::step, half::step], row_sums, centers + np.roll(centers, 1, 0)),
+            (field[half::step, ::step], column_sums, centers + np.roll(centers, 1, 1)),
         ):
-            edges[:] = (ends + beside) / 4 + rng.uniform(-amplitude, amplitude, edges.shape)
+            edges[:] = (ends + neighbors) / 4 + rng.uniform(-amplitude, amplitude, edges.shape)
         amplitude, step = amplitude / decay**2, half
     field -= field.min()
     return field / field.max()
 
 
 def _frost(height: int, width: int, rng: Generator) -> np.ndarray:
-    """float32 [H, W, 1] of gray levels: six families of needles, each where its own cloud is thick.
+    """float32 [H, W, 1] of gray levels: six families of needles, each dense where its cloud is.
 
-    Drawn at half the size: needles are two pixels wide and up to 32 long.
+    Generated at half the size: needles are two pixels wide and up to 32 long.
     """
     length = 16
     rows, columns = -(-height // 2), -(-width // 2)
@@ -302,16 +311,16 @@ def _frost(height: int, width: int, rng: Generator) -> np.ndarray:
     for angle in math.pi / 6 * (np.arange(6) + rng.random()):
         noise = rng.standard_normal((rows + 2 * length, columns + 2 * length, 1), np.float32)
         streaks = smear(noise, np.full(length, length**-0.5), angle)
-        moved = np.roll(cloud, rng.integers(len(cloud), size=2), (0, 1))  # a torus: no seam
-        layers.append(streaks[length:-length, length:-length] + 6 * moved[:rows, :columns, None])
+        density = np.roll(cloud, rng.integers(len(cloud), size=2), (0, 1))  # a torus: no seam
+        layers.append(streaks[length:-length, length:-length] + 6 * density[:rows, :columns, None])
     ice = ndimage.zoom(np.max(layers, 0)[..., 0], 2, order=1)[:height, :width, None]
-    return (rng.uniform(120, 207) + 30 * _standard(ice)).clip(0, 255).astype(np.float32)
+    return (rng.uniform(120, 207) + 30 * _standardize(ice)).clip(0, 255).astype(np.float32)
 
 
-def _standard(values: np.ndarray) -> np.ndarray:
+def _standardize(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def _to_pillow(image: np.ndarray) -> Image.Image:
     pixels = image.astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,8 +1,8 @@
-"""Images as a worse day or a worse camera would show them, to test a detector on.
+"""Corrupted images, to measure the robustness of a network.
 
-Two families: the 15 kinds of the corruption benchmark (`benchmark`), and what thermal cameras do
-(`thermal`), each in five severities. They are applied to an image at its own size, before it is
-resized for a network.
+Two families: the 15 corruptions of the benchmark (`benchmark`), and those of thermal cameras
+(`thermal`), each in five severities. They are applied to an image at the size of its file, before
+it is resized for a network.
 """
 
 import hashlib
@@ -14,33 +14,33 @@ import numpy as np
 from tinyjax.data.corruptions import benchmark, thermal
 from tinyjax.errors import UserError, suggest
 
-BENCHMARK = tuple(kind.__name__ for kind in benchmark.KINDS)
-THERMAL = tuple(kind.__name__ for kind in thermal.KINDS)
+BENCHMARK_CORRUPTIONS = tuple(function.__name__ for function in benchmark.CORRUPTIONS)
+THERMAL_CORRUPTIONS = tuple(function.__name__ for function in thermal.CORRUPTIONS)
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_FUNCTIONS = {kind.__name__: kind for kind in (*benchmark.KINDS, *thermal.KINDS)}
-_FAMILIES = {"benchmark": BENCHMARK, "thermal": THERMAL}
+_FUNCTIONS = {f.__name__: f for f in (*benchmark.CORRUPTIONS, *thermal.CORRUPTIONS)}
+_FAMILIES = {"benchmark": BENCHMARK_CORRUPTIONS, "thermal": THERMAL_CORRUPTIONS}
 
 
-def kinds(names: Sequence[str]) -> tuple[str, ...]:
-    """The kinds that names stand for, in their order and each once; "benchmark" and "thermal" stand
-    for all of theirs.
+def corruption_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The corruptions that `names` stand for, in order and without duplicates: "benchmark" and
+    "thermal" stand for all of their family.
 
     Raises UserError for an unknown name.
     """
-    found: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for name in names:
         if name not in _FAMILIES and name not in _FUNCTIONS:
             raise _unknown(name)
-        found |= dict.fromkeys(_FAMILIES.get(name, (name,)))
-    return tuple(found)
+        expanded |= dict.fromkeys(_FAMILIES.get(name, (name,)))
+    return tuple(expanded)
 
 
-def of_suite(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(kind, severity) of all that suite `name` of a config is corrupted by: its "corrupt", names
-    as `kinds` takes them, and its "severities", by default all.
+def suite_corruptions(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(corruption, severity) of all variants of a config's suite `name`: its "corrupt", names as
+    `corruption_names` takes them, times its "severities", by default all.
 
-    Raises UserError as `kinds`, and for a severity that there is not.
+    Raises UserError as `corruption_names`, and for a severity that does not exist.
     """
     severities, given = suite.get("severities", SEVERITIES), suite["corrupt"]
     listed = isinstance(severities, Sequence) and severities
@@ -48,34 +48,37 @@ def of_suite(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
         raise UserError(f"data.suites.{name}.severities = {severities}: give some of {SEVERITIES}")
     if not isinstance(given, Sequence):
         raise UserError(f"data.suites.{name}.corrupt = {given!r}: give names of corruptions")
-    found = kinds((given,) if isinstance(given, str) else given)
-    return [(kind, severity) for kind in found for severity in severities]
+    names = corruption_names((given,) if isinstance(given, str) else given)
+    return [(corruption, severity) for corruption in names for severity in severities]
 
 
-def corrupt(image: np.ndarray, kind: str, severity: int, name: str) -> np.ndarray:
-    """One image, corrupted: uint8 [H, W, C] of 1 or 3 channels to uint8 of the same shape.
+def corrupt(image: np.ndarray, corruption: str, severity: int, name: str) -> np.ndarray:
+    """Corrupt one image: uint8 [H, W, C] of 1 or 3 channels to uint8 of the same shape.
 
-    Of one channel is what one channel of the published RGB result for that gray image is: the same
-    where nothing is random, the same in distribution where channels are drawn apart.
+    The result for one channel is that of one channel of the published RGB result for the gray
+    image: equal if nothing is random, equal in distribution if channels are drawn independently.
 
-    name: the image's file name. What is random is a function of (name, kind, severity) alone;
-    for `thermal.FIXED`, which belong to the camera, of (kind, H, W): the same on every image, and
-    stronger with severity.
+    Random numbers are a function of (name, corruption, severity). For `thermal.FIXED_PATTERNS`,
+    which belong to the camera, they are a function of (corruption, H, W): the same pattern in all
+    images, amplified with severity.
 
-    Raises UserError for an unknown kind or severity.
+    name: the image's file name.
+
+    Raises UserError for an unknown corruption or severity.
     """
-    if kind not in _FUNCTIONS:
-        raise _unknown(kind)
+    if corruption not in _FUNCTIONS:
+        raise _unknown(corruption)
     if severity not in SEVERITIES:
-        raise UserError(f"corruption {kind}: severity = {severity!r}; give 1, 2, 3, 4 or 5")
-    drawn_for = image.shape[:2] if kind in thermal.FIXED else (severity, name)
-    out = _FUNCTIONS[kind](image.astype(np.float32), severity, _rng(kind, *drawn_for))
-    # As published, levels are cut off, not rounded; the margin keeps whole numbers what they are.
+        raise UserError(f"corruption {corruption}: severity = {severity!r}; give 1, 2, 3, 4 or 5")
+    fixed = corruption in thermal.FIXED_PATTERNS
+    rng = _rng(corruption, *(image.shape[:2] if fixed else (severity, name)))
+    out = _FUNCTIONS[corruption](image.astype(np.float32), severity, rng)
+    # As published, levels are truncated, not rounded; the margin preserves integers.
     return (out.clip(0, 255) + 1e-3).astype(np.uint8)
 
 
-def _rng(*what: object) -> np.random.Generator:
-    digest = hashlib.sha256("/".join(map(str, what)).encode()).digest()
+def _rng(*seed: object) -> np.random.Generator:
+    digest = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest)))
 
 

@@ -1,7 +1,7 @@
 """The ArrayRecord layout: a set converted once by `python -m tinyjax.prepare SOURCE --to DIR`.
 
-A TensorFlow Datasets builder writes it and reads it, without TensorFlow: images are kept as the
-files they were, byte for byte, boxes as float64 in their pixels, so nothing is lost or rounded.
+A TensorFlow Datasets builder writes and reads it, without TensorFlow. Image files are stored byte
+for byte and boxes as float64 in pixels, so nothing is lost or rounded.
 """
 
 import io
@@ -16,16 +16,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tinyjax.data.images import Place, content, in_pixels, shape_of
-from tinyjax.data.layouts.listing import Entry, Label, Listing, Refuse, homes, no_split
+from tinyjax.data.images import AnyPath, image_shape, read_bytes, relative_to_pixels
+from tinyjax.data.layouts.listing import (
+    Entry,
+    Label,
+    Listing,
+    OnError,
+    candidate_roots,
+    unknown_split,
+)
 from tinyjax.errors import UserError
 from tinyjax.run import progress
 
 INFO = "dataset_info.json"
 
 
-class Stored(NamedTuple):
-    """An image that is not a file of its own; in the rest it is used like a path."""
+class ImageBytes(NamedTuple):
+    """An encoded image in memory, with the interface of a path."""
 
     name: str
     data: bytes
@@ -40,8 +47,8 @@ class Stored(NamedTuple):
         return self.name
 
 
-class Record(NamedTuple):
-    """An image in a set that is left on disk, read when it is asked for."""
+class RecordImage(NamedTuple):
+    """An image in a set that stays on disk; it is read on access."""
 
     rows: Any  # of `as_data_source`
     number: int
@@ -60,87 +67,87 @@ class Record(NamedTuple):
         return f"record {self.name}"
 
 
-def numbers(rows: Any, folder: Path, split: str) -> np.ndarray:
-    """The labels of a split whose images are left on disk: int32 [N].
+def load_labels(rows: Any, folder: Path, split: str) -> np.ndarray:
+    """The labels of a split whose images stay on disk: int32 [N].
 
-    Records are only read whole, so this takes minutes for a million of them; it is done once and
-    kept in `folder`, or where that may not be written in the temporary folder.
+    A record cannot be read in part, so this takes minutes for a million of them. The result is
+    cached in `folder`, or in the temporary folder if `folder` is not writable.
     """
     name = f"tinyjax-labels-{split}-{len(rows)}.npy"
-    kept = [folder / name, Path(gettempdir()) / f"{zlib.crc32(str(folder).encode()):08x}-{name}"]
-    for file in kept:
+    caches = [folder / name, Path(gettempdir()) / f"{zlib.crc32(str(folder).encode()):08x}-{name}"]
+    for file in caches:
         if file.exists():
             return np.load(file)
-    bar = progress.progress_bar(range(len(rows)), unit="record", desc=f"labels of {split}, once")
-    found = np.array([rows[k]["label"] for k in bar], np.int32)
-    for file in kept:
+    bar = progress.progress_bar(range(len(rows)), unit="record", desc=f"labels of {split}, cached")
+    labels = np.array([rows[k]["label"] for k in bar], np.int32)
+    for file in caches:
         temporary = file.with_name(f".{os.getpid()}-{name}")
         try:
-            np.save(temporary, found)
+            np.save(temporary, labels)
             os.replace(temporary, file)
             break
         except OSError:
             continue
-    return found
+    return labels
 
 
-def splits(root: Place) -> list[str]:
-    """The names of the splits that are there."""
-    if (home := _find(root)) is None:
+def list_splits(root: AnyPath) -> list[str]:
+    """The names of the splits that exist."""
+    if (home := _find_root(root)) is None:
         return []
     try:
-        document = json.loads(content(home / INFO))
+        document = json.loads(read_bytes(home / INFO))
         return sorted(str(split["name"]) for split in document["splits"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{home / INFO}: not as prepare wrote it ({error}); prepare it anew"
+            f"{home / INFO}: not as prepare wrote it ({error}); prepare it again"
         ) from error
 
 
-def listing(root: Place, split: str, refuse: Refuse) -> Listing:
-    """The split as it was when it was prepared.
+def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
+    """Read a split as it was prepared.
 
     Raises UserError for an unknown split, a zip, and files that prepare did not write.
     """
-    home = _find(root)
+    home = _find_root(root)
     if home is None:
-        raise UserError(f"{root}: no prepared set here (no {INFO})")
+        raise UserError(f"{root}: no prepared set in this folder (no {INFO})")
     if not isinstance(home, Path):
         raise UserError(f"{root}: ArrayRecord files cannot be read from a zip; unpack it")
-    if split not in splits(root):
-        raise no_split(root, split, splits(root))
+    if split not in list_splits(root):
+        raise unknown_split(root, split, list_splits(root))
     tfds = import_tfds()
     try:
         builder = tfds.builder_from_directory(home)
         rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         names = builder.info.features["objects"]["category"].names
-        marks = builder.info.metadata
-        ignored, groups = (frozenset(json.loads(marks[name])) for name in ("ignored", "groups"))
+        metadata = builder.info.metadata
+        ignored, groups = (frozenset(json.loads(metadata[name])) for name in ("ignored", "groups"))
         entries = [_entry(row, names) for row in rows]
-    except Exception as error:  # whatever a damaged file leads the libraries to
+    except Exception as error:  # the libraries raise many types for damaged files
         raise UserError(
-            f"{home}: split {split!r} cannot be read ({error}); prepare it anew"
+            f"{home}: split {split!r} cannot be read ({error}); prepare it again"
         ) from error
     return Listing(f"{home}, split {split!r}", entries, tuple(names), ignored, groups)
 
 
 def write(listings: Mapping[str, Listing], folder: Path) -> Path:
-    """Write splits into `folder`; returns the folder of the files themselves.
+    """Write splits into `folder` and return the subfolder that holds the files.
 
-    All splits must have the same categories; the images of their entries must be readable.
+    All splits must have the same categories, and their images must be readable.
     """
     tfds = import_tfds()
     first, *_ = listings.values()
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, None)),
-            "info": tfds.features.Text(),  # json: file name, and what else the source said
+            "info": tfds.features.Text(),  # json: file name, other fields of the source
             "objects": tfds.features.Sequence(
                 {
                     "box": tfds.features.Tensor(shape=(4,), dtype=np.float64),  # xyxy, pixels
                     "category": tfds.features.ClassLabel(names=first.categories),
                     "ignore": np.bool_,
-                    "area": np.float64,  # px^2; NaN: that of the box
+                    "area": np.float64,  # px^2; NaN: the box's area
                 }
             ),
         }
@@ -148,7 +155,7 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
 
     class Detection(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore
         VERSION = tfds.core.Version("1.0.0")
-        # Nothing is downloaded; to find that out TFDS would import a package it does not require.
+        # Without it, TFDS would import a package that it does not depend on to check for downloads.
         url_infos: ClassVar[dict] = {}
 
         def _info(self):
@@ -168,17 +175,17 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
             raise NotImplementedError  # the splits are generators already
 
     builder = Detection(data_dir=folder, file_format="array_record")
-    with TemporaryDirectory() as nothing_to_download:
-        builder.download_and_prepare(download_dir=nothing_to_download)
+    with TemporaryDirectory() as empty:
+        builder.download_and_prepare(download_dir=empty)
     return Path(builder.data_path)
 
 
 def _rows(listed: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, entry in enumerate(listed.entries):
-        data = entry.place.read_bytes()
+        data = entry.file.read_bytes()
         boxes = [label.box for label in entry.labels]
         if listed.relative:
-            boxes = [in_pixels(box, shape_of(data)) for box in boxes]
+            boxes = [relative_to_pixels(box, image_shape(data)) for box in boxes]
         objects = [
             {
                 "box": np.array(box, np.float64),
@@ -209,15 +216,15 @@ def _entry(row: dict[str, Any], names: list[str]) -> Entry:
             zip(*(objects[name] for name in ("box", "category", "ignore", "area")), strict=True), 1
         )
     ]
-    return Entry(Stored(info["file_name"], bytes(row["image"])), info, labels)
+    return Entry(ImageBytes(info["file_name"], bytes(row["image"])), info, labels)
 
 
-def _find(root: Place) -> Place | None:
-    return next((home for home in homes(root) if (home / INFO).is_file()), None)
+def _find_root(root: AnyPath) -> AnyPath | None:
+    return next((home for home in candidate_roots(root) if (home / INFO).is_file()), None)
 
 
 def import_tfds():
-    """TensorFlow Datasets, whose import takes seconds; its chatter off."""
+    """The module of TensorFlow Datasets, with its output silenced; the import takes seconds."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

@@ -1,8 +1,8 @@
-"""Published data sets as their archives unpack: where their images and labels stand, how many there
-are, on what terms, and what is known to be wrong with them. `places` reads them.
+"""Published data sets as their archives unpack: the paths of images and labels, counts, terms of
+use, and known issues. `published` reads them.
 
-Counts and terms are those of the sets' own pages, unless "not verified" is said: then they are what
-public loaders agree on. Nothing is downloaded and no set is part of this project.
+Counts and terms are from the sets' own pages; those marked "not verified" are from public loaders
+that agree. Nothing is downloaded, and no set is part of this project.
 """
 
 from collections.abc import Mapping
@@ -10,89 +10,95 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
-class Part(NamedTuple):
-    """A split of a set."""
+class SplitFiles(NamedTuple):
+    """The files of a split, as paths from the set's folder; <folder>/*.jpg is a folder with such
+    files.
+    """
 
-    at: tuple[str, ...]  # what it is read from, seen from the set's folder: the first that is there
+    paths: tuple[str, ...]  # alternatives that the split may be read from, in order of preference
     images: int = 0  # as published; 0: unknown, or sources disagree
-    needs: tuple[str, ...] = ()  # what else must stand there
+    requires: tuple[str, ...] = ()  # further paths that must exist
 
 
-class Set(NamedTuple):
-    """A published set. A path that ends in /*.jpg is a folder with such files in it."""
+class PublishedSet(NamedTuple):
+    """A published set."""
 
     title: str
-    layout: str  # that of `voc`, `coco`, or lists for `classification`; "own": see `places`
-    folder: str  # in which the archive wraps it
+    layout: str  # "voc", "coco", "list" (of images, for classification), or "special"
+    folder: str  # the folder that the archive unpacks to
     archive: str
-    parts: Mapping[str, Part]  # by the name of the split
+    splits: Mapping[str, SplitFiles]
     terms: str
-    cite: str
-    faults: str = ""
-    classes: tuple[str, ...] = ()  # scored where none are named; (): all
+    citation: str
+    known_issues: str = ""
+    classes: tuple[str, ...] = ()  # scored by default; (): all
     ignore_classes: tuple[str, ...] = ()  # neither objects nor background
-    no_area: bool = False  # boxes without an area are known of, and left out
-    unlabeled: Mapping[str, str] = MappingProxyType({})  # parts without boxes, and why
-    sign: str = ""  # a file that only this set has; "": any of its parts tells it
+    drops_empty_boxes: bool = False  # the set is known to have boxes without area; they are dropped
+    unlabeled: Mapping[str, str] = MappingProxyType({})  # splits without boxes -> the reason
+    signature: str = ""  # a file that identifies the set; "": the files of any of its splits do
 
 
-def _voc(**counts: int) -> dict[str, Part]:
-    needs = ("JPEGImages/*.jpg", "Annotations/*.xml")
-    return {name: Part((f"ImageSets/Main/{name}.txt",), n, needs) for name, n in counts.items()}
+def _voc(**counts: int) -> dict[str, SplitFiles]:
+    requires = ("JPEGImages/*.jpg", "Annotations/*.xml")
+    return {
+        name: SplitFiles((f"ImageSets/Main/{name}.txt",), n, requires) for name, n in counts.items()
+    }
 
 
-def _coco(**counts: int) -> dict[str, Part]:
-    return {name: Part((f"annotations/instances_{name}.json",), n) for name, n in counts.items()}
+def _coco(**counts: int) -> dict[str, SplitFiles]:
+    return {
+        name: SplitFiles((f"annotations/instances_{name}.json",), n) for name, n in counts.items()
+    }
 
 
-def _llvip() -> dict[str, Part]:
+def _llvip() -> dict[str, SplitFiles]:
     counts = {"train": 12_025, "test": 3_463}
     return {
-        f"{kind}/{name}": Part((f"{kind}/{name}/*.jpg",), n, ("Annotations/*.xml",))
-        for kind in ("visible", "infrared")
+        f"{camera}/{name}": SplitFiles((f"{camera}/{name}/*.jpg",), n, ("Annotations/*.xml",))
+        for camera in ("visible", "infrared")
         for name, n in counts.items()
     }
 
 
-def _flir_aligned() -> dict[str, Part]:
+def _flir_aligned() -> dict[str, SplitFiles]:
     lists = {"train": ("align_train", 4_129), "val": ("align_validation", 1_013)}
     return {
-        f"{kind}/{name}": Part(
+        f"{camera}/{name}": SplitFiles(
             (f"{file}.txt", f"ImageSets/Main/{file}.txt"),
             n,
             (f"JPEGImages/*{ending}", "Annotations/*.xml"),
         )
-        for kind, ending in (("rgb", ".jpg"), ("thermal", ".jpeg"))
+        for camera, ending in (("rgb", ".jpg"), ("thermal", ".jpeg"))
         for name, (file, n) in lists.items()
     }
 
 
-def _flir_v2() -> dict[str, Part]:
+def _flir_v2() -> dict[str, SplitFiles]:
     splits = {"train": ("images_{}_train", 0), "val": ("images_{}_val", 0)}
     splits["test"] = ("video_{}_test", 3_749)
     return {
-        f"{kind}/{name}": Part((f"{folder.format(kind)}/coco.json",), n)
-        for kind in ("rgb", "thermal")
+        f"{camera}/{name}": SplitFiles((f"{folder.format(camera)}/coco.json",), n)
+        for camera in ("rgb", "thermal")
         for name, (folder, n) in splits.items()
     }
 
 
-def _hit_uav(name: str, images: int) -> Part:
+def _hit_uav(name: str, images: int) -> SplitFiles:
     jsons = (f"normal_json/annotations/{file}.json" for file in (name, f"instances_{name}"))
-    return Part((*jsons, f"normal_xml/ImageSets/Main/{name}.txt"), images)
+    return SplitFiles((*jsons, f"normal_xml/ImageSets/Main/{name}.txt"), images)
 
 
-def _kaist() -> dict[str, Part]:
+def _kaist() -> dict[str, SplitFiles]:
     lists = {"train-all-02": 25_086, "test-all-20": 2_252}
     lists |= {"test-day-20": 1_455, "test-night-20": 797}
     return {
-        f"{kind}/{name}": Part((f"imageSets/{name}.txt",), n, ("images/*",))
-        for kind in ("visible", "lwir")
+        f"{camera}/{name}": SplitFiles((f"imageSets/{name}.txt",), n, ("images/*",))
+        for camera in ("visible", "lwir")
         for name, n in lists.items()
     }
 
 
-def _domainnet() -> dict[str, Part]:
+def _domainnet() -> dict[str, SplitFiles]:
     counts = {
         "clipart": (33_525, 14_604),
         "infograph": (36_023, 15_582),
@@ -102,15 +108,15 @@ def _domainnet() -> dict[str, Part]:
         "sketch": (48_212, 20_916),
     }
     return {
-        f"{domain}_{name}": Part((f"{domain}_{name}.txt",), n, (f"{domain}/*",))
-        for domain, both in counts.items()
-        for name, n in zip(("train", "test"), both, strict=True)
+        f"{domain}_{name}": SplitFiles((f"{domain}_{name}.txt",), n, (f"{domain}/*",))
+        for domain, pair in counts.items()
+        for name, n in zip(("train", "test"), pair, strict=True)
     }
 
 
 _FLIR_TERMS = (
-    "FLIR's own, accepted at download (flir.com/oem/adas); the text was not at hand, so take it "
-    "that nothing may be passed on."
+    "FLIR's own, accepted at download (flir.com/oem/adas); the text was not available, so assume "
+    "that nothing may be redistributed."
 )
 _INOUE = (
     "Inoue et al., Cross-Domain Weakly-Supervised Object Detection through Progressive Domain "
@@ -124,42 +130,44 @@ _VOC_TERMS = "Photographs from flickr, under flickr's terms of use; annotations 
 _SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
 _EXTRA = {"extra": "its boxes are placeholders (1 1 1 1): it is labeled by image only"}
 
-SETS: dict[str, Set] = {
-    "llvip": Set(
+PUBLISHED_SETS: dict[str, PublishedSet] = {
+    "llvip": PublishedSet(
         "LLVIP",
-        "own",
+        "special",
         "LLVIP",
         "LLVIP.zip",
         _llvip(),
-        "Free for non-commercial use, academic or not; cite it, say so where labels are derived "
-        "from it, and identify no person.",
+        "Free for non-commercial use, academic or not; cite it, declare labels that are "
+        "derived from it, and identify no person.",
         "Jia et al., LLVIP: A Visible-infrared Paired Dataset for Low-light Vision, ICCVW 2021",
-        "2 xml files without a box, whose images stay, without objects (empty = 'drop' leaves them "
-        "out); 5 boxes without area, which are left out. Labels were revised on 2023-02-21: say "
-        "which you used. Corners are used as they are written.",
-        no_area=True,
+        "2 xml files have no box; their images are kept, without objects (empty = 'drop' leaves "
+        "them out). 5 boxes have no area and are left out. Labels were revised on 2023-02-21: "
+        "state which you used. Corners are used as written.",
+        drops_empty_boxes=True,
     ),
-    "flir_aligned": Set(
+    "flir_aligned": PublishedSet(
         "FLIR aligned",
-        "own",
+        "special",
         "align",
         "aligned.zip",
         _flir_aligned(),
         _FLIR_TERMS,
         "Zhang et al., Multispectral Fusion for Object Detection with Cyclic Fuse-and-Refine "
         "Blocks, ICIP 2020 (arXiv 2009.12664)",
-        "Boxes are those of the thermal image, for both; some misalignment is left. Of the dogs of "
-        "the set it was made from nothing is scored unless it is named.",
+        "Both images have the boxes of the thermal one; some misalignment is left. Dogs, of the "
+        "original set, are scored only if named in classes.",
         classes=("person", "bicycle", "car"),
     ),
-    "flir_adas_v1": Set(
+    "flir_adas_v1": PublishedSet(
         "FLIR ADAS v1",
-        "own",
+        "special",
         "FLIR_ADAS_1_3",
         "FLIR_ADAS_1_3.zip",
         {
-            f"thermal/{ours}": Part((f"{ours}/thermal_annotations.json", f"{old}/Annotations"), n)
-            for ours, old, n in (
+            f"thermal/{name}": SplitFiles(
+                (f"{name}/thermal_annotations.json", f"{old_name}/Annotations"), n
+            )
+            for name, old_name, n in (
                 ("train", "training", 8_862),
                 ("val", "validation", 1_366),
                 ("video", "video", 4_224),
@@ -175,37 +183,38 @@ SETS: dict[str, Set] = {
             "flir_aligned has pairs with boxes",
         ),
     ),
-    "flir_adas_v2": Set(
+    "flir_adas_v2": PublishedSet(
         "FLIR ADAS v2",
-        "own",
+        "special",
         "FLIR_ADAS_v2",
         "FLIR_ADAS_v2.zip",
         _flir_v2(),
         _FLIR_TERMS,
         "Teledyne FLIR Free ADAS Thermal Dataset v2, 2022",
-        "Published counts of its train and val images disagree (9,711 or 11,886 thermal), so none "
-        "is compared; train and val of rgb and thermal are no pairs, the video frames of the test "
-        "splits are. What others call bicycle is bike: rename = {'bike': 'bicycle'}.",
+        "Published counts of its train and val images disagree (9,711 or 11,886 thermal), so they "
+        "are not checked. In train and val, rgb and thermal images are not paired; the video "
+        "frames of the test splits are. The category bicycle of other sets is bike here: "
+        "rename = {'bike': 'bicycle'}.",
         classes=(
             *("person", "bike", "car", "motor", "bus", "train", "truck", "light", "hydrant"),
             *("sign", "dog", "skateboard", "stroller", "scooter", "other vehicle"),
         ),
     ),
-    "hit_uav": Set(
+    "hit_uav": PublishedSet(
         "HIT-UAV",
-        "own",
+        "special",
         "HIT-UAV",
         "HIT-UAV.zip",
         {n: _hit_uav(n, k) for n, k in (("train", 2_029), ("val", 290), ("test", 579))},
         "CC BY 4.0.",
         "Suo et al., HIT-UAV: A high-altitude infrared thermal dataset for Unmanned Aerial "
         "Vehicle-based object detection, Scientific Data 10, 227 (2023)",
-        "Its json is not quite COCO ('filename', 'annotation'). The split is random over frames of "
+        "Its json differs from COCO ('filename', 'annotation'). The split is random over frames of "
         "videos: 28 % of the test images have a near-duplicate in train.",
         classes=("Person", "Car", "Bicycle", "OtherVehicle"),
         ignore_classes=("DontCare",),
     ),
-    "hit_uav_ir": Set(
+    "hit_uav_ir": PublishedSet(
         "HIT-UAV at 320 x 256, split by session",
         "coco",
         "hit_uav_ir",
@@ -214,23 +223,23 @@ SETS: dict[str, Set] = {
         "CC BY 4.0.",
         "Suo et al., Scientific Data 10, 227 (2023)",
         "Our own repacking: other splits and half the size, so scores are not those of the paper.",
-        sign="annotations/instances_shift.json",
+        signature="annotations/instances_shift.json",
     ),
-    "kaist": Set(
+    "kaist": PublishedSet(
         "KAIST multispectral pedestrians",
-        "own",
+        "special",
         "kaist-rgbt",
         "kaist-cvpr15.tar.gz",
         _kaist(),
         "CC BY-NC-SA 4.0 (LICENSE.md of SoonminHwang/rgbt-ped-detection).",
         "Hwang et al., Multispectral Pedestrian Detection: Benchmark Dataset and Baselines, "
         "CVPR 2015",
-        "The first labels are often wrong or misplaced; later ones are read before them where they "
-        "stand beside (`kaist.LABELS`). Counts not verified.",
+        "The first labels are often wrong or misplaced; corrected ones are preferred if they exist "
+        "(`kaist.LABEL_FOLDERS`). Counts not verified.",
         classes=("person",),
-        ignore_classes=("cyclist", "people", "person?"),  # as the benchmark has it
+        ignore_classes=("cyclist", "people", "person?"),  # as in the benchmark
     ),
-    "coco2017": Set(
+    "coco2017": PublishedSet(
         "COCO 2017",
         "coco",
         "coco",
@@ -238,9 +247,9 @@ SETS: dict[str, Set] = {
         _coco(train2017=118_287, val2017=5_000),
         "Annotations CC BY 4.0; images under flickr's terms of use, each with its own license.",
         "Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014",
-        "About 1 % of the images have no object; crowds are don't-care.",
+        "About 1 % of the images have no object; crowds are ignored.",
     ),
-    "voc2007": Set(
+    "voc2007": PublishedSet(
         "Pascal VOC 2007",
         "voc",
         "VOC2007",
@@ -249,7 +258,7 @@ SETS: dict[str, Set] = {
         _VOC_TERMS,
         "Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010",
     ),
-    "voc2012": Set(
+    "voc2012": PublishedSet(
         "Pascal VOC 2012",
         "voc",
         "VOC2012",
@@ -257,9 +266,9 @@ SETS: dict[str, Set] = {
         _voc(train=5_717, val=5_823, trainval=11_540),
         _VOC_TERMS,
         "Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010",
-        "The labels of its test split are kept by the challenge.",
+        "The labels of its test split are not public.",
     ),
-    "clipart1k": Set(
+    "clipart1k": PublishedSet(
         "Clipart1k",
         "voc",
         "clipart",
@@ -268,7 +277,7 @@ SETS: dict[str, Set] = {
         _INOUE_TERMS,
         _INOUE,
     ),
-    "watercolor2k": Set(
+    "watercolor2k": PublishedSet(
         "Watercolor2k",
         "voc",
         "watercolor",
@@ -280,7 +289,7 @@ SETS: dict[str, Set] = {
         classes=_SIX,
         unlabeled=_EXTRA,
     ),
-    "comic2k": Set(
+    "comic2k": PublishedSet(
         "Comic2k",
         "voc",
         "comic",
@@ -292,18 +301,21 @@ SETS: dict[str, Set] = {
         classes=_SIX,
         unlabeled=_EXTRA,
     ),
-    "domainnet": Set(
+    "domainnet": PublishedSet(
         "DomainNet",
         "list",
         "domainnet",
         "the zip of each domain, and its lists,",
         _domainnet(),
-        "For research; the images were collected from the web, under fair use as its page has it "
-        "(not verified).",
+        "For research; the images were collected from the web, under fair use according to its "
+        "page (not verified).",
         "Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019",
-        "Counts are the cleaned version's, 586,575 in all, its sums those of ai.bu.edu/M3SDA, its "
-        "halves not verified; the first release holds duplicates.",
+        "Counts are those of the cleaned version, 586,575 in all. The sums agree with "
+        "ai.bu.edu/M3SDA; the counts of train and test are not verified. The first release has "
+        "duplicates.",
     ),
 }
-BOXES = tuple(name for name, one in SETS.items() if one.layout != "list")
-WHOLE = tuple(name for name, one in SETS.items() if one.layout == "list")  # classification
+DETECTION_SETS = tuple(name for name, entry in PUBLISHED_SETS.items() if entry.layout != "list")
+CLASSIFICATION_SETS = tuple(
+    name for name, entry in PUBLISHED_SETS.items() if entry.layout == "list"
+)

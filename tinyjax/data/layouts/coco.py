@@ -1,9 +1,9 @@
-"""The COCO layout: all labels of a split in one json, images in a folder beside it.
+"""The COCO layout: all labels of a split in one json file, images in a folder next to it.
 
     annotations/instances_<split>.json   or   annotations/<split>.json, <split>.json
-    images/<file_name>                   or   images/<split>/, <split>/, beside the json
+    images/<file_name>                   or   images/<split>/, <split>/, the json's folder
 
-    <split>/_annotations.coco.json       as Roboflow exports it, the images beside it
+    <split>/_annotations.coco.json       as Roboflow exports it, with the images in that folder
 
 Format: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014,
 https://cocodataset.org/#format-data.
@@ -14,28 +14,28 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from tinyjax.data.images import Place, content
+from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
     Listing,
-    Refuse,
-    files,
-    folders,
-    homes,
-    inside,
-    no_split,
+    OnError,
+    candidate_roots,
+    join_inside,
+    list_files,
+    list_folders,
+    unknown_split,
 )
 from tinyjax.errors import UserError
 
-JSON = (
+JSON_PATHS = (
     "annotations/instances_{}.json",
     "annotations/{}.json",
     "{}/_annotations.coco.json",
     "instances_{}.json",
     "{}.json",
 )
-IMAGES = ("images/{}", "images", "{}", "annotations")
+IMAGE_FOLDERS = ("images/{}", "images", "{}", "annotations")
 FIELDS = {
     "images": ("id", "file_name"),
     "categories": ("id", "name"),
@@ -43,41 +43,42 @@ FIELDS = {
 }
 
 
-def splits(root: Place) -> list[str]:
-    """The names of the splits that are there."""
-    for home in homes(root):
-        jsons = [f for at in (home, home / "annotations") for f in files(at, ".json")]
-        there = [d.name for d in folders(home) if (d / "_annotations.coco.json").is_file()]
-        # Beside instances_*.json stand captions_*.json and the like.
-        named = [f.name for f in jsons if f.name.startswith("instances_")]
-        if found := named or there or [f.name for f in jsons if _is_coco(f)]:
-            return sorted({re.sub(r"^instances_|\.json$", "", name) for name in found})
+def list_splits(root: AnyPath) -> list[str]:
+    """The names of the splits that exist."""
+    for home in candidate_roots(root):
+        jsons = [f for d in (home, home / "annotations") for f in list_files(d, ".json")]
+        # The folder of instances_*.json may also have captions_*.json and the like.
+        instances = [f.name for f in jsons if f.name.startswith("instances_")]
+        roboflow = [d.name for d in list_folders(home) if (d / "_annotations.coco.json").is_file()]
+        if names := instances or roboflow or [f.name for f in jsons if _is_coco(f)]:
+            return sorted({re.sub(r"^instances_|\.json$", "", name) for name in names})
     return []
 
 
-def listing(root: Place, split: str, refuse: Refuse) -> Listing:
-    """The split as its json has it.
+def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
+    """Read a split's json.
 
-    Don't-care are the categories that carry `"ignore": 1`, and boxes with `iscrowd` or `ignore` 1.
-    A group is a category without any annotation that others name as their supercategory: Roboflow
-    writes one with id 0.
+    Ignored are the categories with `"ignore": 1`, and boxes with `iscrowd` or `ignore` 1. A group
+    is a category without annotations that others name as their supercategory: Roboflow writes one
+    with id 0.
 
-    Raises UserError for a file that is not COCO. Refused, one by one: an annotation of an unknown
-    image or category, or whose bbox is not four numbers.
+    Raises UserError for a file that is not COCO. Reported to `on_error`: an annotation of an
+    unknown image or category, or whose bbox is not four numbers.
     """
-    file, home = _find(root, split)
+    file, home = _find_json(root, split)
     document = _parse(file)
     names = {category["id"]: str(category["name"]) for category in document["categories"]}
-    known = {info["id"] for info in document["images"]}
+    image_ids = {info["id"] for info in document["images"]}
     labels = defaultdict(list)
     for annotation in document["annotations"]:
-        where = f"{file}: annotation {annotation['id']}"
+        source = f"{file}: annotation {annotation['id']}"
         image, category = annotation["image_id"], annotation["category_id"]
-        if image not in known:
-            refuse("unknown image", f"{where}: image_id {image} is none of the images")
+        if image not in image_ids:
+            message = f"{source}: image_id {image} is not the id of an image"
+            on_error("unknown image", message)
         elif category not in names:
             ids = ", ".join(map(str, names))
-            refuse("unknown category", f"{where}: category_id {category}; known: {ids}")
+            on_error("unknown category", f"{source}: category_id {category}; known: {ids}")
         else:
             try:
                 x, y, w, h = map(float, annotation["bbox"])
@@ -85,40 +86,40 @@ def listing(root: Place, split: str, refuse: Refuse) -> Listing:
                 area = None if area is None else float(area)
             except (TypeError, ValueError):
                 bbox = annotation["bbox"]
-                message = f"{where}: bbox {bbox}; give four numbers x, y, width, height"
-                refuse("bad box", message)
+                message = f"{source}: bbox {bbox}; give four numbers x, y, width, height"
+                on_error("bad box", message)
                 continue
             ignore = bool(annotation.get("iscrowd") or annotation.get("ignore"))
             box = (x, y, x + w, y + h)
-            labels[image].append(Label(where, names[category], box, ignore, area))
-    folder = _images(home, file, split, document["images"])
+            labels[image].append(Label(source, names[category], box, ignore, area))
+    folder = _image_folder(home, file, split, document["images"])
     entries = [
-        Entry(inside(folder, str(info["file_name"]), str(file)), info, labels[info["id"]])
+        Entry(join_inside(folder, str(info["file_name"]), str(file)), info, labels[info["id"]])
         for info in document["images"]
     ]
     ignored = (str(c["name"]) for c in document["categories"] if c.get("ignore"))
-    every = tuple(dict.fromkeys(names.values()))
-    return Listing(str(file), entries, every, frozenset(ignored), _groups(document))
+    categories = tuple(dict.fromkeys(names.values()))
+    return Listing(str(file), entries, categories, frozenset(ignored), _groups(document))
 
 
-def _find(root: Place, split: str) -> tuple[Place, Place]:
-    """The json of a split, and the folder that its layout starts from."""
-    for home in homes(root):
-        for pattern in JSON:
+def _find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
+    """The json of a split, and the root of its layout."""
+    for home in candidate_roots(root):
+        for pattern in JSON_PATHS:
             if (file := home / pattern.format(split)).is_file():
                 return file, home
-    raise no_split(root, split, splits(root))
+    raise unknown_split(root, split, list_splits(root))
 
 
-def _images(home: Place, file: Place, split: str, infos: list[dict[str, Any]]) -> Place:
-    """Where the images are: the first folder that has the first of them that is anywhere."""
-    named = [home / pattern.format(split) for pattern in IMAGES]
-    places = [place for place in named if place.is_dir()] + [home]
+def _image_folder(home: AnyPath, file: AnyPath, split: str, infos: list[dict[str, Any]]) -> AnyPath:
+    """The folder of the images: the first one in which an image of the json exists."""
+    candidates = [home / pattern.format(split) for pattern in IMAGE_FOLDERS]
+    folders = [folder for folder in candidates if folder.is_dir()] + [home]
     for info in infos[:100]:  # a few may be missing
-        for place in places:
-            if inside(place, str(info["file_name"]), str(file)).is_file():
-                return place
-    return places[0]
+        for folder in folders:
+            if join_inside(folder, str(info["file_name"]), str(file)).is_file():
+                return folder
+    return folders[0]
 
 
 def _groups(document: dict[str, Any]) -> frozenset[str]:
@@ -127,12 +128,12 @@ def _groups(document: dict[str, Any]) -> frozenset[str]:
     rest: set[str] = set()
     for category in document["categories"]:
         others = (c for c in document["categories"] if c is not category)
-        named = any(c.get("supercategory") == category["name"] for c in others)
-        (groups if named and category["id"] not in used else rest).add(str(category["name"]))
+        is_parent = any(c.get("supercategory") == category["name"] for c in others)
+        (groups if is_parent and category["id"] not in used else rest).add(str(category["name"]))
     return frozenset(groups - rest)  # a group and its only category may share a name
 
 
-def _is_coco(file: Place) -> bool:
+def _is_coco(file: AnyPath) -> bool:
     try:
         _parse(file)
     except UserError:
@@ -140,9 +141,9 @@ def _is_coco(file: Place) -> bool:
     return True
 
 
-def _parse(file: Place) -> dict[str, Any]:
+def _parse(file: AnyPath) -> dict[str, Any]:
     try:
-        document = json.loads(content(file))
+        document = json.loads(read_bytes(file))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON ({error})") from error
     for field, keys in FIELDS.items():
@@ -159,7 +160,7 @@ def _parse(file: Place) -> dict[str, Any]:
                         f"{file}: not COCO: an entry of {field!r} has no {key!r}: {row}"
                     )
                 if isinstance(row[key], float) and row[key].is_integer() and key.endswith("id"):
-                    row[key] = int(row[key])  # 7.0, as pandas leaves it
+                    row[key] = int(row[key])  # pandas writes 7.0
                 if key.endswith("id") and not isinstance(row[key], int | str):
                     raise UserError(f"{file}: {key} {row[key]!r} in {field!r}; give an integer")
     for field in ("images", "categories"):

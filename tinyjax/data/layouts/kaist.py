@@ -1,39 +1,39 @@
-"""The KAIST multispectral pedestrian set, two cameras through one beam splitter.
+"""The KAIST multispectral pedestrian set: two cameras behind one beam splitter.
 
     images/set00/V000/visible/I00000.jpg, images/set00/V000/lwir/I00000.jpg
-    imageSets/<list>.txt of lines such as set00/V000/I00000: a split for each camera, lwir/<list>
+    imageSets/<list>.txt with lines such as set00/V000/I00000: a split per camera, lwir/<list>
 
-and labels in one or more of `LABELS`: xml files, or text files "% bbGt version=3" of Piotr's
+Labels are in one or more of `LABEL_FOLDERS`: xml files, or text files "% bbGt version=3" of Piotr's
 toolbox with lines of label, left, top, width, height, occluded, four of the visible part, ignore,
-angle. Those of `annotations_paired` are one a camera, all others are shared by both.
+angle. Those of `annotations_paired` are per camera, all others are shared by both.
 
-Without lists the splits are train, set00 to set05, and test, the rest, every frame of them.
+Without lists the splits are train (all frames of set00 to set05) and test (all other frames).
 
-Source: Hwang et al., CVPR 2015; the layout is that of public loaders (sejong-rcv/MLPD,
-SoonminHwang/rgbt-ped-detection), the set itself was not at hand. Not verified: whether corners
-count from 0 or 1 (they are used as they are written, as in those loaders), and which folder of
-labels holds which frames.
+Source: Hwang et al., CVPR 2015. The layout is that of public loaders (sejong-rcv/MLPD,
+SoonminHwang/rgbt-ped-detection); the set itself was not available. Not verified: whether corners
+count from 0 or 1 (they are used as written, as in those loaders), and which label folder has which
+frames.
 """
 
 from xml.etree import ElementTree
 
-from tinyjax.data.images import Place, content
+from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
     Listing,
-    Refuse,
-    files,
-    folders,
-    image_files,
-    no_split,
+    OnError,
+    list_files,
+    list_folders,
+    list_images,
+    read_text,
     stem,
-    text,
+    unknown_split,
 )
 from tinyjax.errors import UserError
 
 CAMERAS = ("visible", "lwir")
-LABELS = (  # a frame's are those of the first of these that has it: corrected ones come first
+LABEL_FOLDERS = (  # corrected labels first: a frame's labels are in the first folder that has it
     "annotations_paired",  # Zhang et al., ICCV 2019
     "annotations-xml-new-sanitized",  # Li et al., BMVC 2018, for training
     "annotations-xml-15",
@@ -42,83 +42,93 @@ LABELS = (  # a frame's are those of the first of these that has it: corrected o
     "annotations",
 )
 CATEGORIES = ("person", "cyclist", "people", "person?")
-TRAINING = ("set00", "set01", "set02", "set03", "set04", "set05")
+TRAINING_SETS = ("set00", "set01", "set02", "set03", "set04", "set05")
 
 
-def splits(home: Place) -> list[str]:
-    """<camera>/<list> for every list, or <camera>/train and <camera>/test."""
-    names = [stem(file) for file in files(home / "imageSets", ".txt")]
+def list_splits(home: AnyPath) -> list[str]:
+    """<camera>/<list> for each list; without lists <camera>/train and <camera>/test."""
+    names = [stem(file) for file in list_files(home / "imageSets", ".txt")]
     if not names:
-        there = {folder.name in TRAINING for folder in folders(home / "images")}
-        names = [name for name, kind in (("train", True), ("test", False)) if kind in there]
+        is_training = {folder.name in TRAINING_SETS for folder in list_folders(home / "images")}
+        names = [name for name, value in (("train", True), ("test", False)) if value in is_training]
     return [f"{camera}/{name}" for camera in CAMERAS for name in names]
 
 
-def listing(home: Place, split: str, refuse: Refuse) -> Listing:
+def read_listing(home: AnyPath, split: str, on_error: OnError) -> Listing:
     """The split of one camera. Frames are named set00/V000/lwir/I00000.jpg.
 
-    Raises UserError for an unknown split. Refused, one by one: a line that names no frame, a frame
-    without labels, labels that cannot be read.
+    Raises UserError for an unknown split. Reported to `on_error`: a line that is not a frame, a
+    frame without labels, labels that cannot be read.
     """
     camera, _, name = split.partition("/")
-    if split not in splits(home):
-        raise no_split(home, split, splits(home))
+    if split not in list_splits(home):
+        raise unknown_split(home, split, list_splits(home))
     file = home / "imageSets" / f"{name}.txt"
-    where = file if file.is_file() else home / "images"
-    frames = text(file).split() if file.is_file() else _all(home, camera, name == "train")
-    labels = [folder for folder in LABELS if (home / folder).is_dir()]
+    source = file if file.is_file() else home / "images"
+    if file.is_file():
+        frames = read_text(file).split()
+    else:
+        frames = _all_frames(home, camera, name == "train")
+    folders = [folder for folder in LABEL_FOLDERS if (home / folder).is_dir()]
     entries = []
     for frame in frames:
         video, _, number = frame.rpartition("/")
         if video.count("/") != 1 or ".." in frame:
-            refuse("bad line", f"{where}: {frame!r}; give frames such as set00/V000/I00000")
+            on_error("bad line", f"{source}: {frame!r}; give frames such as set00/V000/I00000")
             continue
-        found = _labels_of(home, labels, video, camera, number)
-        if found is None:
-            refuse("missing label file", f"{where}: {frame}: no labels in {labels or LABELS}")
+        label_file = _label_file(home, folders, video, camera, number)
+        if label_file is None:
+            message = f"{source}: {frame}: no labels in {folders or LABEL_FOLDERS}"
+            on_error("missing label file", message)
             continue
         try:
-            rows = _xml(found) if found.name.endswith(".xml") else _text(found)
+            read = _read_xml if label_file.name.endswith(".xml") else _read_bbgt
+            labels = read(label_file)
         except UserError as error:
-            refuse("bad label file", str(error))
+            on_error("bad label file", str(error))
             continue
         png = f"{video}/{camera}/{number}.png"
         path = png if (home / "images" / png).is_file() else f"{png.removesuffix('png')}jpg"
-        entries.append(Entry(home / "images" / path, {"file_name": path}, rows))
-    more = {label.category for entry in entries for label in entry.labels} - {*CATEGORIES}
-    return Listing(str(where), entries, (*CATEGORIES, *sorted(more)))
+        entries.append(Entry(home / "images" / path, {"file_name": path}, labels))
+    others = {label.category for entry in entries for label in entry.labels} - {*CATEGORIES}
+    return Listing(str(source), entries, (*CATEGORIES, *sorted(others)))
 
 
-def _all(home: Place, camera: str, training: bool) -> list[str]:
+def _all_frames(home: AnyPath, camera: str, training: bool) -> list[str]:
     return [
-        f"{one.name}/{video.name}/{stem(image)}"
-        for one in folders(home / "images")
-        if (one.name in TRAINING) == training
-        for video in folders(one)
-        for image in image_files(video / camera)
+        f"{folder.name}/{video.name}/{stem(image)}"
+        for folder in list_folders(home / "images")
+        if (folder.name in TRAINING_SETS) == training
+        for video in list_folders(folder)
+        for image in list_images(video / camera)
     ]
 
 
-def _labels_of(
-    home: Place, labels: list[str], video: str, camera: str, number: str
-) -> Place | None:
-    for folder in labels:
-        at = home / folder / video
-        for file in (at / f"{number}.xml", at / f"{number}.txt", at / camera / f"{number}.txt"):
+def _label_file(
+    home: AnyPath, folders: list[str], video: str, camera: str, number: str
+) -> AnyPath | None:
+    for name in folders:
+        folder = home / name / video
+        for file in (
+            folder / f"{number}.xml",
+            folder / f"{number}.txt",
+            folder / camera / f"{number}.txt",
+        ):
             if file.is_file():
                 return file
     return None
 
 
-def _xml(file: Place) -> list[Label]:
+def _read_xml(file: AnyPath) -> list[Label]:
     """Labels of an xml, whose <bndbox> has x, y, w, h or, in a later conversion, VOC's corners."""
     try:
-        tree = ElementTree.fromstring(content(file))
+        tree = ElementTree.fromstring(read_bytes(file))
     except (ElementTree.ParseError, ValueError) as error:
         raise UserError(f"{file}: not XML ({error})") from error
-    rows = []
-    for number, part in enumerate(tree.iter("object"), start=1):
-        values = {field.tag: field.text or "" for field in part.iterfind("bndbox/*")}
+    labels = []
+    for number, node in enumerate(tree.iter("object"), start=1):
+        values = {field.tag: field.text or "" for field in node.iterfind("bndbox/*")}
+        source = f"{file}: object {number}"
         try:
             if "w" in values:
                 x, y, w, h = (float(values[tag]) for tag in "xywh")
@@ -127,32 +137,30 @@ def _xml(file: Place) -> list[Label]:
                 x1, y1, x2, y2 = (float(values[tag]) for tag in ("xmin", "ymin", "xmax", "ymax"))
                 box = (x1, y1, x2, y2)
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{file}: object {number}: <bndbox>: {error}; give x, y, w, h"
-            ) from error
-        ignore = (part.findtext("difficult") or "0").strip() == "1"
-        rows.append(Label(f"{file}: object {number}", _name(part.findtext("name")), box, ignore))
-    return rows
+            raise UserError(f"{source}: <bndbox>: {error}; give x, y, w, h") from error
+        ignore = (node.findtext("difficult") or "0").strip() == "1"
+        labels.append(Label(source, _category(node.findtext("name")), box, ignore))
+    return labels
 
 
-def _text(file: Place) -> list[Label]:
-    rows = []
-    for number, line in enumerate(text(file).splitlines(), start=1):
+def _read_bbgt(file: AnyPath) -> list[Label]:
+    """Labels of a bbGt text file of Piotr's toolbox."""
+    labels = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         name, *values = line.split() or ["%"]
         if name.startswith("%"):
             continue
+        source = f"{file}: line {number}"
         try:
             x, y, w, h = map(float, values[:4])
         except ValueError as error:
-            raise UserError(
-                f"{file}: line {number}: {line!r}; give label, left, top, width, height"
-            ) from error
+            raise UserError(f"{source}: {line!r}; give label, left, top, width, height") from error
         ignore = len(values) > 9 and values[9] == "1"
-        rows.append(Label(f"{file}: line {number}", _name(name), (x, y, x + w, y + h), ignore))
-    return rows
+        labels.append(Label(source, _category(name), (x, y, x + w, y + h), ignore))
+    return labels
 
 
-def _name(name: str | None) -> str:
-    """In small letters; `person?a` stands for `person?` in some files, as no name does."""
-    plain = (name or "person?").strip().lower()
-    return "person?" if plain.startswith("person?") else plain
+def _category(name: str | None) -> str:
+    """The name in lower case; no name, or `person?a` as in some files, means `person?`."""
+    category = (name or "person?").strip().lower()
+    return "person?" if category.startswith("person?") else category

@@ -1,9 +1,9 @@
-"""The Pascal VOC layout: an xml for every image.
+"""The Pascal VOC layout: one xml file per image.
 
     JPEGImages/<name>.jpg, Annotations/<name>.xml, ImageSets/Main/<split>.txt listing the names
     images/<name>.jpg, annotations/<name>.xml and the same lists, as on Kaggle
 
-    <split>/<name>.jpg and <split>/<name>.xml, as Roboflow and labelImg leave it
+    <split>/<name>.jpg and <split>/<name>.xml, as Roboflow and labelImg write it
 
 Format: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010, and its
 development kit.
@@ -13,162 +13,177 @@ import re
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from tinyjax.data.images import Place, content
+from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
     Listing,
-    Refuse,
-    files,
-    folders,
-    homes,
-    image_files,
-    inside,
-    no_split,
+    OnError,
+    candidate_roots,
+    join_inside,
+    list_files,
+    list_folders,
+    list_images,
+    read_text,
     stem,
-    text,
+    unknown_split,
 )
 from tinyjax.errors import UserError
 
-SETS = "ImageSets/Main"
-NUMBER = re.compile(r"\s+(-1|0|1)$")  # is it there? the devkit's lists of a class say so per image
+LISTS = "ImageSets/Main"
+PRESENCE = re.compile(r"\s+(-1|0|1)$")  # in the devkit's lists of one class: is it in the image?
 
 
-class _Read(NamedTuple):
-    """What an xml says."""
+class _Annotation(NamedTuple):
+    """The content of an xml file."""
 
     size: dict[str, int]
     labels: list[Label]
 
 
-def splits(root: Place) -> list[str]:
-    """The names of the splits that are there."""
-    for home in homes(root):
-        if lists := files(home / SETS, ".txt"):
-            pictures = {stem(f) for f in image_files(_folders(home)[0])}
-            names = {stem(f): f for f in lists}
-            return [n for n, f in names.items() if not _of_class(n, f, names, pictures)]
-        if found := [d.name for d in folders(home) if files(d, ".xml") and image_files(d)]:
-            return found
+def list_splits(root: AnyPath) -> list[str]:
+    """The names of the splits that exist."""
+    for home in candidate_roots(root):
+        if files := list_files(home / LISTS, ".txt"):
+            images = {stem(f) for f in list_images(_folders(home)[0])}
+            lists = {stem(f): f for f in files}
+            return [n for n, f in lists.items() if not _is_class_list(n, f, lists, images)]
+        flat = [d.name for d in list_folders(home) if list_files(d, ".xml") and list_images(d)]
+        if flat:
+            return flat
     return []
 
 
-def almost(root: Place) -> str:
-    """What keeps a set that looks like VOC from being one; "" for all else."""
-    for home in homes(root):
-        pictures, xmls = _folders(home)
-        if files(xmls, ".xml") and image_files(pictures) and not files(home / SETS, ".txt"):
+def explain_mismatch(root: AnyPath) -> str:
+    """Why a set that resembles VOC cannot be read as VOC; "" if it does not resemble VOC."""
+    for home in candidate_roots(root):
+        images, xmls = _folders(home)
+        has_lists = bool(list_files(home / LISTS, ".txt"))
+        if list_files(xmls, ".xml") and list_images(images) and not has_lists:
             return (
-                f"{xmls}: VOC files without splits; write the names of the images, one a line, "
-                f"into {home / SETS}/train.txt and val.txt"
+                f"{xmls}: VOC files without splits; write the names of the images, one per line, "
+                f"into {home / LISTS}/train.txt and val.txt"
             )
     return ""
 
 
-def listing(root: Place, split: str, refuse: Refuse, first_pixel: int = 1) -> Listing:
-    """The split as its xml files have it; `difficult` objects are don't-care.
+def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int = 1) -> Listing:
+    """Read a split's xml files; `difficult` objects are ignored.
 
-    first_pixel: the number of the left and uppermost pixel. The challenge counts from 1 and its
-    `xmax` belongs to the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 for tools that write
-    corners from 0.
+    The layout has no list of categories: they are those of all splits, by name.
 
-    The layout has no list of categories: they are those of all splits, in order of name.
+    first_pixel: the number of the first row and column. The challenge counts from 1 and its `xmax`
+    is part of the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 is for tools whose corners are
+    coordinates from 0.
 
-    Raises UserError for an unknown split. Refused, one by one: an image without xml, a file that
-    is no VOC xml.
+    Raises UserError for an unknown split. Reported to `on_error`: an image without xml, a file
+    that is not a VOC xml.
     """
     if first_pixel not in (0, 1):
         raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
-    pairs, where, everything = _pairs(root, split)
-    read = {str(xml): read_xml(xml, first_pixel) for xml in everything}  # of others: names only
+    pairs, source, all_xmls = _pairs(root, split)
+    # Files of other splits only add categories.
+    annotations = {str(xml): read_xml(xml, first_pixel) for xml in all_xmls}
     entries = []
     for image, xml in pairs:
         if xml is None:
             entries.append(Entry(image, {"file_name": image.name}, []))
-        elif not xml.is_file():
-            refuse("missing label file", f"{xml}: no such file; {where} names it")
-        elif isinstance(one := read.get(str(xml)) or read_xml(xml, first_pixel), UserError):
-            refuse("bad label file", str(one))
-        else:
-            entries.append(Entry(image, {"file_name": image.name, **one.size}, one.labels))
-    found = [one for one in read.values() if isinstance(one, _Read)]
-    return Listing(where, entries, tuple(sorted({x.category for one in found for x in one.labels})))
+            continue
+        if not xml.is_file():
+            on_error("missing label file", f"{xml}: no such file; {source} names it")
+            continue
+        annotation = annotations.get(str(xml)) or read_xml(xml, first_pixel)
+        if isinstance(annotation, UserError):
+            on_error("bad label file", str(annotation))
+            continue
+        info = {"file_name": image.name, **annotation.size}
+        entries.append(Entry(image, info, annotation.labels))
+    valid = [a for a in annotations.values() if isinstance(a, _Annotation)]
+    categories = {label.category for annotation in valid for label in annotation.labels}
+    return Listing(source, entries, tuple(sorted(categories)))
 
 
-def _pairs(root: Place, split: str) -> tuple[list[tuple[Place, Place | None]], str, list[Place]]:
-    """(image, xml) of a split, the place that lists them, and every xml of the set. In the flat
-    layout an image without objects needs no xml.
+def _pairs(
+    root: AnyPath, split: str
+) -> tuple[list[tuple[AnyPath, AnyPath | None]], str, list[AnyPath]]:
+    """(image, xml) of a split, the file or folder that lists them, and all xml files of the set.
+
+    In the flat layout an image without objects needs no xml.
     """
-    pairs: list[tuple[Place, Place | None]]
-    for home in homes(root):
-        names = home / SETS / f"{split}.txt"
+    pairs: list[tuple[AnyPath, AnyPath | None]]
+    for home in candidate_roots(root):
+        names = home / LISTS / f"{split}.txt"
         if names.is_file():
-            pictures, annotations = _folders(home)
-            images = {stem(f): f for f in image_files(pictures)}
-            everything = {stem(f): f for f in files(annotations, ".xml")}
+            image_folder, xml_folder = _folders(home)
+            images = {stem(f): f for f in list_images(image_folder)}
+            xmls = {stem(f): f for f in list_files(xml_folder, ".xml")}
             pairs = [
                 (
-                    images.get(name) or inside(pictures, f"{name}.jpg", str(names)),
-                    everything.get(name) or inside(annotations, f"{name}.xml", str(names)),
+                    images.get(name) or join_inside(image_folder, f"{name}.jpg", str(names)),
+                    xmls.get(name) or join_inside(xml_folder, f"{name}.xml", str(names)),
                 )
-                for name, _ in _lines(names, images)
+                for name, _ in _read_list(names, images)
             ]
-            return pairs, str(names), list(everything.values())
+            return pairs, str(names), list(xmls.values())
         folder = home / split
-        if (there := files(folder, ".xml")) and (here := image_files(folder)):
-            xmls = {stem(x): x for x in there}
-            flat = [xml for d in folders(home) for xml in files(d, ".xml")]
-            pairs = [(picture, xmls.get(stem(picture))) for picture in here]
-            lone = xmls.keys() - {stem(picture) for picture in here}
-            pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(lone)]
-            return pairs, str(folder), flat
-    raise UserError(almost(root)) if almost(root) else no_split(root, split, splits(root))
+        if (xml_files := list_files(folder, ".xml")) and (image_files := list_images(folder)):
+            xmls = {stem(f): f for f in xml_files}
+            all_xmls = [xml for d in list_folders(home) for xml in list_files(d, ".xml")]
+            pairs = [(image, xmls.get(stem(image))) for image in image_files]
+            without_image = xmls.keys() - {stem(image) for image in image_files}
+            pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(without_image)]
+            return pairs, str(folder), all_xmls
+    if message := explain_mismatch(root):
+        raise UserError(message)
+    raise unknown_split(root, split, list_splits(root))
 
 
-def _folders(home: Place) -> tuple[Place, Place]:
-    """The folders of the images and of the xml files, each by the name that is there."""
-    pictures, xmls = (
+def _folders(home: AnyPath) -> tuple[AnyPath, AnyPath]:
+    """The folders of the images and of the xml files, each by the name that exists."""
+    images, xmls = (
         next((home / name for name in names if (home / name).is_dir()), home / names[0])
         for names in (("JPEGImages", "images"), ("Annotations", "annotations"))
     )
-    return pictures, xmls
+    return images, xmls
 
 
-def _lines(names: Place, images: Any) -> list[tuple[str, bool]]:
-    """The names in a list, which may hold spaces, and whether a number stood behind each."""
-    found = []
-    for line in filter(None, map(str.strip, text(names).splitlines())):
-        name = line if line in images else NUMBER.sub("", line)
-        found.append((name, name != line))
-    return found
+def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
+    """The names in a list, which may contain spaces, and whether a presence number follows each."""
+    rows = []
+    for line in filter(None, map(str.strip, read_text(file).splitlines())):
+        name = line if line in images else PRESENCE.sub("", line)
+        rows.append((name, name != line))
+    return rows
 
 
-def _of_class(name: str, file: Place, names: Any, images: Any) -> bool:
-    """Whether a list is not a split but the devkit's <class>_<split>.txt."""
-    kind, _, split = name.rpartition("_")
-    numbered = (number for _, number in _lines(file, images))
-    return bool(kind) and split in names and all(numbered)
+def _is_class_list(name: str, file: AnyPath, lists: Any, images: Any) -> bool:
+    """Return whether a list is not a split but the devkit's <class>_<split>.txt."""
+    class_name, _, split = name.rpartition("_")
+    numbered = (has_number for _, has_number in _read_list(file, images))
+    return bool(class_name) and split in lists and all(numbered)
 
 
-def read_xml(file: Place, first_pixel: int) -> _Read | UserError:
+def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
+    """The content of a VOC xml, or the error why it cannot be used."""
     try:
         tree = _parse(file)
         size = {
-            side: int(float(text))
+            side: int(float(value))
             for side in ("height", "width")
-            if (text := tree.findtext(f"size/{side}")) and float(text) > 0
+            if (value := tree.findtext(f"size/{side}")) and float(value) > 0
         }
-        parts = enumerate(tree.iter("object"), start=1)
-        return _Read(size, [_label(file, number, part, first_pixel) for number, part in parts])
+        nodes = enumerate(tree.iter("object"), start=1)
+        labels = [_label(file, number, node, first_pixel) for number, node in nodes]
+        return _Annotation(size, labels)
     except UserError as error:
         return error
     except ValueError as error:
         return UserError(f"{file}: size: {error}; give numbers")
 
 
-def _parse(file: Place) -> ElementTree.Element:
+def _parse(file: AnyPath) -> ElementTree.Element:
     try:
-        tree = ElementTree.fromstring(content(file))
+        tree = ElementTree.fromstring(read_bytes(file))
     except (ElementTree.ParseError, ValueError) as error:
         raise UserError(f"{file}: not XML ({error})") from error
     if tree.tag != "annotation":
@@ -176,25 +191,26 @@ def _parse(file: Place) -> ElementTree.Element:
     return tree
 
 
-def _name(file: Place, part: ElementTree.Element) -> str:
-    if not (name := (part.findtext("name") or "").strip()):
+def _name(file: AnyPath, node: ElementTree.Element) -> str:
+    if not (name := (node.findtext("name") or "").strip()):
         raise UserError(f"{file}: an <object> has no <name>")
     return name
 
 
-def _label(file: Place, number: int, part: ElementTree.Element, first_pixel: int) -> Label:
-    where = f"{file}: object {number}"
+def _label(file: AnyPath, number: int, node: ElementTree.Element, first_pixel: int) -> Label:
+    source = f"{file}: object {number}"
     try:
         x1, y1, x2, y2 = (
-            float(part.findtext(f"bndbox/{corner}") or "nothing")
+            float(node.findtext(f"bndbox/{corner}") or "nothing")
             for corner in ("xmin", "ymin", "xmax", "ymax")
         )
     except ValueError as error:
-        raise UserError(f"{where}: <bndbox>: {error}; give xmin, ymin, xmax, ymax") from error
-    ignore = (part.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
+        raise UserError(f"{source}: <bndbox>: {error}; give xmin, ymin, xmax, ymax") from error
+    ignore = (node.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
     if min(x1, y1) < first_pixel:
         raise UserError(
-            f"{where}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; give first_pixel=0"
+            f"{source}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; "
+            "give first_pixel=0"
         )
     box = (x1 - first_pixel, y1 - first_pixel, x2, y2)
-    return Label(where, _name(file, part), box, ignore)
+    return Label(source, _name(file, node), box, ignore)

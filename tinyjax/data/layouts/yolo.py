@@ -1,14 +1,17 @@
-"""The YOLO layout: a text file for every image, a line for every object.
+"""The YOLO layout: one text file per image, one line per object.
 
     data.yaml: names, and for each split the folder of its images, or a .txt that lists them
     images/<split>/<name>.jpg and labels/<split>/<name>.txt   or   <split>/images, <split>/labels
 
-A line is "class x y w h", center and size in parts of the image's width and height, classes counted
-from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, of which the enclosing box is taken. An image
+A line is "class x y w h", center and size as fractions of the image's width and height, classes
+counted from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, whose enclosing box is used. An image
 without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
 
-The paths in a yaml are often another machine's. So a path is read by its end: the longest that
-stands beside the yaml is meant, and nothing outside is ever read.
+The paths in a yaml are often those of another machine. Therefore the longest end of a path that
+exists next to the yaml is used, and nothing outside that folder is read.
+
+Terms in this module: `home` is the folder that the layout starts from; a `location` is a path from
+`home` to a folder of images, or to a .txt that lists images.
 """
 
 import re
@@ -18,185 +21,226 @@ from typing import Any
 
 import yaml
 
-from tinyjax.data.images import SUFFIXES, Place, content
+from tinyjax.data.images import SUFFIXES, AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
-    SAME_SPLIT,
+    SPLIT_ALIASES,
     Entry,
     Label,
     Listing,
-    Refuse,
-    files,
-    folders,
-    homes,
-    no_split,
-    text,
-    walk,
+    OnError,
+    candidate_roots,
+    list_files,
+    list_folders,
+    read_text,
+    unknown_split,
+    walk_files,
 )
 from tinyjax.errors import UserError
 
-YAMLS = ("data.yaml", "dataset.yaml", "data.yml")
+YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
 CLASSES = "classes.txt"
-NEAR = ("", "labels")  # where it stands; labelImg leaves one beside the labels of every split
-DEEP = ("{}", "labels/{}", "{}/labels", "images/{}")
+# Folders of classes.txt for a split; labelImg writes one next to the labels of each split.
+CLASS_FOLDERS = ("", "labels")
+SPLIT_CLASS_FOLDERS = ("{}", "labels/{}", "{}/labels", "images/{}")
 SPLITS = ("train", "val", "valid", "test")
 
 
-def splits(root: Place) -> list[str]:
-    """The names of the splits that are there."""
-    if not (found := find_list(root)):
+def list_splits(root: AnyPath) -> list[str]:
+    """The names of the splits that exist."""
+    if not (class_list := find_class_list(root)):
         return []
-    home, file = found
-    names = _said(file) or _folder_names(home)
-    return [n for n in names if any(_images(home, file, part) for part in _parts(home, file, n)[0])]
+    home, file = class_list
+    names = _yaml_splits(file) or _folder_names(home)
+    return [
+        name
+        for name in names
+        if any(_images(home, file, location) for location in _locations(home, file, name)[0])
+    ]
 
 
-def almost(root: Place) -> str:
-    """What keeps a set that looks like YOLO from being one; "" for all else."""
-    for home in homes(root):
-        if len(several := _with_names(home)) > 1:
-            names = ", ".join(file.name for file in several)
+def explain_mismatch(root: AnyPath) -> str:
+    """Why a set that resembles YOLO cannot be read as YOLO; "" if it does not resemble YOLO."""
+    for home in candidate_roots(root):
+        if len(yamls := _yamls_with_names(home)) > 1:
+            names = ", ".join(file.name for file in yamls)
             return f"{home}: {names} all have names; keep one of them, or call it data.yaml"
-    if not (found := find_list(root)):
+    if not (class_list := find_class_list(root)):
         return ""
-    home, file = found
-    lost = [f"{split}: {value}" for split in _said(file) for value in _parts(home, file, split)[1]]
+    home, file = class_list
+    missing = [
+        f"{split}: {path}"
+        for split in _yaml_splits(file)
+        for path in _locations(home, file, split)[1]
+    ]
     return (
-        f"{file}: no images beside it{''.join(f'; {one}' for one in lost)}; "
+        f"{file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
         "put them into images/train and images/val, or train/images and val/images"
     )
 
 
-def listing(root: Place, split: str, refuse: Refuse) -> Listing:
-    """The split as its text files have it; boxes are relative to the image.
+def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
+    """Read a split's text files; boxes are relative to the image.
 
-    Raises UserError if there is no list of classes, no such split, or a path that the yaml names is
-    not there. Refused, one by one: a line that is none, or whose class is none of the list.
+    Raises UserError if no file lists the classes, if the split is unknown, or if a path in the yaml
+    does not exist. Reported to `on_error`: an invalid line, a class number that is not listed, a
+    label file without image.
     """
-    if not (found := find_list(root)):
+    if not (class_list := find_class_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
-    home, file = found
-    names, pose = _names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
-    parts, lost = _parts(home, file, split)
-    if lost:
+    home, file = class_list
+    names, pose = _class_names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
+    locations, missing = _locations(home, file, split)
+    if missing:
         raise UserError(
-            f"{file}: {split}: {', '.join(lost)}: no end of that path stands beside the yaml, "
+            f"{file}: {split}: {', '.join(missing)}: no end of that path exists next to the yaml, "
             f"nor images/{split} or {split}/images"
         )
-    if not parts:
-        raise no_split(root, split, splits(root))
+    if not locations:
+        raise unknown_split(root, split, list_splits(root))
     entries = []
-    for part in parts:
-        images = _images(home, file, part)
-        texts = _texts(home, part, [path for _, path in images])
-        if images and not texts:
-            labels = home / _labels_of(part)
-            raise UserError(f"{labels}: no label files (*.txt) for the images in {home / part}")
-        if not _is_list(part):  # beside what a list names, other splits have their labels too
-            for path in sorted(texts.keys() - {_label_of(path) for _, path in images}):
-                message = f"{texts[path]}: no image {PurePosixPath(path).name} in {home / part}"
-                refuse("missing image", message)
+    for location in locations:
+        images = _images(home, file, location)
+        label_files = _label_files(home, location, [path for _, path in images])
+        if images and not label_files:
+            folder = home / _label_folder(location)
+            message = f"{folder}: no label files (*.txt) for the images in {home / location}"
+            raise UserError(message)
+        if not _is_list(location):  # the images of a list share label folders with other splits
+            for path in sorted(label_files.keys() - {_label_path(path) for _, path in images}):
+                name = PurePosixPath(path).name
+                message = f"{label_files[path]}: no image {name} in {home / location}"
+                on_error("missing image", message)
         for name, path in images:
-            file_of_it = texts.get(_label_of(path))
-            rows = _labels(file_of_it, names, pose, refuse) if file_of_it else []
-            entries.append(Entry(home / path, {"file_name": name}, rows))
+            label_file = label_files.get(_label_path(path))
+            labels = _read_labels(label_file, names, pose, on_error) if label_file else []
+            entries.append(Entry(home / path, {"file_name": name}, labels))
     return Listing(str(file), entries, names, relative=True)
 
 
-def find_list(root: Place) -> tuple[Place, Place] | None:
+# ---- classes
+
+
+def find_class_list(root: AnyPath) -> tuple[AnyPath, AnyPath] | None:
     """The folder that the layout starts from, and the file that names the classes.
 
     Raises UserError if several classes.txt of a set number the classes differently.
     """
-    for home in homes(root):
-        for name in YAMLS:
+    for home in candidate_roots(root):
+        for name in YAML_NAMES:
             if (home / name).is_file():
                 return home, home / name
-        if len(found := _with_names(home)) == 1:
-            return home, found[0]
-    for places in (NEAR, DEEP):
-        for home in homes(root):
-            tried = [(home / p.format(s) / CLASSES, s) for s in _folder_names(home) for p in places]
-            if found := [file for file, s in tried if file.is_file() and _custom(home, s)]:
-                return home, _longest(found)
+        if len(yamls := _yamls_with_names(home)) == 1:
+            return home, yamls[0]
+    for folders in (CLASS_FOLDERS, SPLIT_CLASS_FOLDERS):
+        for home in candidate_roots(root):
+            candidates = [
+                (home / folder.format(split) / CLASSES, split)
+                for split in _folder_names(home)
+                for folder in folders
+            ]
+            files = [f for f, split in candidates if f.is_file() and _default_folder(home, split)]
+            if files:
+                return home, _longest_list(files)
     return None
 
 
-def _with_names(home: Place) -> list[Place]:
-    """The yaml files in a folder that name classes, unless one has a name that is known."""
-    if any((home / name).is_file() for name in YAMLS):
+def _yamls_with_names(home: AnyPath) -> list[AnyPath]:
+    """The yaml files in a folder that name classes; none if a file of `YAML_NAMES` exists."""
+    if any((home / name).is_file() for name in YAML_NAMES):
         return []
-    found = []
-    for file in files(home, (".yaml", ".yml")):
+    yamls = []
+    for file in list_files(home, (".yaml", ".yml")):
         try:
-            found += [file] if "names" in _parse(file) else []
-        except UserError:  # a yaml of something else
+            yamls += [file] if "names" in _parse(file) else []
+        except UserError:  # an unrelated yaml
             continue
-    return found
+    return yamls
 
 
-def _longest(lists: list[Place]) -> Place:
-    """labelImg writes a list into every folder, and adds to it as classes come up."""
-    longest = max(lists, key=lambda file: len(_names(file)))
-    for file in lists:
-        if (names := _names(file)) != _names(longest)[: len(names)]:
+def _longest_list(files: list[AnyPath]) -> AnyPath:
+    """The longest of several classes.txt: labelImg writes one per folder and appends new classes.
+
+    Raises UserError if another one is not a prefix of it.
+    """
+    longest = max(files, key=lambda file: len(_class_names(file)))
+    for file in files:
+        if (names := _class_names(file)) != _class_names(longest)[: len(names)]:
             raise UserError(f"{file}: other classes than in {longest}; make the two lists the same")
     return longest
 
 
-def _said(file: Place) -> dict[str, list[str]]:
-    """The paths that the yaml gives, by split."""
+def _class_names(file: AnyPath) -> tuple[str, ...]:
+    if not _is_yaml(file):
+        names: Any = [line.strip() for line in read_text(file).splitlines()]
+        names = [name for name in names if name]
+    else:
+        names = _parse(file).get("names")
+        if isinstance(names, dict) and set(names) == set(range(len(names))):
+            names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{file}: names: {names!r}; give the classes, a list or 0: name, 1: name")
+    return tuple(map(str, names))
+
+
+# ---- paths
+
+
+def _yaml_splits(file: AnyPath) -> dict[str, list[str]]:
+    """The paths in the yaml, by split."""
     return {split: paths for split in SPLITS if (paths := _strings(file, split))}
 
 
-def _strings(file: Place, field: str) -> list[str]:
+def _strings(file: AnyPath, field: str) -> list[str]:
     value = _parse(file).get(field) if _is_yaml(file) else None
     return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
 
 
-def _parts(home: Place, file: Place, split: str) -> tuple[list[str], list[str]]:
-    """What a split is made of, and what the yaml names that is not there.
+def _locations(home: AnyPath, file: AnyPath, split: str) -> tuple[list[str], list[str]]:
+    """The locations of a split's images, and the paths of the yaml that do not exist.
 
-    That is, as paths from `home`: folders of images, or lists of them, as the yaml says, or if
-    nothing of it is there the customary folder.
+    If none of the yaml's paths exists, the location is the split's default folder.
     """
-    said = _said(file)
+    yaml_splits = _yaml_splits(file)
     values = _strings(file, split)
-    others = [_steps(v) for vs in said.values() for v in vs if v not in values]
+    others = [_steps(v) for vs in yaml_splits.values() for v in vs if v not in values]
 
-    def good(place: Place) -> bool:
-        return place.is_dir() or (_is_list(place.name) and place.is_file())
+    def is_location(path: AnyPath) -> bool:
+        return path.is_dir() or (_is_list(path.name) and path.is_file())
 
     base = "".join(_strings(file, "path"))
-    found = {value: _beside(home, base, value, good, others) for value in values}
-    if any(part is not None for part in found.values()):
-        there = [part for part in found.values() if part is not None]
-        below = [f"{p}/images" if (home / p / "images").is_dir() else p for p in there]
-        return below, [value for value, part in found.items() if part is None]
-    same = SAME_SPLIT.get(split, split)
-    custom = _custom(home, split) or (_custom(home, same) if same not in said else "")
-    return ([custom], []) if custom else ([], values)
+    ends = {value: _existing_end(home, base, value, is_location, others) for value in values}
+    if any(end is not None for end in ends.values()):
+        existing = [end for end in ends.values() if end is not None]
+        locations = [f"{p}/images" if (home / p / "images").is_dir() else p for p in existing]
+        return locations, [value for value, end in ends.items() if end is None]
+    alias = SPLIT_ALIASES.get(split, split)
+    folder = _default_folder(home, split)
+    if not folder and alias not in yaml_splits:
+        folder = _default_folder(home, alias)
+    return ([folder], []) if folder else ([], values)
 
 
-def _beside(
-    home: Place,
+def _existing_end(
+    home: AnyPath,
     base: str,
     value: str,
-    good: Callable[[Place], bool],
+    accept: Callable[[AnyPath], bool],
     others: Iterable[tuple[str, ...]] = (),
 ) -> str | None:
-    """The longest end of `base`/`value` that is `good` in `home`, as a path from there.
+    """The longest end of `base`/`value` whose path from `home` is accepted.
 
-    No end that one of `others` has too, the paths of other splits: it would not tell them apart.
+    An end shared with one of `others`, the paths of other splits, does not count: it would not
+    distinguish the splits.
     """
     if value in (".", "./"):
         return ""
     steps = _steps(value)
-    whole = _steps(base) + steps
-    for length in range(len(whole), 0, -1):
-        end = whole[-length:]
+    full = _steps(base) + steps
+    for length in range(len(full), 0, -1):
+        end = full[-length:]
         if length < len(steps) and any(other[-length:] == end for other in others):
             return None
-        if good(home / "/".join(end)):
+        if accept(home / "/".join(end)):
             return "/".join(end)
     return None
 
@@ -207,50 +251,50 @@ def _steps(path: str) -> tuple[str, ...]:
     return tuple(step for step in without_drive.split("/") if step not in ("", ".", ".."))
 
 
-def _custom(home: Place, split: str) -> str:
-    """The customary folder of a split's images, if it has any."""
-    customs = (f"images/{split}", f"{split}/images", split)
-    return next((part for part in customs if walk(home / part, SUFFIXES)), "")
+def _default_folder(home: AnyPath, split: str) -> str:
+    """The conventional folder of a split's images, if it has any; else ""."""
+    folders = (f"images/{split}", f"{split}/images", split)
+    return next((folder for folder in folders if walk_files(home / folder, SUFFIXES)), "")
 
 
-def _folder_names(home: Place) -> list[str]:
-    """What may be the names of splits, by the folders that are there."""
-    places = (place for place in (home, home / "images") if place.is_dir())
-    names = dict.fromkeys(folder.name for place in places for folder in folders(place))
+def _folder_names(home: AnyPath) -> list[str]:
+    """The possible names of splits, from the folders that exist."""
+    parents = (folder for folder in (home, home / "images") if folder.is_dir())
+    names = dict.fromkeys(folder.name for parent in parents for folder in list_folders(parent))
     return [name for name in names if name not in ("images", "labels")]
 
 
-def _images(home: Place, file: Place, part: str) -> list[tuple[str, str]]:
-    """(file name, path from `home`) of the images in a folder and below, or of a list."""
-    if not _is_list(part):
-        return [(path, _join(part, path)) for path, _ in walk(home / part, SUFFIXES)]
-    lines = [line.strip() for line in text(home / part).splitlines() if line.strip()]
+def _images(home: AnyPath, file: AnyPath, location: str) -> list[tuple[str, str]]:
+    """(file name, path from `home`) of the images of a location, subfolders included."""
+    if not _is_list(location):
+        return [(path, _join(location, path)) for path, _ in walk_files(home / location, SUFFIXES)]
+    lines = [line.strip() for line in read_text(home / location).splitlines() if line.strip()]
     base = "".join(_strings(file, "path"))
-    paths = [_beside(home, base, line, lambda place: place.is_file()) for line in lines]
-    found = [path or "/".join(_steps(line)) for path, line in zip(paths, lines, strict=True)]
-    return [(path, path) for path in found]
+    ends = [_existing_end(home, base, line, lambda path: path.is_file()) for line in lines]
+    paths = [end or "/".join(_steps(line)) for end, line in zip(ends, lines, strict=True)]
+    return [(path, path) for path in paths]
 
 
-def _texts(home: Place, part: str, images: list[str]) -> dict[str, Place]:
-    """The label files for images, by their path from `home` without the suffix."""
-    if _is_list(part):
-        places = dict.fromkeys(_labels_of(path.rpartition("/")[0]) for path in images)
-        found = [(_join(p, f.name), f) for p in places for f in files(home / p, ".txt")]
+def _label_files(home: AnyPath, location: str, images: list[str]) -> dict[str, AnyPath]:
+    """The label files of a location, by their path from `home` without suffix."""
+    if _is_list(location):
+        folders = dict.fromkeys(_label_folder(path.rpartition("/")[0]) for path in images)
+        files = [(_join(d, f.name), f) for d in folders for f in list_files(home / d, ".txt")]
     else:
-        labels = _labels_of(part)
-        found = [(_join(labels, path), f) for path, f in walk(home / labels, ".txt")]
-    return {_without_suffix(path): f for path, f in found if f.name != CLASSES}
+        folder = _label_folder(location)
+        files = [(_join(folder, path), f) for path, f in walk_files(home / folder, ".txt")]
+    return {_without_suffix(path): f for path, f in files if f.name != CLASSES}
 
 
-def _labels_of(folder: str) -> str:
-    """images/train -> labels/train, train/images -> train/labels; else beside the images."""
-    before, images, behind = f"/{folder}/".rpartition("/images/")
-    return f"{before}/labels/{behind}".strip("/") if images else folder
+def _label_folder(folder: str) -> str:
+    """images/train -> labels/train, train/images -> train/labels; else the images' folder."""
+    before, images, after = f"/{folder}/".rpartition("/images/")
+    return f"{before}/labels/{after}".strip("/") if images else folder
 
 
-def _label_of(image: str) -> str:
+def _label_path(image: str) -> str:
     folder, _, name = image.rpartition("/")
-    return _without_suffix(_join(_labels_of(folder), name))
+    return _without_suffix(_join(_label_folder(folder), name))
 
 
 def _without_suffix(path: str) -> str:
@@ -261,38 +305,44 @@ def _join(folder: str, path: str) -> str:
     return f"{folder}/{path}" if folder else path
 
 
-def _is_list(part: str) -> bool:
-    return part.endswith(".txt")
+def _is_list(location: str) -> bool:
+    return location.endswith(".txt")
 
 
-def _labels(file: Place, names: tuple[str, ...], pose: bool, refuse: Refuse) -> list[Label]:
+# ---- content
+
+
+def _read_labels(
+    file: AnyPath, names: tuple[str, ...], pose: bool, on_error: OnError
+) -> list[Label]:
     labels = []
     try:
-        lines = text(file).splitlines()
+        lines = read_text(file).splitlines()
     except UserError as error:
-        refuse("bad label file", str(error))
+        on_error("bad label file", str(error))
         return []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{file}: line {number}"
+        source = f"{file}: line {number}"
         try:
             label, *values = map(float, line.split())
         except ValueError:
-            refuse("bad label", f"{where}: {line!r}; give numbers: class x y width height")
+            on_error("bad label", f"{source}: {line!r}; give numbers: class x y width height")
             continue
         if pose:
-            values = values[:4]  # the key points stand behind the box
+            values = values[:4]  # the rest are keypoints
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            refuse("bad label", f"{where}: {1 + len(values)} numbers; give class x y width height")
+            message = f"{source}: {1 + len(values)} numbers; give class x y width height"
+            on_error("bad label", message)
         elif label not in range(len(names)):
-            message = f"{where}: class {line.split()[0]}; there are 0 to {len(names) - 1}"
-            refuse("unknown category", message)
+            message = f"{source}: class {line.split()[0]}; give 0 to {len(names) - 1}"
+            on_error("unknown category", message)
         elif len(values) == 4 and max(values) > 2:
-            message = f"{where}: {line!r} is in pixels; give parts of the image's width and height"
-            refuse("bad box", message)
+            message = f"{source}: {line!r} is in pixels; give fractions of the image's size"
+            on_error("bad box", message)
         else:
-            labels.append(Label(where, names[int(label)], _box(values)))
+            labels.append(Label(source, names[int(label)], _box(values)))
     return labels
 
 
@@ -304,22 +354,9 @@ def _box(values: list[float]) -> tuple[float, float, float, float]:
     return x1 - w / 2, y1 - h / 2, x1 + w / 2, y1 + h / 2
 
 
-def _names(file: Place) -> tuple[str, ...]:
-    if not _is_yaml(file):
-        names: Any = [line.strip() for line in text(file).splitlines()]
-        names = [name for name in names if name]
-    else:
-        names = _parse(file).get("names")
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{file}: names: {names!r}; give the classes, a list or 0: name, 1: name")
-    return tuple(map(str, names))
-
-
-def _parse(file: Place) -> dict[str, Any]:
+def _parse(file: AnyPath) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(content(file))
+        document = yaml.safe_load(read_bytes(file))
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(document, dict):
@@ -327,5 +364,5 @@ def _parse(file: Place) -> dict[str, Any]:
     return document
 
 
-def _is_yaml(file: Place) -> bool:
+def _is_yaml(file: AnyPath) -> bool:
     return not file.name.endswith(".txt")

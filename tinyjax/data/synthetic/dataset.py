@@ -1,9 +1,9 @@
-"""Synthetic thermal scenes, drawn on the fly: people, vehicles and animals seen from a pole or a
-low drone, with exact boxes, and with shifts (day for night, sensor noise, blur) of any strength.
+"""Synthetic thermal scenes, generated on the fly: people, vehicles and animals seen from a pole or
+a low drone, with exact boxes and distribution shifts (day, sensor noise, blur) of any strength.
 
-What there is to see (`scenes`) is a function of (seed, index, size); strengths only say how it is
-seen. So a shift shows the same scene with the same boxes: night to day is a straight line from the
-one temperature to the other, along which the ground overtakes the objects and polarity turns.
+The scene (`scenes`) is a function of (seed, index, size); the strengths change only its rendering.
+A shift therefore has the same scenes with the same boxes. From night to day, temperatures are
+interpolated linearly; on the way the ground becomes warmer than the objects, and polarity flips.
 """
 
 import math
@@ -13,13 +13,20 @@ from typing import Any
 import numpy as np
 
 from tinyjax.data.images import to_uint8
-from tinyjax.data.records import Objects, Split, stack
-from tinyjax.data.synthetic.scenes import CLASSES, CLUTTER, Scene, reach, rng_of, scene
+from tinyjax.data.records import DetectionSplit, Objects, build_split
+from tinyjax.data.synthetic.scenes import (
+    CLASSES,
+    CLUTTER,
+    Scene,
+    draw_scene,
+    half_extent,
+    scene_rng,
+)
 from tinyjax.errors import UserError, suggest
 
 STRENGTHS = {
-    "day": 0.0,  # 0 night .. 1 day, the temperatures between
-    "clutter": 1.0,  # opacity of what is not an object: buildings, trees, poles, boxes, warm spots
+    "day": 0.0,  # 0 night .. 1 day, interpolates temperatures
+    "clutter": 1.0,  # opacity of buildings, trees, poles, boxes and warm spots
     "noise": 0.25,  # K, standard deviation of white noise per pixel (NETD)
     "pattern": 0.1,  # K, standard deviation of fixed column and row offsets
     "blur": 0.6,  # px, standard deviation of the optics' point spread
@@ -34,16 +41,19 @@ SHIFTS = {
 GROUND = (8.0, 32.0)  # mean temperature by night and by day
 TEXTURE = ((1.0, 1.6), (0.5, 1.1), (0.25, 0.6))  # K by night and by day, of each of CELLS
 GAIN: tuple[str, float, float] = ("percentiles", 0.5, 99.7)  # the camera's automatic gain
-LEAST_DRAWN = 0.25  # a pixel covered by less than this is left out, so boxes have a sharp extent
+MIN_COVERAGE = 0.25  # pixels with less are not drawn, so that boxes are exact
 
 
-def load(n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths: float) -> Split:
-    """Draw images 0..n-1 of the stream `seed`: classes person, vehicle, animal; one channel.
+def load(
+    n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths: float
+) -> DetectionSplit:
+    """Generate images 0..n-1 of the stream `seed`: classes person, vehicle, animal; one channel.
 
-    Image i depends on (seed, i, size, strengths) alone, not on n; its boxes do not depend on
-    strengths. size: (H, W), at least 64 x 64. strengths: any of STRENGTHS, or `**SHIFTS[name]`.
-    Boxes are the exact extents of the pixels an object is drawn on, before blur, whether or not
-    something nearer hides them, clipped to the image.
+    Image i depends only on (seed, i, size, strengths), and its boxes not on the strengths. A box is
+    the exact extent of the pixels that an object is drawn on, before blur and occlusion, clipped to
+    the image.
+
+    size: (H, W), at least 64 x 64. strengths: any of STRENGTHS, or `**SHIFTS[name]`.
 
     Raises UserError for an unknown strength, and for n, seed or size out of range.
     """
@@ -55,14 +65,15 @@ def load(n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths:
             f"synthetic scenes: n = {n}, seed = {seed}, size = {size}; "
             "give n >= 1, seed >= 0 and a size of at least (64, 64)"
         )
-    look = {**STRENGTHS, **strengths}
+    strengths = {**STRENGTHS, **strengths}
     images, objects, infos = [], [], []
     for i in range(n):
-        there = scene(seed, i, size)
-        field, boxes = temperature(there, size, look["day"], look["clutter"])
-        rng = rng_of(seed, i, "sensor")
-        images.append(sense(field, rng, look["noise"], look["pattern"], look["blur"])[..., None])
-        labels = np.array([t.label for t in there.things if t.label != CLUTTER], np.int32)
+        scene = draw_scene(seed, i, size)
+        field, boxes = render_temperature(scene, size, strengths["day"], strengths["clutter"])
+        rng = scene_rng(seed, i, "sensor")
+        sensor = (strengths[name] for name in ("noise", "pattern", "blur"))
+        images.append(simulate_sensor(field, rng, *sensor)[..., None])
+        labels = np.array([item.label for item in scene.items if item.label != CLUTTER], np.int32)
         area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         objects.append(Objects(boxes, labels, np.zeros(len(labels), bool), area))
         infos.append(
@@ -74,34 +85,38 @@ def load(n: int, size: tuple[int, int] = (128, 160), seed: int = 0, **strengths:
                 "index": i,
             }
         )
-    return stack(images, objects, infos, CLASSES, np.ones((n, 2)), np.zeros((n, 2)))
+    return build_split(images, objects, infos, CLASSES, np.ones((n, 2)), np.zeros((n, 2)))
 
 
-def temperature(
-    there: Scene, size: tuple[int, int], day: float, clutter: float
+def render_temperature(
+    scene: Scene, size: tuple[int, int], day: float, clutter: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scene as a perfect thermometer sees it.
+    """The temperatures of a scene, float32 [H, W] in degrees Celsius, and the objects' boxes,
+    float64 [n, 4] xyxy.
 
-    Returns float32 [H, W] in degrees Celsius and the objects' boxes, float64 [n, 4] xyxy.
+    day: 0 night .. 1 day. clutter: opacity of items that are not objects.
     """
     height, width = size
-    field = np.full(size, _at(GROUND, day), np.float32)
-    for grid, (by_night, by_day) in zip(there.texture, TEXTURE, strict=True):
-        coarse = _at((by_night * grid[0], by_day * grid[1]), day)
+    field = np.full(size, _interpolate(GROUND, day), np.float32)
+    for grid, (by_night, by_day) in zip(scene.texture, TEXTURE, strict=True):
+        coarse = _interpolate((by_night * grid[0], by_day * grid[1]), day)
         # [h, w] -> [H, W]
-        field += _spread(height, len(coarse)) @ coarse @ _spread(width, coarse.shape[1]).T
-    for stain in there.stains:
+        field += (
+            _interpolation(height, len(coarse)) @ coarse @ _interpolation(width, coarse.shape[1]).T
+        )
+    for stain in scene.stains:
         rows, columns, cover = _coverage(stain, size)
-        field[rows, columns] += cover * np.float32(_at(stain[6:], day))
+        field[rows, columns] += cover * np.float32(_interpolate(stain[6:], day))
     boxes = []
-    for thing in there.things:
-        opacity = clutter if thing.label == CLUTTER else 1.0
+    for item in scene.items:
+        opacity = clutter if item.label == CLUTTER else 1.0
         drawn = []
-        for part in thing.parts:
+        for part in item.parts:
             rows, columns, cover = _coverage(part, size)
             patch = field[rows, columns]
-            patch += np.float32(opacity) * cover * (np.float32(_at(part[6:], day)) - patch)
-            if thing.label != CLUTTER and cover.any():
+            level = np.float32(_interpolate(part[6:], day))
+            patch += np.float32(opacity) * cover * (level - patch)
+            if item.label != CLUTTER and cover.any():
                 y, x = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
                 drawn.append(
                     (
@@ -117,10 +132,13 @@ def temperature(
     return field, np.array(boxes, float).reshape(-1, 4)
 
 
-def sense(
+def simulate_sensor(
     field: np.ndarray, rng: np.random.Generator, noise: float, pattern: float, blur: float
 ) -> np.ndarray:
-    """Temperatures [H, W] through optics, sensor and automatic gain to uint8 [H, W]."""
+    """From temperatures [H, W] through optics, sensor and automatic gain to uint8 [H, W].
+
+    noise, pattern: K, standard deviations. blur: px, standard deviation of the point spread.
+    """
     height, width = field.shape
     if blur > 0:
         field = _psf(height, blur) @ field @ _psf(width, blur).T
@@ -130,24 +148,24 @@ def sense(
     return to_uint8(field + noise * white + pattern * offsets, GAIN)
 
 
-def _at(pair: Any, day: float) -> Any:
-    """Between (by night, by day), two numbers or two arrays."""
+def _interpolate(pair: Any, day: float) -> Any:
+    """Interpolate between (by night, by day), two numbers or two arrays."""
     return (1 - day) * pair[0] + day * pair[1]
 
 
 def _coverage(part: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice, np.ndarray]:
-    """How much of each pixel a part covers, float32 on the patch (rows, columns) that holds it.
+    """The fraction of each pixel that a part covers, float32 on a patch (rows, columns) around it.
 
     From the signed distance of a rounded box (I. Quilez, "2D distance functions").
     """
     x, y, half_w, half_h, angle, corner = part[:6].tolist()
-    reach_x, reach_y = reach(part)
+    reach_x, reach_y = half_extent(part)
     x1, x2 = _span(x, float(reach_x), size[1])
     y1, y2 = _span(y, float(reach_y), size[0])
     dx = np.arange(x1, x2, dtype=np.float32) + (0.5 - x)
     dy = np.arange(y1, y2, dtype=np.float32)[:, None] + (0.5 - y)
-    # With a radius of half a pixel or more, all inside the box's core is wholly covered, and
-    # thinner parts come out right too (a negative core): the distance to the core is enough.
+    # With a radius of at least half a pixel, all pixels in the box's core are fully covered, and
+    # the distance to the core is sufficient; for thinner parts the core has negative size.
     radius = max(corner * min(half_w, half_h), 0.5)
     c, s = math.cos(angle), math.sin(angle)
     across = np.maximum(np.abs(c * dx + s * dy) - (half_w - radius), 0)
@@ -156,28 +174,28 @@ def _coverage(part: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice, np
     along *= along
     across += along
     cover = np.minimum(0.5 + radius - np.sqrt(across, out=across), 1)
-    cover[cover < LEAST_DRAWN] = 0
+    cover[cover < MIN_COVERAGE] = 0
     return slice(y1, y2), slice(x1, x2), cover
 
 
-def _span(middle: float, reach: float, end: int) -> tuple[int, int]:
-    """The pixels [first, last) that a part touches, within 0..end."""
-    first, last = int(middle - reach - 1), int(middle + reach + 2)
+def _span(center: float, reach: float, end: int) -> tuple[int, int]:
+    """The pixels [first, last) that a part may touch, within 0..end."""
+    first, last = int(center - reach - 1), int(center + reach + 2)
     return min(max(first, 0), end), min(max(last, 0), end)
 
 
 @lru_cache(maxsize=64)
-def _spread(pixels: int, cells: int) -> np.ndarray:
+def _interpolation(pixels: int, cells: int) -> np.ndarray:
     """float32 [pixels, cells]: smooth interpolation from a coarse grid, rows of unit length."""
-    where = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
-    weight = np.exp(-0.5 * ((where[:, None] - np.arange(cells)) / 0.6) ** 2)
+    position = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
+    weight = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / 0.6) ** 2)
     return (weight / np.linalg.norm(weight, axis=1, keepdims=True)).astype(np.float32)
 
 
 @lru_cache(maxsize=64)
 def _psf(pixels: int, sigma: float) -> np.ndarray:
-    """float32 [pixels, pixels]: Gaussian blur along one axis; the border sees only the inside."""
-    at = np.arange(pixels)
-    weight = np.exp(-0.5 * ((at[:, None] - at) / sigma) ** 2)
-    weight[weight < 1e-6] = 0  # denormal numbers would make the product slow
+    """float32 [pixels, pixels]: Gaussian blur along one axis, normalized at the border."""
+    x = np.arange(pixels)
+    weight = np.exp(-0.5 * ((x[:, None] - x) / sigma) ** 2)
+    weight[weight < 1e-6] = 0  # denormal numbers make the product slow
     return (weight / weight.sum(1, keepdims=True)).astype(np.float32)

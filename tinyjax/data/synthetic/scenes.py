@@ -1,9 +1,9 @@
-"""What there is to see in a synthetic thermal scene: plain geometry, drawn from random numbers.
+"""The content of a synthetic thermal scene: simple geometry, drawn at random.
 
-Everything carries two temperatures, by night and by day, in degrees Celsius. A clear night leaves
-the ground at about 8, so that people, animals and running engines stand out, and roofs and glass
-that face the cold sky are colder still; a sunny day heats the ground to about 32, the temperature
-of clothes and fur.
+Each part has two temperatures, by night and by day, in degrees Celsius. In a clear night the ground
+is at about 8, so that people, animals and running engines are warmer, and roofs and glass, which
+face the cold sky, are colder; on a sunny day the ground is at about 32, the temperature of clothes
+and fur.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ import numpy as np
 CLASSES = ("person", "vehicle", "animal")
 CLUTTER = -1
 CELLS = (32, 12, 5)  # px, the grids of the ground's texture
-MOST_HIDDEN = 0.35  # of an object's box, by any one thing before it
-LEAST_INSIDE = 0.6  # of an object's box, inside the image
+MAX_OCCLUSION = 0.35  # fraction of an object's box hidden by one item in front of it
+MIN_INSIDE = 0.6  # fraction of an object's box
 
 
-class Thing(NamedTuple):
-    """Something opaque that stands in the scene.
+class SceneItem(NamedTuple):
+    """An opaque object or piece of clutter.
 
     parts: float64 [P, 8], rounded boxes (x, y, half width, half height, angle, corner, night, day)
     in pixels, radians and degrees Celsius; corner is the radius in units of the smaller half side.
-    extent: float64 [4] xyxy round the outlines of the parts, not clipped to the image.
+    extent: float64 [4] xyxy around the outlines of the parts, not clipped to the image.
     """
 
     label: int
@@ -32,54 +32,54 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What there is to see. Things go from far (high in the image) to near."""
+    """The content of one image."""
 
     texture: tuple[np.ndarray, ...]  # per CELLS: float32 [2 (night, day), h, w], normal
-    stains: np.ndarray  # float64 [S, 8] as Thing.parts, but temperatures are added to the ground
-    things: tuple[Thing, ...]
+    stains: np.ndarray  # float64 [S, 8] as SceneItem.parts; temperatures are added to the ground's
+    items: tuple[SceneItem, ...]  # from far (high in the image) to near
 
 
-def rng_of(seed: int, index: int, what: str) -> np.random.Generator:
-    """The scene and the sensor draw from streams of their own, so that neither moves the other."""
-    stream = ("scene", "sensor").index(what)
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, stream))))
+def scene_rng(seed: int, index: int, stream: str) -> np.random.Generator:
+    """The random numbers of the "scene" or of the "sensor", which are independent."""
+    number = ("scene", "sensor").index(stream)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, number))))
 
 
-def scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
-    """Scene `index` of the stream `seed`; two to eight objects at 128 x 160, more if larger."""
+def draw_scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
+    """Scene `index` of the stream `seed`: two to eight objects at 128 x 160, more if larger."""
     height, width = size
-    rng = rng_of(seed, index, "scene")
+    rng = scene_rng(seed, index, "scene")
     texture = tuple(
         rng.standard_normal((2, height // cell + 2, width // cell + 2), dtype=np.float32)
         for cell in CELLS
     )
     stains = _stains(rng, size)
-    # Near the camera things are larger and lower in the image: one zoom a scene, one tilt.
+    # Near items are larger and lower in the image; each scene has one zoom and one tilt.
     zoom, tilt = rng.uniform(0, 1), rng.uniform(0, 0.5)
-    room = height * width / (128 * 160)
-    wanted = int(rng.integers(2, max(2, round(8 * room)) + 1))
+    relative_area = height * width / (128 * 160)
+    num_objects = int(rng.integers(2, max(2, round(8 * relative_area)) + 1))
 
     image = np.array([0, 0, width, height])
-    things: list[Thing] = []
-    for _ in range(4 * wanted):
+    items: list[SceneItem] = []
+    for _ in range(4 * num_objects):
         x, y = rng.uniform(0, width), rng.uniform(0.12, 1.08) * height
         near = np.clip(zoom + tilt * (2 * y / height - 1) + 0.1 * rng.standard_normal(), 0, 1)
         label = int(rng.integers(len(CLASSES)))
-        thing = _thing(label, (_person, _vehicle, _animal)[label](rng, near, x, y))
-        inside = _shared(thing.extent, image) >= LEAST_INSIDE
-        if len(things) < wanted and inside and _fits(thing, things):
-            things.append(thing)
-    for make, most in ((_building, 1), (_tree, 5), (_pole, 3), (_bin, 3), (_spot, 4)):
-        for _ in range(rng.integers(0, round(most * room) + 1)):
-            thing = _thing(CLUTTER, make(rng, *_place(rng, size)))
-            if _fits(thing, things):
-                things.append(thing)
-    things.sort(key=lambda thing: thing.extent[3])
-    return Scene(texture, stains, tuple(things))
+        item = _make_item(label, (_person, _vehicle, _animal)[label](rng, near, x, y))
+        inside = _overlap(item.extent, image) >= MIN_INSIDE
+        if len(items) < num_objects and inside and _fits(item, items):
+            items.append(item)
+    for make, max_count in ((_building, 1), (_tree, 5), (_pole, 3), (_bin, 3), (_spot, 4)):
+        for _ in range(rng.integers(0, round(max_count * relative_area) + 1)):
+            item = _make_item(CLUTTER, make(rng, *_random_foot(rng, size)))
+            if _fits(item, items):
+                items.append(item)
+    items.sort(key=lambda item: item.extent[3])
+    return Scene(texture, stains, tuple(items))
 
 
-def reach(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half the width and height of the upright rectangle round each part, parts [8] or [P, 8]."""
+def half_extent(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half the width and height of the bounding box of each part; parts: [8] or [P, 8]."""
     half_w, half_h, angle, corner = parts.T[2:6]
     radius = corner * np.minimum(half_w, half_h)
     c, s = np.abs(np.cos(angle)), np.abs(np.sin(angle))
@@ -87,33 +87,36 @@ def reach(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return c * half_w + s * half_h + radius, s * half_w + c * half_h + radius
 
 
-def _thing(label: int, parts: np.ndarray) -> Thing:
+def _make_item(label: int, parts: np.ndarray) -> SceneItem:
     x, y = parts[:, :2].T
-    half_w, half_h = reach(parts)
+    half_w, half_h = half_extent(parts)
     low, high = (x - half_w, y - half_h), (x + half_w, y + half_h)
-    return Thing(label, parts, np.array([*map(np.min, low), *map(np.max, high)]))
+    return SceneItem(label, parts, np.array([*map(np.min, low), *map(np.max, high)]))
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> float:
-    """How much of box a lies inside box b, 0..1."""
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The fraction of box a inside box b."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.tolist(), b.tolist()
     w, h = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
     return max(w, 0) * max(h, 0) / ((ax2 - ax1) * (ay2 - ay1))
 
 
-def _fits(new: Thing, things: list[Thing]) -> bool:
-    """Whether no object, the new one included, would be hidden too far by a nearer thing."""
-    for other in things:
+def _fits(new: SceneItem, items: list[SceneItem]) -> bool:
+    """Return whether with the new item no object is hidden by more than `MAX_OCCLUSION`."""
+    for other in items:
         far, near = (new, other) if new.extent[3] < other.extent[3] else (other, new)
-        if far.label != CLUTTER and _shared(far.extent, near.extent) > MOST_HIDDEN:
+        if far.label != CLUTTER and _overlap(far.extent, near.extent) > MAX_OCCLUSION:
             return False
     return True
 
 
-def _stand(
+def _place_parts(
     rows: list[tuple], x: float, y: float, scale: float, turn: float = 0.0, flip: int = 1
 ) -> np.ndarray:
-    """Parts given in units of `scale` round a foot at (0, 0), to pixels round a foot at (x, y)."""
+    """Scale, mirror and rotate parts around a foot at (0, 0), and move the foot to (x, y).
+
+    rows: in units of `scale`. turn: radians. flip: 1 or -1.
+    """
     parts = np.array(rows, float)
     local = parts[:, :2] * (flip * scale, scale)
     c, s = np.cos(turn), np.sin(turn)
@@ -137,11 +140,11 @@ def _person(rng: np.random.Generator, near: float, x: float, y: float) -> np.nda
         (0, -0.58, wide, 0.24, 0, 0.9, *torso),
         (0, -0.87, 0.115, 0.13, 0, 1, 25 + 3 * skin, 33 + 2 * skin),
     ]
-    return _stand(rows, x, y, tall, turn=0.12 * rng.standard_normal())
+    return _place_parts(rows, x, y, tall, turn=0.12 * rng.standard_normal())
 
 
 def _vehicle(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
-    """14 to 48 px long, at any heading; cold glass and roof, hot bonnet and tyres if it has run."""
+    """14 to 48 px long, at any heading; cold glass and roof, hot hood and tires if it has run."""
     long = 14 + 30 * near
     heading, half = rng.uniform(-np.pi, np.pi), rng.uniform(0.24, 0.30)
     ran = rng.uniform() < 0.75
@@ -149,22 +152,22 @@ def _vehicle(rng: np.random.Generator, near: float, x: float, y: float) -> np.nd
     body = (7 + 6 * paint, 25 + 22 * paint)
     roof = (4 + 4 * paint, 27 + 22 * paint)
     glass = (2 + 2 * paint, 26 + 6 * paint)
-    bonnet = (18 + 10 * engine, 40 + 8 * engine) if ran else (body[0] - 2, body[1] + 2)
-    tyres = (15 + 6 * engine, 38 + 6 * engine) if ran else (7.0, 34.0)
+    hood = (18 + 10 * engine, 40 + 8 * engine) if ran else (body[0] - 2, body[1] + 2)
+    tires = (15 + 6 * engine, 38 + 6 * engine) if ran else (7.0, 34.0)
     rows = [
-        *((x, y, 0.085, 0.05, 0, 1, *tyres) for x in (-0.3, 0.3) for y in (-half, half)),
+        *((x, y, 0.085, 0.05, 0, 1, *tires) for x in (-0.3, 0.3) for y in (-half, half)),
         (0, 0, 0.5, half, 0, 0.4, *body),
-        (0.34, 0, 0.14, 0.75 * half, 0, 0.5, *bonnet),
+        (0.34, 0, 0.14, 0.75 * half, 0, 0.5, *hood),
         (-0.07, 0, 0.32, 0.8 * half, 0, 0.3, *glass),
         (-0.09, 0, 0.20, 0.7 * half, 0, 0.3, *roof),
     ]
-    # Seen at a slant, what points away from the camera is shortened, lengthwise most.
+    # Oblique view: directions away from the camera are foreshortened, lengthwise most.
     parts = np.array(rows)
     along = 1 - 0.45 * np.sin(heading) ** 2
     across = 1 - 0.25 * np.cos(heading) ** 2
     parts[:, [0, 2]] *= along
     parts[:, [1, 3]] *= across
-    return _stand(list(map(tuple, parts)), x, y, long, turn=heading)
+    return _place_parts(list(map(tuple, parts)), x, y, long, turn=heading)
 
 
 def _animal(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
@@ -182,15 +185,15 @@ def _animal(rng: np.random.Generator, near: float, x: float, y: float) -> np.nda
         (0.29, -0.45 - head_up, 0.13, 0.075, -0.7, 1, *body),
         (0.40, -0.53 - head_up, 0.11, 0.08, 0.25, 1, *head),
     ]
-    return _stand(rows, x, y, long, flip=int(rng.choice((-1, 1))))
+    return _place_parts(rows, x, y, long, flip=int(rng.choice((-1, 1))))
 
 
-def _place(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, float]:
+def _random_foot(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, float]:
     return rng.uniform(0, size[1]), rng.uniform(0.08, 1.1) * size[0]
 
 
 def _building(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """A wall, a roof edge and rows of windows, some of them lit from inside."""
+    """A wall, a roof edge and rows of windows of different warmth."""
     wide, tall = rng.uniform(34, 70), rng.uniform(20, 44)
     y *= 0.5  # far from the camera
     wall, roof = rng.uniform(0, 1, 2)
@@ -203,17 +206,17 @@ def _building(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
         for column in across:
             warm = rng.uniform(0, 1)
             rows.append((column, level, 2.2, 2.8, 0, 0, 7 + 9 * warm, 27 + 4 * warm))
-    return _stand(rows, x, y, 1.0)
+    return _place_parts(rows, x, y, 1.0)
 
 
 def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """A crown at the air's temperature: about the ground's by night, well under it by day."""
+    """A crown at air temperature: about that of the ground by night, well below it by day."""
     spread, leaves = rng.uniform(4, 11), int(rng.integers(5, 10))
     at = rng.standard_normal((leaves, 2)) * (0.55 * spread, 0.35 * spread)
     air = rng.uniform(0, 1)
     rows = []
     for cx, cy in at:
-        side, turn, own = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
+        side, turn, offset = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
         rows.append(
             (
                 cx,
@@ -222,65 +225,65 @@ def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
                 0.7 * side * spread,
                 turn,
                 1,
-                8 + 3 * air + own,
-                24 + 4 * air + 1.5 * own,
+                8 + 3 * air + offset,
+                24 + 4 * air + 1.5 * offset,
             )
         )
     trunk = (0, -0.4 * spread, 0.08 * spread + 0.4, 0.4 * spread, 0, 0.5, 8.0, 27.0)
-    return _stand([trunk, *rows], x, y, 1.0)
+    return _place_parts([trunk, *rows], x, y, 1.0)
 
 
 def _pole(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """Thin and upright, with a lamp that is hot by night."""
+    """Thin and upright; half of them with a lamp that is hot by night."""
     tall, half, metal = rng.uniform(18, 50), rng.uniform(0.5, 1.1), rng.uniform(0, 1)
     rows: list[tuple] = [(0, -tall / 2, half, tall / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)]
     if rng.uniform() < 0.5:
         rows.append((2 * half, -tall, 2.5 * half, half + 0.3, 0, 1, 17 + 6 * metal, 32 + 4 * metal))
-    return _stand(rows, x, y, 1.0, turn=0.03 * rng.standard_normal())
+    return _place_parts(rows, x, y, 1.0, turn=0.03 * rng.standard_normal())
 
 
 def _bin(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """A box of one temperature, of a person's or a vehicle's size, warm or cold."""
+    """A box of uniform temperature, warm or cold, of the size of a person or vehicle."""
     wide, tall, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
     lid = rng.uniform(-2, 2)
     rows = [
         (0, -tall, wide, tall, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
         (0, -2 * tall, wide, 1.0, 0, 0.2, 3 + 16 * heat + lid, 26 + 18 * heat + 2 * lid),
     ]
-    return _stand(rows, x, y, 1.0, turn=0.1 * rng.standard_normal())
+    return _place_parts(rows, x, y, 1.0, turn=0.1 * rng.standard_normal())
 
 
 def _spot(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     """Round and warm: a manhole, an ember, a sunlit stone."""
     radius, heat = rng.uniform(0.8, 3.5), rng.uniform(0, 1)
     rows = [(0, 0, radius, rng.uniform(0.6, 1) * radius, 0, 1, 13 + 12 * heat, 34 + 10 * heat)]
-    return _stand(rows, x, y, 1.0)
+    return _place_parts(rows, x, y, 1.0)
 
 
 def _stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Fields, roads, painted lines and shadows, float64 [S, 8], temperatures over the ground's."""
+    """Fields, roads, painted lines and shadows: `Scene.stains`."""
     height, width = size
-    across = float(np.hypot(height, width))
+    diagonal = float(np.hypot(height, width))
 
-    def rows(most: int, one: Callable[[], tuple], least: int = 0) -> list[tuple]:
+    def rows(max_count: int, draw: Callable[[], tuple], min_count: int = 0) -> list[tuple]:
         return [
-            (rng.uniform(0, width), rng.uniform(0, height), *one())
-            for _ in range(rng.integers(least, most + 1))
+            (rng.uniform(0, width), rng.uniform(0, height), *draw())
+            for _ in range(rng.integers(min_count, max_count + 1))
         ]
 
     def field() -> tuple:
         return (
-            *rng.uniform(0.15, 0.6, 2) * across,
+            *rng.uniform(0.15, 0.6, 2) * diagonal,
             rng.uniform(0, np.pi),
             rng.uniform(0, 1),
             1.3 * rng.standard_normal(),
             2.5 * rng.standard_normal(),
         )
 
-    def road() -> tuple:  # asphalt holds the day's warmth
+    def road() -> tuple:  # asphalt stores the heat of the day
         return (
-            across,
-            rng.uniform(0.03, 0.09) * across,
+            diagonal,
+            rng.uniform(0.03, 0.09) * diagonal,
             rng.uniform(0, np.pi),
             0,
             rng.uniform(1, 3),
@@ -289,7 +292,7 @@ def _stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
     def line() -> tuple:
         return (
-            rng.uniform(0.1, 0.5) * across,
+            rng.uniform(0.1, 0.5) * diagonal,
             rng.uniform(0.4, 0.8),
             rng.uniform(0, np.pi),
             0,

@@ -1,4 +1,4 @@
-"""Engines are extras: what is not installed says how it would be."""
+"""Modules of engines, which are extras."""
 
 from importlib import import_module
 from types import ModuleType
@@ -6,8 +6,8 @@ from types import ModuleType
 from tinyjax.errors import UserError
 
 
-def module(name: str, extra: str) -> ModuleType:
-    """A module of an extra. Raises UserError if it is not there."""
+def import_extra(name: str, extra: str) -> ModuleType:
+    """Import a module of an extra. Raises UserError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -1,15 +1,15 @@
-"""What should move when a small detector is fine-tuned: all of it, only what is new, or all of it,
-held back?
+"""What should be trained when a small detector is fine-tuned: everything, only the new layers, or
+everything with a regularizer?
 
-python -m tinyjax.study --config configs/studies/moving.py --workdir runs/moving
+python -m tinyjax.study --config configs/studies/freezing.py --workdir runs/freezing
 
-After configs/studies/capacity.py, from whose classifiers all of them start, and whose fine-tuned
-detectors are the first arm; capacity says where it is. On HIT-UAV, as many steps in every arm: all
-moves ("all"); the backbone stands still ("frozen"); it stands still under a neck of 64 channels
-that joins its levels three times ("neck"); what is new is trained for a third of the steps
-("probed") and then all of it, with and without the pull by relative gradient norms of arXiv
-2303.14744 ("moved"). Further arguments, joined by commas: backbones, joined by +; seeds, how many;
-steps; strength, of the pull.
+Run configs/studies/capacity.py first: all arms start from its classifiers, and its fine-tuned
+detectors are the first arm; argument capacity is its folder. The arms train on HIT-UAV for the same
+number of steps: everything ("all"); a frozen backbone ("frozen"); a frozen backbone with a neck of
+64 channels and three repeats ("neck"); only the new layers for a third of the steps ("probed"),
+then everything, with and without the regularizer by relative gradient norms of arXiv 2303.14744
+("moved"). Further arguments, joined by commas: backbones, joined by +; seeds, number of seeds;
+steps; strength, of the regularizer.
 """
 
 from pathlib import Path
@@ -39,11 +39,11 @@ def get_study(arg, workdir):
         config.init, config.freeze = f"{arg.capacity}/caltech101", ("backbone",)
     neck.model.neck_width, neck.model.neck_repeats = 64, 3
     moved.init, moved.regularizer.name = str(workdir / "probed"), "rgn"
-    pulls = hyper.sweep("regularizer.strength", [0.0, arg.strength])
+    strengths = hyper.sweep("regularizer.strength", [0.0, arg.strength])
     return {
         "all": f"{arg.capacity}/all",
         "frozen": (frozen, ladder),
         "neck": (neck, ladder),
         "probed": (probed, ladder, ()),
-        "moved": (moved, hyper.product([ladder, pulls])),
+        "moved": (moved, hyper.product([ladder, strengths])),
     }

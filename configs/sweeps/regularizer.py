@@ -1,11 +1,12 @@
-"""How strongly should a fine-tuned backbone be held back? After decoder probing, on HIT-UAV.
+"""How strong should the regularizer of a fine-tuned backbone be? After decoder probing, on HIT-UAV.
 
 python -m tinyjax.train --workdir runs/probed \
     --config configs/hit_uav.py:init=runs/caltech101,freeze=backbone,steps=1500
-python -m tinyjax.train --config configs/sweeps/pull.py:init=runs/probed --workdir runs/pull
+python -m tinyjax.train --workdir runs/regularizer \
+    --config configs/sweeps/regularizer.py:init=runs/probed
 
-Mind the Backbone's pull at four strengths, two seeds: 8 networks in one program. Arguments: init;
-backbone, that of `init`; steps.
+Mind the Backbone's regularizer at four strengths x two seeds: 8 networks in one program. Arguments:
+init; backbone, the same as in `init`; steps.
 """
 
 from pathlib import Path

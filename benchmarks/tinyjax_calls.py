@@ -1,0 +1,172 @@
+"""Networks of tinyjax: functions that build the call of a training step or of a prediction."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from benchmarks.flax_conv import use_flax_conv
+from benchmarks.inputs import CLASSES, SIDE, random_images
+
+HYPER = {"seed": 0, "lr": 0.01, "weight_decay": 1e-4, "ema": 0.999}
+
+
+def classification_step(
+    net: str, batch: int, flax_conv: bool = False, members: int = 0, batching: str = "vmap"
+) -> Callable[[], Any]:
+    """Build a call of one training step of a classifier.
+
+    The step consists of forward and backward pass, gradient norm, clipping, SGD with Nesterov
+    momentum and weight decay, EMA, and the divergence guard. No augmentation.
+
+    Args:
+        flax_conv: use `flax.linen.Conv`.
+        members: size of the population, each member with its own batch; 0: a single network.
+        batching: see `batch_step`.
+    """
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+
+    import jax
+    import jax.numpy as jnp
+
+    images, labels = random_images(batch * max(members, 1))
+    data: dict = {"image": jnp.asarray(images), "labels": jnp.asarray(labels)}
+    step, state, hyper = classifier_step(net)
+    if members:
+        data = {k: v.reshape(members, batch, *v.shape[1:]) for k, v in data.items()}
+        state, hyper = (
+            jax.tree.map(lambda leaf: jnp.stack([leaf] * members), tree) for tree in (state, hyper)
+        )
+        step = batch_step(step, batching)
+    return _compile_step(step, state, data, hyper, flax_conv)
+
+
+def batch_step(step: Callable, method: str) -> Callable:
+    """Batch a step over members, the first axis of each argument; method: see `batch_members`."""
+    from tinyjax.population.member_batching import batch_members
+
+    return lambda *trees: batch_members(lambda member, _: step(*member), method)(trees, None)
+
+
+def detection_step(
+    batch: int, flax_conv: bool = False, fields: Mapping[str, Any] | None = None
+) -> Callable[[], Any]:
+    """Build a call of one step of configs/hit_uav.py, with its augmentation, loss and optimizer, on
+    random images.
+
+    fields: config fields to change, such as `freeze`.
+    """
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+    step, state, data, hyper = _detector_step(batch, fields or {})
+    return _compile_step(step, state, data, hyper, flax_conv)
+
+
+def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
+    """Return the FLOPs of the same step, as XLA counts them in the compiled program."""
+    import jax
+
+    step, *arguments = _detector_step(batch, fields)
+    cost = jax.jit(step).lower(*arguments).compile().cost_analysis()
+    return cost["flops"] if cost else float("nan")
+
+
+def inference(net: str, flax_conv: bool = False) -> Callable[[], Any]:
+    """Build a call that computes the logits of one image."""
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+
+    import jax
+    import jax.numpy as jnp
+
+    from tinyjax import models
+    from tinyjax.models.classifier import Classifier
+
+    model = Classifier(models.build(net, CLASSES))
+    params, stats = models.init(model, 0, (1, SIDE, SIDE, 3))
+    x = jnp.asarray(random_images(1)[0])
+
+    def predict(params, stats, x):
+        return models.apply(model, params, stats, x, train=False)[0]
+
+    with use_flax_conv() if flax_conv else nullcontext():
+        program = jax.jit(predict).lower(params, stats, x).compile()
+    return lambda: program(params, stats, x).block_until_ready()
+
+
+def classifier_step(net: str):
+    """Return the step of a classifier of float images, its first state and its hyperparameters."""
+    import jax
+    import jax.numpy as jnp
+
+    from tinyjax import models
+    from tinyjax.core import ModelFunctions, Variables
+    from tinyjax.models.classifier import Classifier
+    from tinyjax.tasks.classify import cross_entropy
+
+    model = Classifier(models.build(net, CLASSES))
+
+    def init(seed):
+        return Variables(*models.init(model, seed, (1, SIDE, SIDE, 3)))
+
+    def loss(variables, frozen_batchnorm, batch, key, hyper):
+        logits, stats = models.apply(model, *variables, batch["image"], train=True)
+        targets = jax.nn.one_hot(batch["labels"], CLASSES)
+        return cross_entropy(logits, targets, jnp.float32(0.1)), (stats, {})
+
+    functions = ModelFunctions(init, loss, lambda *_: {})
+    return *_make_step(functions, "nesterov"), jax.tree.map(jnp.asarray, HYPER)
+
+
+def _detector_step(batch: int, fields: Mapping[str, Any]):
+    """Return the step of a detector, its first state, random images and hyperparameters."""
+    import jax.numpy as jnp
+
+    from tinyjax import config as configs
+    from tinyjax.population.stack import hyper_arrays
+    from tinyjax.tasks.detect import functions
+
+    config, rng = configs.load("configs/hit_uav.py"), np.random.default_rng(0)
+    config = configs.with_fields(config, fields)
+    corners = rng.uniform(0, 200, (batch, 64, 2)).astype(np.float32)
+    data = {
+        "image": jnp.asarray(rng.integers(0, 255, (batch, 256, 320, 1), np.uint8)),
+        "boxes": jnp.asarray(np.concatenate([corners, corners + 20], -1)),
+        "labels": jnp.asarray(rng.integers(0, 3, (batch, 64)), jnp.int32),
+        "valid": jnp.asarray(rng.random((batch, 64)) < 0.2),
+        "ignore": jnp.zeros((batch, 64), bool),
+    }
+    model = functions(config, ("person", "car", "bicycle"), {"image": (256, 320, 1)})
+    step, state = _make_step(model, config.optimizer.name, config)
+    return step, state, data, hyper_arrays(config)
+
+
+def _make_step(model, optimizer: str, config: Any = None):
+    """Return a step and its first state. config: defines what is frozen; None: nothing is."""
+    from tinyjax import step as steps
+    from tinyjax.transfer import freezing
+
+    tx, variables = steps.make_optimizer(optimizer, 0.9, 0.999, 10.0), model.init(0)
+    paths = [*variables.params, *variables.stats]
+    trainable = steps.trainable(freezing.lr_multipliers(paths, config)) if config else None
+    step = steps.make_step(model, tx, steps.make_schedule(1000, 10, 0.5, 0.1), trainable)
+    return step, steps.init_state(variables, tx, trainable)
+
+
+def _compile_step(step, state, data, hyper: dict, flax_conv: bool) -> Callable[[], Any]:
+    import jax
+
+    with use_flax_conv() if flax_conv else nullcontext():
+        program = jax.jit(step, donate_argnums=0).lower(state, data, hyper).compile()
+
+    def call():
+        nonlocal state
+        state, metrics = program(state, data, hyper)
+        return metrics["loss"].block_until_ready()
+
+    return call

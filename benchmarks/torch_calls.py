@@ -1,0 +1,124 @@
+"""The same networks in torch: functions that build the call of a step, a prediction or a loader.
+
+All of them raise ImportError, with what to install, if torch or one of its packages is missing.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from benchmarks.inputs import CLASSES, random_images
+
+PACKAGES = ("torch", "torchvision", "timm")
+FORMATS = ("contiguous", "channels_last", "compiled")
+
+
+def check_installed() -> None:
+    """Raise ImportError, with what to install, if one of the packages is missing."""
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is not installed: pip install {' '.join(PACKAGES)}")
+
+
+def import_torchvision() -> Any:
+    check_installed()
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:  # a CPU build of torch with a torchvision whose operations need CUDA
+        library = torch.library.Library("torchvision", "DEF")
+        for operation in ("nms", "qnms"):
+            library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
+def torch_loader(
+    folder: str, side: int, batch: int, batches: int, workers: int
+) -> Callable[[], Any]:
+    """Build a call that takes `batches` batches, uint8 [batch, 3, side, side], from a DataLoader
+    over an ImageFolder with RandomResizedCrop.
+    """
+    torchvision = import_torchvision()
+    import torch
+    from torchvision import transforms
+
+    transform = transforms.Compose(
+        [transforms.RandomResizedCrop(side, antialias=True), transforms.PILToTensor()]
+    )
+    data = torchvision.datasets.ImageFolder(folder, transform)
+    sampler = torch.utils.data.RandomSampler(data, True, 10**9)
+    loader = torch.utils.data.DataLoader(
+        data, batch, sampler=sampler, num_workers=workers, multiprocessing_context="fork"
+    )
+    iterator = iter(loader)
+    return lambda: [next(iterator) for _ in range(batches)]
+
+
+def torch_network(name: str, classes: int) -> Any:
+    """Build the network of timm or torchvision with the same layers as our classifier "family/
+    variant".
+    """
+    torchvision = import_torchvision()
+    from timm.models import efficientnet
+    from torchvision.models import mobilenetv3
+
+    family, variant = name.split("/")
+    k = 0 if variant in ("b0", "small") else int(variant.rpartition("-")[2])
+    if family == "efficientnet":
+        return efficientnet._gen_efficientnet(
+            "efficientnet_b0", 1.46**-k, 1.45**-k, num_classes=classes
+        )
+    conf = mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=1.46**-k)
+    return torchvision.models.MobileNetV3(*conf, num_classes=classes)
+
+
+def torch_step(name: str, batch: int, format_: str) -> Callable[[], Any]:
+    """Build a call of one step of SGD with Nesterov momentum and weight decay.
+
+    format_: "contiguous" or "channels_last", eager; or "compiled", by `torch.compile`.
+    """
+    model, x, y = _model_and_batch(name, batch, format_)
+    import torch
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    step()  # compiles, if at all
+    return step
+
+
+def torch_inference(name: str, format_: str) -> Callable[[], Any]:
+    """Build a call that computes the logits of one image. format_: see `torch_step`."""
+    model, x, _ = _model_and_batch(name, 1, format_)
+    import torch
+
+    model.eval()
+
+    @torch.inference_mode()
+    def infer():
+        model(x)
+
+    infer()
+    return infer
+
+
+def _model_and_batch(name: str, batch: int, format_: str):
+    model = torch_network(name, CLASSES)
+    import torch
+
+    torch.set_flush_denormal(True)  # as XLA does
+    images, labels = random_images(batch)
+    layout = torch.contiguous_format if format_ == "contiguous" else torch.channels_last
+    model = model.to(memory_format=layout)
+    # b h w c -> b c h w
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    y = torch.from_numpy(labels).long()
+    return torch.compile(model) if format_ == "compiled" else model, x, y

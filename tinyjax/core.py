@@ -1,0 +1,176 @@
+"""The types that folders exchange: weights, a member's state, a data split, a task.
+
+Imports nothing of tinyjax.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import register_dataclass
+
+Arrays = dict[str, Array]  # path -> array
+
+
+class Variables(NamedTuple):
+    """The arrays that a network computes with."""
+
+    params: Arrays
+    stats: Arrays  # BatchNorm's running statistics
+
+
+@partial(register_dataclass, data_fields=["vector"], meta_fields=["shapes"])
+@dataclass(frozen=True)
+class Packed:
+    """Arrays by path, concatenated into one vector [..., size].
+
+    Weights have this form between steps: an optimizer over hundreds of small arrays is thousands of
+    loops, which take longer to compile than the network (docs/performance.md).
+    """
+
+    vector: Array
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [math.prod(shape) for _, shape in self.shapes]
+
+    def unpack(self) -> Arrays:
+        """The arrays by path, each [..., *shape]."""
+        arrays, start = {}, 0
+        for (path, shape), size in zip(self.shapes, self.sizes, strict=True):
+            flat = self.vector[..., start : start + size]
+            arrays[path] = flat.reshape((*flat.shape[:-1], *shape))
+            start += size
+        return arrays
+
+
+def pack(arrays: Arrays) -> Packed:
+    """Pack one member's arrays, which share a dtype, in their order."""
+    vector = jnp.concatenate([*map(jnp.ravel, arrays.values())]) if arrays else jnp.zeros(0)
+    return Packed(vector, tuple((path, leaf.shape) for path, leaf in arrays.items()))
+
+
+class Weights(NamedTuple):
+    """The part of a network that training changes."""
+
+    params: Packed  # trainable parameters
+    stats: Packed  # BatchNorm's running statistics
+
+
+class Best(NamedTuple):
+    """The averaged weights with the best score so far.
+
+    Before the first evaluation the score is -inf and the step -1.
+    """
+
+    score: Array
+    step: Array
+    weights: Weights
+
+
+class State(NamedTuple):
+    """The complete state of one member: the contents of a checkpoint."""
+
+    step: Array  # int32, number of updates, which is also the position in the data
+    weights: Weights
+    frozen: Arrays  # parameters that no member trains
+    opt_state: Any  # of weights.params.vector
+    ema: Weights
+    best: Best
+    diverged_at: Array  # int32, step of the first non-finite loss or gradient; -1 while training
+    gradient_ratios: Array | None = None  # f32[tensors], for optimizer.auto_rgn
+
+    def variables(self, weights: Weights) -> Variables:
+        """The network with `state.weights`, `state.ema` or `state.best.weights`, on the host, where
+        slicing compiles nothing.
+        """
+        frozen, (params, stats) = jax.device_get((self.frozen, weights))
+        return Variables({**frozen, **params.unpack()}, stats.unpack())
+
+
+class Trainable(NamedTuple):
+    """The parameters that at least one member trains.
+
+    All others are not differentiated and have no optimizer state.
+    """
+
+    paths: frozenset[str]
+    frozen_batchnorm: frozenset[str] = frozenset()  # layers that use and keep running statistics
+
+
+class Split(Protocol):
+    """One split of a data set, on the host: N samples. Tasks add their own fields."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Arrays [N, ...] that the network reads, by name; indexable like numpy arrays."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each sample."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+class ModelFunctions(NamedTuple):
+    """Pure functions of one network, closed over the static part of the config."""
+
+    init: Callable[..., Variables]  # (seed) -> Variables
+    # (variables, frozen_batchnorm, batch, key, hyper) -> (f32[], (stats, metrics)). `hyper` may
+    # hold `momentum`, with which all BatchNorm layers then update their running statistics.
+    loss: Callable[..., Any]
+    predict: Callable[..., dict[str, Array]]  # (variables, inputs) -> predictions in fixed shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything that the rest of the system needs to know about a task.
+
+    `split` is the split that `load` returns, `config` a locked ConfigDict.
+    """
+
+    name: str
+    monitor: str  # the metric that selects the best weights
+    metrics: Mapping[str, str]  # metric -> axis label, the monitor first
+    compile_seconds: float  # until a program's first step, roughly, on two cores
+    pixel_seconds: float  # of a step per pixel of a window, beyond the network's multiply-adds
+
+    # ---- data
+    load: Callable[..., Any]  # (config.data, split config, classes=(), corruption=None) -> split
+    describe_data: Callable[..., list[str]]  # (training split, suites, config, folder) -> log lines
+    sample: Callable[..., Array]  # (seed, step, batch, size, subset=None) -> int32[batch]
+    device_arrays: Callable[..., Arrays]  # (split) -> arrays [N, ...] that batches are drawn from
+    stream_source: Callable[..., Any]  # (split, config) -> (sample number, generator) -> sample
+    sample_labels: Callable[..., list[Any]]  # (split) -> int[objects] of each sample
+    class_counts: Callable[..., dict[str, tuple[int, int]]]  # (split, mask) -> samples and objects
+    classes_present: Callable[..., tuple[str, ...]]  # (split) -> classes with a sample
+
+    # ---- network
+    build: Callable[..., nn.Module]  # (config, number of classes, supernet=None)
+    # (config, classes, input shapes, supernet=None, axes=()) -> ModelFunctions
+    functions: Callable[..., ModelFunctions]
+
+    # ---- results; predictions are dicts of arrays [N, ...], one for each member
+    score: Callable[..., list[dict[str, float]]]  # ([predictions], split, config)
+    examine: Callable[..., list[Any]]  # ([predictions], split, config, slices, counts) -> Examined
+    score_table: Callable[..., str]  # ({suite: scores}) -> text
+    plot_samples: Callable[..., None]  # (split, predictions, path)
+    write_report: Callable[..., None]  # (folder, suites, predictions, scores, class counts)
+
+    # ---- optional
+    subset_arrays: Callable[..., dict[str, Any]] | None = (
+        None  # (split, mask) -> replaced device arrays
+    )
+    to_file_pixels: Callable[..., dict[str, Any]] | None = None  # (predictions, split)
+    slices: Callable[..., dict[str, Any]] | None = None  # (split, config.data.slices) -> Slice
+    class_mismatch: Callable[..., list[str]] | None = None  # ({suite: split}) -> log lines
+    scores_by_frequency: Callable[..., dict[str, float]] | None = None  # (class counts, scores)
+    report_gallery: bool = False  # whether a report shows images with their predictions

@@ -1,0 +1,179 @@
+"""Which images, categories and boxes of a `Listing` a split uses: the config's `where`, `limit`,
+`rename`, `classes`, `ignore_classes` and a protocol's limits on boxes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tinyjax.data.images import image_shape, read_bytes, relative_to_pixels
+from tinyjax.data.layouts.listing import Entry, Label, Listing
+from tinyjax.errors import UserError, shorten, suggest
+
+T = TypeVar("T")
+
+EMPTY = ("keep", "drop")
+SMALL = ("drop", "ignore")
+
+
+def take_evenly(entries: Sequence[T], limit: int, name: Callable[[T], str]) -> list[T]:
+    """At most `limit` entries, evenly spaced in order of name; 0: all.
+
+    Raises UserError for a negative limit.
+    """
+    if not isinstance(limit, int) or limit < 0:
+        raise UserError(f"limit = {limit!r}: give a number of images, or 0 for all")
+    if not limit or limit >= len(entries):
+        return [*entries]
+    ordered = sorted(entries, key=name)
+    return [ordered[i * len(entries) // limit] for i in range(limit)]
+
+
+def check_where(where: Any) -> None:
+    """Raise UserError if `where` does not have the form that `filter_entries` takes."""
+    if not isinstance(where, Mapping):
+        raise UserError(f"where = {where!r}: give a dict, field -> value or (low, high)")
+    for field, wanted in where.items():
+        pair = isinstance(wanted, tuple | list) and [type(v) in (int, float) for v in wanted]
+        if not isinstance(wanted, str | int | float) and pair != [True, True]:
+            raise UserError(f"where: {field} = {wanted!r}: give a value, or (low, high)")
+        if pair and not wanted[0] < wanted[1]:
+            raise UserError(f"where: {field} = {wanted!r}: low must be less than high")
+
+
+def filter_entries(listed: Listing, where: Mapping[str, Any]) -> Listing:
+    """The images whose fields match: field -> a text or number to equal, or (low, high), a
+    half-open range of numbers.
+
+    Raises UserError for a field that no image has, if no image matches, and as `check_where`.
+    """
+    check_where(where)
+    entries = [*listed.entries]
+    for field, wanted in where.items():
+        known = dict.fromkeys(name for entry in listed.entries for name in entry.info)
+        if field not in known:
+            raise UserError(
+                f"{listed.source}: where: no image has a field {field!r}; {suggest(field, known)}"
+            )
+        entries = [entry for entry in entries if _matches(entry.info.get(field), wanted)]
+    if where and not entries:
+        conditions = ", ".join(f"{field} = {wanted!r}" for field, wanted in where.items())
+        raise UserError(f"{listed.source}: where: no image has {conditions}")
+    return listed._replace(entries=entries)
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, str | int | float):
+        return value == wanted
+    return isinstance(value, int | float) and wanted[0] <= value < wanted[1]
+
+
+def rename_categories(listed: Listing, names: Mapping[str, str]) -> Listing:
+    """Rename categories, source name -> new name.
+
+    Raises UserError for an unknown category or a new name that is not a string.
+    """
+    for name, new_name in names.items():
+        if not isinstance(new_name, str):
+            raise UserError(f"rename: {name!r} to {new_name!r}: give a name")
+        if name not in listed.categories:
+            raise UserError(
+                f"{listed.source}: rename: no category {name!r}; {suggest(name, listed.categories)}"
+            )
+
+    def rename(name: str) -> str:
+        return names.get(name, name)
+
+    entries = [
+        entry._replace(
+            labels=[label._replace(category=rename(label.category)) for label in entry.labels]
+        )
+        for entry in listed.entries
+    ]
+    return listed._replace(
+        entries=entries,
+        categories=tuple(dict.fromkeys(map(rename, listed.categories))),
+        ignored=frozenset(map(rename, listed.ignored)),
+        groups=frozenset(map(rename, listed.groups)),
+    )
+
+
+def apply_protocol(
+    listed: Listing,
+    empty: str = "keep",
+    min_area: float | None = None,
+    min_height: Mapping[str, float] | None = None,
+    small: str = "drop",
+) -> Listing:
+    """Leave out the images and boxes that an evaluation protocol excludes.
+
+    Args:
+        empty: "drop" leaves out images without a box; "keep" keeps them.
+        min_area: px^2 in the file; boxes of at most this area are left out.
+        min_height: category -> px in the file; its boxes of at most this height are small.
+        small: "drop" leaves out small boxes, so that they become background; "ignore" turns them
+            into ignored regions.
+
+    Raises UserError for another value, and for a category that does not exist.
+    """
+    for field, value, known in (("empty", empty, EMPTY), ("small", small, SMALL)):
+        if value not in known:
+            raise UserError(f"{field} = {value!r}: {suggest(value, known)}")
+    heights = dict(min_height or {})
+    for name, pixels in (*heights.items(), ("min_area", min_area or 0)):
+        if not isinstance(pixels, int | float):
+            raise UserError(f"{name} = {pixels!r}: give pixels, a number")
+    for category in heights:
+        if category not in listed.categories:
+            near = suggest(category, listed.categories)
+            raise UserError(f"{listed.source}: min_height: no category {category!r}; {near}")
+    entries = [entry for entry in listed.entries if entry.labels or empty == "keep"]
+    if min_area is None and not heights:
+        return listed._replace(entries=entries)
+
+    def kept(entry: Entry) -> Iterable[Label]:
+        shape = image_shape(read_bytes(entry.file)) if listed.relative and entry.labels else (1, 1)
+        for label in entry.labels:
+            x1, y1, x2, y2 = relative_to_pixels(label.box, shape) if listed.relative else label.box
+            if min_area is not None and max(x2 - x1, 0) * max(y2 - y1, 0) <= min_area:
+                continue
+            if y2 - y1 > heights.get(label.category, -1):
+                yield label
+            elif small == "ignore":
+                yield label._replace(ignore=True)
+
+    return listed._replace(entries=[e._replace(labels=[*kept(e)]) for e in entries])
+
+
+def assign_roles(
+    listed: Listing, classes: Sequence[str], ignore_classes: Sequence[str], allow_missing: bool
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The scored classes in the order of their labels, and the names of ignored categories.
+
+    allow_missing: the names come from another set; some of them may be unknown in this one.
+
+    Raises UserError for unknown names, repeated names, and if no class is left.
+    """
+    if allow_missing and classes and not {*classes} & {*listed.categories}:
+        raise UserError(
+            f"{listed.source}: none of the classes of training ({shorten(classes)}) is one of the "
+            f"categories here ({shorten(listed.categories)}); give rename, source name -> class"
+        )
+    names = [*classes, *ignore_classes]
+    for name in names:
+        if name not in listed.categories and not allow_missing:
+            near = suggest(name, listed.categories)
+            raise UserError(f"{listed.source}: no category {name!r}; {near}")
+        if names.count(name) > 1:
+            raise UserError(f"{name!r} is named twice in classes and ignore_classes; name it once")
+    for name in classes:
+        if name in listed.ignored:
+            raise UserError(
+                f'{listed.source}: category {name!r} is marked "ignore": 1, so it cannot be '
+                "one of classes; leave it out"
+            )
+    ignored = listed.ignored | {*ignore_classes}
+    default = (name for name in listed.categories if name not in ignored | listed.groups)
+    scored = tuple(classes) or tuple(default)
+    if not scored:
+        raise UserError(f"{listed.source}: no category to learn; give at least one class")
+    return scored, ignored

@@ -1,0 +1,122 @@
+"""Options of the loaders: the arguments that a config's `data` may give, and internal ones."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tinyjax.data.images import PERCENTILES, AnyPath, Range16
+from tinyjax.data.layouts.listing import OnError, raise_error
+from tinyjax.errors import UserError
+
+INTERNAL = ("layout", "on_error", "stream", "allow_missing", "corruption")  # not in `data.common`
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """Options of all loaders of files.
+
+    Attributes:
+        source: a folder or a .zip that is read in place.
+        split: name of the split.
+        classes: names in the order of the labels; by default all.
+        range16: how deep pixels are mapped to 8 bits, see `images.to_uint8`.
+        limit: at most this many images, evenly spaced in order of name; 0: all.
+        on_error: called with the problem and the message for each invalid image or box, which is
+            left out if the callback returns; by default the first one raises UserError.
+        stream: leave the images on disk: the split has a `streaming.Images`.
+        corruption: name and severity of a corruption, applied to images at the size of their files,
+            see `corrupt.corrupt`.
+    """
+
+    source: str | Path
+    split: str
+    classes: tuple[str, ...] = ()
+    range16: Range16 = PERCENTILES
+    limit: int = 0
+    on_error: OnError = raise_error
+    stream: bool = False
+    corruption: tuple[str, int] | None = None
+
+    def check_streamable(self, root: AnyPath) -> None:
+        """Raise UserError if images are to stay on disk in a zip."""
+        if self.stream and not isinstance(root, Path):
+            raise UserError(f"{self.source}: data.stream cannot read images from a zip; unpack it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionOptions(LoadOptions):
+    """Options of `detection.load`.
+
+    Attributes:
+        size: (H, W), or one number for a square: the network's input in pixels; None if all images
+            share one size, which is then kept.
+        fit: "letterbox" or "resize", how images are brought to `size`, see `images.fit_image`.
+        channels: 1 or 3.
+        classes: the scored categories; by default all that the source has and does not mark as
+            ignored.
+        layout: one of `detection.LAYOUTS` or `catalog.DETECTION_SETS`; "auto": the recognized one.
+        ignore_classes: categories that are neither objects nor background. All categories in
+            neither list are background.
+        first_pixel: of VOC files, see `voc.read_listing`.
+        rename: the source's name of a category -> its new name.
+        where: the images to use, by their fields, see `selection.filter_entries`.
+        empty, min_area, min_height, small: images and boxes that a protocol excludes, see
+            `selection.apply_protocol`.
+        allow_missing: `classes` and `ignore_classes` are those of another set; some of them, but
+            not all classes, may be unknown in this one.
+    """
+
+    size: Any = None
+    fit: str = "letterbox"
+    channels: int = 1
+    layout: str = "auto"
+    ignore_classes: tuple[str, ...] = ()
+    first_pixel: int = 1
+    rename: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    empty: str = "keep"
+    min_area: float | None = None
+    min_height: Mapping[str, float] = field(default_factory=dict)
+    small: str = "drop"
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationOptions(LoadOptions):
+    """Options of `classification.load`.
+
+    Attributes:
+        size: (H, W), or one number for a square: the network's input in pixels.
+        fit: how images are brought to `size`, see `images.fit_image`.
+        channels: 1 or 3.
+        source: for the layout "tfds" the folder of a prepared version, with dataset_info.json.
+        classes: images of other classes are left out.
+        layout: "folder", "list" or "tfds".
+    """
+
+    size: Any
+    fit: str = "resize"
+    channels: int = 3
+    layout: str = "folder"
+
+
+def config_fields(options: type[LoadOptions]) -> tuple[list[str], list[str]]:
+    """The names of the options that a config may give, and of those that it must give."""
+    known = [option for option in fields(options) if option.name not in INTERNAL]
+    required = [
+        option.name
+        for option in known
+        if option.default is MISSING and option.default_factory is MISSING
+    ]
+    return [option.name for option in known], required
+
+
+def parse_size(size: Any) -> tuple[int, int] | None:
+    """(height, width); a single number is a square's side. Raises UserError for anything else."""
+    sides = (size, size) if isinstance(size, int) else size
+    if sides is None:
+        return None
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise UserError(f"size = {size!r}: give (height, width) in pixels, such as (256, 320)")
+    return tuple(sides)

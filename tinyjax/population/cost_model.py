@@ -1,0 +1,154 @@
+"""Rough costs of populations: what a plan minimizes, and what `--dry-run` prints."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from tinyjax.core import Task
+from tinyjax.population.search_space import Member
+
+# The order of magnitude that docs/performance.md measured on two cores; only ratios matter.
+MULTIPLY_ADDS_PER_SECOND = 1.2e10  # a step has those of three forward passes
+
+
+class SizeKey(NamedTuple):
+    """The size of a member, which sorts first, and the fields that its costs follow from."""
+
+    size: int  # multiply-adds per window
+    backbone: str
+    crop_size: tuple[int, int]  # height, width
+    batch: int
+    steps: int
+    model: tuple[tuple[str, Any], ...]  # the other fields of `model` that the member sets
+
+
+class CostModel(NamedTuple):
+    """What a plan needs to know about the members of a config."""
+
+    group_key: Callable[[Member], Hashable]  # equal for members that may share a program
+    size_key: Callable[[Member], SizeKey]
+    cost: Callable[[tuple[SizeKey, ...], int], float]  # seconds of so many members of these sizes
+    padded_size: Callable[[tuple[SizeKey, ...]], float]  # multiply-adds per window and member
+    parameters: Callable[[SizeKey], int]
+    memory: Callable[[SizeKey], int]  # bytes of a member's step, roughly
+
+
+def cost_model(config: ConfigDict, task: Task) -> CostModel:
+    """A cost model from counts on shapes. Networks are counted with one class and one input
+    channel: the rest is the same for all members.
+    """
+    import jax
+
+    from tinyjax import config as configs
+    from tinyjax import models
+    from tinyjax.models import flops
+    from tinyjax.models.supernet import merge_architectures
+    from tinyjax.population.networks import member_config
+    from tinyjax.population.stack import VIEW_FIELDS, may_vary
+
+    def backbone_of(member: Member) -> str:
+        return member.point.get("model.backbone", config.model.backbone)
+
+    def build(backbone: str, fields: tuple[tuple[str, Any], ...]):
+        point = {**dict(fields), "model.backbone": backbone}
+        return task.build(configs.with_fields(config, point), 1)
+
+    @cache
+    def epsilon(init: str, backbone: str, seed: int) -> float:
+        point = {"init": init, "model.backbone": backbone, "seed": seed}
+        return member_config(config, Member("", point)).model.batchnorm_eps
+
+    def group_key(member: Member) -> Hashable:
+        point, backbone = member.point, backbone_of(member)
+        shared = ("freeze", *(VIEW_FIELDS if config.data.stream else ()))
+        fixed = {
+            field: value for field, value in point.items() if field in shared or not may_vary(field)
+        }
+        init = point.get("init", config.init)
+        seed = (
+            point.get("seed", config.seed) if init else 0
+        )  # which member of a sweep it starts from
+        family = backbone.partition("/")[0]
+        return family, epsilon(init, backbone, seed), repr(sorted(fixed.items()))
+
+    @cache
+    def counted(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-adds and activations per window."""
+        return flops.count_multiply_adds_and_outputs(build(backbone, fields), (1, *crop_size, 1))
+
+    @cache
+    def parameters(key: SizeKey) -> int:
+        model, shape = build(key.backbone, key.model), (1, *config.crop_size, 1)
+        return flops.count_parameters(jax.eval_shape(lambda: models.init(model, 0, shape))[0])
+
+    def memory(key: SizeKey) -> int:
+        # float32: weights, two moments, averaged and best weights; and what a step keeps of each
+        # layer: output, normalized, activated, and the gradient of one of them
+        activations = 4 * key.batch * counted(key.backbone, key.model, key.crop_size)[1]
+        return 4 * (5 * parameters(key) + activations)
+
+    def size_key(member: Member) -> SizeKey:
+        backbone, get = backbone_of(member), member.point.get
+        names = (f for f in member.point if f.startswith("model.") and f != "model.backbone")
+        fields = tuple((field, member.point[field]) for field in sorted(names))
+        crop_size = tuple(get("crop_size", config.crop_size))
+        size, _ = counted(backbone, fields, crop_size)
+        steps = get("schedule.steps", config.schedule.steps)
+        return SizeKey(size, backbone, crop_size, get("batch", config.batch), steps, fields)
+
+    @cache
+    def padded_size(keys: tuple[SizeKey, ...]) -> float:
+        architectures = [models.architecture(key.backbone) for key in keys]
+        try:
+            merged = merge_architectures(architectures)
+        except ValueError:
+            return float("inf")
+        widest = max(map(flops.multiply_adds_per_pixel, architectures))
+        return max(keys).size * flops.multiply_adds_per_pixel(merged) / widest
+
+    def cost(keys: tuple[SizeKey, ...], members: int) -> float:
+        _, _, crop_size, batch, steps, _ = keys[0]  # the same for all of them
+        pixels = task.pixel_seconds * math.prod(crop_size)
+        window = pixels + 3 * padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
+        return task.compile_seconds + members * steps * batch * window
+
+    return CostModel(group_key, size_key, cost, padded_size, parameters, memory)
+
+
+def plan_table(
+    config: ConfigDict, task: Task, members: Sequence[Member], plan: Iterable[Any]
+) -> str:
+    """A plan as text, a line per population: sizes, the fraction of the arithmetic that is not
+    padding, members at once on a device with their memory there, and minutes, roughly, on two
+    cores.
+    """
+    from tinyjax.population.devices import device_layout
+    from tinyjax.run.text import text_table
+
+    model, by_id = cost_model(config, task), {member.id: member for member in members}
+    rows, total = [], 0.0
+    for number, population in enumerate(plan):
+        keys = [model.size_key(by_id[id]) for id in population.members]
+        ladder = tuple(sorted(set(keys)))
+        smallest, *_, largest = sorted(model.parameters(key) for key in [*ladder, *ladder])
+        used = sum(key.size for key in keys) / (model.padded_size(ladder) * len(keys))
+        layout = device_layout(len(keys), keys[0].batch)
+        concurrent = layout.concurrent_members(population.member_batching, population.chunk_size)
+        minutes = model.cost(ladder, len(keys)) / 60
+        total += minutes
+        rows.append(
+            {
+                "population": number,
+                "members": len(keys),
+                "at once": concurrent,
+                "parameters": f"{smallest:,} to {largest:,}",
+                "in use": f"{used:.0%}",
+                "GiB": f"{model.memory(max(ladder)) * concurrent / 2**30:.1f}",
+                "min": f"{minutes:.0f}",
+            }
+        )
+    summary = f"{len(members)} members in {len(rows)} programs, about {total:,.0f} minutes"
+    return f"{text_table(rows)}\n{summary}"

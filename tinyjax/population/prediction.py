@@ -1,0 +1,36 @@
+"""Predictions of all members, in batches of one shape."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tinyjax.core import Variables
+
+
+def predict_all(
+    predict: Callable[..., dict[str, Any]],
+    variables: Variables,
+    inputs: Mapping[str, Any],
+    batch: int = 32,
+    members: int = 1,
+) -> list[dict[str, np.ndarray]]:
+    """Each member's predictions for N samples.
+
+    Args:
+        predict: `ModelFunctions.predict`; for several members batched over them, as `variables`.
+        inputs: arrays [N, ...] by name, indexable like numpy arrays.
+        batch: samples per call. The last batch is filled up with its last sample, so that nothing
+            is compiled for a remainder.
+    """
+    size, batches = len(next(iter(inputs.values()))), []
+    for start in range(0, size, batch):
+        rows = np.minimum(np.arange(start, start + batch), size - 1)
+        samples = {name: array[rows] for name, array in inputs.items()}
+        batches.append(jax.device_get(predict(variables, samples)))
+    axis = 0 if members == 1 else 1
+    joined = {name: np.concatenate([b[name] for b in batches], axis) for name in batches[0]}
+    if members == 1:
+        return [{name: array[:size] for name, array in joined.items()}]
+    return [{name: array[i, :size] for name, array in joined.items()} for i in range(members)]

@@ -1,0 +1,78 @@
+"""Writes a report: its figures, its table, and the page that contains them."""
+
+from pathlib import Path
+
+from matplotlib import rc_context
+from PIL import Image
+
+from tinyjax.reporting import curves, heatmaps
+from tinyjax.reporting.correlation_plot import correlations
+from tinyjax.reporting.findings import findings
+from tinyjax.reporting.galleries import make_galleries
+from tinyjax.reporting.group_plot import variants
+from tinyjax.reporting.means_table import network_rows
+from tinyjax.reporting.page import PageFigure, render
+from tinyjax.reporting.plotting import STYLE
+from tinyjax.reporting.summary import Summary, summarize
+from tinyjax.reporting.tables import Tables
+from tinyjax.run.csv_files import write_rows
+from tinyjax.run.files import atomic
+
+# In the order of the page. Each returns None if it has nothing to show.
+FIGURES = (
+    curves.scores,
+    variants,
+    curves.by_size,
+    curves.shift,
+    curves.gains,
+    curves.gradients,
+    correlations,
+    heatmaps.matrix,
+    heatmaps.slices,
+    heatmaps.corruptions,
+    heatmaps.classes_and_sizes,
+    heatmaps.calibration,
+    curves.learning,
+)
+
+
+def write(tables: Tables) -> Path:
+    """Write report.html, report.csv and figures/report/*.png; return the path of the page."""
+    summary = summarize(tables)
+    rows = network_rows(tables)
+    write_rows(tables.folder / "report.csv", rows, rows[0])
+    figures, notes = _write_figures(tables, summary, tables.folder / "figures" / "report")
+    page = render(tables, summary, findings(tables, summary), figures, notes)
+    with atomic(tables.folder / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
+    return tables.folder / "report.html"
+
+
+def _write_figures(
+    tables: Tables, summary: Summary, folder: Path
+) -> tuple[list[PageFigure], list[str]]:
+    """Write figures and galleries to `folder`, and remove all others from it.
+
+    Returns them, and notes on galleries that could not be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    figures = []
+    with rc_context(STYLE):
+        for make_figure in FIGURES:
+            if result := make_figure(tables, summary):
+                file = folder / f"{result.name}.png"
+                result.figure.savefig(file)
+                with Image.open(file) as image:
+                    width = image.width
+                figures.append(
+                    PageFigure(result.name, result.title, file, width, result.alt, result.note)
+                )
+    galleries, reason = make_galleries(tables)
+    for k, (suite, picture, note) in enumerate(galleries):
+        file = folder / f"images{k}.png"
+        picture.save(file)
+        alt, width = f"Images of {suite}: truth and detections", 2 * picture.width
+        figures.append(PageFigure(f"images{k}", "Images", file, width, alt, f"{suite}: {note}"))
+    return figures, [reason] if reason else []

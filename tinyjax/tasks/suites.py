@@ -1,0 +1,32 @@
+"""The splits of a config's `data`: the training set and the suites."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from tinyjax import config as configs
+from tinyjax.core import Split
+from tinyjax.tasks import get_task
+
+
+def uncorrupted(data: Any) -> list[str]:
+    """The suites that are scored in training: `evaluate` makes dozens of passes over the others."""
+    return [name for name, suite in data.suites.items() if "corrupt" not in suite]
+
+
+def load_suites(
+    task: str, data: Any, classes: Sequence[str], names: Iterable[str]
+) -> dict[str, Split]:
+    """Suites by name. classes: those of the training split."""
+    load = get_task(task).load
+    return {name: load(data, data.suites[name], classes=classes) for name in names}
+
+
+@lru_cache(maxsize=1)
+def load_splits(task: str, data_json: str) -> tuple[Split, dict[str, Split]]:
+    """The training split and the uncorrupted suites of a config's `data`, given as JSON: most
+    populations of a sweep share them.
+    """
+    data = configs.from_json(data_json)
+    training = get_task(task).load(data, data.train)
+    return training, load_suites(task, data, training.classes, uncorrupted(data))

@@ -1,0 +1,1 @@
+"""What `tinyjax.train` consists of besides its loop: validation, reporters, sweeps, phases."""
