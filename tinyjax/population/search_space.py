@@ -83,7 +83,7 @@ def _merge(points: Iterable[Point]) -> Point:
 
 
 def sweep_points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
-    """The points of a config file's `get_hyper`. Raises UserError for a wrong signature or result."""
+    """The points of a config file's `get_hyper`. Raises UserError for a wrong form."""
     try:
         signature(get_hyper).bind(None)
     except TypeError as error:
