@@ -189,18 +189,21 @@ def test_gain_by_size():
 @pytest.mark.parametrize("shape", ["no gain", "grows everywhere, 2 a decade"])
 def test_false_positive_rate(shape):
     """200 simulations: 5 % are 10, with a standard error of 3."""
-    assert coverage.thresholds(coverage.NULLS[shape], 200)[0] <= 0.09
+    assert coverage.threshold_rates(coverage.CURVES_WITHOUT_THRESHOLD[shape], 200)[0] <= 0.09
 
 
 def test_power_and_coverage_of_the_interval():
-    power, covered = coverage.thresholds(coverage.growing(8), 100)
+    power, covered = coverage.threshold_rates(coverage.broken_line(8), 100)
     assert power > 0.8
     assert covered > 0.88
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", ["normal", "tails"])
-@pytest.mark.parametrize("shape", coverage.NULLS)
+@pytest.mark.parametrize("shape", coverage.CURVES_WITHOUT_THRESHOLD)
 def test_error_rates_are_as_documented(shape, noise):
     max_rate = 0.09 if shape.startswith("jumps") else 0.065
-    assert coverage.thresholds(coverage.NULLS[shape], 1500, 0.5, noise)[0] <= max_rate
+    assert (
+        coverage.threshold_rates(coverage.CURVES_WITHOUT_THRESHOLD[shape], 1500, 0.5, noise)[0]
+        <= max_rate
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.configs import detector, sweep
-from tests.test_classify import Later
+from tests.test_classify import StopAtCheck
 from tinyjax import step as steps
 from tinyjax.data.sampling import gather
 from tinyjax.population.networks import input_shapes
@@ -112,7 +112,7 @@ def test_a_run_may_go_on_with_more_devices(tmp_path):
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "3"]
     config = sweep.get_config()
     members = select_members(SWEEP, config, limit=3)
-    stop = Later(config.save_every + 1)
+    stop = StopAtCheck(config.save_every + 1)
     assert train_run(config, folder, stop, members) == STOPPED
     on_eight_devices("-m", "tinyjax.train", *argv)
     said = (folder / "log.txt").read_text()

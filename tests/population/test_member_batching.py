@@ -1,4 +1,4 @@
-"""One member's function over members."""
+"""One member's function, batched over members."""
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +8,25 @@ import pytest
 from tinyjax.population.member_batching import batch_members
 
 
-@pytest.mark.parametrize(("how", "chunk"), [("vmap", 0), ("map", 0), ("chunks", 2), ("chunks", 5)])
-def test_each_member_is_what_it_is_alone(how, chunk):
-    """Five members, which chunks of two do not divide."""
+@pytest.mark.parametrize(
+    ("method", "chunk_size"), [("vmap", 0), ("map", 0), ("chunks", 2), ("chunks", 5)]
+)
+def test_batched_results_equal_single_results(method, chunk_size):
+    """Five members, a number that chunks of two do not divide."""
 
-    def one(own, shared):
-        return {"sum": jnp.tanh(own["w"] @ shared).sum(), "w": own["w"] * own["rate"]}
+    def function(member, shared):
+        return {"sum": jnp.tanh(member["w"] @ shared).sum(), "w": member["w"] * member["scale"]}
 
-    random = np.random.default_rng(0)
-    own = {"w": random.normal(size=(5, 3, 4)), "rate": random.normal(size=5)}
-    shared = random.normal(size=(4, 2))
-    found = jax.jit(batch_members(one, how, chunk))(own, shared)
+    rng = np.random.default_rng(0)
+    members = {"w": rng.normal(size=(5, 3, 4)), "scale": rng.normal(size=5)}
+    shared = rng.normal(size=(4, 2))
+    batched = jax.jit(batch_members(function, method, chunk_size))(members, shared)
     for i in range(5):
-        alone = one({name: leaf[i] for name, leaf in own.items()}, shared)
-        for name, leaf in alone.items():
-            np.testing.assert_allclose(found[name][i], leaf, rtol=1e-5)
+        single = function({name: leaf[i] for name, leaf in members.items()}, shared)
+        for name, leaf in single.items():
+            np.testing.assert_allclose(batched[name][i], leaf, rtol=1e-5)
 
 
-def test_one_member_is_lifted_by_nothing():
-    one = lambda own, shared: own  # noqa: E731
-    assert batch_members(one, "none") is one
+def test_method_none_returns_the_function_itself():
+    function = lambda member, shared: member  # noqa: E731
+    assert batch_members(function, "none") is function

@@ -1,4 +1,4 @@
-"""Which members share a program."""
+"""Plans: which members share a program."""
 
 import itertools
 import json
@@ -20,63 +20,61 @@ from tinyjax.train import train as train_run
 TASK = get_task("detect")
 
 
-def of(*sizes, kind=""):
-    return [Member(f"{kind}{i}-{size}", {"size": size}) for i, size in enumerate(sizes)]
+def make_members(*sizes, group=""):
+    return [Member(f"{group}{i}-{size}", {"size": size}) for i, size in enumerate(sizes)]
 
 
-def populations(members, cost, apart=lambda member: 0):
-    found = group_members(members, apart, lambda member: (member.point["size"],), cost)
-    return [[member.point["size"] for member in part] for part in found]
+def group_sizes(members, cost, group_key=lambda member: 0):
+    """The sizes of each population's members."""
+    groups = group_members(members, group_key, lambda member: (member.point["size"],), cost)
+    return [[member.point["size"] for member in group] for group in groups]
 
 
-def padded(compile_time):
-    return lambda rungs, members: compile_time + members * max(rungs)[0]
+def padded_cost(compile_time):
+    """The cost of compiling once, and of training all members at the largest size."""
+    return lambda sizes, members: compile_time + members * max(sizes)[0]
 
 
-def test_a_ladder_is_cut_where_that_is_cheapest():
-    members = of(1, 2, 100, 1, 101)
-    assert populations(members, padded(0.5)) == [[1, 1], [2], [100], [101]]
-    assert populations(members, padded(10)) == [[1, 2, 1], [100, 101]]
-    assert populations(members, padded(1000)) == [[1, 2, 100, 1, 101]]
+def test_sizes_are_split_where_that_is_cheapest():
+    members = make_members(1, 2, 100, 1, 101)
+    assert group_sizes(members, padded_cost(0.5)) == [[1, 1], [2], [100], [101]]
+    assert group_sizes(members, padded_cost(10)) == [[1, 2, 1], [100, 101]]
+    assert group_sizes(members, padded_cost(1000)) == [[1, 2, 100, 1, 101]]
 
 
-def test_it_is_the_cheapest_of_all_cuts():
+def test_grouping_costs_as_much_as_the_best_of_all_splits():
     sizes = (1, 2, 2, 5, 7, 11, 12)
     for compile_time in (0.1, 1, 3, 6, 10, 30, 100):
-        cost = padded(compile_time)
-        ladder = sorted(set(sizes))
+        cost = padded_cost(compile_time)
+        distinct = sorted(set(sizes))
 
-        def seconds(parts, cost=cost):
-            return sum(cost(tuple((s,) for s in set(part)), len(part)) for part in parts)
+        def total_cost(groups, cost=cost):
+            return sum(cost(tuple((s,) for s in set(group)), len(group)) for group in groups)
 
-        ways = []
-        for cuts in itertools.product([0, 1], repeat=len(ladder) - 1):
-            parts, begin = [], 0
-            for end in [i + 1 for i, cut in enumerate(cuts) if cut] + [len(ladder)]:
-                own = ladder[begin:end]
-                parts.append([s for s in sizes if s in own])
-                begin = end
-            ways.append(seconds(parts))
-        assert seconds(populations(of(*sizes), cost)) == pytest.approx(min(ways))
-
-
-def test_what_cannot_share_does_not():
-    members = [*of(1, 2, kind="a"), *of(1, 2, kind="b")]
-    free = lambda rungs, members: 0.0 if len(rungs) == 1 else -1.0  # noqa: E731
-    apart = populations(members, free, apart=lambda member: member.id[0])
-    assert apart == [[1, 2], [1, 2]]
-    never = lambda rungs, members: 1.0 if len(rungs) == 1 else math.inf  # noqa: E731
-    assert populations(members, never) == [[1, 1], [2, 2]]
+        costs = []
+        for cuts in itertools.product([0, 1], repeat=len(distinct) - 1):
+            groups, start = [], 0
+            for end in [i + 1 for i, cut in enumerate(cuts) if cut] + [len(distinct)]:
+                group = distinct[start:end]
+                groups.append([s for s in sizes if s in group])
+                start = end
+            costs.append(total_cost(groups))
+        actual = total_cost(group_sizes(make_members(*sizes), cost))
+        assert actual == pytest.approx(min(costs))
 
 
-def sizes_of(found, members):
-    names = {member.id: member.point for member in members}
-    return [[tuple(names[id].values()) for id in population.members] for population in found]
+def test_members_that_cannot_share_a_program_are_separated():
+    members = [*make_members(1, 2, group="a"), *make_members(1, 2, group="b")]
+    sharing_pays = lambda sizes, members: 0.0 if len(sizes) == 1 else -1.0  # noqa: E731
+    groups = group_sizes(members, sharing_pays, group_key=lambda member: member.id[0])
+    assert groups == [[1, 2], [1, 2]]
+    impossible = lambda sizes, members: 1.0 if len(sizes) == 1 else math.inf  # noqa: E731
+    assert group_sizes(members, impossible) == [[1, 1], [2, 2]]
 
 
-def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path):
+def test_only_fields_outside_the_program_vary_within_a_population(tmp_path):
     config = get_config()
-    config.schedule.steps = 10  # compiling is what costs
+    config.schedule.steps = 10  # compiling dominates the cost
     members = search_space.make_members(
         config,
         product(
@@ -88,26 +86,27 @@ def test_numbers_share_a_program_and_what_a_program_is_made_of_does_not(tmp_path
             ]
         ),
     )
-    found = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
-    assert sorted(id for population in found for id in population.members) == sorted(
+    plan = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
+    assert sorted(id for population in plan for id in population.members) == sorted(
         member.id for member in members
     )
-    kinds = [
-        {(name.partition("/")[0], batch, freeze) for name, batch, _, freeze in own}
-        for own in sizes_of(found, members)
+    points = {member.id: tuple(member.point.values()) for member in members}
+    programs = [
+        {(name.partition("/")[0], batch, freeze) for name, batch, _, freeze in map(points.get, ids)}
+        for ids in (population.members for population in plan)
     ]
-    assert len(kinds) == 8  # 2 families x 2 batches x 2 freezings
-    assert all(len(kind) == 1 for kind in kinds)
-    assert {population.member_batching for population in found} == {"vmap"}
+    assert len(programs) == 8  # 2 families x 2 batches x 2 values of `freeze`
+    assert all(len(fields) == 1 for fields in programs)
+    assert {population.member_batching for population in plan} == {"vmap"}
 
 
-def test_a_plan_is_written_once_and_kept(tmp_path):
+def test_a_plan_is_written_once_and_reused(tmp_path):
     config, file = get_config(), tmp_path / "plan.json"
     members = search_space.make_members(config, sweep("seed", range(3)))
-    found = load_or_make_plan(config, TASK, members, file)
+    plan = load_or_make_plan(config, TASK, members, file)
     stored = json.loads(file.read_text())
     assert stored["populations"][0]["members"] == [member.id for member in members]
-    # another program would plan otherwise: what is written counts
+    # The file is used even if a new plan would differ.
     stored["populations"] = [
         {"members": [member.id], "member_batching": "none", "chunk_size": 0} for member in members
     ]
@@ -115,8 +114,8 @@ def test_a_plan_is_written_once_and_kept(tmp_path):
     assert [p.members for p in load_or_make_plan(config, TASK, members, file)] == [
         (m.id,) for m in members
     ]
-    assert len(found) == 1
-    # nothing has begun: another sweep may take its place
+    assert len(plan) == 1
+    # Before a population has begun, another sweep may replace the plan.
     assert len(load_or_make_plan(config, TASK, members[:2], file)[0].members) == 2
     (tmp_path / "populations" / "0").mkdir(parents=True)
     (tmp_path / "populations" / "0" / "members.csv").touch()
@@ -124,59 +123,62 @@ def test_a_plan_is_written_once_and_kept(tmp_path):
         load_or_make_plan(config, TASK, members, file)
 
 
-def test_members_that_do_not_fit_are_taken_in_chunks(tmp_path, monkeypatch):
+def test_members_that_do_not_fit_in_memory_are_computed_in_chunks(tmp_path, monkeypatch):
     config, file = get_config(), tmp_path / "plan.json"
     members = search_space.make_members(config, sweep("seed", range(8)))
-    by = cost_model(config, TASK)
-    one = by.memory(by.size_key(members[0]))
-    monkeypatch.setattr(runtime, "total_memory", lambda: int(3.5 * one / MEMORY_FRACTION))
-    (crowded,) = load_or_make_plan(config, TASK, members, file)
-    assert (crowded.member_batching, crowded.chunk_size) == ("chunks", 3)
+    model = cost_model(config, TASK)
+    member_memory = model.memory(model.size_key(members[0]))
+    memory = int(3.5 * member_memory / MEMORY_FRACTION)
+    monkeypatch.setattr(runtime, "total_memory", lambda: memory)
+    (population,) = load_or_make_plan(config, TASK, members, file)
+    assert (population.member_batching, population.chunk_size) == ("chunks", 3)
     assert (
         load_or_make_plan(config, TASK, members[:3], tmp_path / "few.json")[0].member_batching
         == "vmap"
     )
-    # who runs out of memory all the same may go on with the same plan, lifted otherwise
+    # A sweep that still runs out of memory may resume with another method for the same plan.
     assert load_or_make_plan(config, TASK, members, file, "chunks:2") == [
-        crowded._replace(chunk_size=2)
+        population._replace(chunk_size=2)
     ]
-    assert load_or_make_plan(config, TASK, members, file) == [crowded._replace(chunk_size=2)]
+    assert load_or_make_plan(config, TASK, members, file) == [population._replace(chunk_size=2)]
     assert load_or_make_plan(config, TASK, members, file, "map") == [
-        crowded._replace(member_batching="map", chunk_size=0)
+        population._replace(member_batching="map", chunk_size=0)
     ]
 
 
-def test_members_with_their_own_batch_and_steps_are_planned_by_them():
+def test_costs_follow_a_members_batch_and_steps():
     config = get_config()
-    by = cost_model(config, TASK)
-    plain, more = Member("a", {}), Member("b", {"batch": 8, "schedule.steps": 12})
-    start = by.cost((by.size_key(plain),), 0)
-    assert by.cost((by.size_key(more),), 1) - start == pytest.approx(
-        4 * (by.cost((by.size_key(plain),), 1) - start)
+    model = cost_model(config, TASK)
+    small, large = (
+        model.size_key(Member("", point)) for point in ({}, {"batch": 8, "schedule.steps": 12})
     )
-    assert by.memory(by.size_key(more)) > by.memory(by.size_key(plain))
+    compile_cost = model.cost((small,), 0)
+    assert model.cost((large,), 1) - compile_cost == pytest.approx(
+        4 * (model.cost((small,), 1) - compile_cost)
+    )
+    assert model.memory(large) > model.memory(small)
 
 
-def test_a_plain_run_has_nothing_to_lift(tmp_path):
+def test_member_batching_needs_a_sweep(tmp_path):
     with pytest.raises(UserError, match="--member-batching map: only a sweep has members to batch"):
         train_run(get_config(), tmp_path / "run", batching="map")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("how", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
-def test_a_lift_that_is_none(how):
-    with pytest.raises(UserError, match=f"--member-batching {how}: give vmap, map, or chunks:N"):
-        parse_member_batching(how)
+@pytest.mark.parametrize("text", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
+def test_invalid_member_batching_is_rejected(text):
+    with pytest.raises(UserError, match=f"--member-batching {text}: give vmap, map, or chunks:N"):
+        parse_member_batching(text)
 
 
 def test_ten_thousand_members_are_planned(tmp_path):
     config = get_config()
     rates = [0.001 * i for i in range(1, 101)]
-    ladder = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
+    backbones = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
     members = search_space.make_members(
         config,
-        product([sweep("model.backbone", ladder), sweep("optimizer.lr", rates),
+        product([sweep("model.backbone", backbones), sweep("optimizer.lr", rates),
                  sweep("seed", range(20))]),
     )  # fmt: skip
-    found = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
-    assert sum(len(population.members) for population in found) == len(members) == 10_000
+    plan = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
+    assert sum(len(population.members) for population in plan) == len(members) == 10_000

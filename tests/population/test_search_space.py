@@ -1,4 +1,4 @@
-"""The space of a sweep."""
+"""Search spaces of sweeps, and the members that they define."""
 
 import numpy as np
 import pytest
@@ -21,26 +21,28 @@ def test_combinators_by_hand():
     assert hyper.product([]) == [{}]
 
 
-def test_what_does_not_combine_is_said():
+def test_invalid_combinations_are_rejected():
     a = hyper.sweep("a", [1, 2])
-    with pytest.raises(UserError, match="zipit of spaces of 3 and 2 points"):
+    with pytest.raises(
+        UserError, match="zipit of spaces of 3 and 2 points; give spaces of the same length"
+    ):
         hyper.zipit([a, hyper.sweep("b", [1, 2, 3])])
     with pytest.raises(UserError, match="a is set twice"):
         hyper.product([a, a])
 
 
-def test_points_have_the_form_of_big_vision():
+def test_sweep_points_accepts_the_form_of_big_vision():
     assert hyper.sweep_points(lambda h: h.product([h.sweep("config.seed", range(2))])) == [
         {"seed": 0}, {"seed": 1},
     ]  # fmt: skip
-    for wrong, message in (([], "empty"), ("seed", "give a list"), ([1], "give a list")):
+    for invalid, message in (([], "empty"), ("seed", "give a list"), ([1], "give a list")):
         with pytest.raises(UserError, match=message):
-            hyper.sweep_points(lambda h, wrong=wrong: wrong)
+            hyper.sweep_points(lambda h, invalid=invalid: invalid)
     with pytest.raises(UserError, match=r"with one argument, def get_hyper\(hyper\)"):
         hyper.sweep_points(lambda: [])
 
 
-def test_a_member_is_its_values():
+def test_members_are_unique_and_have_converted_values():
     config = detector()
     space = hyper.product(
         [
@@ -50,12 +52,12 @@ def test_a_member_is_its_values():
         ]
     )
     members = hyper.make_members(config, [*space, space[0]])
-    assert [one.point for one in members[:2]] == [
+    assert [member.point for member in members[:2]] == [
         {"seed": 0, "optimizer.lr": 1.0, "freeze": ("backbone",)},
         {"seed": 0, "optimizer.lr": 0.5, "freeze": ("backbone",)},
     ]
-    assert len(members) == len({one.id for one in members}) == 4
-    # its name is of what it is, and of nothing else
+    assert len(members) == len({member.id for member in members}) == 4
+    # The id depends on the values alone, not on their order.
     again = hyper.make_members(config, [{"optimizer.lr": 1.0, "freeze": ("backbone",), "seed": 0}])
     assert again[0].id == members[0].id
     assert isinstance(members[0].point["seed"], int)
@@ -71,20 +73,21 @@ def test_a_member_is_its_values():
         ({"seed": "one"}, "seed = 'one': expected type int"),
     ],
 )
-def test_a_field_that_is_not_there_is_named(point, message):
+def test_invalid_fields_and_values_are_named(point, message):
     with pytest.raises(UserError, match=message):
         hyper.make_members(detector(), [point])
 
 
-def test_some_of_them():
+def test_filter_members():
     config = detector()
     members = hyper.make_members(
         config,
         hyper.product([hyper.sweep("seed", range(3)), hyper.sweep("optimizer.lr", [0.1, 0.2])]),
     )
 
-    def seeds(*only, **how):
-        return [one.point["seed"] for one in hyper.filter_members(config, members, *only, **how)]
+    def seeds(*only, **options):
+        matches = hyper.filter_members(config, members, *only, **options)
+        return [member.point["seed"] for member in matches]
 
     assert seeds(["seed=0,2"]) == [0, 0, 2, 2]
     assert seeds(["--config.seed=0,2", "optimizer.lr=0.2"]) == [0, 2]
@@ -97,7 +100,7 @@ def test_some_of_them():
     for k, value in enumerate(["()", "('stem',)", "('stem', 'batchnorm')"]):
         assert hyper.filter_members(config, frozen, [f"freeze={value}"]) == [frozen[k]]
     assert hyper.filter_members(config, frozen, ["freeze=(),('stem',)"]) == frozen[:2]
-    with pytest.raises(UserError, match="no member of 6 is so"):
+    with pytest.raises(UserError, match="none of the 6 members matches"):
         seeds(["seed=7"])
     with pytest.raises(UserError, match=r"did you mean --config\.seed"):
         seeds(["sed=7"])

@@ -1,6 +1,5 @@
-"""A sweep through the command: all members in one program, each as if it were alone."""
+"""Sweeps through the command: members of one program train as they would in runs of their own."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tinyjax.errors import UserError
 from tinyjax.population import search_space
 from tinyjax.population.options import select_members
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import read_weights
 from tinyjax.train import main as train_main
 from tinyjax.train import train as train_run
@@ -20,130 +20,123 @@ from tinyjax.train import train as train_run
 CONFIG = str(Path(__file__).parents[1] / "configs" / "sweep.py")
 
 
-def rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def by_member(table):
-    found = {}
-    for row in table:
-        found.setdefault(row["member"], []).append(row)
-    return found
+def rows_by_member(file):
+    groups = {}
+    for row in read_rows(file):
+        groups.setdefault(row["member"], []).append(row)
+    return groups
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def sweep_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "run"
     assert train_main(["--config", CONFIG, "--workdir", str(folder)]) == 0
     return folder
 
 
-def test_every_member_has_its_rows_and_its_weights(folder):
+def test_tables_and_weights_cover_every_member(sweep_run):
     members = select_members(CONFIG, sweep.get_config())
     assert len(members) == 8
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((sweep_run / "plan.json").read_text())
     assert plan["members"] == {member.id: member.point for member in members}
     assert [p["member_batching"] for p in plan["populations"]] == ["vmap"]
-    for table, each in (("members.csv", 1), ("results.csv", 2)):
-        found = by_member(rows(folder / table))
-        assert found.keys() == plan["members"].keys()
-        assert all(len(own) == each for own in found.values())
-    for own in rows(folder / "members.csv"):
-        point = plan["members"][own["member"]]
-        assert (own["backbone"], int(own["seed"])) == (point["model.backbone"], point["seed"])
-        weights, about = read_weights(folder / "weights" / own["member"])
-        assert sum(leaf.size for leaf in weights["params"].values()) == int(own["parameters"])
-        assert about["config"]["optimizer"]["lr"] == point["optimizer.lr"]
-    assert len({row["parameters"] for row in rows(folder / "members.csv")}) == 2
-    figures = folder / "figures"
+    for table, count in (("members.csv", 1), ("results.csv", 2)):
+        groups = rows_by_member(sweep_run / table)
+        assert groups.keys() == plan["members"].keys()
+        assert all(len(rows) == count for rows in groups.values())
+    rows = read_rows(sweep_run / "members.csv")
+    for row in rows:
+        point = plan["members"][row["member"]]
+        assert (row["backbone"], int(row["seed"])) == (point["model.backbone"], point["seed"])
+        weights, metadata = read_weights(sweep_run / "weights" / row["member"])
+        assert sum(leaf.size for leaf in weights["params"].values()) == int(row["parameters"])
+        assert metadata["config"]["optimizer"]["lr"] == point["optimizer.lr"]
+    assert len({row["parameters"] for row in rows}) == 2
+    figures = sweep_run / "figures"
     assert {file.name for file in figures.iterdir()} >= {"score_by_size.png", "learning.png"}
 
 
-@pytest.mark.parametrize("which", [0, pytest.param(7, marks=pytest.mark.slow)])
-def test_a_member_is_what_it_is_alone(folder, tmp_path, which):
-    """The narrow one and the wide one: the same losses and weights up to float32's rounding."""
+@pytest.mark.parametrize("index", [0, pytest.param(7, marks=pytest.mark.slow)])
+def test_a_member_equals_a_single_run(sweep_run, tmp_path, index):
+    """The narrow and the wide network have the same losses and weights up to float32's rounding."""
     base = sweep.get_config()
-    member = select_members(CONFIG, base)[which]
-    alone = tmp_path / "alone"
-    assert train_run(config.with_fields(base, member.point), alone) == 0
+    member = select_members(CONFIG, base)[index]
+    single = tmp_path / "single"
+    assert train_run(config.with_fields(base, member.point), single) == 0
 
-    def losses(table, name):
+    def read_losses(table, id):
         return [
             float(row["value"])
-            for row in rows(table)
-            if (row["member"], row["split"], row["metric"]) == (name, "train", "loss")
+            for row in read_rows(table)
+            if (row["member"], row["split"], row["metric"]) == (id, "train", "loss")
         ]
 
-    plain = run_folder.member_id({})
-    ours = losses(folder / "metrics.csv", member.id)
-    assert len(ours) == 6
-    np.testing.assert_allclose(ours, losses(alone / "metrics.csv", plain), rtol=2e-3)
-    packed, _ = read_weights(folder / "weights" / member.id)
-    own, _ = read_weights(alone / "weights" / plain)
-    assert packed["params"].keys() == own["params"].keys()
-    for kind in own:
-        for path, leaf in own[kind].items():
-            assert packed[kind][path].shape == leaf.shape
-            np.testing.assert_allclose(packed[kind][path], leaf, atol=0.02, err_msg=path)
+    single_id = run_folder.member_id({})
+    losses = read_losses(sweep_run / "metrics.csv", member.id)
+    assert len(losses) == 6
+    np.testing.assert_allclose(losses, read_losses(single / "metrics.csv", single_id), rtol=2e-3)
+    actual, _ = read_weights(sweep_run / "weights" / member.id)
+    expected, _ = read_weights(single / "weights" / single_id)
+    assert actual["params"].keys() == expected["params"].keys()
+    for collection in expected:
+        for path, leaf in expected[collection].items():
+            assert actual[collection][path].shape == leaf.shape
+            np.testing.assert_allclose(actual[collection][path], leaf, atol=0.02, err_msg=path)
 
 
-def test_a_finished_sweep_is_left_alone_and_another_refused(folder, capsys):
-    before = (folder / "results.csv").stat().st_mtime_ns
-    argv = ["--config", CONFIG, "--workdir", str(folder)]
+def test_a_finished_sweep_is_left_unchanged_and_another_is_rejected(sweep_run, capsys):
+    before = (sweep_run / "results.csv").stat().st_mtime_ns
+    argv = ["--config", CONFIG, "--workdir", str(sweep_run)]
     assert train_main(argv) == 0
-    assert (folder / "results.csv").stat().st_mtime_ns == before
+    assert (sweep_run / "results.csv").stat().st_mtime_ns == before
     assert "this run is finished" in capsys.readouterr().out
     with pytest.raises(UserError, match="holds another sweep"):
         train_main([*argv, "--sweep.limit", "2"])
 
 
-def test_a_member_that_diverges_stops_and_its_neighbors_do_not_notice(tmp_path):
+def test_a_diverging_member_does_not_affect_the_others(tmp_path):
     base = sweep.get_config()
-    ends = []
-    for place, rate in (("sound", 2e-3), ("lost", 1e30)):
-        rates = search_space.sweep("optimizer.lr", [4e-3, rate, 3e-3])
+    runs = []
+    for name, lr in (("stable", 2e-3), ("diverging", 1e30)):
+        lrs = search_space.sweep("optimizer.lr", [4e-3, lr, 3e-3])
         members = search_space.make_members(
-            base, search_space.chainit([rates, search_space.sweep("seed", [1])])
+            base, search_space.chainit([lrs, search_space.sweep("seed", [1])])
         )
-        assert train_run(base, tmp_path / place, members=members) == 0
-        ends.append((members, by_member(rows(tmp_path / place / "results.csv"))))
-    (sound, of_sound), (lost, of_lost) = ends
-    assert {int(row["diverged_at"]) for row in of_lost[lost[1].id]} <= set(range(1, 6))
-    assert {int(row["diverged_at"]) for row in of_sound[sound[1].id]} == {-1}
-    # what a member says nothing of it has from the config, not from its neighbors
-    _, about = read_weights(tmp_path / "lost" / "weights" / lost[3].id)
-    assert about["config"]["optimizer"]["lr"] == base.optimizer.lr
+        folder = tmp_path / name
+        assert train_run(base, folder, members=members) == 0
+        ids = [member.id for member in members]
+        runs.append((ids, rows_by_member(folder / "results.csv"), folder / "weights"))
+    (ids, stable_rows, stable_weights), (diverging_ids, rows, weights) = runs
+    assert {int(row["diverged_at"]) for row in rows[diverging_ids[1]]} <= set(range(1, 6))
+    assert {int(row["diverged_at"]) for row in stable_rows[ids[1]]} == {-1}
+    # A field that a member does not set has the config's value, not that of another member.
+    _, metadata = read_weights(weights / ids[3])
+    assert metadata["config"]["optimizer"]["lr"] == base.optimizer.lr
     for i in (0, 2, 3):
-        assert of_lost[lost[i].id] == of_sound[sound[i].id]
-        files = [
-            tmp_path / place / "weights" / f"{sound[i].id}.safetensors"
-            for place in ("sound", "lost")
-        ]
-        assert files[0].read_bytes() == files[1].read_bytes()
+        assert ids[i] == diverging_ids[i]
+        assert rows[ids[i]] == stable_rows[ids[i]]
+        name = f"{ids[i]}.safetensors"
+        assert (weights / name).read_bytes() == (stable_weights / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_members_may_learn_from_parts_of_the_set(tmp_path):
-    """Half of the images: packed with a neighbor that has all of them, and alone."""
+def test_members_train_on_subsets(tmp_path):
+    """A member with half of the images equals a single run, next to a member with all images."""
     base = sweep.get_config()
     members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.5, 1.0]))
-    assert train_run(base, tmp_path / "both", members=members) == 0
-    alone = config.with_fields(base, members[0].point)
-    assert train_run(alone, tmp_path / "alone") == 0
-    plain = run_folder.member_id({})
-    packed, _ = read_weights(tmp_path / "both" / "weights" / members[0].id)
-    own, _ = read_weights(tmp_path / "alone" / "weights" / plain)
-    for path, leaf in own["params"].items():
-        np.testing.assert_allclose(packed["params"][path], leaf, atol=0.02, err_msg=path)
-    whole, _ = read_weights(tmp_path / "both" / "weights" / members[1].id)
-    assert any((leaf != packed["params"][path]).any() for path, leaf in whole["params"].items())
+    assert train_run(base, tmp_path / "sweep", members=members) == 0
+    assert train_run(config.with_fields(base, members[0].point), tmp_path / "single") == 0
+    half, full = (read_weights(tmp_path / "sweep" / "weights" / m.id)[0] for m in members)
+    single, _ = read_weights(tmp_path / "single" / "weights" / run_folder.member_id({}))
+    for path, leaf in single["params"].items():
+        np.testing.assert_allclose(half["params"][path], leaf, atol=0.02, err_msg=path)
+    assert any((leaf != half["params"][path]).any() for path, leaf in full["params"].items())
 
 
 @pytest.mark.slow
-def test_more_steps_compile_nothing_more(tmp_path, compiled):
+def test_more_steps_compile_no_further_programs(tmp_path, compiled):
     counts = []
-    for steps in (6, 6, 9):  # the first warms up what is shared by runs of one process
+    for steps in (6, 6, 9):  # the first run compiles what all runs of a process share
         compiled.clear()
         base = config.with_fields(sweep.get_config(), {"schedule.steps": steps})
         members = search_space.make_members(base, search_space.sweep("seed", range(3)))
@@ -153,30 +146,30 @@ def test_more_steps_compile_nothing_more(tmp_path, compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["map", "chunks:3"])
-def test_members_may_be_lifted_otherwise(folder, tmp_path, how):
-    """One after the other or in chunks: the same losses up to float32's rounding."""
-    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--member-batching", how]
+@pytest.mark.parametrize("batching", ["map", "chunks:3"])
+def test_other_member_batching_gives_the_same_losses(sweep_run, tmp_path, batching):
+    """Up to float32's rounding."""
+    argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), "--member-batching", batching]
     assert train_main(argv) == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert [p["member_batching"] for p in plan["populations"]] == [how.partition(":")[0]]
-    ours, theirs = (
-        [float(row["value"]) for row in rows(place / "metrics.csv") if row["metric"] == "loss"]
-        for place in (tmp_path / "run", folder)
+    assert [p["member_batching"] for p in plan["populations"]] == [batching.partition(":")[0]]
+    losses, vmap_losses = (
+        [float(r["value"]) for r in read_rows(run / "metrics.csv") if r["metric"] == "loss"]
+        for run in (tmp_path / "run", sweep_run)
     )
-    np.testing.assert_allclose(ours, theirs, rtol=2e-3)
+    np.testing.assert_allclose(losses, vmap_losses, rtol=2e-3)
 
 
-def test_a_batch_must_fit_into_a_members_part(tmp_path):
+def test_a_batch_must_fit_into_a_members_subset(tmp_path):
     base = sweep.get_config()
     members = search_space.make_members(base, search_space.sweep("subset.fraction", [0.3, 1.0]))
     with pytest.raises(UserError, match=r"batch = 4: the subset of seed 0 .* has 3 images"):
         train_run(base, tmp_path / "run", members=members)
 
 
-def test_some_members_only(tmp_path, capsys):
+def test_only_selected_members_are_trained(tmp_path):
     argv = ["--config", CONFIG, "--workdir", str(tmp_path / "run")]
     only = ["--sweep.only", "seed=1", "--sweep.only", "model.backbone=mobilenetv3/s-6"]
     assert train_main([*argv, *only, "--sweep.limit", "1"]) == 0
-    (row,) = rows(tmp_path / "run" / "members.csv")
+    (row,) = read_rows(tmp_path / "run" / "members.csv")
     assert (row["seed"], row["backbone"]) == ("1", "mobilenetv3/s-6")
