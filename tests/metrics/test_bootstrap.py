@@ -60,7 +60,7 @@ def test_paired_difference_cancels_shared_variation():
 @pytest.mark.parametrize(("seeds", "paired"), [(3, False), (3, True), (5, True)])
 def test_interval_coverage(seeds, paired):
     """400 simulations: a fraction of 95 % has a standard error of 1.1 %."""
-    fraction, percentiles = coverage.intervals(seeds, 0.5, paired, 400)
+    fraction, percentiles = coverage.interval_coverage(seeds, 0.5, paired, 400)
     assert 0.92 <= fraction <= 0.985
     assert percentiles < 0.93  # too narrow, which is why `interval` does not use them
 
@@ -70,4 +70,4 @@ def test_interval_coverage(seeds, paired):
 @pytest.mark.parametrize("spread", coverage.SPREADS)
 @pytest.mark.parametrize("seeds", [3, 4, 10])
 def test_coverage_is_as_documented(seeds, spread, paired):
-    assert 0.93 <= coverage.intervals(seeds, spread, paired, 1000)[0] <= 0.985
+    assert 0.93 <= coverage.interval_coverage(seeds, spread, paired, 1000)[0] <= 0.985

@@ -1,5 +1,7 @@
-"""Trains one member for 20 steps of SGD in float64, on one device and spread over four. Prints the
-relative difference of losses and of weights as JSON. test_devices.py runs it on simulated devices.
+"""Train one member for 20 steps of SGD in float64, on one device and spread over four.
+
+Prints the relative differences of losses and weights as JSON. test_devices.py runs this script on
+simulated devices.
 """
 
 import json
@@ -32,14 +34,14 @@ FIELDS = {
 
 
 def train(config, task, training, layout):
-    """The losses of each step, and the final weights."""
+    """The loss and metrics of each step, [STEPS, metrics], and the final weights as a vector."""
     inputs = input_shapes(training)
     model = task.functions(config, training.classes, inputs, axes=layout.axes)
     tx = steps.make_optimizer("sgd", 0.9, 0.999, 1.0)
     step = steps.make_step(model, tx, lambda _: 1.0, axes=layout.axes)
     size = len(training.names)
 
-    def take(member, data):
+    def member_step(member, data):
         state, hyper = member
         index = task.sample(hyper["seed"], state.step, BATCH, size)
         return step(state, gather(data, shard_rows(index, layout.axes)), hyper)
@@ -51,44 +53,49 @@ def train(config, task, training, layout):
     state = layout.place(state)
     hyper = layout.replicate(hyper_arrays(config))
     data = layout.replicate(task.device_arrays(training))
-    run, losses = jax.jit(layout.shard(take)), []
+    train_step, losses = jax.jit(layout.shard(member_step)), []
     for _ in range(STEPS):
-        state, metrics = run((state, hyper), data)
+        state, metrics = train_step((state, hyper), data)
         losses.append([float(value) for _, value in sorted(metrics.items())])
     weights = state.variables(state.weights)
     return np.array(losses), np.concatenate([*map(np.ravel, jax.tree.leaves(weights))])
 
 
-def difference(config, training):
+def relative_differences(config, training):
+    """The maximum relative differences between training on one device and on four."""
     task = get_task(config.task)
     one_device = jax.make_mesh((1, 1), ("member", "data"), devices=jax.devices()[:1])
     four_devices = jax.make_mesh((1, 4), ("member", "data"), devices=jax.devices()[:4])
-    (a, one), (b, four) = (
+    (losses, weights), (sharded_losses, sharded_weights) = (
         train(config, task, training, devices.DeviceLayout(mesh, 1))
         for mesh in (one_device, four_devices)
     )
-    assert (one != four).any()  # otherwise nothing was spread
+    assert (weights != sharded_weights).any()  # equal bits would mean that nothing was sharded
     return {
-        "losses": float(np.abs(b / a - 1).max()),
-        "weights": float((np.abs(four - one) / np.abs(one).max()).max()),
+        "losses": float(np.abs(sharded_losses / losses - 1).max()),
+        "weights": float((np.abs(sharded_weights - weights) / np.abs(weights).max()).max()),
     }
 
 
-def scenes():
+def detection():
+    """Config and training split: synthetic scenes."""
     config = configs.with_fields(detector.get_config(), FIELDS)
     return config, get_task("detect").load(config.data, config.data.train)
 
 
-def labeled():
+def classification():
+    """Config and training split: random images of two classes of unequal size."""
     mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "loss.class_balance": 0.5}
     config = configs.with_fields(classifier.get_config(), FIELDS | mixed)
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (12, 32, 32, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 1), np.uint8)
     labels = np.array([0] * 4 + [1] * 8, np.int32)
     names = tuple(f"{i}.png" for i in range(12))
     return config, ClassificationSplit({"image": images}, labels, names, ("a", "b"))
 
 
 if __name__ == "__main__":
-    differences = {"detect": difference(*scenes()), "classify": difference(*labeled())}
+    differences = {
+        "detect": relative_differences(*detection()),
+        "classify": relative_differences(*classification()),
+    }
     print(json.dumps(differences))

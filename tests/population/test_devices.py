@@ -1,6 +1,5 @@
-"""Members and batches over eight simulated devices."""
+"""Members and batches spread over eight simulated devices."""
 
-import csv
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from tinyjax.data.sampling import gather
 from tinyjax.population.networks import input_shapes
 from tinyjax.population.options import select_members
 from tinyjax.population.stack import hyper_arrays
+from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import get_task
 from tinyjax.train import STOPPED
 from tinyjax.train import main as train_main
@@ -32,47 +32,47 @@ COLLECTIVE = re.compile(
 )
 
 
-def on_eight_devices(*argv, dump=None):
+def run_on_eight_devices(*argv, dump=None):
+    """Run Python with `argv` and return its output. dump: folder for the compiled step as text."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     if dump:
         flags += f" --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
     env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    if dump:  # what comes from the cache is not compiled, and not dumped
+    if dump:  # a program from the cache would not be dumped
         env["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    done = subprocess.run([sys.executable, *argv], env=env, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    process = subprocess.run([sys.executable, *argv], env=env, text=True, capture_output=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
 
 
-def losses(folder):
-    with (folder / "metrics.csv").open(newline="") as stream:
-        return {
-            (row["member"], row["step"]): float(row["value"])
-            for row in csv.DictReader(stream)
-            if (row["split"], row["metric"]) == ("train", "loss")
-        }
+def read_losses(folder):
+    return {
+        (row["member"], row["step"]): float(row["value"])
+        for row in read_rows(folder / "metrics.csv")
+        if (row["split"], row["metric"]) == ("train", "loss")
+    }
 
 
-def collectives(dump):
-    """Those of the compiled step: operation and whole line."""
+def find_collectives(dump):
+    """The compiled step's collective operations: name and line."""
     (text,) = dump.glob("*jit_train_step*after_optimizations.txt")
     lines = text.read_text().splitlines()
     return [(m[1], line) for line in lines if (m := COLLECTIVE.search(line))]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def sweep_on_one_device(tmp_path_factory):
     """Five members on one device."""
-    folder = tmp_path_factory.mktemp("one") / "run"
+    folder = tmp_path_factory.mktemp("sweep") / "run"
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "5"]
     assert train_main(argv) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A plain run on one device, in "run", and what it compiled, in "dump"."""
-    folder = tmp_path_factory.mktemp("plain")
+def single_run(tmp_path_factory):
+    """A single run on one device, in "run", and its compiled programs as text, in "dump"."""
+    folder = tmp_path_factory.mktemp("single")
     jax.config.update("jax_dump_ir_to", str(folder / "dump"))
     try:
         assert train_main(["--config", CONFIG, "--workdir", str(folder / "run")]) == 0
@@ -82,62 +82,62 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_shards_of_a_batch_are_one():
-    """Under SGD in float64, with the true losses, augmentation and mixing."""
-    found = json.loads(on_eight_devices("-m", "tests.population.device_steps"))
-    assert found.keys() == {"detect", "classify"}
-    for task, differences in found.items():
-        assert max(differences.values()) < 1e-9, task
+def test_training_does_not_depend_on_the_number_of_shards():
+    """With SGD in float64, the tasks' losses, augmentation and mixed images."""
+    differences = json.loads(run_on_eight_devices("-m", "tests.population.device_steps"))
+    assert differences.keys() == {"detect", "classify"}
+    for task, values in differences.items():
+        assert max(values.values()) < 1e-9, task
 
 
-def test_members_over_devices(alone, tmp_path):
-    """Five members on eight devices, three of them idle: nothing is sent between them, and each
-    learns as on one device. What they save one device goes on from.
+def test_members_over_devices(sweep_on_one_device, tmp_path):
+    """Five members on eight devices, three of which are idle, train as on one device, without
+    communication between devices.
     """
     argv = ["-m", "tinyjax.train", "--config", SWEEP, "--sweep.limit", "5"]
     folder, dump = tmp_path / "run", tmp_path / "dump"
-    on_eight_devices(*argv, "--workdir", str(folder), dump=dump)
-    assert collectives(dump) == []
+    run_on_eight_devices(*argv, "--workdir", str(folder), dump=dump)
+    assert find_collectives(dump) == []
     ids = [member.id for member in select_members(SWEEP, sweep.get_config(), limit=5)]
-    ours, theirs = losses(folder), losses(alone)
-    assert ours.keys() == theirs.keys() == {(id, str(step)) for id in ids for step in range(1, 7)}
-    np.testing.assert_allclose([*ours.values()], [theirs[key] for key in ours], rtol=2e-3)
+    losses, expected = read_losses(folder), read_losses(sweep_on_one_device)
+    assert losses.keys() == {(id, str(step)) for id in ids for step in range(1, 7)}
+    assert losses.keys() == expected.keys()
+    np.testing.assert_allclose([*losses.values()], [expected[key] for key in losses], rtol=2e-3)
     assert len([*(folder / "weights").glob("*.safetensors")]) == 10
 
 
 @pytest.mark.slow
-def test_a_run_may_go_on_with_more_devices(tmp_path):
-    """Stopped on one device, finished on eight: the state in a checkpoint is the members' alone."""
+def test_a_run_resumes_on_more_devices(tmp_path):
+    """A sweep stopped on one device is finished on eight: checkpoints hold no idle members."""
     folder = tmp_path / "run"
     argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "3"]
     config = sweep.get_config()
     members = select_members(SWEEP, config, limit=3)
     stop = StopAtCheck(config.save_every + 1)
     assert train_run(config, folder, stop, members) == STOPPED
-    on_eight_devices("-m", "tinyjax.train", *argv)
-    said = (folder / "log.txt").read_text()
-    assert "8 x cpu" in said
-    assert re.search(r"resuming at step [1-5] of 6", said)
-    assert len(losses(folder)) == 3 * 6
+    run_on_eight_devices("-m", "tinyjax.train", *argv)
+    log = (folder / "log.txt").read_text()
+    assert "8 x cpu" in log
+    assert re.search(r"resuming at step [1-5] of 6", log)
+    assert len(read_losses(folder)) == 3 * 6
 
 
-def test_one_member_over_two_shards(plain, tmp_path):
-    """A plain run on eight devices: its batch of four is two shards, and only sums cross them."""
+def test_one_member_over_two_shards(single_run, tmp_path):
+    """A single run on eight devices: its batch of four has two shards, which exchange sums only."""
     folder, dump = tmp_path / "run", tmp_path / "dump"
-    on_eight_devices(
-        *("-m", "tinyjax.train", "--config", CONFIG, "--workdir", str(folder)), dump=dump
-    )
-    ours, theirs = losses(folder), losses(plain / "run")
-    np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=2e-3)
-    found = collectives(dump)
-    assert {operation for operation, _ in found} == {"all-reduce"}
-    for _, line in found:  # devices are [member, data] = [4, 2]
+    argv = ["-m", "tinyjax.train", "--config", CONFIG, "--workdir", str(folder)]
+    run_on_eight_devices(*argv, dump=dump)
+    losses, expected = read_losses(folder), read_losses(single_run / "run")
+    np.testing.assert_allclose([*losses.values()], [*expected.values()], rtol=2e-3)
+    collectives = find_collectives(dump)
+    assert {operation for operation, _ in collectives} == {"all-reduce"}
+    for _, line in collectives:  # devices are [member, data] = [4, 2]
         assert "replica_groups={{0,1},{2,3},{4,5},{6,7}}" in line or "[4,2]<=[8]" in line, line
 
 
-def test_a_plain_run_is_the_bare_step(plain):
-    """What a run of one member compiles, as text, is the member's step and nothing around it."""
-    (dumped,) = (plain / "dump").glob("*jit_train_step*.mlir")
+def test_a_single_run_compiles_the_bare_step(single_run):
+    """The text of its program equals that of one member's step without a population around it."""
+    (dumped,) = (single_run / "dump").glob("*jit_train_step*.mlir")
     config = detector.get_config()
     task, o, s = get_task(config.task), config.optimizer, config.schedule
     training = task.load(config.data, config.data.train)
@@ -157,7 +157,7 @@ def test_a_plain_run_is_the_bare_step(plain):
     bare = jax.jit(train_step, donate_argnums=0).lower(
         state, task.device_arrays(training), hyper_arrays(config), {}
     )
-    # A dump names the places in the source that operations come from.
+    # A dump names the source location of each operation.
     text = re.sub(r"^#loc.*\n", "", dumped.read_text(), flags=re.MULTILINE)
     text = re.sub(r' loc\((?:[^()"]|"[^"]*"|\([^()]*\))*\)', "", text)
     assert text == bare.as_text()

@@ -1,4 +1,4 @@
-"""A sweep that was killed, stopped or divided into shards ends with the files of one that was not."""
+"""A sweep that is killed, stopped or divided into shards ends with the files of one that is not."""
 
 import random
 import signal
