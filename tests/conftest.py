@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -17,8 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tinyjax-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-    own = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {own}"
+    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 else:  # a worker has cores of its own, as those of a sweep have
     worker, workers = os.environ["PYTEST_XDIST_WORKER"], os.environ["PYTEST_XDIST_WORKER_COUNT"]
     if cores := worker_cores(int(worker.removeprefix("gw")), int(workers)):
@@ -60,3 +61,34 @@ def compiled():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield names
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope="session")
+def train_once(tmp_path_factory):
+    """`train_once(name) -> folder`: train tests/configs/<name>.py, once for all workers.
+
+    The folder holds "run", which no test may change, and "programs", the text of what it compiled.
+    """
+    import jax
+
+    from tinyjax.train import main
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers
+
+    def train(name):
+        folder = root / "trained-once" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        config = Path(__file__).parent / "configs" / f"{name}.py"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "run" / "results.csv").exists():
+                jax.config.update("jax_dump_ir_to", str(folder / "programs"))
+                try:
+                    assert main(["--config", str(config), "--workdir", str(folder / "run")]) == 0
+                finally:
+                    jax.config.update("jax_dump_ir_to", "")
+        return folder
+
+    return train

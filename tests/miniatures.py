@@ -1,9 +1,24 @@
 """Miniatures of prepared data sets."""
 
 import io
+import itertools
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from tests.data.test_streaming import jpeg, photo
+
+
+def write_noise_images(root: Path, count: int = 4) -> Path:
+    """Write `count` images of noise for each of two classes and two splits; returns `root`."""
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "val"), ("cat", "dog")):
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (32, 32), np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
 
 
 def prepare_imagenet2012(root: Path) -> Path:

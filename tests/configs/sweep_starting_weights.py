@@ -1,12 +1,12 @@
-"""A tiny sweep: two sizes x two seeds, from scratch and from the sweep in $TINY_STARTS."""
+"""A tiny classification sweep: two sizes x two seeds, from scratch and from the sweep in
+$TINY_STARTS. The argument is the folder of the images.
+"""
 
 import os
 
-from tests.configs import sweep
+from tests.configs import sweep_classifier
 
-
-def get_config(arg=None):
-    return sweep.get_config()
+get_config = sweep_classifier.get_config
 
 
 def get_hyper(hyper):

@@ -1,3 +1,5 @@
+"""Box geometry by hand, and its gradients."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +11,19 @@ from tinyjax.detectors.grid import make_grid
 
 
 def test_decode_inverts_encode():
-    """Exact for 5-pixel persons and for cells outside the box: the pixel conventions' own test."""
+    """Also for 5-pixel boxes and for cells outside the box."""
     rng = np.random.default_rng(0)
     grid = make_grid(64, 80, (4, 8))
     cell = rng.integers(0, len(grid.stride), 500)
     center, size = rng.uniform(0, 64, (500, 2)), rng.uniform(1, 60, (500, 2))
     box = jnp.asarray(np.concatenate([center - size / 2, center + size / 2], 1), jnp.float32)
     cells, strides = grid.centers[cell], grid.stride[cell]
-    again = boxes.decode(boxes.encode(box, cells, strides), cells, strides)
-    np.testing.assert_allclose(again, box, atol=2e-4)
-    np.testing.assert_allclose(boxes.iou(again, box), 1, atol=1e-3)
+    decoded = boxes.decode(boxes.encode(box, cells, strides), cells, strides)
+    np.testing.assert_allclose(decoded, box, atol=2e-4)
+    np.testing.assert_allclose(boxes.iou(decoded, box), 1, atol=1e-3)
 
 
-def test_cells_are_centerd_on_their_patch():
+def test_grid_by_hand():
     grid = make_grid(9, 16, (4, 8))
     assert grid.shapes == ((3, 4), (2, 2))
     assert grid.starts == (0, 12)
@@ -30,7 +32,7 @@ def test_cells_are_centerd_on_their_patch():
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "wanted"),
+    ("a", "b", "expected"),
     [
         ((0, 0, 2, 2), (0, 0, 2, 2), 1.0),
         ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
@@ -40,9 +42,9 @@ def test_cells_are_centerd_on_their_patch():
         ((3, 3, 1, 1), (0, 0, 4, 4), 0.0),  # inverted: empty
     ],
 )
-def test_iou_by_hand(a, b, wanted):
+def test_iou_by_hand(a, b, expected):
     a, b = jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
-    assert float(boxes.iou(a, b)) == pytest.approx(wanted)
+    assert float(boxes.iou(a, b)) == pytest.approx(expected)
 
 
 def test_diou_by_hand():
@@ -51,10 +53,10 @@ def test_diou_by_hand():
     assert float(boxes.diou(a, a)) == pytest.approx(1)
 
 
-def test_diou_pulls_a_box_that_slipped_off_a_small_object():
+def test_diou_has_a_gradient_toward_an_object_without_overlap():
     truth = jnp.array([10.0, 10, 15, 15])
-    slope = jax.grad(lambda dx: boxes.diou(truth + jnp.array([9.0, 0, 9, 0]) + dx, truth))(0.0)
-    assert slope < 0
+    shifted = truth + jnp.array([9.0, 0, 9, 0])
+    assert jax.grad(lambda dx: boxes.diou(shifted + dx, truth))(0.0) < 0
 
 
 def test_wasserstein_similarity_by_hand():
@@ -62,15 +64,15 @@ def test_wasserstein_similarity_by_hand():
     assert float(boxes.wasserstein_similarity(a, b, 10)) == pytest.approx(np.exp(-0.5), rel=1e-5)
 
 
-def test_gradient_of_the_box_loss_is_that_of_finite_differences():
+def test_gradient_of_the_box_loss_equals_finite_differences():
     cell, stride = jnp.array([14.0, 14.0]), jnp.float32(4)
-    truth = jnp.array([[10.0, 10, 16, 18], [30, 30, 34, 35]])  # one overlapped, one missed
+    truth = jnp.array([[10.0, 10, 16, 18], [30, 30, 34, 35]])  # with and without overlap
     offsets = jnp.array([[0.1, -0.2, 0.3, 0.2], [0.5, 0.4, 0.1, 0.6]])
     loss = lambda o: (1 - boxes.diou(boxes.decode(o, cell, stride), truth)).sum()  # noqa: E731
     check_grads(loss, (offsets,), order=1, modes=["rev"], eps=1e-3, rtol=1e-2, atol=1e-3)
 
 
-def test_gradients_are_finite_for_padding():
+def test_gradients_are_finite_for_padding_boxes():
     zero = jnp.zeros(4)
-    for fn in (boxes.iou, boxes.diou, boxes.wasserstein_similarity):
-        assert jnp.isfinite(jax.grad(fn)(zero, zero)).all(), fn.__name__
+    for function in (boxes.iou, boxes.diou, boxes.wasserstein_similarity):
+        assert jnp.isfinite(jax.grad(function)(zero, zero)).all(), function.__name__

@@ -1,3 +1,5 @@
+"""The detection loss by hand, against the dense loss, and its gradients."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ N = len(GRID.stride)
 WEIGHTS = {"class": 1.0, "box": 2.0, "offset": 0.25}
 
 
-def batch(boxes, valid, ignore=None, labels=None):
+def make_batch(boxes, valid, ignore=None, labels=None):
     boxes = jnp.asarray(boxes, jnp.float32)
     shape = boxes.shape[:2]
     return {
@@ -24,11 +26,17 @@ def batch(boxes, valid, ignore=None, labels=None):
     }
 
 
-def outputs(seed=0, images=1):
-    rng = np.random.default_rng(seed)
+def random_outputs(images=1):
+    """Logits of two classes and offsets."""
+    rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(-2, 1, (images, N, 2)), jnp.float32)
     offsets = jnp.asarray(rng.normal(0, 0.3, (images, N, 4)), jnp.float32)
     return logits, offsets
+
+
+@jax.jit
+def loss_on_grid(logits, offsets, batch):
+    return detection_loss(logits, offsets, batch, WEIGHTS, GRID)
 
 
 def test_focal_by_hand():
@@ -37,87 +45,87 @@ def test_focal_by_hand():
     assert float(focal(jnp.float32(0.0), 1.0)) == pytest.approx(0.25 * np.log(2))
 
 
-def test_covered_is_the_cells_centerd_in_a_box():
+def assign_positives(logits, offsets, batch):
+    """The assignment of the first image."""
+    boxes = decode(offsets[0], GRID.centers, GRID.stride)
+    objects = (batch[name][0] for name in ("boxes", "labels", "valid"))
+    return assign(jax.nn.sigmoid(logits[0]), boxes, *objects, GRID)
+
+
+def test_covered_cells_have_their_center_in_a_box():
     boxes = jnp.array([[[4.0, 8, 12, 12], [0, 0, 0, 0]]])
     cells = np.asarray(GRID.centers)[np.asarray(covered(boxes, GRID)[0])]
-    # at stride 8 the box is as low as half a cell, and widened to one
+    # At stride 8 the box is half as high as a cell, and is widened to a cell's height.
     assert {tuple(c) for c in cells.tolist()} == {(6, 10), (10, 10), (4, 12)}
 
 
-def test_class_loss_is_the_dense_one():
-    """Against the loss written out over all cells and classes, with the positives' targets."""
-    logits, offsets = outputs()
-    data = batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
-    _, parts = detection_loss(logits, offsets, data, WEIGHTS, GRID)
-    boxes = decode(offsets[0], GRID.centers, GRID.stride)
-    pairs = assign(
-        jax.nn.sigmoid(logits[0]),
-        boxes,
-        data["boxes"][0],
-        data["labels"][0],
-        data["valid"][0],
-        GRID,
-    )
+def test_class_loss_equals_the_dense_loss():
+    """The loss over all cells and classes, with the targets of the positives."""
+    logits, offsets = random_outputs()
+    batch = make_batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
+    _, terms = loss_on_grid(logits, offsets, batch)
+    pairs = assign_positives(logits, offsets, batch)
     dense = np.zeros((N, 2), np.float32)
     for g, label in enumerate([1, 0]):
         for cell, keep, target in zip(pairs.cell[g], pairs.keep[g], pairs.target[g], strict=True):
             if keep:
                 dense[int(cell), label] = float(target)
-    wanted = focal(logits[0], jnp.asarray(dense)).sum() / max(dense.sum(), 1)
-    assert float(parts["class_loss"]) == pytest.approx(float(wanted), rel=1e-5)
-    assert int(parts["positives"]) == int(pairs.keep.sum())
+    expected = focal(logits[0], jnp.asarray(dense)).sum() / max(dense.sum(), 1)
+    assert float(terms["class_loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert int(terms["positives"]) == int(pairs.keep.sum())
 
 
-def test_perfect_boxes_cost_nothing():
+def test_perfect_boxes_have_no_loss():
     box = jnp.array([10.0, 10, 16, 18])
     offsets = encode(
         jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
     )
-    _, parts = detection_loss(outputs()[0], offsets[None], batch([[box]], [[True]]), WEIGHTS, GRID)
-    assert float(parts["box_loss"]) == pytest.approx(0, abs=1e-5)
-    assert float(parts["offset_loss"]) == pytest.approx(0, abs=1e-5)
+    logits, _ = random_outputs()
+    _, terms = loss_on_grid(logits, offsets[None], make_batch([[box]], [[True]]))
+    assert float(terms["box_loss"]) == pytest.approx(0, abs=1e-5)
+    assert float(terms["offset_loss"]) == pytest.approx(0, abs=1e-5)
 
 
-def test_a_box_smaller_than_a_cell_covers_one():
+def test_a_box_smaller_than_a_cell_covers_a_cell():
     boxes = jnp.array([[[7.5, 7.5, 8.5, 8.6]]])  # between all centers
     assert np.asarray(covered(boxes, GRID)[0])[: GRID.starts[1]].sum() >= 1
     assert np.asarray(covered(boxes, GRID)[0])[GRID.starts[1] :].sum() >= 1
 
 
-def test_a_positive_inside_a_dont_care_box_still_learns():
-    logits, offsets = outputs()
-    both = batch([[[8.0, 8, 24, 24], [12, 12, 18, 20]]], [[False, True]], ignore=[[True, False]])
-    slope = jax.grad(lambda z: detection_loss(z, offsets, both, WEIGHTS, GRID)[0])(logits)[0]
-    inside = np.asarray(covered(both["boxes"][:, :1], GRID)[0])
-    learning = np.asarray((slope != 0).any(-1)) & inside
-    pairs = assign(
-        jax.nn.sigmoid(logits[0]), decode(offsets[0], GRID.centers, GRID.stride),
-        both["boxes"][0], both["labels"][0], both["valid"][0], GRID,
-    )  # fmt: skip
+def logit_gradient(logits, offsets, batch):
+    return jax.grad(lambda logits: loss_on_grid(logits, offsets, batch)[0])(logits)[0]
+
+
+def test_only_positives_have_a_gradient_inside_an_ignored_box():
+    logits, offsets = random_outputs()
+    boxes = [[[8.0, 8, 24, 24], [12, 12, 18, 20]]]
+    batch = make_batch(boxes, [[False, True]], ignore=[[True, False]])
+    gradient = logit_gradient(logits, offsets, batch)
+    inside = np.asarray(covered(batch["boxes"][:, :1], GRID)[0])
+    with_gradient = np.asarray((gradient != 0).any(-1)) & inside
+    pairs = assign_positives(logits, offsets, batch)
     positives = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
-    assert set(np.flatnonzero(learning)) == set(positives.tolist())
+    assert set(np.flatnonzero(with_gradient)) == set(positives.tolist())
     assert len(positives) >= 2
 
 
-def test_no_loss_inside_a_dont_care_box():
-    logits, offsets = outputs()
-    ignore_classes = batch([[[8.0, 8, 24, 24]]], [[False]], ignore=[[True]])
-    slope = jax.grad(lambda z: detection_loss(z, offsets, ignore_classes, WEIGHTS, GRID)[0])(
-        logits
-    )[0]
-    inside = np.asarray(covered(ignore_classes["boxes"], GRID)[0])
+def test_no_loss_inside_an_ignored_box():
+    logits, offsets = random_outputs()
+    batch = make_batch([[[8.0, 8, 24, 24]]], [[False]], ignore=[[True]])
+    gradient = logit_gradient(logits, offsets, batch)
+    inside = np.asarray(covered(batch["boxes"], GRID)[0])
     assert inside.sum() == 16 + 4
-    assert (slope[inside] == 0).all()
-    assert (slope[~inside] != 0).all()
+    assert (gradient[inside] == 0).all()
+    assert (gradient[~inside] != 0).all()
 
 
-def test_gradients_are_finite_for_empty_and_for_extreme_outputs():
-    data = batch(jnp.zeros((2, 3, 4)), jnp.zeros((2, 3), bool))
+def test_gradients_are_finite_without_objects_and_for_extreme_outputs():
+    batch = make_batch(jnp.zeros((2, 3, 4)), jnp.zeros((2, 3), bool))
+    loss_and_gradients = jax.jit(
+        jax.value_and_grad(lambda logits, offsets: loss_on_grid(logits, offsets, batch)[0], (0, 1))
+    )
     for scale in (0.0, 1.0, 100.0):
-        logits, offsets = (scale * x for x in outputs(images=2))
-        value, slopes = jax.value_and_grad(
-            lambda z, o: detection_loss(z, o, data, WEIGHTS, GRID)[0], (0, 1)
-        )(logits, offsets)
+        value, gradients = loss_and_gradients(*(scale * x for x in random_outputs(images=2)))
         assert jnp.isfinite(value)
-        assert all(jnp.isfinite(s).all() for s in slopes)
-        assert (slopes[1] == 0).all()  # no object, no pull on boxes
+        assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+        assert (gradients[1] == 0).all()  # boxes have no loss without objects

@@ -1,3 +1,5 @@
+"""Assignment of objects to grid cells."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,89 +11,90 @@ GRID = make_grid(64, 64, (4, 8))
 N = len(GRID.stride)
 
 
-def around_cells(sides):
-    """Predicted boxes centerd on their cells, `sides` strides wide."""
-    half = GRID.stride[:, None] * sides / 2
+def boxes_on_cells():
+    """Predicted boxes centered on their cells, 2 strides wide."""
+    half = GRID.stride[:, None]
     return jnp.asarray(np.concatenate([GRID.centers - half, GRID.centers + half], 1))
 
 
-def run(truth, labels=None, valid=None, scores=None, boxes=None):
+jitted_assign = jax.jit(lambda *arrays: assign(*arrays, GRID))
+
+
+def assign_objects(truth, labels=None, valid=None, scores=None, boxes=None):
     truth = jnp.asarray(truth, jnp.float32)
-    g = len(truth)
-    labels = jnp.zeros(g, jnp.int32) if labels is None else jnp.asarray(labels)
-    valid = jnp.ones(g, bool) if valid is None else jnp.asarray(valid)
+    labels = jnp.zeros(len(truth), jnp.int32) if labels is None else jnp.asarray(labels)
+    valid = jnp.ones(len(truth), bool) if valid is None else jnp.asarray(valid)
     scores = jnp.full((N, 3), 0.1) if scores is None else scores
-    boxes = around_cells(2) if boxes is None else boxes
-    return jax.jit(lambda *a: assign(*a, GRID))(scores, boxes, truth, labels, valid)
+    boxes = boxes_on_cells() if boxes is None else boxes
+    return jitted_assign(scores, boxes, truth, labels, valid)
 
 
-def test_no_object_is_lost_however_small_and_wherever_it_lies():
+def test_objects_of_any_size_and_position_have_positives():
     rng = np.random.default_rng(0)
     for _ in range(20):
         center, size = rng.uniform(1, 63, (1, 2)), rng.uniform(2, 40, (1, 2))
-        pairs = run(np.concatenate([center - size / 2, center + size / 2], 1))
+        pairs = assign_objects(np.concatenate([center - size / 2, center + size / 2], 1))
         assert pairs.keep.sum() >= 2
         assert (pairs.target[pairs.keep] > 0).all()
 
 
-def test_a_perfect_prediction_is_chosen_with_target_one():
+def test_a_perfect_prediction_has_the_target_one():
     truth = [[10, 10, 16, 20]]
     cell = 3 * 16 + 3  # stride 4, center (14, 14)
-    boxes = around_cells(2).at[cell].set(jnp.array(truth[0], jnp.float32))
-    pairs = run(truth, boxes=boxes)
+    boxes = boxes_on_cells().at[cell].set(jnp.array(truth[0], jnp.float32))
+    pairs = assign_objects(truth, boxes=boxes)
     best = int(jnp.argmax(pairs.target[0]))
     assert int(pairs.cell[0, best]) == cell
     assert float(pairs.target[0, best]) == 1
 
 
 def test_positives_lie_within_the_window_of_the_center():
-    pairs = run([[20, 20, 52, 52]])
+    pairs = assign_objects([[20, 20, 52, 52]])
     centers, stride = GRID.centers[pairs.cell], GRID.stride[pairs.cell]
     distance = np.abs(centers - 36).max(-1)
     assert (distance <= 2.5 * stride + 1e-6)[pairs.keep].all()
 
 
-def test_a_cell_serves_one_object_and_ties_go_to_the_first():
-    same = [[20, 20, 26, 30]] * 3
-    pairs = run(same)
+def test_a_tie_for_a_cell_goes_to_the_first_object():
+    equal = [[20, 20, 26, 30]] * 3
+    pairs = assign_objects(equal)
     assert pairs.keep[0].any()
     assert not pairs.keep[1:].any()
-    np.testing.assert_array_equal(pairs.keep[0], run(same[:1]).keep[0])
+    np.testing.assert_array_equal(pairs.keep[0], assign_objects(equal[:1]).keep[0])
 
 
-def test_neighbors_share_no_cell():
+def test_neighboring_objects_share_no_cell():
     rng = np.random.default_rng(1)
     center = rng.uniform(10, 54, (30, 2))
-    pairs = run(np.concatenate([center - 4, center + 4], 1), scores=jnp.asarray(rng.random((N, 3))))
+    boxes, scores = np.concatenate([center - 4, center + 4], 1), rng.random((N, 3))
+    pairs = assign_objects(boxes, scores=jnp.asarray(scores))
     cells = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
     assert len(cells) == len(set(cells.tolist())) > 30
 
 
-def test_padding_is_given_nothing_and_changes_nothing():
-    alone = run([[20, 20, 26, 30]])
-    padded = run([[20, 20, 26, 30], [0, 0, 0, 0], [40, 40, 50, 50]], valid=[True, False, False])
+def test_padding_has_no_positives_and_changes_no_others():
+    unpadded = assign_objects([[20, 20, 26, 30]])
+    boxes = [[20, 20, 26, 30], [0, 0, 0, 0], [40, 40, 50, 50]]
+    padded = assign_objects(boxes, valid=[True, False, False])
     assert not padded.keep[1:].any()
-    np.testing.assert_array_equal(padded.keep[0], alone.keep[0])
-    np.testing.assert_array_equal(padded.target[0], alone.target[0])
+    np.testing.assert_array_equal(padded.keep[0], unpadded.keep[0])
+    np.testing.assert_array_equal(padded.target[0], unpadded.target[0])
 
 
-def test_between_equal_boxes_the_class_score_decides():
+def test_the_class_score_decides_between_equal_boxes():
     truth = [[22, 22, 26, 26]]
     boxes = jnp.broadcast_to(jnp.array(truth[0], jnp.float32), (N, 4))
     cell, eligible = candidates(jnp.asarray(truth, jnp.float32), GRID)
     chosen = int(cell[0][eligible[0]][-1])
     scores = jnp.full((N, 3), 0.1).at[chosen, 2].set(0.9)
-    pairs = run(truth, labels=[2], scores=scores, boxes=boxes)
+    pairs = assign_objects(truth, labels=[2], scores=scores, boxes=boxes)
     assert int(pairs.cell[0, 0]) == chosen
     assert float(pairs.target[0, 0]) == 1
 
 
-def test_vmaps_with_fixed_shapes():
+def test_assign_can_be_vmapped():
     truth = jnp.tile(jnp.array([[20.0, 20, 26, 30], [0, 0, 0, 0]]), (3, 1, 1))
-    pairs = jax.vmap(
-        lambda t: assign(
-            jnp.full((N, 3), 0.1), around_cells(2), t, jnp.zeros(2, jnp.int32), t[:, 2] > 0, GRID
-        )
-    )(truth)
+    scores, boxes, labels = jnp.full((N, 3), 0.1), boxes_on_cells(), jnp.zeros(2, jnp.int32)
+    pairs = jax.jit(jax.vmap(lambda t: assign(scores, boxes, t, labels, t[:, 2] > 0, GRID)))(truth)
     assert pairs.cell.shape == (3, 2, POSITIVES)
     assert (pairs.keep[:, 0].sum(1) >= 2).all()

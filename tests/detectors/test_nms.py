@@ -1,3 +1,5 @@
+"""Non-maximum suppression, and decoding of the outputs of a network."""
+
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,16 +13,16 @@ GRID = make_grid(64, 64, (4, 8))
 N = len(GRID.stride)
 
 
-def greedy(boxes, labels, overlap):
-    """Non-maximum suppression as written in textbooks."""
-    stay = []
-    for i, (a, label) in enumerate(zip(boxes, labels, strict=True)):
-        size = np.minimum(a[2:], boxes[stay, 2:]) - np.maximum(a[:2], boxes[stay, :2])
+def greedy_nms(boxes, labels, iou_threshold):
+    """Reference: class-wise greedy non-maximum suppression, one box after the other."""
+    kept = []
+    for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+        size = np.minimum(box[2:], boxes[kept, 2:]) - np.maximum(box[:2], boxes[kept, :2])
         inter = np.clip(size, 0, None).prod(-1)
-        union = (a[2:] - a[:2]).prod() + (boxes[stay, 2:] - boxes[stay, :2]).prod(-1) - inter
-        if not ((inter / union > overlap) & (labels[stay] == label)).any():
-            stay.append(i)
-    return np.isin(np.arange(len(boxes)), stay)
+        union = (box[2:] - box[:2]).prod() + (boxes[kept, 2:] - boxes[kept, :2]).prod(-1) - inter
+        if not ((inter / union > iou_threshold) & (labels[kept] == label)).any():
+            kept.append(i)
+    return np.isin(np.arange(len(boxes)), kept)
 
 
 def test_suppression_is_greedy_and_class_wise():
@@ -28,10 +30,10 @@ def test_suppression_is_greedy_and_class_wise():
     center, size = rng.uniform(0, 30, (60, 2)), rng.uniform(4, 20, (60, 2))
     boxes = np.concatenate([center - size / 2, center + size / 2], 1).astype(np.float32)
     labels = rng.integers(0, 2, 60)
-    wanted = greedy(boxes, labels, 0.4)
-    got = suppress(jnp.asarray(boxes), jnp.asarray(labels), 0.4)
-    np.testing.assert_array_equal(got, wanted)
-    assert 0 < wanted.sum() < 60
+    expected = greedy_nms(boxes, labels, 0.4)
+    actual = suppress(jnp.asarray(boxes), jnp.asarray(labels), 0.4)
+    np.testing.assert_array_equal(actual, expected)
+    assert 0 < expected.sum() < 60
 
 
 def test_a_suppressed_box_suppresses_nothing():
@@ -39,7 +41,7 @@ def test_a_suppressed_box_suppresses_nothing():
     np.testing.assert_array_equal(suppress(boxes, jnp.zeros(3, int), 0.4), [True, False, True])
 
 
-def test_detections_come_in_fixed_shape_sorted_and_decoded():
+def test_decode_returns_sorted_detections_in_fixed_shapes():
     box = jnp.array([10.0, 12, 16, 22])
     cells = [3 * 16 + 3, 256 + 9]
     logits = jnp.full((1, N, 3), -20.0).at[0, cells[0], 1].set(2.0).at[0, cells[1], 1].set(1.0)
@@ -49,13 +51,10 @@ def test_detections_come_in_fixed_shape_sorted_and_decoded():
     nms = {"iou_threshold": 0.6, "max_detections": 10, "pre_nms_top_k": 20}
     config = ConfigDict({"model": {"strides": GRID.strides}, "nms": nms})
     out = decode((logits, offsets[None]), (64, 64), config)
-    assert {k: v.shape for k, v in out.items()} == {
-        "boxes": (1, 10, 4),
-        "scores": (1, 10),
-        "labels": (1, 10),
-    }
+    shapes = {name: array.shape for name, array in out.items()}
+    assert shapes == {"boxes": (1, 10, 4), "scores": (1, 10), "labels": (1, 10)}
     np.testing.assert_allclose(out["boxes"][0, 0], box, atol=1e-4)
     assert int(out["labels"][0, 0]) == 1
     assert float(out["scores"][0, 0]) > 0.8
-    assert (np.asarray(out["scores"][0, 1:]) < 1e-6).all()  # the second cell's equal box is gone
+    assert (np.asarray(out["scores"][0, 1:]) < 1e-6).all()  # the second, equal box is suppressed
     assert (np.diff(np.asarray(out["scores"][0])) <= 0).all()

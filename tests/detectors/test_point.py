@@ -1,3 +1,5 @@
+"""The point detector: shapes, order of rows, gradients."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +14,13 @@ from tinyjax.models import flops
 SMALL = [f"mobilenetv3/s-{k}" for k in range(1, 7)] + [f"efficientnet/b-{k}" for k in range(2, 8)]
 
 
-def shapes(model, size=(64, 64)):
+def init_shapes(model, size=(64, 64)):
     return jax.eval_shape(lambda: models.init(model, 0, (1, *size, 1)))
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_whole_detector_is_under_a_million_parameters(name):
-    params, _ = shapes(PointDetector(models.build(name), classes=3))
+def test_small_detectors_have_under_a_million_parameters(name):
+    params, _ = init_shapes(PointDetector(models.build(name), classes=3))
     backbone = flops.count_parameters(
         {k: v for k, v in params.items() if k.startswith("backbone/")}
     )
@@ -28,10 +30,10 @@ def test_whole_detector_is_under_a_million_parameters(name):
 
 @pytest.mark.parametrize("strides", [(4, 8), (8,), (4, 8, 16), (8, 16, 32)])
 @pytest.mark.parametrize("size", [(64, 96), (72, 50)])
-def test_outputs_are_one_row_per_cell(strides, size):
+def test_outputs_have_one_row_per_cell(strides, size):
     model = PointDetector(models.build("mobilenetv3/s-6"), 5, strides)
     x = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
-    params, stats = shapes(model, size)
+    params, stats = init_shapes(model, size)
     logits, offsets = jax.eval_shape(
         lambda p, s, x: models.apply(model, p, s, x, train=False)[0], params, stats, x
     )
@@ -41,19 +43,19 @@ def test_outputs_are_one_row_per_cell(strides, size):
 
 
 def test_rows_are_in_the_order_of_the_grid():
-    """Light at one place moves the outputs of the cells around it, at both levels."""
+    """A bright spot changes the outputs of nearby cells most, at both levels."""
     model = PointDetector(models.build("mobilenetv3/s-6"), 2)
     params, stats = models.init(model, 0, (1, 64, 96, 1))
     grid = make_grid(64, 96, (4, 8))
     dark = jnp.zeros((1, 64, 96, 1))
-    lit = dark.at[0, 38:42, 70:74].set(5.0)
-    box = "head/box_out/kernel"
-    params = {**params, box: 100 * params[box]}
-    run = jax.jit(lambda x: models.apply(model, params, stats, x, train=False)[0][1])
-    moved = np.abs(np.asarray(run(lit) - run(dark))).sum(-1)[0]
-    for first, last in ((0, grid.starts[1]), (grid.starts[1], len(moved))):
-        most = grid.centers[first:last][moved[first:last].argmax()]
-        assert np.abs(most - [72, 40]).max() <= 16
+    spot = dark.at[0, 38:42, 70:74].set(5.0)
+    path = "head/box_out/kernel"
+    params = {**params, path: 100 * params[path]}
+    offsets = jax.jit(lambda x: models.apply(model, params, stats, x, train=False)[0][1])
+    change = np.abs(np.asarray(offsets(spot) - offsets(dark))).sum(-1)[0]
+    for start, end in ((0, grid.starts[1]), (grid.starts[1], len(change))):
+        center = grid.centers[start:end][change[start:end].argmax()]
+        assert np.abs(center - [72, 40]).max() <= 16
 
 
 @pytest.mark.parametrize(
@@ -66,14 +68,15 @@ def test_every_parameter_receives_a_gradient(name):
 
     def loss(params):
         (logits, offsets), _ = models.apply(model, params, stats, x, train=True)
-        weigh = jnp.cos(jnp.arange(logits.shape[1]))[None, :, None]  # BatchNorm ends in no mean
-        return (weigh * logits).sum() + (weigh * offsets).sum()
+        # Weights that vary by cell: a plain sum after BatchNorm would have no gradient.
+        weights = jnp.cos(jnp.arange(logits.shape[1]))[None, :, None]
+        return (weights * logits).sum() + (weights * offsets).sum()
 
-    slopes = jax.jit(jax.grad(loss))(params)
-    assert [path for path, slope in slopes.items() if not (slope != 0).any()] == []
+    gradients = jax.jit(jax.grad(loss))(params)
+    assert [path for path, gradient in gradients.items() if not (gradient != 0).any()] == []
 
 
 def test_upsample_doubles_and_crops():
     x = jnp.arange(4.0).reshape(1, 2, 2, 1)
-    wanted = [[0, 0, 1], [0, 0, 1], [2, 2, 3]]
-    np.testing.assert_array_equal(upsample(x, (3, 3))[0, ..., 0], wanted)
+    expected = [[0, 0, 1], [0, 0, 1], [2, 2, 3]]
+    np.testing.assert_array_equal(upsample(x, (3, 3))[0, ..., 0], expected)

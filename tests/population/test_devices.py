@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.configs import detector, sweep
+from tests.configs import detector, sweep, sweep_classifier
+from tests.miniatures import write_noise_images
 from tests.test_classify import StopAtCheck
 from tinyjax import step as steps
 from tinyjax.data.sampling import gather
@@ -60,27 +61,6 @@ def find_collectives(dump):
     return [(m[1], line) for line in lines if (m := COLLECTIVE.search(line))]
 
 
-@pytest.fixture(scope="module")
-def sweep_on_one_device(tmp_path_factory):
-    """Five members on one device."""
-    folder = tmp_path_factory.mktemp("sweep") / "run"
-    argv = ["--config", SWEEP, "--workdir", str(folder), "--sweep.limit", "5"]
-    assert train_main(argv) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def single_run(tmp_path_factory):
-    """A single run on one device, in "run", and its compiled programs as text, in "dump"."""
-    folder = tmp_path_factory.mktemp("single")
-    jax.config.update("jax_dump_ir_to", str(folder / "dump"))
-    try:
-        assert train_main(["--config", CONFIG, "--workdir", str(folder / "run")]) == 0
-    finally:
-        jax.config.update("jax_dump_ir_to", "")
-    return folder
-
-
 @pytest.mark.slow
 def test_training_does_not_depend_on_the_number_of_shards():
     """With SGD in float64, the tasks' losses, augmentation and mixed images."""
@@ -90,16 +70,19 @@ def test_training_does_not_depend_on_the_number_of_shards():
         assert max(values.values()) < 1e-9, task
 
 
-def test_members_over_devices(sweep_on_one_device, tmp_path):
+def test_members_over_devices(tmp_path):
     """Five members on eight devices, three of which are idle, train as on one device, without
     communication between devices.
     """
-    argv = ["-m", "tinyjax.train", "--config", SWEEP, "--sweep.limit", "5"]
-    folder, dump = tmp_path / "run", tmp_path / "dump"
-    run_on_eight_devices(*argv, "--workdir", str(folder), dump=dump)
+    images = write_noise_images(tmp_path / "images")
+    argv = ["--config", f"{sweep_classifier.__file__}:{images}", "--sweep.limit", "5"]
+    single, folder, dump = (tmp_path / name for name in ("one-device", "run", "dump"))
+    assert train_main([*argv, "--workdir", str(single)]) == 0
+    run_on_eight_devices("-m", "tinyjax.train", *argv, "--workdir", str(folder), dump=dump)
     assert find_collectives(dump) == []
-    ids = [member.id for member in select_members(SWEEP, sweep.get_config(), limit=5)]
-    losses, expected = read_losses(folder), read_losses(sweep_on_one_device)
+    config = sweep_classifier.get_config(str(images))
+    ids = [member.id for member in select_members(sweep_classifier.__file__, config, limit=5)]
+    losses, expected = read_losses(folder), read_losses(single)
     assert losses.keys() == {(id, str(step)) for id in ids for step in range(1, 7)}
     assert losses.keys() == expected.keys()
     np.testing.assert_allclose([*losses.values()], [expected[key] for key in losses], rtol=2e-3)
@@ -122,12 +105,13 @@ def test_a_run_resumes_on_more_devices(tmp_path):
     assert len(read_losses(folder)) == 3 * 6
 
 
-def test_one_member_over_two_shards(single_run, tmp_path):
+def test_one_member_over_two_shards(train_once, tmp_path):
     """A single run on eight devices: its batch of four has two shards, which exchange sums only."""
     folder, dump = tmp_path / "run", tmp_path / "dump"
     argv = ["-m", "tinyjax.train", "--config", CONFIG, "--workdir", str(folder)]
-    run_on_eight_devices(*argv, dump=dump)
-    losses, expected = read_losses(folder), read_losses(single_run / "run")
+    run_on_eight_devices(*argv, "--config.eval_every=6", dump=dump)
+    losses, expected = read_losses(folder), read_losses(train_once("detector") / "run")
+    assert losses.keys() == expected.keys()
     np.testing.assert_allclose([*losses.values()], [*expected.values()], rtol=2e-3)
     collectives = find_collectives(dump)
     assert {operation for operation, _ in collectives} == {"all-reduce"}
@@ -135,9 +119,9 @@ def test_one_member_over_two_shards(single_run, tmp_path):
         assert "replica_groups={{0,1},{2,3},{4,5},{6,7}}" in line or "[4,2]<=[8]" in line, line
 
 
-def test_a_single_run_compiles_the_bare_step(single_run):
+def test_a_single_run_compiles_the_bare_step(train_once):
     """The text of its program equals that of one member's step without a population around it."""
-    (dumped,) = (single_run / "dump").glob("*jit_train_step*.mlir")
+    (dumped,) = (train_once("detector") / "programs").glob("*jit_train_step*.mlir")
     config = detector.get_config()
     task, o, s = get_task(config.task), config.optimizer, config.schedule
     training = task.load(config.data, config.data.train)

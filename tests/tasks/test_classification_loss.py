@@ -1,4 +1,4 @@
-"""What a classifier is trained for: weights of classes, smoothing, mixed images."""
+"""The classification loss: class weights, label smoothing, mixed images."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ LABELS = np.array([0, 0, 0, 0, 0, 1, 0, 2], np.int32)  # 6, 1 and 1 images
 
 
 def test_cross_entropy_by_hand():
-    """Two images, the second of three times the weight, a fifth of either label spread."""
+    """Two images, the second with weight 3, and label smoothing of 0.2."""
     logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]))
     targets = jnp.array([[1.0, 0, 0], [0, 3, 0]])
     smooth = 0.2 / 3
@@ -25,7 +25,7 @@ def test_cross_entropy_by_hand():
     assert float(value) == pytest.approx((first + 3 * second) / 4, rel=1e-6)
 
 
-def test_cross_entropy_is_optax_s_where_images_weigh_the_same():
+def test_cross_entropy_equals_optax_for_equal_weights():
     logits = jax.random.normal(jax.random.key(0), (5, 4))
     hard = jax.nn.one_hot(jnp.array([0, 3, 1, 1, 2]), 4)
     expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(hard, 0.1)).mean()
@@ -34,9 +34,9 @@ def test_cross_entropy_is_optax_s_where_images_weigh_the_same():
 
 
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
-def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
-    """With logits that are zero the gradient of the last bias is 1 / classes - the class's share:
-    images of the class times (1 / images)^balance, over the sum of all.
+def test_mixing_images_keeps_the_share_of_each_class(mixing):
+    """With zero logits the gradient of the last bias is 1 / classes minus the class's share of the
+    loss, which is proportional to n^(1 - balance) for a class of n images.
     """
     config = classifier()
     config.model.backbone, config.crop_size = "mobilenetv3/s-6", (32, 32)
@@ -53,12 +53,12 @@ def test_a_class_keeps_its_share_of_the_loss_when_images_are_mixed(mixing):
 
     @jax.jit
     @jax.grad
-    def slope(bias, hyper):
-        own = variables._replace(params={**params, f"{last}/bias": bias})
-        return model.loss(own, {}, classify.device_arrays(split), jax.random.key(1), hyper)[0]
+    def bias_gradient(bias, hyper):
+        network = variables._replace(params={**params, f"{last}/bias": bias})
+        return model.loss(network, {}, classify.device_arrays(split), jax.random.key(1), hyper)[0]
 
     for balance in (0.0, 0.5, 1.0):
         config.loss.class_balance = balance
-        shares = 1 / 3 - slope(jnp.zeros(3), hyper_arrays(config))
-        many = np.array([6, 1, 1]) ** (1 - balance)
-        np.testing.assert_allclose(shares, many / many.sum(), atol=1e-6)
+        shares = 1 / 3 - bias_gradient(jnp.zeros(3), hyper_arrays(config))
+        expected = np.array([6, 1, 1]) ** (1 - balance)
+        np.testing.assert_allclose(shares, expected / expected.sum(), atol=1e-6)

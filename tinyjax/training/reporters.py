@@ -160,6 +160,7 @@ class SingleRunReporter(PopulationReporter):
         self._bar.close()
 
     def close(self) -> None:
+        self._bar.close()
         self._stack.close()
 
     def write_report(
