@@ -168,7 +168,7 @@ def _make_scorer(
     from tinyjax.population.devices import device_layout
     from tinyjax.population.input_pipeline import make_input_pipeline
     from tinyjax.population.measurements import batchnorm_estimator
-    from tinyjax.population.prediction import predict_all
+    from tinyjax.population.prediction import predict_and_score
     from tinyjax.population.program import over_members
     from tinyjax.population.stack import stack_members, stack_trees, unstack
 
@@ -187,11 +187,10 @@ def _make_scorer(
         for step, data in zip(steps, pipeline(), strict=False):
             variables = estimate((variables, hyper, subset), data, step)
         scores: list[dict[str, Any]] = [{} for _ in networks]
-        for name, split in suites.items():
-            predictions = predict_all(
-                predict, variables, split.inputs, layout.predict_batch, members
-            )
-            suite_scores = task.score(predictions, split, config)
+        scored = predict_and_score(
+            predict, variables, suites, task, config, layout.predict_batch, members
+        )
+        for name, _, suite_scores in scored:
             for member_scores, values in zip(scores, suite_scores, strict=True):
                 member_scores[name] = values
         averaged = unstack(layout.to_host(variables), members)

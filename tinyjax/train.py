@@ -334,21 +334,20 @@ def evaluate(
     setup: Setup, state: Any, step: int, reporter: Any
 ) -> list[dict[str, dict[str, float]]]:
     """Score the averaged weights on every suite: of each member suite -> metric -> value."""
-    from tinyjax.population.prediction import predict_all
+    from tinyjax.population.prediction import predict_and_score
 
     layout, count = setup.layout, len(setup.networks)
     host = layout.to_host(state)
     averaged = layout.place(host.variables(host.ema))
     scores: list[dict[str, dict[str, float]]] = [{} for _ in setup.networks]
-    for name, split in setup.suites.items():
-        predictions = predict_all(
-            setup.predict, averaged, split.inputs, layout.predict_batch, count
-        )
-        suite_scores = setup.task.score(predictions, split, setup.config)
+    suites = predict_and_score(
+        setup.predict, averaged, setup.suites, setup.task, setup.config, layout.predict_batch, count
+    )
+    for name, predictions, suite_scores in suites:
         for member_scores, values in zip(scores, suite_scores, strict=True):
             member_scores[name] = values
         reporter.record(step, name, suite_scores)
-        reporter.suite_evaluated(name, split, predictions)
+        reporter.suite_evaluated(name, setup.suites[name], predictions)
     reporter.evaluated(step, scores)
     return scores
 

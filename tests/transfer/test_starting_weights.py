@@ -108,7 +108,7 @@ def test_paths_in_reinit_keep_their_initial_values():
         (
             lambda: make_weights(detect, ("a", "b"))._replace(classes=()), (),
             r"the classes of a\.safetensors are 2 without names, those of this network are person, "
-            r"vehicle, animal: initialize the last layer anew by reinit = "
+            r"vehicle, animal: initialize the last layer again with reinit = "
             r"\('head/class_out/\.\*',\)$",
         ),
         (

@@ -223,7 +223,7 @@ def malicious(command: str) -> dict[str, bytes]:
         **{f"protocol {p}": pickle.dumps(evil, p)[:-1] for p in range(6)},
         "in a list in a dict": pickle.dumps({"state_dict": {"w": [1, (2, evil)]}}, 4)[:-1],
         "as a key": push_dict({}) + system + text + b"\x85R" + push_value(0) + b"s",
-        "beside a state dict": push_dict({"w": push_value(0)}) + system + text + b"\x85R0",
+        "next to a state dict": push_dict({"w": push_value(0)}) + system + text + b"\x85R0",
         "stack global": push_value("os") + push_value("system") + b"\x93" + text + b"\x85R",
         "dotted": b"\x80\x04" + push_value("collections") + push_value("_sys.modules.__class__")
         + b"\x93" + b"0" + system + text + b"\x85R",

@@ -83,7 +83,7 @@ def batchnorm_estimator(
     """`estimate(members, data, step) -> Variables`, to be called with step = 0, 1, ...
 
     The running statistics of its result are the means over each member's batches up to that step;
-    frozen layers keep theirs. axes: those of the population.
+    frozen layers keep their statistics. axes: those of the population.
     """
 
     def estimate_member(member, shared):

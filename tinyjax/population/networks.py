@@ -163,7 +163,7 @@ def load_stored(
 
 
 def weights_metadata(network: Network, task: Task, training: Split, **more: Any) -> dict[str, Any]:
-    """The json beside a member's weights: everything that another machine needs to use them."""
+    """The json of a member's weights: everything that another machine needs to use them."""
     return {
         **network.metadata,
         "inputs": input_shapes(training),

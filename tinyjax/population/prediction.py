@@ -1,12 +1,12 @@
-"""Predictions of all members, in batches of one shape."""
+"""Predictions of all members, in batches of one shape, and their scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from tinyjax.core import Variables
+from tinyjax.core import Split, Task, Variables
 
 
 def predict_all(
@@ -34,3 +34,18 @@ def predict_all(
     if members == 1:
         return [{name: array[:size] for name, array in joined.items()}]
     return [{name: array[i, :size] for name, array in joined.items()} for i in range(members)]
+
+
+def predict_and_score(
+    predict: Callable[..., dict[str, Any]],
+    variables: Variables,
+    suites: Mapping[str, Split],
+    task: Task,
+    config: Any,
+    batch: int,
+    members: int,
+) -> Iterator[tuple[str, list[dict[str, np.ndarray]], list[dict[str, float]]]]:
+    """For each suite its name, and each member's predictions and scores. See `predict_all`."""
+    for name, split in suites.items():
+        predictions = predict_all(predict, variables, split.inputs, batch, members)
+        yield name, predictions, task.score(predictions, split, config)

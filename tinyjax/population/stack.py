@@ -179,8 +179,8 @@ def _hypers(
     hypers = []
     for network, multiplier in zip(networks, multipliers, strict=True):
         # A path that a member does not have is padding: its multiplier is never read.
-        own = {path: 1.0 if (m := multiplier[path]) is None else m for path in varied}
-        hyper = hyper_arrays(network.config, own)
+        values = {path: 1.0 if (m := multiplier[path]) is None else m for path in varied}
+        hyper = hyper_arrays(network.config, values)
         if regularized:
             hyper["regularizer"] = {"strength": np.float32(network.config.regularizer.strength)}
         if auto_rgn:

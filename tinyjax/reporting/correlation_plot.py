@@ -8,7 +8,7 @@ from tinyjax.reporting.plotting import COLORS, ReportFigure, draw_interval, labe
 from tinyjax.reporting.summary import Summary, overall_correlation
 from tinyjax.reporting.tables import Tables
 
-MIN_CORRELATIONS = 3  # fewer are written beside the points of `curves.gradients`
+MIN_CORRELATIONS = 3  # fewer are written next to the points of `curves.gradients`
 
 
 def correlations(tables: Tables, summary: Summary) -> ReportFigure | None:

@@ -326,7 +326,7 @@ def _curve_range(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
 def _make_panels(
     count: int, width: float, height: float = HEIGHT, max_columns: int = MAX_COLUMNS
 ) -> tuple[Figure, list[Axes]]:
-    """Panels of that size in inches, with room for a legend beside them."""
+    """Panels of that size in inches, with room for a legend at the right."""
     columns = min(max_columns, MAX_COLUMNS)
     return plotting.make_panels(count, width, height, columns, legend_width=1.2)
 

@@ -79,7 +79,7 @@ def make_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels of that size in inches, at most `max_columns` in a row.
 
-    legend_width: inches beside the panels. options: of `Figure.subplots`.
+    legend_width: inches at the right of the panels. options: of `Figure.subplots`.
     """
     columns = min(count, max_columns)
     rows = -(-count // columns)

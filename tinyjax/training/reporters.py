@@ -1,4 +1,4 @@
-"""What a user sees of a training: progress, metrics and figures; one class for a population of a
+"""What a user sees during training: progress, metrics and figures; one class for a population of a
 sweep and one for a single run. Only the main process writes.
 """
 
@@ -32,7 +32,7 @@ class PopulationReporter:
         self._metrics: MetricsFile | None = None
 
     def start(self, config: ConfigDict, step: int) -> None:
-        """Continue metrics.csv, and count the steps that a restored population has behind it."""
+        """Continue metrics.csv, and show the steps of a restored population on the bar."""
         self._batch = config.batch
         if self._main:
             self._metrics = MetricsFile(self.tables / "metrics.csv", step)
@@ -56,14 +56,14 @@ class PopulationReporter:
         self._bar.update(steps * len(self._members))
 
     def logged(self, losses: Sequence[float], diverged_at: np.ndarray) -> None:
-        """Show the loss, the speed and diverged members beside the bar."""
+        """Show the loss, the speed and diverged members next to the bar."""
         images = (self._bar.format_dict["rate"] or 0) * self._batch
         diverged = (diverged_at >= 0).sum()
         note = f", {diverged} of {len(diverged_at)} diverged" if diverged else ""
         self._bar.set_postfix_str(f"loss {np.mean(losses):.3f}, {images:.0f} images/s{note}")
 
     def check_divergence(self, diverged_at: np.ndarray) -> None:
-        """A sweep goes on while any of its members trains."""
+        """A sweep continues while any of its members trains."""
 
     def suite_evaluated(
         self, name: str, split: Split, predictions: Sequence[Mapping[str, np.ndarray]]

@@ -152,7 +152,7 @@ def fit_to_network(
         raise UserError(
             f"init: {len(mismatches)} arrays of {weights.source}{backbone} do not fit this network "
             f"({shorten(shapes)}); set model.backbone to that of the file, or list in reinit the "
-            "paths to initialize anew"
+            "paths to initialize again"
         )
     paths = [path for path in current if path in loaded and path not in kept]
     if not paths:
@@ -198,7 +198,7 @@ def _class_mismatch(
         advice = "list the classes of the file in data.common, or "
     return (
         f"init: the classes of {weights.source} are {known}, those of this network are "
-        f"{shorten(classes)}: {advice}initialize the last layer anew by reinit = "
+        f"{shorten(classes)}: {advice}initialize the last layer again with reinit = "
         f"({layer + '/.*'!r},)"
     )
 
