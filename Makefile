@@ -4,7 +4,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# One process a core; the tests of a file stay together and share what they set up.
+# One process per core; the tests of a file run in one process and share fixtures.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 export TINYJAX_DATA ?= $(abspath ../shared/data)
@@ -21,9 +21,9 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
-# An hour on two cores; torch takes part if it is there.
+# Takes an hour on two cores; includes torch if it is installed.
 bench: .venv/.tools
-	for each in conv step inference population sweep input; do $(BIN)/python -m benchmarks.$$each || exit; done
+	for name in conv step inference population sweep input; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 lint: .venv/.tools
 	$(BIN)/ruff check .
@@ -31,8 +31,8 @@ lint: .venv/.tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# uv if there is one, else pip, at the pins of the lock file. The package itself is installed
-# offline: its build backend is pinned.
+# Installs with uv if it is available, else with pip, at the pins of the lock file. The package
+# itself is built offline, because setuptools is pinned, too.
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
 	--quiet --constraint requirements.lock --no-build-isolation
@@ -46,12 +46,12 @@ INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip
 	$(INSTALL) --editable .
 	touch $@
 
-# What tests need: a gigabyte more, most of it the compiler for TPUs and an engine to launch on.
+# Packages for tests and lint: another gigabyte, mostly the TPU compiler and launch engines.
 .venv/.tools: .venv/.installed
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-# Keeps the pins that still fit; remove requirements.lock first to renew them all.
+# Keeps the pins that still fit; remove requirements.lock first to update all of them.
 lock:
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 2; }
 	uv pip compile --quiet --universal --python-version 3.11 --extra dev \

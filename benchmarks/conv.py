@@ -3,8 +3,8 @@ gradients, and the same vmapped over 8 members.
 
     python -m benchmarks.conv
 
-Both are timed in turn; a number is the median of 7 rounds. Sizes are those of a MobileNetV3-Small
-detector on windows of 144 x 144, batch 16, plus a dense and a grouped 3 x 3.
+The two are timed in turn; times are medians of 7 rounds. Sizes are those of a MobileNetV3-Small
+detector on windows of 144 x 144, batch 16, plus a dense and a grouped 3 x 3 convolution.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Coverage of the confidence intervals of the robustness report, and the error rates of its
+"""Coverage of the confidence intervals in robustness reports, and error rates of the capacity
 threshold, on simulated data with known true values.
 
     python -m benchmarks.coverage [--simulations 1000]
@@ -12,17 +12,18 @@ from scipy.special import expit
 
 from tinyjax.metrics import bootstrap, fits
 
-IMAGES, RESAMPLES = 250, 200
+NUM_IMAGES, NUM_RESAMPLES = 250, 200
 SPREADS = (0.05, 0.15, 0.5)  # standard deviation between seeds, in logits
 SEEDS = (1, 2, 3, 4, 5, 10)
 SIZES = np.geomspace(3e3, 1e6, 6)  # parameters
 SEEDS_PER_SIZE = 3
 BREAK = 1e5  # parameters
-GainCurve = Callable[[np.ndarray], np.ndarray]  # log10(parameters) -> gain, in seed deviations
+# log10(parameters) -> gain, in standard deviations of the seed noise
+GainCurve = Callable[[np.ndarray], np.ndarray]
 
 
 def draw_hits(rng, images: np.ndarray, seeds: int, spread: float) -> np.ndarray:
-    """Draw float [S, N]: whether each seed of a network is right on images with these logits."""
+    """Draw float [S, N]: 1 where a seed's prediction for an image with these logits is correct."""
     probability = expit(images + rng.normal(0, spread, (seeds, 1)))
     return (rng.random(probability.shape) < probability).astype(float)
 
@@ -49,19 +50,19 @@ def interval_coverage(
 ) -> tuple[float, float]:
     """Return the coverage of `bootstrap.interval`, and that of `percentile_interval`.
 
-    paired: of the gain of one network over another of the same distribution, whose true value is 0;
-    otherwise of a score.
+    paired: the interval is for the gain of one network over another of the same distribution, whose
+    true value is 0; otherwise for a score.
     """
     rng = np.random.default_rng(0)
     true_value = 0.0 if paired else expected_score(rng, spread)
     covered = percentile_covered = 0
     for _ in range(simulations):
-        images = rng.normal(0.3, 1.5, IMAGES)
+        images = rng.normal(0.3, 1.5, NUM_IMAGES)
         values = draw_hits(rng, images, seeds, spread)
         if paired:
             values -= draw_hits(rng, images, seeds, spread)
-        counts = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES)
-        replicates = values @ counts.T / IMAGES
+        counts = rng.multinomial(NUM_IMAGES, np.full(NUM_IMAGES, 1 / NUM_IMAGES), NUM_RESAMPLES)
+        replicates = values @ counts.T / NUM_IMAGES
         estimate = bootstrap.interval(values.mean(1), replicates)
         low, high = percentile_interval(rng, replicates)
         covered += estimate.low <= true_value <= estimate.high
@@ -75,12 +76,12 @@ def threshold_rates(
     """Return the fraction of simulations in which a threshold is found, and the fraction of these
     whose interval contains BREAK; NaN if none is found.
 
-    The gains of SIZES x SEEDS_PER_SIZE pairs are the curve, plus seed noise of deviation 1, plus
-    image noise: deviation `image_spread` shared by the seeds of a size, and the same again for each
-    pair.
+    The gains of SIZES x SEEDS_PER_SIZE pairs are the curve, plus seed noise of standard deviation
+    1, plus image noise: one of deviation `image_spread` that the seeds of a size share, and another
+    of the same deviation for each pair.
 
-    noise: of seeds, "normal", "tails" (Student's t with 3 degrees of freedom) or "unequal" (three
-    times as large at the smallest size as at the largest).
+    noise: distribution of the seed noise: "normal", "tails" (Student's t with 3 degrees of freedom)
+    or "unequal" (three times as large at the smallest size as at the largest).
     """
     rng = np.random.default_rng(0)
     parameters = np.repeat(SIZES, SEEDS_PER_SIZE)
@@ -92,28 +93,28 @@ def threshold_rates(
         shared = rng.normal(0, image_spread, (len(SIZES), columns))[size_index]
         return shared + rng.normal(0, image_spread, (pairs, columns))
 
-    found = covered = 0
+    num_found = num_covered = 0
     for _ in range(simulations):
         seeds = rng.standard_t(3, pairs) / 3**0.5 if noise == "tails" else rng.normal(size=pairs)
         gains = 0.01 * (curve(np.log10(parameters)) + scale * seeds + image_noise(1)[:, 0])
-        replicates = gains[:, None] + 0.01 * image_noise(RESAMPLES)
+        replicates = gains[:, None] + 0.01 * image_noise(NUM_RESAMPLES)
         result = fits.fit_threshold(parameters, gains, replicates.astype(np.float32))
-        found += result.found
-        covered += result.found and result.low <= BREAK <= result.high
-    return found / simulations, covered / found if found else float("nan")
+        num_found += result.found
+        num_covered += result.found and result.low <= BREAK <= result.high
+    return num_found / simulations, num_covered / num_found if num_found else float("nan")
 
 
 def broken_line(growth: float, below: float = 0.0) -> GainCurve:
-    """Return a line with slope `below` up to BREAK and `growth` beyond, in deviations of seeds per
-    tenfold size.
+    """Return a line with slope `below` up to BREAK and `growth` beyond, in standard deviations of
+    the seed noise per tenfold size.
     """
     return lambda x: below * x + (growth - below) * np.maximum(0, x - np.log10(BREAK))
 
 
 CURVES_WITHOUT_THRESHOLD: dict[str, GainCurve] = {
     "no gain": lambda x: 0 * x,
-    "grows everywhere, 2 a decade": lambda x: 2 * x,
-    "grows everywhere, 10 a decade": lambda x: 10 * x,
+    "grows everywhere, 2 per decade": lambda x: 2 * x,
+    "grows everywhere, 10 per decade": lambda x: 10 * x,
     "grows, then flat": lambda x: -4 * np.maximum(0, np.log10(BREAK) - x),
     "jumps by 8, then flat": lambda x: 8.0 * (x > np.log10(BREAK) - 0.3),
 }
@@ -142,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     for images in (0.0, 0.5):
         for growth, below in ((2, 0), (4, 0), (8, 0), (8, 2), (12, 4)):
             found, covered = threshold_rates(broken_line(growth, below), n, images)
-            name = f"images {images}, {below} a decade up to {BREAK:,.0f}, then {growth}"
+            name = f"images {images}, {below} per decade up to {BREAK:,.0f}, then {growth}"
             print(f"{name:<56}{100 * found:>6.1f}{100 * covered:>7.1f}", flush=True)
 
 

@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks import timing, torch_calls
 
 FILES, SHAPE = 256, (375, 500)  # height, width
-SIDE = 224  # of a view
-BATCH, BATCHES = 64, 40  # of a call: many more than are decoded ahead
+SIDE = 224  # height and width of a view
+BATCH, BATCHES = 64, 40  # per call; many more batches than are decoded ahead
 
 
 def make_files(folder: Path) -> int:
@@ -58,7 +58,7 @@ def tinyjax_loader(folder: str, workers: int) -> Callable[[], Any]:
 
 
 def decode_only(folder: str) -> Callable[[], Any]:
-    """Build a call that only decodes as many files, completely, with one thread per core."""
+    """Build a call that decodes the same number of complete files, with one thread per core."""
     files = sorted(Path(folder).rglob("*.jpg"))
 
     def decode(i):

@@ -1,4 +1,4 @@
-"""Cost of a member of a population, relative to the same network on its own.
+"""Cost of a member of a population, relative to the same network alone.
 
     python -m benchmarks.population [--rounds 9] [--members 8] [--net mobilenetv3/s-3 ..]
 

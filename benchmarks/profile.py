@@ -1,4 +1,4 @@
-"""Where the time of a training step goes.
+"""Time of a training step by category of operations.
 
     python -m benchmarks.profile [--config configs/hit_uav.py] [--steps 10] [--rows 12]
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=12)
     options = parser.parse_args(argv)
     start = time.perf_counter()
-    call, text = training_step(options.config)
+    call, text = compile_training_step(options.config)
     print(f"{options.config}: built in {time.perf_counter() - start:.0f} s")
     for _ in range(3):
         call()
@@ -48,20 +48,20 @@ def main(argv: list[str] | None = None) -> None:
     for _ in range(options.steps):
         call()
     print(f"a step takes {1e3 * (time.perf_counter() - start) / options.steps:.1f} ms unprofiled")
-    paths, seconds_of = operation_paths(text), profile_operations(call, options.steps)
-    total = sum(seconds_of.values())
+    paths, operation_seconds = operation_paths(text), profile_operations(call, options.steps)
+    total = sum(operation_seconds.values())
     categories: Counter = Counter()
-    for name, seconds in seconds_of.items():
+    for name, seconds in operation_seconds.items():
         categories[categorize(paths.get(name, ""))] += seconds
-    print(f"{1e3 * total:8.1f} ms in {len(seconds_of)} operations")
+    print(f"{1e3 * total:8.1f} ms in {len(operation_seconds)} operations")
     for (category, direction), seconds in categories.most_common():
         print(f"{1e3 * seconds:8.2f} {100 * seconds / total:5.1f} %  {category:<34}{direction}")
-    for name, seconds in seconds_of.most_common(options.rows):
+    for name, seconds in operation_seconds.most_common(options.rows):
         print(f"{1e3 * seconds:8.2f} {name:<36}{paths.get(name, '')[-90:]}")
 
 
-def training_step(spec: str) -> tuple[Callable[[], Any], str]:
-    """Return a call of one step of `tinyjax.train`, and the text of the compiled program."""
+def compile_training_step(spec: str) -> tuple[Callable[[], Any], str]:
+    """Build a call of one step of `tinyjax.train`; return it with its compiled program's text."""
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
@@ -78,8 +78,8 @@ def training_step(spec: str) -> tuple[Callable[[], Any], str]:
     config = load(spec)
     task = get_task(config.task)
     training = task.load(config.data, config.data.train)
-    data, size = task.device_arrays(training), len(training.names)
-    model = task.functions(config, training.classes, input_shapes(training))
+    data = task.device_arrays(training)
+    model = task.model_functions(config, training.classes, input_shapes(training))
     o, s = config.optimizer, config.schedule
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
     schedule = steps.make_schedule(s.steps, s.warmup, s.decay_start, s.final_lr_scale)
@@ -87,7 +87,7 @@ def training_step(spec: str) -> tuple[Callable[[], Any], str]:
     state, hyper = steps.init_state(model.init(0), tx), hyper_arrays(config)
 
     def train_step(state, data, hyper):
-        index = task.sample(hyper["seed"], state.step, config.batch, size)
+        index = task.sample(hyper["seed"], state.step, config.batch, data)
         return step(state, gather(data, index), hyper)
 
     program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()

@@ -1,9 +1,9 @@
-"""A population's step on slices of a TPU pod, as XLA's TPU compiler counts it, without hardware.
+"""Costs of a population's step on slices of a TPU pod, counted by XLA's compiler without hardware.
 
     python -m benchmarks.slices [--members 64] [--net mobilenetv3/s-3] [--slice v5litepod-8 ..]
 
-A detector's step on batches of 8 windows of 144 x 144 in bfloat16. Times are lower bounds from
-arithmetic and memory traffic.
+The step is that of a detector, on batches of 8 windows of 144 x 144 in bfloat16. Times are lower
+bounds from arithmetic and memory traffic.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     print(timing.describe_machine("libtpu"))
     print(f"{options.members} members of {options.net}, by {options.member_batching}")
     print(
-        f"{'slice':<15}{'machines':>9}{'members x shards':>18}{'a chip':>8}{'GiB':>8}"
-        f"{'ms a step':>11}{'across':>8}{'within':>8}{'compile s':>11}"
+        f"{'slice':<15}{'machines':>9}{'members x shards':>18}{'per chip':>10}{'GiB':>8}"
+        f"{'ms/step':>11}{'across':>8}{'within':>8}{'compile s':>11}"
     )
     config, members, task, training = population(options.net, options.members)
     for name in options.slice:
@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         seconds, _ = preflight.roofline(counts, tpu_slice.chip)
         grid = " x ".join(str(n) for n in lowered.layout.mesh.devices.shape)
         print(
-            f"{name:<15}{tpu_slice.hosts:>9}{grid:>18}{lowered.layout.members_per_device:>8}"
+            f"{name:<15}{tpu_slice.hosts:>9}{grid:>18}{lowered.layout.members_per_device:>10}"
             f"{counts.memory / 2**30:>8.2f}{1e3 * seconds:>11.2f}{counts.collectives_across:>8}"
-            f"{counts.collectives_within:>8}{counts.seconds:>11.0f}",
+            f"{counts.collectives_within:>8}{counts.compile_seconds:>11.0f}",
             flush=True,
         )
 

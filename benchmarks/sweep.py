@@ -9,8 +9,8 @@ also the config of the sweep. The candidates:
     sweep      one command
     processes  one command per network
     in turn    one process that trains the networks one after the other
-    torch      the same in torch, in the faster format for these networks; it only mirrors images,
-               where tinyjax also crops, zooms, mixes and changes brightness, and has no EMA
+    torch      the same in torch, in the faster format for these networks; it only flips images,
+               whereas tinyjax also crops, zooms, mixes and changes brightness; it has no EMA
 """
 
 import argparse
@@ -74,15 +74,15 @@ def main(argv: list[str] | None = None) -> None:
 def commands(name: str, steps: int, folder: str) -> list[list[str]]:
     """Return the commands of a candidate, without the interpreter."""
     config = f"--config {__file__}:steps={steps} --workdir {folder}/run"
-    each = [
+    single_runs = [
         f"{config}-{seed}-{backbone.replace('/', '-')} --sweep.only model.backbone={backbone} "
         f"--sweep.only seed={seed}"
         for backbone, seed in itertools.product(BACKBONES, SEEDS)
     ]
     return {
         "sweep": [["-m", "tinyjax.train", *config.split()]],
-        "processes": [["-m", "tinyjax.train", *one.split()] for one in each],
-        "in turn": [["-c", IN_TURN, *each]],
+        "processes": [["-m", "tinyjax.train", *args.split()] for args in single_runs],
+        "in turn": [["-c", IN_TURN, *single_runs]],
         "torch": [["-c", TORCH, str(steps)]],
     }[name]
 

@@ -1,4 +1,4 @@
-"""Timing of candidates, each in a process of its own, as users run it.
+"""Timing of candidates, each in its own process, as users run it.
 
 The candidates take turns, so that noise of the machine affects all of them alike.
 """
@@ -36,7 +36,7 @@ def compare(candidates: dict[str, Candidate], rounds: int) -> Comparison:
     pipes, build_seconds, unavailable = {}, {}, []
     for name, candidate in candidates.items():
         pipe, child_pipe = spawn.Pipe()
-        # Not a daemon, which could not start workers. It ends when the pipe is closed.
+        # Not a daemon, which could not start workers. The process ends when its pipe is closed.
         spawn.Process(target=_serve, args=(child_pipe, *candidate)).start()
         child_pipe.close()  # so that the pipe closes if the process ends
         try:

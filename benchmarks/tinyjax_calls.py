@@ -34,7 +34,7 @@ def classification_step(
 
     images, labels = random_images(batch * max(members, 1))
     data: dict = {"image": jnp.asarray(images), "labels": jnp.asarray(labels)}
-    step, state, hyper = classifier_step(net)
+    step, state, hyper = make_classifier_step(net)
     if members:
         data = {k: v.reshape(members, batch, *v.shape[1:]) for k, v in data.items()}
         state, hyper = (
@@ -62,7 +62,7 @@ def detection_step(
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
-    step, state, data, hyper = _detector_step(batch, fields or {})
+    step, state, data, hyper = _make_detector_step(batch, fields or {})
     return _compile_step(step, state, data, hyper, flax_conv)
 
 
@@ -70,7 +70,7 @@ def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
     """Return the FLOPs of the same step, as XLA counts them in the compiled program."""
     import jax
 
-    step, *arguments = _detector_step(batch, fields)
+    step, *arguments = _make_detector_step(batch, fields)
     cost = jax.jit(step).lower(*arguments).compile().cost_analysis()
     return cost["flops"] if cost else float("nan")
 
@@ -99,8 +99,8 @@ def inference(net: str, flax_conv: bool = False) -> Callable[[], Any]:
     return lambda: program(params, stats, x).block_until_ready()
 
 
-def classifier_step(net: str):
-    """Return the step of a classifier of float images, its first state and its hyperparameters."""
+def make_classifier_step(net: str):
+    """Return the step of a classifier of float images, its initial state and hyperparameters."""
     import jax
     import jax.numpy as jnp
 
@@ -123,13 +123,13 @@ def classifier_step(net: str):
     return *_make_step(functions, "nesterov"), jax.tree.map(jnp.asarray, HYPER)
 
 
-def _detector_step(batch: int, fields: Mapping[str, Any]):
-    """Return the step of a detector, its first state, random images and hyperparameters."""
+def _make_detector_step(batch: int, fields: Mapping[str, Any]):
+    """Return the step of a detector, its initial state, random images and hyperparameters."""
     import jax.numpy as jnp
 
     from tinyjax import config as configs
     from tinyjax.population.stack import hyper_arrays
-    from tinyjax.tasks.detect import functions
+    from tinyjax.tasks.detect import model_functions
 
     config, rng = configs.load("configs/hit_uav.py"), np.random.default_rng(0)
     config = configs.with_fields(config, fields)
@@ -141,19 +141,19 @@ def _detector_step(batch: int, fields: Mapping[str, Any]):
         "valid": jnp.asarray(rng.random((batch, 64)) < 0.2),
         "ignore": jnp.zeros((batch, 64), bool),
     }
-    model = functions(config, ("person", "car", "bicycle"), {"image": (256, 320, 1)})
+    model = model_functions(config, ("person", "car", "bicycle"), {"image": (256, 320, 1)})
     step, state = _make_step(model, config.optimizer.name, config)
     return step, state, data, hyper_arrays(config)
 
 
 def _make_step(model, optimizer: str, config: Any = None):
-    """Return a step and its first state. config: defines what is frozen; None: nothing is."""
+    """Return a step and its initial state. config: defines the frozen parameters; None: none."""
     from tinyjax import step as steps
     from tinyjax.transfer import freezing
 
     tx, variables = steps.make_optimizer(optimizer, 0.9, 0.999, 10.0), model.init(0)
     paths = [*variables.params, *variables.stats]
-    trainable = steps.trainable(freezing.lr_multipliers(paths, config)) if config else None
+    trainable = steps.select_trainable(freezing.lr_multipliers(paths, config)) if config else None
     step = steps.make_step(model, tx, steps.make_schedule(1000, 10, 0.5, 0.1), trainable)
     return step, steps.init_state(variables, tx, trainable)
 

@@ -1,6 +1,6 @@
 """The same networks in torch: functions that build the call of a step, a prediction or a loader.
 
-All of them raise ImportError, with what to install, if torch or one of its packages is missing.
+All of them raise ImportError if a package is missing; the message tells what to install.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ FORMATS = ("contiguous", "channels_last", "compiled")
 
 
 def check_installed() -> None:
-    """Raise ImportError, with what to install, if one of the packages is missing."""
+    """Raise ImportError, with the command that installs it, if a package is missing."""
     for package in PACKAGES:
         if find_spec(package) is None:
             raise ImportError(f"{package} is not installed: pip install {' '.join(PACKAGES)}")
@@ -26,7 +26,7 @@ def import_torchvision() -> Any:
 
     try:
         import torchvision
-    except RuntimeError:  # a CPU build of torch with a torchvision whose operations need CUDA
+    except RuntimeError:  # a CPU build of torch, but a torchvision whose operations need CUDA
         library = torch.library.Library("torchvision", "DEF")
         for operation in ("nms", "qnms"):
             library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
@@ -57,8 +57,8 @@ def torch_loader(
 
 
 def torch_network(name: str, classes: int) -> Any:
-    """Build the network of timm or torchvision with the same layers as our classifier "family/
-    variant".
+    """Build the network of timm or torchvision with the layers of our classifier `name`,
+    "family/variant".
     """
     torchvision = import_torchvision()
     from timm.models import efficientnet
@@ -91,7 +91,7 @@ def torch_step(name: str, batch: int, format_: str) -> Callable[[], Any]:
         optimizer.step()
         return loss.item()
 
-    step()  # compiles, if at all
+    step()  # compiles the model if it is to be compiled
     return step
 
 

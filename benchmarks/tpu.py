@@ -1,4 +1,4 @@
-"""Costs of a training step on one TPU v5e chip, as XLA's compiler counts them, without hardware.
+"""Costs of a training step on one TPU v5e chip, counted by XLA's compiler without hardware.
 
     python -m benchmarks.tpu [--net mobilenetv3/s-3] [--batch 64] [--members 8]
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from unittest.mock import patch
 
-# Without these, libtpu searches minutes for a TPU machine.
+# Without these, libtpu spends minutes searching for a TPU machine.
 LIBTPU_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -21,7 +21,7 @@ LIBTPU_ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_LOG_DIR": "disabled",
 }
-FORMS = {  # name -> kernels that use our CPU form instead of XLA's convolution
+FORMS = {  # name -> types of convolution that use our CPU form instead of XLA's convolution
     "XLA convolution": (),
     "pointwise as matmul": ("pointwise",),
     "depthwise as shifts": ("depthwise",),
@@ -86,7 +86,7 @@ def count_costs(net: str, batch: int, method: str, members: int) -> str:
         shape = leaf.shape if method == "single" else (members, *leaf.shape)
         return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=SingleDeviceSharding(chip))
 
-    step, state, hyper = tinyjax_calls.classifier_step(net)
+    step, state, hyper = tinyjax_calls.make_classifier_step(net)
     images = jax.ShapeDtypeStruct((batch, SIDE, SIDE, 3), jnp.bfloat16)
     data = {"image": images, "labels": jax.ShapeDtypeStruct((batch,), jnp.int32)}
     args = jax.tree.map(abstract, (state, data, hyper))

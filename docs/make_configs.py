@@ -19,8 +19,8 @@ after the colon on the command line, which can also set any field:
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine \
         --config.optimizer.lr=1e-3 --config.model.strides=4,8,16
 
-An unknown field is an error that suggests similar ones, and so is a value of another type. Sizes
-are (height, width) in pixels, lengths in training steps.
+An unknown field is an error that suggests similar ones; a value of another type is an error, too.
+Sizes are (height, width) in pixels, durations in training steps.
 """
 
 

@@ -1,3 +1,3 @@
-"""Launch sweeps on other machines. Every engine runs the same worker command: it renders that
-command, or submits it. Run from a checkout: `python -m launch --help`.
+"""Launch sweeps on other machines. All engines run the same worker command. To be run in a
+checkout: `python -m launch --help`.
 """

@@ -5,8 +5,8 @@
     python -m launch collect DIR
 
 Every shard runs the same command, which resumes when it is run again. An engine renders files and
-commands, which --dry-run prints, and submits them. docs/scaling.md compares the engines. Exit codes
-are those of the worker.
+commands and submits them; --dry-run only prints them. docs/scaling.md compares the engines. Exit
+codes are those of the worker.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Parts shared by the cloud engines: checks, files in the job's folder, and running commands."""
+"""Code shared by the cloud engines: checks, files in the job's folder, and running commands."""
 
 import shutil
 import subprocess
@@ -53,7 +53,7 @@ def fill_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
 def run_commands(job: Job, rendered: Rendered, program: str, install: str) -> int:
     """Write the files and run the commands in order; return the first exit code that is not 0.
 
-    Raises UserError if the program is not installed; `install` says how to.
+    Raises UserError if the program is not installed; `install` tells how to install it.
     """
     if not shutil.which(program):
         raise UserError(f"{program} is not installed: {install}")

@@ -1,4 +1,4 @@
-"""Modules of engines, which are extras."""
+"""Import of packages that are extras of tinyjax."""
 
 from importlib import import_module
 from types import ModuleType

@@ -1,6 +1,6 @@
 """Cloud TPU virtual machines by queued resources. A script per shard requests a slice, runs the
-worker on all of its machines, requests another slice if that one was lost, and deletes it at the
-end.
+worker on all of its machines, requests another slice if the first was lost, and deletes the slice
+at the end.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ DEFAULTS = {
     "source": None,  # URL to clone the checkout from
 }
 SCRIPT = """#!/usr/bin/env bash
-# Shard {shard} of {name}. It first deletes what an earlier run may have left behind.
+# Shard {shard} of {name}. First deletes a slice that an earlier run may have left behind.
 set -uo pipefail
 NAME={name}-{shard}
 AT=(--project {project} --zone {zone})
@@ -29,7 +29,7 @@ clean() {{
 state() {{
   "${{TPU[@]}}" queued-resources describe "$NAME" "${{AT[@]}}" --format='value(state.state)'
 }}
-# In the background: bash handles signals only while it waits for a job, not in a program.
+# In the background: bash handles signals while it waits for a job, but not while a program runs.
 on_all() {{
   "${{TPU[@]}}" tpu-vm ssh "$NAME" "${{AT[@]}}" --worker=all --command="$1" &
   child=$!
@@ -67,7 +67,7 @@ exit "${{code:-69}}"
 """
 
 ALL = """#!/usr/bin/env bash
-# All shards concurrently; ends with the exit code of a shard that failed.
+# Runs all shards concurrently; exits with the code of a shard that failed.
 cd "$(dirname "$0")" || exit 1
 code=0
 for script in shard-*.sh; do
@@ -78,7 +78,7 @@ trap 'kill "${running[@]}" 2>/dev/null' INT TERM
 for pid in "${running[@]}"; do
   wait "$pid"
   status=$?
-  while kill -0 "$pid" 2>/dev/null; do # a signal interrupted the wait
+  while kill -0 "$pid" 2>/dev/null; do # a signal interrupted `wait`
     wait "$pid"
     status=$?
   done

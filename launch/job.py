@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax.config.paths import parse_path
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import EX_UNAVAILABLE, STOPPED, UserError, suggest
 from tinyjax.run import accelerators
 from tinyjax.run.accelerators import CHIPS_PER_HOST, Slice
 from tinyjax.run.files import atomic
 
 # Exit codes of a worker; docs/scaling.md has the table.
-DONE, USER_ERROR, UNAVAILABLE, STOPPED = 0, 2, 69, 75
+DONE, USER_ERROR = 0, 2
 # Unsuitable machine; stopped after saving; or ended by a signal (abort, kill, segfault, terminate).
-RESTART = (UNAVAILABLE, STOPPED, 134, 137, 139, 143)
+RESTART = (EX_UNAVAILABLE, STOPPED, 134, 137, 139, 143)
 LOCAL_ACCELERATORS = ("cpu", "gpu")
 # Options that are passed to the workers.
 WORKER_OPTIONS = ("--config.", "--sweep.", "--member-batching", "--join-timeout")
@@ -82,7 +82,7 @@ def make_job(
 
 
 def worker_command(job: Job, shard: int | str, python: str = "python") -> list[str]:
-    """Return the command that trains a shard, to be run in a checkout. Run again, it resumes.
+    """Return the command that trains a shard, or resumes it, in a checkout.
 
     shard: its number, or a variable of the engine's shell.
     """
@@ -122,7 +122,7 @@ def shell_exit_code(code: int) -> int:
 
 
 def die_with_parent() -> None:
-    """End this process when its parent ends. To be called in a child before it runs its program.
+    """End this process when its parent ends; a child calls this before it runs its program.
 
     Otherwise a worker whose parent was killed would keep running next to its replacement.
     """

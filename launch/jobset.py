@@ -6,17 +6,18 @@ from typing import Any
 import yaml
 
 from launch.cloud import fill_parameters, require_slice, run_commands
-from launch.job import RESTART, STOPPED, Job, Rendered, job_folder, shell_line, worker_command
+from launch.job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
+from tinyjax.errors import STOPPED
 from tinyjax.run.accelerators import CHIPS_PER_HOST
 
 DEFAULTS = {
     "image": None,  # its working directory is a checkout with installed packages
-    "queue": "",  # local queue of Kueue; empty: not queued
+    "queue": "",  # local queue of Kueue; empty: no queue
     "namespace": "default",
     "grace": 60,  # seconds from SIGTERM to SIGKILL, for saving
 }
 JOB_INDEX = "jobset.sigs.k8s.io/job-index"
-# A slice of several machines is one node pool, on which no other job may be scheduled.
+# A slice of several machines is one node pool; no other job may be scheduled on it.
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 POOL = "cloud.google.com/gke-nodepool"
 
@@ -27,7 +28,8 @@ def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
     Raises UserError for an invalid parameter, and as `require_slice` does.
     """
     args = fill_parameters(parameters, DEFAULTS)
-    shard_job = {"name": "shard", "replicas": job.shards, "template": {"spec": _shard(job, args)}}
+    template = {"spec": _shard_spec(job, args)}
+    shard_job = {"name": "shard", "replicas": job.shards, "template": template}
     manifest = {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
@@ -35,7 +37,7 @@ def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
             "name": job.name,
             "namespace": args["namespace"],
             **({"labels": {"kueue.x-k8s.io/queue-name": args["queue"]}} if args["queue"] else {}),
-            **({"annotations": {EXCLUSIVE: POOL}} if _pods(job) > 1 else {}),
+            **({"annotations": {EXCLUSIVE: POOL}} if _num_pods(job) > 1 else {}),
         },
         "spec": {
             "failurePolicy": {"maxRestarts": job.restarts, "rules": failure_rules()},
@@ -84,12 +86,12 @@ def failure_rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pods(job: Job) -> int:
+def _num_pods(job: Job) -> int:
     return -(-require_slice(job, "jobset").chips // CHIPS_PER_HOST)
 
 
-def _shard(job: Job, args: Mapping[str, Any]) -> dict[str, Any]:
-    slice_, pods = require_slice(job, "jobset"), _pods(job)
+def _shard_spec(job: Job, args: Mapping[str, Any]) -> dict[str, Any]:
+    slice_, pods = require_slice(job, "jobset"), _num_pods(job)
     chips = slice_.chips // pods
     field = {"fieldPath": f"metadata.annotations['{JOB_INDEX}']"}
     container = {

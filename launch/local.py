@@ -12,7 +12,6 @@ from typing import Any
 from launch.job import (
     DONE,
     RESTART,
-    STOPPED,
     USER_ERROR,
     Job,
     Rendered,
@@ -23,6 +22,7 @@ from launch.job import (
     shell_line,
     worker_command,
 )
+from tinyjax.errors import STOPPED
 from tinyjax.run.distributed import local_stop_requests
 
 POLL_INTERVAL = 0.2  # seconds
@@ -65,7 +65,7 @@ def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
                     waiting.append(shard)
                     continue
                 failed, log = code, logs / f"{shard}.txt"
-                reason = f"exit code {code}: {_failure(code)}"
+                reason = f"exit code {code}: {_describe_failure(code)}"
                 print(f"shard {shard} ended with {reason}; see {log}", file=sys.stderr)
             if stop or failed:
                 for _, process in running.values():
@@ -77,8 +77,8 @@ def submit(job: Job, rendered: Rendered, parameters: Mapping[str, Any]) -> int:
 def worker_cores(slot: int, slots: int) -> Sequence[int]:
     """Return the CPU cores of worker `slot` of `slots` concurrent workers.
 
-    Workers that share cores wait for each other. All cores if there are fewer cores than workers;
-    none, which means no restriction, where the cores of a process cannot be set.
+    Workers that share cores would wait for each other. Returns all cores if there are fewer cores
+    than workers, and none, which means no restriction, if the platform cannot set the cores.
     """
     if not hasattr(os, "sched_getaffinity"):
         return []
@@ -98,14 +98,14 @@ def _start(
     with log.open("a") as stream:
         stream.write(f"$ {shell_line(command)}\n")
         stream.flush()
-        # In a new session, so that Ctrl-C reaches the worker only once, as our SIGTERM.
+        # In a new session: Ctrl-C does not reach the worker, which gets SIGTERM from us instead.
         return subprocess.Popen(
             [sys.executable, *command[1:]], stdout=stream, stderr=stream, start_new_session=True,
             env={**os.environ, **environment}, preexec_fn=prepare,
         )  # fmt: skip
 
 
-def _failure(code: int) -> str:
+def _describe_failure(code: int) -> str:
     if code == USER_ERROR:
         return "invalid input"
     return "restarted too often" if code in RESTART else "an internal error"

@@ -1,5 +1,5 @@
 """SkyPilot: managed jobs on Cloud TPU virtual machines, recovered after preemption. One job per
-shard, on machines of its own or, with `--set pool=NAME`, in a pool of machines that are kept.
+shard, on its own machines or, with `--set pool=NAME`, on machines of a pool, which are reused.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from launch.cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
-from launch.job import STOPPED, Job, Rendered, job_folder, shell_line, worker_command
+from launch.job import Job, Rendered, job_folder, shell_line, worker_command
+from tinyjax.errors import STOPPED
 
 DEFAULTS = {
     "region": "",
@@ -60,8 +61,8 @@ def shard_resources(job: Job, args: Mapping[str, Any]) -> dict[str, Any]:
 
     The runtime version is pinned because SkyPilot's default has changed before. SkyPilot detects
     preempted slices itself. Recovery of a worker that was told to stop and saved does not count as
-    a restart; all other exit codes do, because on a slice of several machines an error of one
-    process ends the others with other codes.
+    a restart. All other exit codes cause a restart, because on a slice of several machines an error
+    of one process ends the others with other codes.
     """
     slice_ = require_slice(job, "skypilot")
     infra = "gcp" + (f"/{args['region']}" if args["region"] else "")

@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.5  # seconds
 
 
 class WorkerError(Exception):
-    """Raised with a worker's exit code, since Slurm counts a job that returns as completed."""
+    """Raised with a worker's exit code: Slurm counts a job that returns as completed."""
 
 
 class Worker:
@@ -65,7 +65,7 @@ class Worker:
 
 
 def _wait(process: subprocess.Popen) -> int:
-    # Not Popen.wait, which is not reentrant: a signal may call `checkpoint` during this loop.
+    # Not Popen.wait, which is not reentrant: a signal may run `checkpoint` during this loop.
     while (code := process.poll()) is None:
         time.sleep(POLL_INTERVAL)
     return shell_exit_code(code)

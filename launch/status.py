@@ -47,7 +47,7 @@ def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
 
 
 def _num_shards(folder: Path) -> int:
-    """Return the number of shards that the launcher recorded, else that of the last heartbeat."""
+    """Return the number of shards in launch.json, or else in the name of the newest heartbeat."""
     if (launch_file := folder / "launch.json").exists():
         return json.loads(launch_file.read_text())["shards"]
     files = (folder / "heartbeats").glob("*-of-*.json")

@@ -19,8 +19,8 @@ __all__ = ["load", "train"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'tinyjax' has no attribute {name!r}")
-    # Importing the command's module, tinyjax.train, binds it to this package's attribute of the
-    # same name: import it before the function takes that name.
+    # Importing the module tinyjax.train sets this package's attribute `train` to the module. Import
+    # it first, so that the function `train` replaces it.
     import_module("tinyjax.train")
     function = globals()[name] = getattr(import_module("tinyjax.api"), name)
     globals()["train"] = import_module("tinyjax.api").train

@@ -29,12 +29,12 @@ from tinyjax.run.weights import read_weights
 from tinyjax.tasks import get_task
 
 THRESHOLD = 0.3
-MAX_DRAWN_CLASSES = 3  # above a picture
-BATCH = 16  # images per call for several images: only two batch sizes are compiled
+MAX_DRAWN_CLASSES = 3  # in the caption of a classified image
+BATCH = 16  # images per compiled call; 1 for a single image
 
 
 def train(config: Any, folder: str | Path) -> int:
-    """Train one network, or all members of a sweep, into `folder`; the same call resumes.
+    """Train one network, or all members of a sweep, into `folder`; a repeated call resumes.
 
     config: a ConfigDict, or the spec of a config file, "configs/x.py:args", which may describe a
     sweep. Returns 0, or `train.STOPPED`. Raises UserError for invalid input.
@@ -48,14 +48,14 @@ def train(config: Any, folder: str | Path) -> int:
     return train(config, Path(folder), members=members)
 
 
-@dataclass(frozen=True, eq=False)  # len() of a NamedTuple is the number of its fields
+@dataclass(frozen=True, eq=False)  # not a NamedTuple, whose len() is its number of fields
 class Detections:
     """The objects detected in one image, in descending order of score."""
 
     boxes: np.ndarray  # float32 [n, 4], xyxy in pixels of the given image
-    scores: np.ndarray  # float32 [n], above 0, at most 1
-    labels: np.ndarray  # int32 [n], the first class is 0
-    classes: tuple[str, ...]  # names of the labels
+    scores: np.ndarray  # float32 [n], in (0, 1]
+    labels: np.ndarray  # int32 [n], indices into `classes`
+    classes: tuple[str, ...]  # all class names of the network
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -66,8 +66,8 @@ class Detections:
         return [self.classes[label] for label in self.labels]
 
     def draw(self, image: np.ndarray) -> Image.Image:
-        """Draw the detections on `image`, the one that the model was called with, with a legend of
-        the classes below. Small images are enlarged, see `pictures.draw_boxes`.
+        """Draw the detections on the image that the model was called with, and a legend of the
+        classes below it. Small images are enlarged, see `pictures.draw_boxes`.
         """
         gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
         pixels = to_pixels(image, 1 if gray else 3)
@@ -113,7 +113,7 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
+class Classification:
     """The classes of one image, in descending order of score."""
 
     names: tuple[str, ...]
@@ -123,7 +123,7 @@ class Classes:
         return len(self.names)
 
     def draw(self, image: np.ndarray) -> Image.Image:
-        """Draw the image with the first classes and their scores above it."""
+        """Draw the image with the highest-scoring classes and their scores above it."""
         gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
         picture = Image.fromarray(pictures.enlarge(to_pixels(image, 1 if gray else 3), 960))
         pairs = [*zip(self.names, self.scores, strict=True)][:MAX_DRAWN_CLASSES]
@@ -135,7 +135,7 @@ class Classes:
         return [{"image_id": image_id, "category": n, "score": round(s, 6)} for n, s in pairs]
 
 
-class FittedImage(NamedTuple):
+class PreprocessedImage(NamedTuple):
     """An image in the network's input size, and the geometry to map boxes back."""
 
     pixels: np.ndarray  # uint8 [H, W, C]
@@ -147,8 +147,8 @@ class FittedImage(NamedTuple):
 class Model:
     """A trained network, ready to be called. Base of `Detector` and `Classifier`."""
 
-    noun = "objects"  # what a log line counts
-    default_fit = "letterbox"  # how images are fitted, unless the config names another rule
+    noun = "objects"  # for log lines such as "3 objects"
+    default_fit = "letterbox"  # rule of `fit_image`, unless data.common.fit is set
 
     def __init__(self, variables: Variables, config: ConfigDict, metadata: dict[str, Any]) -> None:
         """metadata: `inputs`, name -> shape of a sample, and `classes`."""
@@ -157,7 +157,7 @@ class Model:
         self.config: ConfigDict = config
         self.input_shape: tuple[int, int, int] = (height, width, channels)
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        functions = get_task(config.task).functions(config, self.classes, inputs)
+        functions = get_task(config.task).model_functions(config, self.classes, inputs)
         self._predict = functions.predict
         self._variables = jax.device_put(variables)
 
@@ -170,22 +170,24 @@ class Model:
         """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
 
-    def fit(self, image: np.ndarray) -> FittedImage:
+    def preprocess(self, image: np.ndarray) -> PreprocessedImage:
         """Fit one image to the network's input. Safe to call from several threads."""
         pixels = to_pixels(image, self.input_shape[2], self.range16)
         rule = self.config.data.common.get("fit", self.default_fit)
         fitted, scale, offset = fit_image(pixels, self.input_shape[:2], rule)
-        return FittedImage(fitted, pixels.shape[:2], scale, offset)
+        return PreprocessedImage(fitted, pixels.shape[:2], scale, offset)
 
-    def fit_all(self, images: np.ndarray | Sequence[np.ndarray]) -> tuple[list[FittedImage], bool]:
-        """Fit images as `__call__` takes them; also return whether it was a single image."""
+    def _preprocess_all(
+        self, images: np.ndarray | Sequence[np.ndarray]
+    ) -> tuple[list[PreprocessedImage], bool]:
+        """Preprocess the `images` of `__call__`; also return whether it is a single image."""
         if not isinstance(images, list | tuple):
             images = np.asarray(images)
             if images.ndim != 4:
-                return [self.fit(images)], True
-        return [self.fit(image) for image in images], False
+                return [self.preprocess(images)], True
+        return [self.preprocess(image) for image in images], False
 
-    def _labels(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
+    def _selected_labels(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
         """The labels of `classes`. Raises UserError for an unknown class, or a threshold outside
         [0, 1].
         """
@@ -198,9 +200,11 @@ class Model:
                 raise UserError(f"class {name!r}: {suggest(name, self.classes)}")
         return [self.classes.index(name) for name in names]
 
-    def _outputs(self, images: Sequence[FittedImage], batch: int | None) -> dict[str, np.ndarray]:
-        """The task's predictions. batch: images per call, by default 1 for a single image, else
-        `BATCH`; each batch size is compiled once.
+    def _run_network(
+        self, images: Sequence[PreprocessedImage], batch: int | None
+    ) -> dict[str, np.ndarray]:
+        """The network's outputs. batch: images per compiled call, by default 1 for a single image,
+        else `BATCH`.
         """
         pixels = np.stack([image.pixels for image in images])
         batch = batch or (1 if len(images) == 1 else BATCH)
@@ -218,36 +222,36 @@ class Classifier(Model):
         images: np.ndarray | Sequence[np.ndarray],
         threshold: float = 0,
         classes: str | Iterable[str] | None = None,
-    ) -> Classes | list[Classes]:
+    ) -> Classification | list[Classification]:
         """Classify images.
 
         images: see `Detector.__call__`. threshold: lowest score to keep. classes: names of the
-        classes to keep; by default all. Returns Classes for one image, a list of them for an array
-        [N, h, w, C] or a list. Raises UserError as `Detector.__call__` does.
+        classes to keep; by default all. Returns a Classification for one image, a list of them
+        for an array [N, h, w, C] or a list. Raises UserError as `Detector.__call__` does.
         """
-        fitted, single = self.fit_all(images)
-        results = self.predict(fitted, threshold, classes)
+        inputs, single = self._preprocess_all(images)
+        results = self.predict(inputs, threshold, classes)
         return results[0] if single else results
 
     def predict(
         self,
-        images: Sequence[FittedImage],
+        images: Sequence[PreprocessedImage],
         threshold: float = 0,
         classes: str | Iterable[str] | None = None,
         batch: int | None = None,
-    ) -> list[Classes]:
-        """`__call__` for images that `fit` has prepared. batch: images per compiled call."""
-        labels = self._labels(threshold, classes)
+    ) -> list[Classification]:
+        """`__call__` for the results of `preprocess`. batch: images per compiled call."""
+        labels = self._selected_labels(threshold, classes)
         if not images:
             return []
-        logits = self._outputs(images, batch)["logits"]
+        logits = self._run_network(images, batch)["logits"]
         probabilities = np.exp(logits - logits.max(1, keepdims=True))
         probabilities /= probabilities.sum(1, keepdims=True)
         results = []
         for scores in probabilities:
             order = np.argsort(-scores, kind="stable")
             order = order[np.isin(order, labels) & (scores[order] >= threshold)]
-            results.append(Classes(tuple(self.classes[k] for k in order), scores[order]))
+            results.append(Classification(tuple(self.classes[k] for k in order), scores[order]))
         return results
 
 
@@ -277,22 +281,22 @@ class Detector(Model):
         Raises UserError for images of another shape or dtype, and for an invalid threshold or
         class.
         """
-        fitted, single = self.fit_all(images)
-        results = self.predict(fitted, threshold, classes)
+        inputs, single = self._preprocess_all(images)
+        results = self.predict(inputs, threshold, classes)
         return results[0] if single else results
 
     def predict(
         self,
-        images: Sequence[FittedImage],
+        images: Sequence[PreprocessedImage],
         threshold: float = THRESHOLD,
         classes: str | Iterable[str] | None = None,
         batch: int | None = None,
     ) -> list[Detections]:
-        """`__call__` for images that `fit` has prepared. batch: images per compiled call."""
-        selected = self._labels(threshold, classes)
+        """`__call__` for the results of `preprocess`. batch: images per compiled call."""
+        selected = self._selected_labels(threshold, classes)
         if not images:
             return []
-        outputs = self._outputs(images, batch)
+        outputs = self._run_network(images, batch)
         rows = zip(images, outputs["boxes"], outputs["scores"], outputs["labels"], strict=True)
         return [self._select(*row, threshold, selected) for row in rows]
 
@@ -302,7 +306,7 @@ class Detector(Model):
         boxes = np.clip(to_file(boxes, image.scale, image.offset), 0, limits).astype(np.float32)
         # A box without area after clipping lies in the letterbox's border.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(-1)
-        # Empty slots have a score of 0.
+        # Unused rows of the outputs, whose number is fixed, have a score of 0.
         keep = inside & (scores > 0) & (scores >= threshold) & np.isin(labels, selected)
         return Detections(boxes[keep], scores[keep], labels[keep], self.classes)
 
@@ -313,11 +317,11 @@ def load(
     """Load a trained network. Nothing is compiled until it is called.
 
     Args:
-        path: the folder of a finished run; or the weights alone, "<name>.safetensors" with its
-            "<name>.json", named by either file or without suffix. Another machine needs only these
-            two files.
-        weights: of a run folder, the averaged weights "last" or "best".
-        overrides: of the run's config, such as "nms.iou_threshold=0.6".
+        path: the folder of a finished run, or the path of its weights, "<name>.safetensors" and
+            "<name>.json": either file, or without suffix. Another machine needs only these two
+            files.
+        weights: "last" or "best", which averaged weights of a run folder to load.
+        overrides: changes of the run's config, such as "nms.iou_threshold=0.6".
 
     Raises UserError if the weights are missing or broken.
     """
@@ -332,18 +336,18 @@ def load(
     if (count := flops.count_parameters(arrays["params"])) != metadata["parameters"]:
         raise UserError(
             f"{file}.safetensors: {count:,} parameters, but {file.name}.json describes "
-            f"{metadata['parameters']:,}; give the two files of one training"
+            f"{metadata['parameters']:,}; give the two files of the same run"
         )
     config = configs.override(configs.from_run(metadata["config"]), overrides)
-    model: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
-    return model(Variables(**arrays), config, metadata)
+    model_class: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
+    return model_class(Variables(**arrays), config, metadata)
 
 
 def to_pixels(image: np.ndarray, channels: int, range16: Range16 = PERCENTILES) -> np.ndarray:
     """An image [h, w] or [h, w, 1 or 3] of 8 or 16 bits as uint8 [h, w, channels].
 
-    As `images.read_image` does for files: color becomes gray by luminance (ITU-R 601), gray becomes
-    color by replication. Raises UserError for another shape or dtype.
+    Color becomes gray by luminance (ITU-R 601), gray becomes color by replication, as in
+    `images.read_image`. Raises UserError for another shape or dtype.
     """
     image = np.asarray(image)
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:

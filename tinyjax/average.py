@@ -3,11 +3,13 @@
     python -m tinyjax.average --workdir runs/fine --start runs/probed [--fractions 0,0.5,1]
     python -m tinyjax.average --workdir runs/sweep
 
-A run is averaged with the weights that it started from (WiSE-FT); for a run in phases the start is
-by default the phase before the last. A sweep gives a uniform and a greedy soup of the members with
-the same backbone and parameter count, which should share their start; the greedy soup is chosen on
-the suite that config.monitor names. BatchNorm's running statistics are estimated again. The command
-writes <workdir>/averages/: results.csv, a figure, and weights as .safetensors and .json.
+A single run's weights are averaged with its starting weights (WiSE-FT), those of the run --start;
+in a run with phases, the default is the second to last phase. A sweep's members that have the same
+backbone and parameter count are averaged into a uniform and a greedy soup; they should also have
+the same starting weights. The greedy soup selects members by the score on the suite config.monitor.
+BatchNorm's running statistics are re-estimated. The command writes results.csv and the weights
+(.safetensors and .json) to <workdir>/averages/, and for a single run also
+<workdir>/figures/averages.png.
 """
 
 import json
@@ -33,8 +35,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--fractions": {
         "metavar": "A,B,..",
         "default": "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
-        "help": "weight of the final weights in each average; the rest is the start's (default: "
-        "steps of 0.1)",
+        "help": "fraction of the final weights in each average; the rest is the starting weights "
+        "(default: steps of 0.1)",
     },
     "--batches": {
         "type": int,
@@ -48,13 +50,13 @@ FLAGS: dict[str, dict[str, Any]] = {
 class Average(NamedTuple):
     """Averaged weights."""
 
-    columns: dict[str, Any]  # of results.csv: what was averaged
+    columns: dict[str, Any]  # of results.csv, which describe what was averaged
     network: Any  # see `population.networks.Network`
     scores: dict[str, dict[str, float]]  # suite -> metric -> value
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("average", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("average", __doc__, argv, FLAGS, required=("workdir",))
     folder, fractions = Path(options.workdir), _parse_fractions(options.fractions)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
@@ -68,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     ids = [id for population in populations_of_run(folder) for id in population]
     is_sweep = (folder / "plan.json").exists()
     if is_sweep and options.start:
-        raise UserError(f"--start: {folder} is a sweep, whose members are averaged; leave it out")
+        raise UserError(
+            f"--start: {folder} is a sweep, whose members are averaged; leave out --start"
+        )
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
@@ -76,22 +80,24 @@ def main(argv: list[str] | None = None) -> int:
     task = get_task(config.task)
     training, suites = load_splits(config.task, configs.to_json(config.data))
 
-    def networks_of(path: Path):
+    def load_networks(path: Path):
         return load_trained(path, ids, "last", {}, task, training)
 
     def make_scorer(network: Any, members: int):
         return _make_scorer(network, members, task, training, suites, options.batches)
 
     if is_sweep:
-        averages = _soups(folder, networks_of(folder), make_scorer, config.monitor, task.monitor)
+        averages = _make_soups(
+            folder, load_networks(folder), make_scorer, config.monitor, task.monitor
+        )
     else:
-        (start,) = networks_of(_start_folder(folder, options.start))
-        (end,) = networks_of(folder)
+        (start,) = load_networks(_start_folder(folder, options.start))
+        (end,) = load_networks(folder)
         averages = _interpolate(start, end, fractions, make_scorer)
     rows = []
     for name, average in averages.items():
-        more = {"average": average.columns, "scores": average.scores}
-        metadata = weights_metadata(average.network, task, training, **more)
+        details = {"average": average.columns, "scores": average.scores}
+        metadata = weights_metadata(average.network, task, training, **details)
         write_weights(folder / "averages" / name, average.network.variables, metadata)
         columns = {"average": name, **average.columns}
         rows += [{**columns, "suite": s, **values} for s, values in average.scores.items()]
@@ -116,8 +122,8 @@ def _interpolate(
     }
 
 
-def _soups(
-    folder: Path, networks: Sequence[Any], make_scorer: Callable[..., Any], suite: str, score: str
+def _make_soups(
+    folder: Path, networks: Sequence[Any], make_scorer: Callable[..., Any], suite: str, metric: str
 ) -> dict[str, Average]:
     from tinyjax.transfer.weight_averaging import greedy_soup, weighted_sum
 
@@ -126,7 +132,7 @@ def _soups(
         backbone, parameters = (network.metadata[k] for k in ("backbone", "parameters"))
         groups[f"{backbone.replace('/', '-')}-{parameters}"].append(network)
     scores = {
-        row["member"]: float(row[score])
+        row["member"]: float(row[metric])
         for row in read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
@@ -137,17 +143,17 @@ def _soups(
             continue
         evaluate = make_scorer(members[0], 1)
 
-        def soup(kept, members=members, evaluate=evaluate):
-            variables = [members[i].variables for i in kept]
+        def score_soup(indices, members=members, evaluate=evaluate):
+            variables = [members[i].variables for i in indices]
             fractions = [1 / len(variables)] * len(variables)
             ((averaged, scores),) = evaluate([weighted_sum(variables, fractions)])
             return averaged, scores
 
         member_scores = [scores[network.member.id] for network in members]
-        kept = greedy_soup(member_scores, lambda k: soup(k)[1][suite][score])
-        for name, used in (("uniform", [*range(len(members))]), ("greedy", kept)):
-            averaged, soup_scores = soup(used)
-            ids = " ".join(members[i].member.id for i in used)
+        selected = greedy_soup(member_scores, lambda i: score_soup(i)[1][suite][metric])
+        for name, indices in (("uniform", [*range(len(members))]), ("greedy", selected)):
+            averaged, soup_scores = score_soup(indices)
+            ids = " ".join(members[i].member.id for i in indices)
             network = members[0]._replace(variables=averaged)
             soups[f"{name}-{group}"] = Average({"members": ids}, network, soup_scores)
     if not soups:
@@ -158,10 +164,10 @@ def _soups(
 def _make_scorer(
     network: Any, members: int, task: Any, training: Any, suites: Any, batches: int
 ) -> Callable[..., Any]:
-    """`evaluate([Variables] of `members` networks) -> [(Variables, suite -> scores)]`; BatchNorm's
-    running statistics are estimated again. Its programs are compiled once.
+    """A function ([Variables]) -> [(Variables, suite -> scores)] of as many networks as `members`.
 
-    network: one with the architecture of the members.
+    It re-estimates BatchNorm's running statistics, then scores the networks. Its programs are
+    compiled once. network: any network with their architecture.
     """
     import jax
 
@@ -179,7 +185,7 @@ def _make_scorer(
     hyper, subset = layout.place((population.hyper, population.subset))
     batched = over_members(layout, "vmap" if members > 1 else "none", 0)
     estimate = batchnorm_estimator(task, population, config.batch, batched, layout.axes)
-    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split=True)))
+    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split_rows=True)))
 
     def evaluate(networks):
         variables = layout.place(stack_trees(networks))

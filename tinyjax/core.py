@@ -1,6 +1,6 @@
-"""The types that folders exchange: weights, a member's state, a data split, a task.
+"""Types that all packages share: weights, a member's state, a data split, a task.
 
-Imports nothing of tinyjax.
+Imports no other module of tinyjax.
 """
 
 import math
@@ -30,7 +30,7 @@ class Variables(NamedTuple):
 class Packed:
     """Arrays by path, concatenated into one vector [..., size].
 
-    Weights have this form between steps: an optimizer over hundreds of small arrays is thousands of
+    Weights have this form between steps: the update of hundreds of small arrays is thousands of
     loops, which take longer to compile than the network (docs/performance.md).
     """
 
@@ -88,8 +88,8 @@ class State(NamedTuple):
     gradient_ratios: Array | None = None  # f32[tensors], for optimizer.auto_rgn
 
     def variables(self, weights: Weights) -> Variables:
-        """The network with `state.weights`, `state.ema` or `state.best.weights`, on the host, where
-        slicing compiles nothing.
+        """The network's variables with `state.weights`, `state.ema` or `state.best.weights`, on the
+        host, where slicing compiles nothing.
         """
         frozen, (params, stats) = jax.device_get((self.frozen, weights))
         return Variables({**frozen, **params.unpack()}, stats.unpack())
@@ -102,7 +102,7 @@ class Trainable(NamedTuple):
     """
 
     paths: frozenset[str]
-    frozen_batchnorm: frozenset[str] = frozenset()  # layers that use and keep running statistics
+    frozen_batchnorm: frozenset[str] = frozenset()  # layers that do not update their statistics
 
 
 class Split(Protocol):
@@ -132,7 +132,7 @@ class ModelFunctions(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Everything that the rest of the system needs to know about a task.
+    """The functions and constants of a task.
 
     `split` is the split that `load` returns, `config` a locked ConfigDict.
     """
@@ -140,35 +140,36 @@ class Task:
     name: str
     monitor: str  # the metric that selects the best weights
     metrics: Mapping[str, str]  # metric -> axis label, the monitor first
-    compile_seconds: float  # until a program's first step, roughly, on two cores
-    pixel_seconds: float  # of a step per pixel of a window, beyond the network's multiply-adds
+    compile_seconds: float  # approximate, until a program's first step, on two cores
+    pixel_seconds: float  # of a step, per pixel of a window, besides multiply-adds
 
     # ---- data
     load: Callable[..., Any]  # (config.data, split config, classes=(), corruption=None) -> split
     describe_data: Callable[..., list[str]]  # (training split, suites, config, folder) -> log lines
-    sample: Callable[..., Array]  # (seed, step, batch, size, subset=None) -> int32[batch]
+    sample: Callable[..., Array]  # (seed, step, batch, device arrays, subset=None) -> int32[batch]
     device_arrays: Callable[..., Arrays]  # (split) -> arrays [N, ...] that batches are drawn from
     stream_source: Callable[..., Any]  # (split, config) -> (sample number, generator) -> sample
     sample_labels: Callable[..., list[Any]]  # (split) -> int[objects] of each sample
-    class_counts: Callable[..., dict[str, tuple[int, int]]]  # (split, mask) -> samples and objects
+    # (split, mask) -> {class: (samples, objects)}
+    class_counts: Callable[..., dict[str, tuple[int, int]]]
     classes_present: Callable[..., tuple[str, ...]]  # (split) -> classes with a sample
 
     # ---- network
     build: Callable[..., nn.Module]  # (config, number of classes, supernet=None)
     # (config, classes, input shapes, supernet=None, axes=()) -> ModelFunctions
-    functions: Callable[..., ModelFunctions]
+    model_functions: Callable[..., ModelFunctions]
 
     # ---- results; predictions are dicts of arrays [N, ...], one for each member
     score: Callable[..., list[dict[str, float]]]  # ([predictions], split, config)
-    examine: Callable[..., list[Any]]  # ([predictions], split, config, slices, counts) -> Examined
+    # ([predictions], split, config, slices, counts) -> [metrics.slices.SuiteResult]
+    evaluate_slices: Callable[..., list[Any]]
     score_table: Callable[..., str]  # ({suite: scores}) -> text
     plot_samples: Callable[..., None]  # (split, predictions, path)
     write_report: Callable[..., None]  # (folder, suites, predictions, scores, class counts)
 
     # ---- optional
-    subset_arrays: Callable[..., dict[str, Any]] | None = (
-        None  # (split, mask) -> replaced device arrays
-    )
+    # (split, mask) -> device arrays that replace those of the split
+    subset_arrays: Callable[..., dict[str, Any]] | None = None
     to_file_pixels: Callable[..., dict[str, Any]] | None = None  # (predictions, split)
     slices: Callable[..., dict[str, Any]] | None = None  # (split, config.data.slices) -> Slice
     class_mismatch: Callable[..., list[str]] | None = None  # ({suite: split}) -> log lines

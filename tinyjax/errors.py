@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-EX_UNAVAILABLE = 69  # of sysexits.h: another machine, or another attempt, may succeed
+# Exit codes, named as in sysexits.h where it has a name.
+EX_UNAVAILABLE = 69  # another machine, or another attempt, may succeed
+STOPPED = 75  # EX_TEMPFAIL: stopped and saved; the same command resumes
 
 
 class UserError(Exception):
     """Invalid input: a file, a field or a value.
 
-    The message names the file, the field, the value and what would be right; a command prints it as
-    one line, without a traceback, and ends with exit code 2.
+    The message names the file, the field, the value and a valid value; a command prints it as one
+    line, without a traceback, and ends with exit code 2.
     """
 
 
@@ -23,12 +25,13 @@ class MachineError(Exception):
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar known name, and all of them."""
     known = [str(k) for k in known]
-    near = get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known) or 'none'}"
+    similar = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    advice = f"did you mean {similar[0]!r}? " if similar else ""
+    return f"{advice}known: {', '.join(known) or 'none'}"
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first three names, and the number of the others."""
+    """The first three names, and the number of further names."""
     first, more = (names := [*names])[:3], len(names) - 3
     return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
 

@@ -4,12 +4,12 @@
 
 A detector gets AP (IoU 0.50:0.95), AP50 and AP75, per class and per object size (the side of a
 square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5. Every
-suite is scored as a whole and by slice (config.data.slices); suites with "corrupt" are scored under
-every corruption, see docs/robustness.md. The command writes
+suite is scored on all images and by slice (config.data.slices); suites with the option "corrupt"
+are scored under every corruption, see docs/robustness.md. The command writes
 
     <workdir>/evaluations/<weights>.csv    scores
     <workdir>/evaluations/<weights>.npz    the main score on resampled images
-    <workdir>/evaluations/<weights>/       what `tinyjax.report` shows; figures of a single run
+    <workdir>/evaluations/<weights>/       input of `tinyjax.report`; figures of a single run
 
 Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6.
 """
@@ -31,12 +31,12 @@ from tinyjax.run.progress import progress_bar
 from tinyjax.run.run_folder import command_line
 from tinyjax.run.text import text_table, value_range
 
-MAX_GROUP = 32  # members that predict together: boxes of hundreds would fill the memory
+MAX_GROUP = 32  # members that predict together; boxes of hundreds would fill the memory
 FLAGS = {
     "--weights": {
         "choices": ("last", "best"),
         "default": "last",
-        "help": "which averaged weights: the last, or those with the best score",
+        "help": "averaged weights: the last ones, or the ones with the best score",
     },
     "--suite": {
         "action": "append",
@@ -66,12 +66,12 @@ class Result(NamedTuple):
     suite: str
     split: Any
     predictions: list[dict[str, Any]]  # of each member
-    examined: list[Any]  # of each member, see `metrics.slices.Examined`
+    member_results: list[Any]  # of each member, see `metrics.slices.SuiteResult`
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("evaluate", __doc__, argv, FLAGS, needs=("workdir",))
-    folder, which = Path(options.workdir), options.weights
+    options = configs.parse_options("evaluate", __doc__, argv, FLAGS, required=("workdir",))
+    folder, weights = Path(options.workdir), options.weights
     for text in options.overrides:
         if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
             raise UserError(f"{text}: the weights belong to the trained network; leave it out")
@@ -82,30 +82,30 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
-    groups = _groups(folder, which, options.overrides, options.suites)
+    groups = _load_groups(folder, weights, options.overrides, options.suites)
     config = groups[0].config
     task = get_task(config.task)
-    clean, corrupted = _split_suites(config.data.suites, options.suite)
+    clean, corrupted = _select_suites(config.data.suites, options.suite)
     passes = len(groups) * (len(clean) + sum(map(len, corrupted.values())))
     bar = progress_bar(total=passes, unit="pass")
-    path, rows, replicates, results = folder / "evaluations" / which, [], {}, {}
-    for result in _examine(groups, task, clean, bar):
-        for id, examined in zip(result.group.ids, result.examined, strict=True):
-            for name, scores in examined.scores.items():
+    path, rows, replicates, results = folder / "evaluations" / weights, [], {}, {}
+    for result in _evaluate_clean(groups, task, clean, bar):
+        for id, member in zip(result.group.ids, result.member_results, strict=True):
+            for name, scores in member.scores.items():
                 rows.append(_row(id, result.suite, name, scores=scores))
-                replicates[id, _label(result.suite, name)] = examined.replicates[name]
-            if examined.detections:
-                _save(path / id / f"{result.suite}.npz", examined.detections)
+                replicates[id, _label(result.suite, name)] = member.replicates[name]
+            if member.detections:
+                _save(path / id / f"{result.suite}.npz", member.detections)
         results[result.suite] = result
-    for name, pairs in corrupted.items():
-        for pair in pairs:
-            for id, scores in _score_corrupted(groups, task, name, pair, bar):
-                rows.append(_row(id, name, "", pair, scores))
+    for name, corruptions in corrupted.items():
+        for corruption in corruptions:
+            for id, scores in _score_corrupted(groups, task, name, corruption, bar):
+                rows.append(_row(id, name, "", corruption, scores))
     bar.close()
-    _write(path, rows, replicates, task, config)
+    _write_scores(path, rows, replicates, task, config)
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_single_run(groups[0], task, results, path)
-    log.info(_summary(rows, task))
+    log.info(_summary_table(rows, task))
     figures = f", figures and images to {path}" if path.exists() else ""
     log.info(f"scores are written to {path.with_suffix('.csv')}{figures}")
     return 0
@@ -114,7 +114,9 @@ def main(argv: list[str] | None = None) -> int:
 # ---- members
 
 
-def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | None) -> list[Group]:
+def _load_groups(
+    folder: Path, weights: str, overrides: Sequence[str], suites: str | None
+) -> list[Group]:
     from tinyjax.population.networks import load_stored
     from tinyjax.population.plan import populations_of_run
     from tinyjax.population.stack import make_predictor
@@ -124,7 +126,7 @@ def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | No
     for population in populations_of_run(folder):
         for start in range(0, len(population), MAX_GROUP):
             ids = [*population[start : start + MAX_GROUP]]
-            networks = load_stored(folder, ids, which, overrides)
+            networks = load_stored(folder, ids, weights, overrides)
             config, metadata = networks[0].config, networks[0].metadata
             predict = make_predictor(networks, get_task(config.task))
             config = _with_suites(config, suites) if suites else config
@@ -134,7 +136,7 @@ def _groups(folder: Path, which: str, overrides: Sequence[str], suites: str | No
 
 def _with_suites(config: Any, spec: str) -> Any:
     """The config with suites, slices and `monitor` of the config file `spec`."""
-    from tinyjax.training.validation import check
+    from tinyjax.training.validation import check_config
 
     other, merged = configs.load(spec), config.to_dict()
     run_data, other_data = merged["data"], other.data.to_dict()
@@ -151,20 +153,20 @@ def _with_suites(config: Any, spec: str) -> Any:
         "slices": other_data.get("slices", {}),
     }
     config = configs.from_json(json.dumps({**merged, "monitor": other.monitor}))
-    check(config)
+    check_config(config)
     return config
 
 
 # ---- suites
 
-Pair = tuple[str, int] | None  # corruption and severity; None: the images as they are
+Corruption = tuple[str, int] | None  # name and severity; None: the unchanged images
 
 
-def _split_suites(
+def _select_suites(
     suites: Any, selected: Sequence[str] | None
-) -> tuple[tuple[str, ...], dict[str, list[Pair]]]:
-    """The selected suites without corruptions, and the corruptions of the others, each list
-    beginning with None, the images as they are, for comparison.
+) -> tuple[tuple[str, ...], dict[str, list[Corruption]]]:
+    """The selected suites without corruptions, and suite -> corruptions of the others. Each list
+    begins with None, the unchanged images.
     """
     from tinyjax.data.corruptions.corrupt import suite_corruptions
 
@@ -177,7 +179,7 @@ def _split_suites(
     return clean, corrupted
 
 
-def _examine(
+def _evaluate_clean(
     groups: Sequence[Group], task: Any, names: tuple[str, ...], bar: Any
 ) -> Iterator[Result]:
     from tinyjax.metrics.slices import resample_counts
@@ -189,21 +191,21 @@ def _examine(
             bar.set_description_str(name)
             slices = task.slices(split, config.data.get("slices", {})) if task.slices else {}
             if name == config.monitor:
-                present = {n: task.classes_present(s) for n, s in splits.items()}
-                slices |= _class_slices(present, name, split)
+                classes_present = {n: task.classes_present(s) for n, s in splits.items()}
+                slices |= _class_slices(classes_present, name, split)
             predictions = group.predict(split.inputs)
             counts = resample_counts(len(split.names))
-            examined = task.examine(predictions, split, config, slices, counts)
-            yield Result(group, name, split, predictions, examined)
+            member_results = task.evaluate_slices(predictions, split, config, slices, counts)
+            yield Result(group, name, split, predictions, member_results)
             bar.update()
 
 
 def _score_corrupted(
-    groups: Sequence[Group], task: Any, name: str, pair: Pair, bar: Any
+    groups: Sequence[Group], task: Any, name: str, corruption: Corruption, bar: Any
 ) -> Iterator[tuple[str, dict[str, float]]]:
     for group in groups:
-        bar.set_description_str(" ".join(map(str, (name, *(pair or ())))))
-        split = _load_corrupted(*_suite_key(group), name, pair)
+        bar.set_description_str(" ".join(map(str, (name, *(corruption or ())))))
+        split = _load_corrupted(*_suite_key(group), name, corruption)
         scores = task.score(group.predict(split.inputs), split, group.config)
         yield from zip(group.ids, scores, strict=True)
         bar.update()
@@ -213,7 +215,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def _suite_key(group: Group) -> tuple[str, str, tuple[str, ...], Shapes]:
-    """What a group's suites depend on: task, data as JSON, classes, input shapes."""
+    """The cache key of a group's suites: task, data config as JSON, classes, input shapes."""
     inputs = {name: tuple(shape) for name, shape in group.metadata["inputs"].items()}
     classes = tuple(group.metadata["classes"])
     return group.config.task, configs.to_json(group.config.data), classes, (*inputs.items(),)
@@ -225,13 +227,13 @@ def _load_suites(
 ) -> dict[str, Any]:
     from tinyjax.tasks import get_task
 
-    functions, data = get_task(task), configs.from_json(data_json)
+    task_functions, data = get_task(task), configs.from_json(data_json)
     splits = {name: _load_suite(task, data, name, classes, inputs) for name in names}
-    if functions.class_mismatch and (lines := functions.class_mismatch(splits)):
+    if task_functions.class_mismatch and (lines := task_functions.class_mismatch(splits)):
         log.info("\n".join(lines))
     fields, known = data.get("slices", {}), set()
-    if functions.slices:
-        sliced = (functions.slices(split, fields) for split in splits.values())
+    if task_functions.slices:
+        sliced = (task_functions.slices(split, fields) for split in splits.values())
         known = {name.partition("=")[0] for slices in sliced for name in slices}
     for field in {*fields} - known if splits else ():
         log.warning(f"data.slices.{field}: no image of {shorten(splits)} has this field")
@@ -240,9 +242,14 @@ def _load_suites(
 
 @lru_cache(maxsize=1)
 def _load_corrupted(
-    task: str, data_json: str, classes: tuple[str, ...], inputs: Shapes, name: str, pair: Pair
+    task: str,
+    data_json: str,
+    classes: tuple[str, ...],
+    inputs: Shapes,
+    name: str,
+    corruption: Corruption,
 ) -> Any:
-    return _load_suite(task, configs.from_json(data_json), name, classes, inputs, pair)
+    return _load_suite(task, configs.from_json(data_json), name, classes, inputs, corruption)
 
 
 def _load_suite(
@@ -251,11 +258,11 @@ def _load_suite(
     name: str,
     classes: tuple[str, ...],
     inputs: Shapes,
-    pair: Pair = None,
+    corruption: Corruption = None,
 ) -> Any:
     from tinyjax.tasks import get_task
 
-    split = get_task(task).load(data, data.suites[name], classes, pair)
+    split = get_task(task).load(data, data.suites[name], classes, corruption)
     for key, shape in inputs:
         channels, expected = split.inputs[key].shape[-1], shape[-1]
         if channels != expected:
@@ -267,7 +274,7 @@ def _load_suite(
 
 
 def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
-    """Slices of suite `name` by class sets, for comparison with suites that have fewer classes."""
+    """Slices of suite `name` with only the classes of each suite that has fewer, for comparison."""
     from tinyjax.metrics.slices import class_slice
 
     subsets = {classes for classes in present.values() if classes and {*classes} < {*present[name]}}
@@ -280,17 +287,19 @@ def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any)
 # ---- output
 
 
-def _row(id: str, suite: str, slice: str, pair: Pair = None, scores: Any = None) -> dict[str, Any]:
-    corruption, severity = pair or ("", "")
+def _row(
+    id: str, suite: str, slice: str, corruption: Corruption = None, scores: Any = None
+) -> dict[str, Any]:
+    name, severity = corruption or ("", "")
     names = {"member": id, "suite": suite, "slice": slice}
-    return {**names, "corruption": corruption, "severity": severity, **scores}
+    return {**names, "corruption": name, "severity": severity, **scores}
 
 
 def _label(suite: str, slice: str) -> str:
     return f"{suite}/{slice}" if slice else suite
 
 
-def _write(
+def _write_scores(
     path: Path,
     rows: Sequence[Mapping[str, Any]],
     replicates: Mapping[tuple[str, str], Any],
@@ -300,13 +309,13 @@ def _write(
     columns = dict.fromkeys(column for row in rows for column in row)
     write_rows(path.with_suffix(".csv"), [dict(row) for row in rows], columns)
     with atomic(path.with_suffix(".json")) as file:
-        request = {"command": command_line(), "config": config.to_dict()}
-        file.write_text(json.dumps(request, indent=2))
+        record = {"command": command_line(), "config": config.to_dict()}
+        file.write_text(json.dumps(record, indent=2))
     if replicates:
-        _save(path.with_suffix(".npz"), _stack(replicates, task.monitor))
+        _save(path.with_suffix(".npz"), _stack_replicates(replicates, task.monitor))
 
 
-def _stack(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str, Any]:
+def _stack_replicates(replicates: Mapping[tuple[str, str], Any], metric: str) -> dict[str, Any]:
     """Scores on resampled images as arrays: float32 [member, suite or slice, resample], NaN where
     a member was not evaluated.
     """
@@ -317,7 +326,7 @@ def _stack(replicates: Mapping[tuple[str, str], Any], score: str) -> dict[str, A
     table = np.full((len(members), len(labels), count), np.nan, np.float32)
     for (member, label), values in replicates.items():
         table[members.index(member), labels.index(label)] = values
-    return {"members": members, "parts": labels, "score": score, "replicates": table}
+    return {"members": members, "parts": labels, "score": metric, "replicates": table}
 
 
 def _save(file: Path, arrays: Mapping[str, Any]) -> None:
@@ -335,13 +344,13 @@ def _report_single_run(group: Group, task: Any, results: Mapping[str, Result], p
     predictions: dict[str, Any] = {n: result.predictions[0] for n, result in results.items()}
     if task.to_file_pixels:
         predictions = {n: task.to_file_pixels(p, suites[n]) for n, p in predictions.items()}
-    scores = {name: result.examined[0].scores[""] for name, result in results.items()}
+    scores = {name: result.member_results[0].scores[""] for name, result in results.items()}
     task.write_report(path, suites, predictions, scores, group.metadata.get("training", {}))
     log.info(f"step {group.metadata['step']}\n{task.score_table(scores)}")
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
-    """The main score of every suite and slice, of a sweep from the lowest to the highest member;
+def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
+    """A table of the main score on every suite and slice: for a sweep, the range over its members;
     for a corruption, the mean over severities.
     """
     import numpy as np

@@ -4,19 +4,19 @@
 
 --input takes images, folders of images, patterns such as 'photos/**/*.png' and videos (mp4, avi,
 mov, mkv; they need `pip install 'tinyjax[video]'`). --workdir takes a run folder or a file of
-weights, as `tinyjax.load` does. Outputs are named by the path of the file below the folder that
-contains all input files. The output folder contains
+weights, as `tinyjax.load` does. An output file has the input file's path, relative to the common
+parent folder of all inputs. The output folder contains
 
-    <file>.png, or <file>.mp4 of a video   the image with boxes drawn
+    <file>.png, or <file>.mp4 for a video   the image with boxes drawn
     predictions.json   a list in the COCO results format; image_id counts images and frames in
                        order, bbox is x, y, width, height in pixels of the file
     predictions.csv    the same: file, frame (from 0), time (s), category, score, x1, y1, x2, y2
 
-A classifier predicts the classes that score at least the threshold, without boxes.
+A classifier predicts classes with a score of at least the threshold, without boxes.
 
 A file that cannot be read is skipped with a warning. Exit codes: 0 all files were predicted, 2 a
-file could not be read or the input is invalid, 75 told to stop (SIGTERM or Ctrl-C): the predictions
-up to then are written.
+file could not be read or the input is invalid, 75 stopped by SIGTERM or Ctrl-C; predictions made
+until then are written.
 """
 
 import json
@@ -36,14 +36,13 @@ import numpy as np
 from tinyjax import config as configs
 from tinyjax.data import images, video
 from tinyjax.data.prefetch import map_ahead
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import STOPPED, UserError, exit_code
 from tinyjax.run import progress
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 
-STOPPED = 75  # as in training
 SUFFIXES = images.SUFFIXES + video.SUFFIXES
 # A video with fewer frames than this fraction of its stated length is incomplete; stated lengths
 # are often wrong by a few frames.
@@ -86,9 +85,9 @@ class Frame(NamedTuple):
     """An image file, or a frame of a video."""
 
     file: Path
-    number: int | None = None  # of a video's frame, from 0
+    number: int | None = None  # index of a frame in its video
     time: float | None = None  # s
-    pixels: np.ndarray | None = None  # uint8 [h, w, C]; of an image file, None until it is read
+    pixels: np.ndarray | None = None  # uint8 [h, w, C]; None until an image file is read
     error: str = ""  # why it cannot be read
 
 
@@ -108,18 +107,18 @@ class OutputPaths(NamedTuple):
 
 
 class Results:
-    """Rows of predictions.json, and which frames were predicted."""
+    """Rows of predictions.json, and the number of predicted frames of each file."""
 
-    def __init__(self, paths: OutputPaths, unread: list[Path]):
+    def __init__(self, paths: OutputPaths, unreadable: list[Path]):
         self.rows: list[dict[str, Any]] = []
-        self.num_frames: Counter[Path] = Counter()  # predicted frames of each file
-        self.unread = unread  # files that could not be read, at least in part
+        self.num_frames: Counter[Path] = Counter()
+        self.unreadable = unreadable  # files that could not be read, at least in part
         self._paths = paths
 
     def add(self, image_id: int, frame: Frame, prediction: Any) -> None:
         """Record the prediction for a frame, or None if it could not be read."""
         if prediction is None:
-            self.unread.append(frame.file)
+            self.unreadable.append(frame.file)
             log.warning(f"skipped: {frame.error}")
             return
         self.num_frames[frame.file] += 1
@@ -134,11 +133,11 @@ class Results:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
-    options = configs.parse_options("predict", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("predict", __doc__, argv, FLAGS, required=("workdir",))
     files = find_files(options.input)
     check_output(options.output, files)
     start_log()
-    videos, unread = probe_videos(files)
+    videos, unreadable = probe_videos(files)
     total = sum(videos[f].frames if f in videos else not is_video(f) for f in files)
 
     from tinyjax.api import BATCH, load
@@ -147,21 +146,21 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     runtime.enable_compile_cache()
 
-    # ---- the network, compiled before anything is written, so that an invalid threshold or class
-    # is reported at once
+    # ---- compile the network before anything is written, so that an invalid threshold or class is
+    # reported at once
     model = load(options.workdir, options.weights, options.overrides)
     batch = 1 if total == 1 else BATCH
     predict = partial(
         model.predict, threshold=options.threshold, classes=options.classes, batch=batch
     )
     start = time.time()
-    predict([model.fit(np.zeros(model.input_shape, np.uint8))])
+    predict([model.preprocess(np.zeros(model.input_shape, np.uint8))])
     log.info(f"{model}, compiled in {time.time() - start:.0f} s")
 
-    # ---- all frames: threads read and draw while the network computes
+    # ---- predict all frames: threads read and draw while the network computes
     root = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     paths = OutputPaths(root, options.output)
-    results = Results(paths, unread)
+    results = Results(paths, unreadable)
     threads = min(8, os.cpu_count() or 1)
     start = time.time()
     with (
@@ -200,14 +199,14 @@ def main(argv: list[str] | None = None) -> int:
         f"predictions.json and predictions.csv in {options.output}"
     )
     if stop:
-        log.info(f"told to stop after {num_images} of {total} images")
+        log.info(f"stopped by a signal after {num_images} of {total} images")
         return STOPPED
     for file, info in videos.items():
         if (count := results.num_frames[file]) < MIN_VIDEO_FRACTION * info.frames:
             log.warning(f"{file}: ends after {count} of {info.frames} frames; is it incomplete?")
-            unread.append(file)
-    if unread:
-        log.warning(f"not read completely: {len(unread)} of {len(files)} files")
+            unreadable.append(file)
+    if unreadable:
+        log.warning(f"not read completely: {len(unreadable)} of {len(files)} files")
         return 2
     return 0
 
@@ -229,7 +228,7 @@ def find_files(sources: Iterable[str]) -> list[Path]:
             problem = "no images" if path.is_dir() else "no such file or folder; no images match"
             raise UserError(f"--input {source}: {problem}; known formats: {', '.join(SUFFIXES)}")
         files += matches
-    unique: dict[str, Path] = {}  # otherwise two threads would write the same picture
+    unique: dict[str, Path] = {}  # two threads must not write the same picture
     for file in files:
         unique.setdefault(os.path.abspath(file), file)
     return list(unique.values())
@@ -250,24 +249,24 @@ def is_video(file: Path) -> bool:
 
 
 def probe_videos(files: Iterable[Path]) -> tuple[dict[Path, video.VideoInfo], list[Path]]:
-    """Return length and rate of each video, and the videos that cannot be read, with a warning.
+    """Return the length and rate of each readable video, and the others, with a warning for each.
 
     Raises UserError if there is a video and OpenCV is not installed.
     """
     videos: dict[Path, video.VideoInfo] = {}
-    unread: list[Path] = []
+    unreadable: list[Path] = []
     for file in filter(is_video, files):
         video.import_opencv()
         try:
             videos[file] = video.read_info(file)
         except UserError as error:
-            unread.append(file)
+            unreadable.append(file)
             log.warning(f"skipped: {error}")
-    return videos, unread
+    return videos, unreadable
 
 
 def read_frames(files: Iterable[Path], videos: dict[Path, video.VideoInfo]) -> Iterator[Frame]:
-    """Yield all image files, unread, and all frames of the readable videos, in order."""
+    """Yield all image files, without pixels, and all frames of the readable videos, in order."""
     for file in files:
         if file in videos:
             for number, seconds, pixels in video.read_frames(file):
@@ -277,12 +276,12 @@ def read_frames(files: Iterable[Path], videos: dict[Path, video.VideoInfo]) -> I
 
 
 def prepare(frame: Frame, model: Any) -> tuple[Frame, Any]:
-    """Return the frame with its pixels, and the network's input, None if it cannot be read."""
+    """Return the frame with its pixels, and the preprocessed image, None if it cannot be read."""
     try:
         if frame.pixels is None:
             pixels = images.read_image(frame.file, model.input_shape[2], model.range16)
             frame = frame._replace(pixels=pixels)
-        return frame, model.fit(frame.pixels)
+        return frame, model.preprocess(frame.pixels)
     except UserError as error:
         return frame._replace(error=str(error)), None
 
@@ -292,19 +291,19 @@ def predict_batches(
 ) -> Iterator[tuple[Frame, Any]]:
     """Yield frames and their predictions, None for frames that could not be read."""
     while items := list(islice(prepared, batch)):
-        predictions = iter(predict([fitted for _, fitted in items if fitted]))
-        yield from ((frame, fitted and next(predictions)) for frame, fitted in items)
+        predictions = iter(predict([image for _, image in items if image]))
+        yield from ((frame, image and next(predictions)) for frame, image in items)
 
 
 def draw_frame(
     item: tuple[Frame, Any], paths: OutputPaths | None
 ) -> tuple[Frame, Any, np.ndarray | None]:
-    """Write the picture of an image file, or return that of a video's frame as an array.
+    """Write the picture of an image file, or return the picture of a video frame as an array.
 
-    paths: None: draw nothing.
+    paths: None to draw nothing.
     """
     frame, prediction = item
-    frame, pixels = frame._replace(pixels=None), frame.pixels  # frees them
+    frame, pixels = frame._replace(pixels=None), frame.pixels  # free the pixels
     if prediction is None or paths is None:
         return frame, prediction, None
     picture = prediction.draw(pixels)

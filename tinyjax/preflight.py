@@ -1,11 +1,11 @@
-"""Preflight: what a sweep needs on an accelerator, as its compiler reports it, before you pay.
+"""Preflight: compile a sweep for an accelerator, and print memory, time and cost before you pay.
 
     python -m tinyjax.preflight --config C --accelerator v5litepod-8 [--prices FILE]
 
-Every distinct program of the plan is compiled for the named chips, which may be absent (this needs
-`pip install 'tinyjax[tpu]'`), or with `--accelerator cpu` or `gpu` for the devices of this machine.
-Times are lower bounds from arithmetic and memory traffic, not forecasts. Exit codes: 0 the sweep
-fits, 2 invalid input, 3 it does not fit.
+Each distinct program of the plan is compiled for the named TPU chips, which this machine need not
+have (`pip install 'tinyjax[tpu]'`), or for its own devices with `--accelerator cpu` or `gpu`. Times
+are lower bounds from arithmetic and memory traffic, not forecasts. Exit codes: 0 the sweep fits, 2
+invalid input, 3 it does not fit.
 """
 
 import os
@@ -24,25 +24,25 @@ from tinyjax.run.accelerators import GIB
 DOES_NOT_FIT = 3
 LOCAL = ("cpu", "gpu")
 PRICES = Path(accelerators.__file__).with_name("prices.yaml")
-# Without these libtpu searches minutes for a TPU machine, or refuses to start.
+# Without these, libtpu searches for a TPU machine for minutes, or does not start.
 LIBTPU_ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_LOG_DIR": "disabled",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # only one process may use chips; any may compile
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # many processes may compile, one may use the chips
 }
 
 
 class Target(NamedTuple):
-    """The devices that programs are compiled for. The speed of local devices is unknown."""
+    """The devices that programs are compiled for."""
 
     name: str
     platform: str
     devices: Sequence[Any]
     memory: int  # bytes per device
-    slice: accelerators.Slice | None
+    slice: accelerators.Slice | None  # None for local devices, whose speed is unknown
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,21 +88,23 @@ def preflight(
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
     populations = plan.make_plan(members, cost_model(config, task), batching, machine)
     training, by_id = task.load(config.data, config.data.train), {m.id: m for m in members}
-    print(f"{len(members)} members in {len(populations)} populations for {_describe(target)}")
-    compiled: dict[str, tuple[int, Any]] = {}  # program text -> its first population, its counts
+    print(
+        f"{len(members)} members in {len(populations)} populations for {_describe_target(target)}"
+    )
+    compiled: dict[str, tuple[int, Any]] = {}  # program text -> (population number, counts)
     hours, fits = 0.0, True
     for number, population in enumerate(populations):
-        trained = [by_id[id] for id in population.members]
-        counts = _compile(number, population, (config, trained, task, training), target, compiled)
+        group = [by_id[id] for id in population.members]
+        counts = _compile(number, population, (config, group, task, training), target, compiled)
         if isinstance(counts, str) or counts.memory > target.memory or counts.collectives_across:
             fits = False
         elif target.slice:
-            steps = trained[0].point.get("schedule.steps", config.schedule.steps)
+            steps = group[0].point.get("schedule.steps", config.schedule.steps)
             hours += steps * roofline(counts, target.slice.chip)[0] / 3600
     print(f"compiled in {time.time() - start:.0f} s: {len(compiled)} distinct programs")
     if fits and target.slice:
-        print(_cost(hours, target.slice, prices))
-    print("it fits" if fits else "it does not fit, see above")
+        print(_describe_cost(hours, target.slice, prices))
+    print("the sweep fits" if fits else "the sweep does not fit, see above")
     return 0 if fits else DOES_NOT_FIT
 
 
@@ -113,15 +115,17 @@ def _compile(
     target: Target,
     compiled: dict[str, tuple[int, Any]],
 ) -> Any:
-    """Compile a population's program, unless an earlier population has the same, print its costs,
-    and return them: `StepCounts`, or the compiler's message if the program does not fit.
+    """Compile a population's program, unless an earlier population has the same one, and print its
+    costs. Returns `StepCounts`, or the compiler's message if the program does not fit.
     """
     from tinyjax.population.compiler import lower_step
 
     method = population.member_batching
     step = lower_step(*arguments, target.devices, method, population.chunk_size)
     text = step.program.as_text()
-    title = f"population {number}: {_placement(len(population.members), step.layout, method)}"
+    title = (
+        f"population {number}: {_describe_placement(len(population.members), step.layout, method)}"
+    )
     if text in compiled:
         print(f"{title}; the same program as population {compiled[text][0]}")
         return compiled[text][1]
@@ -130,9 +134,9 @@ def _compile(
     if step.layout.members_per_device > 1:  # with one member all methods are the same
         alternative = "vmap" if method == "map" else "map"
         steps[alternative] = lower_step(*arguments, target.devices, alternative)
-    counts = {name: _count(lowered) for name, lowered in steps.items()}
+    counts = {name: _step_counts(lowered) for name, lowered in steps.items()}
     for name, lowered in steps.items():
-        print(_lines(name, counts[name], lowered.layout, target), flush=True)
+        print(_describe_counts(name, counts[name], lowered.layout, target), flush=True)
     compiled[text] = number, counts[method]
     return counts[method]
 
@@ -141,8 +145,8 @@ def _compile(
 
 
 def find_target(name: str) -> Target:
-    """The devices of that name. Raises UserError for an unknown name, for local devices that this
-    machine lacks, and without libtpu.
+    """The devices to compile for. Raises UserError for an unknown name, for a platform that this
+    machine does not have, and if libtpu is not installed.
     """
     import jax
 
@@ -164,7 +168,7 @@ def find_target(name: str) -> Target:
 
 
 def slice_devices(slice: accelerators.Slice) -> list[Any]:
-    """A slice's devices as the compiler describes them. Raises UserError without libtpu."""
+    """The compiler's descriptions of a slice's devices. Raises UserError without libtpu."""
     from jax.experimental import topologies
 
     options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if slice.chips == 1 else {}
@@ -195,7 +199,7 @@ def read_prices(file: Path) -> dict[str, dict[str, float]]:
         numbers = values.values() if isinstance(values, dict) else ()
         if not numbers or not all(isinstance(n, int | float) and n >= 0 for n in numbers):
             raise UserError(
-                f"--prices {file}: {chip}: {values}: give numbers as {PRICES} does, such as "
+                f"--prices {file}: {chip}: {values}: give numbers as in {PRICES}, such as "
                 "v5e: {demand: 1.2, spot: 0.5}"
             )
     return prices
@@ -204,7 +208,7 @@ def read_prices(file: Path) -> dict[str, dict[str, float]]:
 # ---- one program
 
 
-def _count(lowered: Any) -> Any:
+def _step_counts(lowered: Any) -> Any:
     """`StepCounts`, or the compiler's message if the program does not fit."""
     import jax
 
@@ -218,28 +222,29 @@ def _count(lowered: Any) -> Any:
         return str(error).partition("\n")[0]
 
 
-def _placement(members: int, layout: Any, method: str) -> str:
+def _describe_placement(members: int, layout: Any, method: str) -> str:
     grid = " x ".join(str(n) for n in layout.mesh.devices.shape)
     batched = f", by {method}" if layout.members_per_device > 1 else ""
     return f"{members} members, {layout.members_per_device} per chip on a grid of {grid}{batched}"
 
 
-def _lines(method: str, counts: Any, layout: Any, target: Target) -> str:
+def _describe_counts(method: str, counts: Any, layout: Any, target: Target) -> str:
     if isinstance(counts, str):
         return f"  {method:<6} {counts}"
     members = layout.members_per_device
-    per_member = (counts.argument_bytes - counts.shared_bytes) / members
-    room = target.memory - counts.shared_bytes
+    member_bytes = (counts.argument_bytes - counts.shared_bytes) / members
+    free = target.memory - counts.shared_bytes
     if method == "vmap":  # all members need scratch memory at the same time
-        fitting = room / (per_member + counts.scratch_bytes / members)
+        max_members = free / (member_bytes + counts.scratch_bytes / members)
     else:
-        fitting = (room - counts.scratch_bytes) / per_member
-    shards = layout.mesh.size / layout.mesh.devices.shape[0] / members
+        max_members = (free - counts.scratch_bytes) / member_bytes
+    # From a device's counts to a member's: times the shards of a batch, over the device's members.
+    scale = layout.mesh.size / layout.mesh.devices.shape[0] / members
     lines = [
         f"{counts.memory / GIB:.2f} of {target.memory / GIB:.1f} GiB per chip; "
-        f"{max(0, int(fitting)):,} members per chip would fit",
-        f"a member's step: {counts.flops * shards / 1e9:.3f} GFLOP, "
-        f"{counts.bytes_moved * shards / 1e9:.3f} GB moved",
+        f"{max(0, int(max_members)):,} members per chip would fit",
+        f"a member's step: {counts.flops * scale / 1e9:.3f} GFLOP, "
+        f"{counts.bytes_moved * scale / 1e9:.3f} GB moved",
     ]
     if target.slice:
         seconds, bound = roofline(counts, target.slice.chip)
@@ -248,12 +253,14 @@ def _lines(method: str, counts: Any, layout: Any, target: Target) -> str:
         f"collectives: {counts.collectives_across} across members, {counts.collectives_within} "
         "among shards of a batch"
     )
-    lines.append(f"compiled in {counts.seconds:.0f} s")
+    lines.append(f"compiled in {counts.compile_seconds:.0f} s")
     return "\n".join(f"  {method if not i else '':<6} {line}" for i, line in enumerate(lines))
 
 
 def roofline(counts: Any, chip: accelerators.Chip) -> tuple[float, str]:
-    """The least seconds of a step by the roofline model, and what bounds it."""
+    """The minimum seconds of a step by the roofline model, and whether arithmetic or memory is the
+    bound.
+    """
     return max(
         (counts.flops / chip.flops, "arithmetic"), (counts.bytes_moved / chip.bandwidth, "memory")
     )
@@ -262,7 +269,7 @@ def roofline(counts: Any, chip: accelerators.Chip) -> tuple[float, str]:
 # ---- all programs
 
 
-def _describe(target: Target) -> str:
+def _describe_target(target: Target) -> str:
     if not (slice := target.slice):
         return f"{len(target.devices)} x {target.devices[0].device_kind}"
     hosts = f"{slice.hosts} machines" if slice.hosts > 1 else "one machine"
@@ -270,11 +277,11 @@ def _describe(target: Target) -> str:
     return f"{slice.name}: {slice.chips} x {slice.chip.name}, {slice.topology}, {hosts}; {chip}"
 
 
-def _cost(
+def _describe_cost(
     hours: float, slice: accelerators.Slice, prices: Mapping[str, Mapping[str, float]]
 ) -> str:
-    chip_hours, known = hours * slice.chips, prices.get(slice.chip.name, {})
-    dollars = ", ".join(f"${chip_hours * price:,.2f} {name}" for name, price in known.items())
+    chip_hours, rates = hours * slice.chips, prices.get(slice.chip.name, {})
+    dollars = ", ".join(f"${chip_hours * price:,.2f} {name}" for name, price in rates.items())
     return (
         f"training takes {hours:.2f} hours, {chip_hours:.2f} chip-hours at best: "
         f"{dollars or 'the price is unknown'}"

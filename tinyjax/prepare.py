@@ -3,11 +3,10 @@
     python -m tinyjax.prepare SOURCE --check
     python -m tinyjax.prepare SOURCE --to DIR [--skip-errors]
 
-SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, a published set as its
-archive unpacks, or a prepared set; docs/data.md shows them. --check counts images and boxes of each
-split, reports invalid and unusual ones, and draws a sheet of samples; the exit code is 2 if
-training would stop at an error. For a published set it also prints the terms of use and the missing
-files.
+SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, an unpacked published set,
+or a prepared set; docs/data.md shows them. --check counts the images and boxes of each split,
+reports invalid and unusual ones, and draws a sheet of samples; the exit code is 2 if training would
+stop at an error. For a published set it also prints the terms of use and the missing files.
 """
 
 import re
@@ -35,7 +34,7 @@ FLAGS = {
     "--report": {
         "type": Path,
         "metavar": "DIR",
-        "help": "where --check writes (default: runs/check/<name of source>)",
+        "help": "folder that --check writes to (default: runs/check/<name of source>)",
     },
     "--format": {
         "choices": FORMATS,
@@ -44,12 +43,16 @@ FLAGS = {
     },
     "--split": {"action": "append", "metavar": "NAME", "help": "only this split; repeatable"},
     "--classes": {"default": "", "metavar": "A+B", "help": "scored categories (default: all)"},
-    "--ignore-classes": {"default": "", "metavar": "A+B", "help": "neither objects nor background"},
+    "--ignore-classes": {
+        "default": "",
+        "metavar": "A+B",
+        "help": "categories that count neither as objects nor as background",
+    },
     "--size": {
         "type": int,
         "nargs": 2,
         "metavar": ("H", "W"),
-        "help": "of the network's input, if the images differ in size",
+        "help": "size of the network's input, if the images differ in size",
     },
     "--channels": {
         "type": int,
@@ -62,7 +65,7 @@ FLAGS = {
         "metavar": ("RULE", "LOW", "HIGH"),
         "help": "mapping of 16 bits to 8: percentiles 1 99 (default), or range and two counts",
     },
-    "--stride": {"type": int, "default": 4, "help": "the detector's finest (default 4)"},
+    "--stride": {"type": int, "default": 4, "help": "the detector's smallest stride (default 4)"},
     "--first-pixel": {
         "type": int,
         "default": 1,
@@ -73,7 +76,7 @@ FLAGS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = configs.parse_options("prepare", __doc__, argv, FLAGS, needs=())
+    args = configs.parse_options("prepare", __doc__, argv, FLAGS, required=())
     if args.check == bool(args.to):
         raise UserError("give --check, to check the data, or --to DIR, to convert it")
     if args.check and args.skip_errors:
@@ -85,28 +88,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args) -> int:
-    """Print and write a report of all splits. Return 2 if a loader reports an error in any."""
+    """Print and write a report of all splits. Return 2 if a loader reports an error, else 0."""
     from tinyjax.data import statistics
     from tinyjax.data.records import DetectionSplit
 
     folder = args.report or Path("runs") / "check" / Path(args.source).stem
     errors: list[tuple[str, str]] = []
     splits: dict[str, DetectionSplit] = {}
-    published, description, incomplete = _describe_published(args)
+    set_name, description, incomplete = _describe_published(args)
     if description:
         log.info("\n".join([*description, ""]))
-    if published in CLASSIFICATION_SETS:  # classification sets have no boxes to check
+    if set_name in CLASSIFICATION_SETS:  # classification sets have no boxes to check
         return 2 if incomplete else 0
     names = _split_names(args)
-    given = args.size
-    size, mixed = (given, []) if given else _common_size(args, names, _collect(errors))
+    size, size_lines = (args.size, []) if args.size else _common_size(args, names, _collect(errors))
     for name in names:
         classes = next(iter(splits.values())).classes if splits else ()  # as in training
         splits[name] = _load(args, name, size, _collect(errors), classes)
     summaries = {name: statistics.summarize(split) for name, split in splits.items()}
     train = next(iter(splits))
     labels = ", ".join(f"{k} {name}" for k, name in enumerate(splits[train].classes))
-    report = [f"{args.source}: labels {labels}", *mixed, ""]
+    report = [f"{args.source}: labels {labels}", *size_lines, ""]
     for name, summary in summaries.items():
         height, width = splits[name].inputs["image"].shape[1:3]
         report += [
@@ -141,22 +143,22 @@ def convert(args) -> int:
     from tinyjax.data.layouts.listing import raise_error
 
     if args.to.exists() and any(args.to.iterdir()):
-        raise UserError(f"--to {args.to}: is not empty; name a new folder")
+        raise UserError(f"--to {args.to}: is not empty; give a new folder")
     errors: list[tuple[str, str]] = []
     on_error = _collect(errors) if args.skip_errors else raise_error
     with open_source(args.source) as root:
         listings = {}
         for name in _split_names(args):
-            listed = detection.list_split(root, name, args.format, args.first_pixel, on_error)
-            listings[name] = detection.drop_invalid(listed, name, on_error)
-        if len({listed.categories for listed in listings.values()}) > 1:
-            categories = "; ".join(f"{name} {one.categories}" for name, one in listings.items())
+            listing = detection.list_split(root, name, args.format, args.first_pixel, on_error)
+            listings[name] = detection.drop_invalid(listing, name, on_error)
+        if len({listing.categories for listing in listings.values()}) > 1:
+            categories = "; ".join(f"{name} {each.categories}" for name, each in listings.items())
             raise UserError(f"{args.source}: the splits have different categories: {categories}")
         with redirect_stdout(StringIO()):
-            renamed = {_file_name(name): listed for name, listed in listings.items()}
+            renamed = {_file_name(name): listing for name, listing in listings.items()}
             written = arrayrecord.write(renamed, args.to)
     size = sum(file.stat().st_size for file in written.iterdir())
-    counts = ", ".join(f"{_file_name(name)} {len(one.entries)}" for name, one in listings.items())
+    counts = ", ".join(f"{_file_name(name)} {len(each.entries)}" for name, each in listings.items())
     lines = ["left out", *statistics.problem_lines(errors)] if errors else []
     lines.append(f"{counts} images, {size / 1e6:.1f} MB in {written}")
     lines.append(f"train on it with data.format = 'arrayrecord', data.common.source = '{args.to}'")
@@ -183,8 +185,8 @@ def _file_name(split: str) -> str:
 
 
 def _describe_published(args) -> tuple[str, list[str], bool]:
-    """The name of the published set in the source, or "", lines that describe it, and whether files
-    are missing.
+    """The name of the published set in the source ("" for any other source), lines that describe
+    it, and whether files are missing.
     """
     from tinyjax.data.images import open_source
     from tinyjax.data.layouts import published
@@ -198,7 +200,9 @@ def _describe_published(args) -> tuple[str, list[str], bool]:
 
 
 def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | None, list[str]]:
-    """If a split has images of several sizes, a size to check them at, and lines for the report."""
+    """A size to check the images at, and lines for the report; None and [] if no split has images
+    of several sizes.
+    """
     import numpy as np
 
     from tinyjax.data import detection, statistics
@@ -206,8 +210,8 @@ def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | No
 
     def shapes_of(split):
         # Errors are reported when the split is loaded.
-        listed = detection.list_split(root, split, args.format, args.first_pixel, lambda *_: None)
-        return detection.image_shapes(listed)
+        listing = detection.list_split(root, split, args.format, args.first_pixel, lambda *_: None)
+        return detection.image_shapes(listing)
 
     with open_source(args.source) as root:
         split_shapes = [shapes_of(name) for name in names]
@@ -233,7 +237,7 @@ def _collect(errors: list[tuple[str, str]]):
 
 
 def _range16(args) -> dict[str, Any]:
-    """The loader's option `range16`, if the flag is given."""
+    """The loader's option `range16` if the flag is given, else no options."""
     if not args.range16:
         return {}
     name, low, high = args.range16
@@ -265,7 +269,7 @@ def _load(args, split: str, size, on_error, classes: tuple[str, ...] = ()):
 
 
 def _draw_samples(split, file: Path, count: int = 12) -> None:
-    """Images with their boxes, evenly spaced through the split, three per row."""
+    """Draw images at even distances in the split, with their boxes, three per row."""
     import numpy as np
     from PIL import Image
 

@@ -2,10 +2,10 @@
 
     python -m tinyjax.report runs/hit_uav
 
-Writes <folder>/report.html, a single page that needs no network; its figures to
-<folder>/figures/report; and report.csv: for each network, suite and slice the mean score of its
-seeds with its interval, and its gain. Runs that are not evaluated yet are evaluated first, see
-`tinyjax.evaluate`. docs/robustness.md defines the numbers.
+Writes to the folder: report.html, a single page that needs no internet; its figures, in
+figures/report; and report.csv, a row for each network, suite and slice with the mean score over
+seeds, the gain over training from scratch, and their 95 % intervals. Runs that are not evaluated
+yet are evaluated first, see `tinyjax.evaluate`. docs/robustness.md defines the numbers.
 """
 
 import argparse
@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="run or sweep of the study to leave out; may be given several times",
+        help="run or sweep of the study to leave out; may be repeated",
     )
     options = parser.parse_args(argv)
     folder = options.folder
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give that of a run, a sweep or a study")
+        raise UserError(f"{folder}: no such folder; give the folder of a run, a sweep or a study")
 
     from tinyjax import evaluate
     from tinyjax.reporting import run_folders, tables, writer

@@ -3,10 +3,10 @@ loss's gradient relative to that of the weights, in each layer of the backbone.
 
     python -m tinyjax.rgn --workdir runs/fine/phase1 [--freeze stage<=1 --freeze batchnorm]
 
-Measure it on a detector whose backbone has been frozen so far (decoder probing), before the
-backbone trains; --freeze names the parameters that will stay frozen, which are left out. The
-command writes <workdir>/rgn.csv, with a row for each layer, figures/rgn.png, and the mean over
-layers as column "rgn" of results.csv. docs/transfer.md explains the numbers.
+Measure it on a detector that was trained with a frozen backbone (decoder probing), before the
+backbone is trained. --freeze leaves out the parameters that will stay frozen. The command writes
+<workdir>/rgn.csv, with a row for each layer, figures/rgn.png, and the mean over layers as column
+"rgn" of results.csv. docs/transfer.md explains the numbers.
 """
 
 import json
@@ -26,7 +26,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {
         "choices": ("last", "best"),
         "default": "last",
-        "help": "which averaged weights: the last, or those with the best score",
+        "help": "averaged weights: the last ones, or the ones with the best score",
     },
     "--freeze": {
         "action": "append",
@@ -44,7 +44,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("rgn", __doc__, argv, FLAGS, needs=("workdir",))
+    options = configs.parse_options("rgn", __doc__, argv, FLAGS, required=("workdir",))
     folder = Path(options.workdir)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
@@ -86,14 +86,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def is_measured(folder: Path) -> bool:
-    """Whether the results of a finished run or sweep have the column already."""
+    """Whether the results of a finished run or sweep already have the column "rgn"."""
     return "rgn" in read_rows(folder / "results.csv")[0]
 
 
 def _measure(
     networks: Sequence[Any], task: Any, training: Any, batches: int
 ) -> Iterator[tuple[dict, dict]]:
-    """For each network the ratios of its kernels, without padded filters, and of its tensors."""
+    """Yield for each network the ratios of its kernels, without padding, and of its tensors."""
     from tinyjax.population.devices import device_layout
     from tinyjax.population.input_pipeline import make_input_pipeline
     from tinyjax.population.measurements import mean_over_batches
@@ -105,10 +105,10 @@ def _measure(
     config, count = networks[0].config, len(networks)
     layout = device_layout(count, config.batch)
     population = stack_members(networks, task, training)
-    if not any(rgn.is_counted(path) for path in population.trainable.paths):
+    if not any(rgn.in_backbone_rgn(path) for path in population.trainable.paths):
         raise UserError(f"--freeze {' '.join(config.freeze)}: no layer of the backbone is left")
     ratios = mean_over_batches(
-        rgn.measure, rgn.is_counted, task, population,
+        rgn.measure, rgn.in_backbone_rgn, task, population,
         layout.place((population.variables, population.hyper, population.subset)),
         make_input_pipeline(task, training, config, config.seed, layout), config.batch,
         min(batches, len(training.names) // config.batch),

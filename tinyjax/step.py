@@ -33,7 +33,7 @@ from tinyjax.errors import UserError, suggest
 from tinyjax.transfer import regularizers, rgn
 
 
-def trainable(multipliers: Mapping[str, float]) -> Trainable:
+def select_trainable(multipliers: Mapping[str, float]) -> Trainable:
     """The paths, of parameters and of running statistics, whose multiplier is not 0."""
     frozen = {path for path, multiplier in multipliers.items() if multiplier == 0}
     layers = (path.removesuffix("/mean") for path in frozen if path.endswith("/mean"))
@@ -41,7 +41,7 @@ def trainable(multipliers: Mapping[str, float]) -> Trainable:
 
 
 def frozen_batchnorm(hyper: Mapping[str, Any], always: Iterable[str] = ()) -> dict[str, Any]:
-    """Layer -> whether its BatchNorm uses and keeps its running statistics.
+    """Layer -> whether its BatchNorm uses its running statistics and does not update them.
 
     always: layers that are frozen in every member. The others depend on the member's multipliers.
     """
@@ -59,7 +59,7 @@ def init_state(
 ) -> State:
     """A member's state at step 0.
 
-    variables: its first weights. trainable: None trains everything. auto_rgn: whether any member
+    variables: the initial weights. trainable: None trains everything. auto_rgn: whether any member
     uses `rgn.auto_lr_multipliers`.
     """
     params, stats = variables
@@ -84,7 +84,8 @@ def keep_best(state: State, score: Array) -> State:
 def make_optimizer(
     name: str, momentum: float, b2: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Everything between the gradient and the learning rate; the step adds decoupled weight decay.
+    """The transformation of the gradient. The step then adds decoupled weight decay and applies the
+    learning rate.
 
     name: "adamw" (b1 = `momentum`), "sgd" (as torch's) or "nesterov". clip_norm: maximum global
     norm of the gradient; 0: no clipping. Raises UserError for an unknown name.
@@ -135,21 +136,21 @@ def make_step(
 
     Args:
         trainable: None trains everything.
-        axes: mesh axes that the member's batch is spread over; the model's loss and metrics are
-            then a shard's terms of sums.
+        axes: mesh axes that the member's batch is sharded over; the model's loss and metrics are
+            then the terms of one shard, which are summed here.
 
     Returns:
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
         `weight_decay`, `ema`, the values that the task's loss reads, and optionally
 
-        - `multiplier`: path -> scalar on the learning rate, for parameters and running statistics
-          alike; a path without one has 1, and 0 freezes the path in this member;
+        - `multiplier`: path -> factor on the learning rate, for parameters and running statistics;
+          1 for a path that is missing, and 0 freezes the path in this member;
         - `regularizer`: `strength`, and the vectors `start` and `importance` over the trainable
           parameters, see `transfer.regularizers`;
-        - `auto_rgn`: the power of `rgn.auto_lr_multipliers`.
+        - `auto_rgn`: the `power` of `rgn.auto_lr_multipliers`.
 
-        A step with a non-finite loss or gradient changes nothing but `diverged_at`; nor does any
-        later step.
+        A step with a non-finite loss or gradient changes only `diverged_at` and `step`; later steps
+        change only `step`.
     """
     always = frozenset() if trainable is None else trainable.frozen_batchnorm
 
@@ -164,26 +165,26 @@ def make_step(
             scale = _repeat(params, [multiplier.get(path, 1) for path, _ in params.shapes])
             gradient = jnp.where(scale == 0, 0, gradient)
         norm = optax.tree.norm(gradient)
-        kernels = np.array([len(shape) > 1 for _, shape in params.shapes])
+        is_kernel = np.array([len(shape) > 1 for _, shape in params.shapes])
         ratios = _gradient_ratios(state, gradient)
         if ratios is not None:
-            scale *= _repeat(params, rgn.auto_lr_multipliers(ratios, kernels, hyper["auto_rgn"]))
+            scale *= _repeat(params, rgn.auto_lr_multipliers(ratios, is_kernel, hyper["auto_rgn"]))
 
         update, opt_state = tx.update(gradient, state.opt_state, params.vector)
         lr = hyper["lr"] * schedule(state.step)
-        decayed = np.repeat(kernels, params.sizes)
+        decayed = np.repeat(is_kernel, params.sizes)
         update += hyper["weight_decay"] * jnp.where(decayed, params.vector, 0)
         if "regularizer" in hyper:
-            pull, penalty = _regularize(params.vector, hyper["regularizer"], lr)
+            regularization, penalty = _regularize(params.vector, hyper["regularizer"], lr)
             metrics = {**metrics, "regularizer": penalty}
-            update += pull
+            update += regularization
         new = Weights(
             replace(params, vector=params.vector - lr * scale * update),
             pack({path: new_stats[path] for path, _ in stats.shapes}),
         )
-        # A short memory first: an average over the first steps would be mostly initial weights.
+        # A lower decay at first: otherwise the average would be mostly the initial weights.
         decay = jnp.minimum(hyper["ema"], (1.0 + state.step) / (10.0 + state.step))
-        # By the difference: weights that do not change stay the same to the last bit.
+        # In this form the average of weights that do not change stays the same to the last bit.
         ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, new)
 
         finite = (state.diverged_at < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -218,7 +219,8 @@ def _loss_and_gradient(
         variables = Variables({**state.frozen, **trained}, stats.unpack())
         return model.loss(variables, frozen, batch, key, hyper)
 
-    # With respect to the arrays: the gradient through slices of the vector is a sum of vectors.
+    # Differentiate with respect to the arrays: through slices of the vector, the gradient would be
+    # a sum of vectors.
     grad = jax.value_and_grad(loss_of, has_aux=True)
     (loss, (new_stats, metrics)), gradients = grad(params.unpack())
     gradient = pack({path: gradients[path] for path, _ in params.shapes}).vector
@@ -233,17 +235,17 @@ def _gradient_ratios(state: State, gradient: Array) -> Array | None:
     params = state.weights.params
     gradients = replace(params, vector=gradient).unpack().values()
     current = jnp.stack([*map(rgn.tensor_rgn, gradients, params.unpack().values())])
-    return ratios + (current - ratios) / jnp.minimum(state.step + 1, rgn.AVERAGED_STEPS)
+    return ratios + (current - ratios) / jnp.minimum(state.step + 1, rgn.AVERAGING_STEPS)
 
 
 def _regularize(weights: Array, regularizer: Mapping, lr: Array) -> tuple[Array, Array]:
-    """The regularizer's update of the weights, before the learning rate, and its penalty."""
+    """The regularizer's term of the update, before the learning rate, and its penalty."""
     strength, start, importance = (regularizer[k] for k in ("strength", "start", "importance"))
-    stiffness = regularizers.stiffness(strength, importance, lr)
+    stiffness = regularizers.penalty_coefficients(strength, importance, lr)
     penalty = regularizers.penalty(stiffness, weights, start)
     return stiffness * (weights - start), penalty
 
 
 def _repeat(packed: Packed, values: Any) -> Array:
-    """A vector with the layout of `packed` that repeats one value for each of its arrays."""
+    """A vector like `packed.vector` with one value for all elements of each array."""
     return jnp.concatenate([jnp.full(n, v) for v, n in zip(values, packed.sizes, strict=True)])

@@ -1,14 +1,17 @@
-"""Study: train several runs and sweeps in order, some from the weights of earlier ones, and write
+"""Train the runs and sweeps of a study in order, some from the weights of earlier ones, and write
 one report.
 
     python -m tinyjax.study --config configs/studies/ultrasmall.py --workdir runs/ultrasmall
 
-The config file describes the stages by get_study(arg, workdir): name -> (config, points of the
-sweep as in get_hyper, or None for a single run). With a third element, flags of tinyjax.rgn, the
-stage is measured by that command. Or name -> the folder of a finished run or sweep, which is used
-as it is. Each stage is trained as by tinyjax.train, in <workdir>/<name>; after an interruption the
-same command resumes. At the end report.html covers the stages that no other stage starts from and
-that are not only measured; they are evaluated first.
+The config file defines get_study(arg, workdir), which returns a dict, stage name -> one of
+
+    (config, points)             points of the sweep, as in get_hyper; None for a single run
+    (config, points, rgn_flags)  the same; tinyjax.rgn then measures the stage with these flags
+    folder                       a finished run or sweep, which is not trained again
+
+Each stage is trained as by tinyjax.train, in <workdir>/<name>. After an interruption, the same
+command resumes. At the end, stages are evaluated and report.html is written. It leaves out stages
+that others start from, and stages measured by tinyjax.rgn.
 """
 
 import os
@@ -21,7 +24,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
-from tinyjax.errors import UserError, exit_code, suggest
+from tinyjax.errors import STOPPED, UserError, exit_code, suggest
 from tinyjax.population import search_space
 from tinyjax.population.options import FLAGS as SWEEP_FLAGS
 from tinyjax.population.options import SINGLE_RUN, parse_member_batching, parse_shard
@@ -30,7 +33,7 @@ from tinyjax.run import run_folder
 from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
-from tinyjax.training.validation import check
+from tinyjax.training.validation import check_config
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--stage": {
@@ -48,11 +51,14 @@ class Stage(NamedTuple):
 
     config: Any
     members: list[Member]
-    rgn: tuple[str, ...] | None = None  # flags of tinyjax.rgn; None: it is not measured
+    rgn: tuple[str, ...] | None = None  # flags of tinyjax.rgn; None: not measured
 
 
 Stages = dict[str, Stage | Path]  # a path: a finished run or sweep
-FORM = "(config, points of the sweep or None), optionally with a list of flags of tinyjax.rgn"
+STAGE_FORMAT = (
+    "(config, points of the sweep or None), optionally with a list of flags of tinyjax.rgn, "
+    "or a path"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("study", __doc__, argv, FLAGS)
     if options.overrides:
         raise UserError(
-            f"{options.overrides[0]}: each stage of a study has a config of its own; give "
-            f"arguments of the file, {options.config.partition(':')[0]}:name=value"
+            f"{options.overrides[0]}: each stage of a study has its own config; give "
+            f"arguments to the config file, {options.config.partition(':')[0]}:name=value"
         )
     folder, shard = options.workdir, parse_shard(options.shard)
     member_batching = parse_member_batching(options.member_batching)
@@ -86,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     if unfinished := [name for name in stages if not run_folder.is_finished(folder / name)]:
         log.info(f"not finished: {', '.join(unfinished)}; run the same command to continue")
         return 0
-    return report.main([str(folder), *(f"--exclude={name}" for name in _measured_only(stages))])
+    return report.main([str(folder), *(f"--exclude={name}" for name in _stages_to_exclude(stages))])
 
 
 def _train_stages(
@@ -97,9 +103,9 @@ def _train_stages(
     shard: tuple[int, int],
     member_batching: str | None,
 ) -> int:
-    """Train the selected stages up to the first that is not finished; return an exit code."""
+    """Train the selected stages in order, until one is not finished; return an exit code."""
     from tinyjax import rgn
-    from tinyjax.train import STOPPED, train
+    from tinyjax.train import train
 
     for number, (name, stage) in enumerate(stages.items(), start=1):
         if isinstance(stage, Path) or name not in selected:
@@ -119,10 +125,10 @@ def _train_stages(
 
 
 def load_stages(spec: str, workdir: Path) -> Stages:
-    """Return the stages that a config file's `get_study` describes, in order.
+    """Return the stages that `get_study` of a config file returns, in order.
 
-    Raises UserError for a file without it or with an invalid stage, and as
-    `search_space.make_members` and `validation.check` do.
+    Raises UserError if there is no `get_study` or a stage is invalid, see also
+    `search_space.make_members` and `validation.check_config`.
     """
     get_study = configs.definitions(spec, "get_study")["get_study"]
     try:
@@ -132,7 +138,7 @@ def load_stages(spec: str, workdir: Path) -> Stages:
         raise UserError(message) from error
     stages = get_study(spec.partition(":")[2] or None, workdir)
     if not isinstance(stages, Mapping) or not stages:
-        raise UserError(f"{spec}: get_study must return a dict, name -> {FORM}, or a path")
+        raise UserError(f"{spec}: get_study must return a dict, name -> {STAGE_FORMAT}")
     return {name: _make_stage(name, value) for name, value in stages.items()}
 
 
@@ -142,25 +148,25 @@ def _make_stage(name: str, value: Any) -> Stage | Path:
     if isinstance(value, str | Path):
         return Path(value)
     if not isinstance(value, tuple) or len(value) not in (2, 3):
-        raise UserError(f"stage {name}: give {FORM}, or a path")
+        raise UserError(f"stage {name}: give {STAGE_FORMAT}")
     config, points, *flags = value
-    if not isinstance(config, ConfigDict) or not all(isinstance(m, list | tuple) for m in flags):
-        raise UserError(f"stage {name}: give {FORM}, or a path")
+    if not isinstance(config, ConfigDict) or not all(isinstance(f, list | tuple) for f in flags):
+        raise UserError(f"stage {name}: give {STAGE_FORMAT}")
     rgn_flags = tuple(flags[0]) if flags else None
     if rgn_flags is not None:
         argv = ["--workdir", name, *rgn_flags]
-        configs.parse_options("rgn", None, argv, RGN_FLAGS, needs=("workdir",))
+        configs.parse_options("rgn", None, argv, RGN_FLAGS, required=("workdir",))
     config = config.unlock().lock()
     members = search_space.make_members(config, points) if points else [SINGLE_RUN]
     for member in members:
-        check(configs.with_fields(config, member.point))
+        check_config(configs.with_fields(config, member.point))
     return Stage(config, members, rgn_flags)
 
 
 def _link_stage(name: str, source: Path, link: Path) -> None:
     """Create a link to a finished run or sweep.
 
-    Raises UserError if it is not finished, or if `link` exists and is something else.
+    Raises UserError if `source` is not finished, or if `link` exists and points elsewhere.
     """
     if not run_folder.is_finished(source):
         raise UserError(f"stage {name}: {source} is not a finished run or sweep; train it first")
@@ -173,17 +179,16 @@ def _link_stage(name: str, source: Path, link: Path) -> None:
         link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()))
 
 
-def _measured_only(stages: Stages) -> list[str]:
-    """Return the stages that were trained to be measured, if there are any other stages."""
+def _stages_to_exclude(stages: Stages) -> list[str]:
+    """Return the stages measured by tinyjax.rgn, which the report leaves out, unless all are."""
     names = [n for n, stage in stages.items() if isinstance(stage, Stage) and stage.rgn is not None]
     return names if len(names) < len(stages) else []
 
 
 def stage_table(stages: Stages) -> str:
-    """Return the stages as text.
+    """Return a text table of the stages.
 
-    A line per stage: members, steps of each, estimated minutes on two cores, training set and
-    suites.
+    Columns: members, steps per member, estimated minutes on two cores, training set and suites.
     """
     from tinyjax.population.plan import estimated_minutes
     from tinyjax.reporting.run_folders import describe_training_set
@@ -223,7 +228,7 @@ def _without_init(config: Any, members: Sequence[Member]) -> tuple[Any, list[Mem
 def init_points(*folders: str | Path) -> Sequence[dict[str, Any]]:
     """Return points of a sweep over starting weights: from scratch, and from each of the folders.
 
-    The layer whose outputs are the classes is always initialized at random.
+    The layer that outputs the classes is always initialized at random.
     """
     reinit = (r"head/class_out/.*",)
     return [{"init": ""}, *({"init": str(folder), "reinit": reinit} for folder in folders)]

@@ -1,9 +1,10 @@
-"""Train: a config in, a run folder out.
+"""Train the network of a config, or all members of a sweep, into a run folder.
 
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
-The same command on the same folder resumes. Exit codes: 0 finished, 2 invalid input, 69 the devices
-or processes are not the expected ones, 75 stopped (SIGTERM or Ctrl-C) and saved.
+The same command with the same folder resumes an interrupted run. Exit codes: 0 finished, 2 invalid
+input, 69 the devices or processes are not the expected ones, 75 stopped (SIGTERM or Ctrl-C) and
+saved.
 """
 
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import STOPPED, UserError, exit_code
 from tinyjax.population import options as sweep_options
 from tinyjax.population.options import SINGLE_RUN
 from tinyjax.population.search_space import Member
@@ -26,8 +27,6 @@ from tinyjax.run.csv_files import write_rows
 from tinyjax.run.heartbeat import Heartbeat
 from tinyjax.run.logs import log, log_to, start_log
 from tinyjax.run.weights import write_weights
-
-STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,8 +72,8 @@ def train(
     """Train one network, perhaps in phases, or all members of a sweep, into `folder`.
 
     Args:
-        stop: as soon as it holds something, the run saves and returns `STOPPED`.
-        shard: (i, n): train every n-th population of a sweep, from the i-th.
+        stop: received signals; when it is no longer empty, the run saves and returns `STOPPED`.
+        shard: (i, n): train every n-th population of a sweep, starting with the i-th.
         batching: `--member-batching` of a sweep, see `plan.make_plan`.
     """
     from tinyjax.run import runtime
@@ -82,14 +81,10 @@ def train(
     from tinyjax.training.phases import train_phases
     from tinyjax.training.reporters import SingleRunReporter
     from tinyjax.training.sweep import train_sweep
+    from tinyjax.training.validation import check_sweep_options
 
     is_sweep, (index, shards) = [*members] != [SINGLE_RUN], shard
-    if is_sweep and config.phases:
-        raise UserError("phases: a sweep has none; make each phase a sweep of its own, with init")
-    if batching and not is_sweep:
-        raise UserError(f"--member-batching {batching}: only a sweep has members to batch")
-    if shards > 1 and not is_sweep:
-        raise UserError(f"--shard {index}/{shards}: only a sweep has shards")
+    check_sweep_options(config, is_sweep, shard, batching)
     task, is_main = get_task(config.task), distributed.is_main_process()
     runtime.tune_allocator()
     run_folder.open_folder(folder, configs.to_json(config), is_main)
@@ -130,15 +125,17 @@ def train_members(
     method: str = "none",
     chunk_size: int = 0,
 ) -> int:
-    """Train the members of one population, from their first weights to their results.
+    """Train the members of one population, from their initial weights to their results.
 
-    reporter: see `training.reporters`. number: of the population in its sweep. method, chunk_size:
-    see `batch_members`.
+    reporter: see `training.reporters`. number: index of the population in its sweep. method,
+    chunk_size: see `batch_members`.
     """
     started = time.time()
-    path = folder / "populations" / str(number)
+    population_folder = folder / "populations" / str(number)
     write_heartbeat = partial(heartbeat.write, population=number)
-    setup = set_up(config, folder, path, members, reporter, method, chunk_size, write_heartbeat)
+    setup = set_up(
+        config, folder, population_folder, members, reporter, method, chunk_size, write_heartbeat
+    )
     outcome = fit(setup, reporter, stop, write_heartbeat)
     if outcome is None:
         return STOPPED
@@ -180,7 +177,7 @@ class Outcome:
 def set_up(
     config: Any,
     folder: Path,
-    path: Path,
+    population_folder: Path,
     members: Sequence[Member],
     reporter: Any,
     method: str,
@@ -196,18 +193,18 @@ def set_up(
     from tinyjax.run import runtime
     from tinyjax.run.checkpoints import Checkpoints
     from tinyjax.tasks import get_task
-    from tinyjax.training.validation import check
+    from tinyjax.training.validation import check_config
 
-    # ---- data: a small set lives on the devices as uint8, others are streamed
+    # ---- data: stored on the devices as uint8, or streamed
     log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
     log.info(f"compiled programs are kept in {runtime.enable_compile_cache()}")
     for member in members:
-        check(configs.with_fields(config, member.point))
+        check_config(configs.with_fields(config, member.point))
     base, config = config, networks.member_config(config, members[0])
     task = get_task(config.task)
     training, suites = load_data(task, config, folder)
 
-    # ---- networks: each by itself, then all as one population, spread over the devices
+    # ---- networks: build each one, then stack them on the devices as one population
     built = [networks.build_network(base, member, task, training) for member in members]
     layout = devices.device_layout(len(members), config.batch)
     population = stack.stack_members(built, task, training, layout.axes)
@@ -218,8 +215,8 @@ def set_up(
         config, task, training, built, layout, placed, pipeline, batched
     )
 
-    # ---- state: from the newest checkpoint, or new
-    checkpoints = Checkpoints(path / "checkpoints")
+    # ---- state: initialized, or restored from the newest checkpoint
+    checkpoints = Checkpoints(population_folder / "checkpoints")
     init, train_step = program.make_training(config, task, population, layout, batched)
     state = jax.jit(init)(variables)
     if distributed.is_main_process():
@@ -230,13 +227,13 @@ def set_up(
     log.info(f"writes to: {folder}")
     if checkpoints.latest() is not None:
         state = layout.place(checkpoints.restore(layout.to_host(state)))
-        log.info(f"resuming at step {_step(layout, state)} of {config.schedule.steps}")
-    step = _step(layout, state)
+        log.info(f"resuming at step {_current_step(layout, state)} of {config.schedule.steps}")
+    step = _current_step(layout, state)
 
     # ---- the compiled step
     start = time.time()
     write_heartbeat("compiling", steps=config.schedule.steps)
-    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split=True)))
+    predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split_rows=True)))
     keep_best = jax.jit(batched(lambda pair, _: steps.keep_best(*pair)))
     batches = pipeline(step)
     batches = chain([first := next(batches)], batches)
@@ -253,7 +250,9 @@ def set_up(
 
 
 def load_data(task: Any, config: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The training split and the suites. Raises UserError if training on them cannot work."""
+    """The training split and the suites. Raises UserError if a batch is larger than the training
+    split, or the split does not fit on the device.
+    """
     from tinyjax.run import runtime
     from tinyjax.tasks.suites import load_splits
 
@@ -269,7 +268,7 @@ def load_data(task: Any, config: Any, folder: Path) -> tuple[Any, dict[str, Any]
     return training, suites
 
 
-def _step(layout: Any, state: Any) -> int:
+def _current_step(layout: Any, state: Any) -> int:
     return int(layout.to_host(state.step).max())
 
 
@@ -278,7 +277,7 @@ def fit(
 ) -> Outcome | None:
     """Train until the last step, until patience runs out, or until every member has diverged.
 
-    Returns None if the run was told to stop; its state is saved.
+    Returns None after a stop signal; the state is then saved.
     """
     import numpy as np
 
@@ -290,19 +289,20 @@ def fit(
         evaluate_now = finished or (step > 0 and step % config.eval_every == 0)
         stopping = distributed.stop_requested(stop)
         if evaluate_now or stopping or (step > 0 and step % config.save_every == 0):
-            # Before the evaluation: a failure there then loses nothing.
+            # Save before the evaluation, so that an error in it loses no steps.
             reporter.flush()
             setup.checkpoints.save(step, layout.to_host(state))
         if evaluate_now:
             reporter.check_divergence(layout.to_host(state.diverged_at))
             scores = evaluate(setup, state, step, reporter)
             state = keep_best(setup, state, scores)
-            waited = step - int(np.max(layout.to_host(state.best.step)))
-            if finished or (config.patience and waited >= config.patience * config.eval_every):
+            steps_since_best = step - int(np.max(layout.to_host(state.best.step)))
+            patience_steps = config.patience * config.eval_every
+            if finished or (config.patience and steps_since_best >= patience_steps):
                 break
         if stopping:
             reporter.close()
-            log.info(f"told to stop: saved at step {step}; the same command resumes from there")
+            log.info(f"stopped by a signal: saved at step {step}; the same command resumes")
             return None
         state, metrics = setup.train_step(state, next(setup.batches))
         step += 1
@@ -317,23 +317,23 @@ def fit(
 
 
 def log_step(setup: Setup, state: Any, step: int, metrics: Any, reporter: Any) -> bool:
-    """Record a step's metrics; returns whether every member has diverged."""
+    """Record a step's metrics. Returns whether every member has diverged."""
     import numpy as np
 
     from tinyjax.population.stack import unstack
 
-    members = unstack(setup.layout.to_host(metrics), len(setup.networks))
+    member_metrics = unstack(setup.layout.to_host(metrics), len(setup.networks))
     diverged_at = np.atleast_1d(setup.layout.to_host(state.diverged_at))
     reporter.check_divergence(diverged_at)
-    reporter.record(step, "train", [{k: float(v) for k, v in m.items()} for m in members])
-    reporter.logged([m["loss"] for m in members], diverged_at)
+    reporter.record(step, "train", [{k: float(v) for k, v in m.items()} for m in member_metrics])
+    reporter.update_status([m["loss"] for m in member_metrics], diverged_at)
     return bool((diverged_at >= 0).all())
 
 
 def evaluate(
     setup: Setup, state: Any, step: int, reporter: Any
 ) -> list[dict[str, dict[str, float]]]:
-    """Score the averaged weights on every suite: of each member suite -> metric -> value."""
+    """Score the averaged weights on every suite. Returns suite -> metric -> value, per member."""
     from tinyjax.population.prediction import predict_and_score
 
     layout, count = setup.layout, len(setup.networks)
@@ -347,8 +347,8 @@ def evaluate(
         for member_scores, values in zip(scores, suite_scores, strict=True):
             member_scores[name] = values
         reporter.record(step, name, suite_scores)
-        reporter.suite_evaluated(name, setup.suites[name], predictions)
-    reporter.evaluated(step, scores)
+        reporter.record_predictions(name, setup.suites[name], predictions)
+    reporter.log_evaluation(step, scores)
     return scores
 
 

@@ -15,10 +15,10 @@ from tinyjax.population import search_space as hyper
 from tinyjax.study import init_points
 
 CONFIGS = Path(__file__).parent.parent
-SIX = "+".join(
+BACKBONES = "+".join(
     [*(f"mobilenetv3/s-{k}" for k in (1, 3, 5)), *(f"efficientnet/b-{k}" for k in (2, 4, 6))]
 )
-# Field of an image and its two sides, name -> value or range. Training is on the first side.
+# Field of an image, and its two sides: name -> value or range. Training is on the first side.
 SIDES = (
     ("time_of_day", {"night": "night", "day": "day"}),
     ("altitude_m", {"low": (60, 81), "high": (100, 131)}),
@@ -27,7 +27,7 @@ SIDES = (
 
 
 def get_study(arg, workdir):
-    arg = parse_arg(arg, backbones=SIX, seeds=3, pretraining=4000, steps=1200)
+    arg = parse_arg(arg, backbones=BACKBONES, seeds=3, pretraining=4000, steps=1200)
     ladder = [
         hyper.sweep("model.backbone", arg.backbones.split("+")),
         hyper.sweep("seed", range(arg.seeds)),
@@ -36,32 +36,34 @@ def get_study(arg, workdir):
     caltech = f"{CONFIGS / 'caltech101.py'}:channels=1,batch=32,steps={arg.pretraining}"
     stages = {
         "caltech101": (load(caltech), hyper.product(ladder)),
-        "all": (on_hit_uav(arg.steps), from_both),
+        "all": (hit_uav_config(arg.steps), from_both),
     }
     for field, sides in SIDES:
-        stages[next(iter(sides))] = (one_sided(arg.steps, field, sides), from_both)
+        stages[next(iter(sides))] = (one_sided_config(arg.steps, field, sides), from_both)
     return stages
 
 
-def on_hit_uav(steps):
+def hit_uav_config(steps):
     config = load(f"{CONFIGS / 'hit_uav.py'}:batch=8,lr=0.016,steps={steps}").unlock()
     config.eval_every = steps
-    # Both sides of each condition, and the values between them.
+    # Slices for both sides of each condition, and for the values between them.
     config.data.slices = {
         "time_of_day": (), "altitude_m": (60, 81, 100, 131), "camera_angle_deg": (30, 51, 70, 91)
     }  # fmt: skip
     return config
 
 
-def one_sided(steps, field, sides):
-    """Train on the first side; test on both, and on the second one in other sessions, too."""
-    config = on_hit_uav(steps)
-    (trained, trained_range), (other, other_range) = sides.items()
-    config.data.train["where"] = {field: trained_range}
+def one_sided_config(steps, field, sides):
+    """Return a config that trains on the first side. It tests on both sides, and on the second
+    side also in other sessions.
+    """
+    config = hit_uav_config(steps)
+    (train_side, train_range), (other_side, other_range) = sides.items()
+    config.data.train["where"] = {field: train_range}
     config.data.suites = {
-        trained: {"split": "val", "where": {field: trained_range}},
-        other: {"split": "val", "where": {field: other_range}},
-        f"{other}-elsewhere": {"split": "shift", "where": {field: other_range}},
+        train_side: {"split": "val", "where": {field: train_range}},
+        other_side: {"split": "val", "where": {field: other_range}},
+        f"{other_side}-elsewhere": {"split": "shift", "where": {field: other_range}},
     }
-    config.data.slices, config.monitor = {}, trained
+    config.data.slices, config.monitor = {}, train_side
     return config

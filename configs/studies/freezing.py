@@ -22,7 +22,12 @@ CAPACITY = definitions(str(Path(__file__).with_name("capacity.py")), "get_study"
 
 def get_study(arg, workdir):
     arg = parse_arg(
-        arg, capacity="runs/capacity", backbones=CAPACITY["SIX"], seeds=3, steps=1200, strength=10.0
+        arg,
+        capacity="runs/capacity",
+        backbones=CAPACITY["BACKBONES"],
+        seeds=3,
+        steps=1200,
+        strength=10.0,
     )
     ladder = hyper.product(
         [
@@ -30,10 +35,10 @@ def get_study(arg, workdir):
             hyper.sweep("seed", range(arg.seeds)),
         ]
     )
-    probing = arg.steps // 3
+    probing_steps = arg.steps // 3
     probed, frozen, neck, moved = (
-        CAPACITY["on_hit_uav"](steps)
-        for steps in (probing, arg.steps, arg.steps, arg.steps - probing)
+        CAPACITY["hit_uav_config"](steps)
+        for steps in (probing_steps, arg.steps, arg.steps, arg.steps - probing_steps)
     )
     for config in (probed, frozen, neck):
         config.init, config.freeze = f"{arg.capacity}/caltech101", ("backbone",)

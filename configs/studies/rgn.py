@@ -4,8 +4,8 @@ python -m tinyjax.study --config configs/studies/rgn.py --workdir runs/rgn
 
 Run configs/studies/capacity.py and configs/studies/freezing.py first; arguments capacity and
 freezing are their folders. All of their detectors are compared. freezing has probed the detectors
-that start from Caltech-101 and are trained on all images. This study probes the others: those from
-scratch ("untrained"), and those trained on one side of a condition from either start
+that start from Caltech-101 and are trained on all images. This study probes the other detectors:
+those from scratch ("untrained"), and those trained on one side of a condition from either start
 ("probed-night" etc.). Further arguments, joined by commas: backbones, joined by +; seeds, number of
 seeds; steps, as in capacity.
 """
@@ -21,27 +21,28 @@ CAPACITY = definitions(str(Path(__file__).with_name("capacity.py")), "get_study"
 
 def get_study(arg, workdir):
     arg = parse_arg(
-        arg, capacity="runs/capacity", freezing="runs/freezing", backbones=CAPACITY["SIX"], seeds=3,
-        steps=1200,
+        arg, capacity="runs/capacity", freezing="runs/freezing", backbones=CAPACITY["BACKBONES"],
+        seeds=3, steps=1200,
     )  # fmt: skip
     ladder = [
         hyper.sweep("model.backbone", arg.backbones.split("+")),
         hyper.sweep("seed", range(arg.seeds)),
     ]
     from_both = hyper.product([*ladder, init_points(f"{arg.capacity}/caltech101")])
+    untrained = freeze_backbone(CAPACITY["hit_uav_config"](arg.steps // 3))
     stages = {
         "all": f"{arg.capacity}/all",
         **{name: f"{arg.freezing}/{name}" for name in ("frozen", "neck", "probed", "moved")},
-        "untrained": (probing(CAPACITY["on_hit_uav"](arg.steps // 3)), hyper.product(ladder), ()),
+        "untrained": (untrained, hyper.product(ladder), ()),
     }
     for field, sides in CAPACITY["SIDES"]:
         side = next(iter(sides))
         stages[side] = f"{arg.capacity}/{side}"
-        probe = probing(CAPACITY["one_sided"](arg.steps // 3, field, sides))
+        probe = freeze_backbone(CAPACITY["one_sided_config"](arg.steps // 3, field, sides))
         stages[f"probed-{side}"] = (probe, from_both, ())
     return stages
 
 
-def probing(config):
+def freeze_backbone(config):
     config.freeze = ("backbone",)
     return config

@@ -1,18 +1,17 @@
-"""How small can a backbone be before it breaks when conditions change, and does pretraining still
+"""How small can a backbone be before it fails when conditions change, and does pretraining still
 help at that size? The full protocol of arXiv 2508.02927: both ladders x {scratch, ImageNet,
-ImageNet -> COCO} x seeds x {LLVIP, FLIR}, tested on the other set and on infrared.
+ImageNet -> COCO} x seeds x {LLVIP, FLIR}, tested on the other data set and on infrared.
 
 python -m tinyjax.study --config configs/studies/ultrasmall.py --workdir runs/ultrasmall
 
-$TINYJAX_DATA has imagenet2012/5.1.0 as prepared by TensorFlow Datasets, coco, LLVIP and the aligned
-FLIR as they unpack (docs/data.md); or give their folders: imagenet, coco, llvip, flir. Arguments,
-joined by commas: backbones, joined by + (default: B-1 to B-7 and S-1 to S-6); seeds, number of
-seeds; epochs and images, epochs and size of ImageNet; coco_epochs; steps and batch of fine-tuning.
+$TINYJAX_DATA has imagenet2012/5.1.0 as prepared by TensorFlow Datasets, coco, and the unpacked
+LLVIP and aligned FLIR (docs/data.md); or give their folders: imagenet, coco, llvip, flir.
+Arguments, joined by commas: backbones, joined by + (default: B-1 to B-7 and S-1 to S-6); seeds,
+number of seeds; epochs and images, of ImageNet; coco_epochs; steps and batch, of fine-tuning.
 
 Each member starts from the pretrained member of the same seed. LLVIP and FLIR share only the class
-person, which the report compares. The paper's ImageNet recipe is public. Those of COCO and of
-fine-tuning, the number of seeds, the detector and the reduction of MobileNetV3 are not: they are
-our choice.
+person, which the report compares. The paper's ImageNet recipe is public. Its recipes for COCO
+and fine-tuning, number of seeds, detector and reduction of MobileNetV3 are not: we chose these.
 """
 
 import os
@@ -43,17 +42,17 @@ def get_study(arg, workdir):
     coco = f"source={arg.coco},epochs={arg.coco_epochs}"
     pretrained = load(f"{CONFIGS / 'coco.py'}:{coco}").unlock()
     pretrained.init = str(workdir / "imagenet")
-    pretrained.model.strides = fine_tuned(arg, "llvip").model.strides  # its head is reused
+    pretrained.model.strides = fine_tuning_config(arg, "llvip").model.strides  # the head is reused
     from_all = hyper.product([*ladder, init_points(workdir / "imagenet", workdir / "coco")])
     return {
         "imagenet": (load(f"{CONFIGS / 'imagenet_b.py'}:{imagenet}"), hyper.product(ladder)),
         "coco": (pretrained, hyper.product(ladder)),
-        "llvip": (fine_tuned(arg, "llvip"), from_all),
-        "flir": (fine_tuned(arg, "flir"), from_all),
+        "llvip": (fine_tuning_config(arg, "llvip"), from_all),
+        "flir": (fine_tuning_config(arg, "flir"), from_all),
     }
 
 
-def fine_tuned(arg, dataset):
+def fine_tuning_config(arg, dataset):
     """Return the config of a detector for the visible images of one data set.
 
     It is tested on both sets, on visible and on infrared images.

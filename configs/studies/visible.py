@@ -20,7 +20,9 @@ SVANSTROM = Path(__file__).parent.parent / "svanstrom.py"
 
 
 def get_study(arg, workdir):
-    arg = parse_arg(arg, capacity="runs/capacity", backbones=CAPACITY["SIX"], seeds=3, steps=1200)
+    arg = parse_arg(
+        arg, capacity="runs/capacity", backbones=CAPACITY["BACKBONES"], seeds=3, steps=1200
+    )
     members = hyper.product(
         [
             hyper.sweep("model.backbone", arg.backbones.split("+")),
@@ -28,10 +30,10 @@ def get_study(arg, workdir):
             init_points(f"{arg.capacity}/caltech101"),
         ]
     )
-    return {light: (trained_in(light, arg.steps), members) for light in ("ir", "rgb")}
+    return {light: (svanstrom_config(light, arg.steps), members) for light in ("ir", "rgb")}
 
 
-def trained_in(light, steps):
+def svanstrom_config(light, steps):
     args = f"light={light},batch=8,lr=0.016,steps={steps},corrupt=benchmark"
     config = load(f"{SVANSTROM}:{args}").unlock()
     config.eval_every = steps

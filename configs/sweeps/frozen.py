@@ -1,4 +1,4 @@
-"""Is it better to freeze the backbone, and with which neck? From a classifier's weights to HIT-UAV.
+"""Should the backbone be frozen, and with which neck? Detectors on HIT-UAV from a classifier.
 
 python -m tinyjax.train --config configs/sweeps/frozen.py:init=runs/caltech101 --workdir runs/frozen
 

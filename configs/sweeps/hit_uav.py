@@ -2,8 +2,8 @@
 
 python -m tinyjax.train --config configs/sweeps/hit_uav.py --workdir runs/sweep_hit_uav
 
-Six sizes x four seeds, from scratch: 24 networks. Arguments as in configs/hit_uav.py; without any,
-steps is 1500.
+Six sizes x four seeds, from scratch: 24 networks. Arguments as in configs/hit_uav.py; without
+arguments, steps is 1500.
 """
 
 from pathlib import Path

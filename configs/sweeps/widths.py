@@ -2,8 +2,8 @@
 
 python -m tinyjax.train --config configs/sweeps/widths.py --workdir runs/widths
 
-Six sizes x two learning rates x two seeds: 24 networks in one or two programs, about ten minutes on
-two cores. Argument: steps.
+Six sizes x two learning rates x two seeds: 24 networks in three programs, about ten minutes on two
+cores. Argument: steps.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Configurations: what config files and commands use of this folder. Imports no JAX."""
+"""Configs: the functions that config files and commands use. Imports no JAX."""
 
 from tinyjax.config.defaults import classifier, detector
 from tinyjax.config.parsing import (

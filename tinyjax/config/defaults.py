@@ -14,7 +14,7 @@ from tinyjax.config.detectors import DETECTORS, Fields
 from tinyjax.errors import UserError, suggest
 
 # Sizes are (height, width) in pixels, lengths in steps.
-SHARED: Fields = {  # by both tasks
+SHARED: Fields = {  # fields of both tasks
     "seed": (0, "seed of the initial weights, the order of the data and every random draw"),
     "init": (
         "",
@@ -26,14 +26,14 @@ SHARED: Fields = {  # by both tasks
         "patterns of parameter paths that keep their random initialization, whether or not `init` "
         "has weights for them",
     ),
-    "freeze": ((), "what is frozen: presets, or (pattern, multiplier) rules; docs/transfer.md"),
+    "freeze": ((), "frozen parameters: presets, or (pattern, multiplier) rules; docs/transfer.md"),
     "phases": (
         (),
-        "dicts field -> value, one per phase; each phase starts from the weights of the last one",
+        "dicts field -> value, one per phase; a phase starts from the weights of the previous one",
     ),
     "model.backbone": (
         "mobilenetv3/s-1",
-        "family/variant: efficientnet/b0, b-1 to b-7, mobilenetv3/small, s-1 to s-6",
+        "family/variant: efficientnet/b0, b-1 to b-7, mobilenetv3/large, small, s-1 to s-6",
     ),
     "model.batchnorm_eps": (
         0.0,
@@ -47,11 +47,11 @@ SHARED: Fields = {  # by both tasks
     "model.adapters": (False, "residual adapters after every block, which start as the identity"),
     "model.dtype": (
         "float32",
-        "type of activations, or bfloat16; weights and losses stay float32",
+        "type of activations: float32 or bfloat16; weights and losses stay float32",
     ),
     "data.on_error": (
         "stop",
-        "at the first broken image or box; skip: leave broken ones out and list them in the log",
+        "stop at the first broken image or box; or skip: leave broken ones out and log them",
     ),
     "data.stream": (
         False,
@@ -70,9 +70,9 @@ SHARED: Fields = {  # by both tasks
     "subset.fraction": (1.0, "fraction of the training images to use, drawn by seed"),
     "subset.shots": (
         0,
-        "use an image only if one of its classes was seen fewer times than this; 0: use all",
+        "skip an image if each of its classes already has this many objects; 0: skip none",
     ),
-    "optimizer.name": ("adamw", "or sgd, nesterov"),
+    "optimizer.name": ("adamw", "adamw, sgd or nesterov"),
     "optimizer.lr": (2e-3, "peak learning rate"),
     "optimizer.backbone_lr_scale": (1.0, "factor on the learning rate of the backbone"),
     "optimizer.layer_decay": (
@@ -86,10 +86,10 @@ SHARED: Fields = {  # by both tasks
     ),
     "optimizer.weight_decay": (
         0.05,
-        "of kernels, not of biases and BatchNorm; multiplied by the learning rate",
+        "decay of kernels, not of biases and BatchNorm; multiplied by the learning rate",
     ),
-    "optimizer.momentum": (0.9, "of SGD; b1 of AdamW"),
-    "optimizer.b2": (0.999, "of AdamW"),
+    "optimizer.momentum": (0.9, "momentum of SGD; b1 of AdamW"),
+    "optimizer.b2": (0.999, "b2 of AdamW"),
     "optimizer.clip_norm": (10.0, "maximum global norm of the gradient; 0: no clipping"),
     "regularizer.strength": (
         0.0,
@@ -97,7 +97,7 @@ SHARED: Fields = {  # by both tasks
     ),
     "regularizer.name": (
         "l2sp",
-        "all weights alike; or ewc, fisher, rgn: each weight by its measured importance",
+        "l2sp: all weights alike; ewc, fisher, rgn: each weight by its measured importance",
     ),
     "regularizer.batches": (
         100,
@@ -106,9 +106,9 @@ SHARED: Fields = {  # by both tasks
     "schedule.steps": (8000, "number of training steps"),
     "schedule.warmup": (300, "steps of linear warmup"),
     "schedule.decay_start": (0.4, "fraction of the steps before the learning rate decays"),
-    "schedule.shape": ("cosine", "shape of the decay, or linear"),
+    "schedule.shape": ("cosine", "shape of the decay: cosine or linear"),
     "schedule.final_lr_scale": (0.02, "final learning rate as a fraction of the peak"),
-    "ema": (0.998, "decay of the averaged weights, which are the ones that are scored and saved"),
+    "ema": (0.998, "decay of the averaged weights, which are scored and saved"),
     "log_every": (50, "steps between rows of metrics.csv"),
     "save_every": (500, "steps between checkpoints"),
     "eval_every": (1000, "steps between evaluations"),
@@ -118,12 +118,12 @@ SHARED: Fields = {  # by both tasks
     "log.wandb": ("", "also log to this W&B project; pip install 'tinyjax[wandb]'"),
 }
 
-DETECTION: Fields = {  # of all detectors
+DETECTION: Fields = {  # fields of all detectors
     "task": ("detect", "detect objects"),
     "model.detector": ("point", f"name of the detector: {', '.join(DETECTORS)}"),
     "data.format": (
         "auto",
-        "coco, voc, yolo or arrayrecord; auto: recognize which by the files; synthetic",
+        "coco, voc, yolo, arrayrecord or synthetic; auto: recognize the layout of the files",
     ),
     "data.slices": (
         {},
@@ -132,7 +132,7 @@ DETECTION: Fields = {  # of all detectors
     ),
     "crop_size": (
         (128, 160),
-        "training window, in pixels of the frame; prediction is on whole frames",
+        "size of a training window in pixels of the frame; prediction is on full frames",
     ),
     "batch": (16, "windows per step"),
     "augment.flip": (0.5, "probability of a horizontal flip"),
@@ -155,7 +155,10 @@ DETECTION: Fields = {  # of all detectors
 CLASSIFICATION: Fields = {
     "task": ("classify", "classify whole images"),
     "data.format": ("folder", "a folder of images for each class; or list, tfds"),
-    "crop_size": ((96, 96), "random views of training, in pixels; prediction is on whole images"),
+    "crop_size": (
+        (96, 96),
+        "size of a random training view in pixels; prediction is on full images",
+    ),
     "batch": (64, "images per step"),
     "augment.flip": (0.5, "probability of a horizontal flip"),
     "augment.area": (0.25, "smallest fraction of the image's area that a view covers"),
@@ -170,7 +173,7 @@ CLASSIFICATION: Fields = {
     "loss.label_smoothing": (0.1, "fraction of a label that is spread over all classes"),
     "loss.class_balance": (
         0.5,
-        "exponent of the weight of an image, (1 / images of its class) to this power",
+        "weight of an image: (1 / images of its class) to this power",
     ),
 }
 
@@ -198,8 +201,8 @@ def classifier() -> ConfigDict:
     return _config(classification_fields())
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a run's config, with the default of each field that was added since it was written.
+def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a run's config, with the default of each field that is missing in it.
 
     Raises UserError for an unknown `model.detector`.
     """

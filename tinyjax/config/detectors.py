@@ -1,6 +1,6 @@
-"""The fields of each detector: its part of a detection config, `model.detector` selects one.
+"""The config fields of each detector; `model.detector` selects the detector.
 
-A detector is a table here and a file in `tinyjax/detectors`.
+Each detector has a table here and a module in `tinyjax/detectors`.
 """
 
 from typing import Any

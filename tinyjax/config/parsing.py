@@ -2,7 +2,7 @@
 
     python -m tinyjax.train --config configs/x.py:width=0.5 --config.optimizer.lr=0.1 --workdir x
 
-Imports no JAX, so that `--help` and a mistyped option answer at once. The overrides are parsed
+Imports no JAX, so that `--help` and errors in options appear at once. The overrides are parsed
 here because the flags of ml_collections suggest only fields of the same group for a mistyped field,
 cannot set a field whose default is None, and do not check the elements of a tuple.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tinyjax.config.defaults import complete
+from tinyjax.config.defaults import fill_defaults
 from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, suggest
 
@@ -36,14 +36,14 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     overrides: "--config.a.b=value" each, applied in order.
 
     Raises UserError for a missing file, a file without `get_config`, an unknown field, a value of
-    another type than the default's, and everything that `override` raises.
+    another type than the default's, and as `override` does.
     """
     path, colon, arg = spec.partition(":")
     get_config = definitions(spec)["get_config"]
     try:
         config = get_config(arg if colon else None)
     except (TypeError, AttributeError) as error:  # ml_collections: wrong type, unknown field
-        # Not traceback.extract_tb, which returns nothing where sys.tracebacklimit is 0.
+        # Not traceback.extract_tb, which returns nothing if sys.tracebacklimit is 0.
         frames = traceback.walk_tb(error.__traceback__)
         numbers = (line for frame, line in frames if frame.f_code.co_filename == str(Path(path)))
         lines = "".join(f", line {number}" for number in numbers)
@@ -137,20 +137,20 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """Return the locked config that `to_json` wrote; JSON's lists become tuples."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
+    return ConfigDict(_lists_to_tuples(json.loads(text))).lock()
 
 
 def from_run(config: Mapping[str, Any]) -> ConfigDict:
     """Return the locked config of a run folder or a weights file, see `defaults.complete`."""
-    return from_json(json.dumps(complete(config)))
+    return from_json(json.dumps(fill_defaults(config)))
 
 
 def parse_options(
     command: str,
-    about: str | None,
+    description: str | None,
     argv: Sequence[str] | None = None,
     flags: Mapping[str, Any] | None = None,
-    needs: Sequence[str] = ("config", "workdir"),
+    required: Sequence[str] = ("config", "workdir"),
 ) -> argparse.Namespace:
     """Parse the command line of a command.
 
@@ -160,16 +160,16 @@ def parse_options(
 
     Args:
         command: name of the module in `tinyjax`.
-        about: its docstring, for --help.
+        description: the module's docstring, for --help.
         argv: the arguments; by default those of the process.
         flags: further flags, name -> arguments of argparse's `add_argument`.
-        needs: which of "config" and "workdir" the command has; both are required flags.
+        required: which of the required flags "config" and "workdir" the command has.
 
     An unknown or missing option ends the program with exit code 2, as in argparse.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m tinyjax.{command}",
-        description=about,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -177,9 +177,9 @@ def parse_options(
         "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
         "workdir": {"metavar": "DIR", "type": parse_path, "help": "the run folder"},
     }
-    for name in needs:
+    for name in required:
         parser.add_argument(f"--{name}", required=True, **shared[name])
-    # For --help only: argparse has no open sets of options, so overrides are taken out below.
+    # For --help only: argparse cannot accept arbitrary options, so overrides are removed below.
     parser.add_argument(f"{PREFIX}A.B", metavar="VALUE", dest=argparse.SUPPRESS, help="set a field")
     for name, arguments in (flags or {}).items():
         parser.add_argument(name, **arguments)
@@ -215,11 +215,11 @@ def find_field(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     return group, name
 
 
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves_with_path(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (path "a.b.c", value) of nested dicts."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves_with_path(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
 
@@ -258,7 +258,7 @@ def _parse(field: str, text: str | None, group: ConfigDict, name: str) -> Any:
         if type_ in (tuple, list):
             return type_(_parse_elements(text, default or ()))
     except (ValueError, KeyError, SyntaxError, TypeError):
-        raise UserError(f"{field} = {text!r}: expected {_describe(type_, default)}") from None
+        raise UserError(f"{field} = {text!r}: expected {_describe_type(type_, default)}") from None
     if type_ is not type(None):
         raise UserError(f"{field}: a {type_.__name__} cannot be set from the command line")
     return _literal(text)
@@ -290,14 +290,14 @@ def _parse_elements(text: str, default: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def _describe(type_: type, default: Any) -> str:
+def _describe_type(type_: type, default: Any) -> str:
     names = {bool: "true or false", int: "an int", float: "a float"}
     if type_ in names:
         return names[type_]
     return f"a {type_.__name__} like {type_(default or ('text', 'in quotes'))!r}"
 
 
-def _tuples(value: Any) -> Any:
+def _lists_to_tuples(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+        return {k: _lists_to_tuples(v) for k, v in value.items()}
+    return tuple(_lists_to_tuples(v) for v in value) if isinstance(value, list) else value

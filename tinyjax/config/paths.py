@@ -12,14 +12,14 @@ def parse_path(text: str) -> Path:
     """
     if "://" not in text:
         return Path(text)
-    from etils import epath  # its paths have the methods of pathlib's that are used here
+    from etils import epath  # its paths have the pathlib methods that are used here
 
     try:
         import fsspec
         import gcsfs  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{text}: is in a bucket: pip install 'tinyjax[bucket]'") from error
-    for name in ("gs", "gcs"):  # other processes write to the bucket: cached listings are outdated
+        raise UserError(f"{text}: a bucket requires pip install 'tinyjax[bucket]'") from error
+    for name in ("gs", "gcs"):  # because other processes write to the bucket
         fsspec.config.conf[name] = {"use_listings_cache": False}
     return epath.Path(text)
 

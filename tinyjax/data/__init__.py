@@ -1,1 +1,1 @@
-"""Data sets: layouts of files, images, batches, augmentation, corruptions. Knows no network."""
+"""Data sets: layouts of files, images, batches, augmentation, corruptions; without networks."""

@@ -18,14 +18,16 @@ from tinyjax.data.sampling import shard_rows
 from tinyjax.ops.hash import hash_uint32
 
 MEAN, STD = 0.45, 0.25  # of gray levels in [0, 1]; our own choice, between the infrared sets' means
-MIN_SIDE = 2.0  # pixels; a smaller box is ignored
-MIN_VISIBLE = 0.4  # fraction of a box's area inside the window, below which it is ignored
+# An object with a shorter side, or a smaller fraction of its area inside the window, becomes an
+# ignored region.
+MIN_SIDE = 2.0  # pixels
+MIN_VISIBLE = 0.4
 
 
 def normalize(images: Array) -> Array:
     """uint8 [..., H, W, C] -> float32 of roughly zero mean and unit variance.
 
-    0 is the gray that fills borders.
+    Areas outside an image are filled with 0.
     """
     return (images.astype(jnp.float32) / 255 - MEAN) / STD
 
@@ -48,7 +50,7 @@ def augment_detection(
             `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
             range of the gain; `brightness` and `noise`, in units of the full gray range.
         size: (h, w) of the window, pixels.
-        axes: mesh axes that the batch is spread over, see `shard_rows`.
+        axes: mesh axes that the batch is sharded over, see `shard_rows`.
 
     Returns:
         The batch with image float32 [B, h, w, C], normalized. Boxes are clipped to the window. An
@@ -74,35 +76,36 @@ def _augment_sample(key, sample, *, strength, size):
     clipped = jnp.clip(boxes, 0, jnp.array([w, h, w, h], jnp.float32))
     side = clipped[:, 2:] - clipped[:, :2]
     visible = side.prod(-1) / jnp.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-6)
-    clear = (visible >= MIN_VISIBLE) & (side.min(-1) >= MIN_SIDE)
+    detectable = (visible >= MIN_VISIBLE) & (side.min(-1) >= MIN_SIDE)
     inside = side.min(-1) > 0
     return {
         **sample,
-        "image": _photometric(k_photometric, image, strength),
+        "image": _augment_photometric(k_photometric, image, strength),
         "boxes": clipped,
-        "valid": sample["valid"] & clear,
-        "ignore": inside & (sample["ignore"] | (sample["valid"] & ~clear)),
+        "valid": sample["valid"] & detectable,
+        "ignore": inside & (sample["ignore"] | (sample["valid"] & ~detectable)),
     }
 
 
 def _draw_window(key, sample, strength, size):
     """Zoom and shift, both f32[2] (y, x): x_out = zoom * x_in - shift, in pixels."""
-    k_zoom, k_aspect, k_focus, k_object, k_position = jax.random.split(key, 5)
-    low, high = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
+    k_zoom, k_aspect, k_crop, k_object, k_position = jax.random.split(key, 5)
+    min_log, max_log = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
     half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
-    log_zoom = jax.random.uniform(k_zoom, minval=low, maxval=high)
+    log_zoom = jax.random.uniform(k_zoom, minval=min_log, maxval=max_log)
     zoom = jnp.exp(log_zoom + jnp.stack([-half, half]))
 
     window = jnp.array(size, jnp.float32)
-    margin = zoom * jnp.array(sample["image"].shape[:2], jnp.float32) - window  # < 0: has a border
-    first, last = jnp.minimum(margin, 0), jnp.maximum(margin, 0)
-    # Object crop: an object's center is in the window's inner 80 %, as far as the frame permits.
-    pick = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
-    center = zoom * (sample["boxes"][pick, :2] + sample["boxes"][pick, 2:])[::-1] / 2
-    focus = sample["valid"].any() & (jax.random.uniform(k_focus) < strength["object_crop"])
-    near, far = (jnp.clip(center - f * window, first, last) for f in (0.9, 0.1))
-    first, last = jnp.where(focus, near, first), jnp.where(focus, far, last)
-    return zoom, first + jax.random.uniform(k_position, (2,)) * (last - first)
+    margin = zoom * jnp.array(sample["image"].shape[:2], jnp.float32) - window  # < 0: border
+    min_shift, max_shift = jnp.minimum(margin, 0), jnp.maximum(margin, 0)
+    # Object crop: an object's center is in the window's inner 80 %, as far as the image permits.
+    picked = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
+    center = zoom * (sample["boxes"][picked, :2] + sample["boxes"][picked, 2:])[::-1] / 2
+    object_crop = sample["valid"].any() & (jax.random.uniform(k_crop) < strength["object_crop"])
+    low, high = (jnp.clip(center - f * window, min_shift, max_shift) for f in (0.9, 0.1))
+    min_shift = jnp.where(object_crop, low, min_shift)
+    max_shift = jnp.where(object_crop, high, max_shift)
+    return zoom, min_shift + jax.random.uniform(k_position, (2,)) * (max_shift - min_shift)
 
 
 def _flip(key, image, boxes, strength):
@@ -141,11 +144,11 @@ def augment_classification(
         key: one typed PRNG key.
         images: uint8 [B, H, W, C].
         targets: float32 [B, classes], the weight of each class in an image.
-        strength: scalars, see `config.defaults`: `flip`; `area`, the smallest fraction of the image
-            that is cropped (RandomResizedCrop; sides are clipped to the image where torchvision
-            draws again); `aspect`, log range of the crop's width over height; `contrast`,
-            `brightness`, `noise` and `invert` as in `augment_detection`. Optional: `mixup` and
-            `cutmix`, the parameters of their Beta distributions.
+        strength: scalars, see `config.defaults`: `flip`; `area`, the minimum of a crop's
+            fraction of the image (RandomResizedCrop; sides are clipped to the image where
+            torchvision draws again); `aspect`, log range of the crop's width over height;
+            `contrast`, `brightness`, `noise` and `invert` as in `augment_detection`. Optional:
+            `mixup` and `cutmix`, the parameters of their Beta distributions.
         size: (h, w) of a view, pixels; None: the images are cropped already.
         axes: as in `augment_detection`.
 
@@ -154,17 +157,17 @@ def augment_classification(
     """
     keys = jax.random.split(key, 1 + len(images) * jax.lax.axis_size(axes))
     sample_keys = shard_rows(keys[1:], axes)
-    views = jax.vmap(partial(_view, strength=strength, size=size))(sample_keys, images)
+    views = jax.vmap(partial(_augment_image, strength=strength, size=size))(sample_keys, images)
     return mix(keys[0], views, targets, strength)
 
 
-def _view(key, image, *, strength, size):
+def _augment_image(key, image, *, strength, size):
     k_area, k_aspect, k_position, k_flip, k_photometric = jax.random.split(key, 5)
     view = normalize(image)
     if size:
         view = _random_resized_crop(k_area, k_aspect, k_position, view, strength, size)
     view = jnp.where(jax.random.uniform(k_flip) < strength["flip"], view[:, ::-1], view)
-    return _photometric(k_photometric, view, strength)
+    return _augment_photometric(k_photometric, view, strength)
 
 
 def _random_resized_crop(k_area, k_aspect, k_position, image, strength, size):
@@ -180,11 +183,11 @@ def _random_resized_crop(k_area, k_aspect, k_position, image, strength, size):
 
 
 def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Array, Array]:
-    """Mix each image with its opposite in the batch.
+    """Mix each image i of the batch with its opposite B - 1 - i.
 
     mixup (arXiv 1710.09412) blends the two, cutmix (arXiv 1905.04899) pastes a window of one into
     the other; if both are in `strength`, each step picks one with equal probability. As in timm,
-    the draw is shared by the batch.
+    the batch shares one draw.
     """
     k_choice, k_mixup, k_cutmix, k_position = jax.random.split(key, 4)
     opposite, mixed = images[::-1], []
@@ -194,17 +197,19 @@ def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Arra
     if "cutmix" in strength:
         fraction = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
         pasted = _window_mask(k_position, images.shape[1:3], 1 - fraction)
-        # The target is the fraction of pixels, since the window may extend beyond the border.
+        # The fraction is that of the pasted pixels: the window may be clipped by the border.
         mixed.append((jnp.where(pasted[:, :, None], opposite, images), 1 - pasted.mean()))
     if not mixed:
         return images, targets
-    first = len(mixed) < 2 or jax.random.bernoulli(k_choice)
-    images, fraction = (jnp.where(first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True))
+    use_first = len(mixed) < 2 or jax.random.bernoulli(k_choice)
+    images, fraction = (
+        jnp.where(use_first, a, b) for a, b in zip(mixed[0], mixed[-1], strict=True)
+    )
     return images, fraction * targets + (1 - fraction) * targets[::-1]
 
 
 def _window_mask(key, size, fraction):
-    """bool [h, w]: a window with `fraction` of the area around a random center."""
+    """bool [h, w]: a window with `fraction` of the area, around a random center."""
     rows, columns = (
         jnp.abs((jnp.arange(length) + 0.5) / length - center) < jnp.sqrt(fraction) / 2
         for length, center in zip(size, jax.random.uniform(key, (2,)), strict=True)
@@ -215,10 +220,8 @@ def _window_mask(key, size, fraction):
 # ---- gray levels
 
 
-def _photometric(key, image, strength):
-    """Gain, offset, noise and polarity of one camera setting per sample; strengths are in units of
-    [0, 1] gray.
-    """
+def _augment_photometric(key, image, strength):
+    """Apply random gain, offset, noise and polarity to one sample, see `augment_detection`."""
     k_gain, k_offset, k_sigma, k_noise, k_invert = jax.random.split(key, 5)
     gain = jnp.exp(strength["contrast"] * jax.random.uniform(k_gain, minval=-1, maxval=1))
     gain = jnp.where(jax.random.uniform(k_invert) < strength["invert"], -gain, gain)
@@ -231,8 +234,8 @@ def _noise(key, shape):
     """Approximately normal noise of mean 0 and standard deviation 1: sums of the four bytes of 32
     random bits.
 
-    Exact normal noise took 10 % of a detector's step on CPU, threefry's bits 18 % of a small
-    classifier's (docs/performance.md).
+    Exact normal noise took 10 % of a detector's step time on CPU, threefry bits took 18 % of a
+    small classifier's (docs/performance.md).
     """
     counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     bits = hash_uint32(counter, jax.random.bits(key, (), jnp.uint32))

@@ -1,4 +1,4 @@
-"""A grain data set of selected batch rows. Importing grain takes a second."""
+"""A grain data set of selected batch rows, in its own module: importing grain takes a second."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,17 +7,17 @@ import grain
 
 
 class BatchRows(grain.MapDataset):
-    """The rows `rows` of each batch of consecutive elements of `parent`, in this order."""
+    """The given rows of each batch of consecutive elements of `parent`, in the given order."""
 
-    def __init__(self, parent: grain.MapDataset, batch: int, rows: Sequence[int]):
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]):
         super().__init__(parent)
-        self._batch, self._rows = batch, tuple(rows)
+        self._batch_size, self._rows = batch_size, tuple(rows)
 
     def __len__(self) -> int:
-        return len(self._parent) // self._batch * len(self._rows)
+        return len(self._parent) // self._batch_size * len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
         step, row = divmod(index, len(self._rows))
-        return self._parent[step * self._batch + self._rows[row]]
+        return self._parent[step * self._batch_size + self._rows[row]]

@@ -6,7 +6,7 @@ or lists of images, as in DomainNet, where the classes are folder names:
 
     <split>.txt                     lines of "<path> <number>", paths relative to the list
 
-or a set that TensorFlow Datasets has prepared as ArrayRecord, with features "image" and "label".
+or a TensorFlow Datasets set, prepared as ArrayRecord, with features "image" and "label".
 """
 
 from collections.abc import Callable, Iterator
@@ -43,10 +43,9 @@ class ImageItem(NamedTuple):
 
 
 def load(options: ClassificationOptions) -> ClassificationSplit:
-    """Load one split into memory, or with `stream` leave its images on disk; in order of class and
-    file name.
+    """Load one split, in order of class and file name.
 
-    With `stream`, an image that cannot be read raises UserError on access.
+    With `stream` its images stay on disk, and one that cannot be read raises UserError on access.
 
     Raises UserError for: a missing source, split or class; a class without images; an image that
     cannot be read.
@@ -54,9 +53,9 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
     source, split = options.source, options.split
     size = parse_size(options.size) or (0, 0)
     layouts: dict[str, Callable[[AnyPath, str], list[ImageItem]]] = {
-        "folder": _list_folder,
-        "list": _list_file,
-        "tfds": partial(_list_prepared, stream=options.stream),
+        "folder": _items_from_folder,
+        "list": _items_from_list,
+        "tfds": partial(_items_from_tfds, stream=options.stream),
     }
     if options.layout not in layouts:
         raise UserError(f"layout = {options.layout!r}: {suggest(options.layout, layouts)}")
@@ -70,9 +69,9 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
                     f"{source}, split {split!r}: no class {name!r}; {suggest(name, labels)}"
                 )
         classes = tuple(options.classes) or tuple(labels)
-        number = {name: k for k, name in enumerate(classes)}
-        known = [item for item in items if item.label in number]
-        selected = take_evenly(known, options.limit, lambda item: item.name)
+        class_ids = {name: k for k, name in enumerate(classes)}
+        in_classes = [item for item in items if item.label in class_ids]
+        selected = take_evenly(in_classes, options.limit, lambda item: item.name)
         decode = partial(
             _decode,
             channels=options.channels,
@@ -91,10 +90,10 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
         raise UserError(f"{source}: split {split!r} has no valid images")
     return ClassificationSplit(
         inputs={"image": pixels},
-        labels=np.array([number[item.label] for item in selected], np.int32),
+        labels=np.array([class_ids[item.label] for item in selected], np.int32),
         names=tuple(item.name for item in selected),
         classes=classes,
-        left_out=len(items) - len(known),
+        left_out=len(items) - len(in_classes),
     )
 
 
@@ -136,7 +135,7 @@ def _decode(
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reads the images of a split that stays on disk, by number."""
+    """Reads an image of a streamed split by its index."""
 
     items: list[ImageItem]
     decode: partial
@@ -150,9 +149,7 @@ class ImageReader:
 
 @dataclass(frozen=True)
 class ViewSource:
-    """Samples of a split that stays on disk, for `streaming.batches`: random views, cropped while
-    they are decoded.
-    """
+    """Samples of a streamed split, for `streaming.batches`: random views, cropped on decoding."""
 
     items: list[ImageItem]
     labels: np.ndarray
@@ -170,16 +167,16 @@ class ViewSource:
         return {"image": image, "labels": self.labels[i], "rarity": self.rarity[i]}
 
 
-def view_source(
+def make_view_source(
     split: ClassificationSplit,
     rarity: np.ndarray,
     size: tuple[int, int],
     area: float,
     aspect: float,
 ) -> ViewSource:
-    """Random views of a split that stays on disk, see `streaming.random_region`.
+    """Return the random views of a streamed split, see `streaming.random_region`.
 
-    rarity: float32 [N], an array of the samples. size: (h, w) of a view.
+    rarity: float32 [N], for the loss, see `tasks.classify`. size: (h, w) of a view.
     """
     reader = split.inputs["image"].read
     options = reader.decode.keywords
@@ -190,29 +187,29 @@ def view_source(
 # ---- layouts
 
 
-def _list_file(root: AnyPath, split: str) -> list[ImageItem]:
+def _items_from_list(root: AnyPath, split: str) -> list[ImageItem]:
     lists = {
-        file.name.removesuffix(".txt"): (home, file)
-        for home in candidate_roots(root)
-        for file in list_files(home, ".txt")
+        file.name.removesuffix(".txt"): (data_dir, file)
+        for data_dir in candidate_roots(root)
+        for file in list_files(data_dir, ".txt")
     }
     if split not in lists:
         raise unknown_split(root, split, [*lists])
-    (home, file), items = lists[split], []
+    (data_dir, file), items = lists[split], []
     for number, line in enumerate(images.read_bytes(file).decode().splitlines(), start=1):
         path = line.rpartition(" ")[0] or line
         *_, label, name = PurePosixPath(path).parts if "/" in path else ("", "")
         if not label:
             raise UserError(f"{file}, line {number}: {line!r}: give <path with a folder> <number>")
-        items.append(ImageItem(home / path, f"{label}/{name}", label))
+        items.append(ImageItem(data_dir / path, f"{label}/{name}", label))
     return items
 
 
-def _list_folder(root: AnyPath, split: str) -> list[ImageItem]:
+def _items_from_folder(root: AnyPath, split: str) -> list[ImageItem]:
     def candidates() -> Iterator[AnyPath]:
-        return (folder for home in candidate_roots(root) for folder in list_folders(home))
+        return (folder for data_dir in candidate_roots(root) for folder in list_folders(data_dir))
 
-    # A folder whose classes have images directly is preferred: archives often wrap a split in a
+    # Prefer a folder whose class folders contain images directly: archives often wrap a split in a
     # folder of the same name.
     for has_images in (list_images, partial(walk_files, suffix=SUFFIXES)):
         for folder in candidates():
@@ -226,7 +223,7 @@ def _list_folder(root: AnyPath, split: str) -> list[ImageItem]:
     raise unknown_split(root, split, known)
 
 
-def _list_prepared(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:
+def _items_from_tfds(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:
     tfds = import_tfds()
     try:
         builder = tfds.builder_from_directory(root)
@@ -243,7 +240,7 @@ def _list_prepared(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:
                 name = f"{k:08}"
                 file = ImageBytes(name, bytes(row["image"]))
                 items.append(ImageItem(file, name, names[row["label"]]))
-    except Exception as error:  # the library raises many types for damaged or other folders
+    except Exception as error:  # the library raises many types for other or damaged folders
         raise UserError(
             f"{root}: split {split!r} cannot be read ({error}); give the folder of a prepared "
             "version with features image and label, written as array_record"

@@ -1,4 +1,4 @@
-"""Detection data from files: a layout's listing, validated, decoded and brought to one size."""
+"""Detection data from files: a layout's listing, validated, decoded and resized."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -40,14 +40,14 @@ LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" tr
 
 
 def load(options: DetectionOptions) -> DetectionSplit:
-    """Load one split into memory, or with `stream` leave its images on disk; in order of file name.
+    """Load one split, in order of file name.
 
     The same images and boxes in another layout give the same arrays, bit for bit.
-    `truth["images"]` keeps all fields of the source, and counts the objects of unused categories by
-    name in "background". A box that extends beyond its image is kept as it is.
+    `truth["images"]` keeps all fields of the source; its field "background" counts the objects of
+    each unused category. A box that extends beyond its image is not clipped.
 
-    With `stream`, an image that cannot be read, or differs in size from its label file, raises
-    UserError on access.
+    With `stream`, images stay on disk, and one that cannot be read, or differs in size from its
+    label file, raises UserError on access.
 
     Raises UserError for: a missing source, split, image or class; a file that does not follow its
     layout; images of different sizes without `size`; an image whose size differs from its label
@@ -72,14 +72,14 @@ def load(options: DetectionOptions) -> DetectionSplit:
     objects, infos = [], []
     with open_source(options.source) as root:
         options.check_streamable(root)
-        listed, classes, ignored = _select(root, options)
+        listing, classes, ignored = _select(root, options)
         if options.stream:
-            iterator = _measured(listed, size, options.fit, options.on_error)
+            iterator = _measure_entries(listing, size, options.fit, options.on_error)
         else:
-            iterator = _decoded(listed, decode, options.on_error)
+            iterator = _decode_entries(listing, decode, options.on_error)
         for sample in iterator:
-            boxes, background = _objects(
-                sample, classes, ignored, listed.relative, options.on_error
+            boxes, background = _collect_objects(
+                sample, classes, ignored, listing.relative, options.on_error
             )
             height, width = sample.shape
             samples.append(sample)
@@ -87,9 +87,9 @@ def load(options: DetectionOptions) -> DetectionSplit:
             extra = {"height": height, "width": width, "background": background}
             infos.append({**sample.entry.info, **extra})
     if not samples:
-        raise _no_images(listed, options.split)
+        raise _no_images(listing, options.split)
     if size is None:
-        _check_same_shape(samples, listed.source)
+        _check_same_shape(samples, listing.source)
     pixels: Any
     if options.stream and size:
         reader = ImageReader([sample.entry for sample in samples], decode)
@@ -105,17 +105,17 @@ def _select(
     root: AnyPath, options: DetectionOptions
 ) -> tuple[Listing, tuple[str, ...], frozenset[str]]:
     """The listing of the images and boxes to use, the scored classes and the ignored categories."""
-    listed = list_split(root, options.split, options.layout, options.first_pixel, options.on_error)
-    listed = rename_categories(listed, options.rename)
-    listed = filter_entries(listed, options.where)
-    listed = apply_protocol(
-        listed, options.empty, options.min_area, options.min_height, options.small
+    listing = list_split(root, options.split, options.layout, options.first_pixel, options.on_error)
+    listing = rename_categories(listing, options.rename)
+    listing = filter_entries(listing, options.where)
+    listing = apply_protocol(
+        listing, options.empty, options.min_area, options.min_height, options.small
     )
-    listed = listed._replace(entries=take_evenly(listed.entries, options.limit, _file_name))
+    listing = listing._replace(entries=take_evenly(listing.entries, options.limit, _file_name))
     classes, ignored = assign_roles(
-        listed, options.classes, options.ignore_classes, options.allow_missing
+        listing, options.classes, options.ignore_classes, options.allow_missing
     )
-    return listed, classes, ignored
+    return listing, classes, ignored
 
 
 def list_split(
@@ -128,35 +128,35 @@ def list_split(
     module = find_layout(root, layout)
     if split in SPLIT_ALIASES and split not in (names := module.list_splits(root)):
         split = SPLIT_ALIASES[split] if SPLIT_ALIASES[split] in names else split
-    takes = signature(module.read_listing).parameters
-    extra = {"first_pixel": first_pixel} if "first_pixel" in takes else {}
-    listed = module.read_listing(root, split, on_error, **extra)
-    if not listed.entries:
-        raise UserError(f"{listed.source}: split {split!r} has no images")
-    return listed
+    parameters = signature(module.read_listing).parameters
+    extra = {"first_pixel": first_pixel} if "first_pixel" in parameters else {}
+    listing = module.read_listing(root, split, on_error, **extra)
+    if not listing.entries:
+        raise UserError(f"{listing.source}: split {split!r} has no images")
+    return listing
 
 
-def drop_invalid(listed: Listing, split: str, on_error: OnError = raise_error) -> Listing:
-    """`listed` in order of file name, without the images and boxes that `load` reports to
+def drop_invalid(listing: Listing, split: str, on_error: OnError = raise_error) -> Listing:
+    """The listing in order of file name, without the images and boxes that `load` reports to
     `on_error`. Raises UserError if no image is left.
     """
     entries = []
-    for sample in _decoded(listed, partial(_decode, channels=1), on_error):
+    for sample in _decode_entries(listing, partial(_decode, channels=1), on_error):
         labels = [
             label
             for label in sample.entry.labels
-            if _box(label, sample.shape, listed.relative, on_error) is not None
+            if _box(label, sample.shape, listing.relative, on_error) is not None
         ]
         entries.append(sample.entry._replace(labels=labels))
     if not entries:
-        raise _no_images(listed, split)
-    return listed._replace(entries=entries)
+        raise _no_images(listing, split)
+    return listing._replace(entries=entries)
 
 
-def image_shapes(listed: Listing) -> np.ndarray:
+def image_shapes(listing: Listing) -> np.ndarray:
     """int [N, 2], (height, width) of the readable images, from their headers."""
     shapes = []
-    for entry in listed.entries:
+    for entry in listing.entries:
         try:
             shapes.append(images.image_shape(entry.file.read_bytes()))
         except Exception:  # Pillow raises many types for broken files, which `load` reports
@@ -167,8 +167,8 @@ def image_shapes(listed: Listing) -> np.ndarray:
 def find_layout(root: AnyPath, layout: str) -> Any:
     """The module that reads `layout`, or for "auto" the first one with splits in `root`.
 
-    Raises UserError for an unknown layout, and if none is recognized, naming the problem of one
-    that nearly matches.
+    Raises UserError for an unknown layout, and if none is recognized; the message then describes
+    the problem of a near match.
     """
     known = (*LAYOUTS, *DETECTION_SETS, "auto")
     if layout not in known:
@@ -182,7 +182,7 @@ def find_layout(root: AnyPath, layout: str) -> Any:
     for name in ("voc", "yolo"):
         if message := import_module(f"tinyjax.data.layouts.{name}").explain_mismatch(root):
             raise UserError(message)
-    if zips := [file for home in candidate_roots(root) for file in list_files(home, ".zip")]:
+    if zips := [file for folder in candidate_roots(root) for file in list_files(folder, ".zip")]:
         raise UserError(f"{zips[0]}: a zip within {root}; give the inner zip as the source")
     raise UserError(
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
@@ -203,7 +203,7 @@ class _Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reads the images of a split that stays on disk, by number."""
+    """Reads an image of a streamed split by its index."""
 
     entries: list[Entry]
     decode: partial
@@ -219,7 +219,7 @@ class ImageReader:
 
 @dataclass(frozen=True)
 class FrameSource:
-    """Samples of a split that stays on disk, for `streaming.batches`: images and their boxes."""
+    """Samples of a streamed split, for `streaming.batches`: images and their boxes."""
 
     read: Callable[[int], np.ndarray]
     arrays: dict[str, np.ndarray]  # boxes, labels, valid, ignore: [N, ...]
@@ -228,14 +228,14 @@ class FrameSource:
         return {"image": self.read(i), **{name: rows[i] for name, rows in self.arrays.items()}}
 
 
-def _existing(listed: Listing, on_error: OnError) -> list[Entry]:
+def _existing_entries(listing: Listing, on_error: OnError) -> list[Entry]:
     """The entries whose image exists, in order of file name."""
     existing: list[Entry] = []
     missing: list[Entry] = []
-    for entry in listed.entries:
+    for entry in listing.entries:
         (existing if entry.file.is_file() else missing).append(entry)
     for entry in missing:
-        count = f"{len(missing)} of {len(listed.entries)} images in {listed.source} are missing"
+        count = f"{len(missing)} of {len(listing.entries)} images in {listing.source} are missing"
         on_error("missing image", f"{entry.file}: no such image ({count})")
     return sorted(existing, key=_file_name)
 
@@ -244,11 +244,11 @@ def _file_name(entry: Entry) -> str:
     return str(entry.info["file_name"])
 
 
-def _decoded(
-    listed: Listing, decode: Callable[[Entry], _Sample | UserError], on_error: OnError
+def _decode_entries(
+    listing: Listing, decode: Callable[[Entry], _Sample | UserError], on_error: OnError
 ) -> Iterator[_Sample]:
-    """The valid images in order of file name, decoded a few ahead."""
-    for sample in map_ahead(decode, _existing(listed, on_error)):
+    """The valid images in order of file name, decoded a few images ahead."""
+    for sample in map_ahead(decode, _existing_entries(listing, on_error)):
         if isinstance(sample, UserError):
             on_error("unreadable image", str(sample))
         elif message := _size_mismatch(sample.entry, sample.shape):
@@ -257,11 +257,11 @@ def _decoded(
             yield sample
 
 
-def _measured(listed: Listing, size: Any, fit: str, on_error: OnError) -> Iterator[_Sample]:
+def _measure_entries(listing: Listing, size: Any, fit: str, on_error: OnError) -> Iterator[_Sample]:
     """As `_decoded`, without pixels: sizes are from the labels or, if these have none, from the
     files' headers.
     """
-    for entry in _existing(listed, on_error):
+    for entry in _existing_entries(listing, on_error):
         shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))
         if not all(shape):
             shape = images.image_shape(images.read_bytes(entry.file))
@@ -296,8 +296,8 @@ def _size_mismatch(entry: Entry, shape: tuple[int, int]) -> str:
     if recorded == shape:
         return ""
     return (
-        f"{entry.file}: the image is {height} x {width} (height x width), but its label file says "
-        f"{recorded[0]} x {recorded[1]}; its boxes would not fit"
+        f"{entry.file}: the image is {height} x {width} (height x width), but "
+        f"{recorded[0]} x {recorded[1]} in its label file; its boxes would not fit"
     )
 
 
@@ -310,14 +310,14 @@ def _check_same_shape(samples: list[_Sample], source: str) -> None:
         )
 
 
-def _no_images(listed: Listing, split: str) -> UserError:
-    return UserError(f"{listed.source}: split {split!r} has no valid images")
+def _no_images(listing: Listing, split: str) -> UserError:
+    return UserError(f"{listing.source}: split {split!r} has no valid images")
 
 
 # ---- boxes
 
 
-def _objects(
+def _collect_objects(
     sample: _Sample,
     classes: tuple[str, ...],
     ignored: frozenset[str],
@@ -333,9 +333,9 @@ def _objects(
         if (box := _box(label, sample.shape, relative, on_error)) is None:
             continue
         ignore = label.ignore or label.category in ignored
-        number = classes.index(label.category) if label.category in classes else 0
+        class_id = classes.index(label.category) if label.category in classes else 0
         area = np.prod(box[2:] - box[:2]) if label.area is None else label.area
-        rows.append((box, number, ignore, area))
+        rows.append((box, class_id, ignore, area))
     boxes, labels, ignore_flags, areas = zip(*rows, strict=True) if rows else ([], [], [], [])
     objects = Objects(
         boxes=np.array(boxes, float).reshape(-1, 4),
@@ -360,7 +360,7 @@ def _box(
 
 
 def _invalid_box(box: np.ndarray, shape: tuple[int, int]) -> tuple[str, str] | None:
-    """The problem of an invalid box and its description."""
+    """(problem, description) of an invalid box; None if it is valid."""
     x1, y1, x2, y2 = box.tolist()
     height, width = shape
     text = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"

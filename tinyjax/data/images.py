@@ -1,4 +1,4 @@
-"""Reading image files, from folders and zips, and fitting them to the network's input size."""
+"""Read image files from folders and zips, and fit them to the network's input size."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tinyjax.errors import UserError, suggest
 
-# Both have what is used of a path here: `/`, iterdir, is_dir, is_file, read_bytes.
+# Both support what is used here: `/`, iterdir, is_dir, is_file, read_bytes.
 AnyPath = Path | zipfile.Path
 Range16 = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", low, high)
 
@@ -21,10 +21,10 @@ PERCENTILES: Range16 = ("percentiles", 1.0, 99.0)
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FIT_METHODS = ("letterbox", "resize", "center")
 CENTER_FRACTION = 0.875  # of the largest window that fits: ImageNet's usual evaluation
-MAX_PIXELS = 2**26  # 8192 x 8192: a header with more is broken, or a decompression bomb
+MAX_PIXELS = 2**26  # 8192 x 8192: with more, a file is broken or a decompression bomb
 MAX_UNPACKED_BYTES = 2**24  # of a zip entry that exceeds MAX_UNPACK_RATIO
 MAX_UNPACK_RATIO = 200  # unpacked to packed size
-PIXEL_DIGITS = 2  # decimals: the precision of a relative box with six digits
+PIXEL_DIGITS = 2  # decimals of pixels: the precision of a relative box with six digits
 GRAY = 114  # padding value of the YOLO family: ImageNet's mean times 255
 
 
@@ -74,8 +74,8 @@ def open_source(source: str | Path) -> Iterator[AnyPath]:
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
-    parts = PurePosixPath(entry.filename.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
+    entry_path = PurePosixPath(entry.filename.replace("\\", "/"))
+    if entry_path.is_absolute() or ".." in entry_path.parts:
         raise UserError(
             f"{path}: entry {entry.filename!r} leaves the folder; create the zip again without it"
         )
@@ -122,8 +122,8 @@ def decode_image(
         min_size: (h, w) of the file -> the smallest (h, w) that is sufficient. A JPEG may then be
             decoded at a half, a quarter or an eighth of its size, which is faster.
 
-    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS` or deep color,
-    or if `channels` is neither 1 nor 3.
+    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS` or 16-bit
+    color, or if `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
         raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
@@ -132,8 +132,7 @@ def decode_image(
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
-                    f"{file}: its header says {image.width} x {image.height} pixels; the limit is "
-                    f"{MAX_PIXELS:,}"
+                    f"{file}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}"
                 )
             if _is_deep_color(data):
                 raise UserError(
@@ -145,7 +144,7 @@ def decode_image(
                 height, width = min_size(_size(image))
                 image.draft(None, (height, width) if orientation >= 5 else (width, height))
             image.load()
-            # Boxes are labeled on the image as a viewer shows it.
+            # Boxes refer to the upright image, as viewers show it.
             upright = image if orientation == 1 else ImageOps.exif_transpose(image)
             if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
                 deep = np.asarray(upright)
@@ -219,7 +218,7 @@ def _size(image: Image.Image) -> tuple[int, int]:
 
 
 def _is_deep_color(data: bytes) -> bool:
-    """Return whether it is a PNG with color or alpha and 16 bits per channel (PNG spec, IHDR)."""
+    """Return whether `data` is a PNG of 16-bit color, or with 16-bit alpha (PNG spec, IHDR)."""
     return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] != 0
 
 
@@ -227,10 +226,10 @@ def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
     """Map deep pixels of any shape to uint8: low -> 0 and high -> 255, clipped beyond.
 
     ("percentiles", p, q): low and high are percentiles of this image, as in a camera's automatic
-    gain. ("range", low, high): fixed counts, so that a gray value means the same temperature in all
-    images.
+    gain. ("range", low, high): fixed sensor counts, so that a gray value means the same temperature
+    in all images.
 
-    Raises UserError for another name, or if low is not below high.
+    Raises UserError for any other rule, or if low is not below high.
     """
     name, low, high = rule
     if name not in ("percentiles", "range") or not low < high:
@@ -253,7 +252,7 @@ def fit_image(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring an image to `size`.
 
-    "letterbox": aspect kept, centered on mid-gray. "resize": stretched. "center": the central
+    "letterbox": aspect ratio kept, centered on gray. "resize": stretched. "center": the central
     `CENTER_FRACTION` of the largest window that fits.
 
     Args:
@@ -262,7 +261,7 @@ def fit_image(
 
     Returns:
         uint8 [H, W, C], scale float32 [2] (sx, sy) and offset float32 [2] (ox, oy), see
-        `to_network`. Unless the method is "center", an image of that size is returned unchanged.
+        `to_network`. Except for "center", an image that has this size is returned unchanged.
 
     Raises UserError for another method.
     """
@@ -293,7 +292,7 @@ def _resize(image: np.ndarray, size: tuple[int, int], box: Any = None) -> np.nda
 def fit_geometry(
     shape: tuple[int, int], size: tuple[int, int], method: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset of `fit_image` for an image of `shape` (h, w). Raises UserError likewise."""
+    """Scale and offset of `fit_image` for an image of `shape` (h, w), with its errors."""
     if method not in FIT_METHODS:
         raise UserError(f"fit = {method!r}: {suggest(method, FIT_METHODS)}")
     (h, w), (height, width) = shape, size
@@ -326,9 +325,9 @@ def to_file(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndar
 def relative_to_pixels(
     box: Sequence[float] | np.ndarray, shape: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """A box xyxy in [0, 1] of an image of `shape` (h, w), in pixels.
+    """Convert a box xyxy from [0, 1] to pixels of an image of `shape` (h, w).
 
-    Rounded to `PIXEL_DIGITS`, which recovers the box that a tool divided by the image's size.
+    It is rounded to `PIXEL_DIGITS`, which recovers the box that a tool divided by the image's size.
     """
     height, width = shape
     pixels = np.multiply(box, (width, height, width, height))

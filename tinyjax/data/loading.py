@@ -1,4 +1,4 @@
-"""Loading a split by the `data` of a config, whatever its format."""
+"""Load a split of any format, as described by the `data` of a config."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ log = logging.getLogger("tinyjax")
 
 DETECTION_FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *DETECTION_SETS)
 CLASSIFICATION_FORMATS = ("folder", "list", "tfds", *CLASSIFICATION_SETS)
-CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite; `evaluate` expands them to many splits
+CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite, which `evaluate` expands to many splits
 
 
 def load_split(
@@ -21,7 +21,7 @@ def load_split(
     split: ConfigDict,
     formats: Sequence[str] = DETECTION_FORMATS,
     corruption: tuple[str, int] | None = None,
-    **more: Any,
+    **extra: Any,
 ) -> Any:
     """Load one split: a `DetectionSplit` or a `ClassificationSplit`.
 
@@ -32,9 +32,9 @@ def load_split(
         split: the split's arguments, which override `config.common`. They are fields of
             `options.DetectionOptions` or, for `CLASSIFICATION_FORMATS`, `ClassificationOptions`;
             for "synthetic" those of `synthetic.dataset.load`. A split may set its own "format".
-        formats: those of the task.
+        formats: the formats of the task.
         corruption: name and severity.
-        more: further options, unless the format is "synthetic".
+        extra: further options; not used if the format is "synthetic".
 
     Raises UserError for an unknown format or argument, a missing argument, and as the loader does.
     """
@@ -54,17 +54,17 @@ def load_split(
     from tinyjax.data.layouts import published
     from tinyjax.data.options import config_fields
 
-    options, load = _loader(data_format)
-    _check_arguments(data_format, arguments, *config_fields(options))
+    options_type, load = _select_loader(data_format)
+    _check_arguments(data_format, arguments, *config_fields(options_type))
     problems: list[tuple[str, str]] = []
     if on_error == "skip":
-        more["on_error"] = lambda problem, message: problems.append((problem, message))
+        extra["on_error"] = lambda problem, message: problems.append((problem, message))
     layout = data_format
     if data_format in CLASSIFICATION_SETS:
         published.check_files(arguments["source"], arguments["split"], data_format)
         layout = PUBLISHED_SETS[data_format].layout
-    fields = {"layout": layout, "stream": stream, "corruption": corruption, **arguments, **more}
-    loaded = load(options(**fields))
+    fields = {"layout": layout, "stream": stream, "corruption": corruption, **arguments, **extra}
+    loaded = load(options_type(**fields))
     if problems:
         from tinyjax.data.statistics import problem_lines
 
@@ -72,8 +72,8 @@ def load_split(
     return loaded
 
 
-def _loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
-    """The class of a loader's options, and the loader."""
+def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
+    """The type of a format's options, and its loader."""
     from tinyjax.data import classification, detection
     from tinyjax.data.options import ClassificationOptions, DetectionOptions
 
@@ -86,8 +86,8 @@ def _check_arguments(
     data_format: str, arguments: Mapping[str, Any], known: Sequence[str], required: Sequence[str]
 ) -> None:
     for name in arguments.keys() - {*known}:
-        near = suggest(name, known)
-        raise UserError(f"data: no argument {name!r} of a {data_format} set; {near}")
+        hint = suggest(name, known)
+        raise UserError(f"data: no argument {name!r} of a {data_format} set; {hint}")
     for name in required:
         if name not in arguments:
             raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")
@@ -100,7 +100,7 @@ def _load_synthetic(
 
     _check_arguments("synthetic", arguments, ("n", "size", "seed", *dataset.STRENGTHS), ("n",))
     if stream:
-        raise UserError("data.stream: synthetic scenes are made in memory; leave it out")
+        raise UserError("data.stream: synthetic scenes are generated in memory; leave it out")
     split = dataset.load(**arguments)
     if not corruption:
         return split

@@ -1,4 +1,4 @@
-"""Options of the loaders: the arguments that a config's `data` may give, and internal ones."""
+"""Options of the loaders: those that a config's `data` may set, and internal ones."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -9,7 +9,8 @@ from tinyjax.data.images import PERCENTILES, AnyPath, Range16
 from tinyjax.data.layouts.listing import OnError, raise_error
 from tinyjax.errors import UserError
 
-INTERNAL = ("layout", "on_error", "stream", "allow_missing", "corruption")  # not in `data.common`
+# Not set in `data.common`.
+INTERNAL = ("layout", "on_error", "stream", "allow_missing", "corruption")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class LoadOptions:
         limit: at most this many images, evenly spaced in order of name; 0: all.
         on_error: called with the problem and the message for each invalid image or box, which is
             left out if the callback returns; by default the first one raises UserError.
-        stream: leave the images on disk: the split has a `streaming.Images`.
+        stream: leave the images on disk; the split then has a `streaming.Images`.
         corruption: name and severity of a corruption, applied to images at the size of their files,
             see `corrupt.corrupt`.
     """
@@ -39,7 +40,7 @@ class LoadOptions:
     corruption: tuple[str, int] | None = None
 
     def check_streamable(self, root: AnyPath) -> None:
-        """Raise UserError if images are to stay on disk in a zip."""
+        """Raise UserError if `stream` is set and the source is a zip."""
         if self.stream and not isinstance(root, Path):
             raise UserError(f"{self.source}: data.stream cannot read images from a zip; unpack it")
 
@@ -53,18 +54,17 @@ class DetectionOptions(LoadOptions):
             share one size, which is then kept.
         fit: "letterbox" or "resize", how images are brought to `size`, see `images.fit_image`.
         channels: 1 or 3.
-        classes: the scored categories; by default all that the source has and does not mark as
-            ignored.
+        classes: the scored categories; by default all that the source does not mark as ignored.
         layout: one of `detection.LAYOUTS` or `catalog.DETECTION_SETS`; "auto": the recognized one.
-        ignore_classes: categories that are neither objects nor background. All categories in
-            neither list are background.
+        ignore_classes: categories that are neither objects nor background. A category in neither
+            list is background.
         first_pixel: of VOC files, see `voc.read_listing`.
-        rename: the source's name of a category -> its new name.
-        where: the images to use, by their fields, see `selection.filter_entries`.
+        rename: category in the source -> new name.
+        where: conditions on the fields of images, see `selection.filter_entries`.
         empty, min_area, min_height, small: images and boxes that a protocol excludes, see
             `selection.apply_protocol`.
-        allow_missing: `classes` and `ignore_classes` are those of another set; some of them, but
-            not all classes, may be unknown in this one.
+        allow_missing: `classes` and `ignore_classes` are those of another data set; some of them,
+            but not all classes, may be missing in this one.
     """
 
     size: Any = None
@@ -102,7 +102,7 @@ class ClassificationOptions(LoadOptions):
 
 
 def config_fields(options: type[LoadOptions]) -> tuple[list[str], list[str]]:
-    """The names of the options that a config may give, and of those that it must give."""
+    """The names of the options that a config may set, and of the required ones."""
     known = [option for option in fields(options) if option.name not in INTERNAL]
     required = [
         option.name

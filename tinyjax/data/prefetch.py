@@ -1,11 +1,11 @@
-"""Work on a sequence in threads, a limited number of items ahead."""
+"""A threaded `map` that works a limited number of items ahead."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-MAX_AHEAD = 16  # items processed before they are requested
+MAX_AHEAD = 16  # number of items processed before they are requested
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,7 +16,7 @@ def map_ahead(
 ) -> Iterator[Result]:
     """`map(function, items)` in threads, at most `MAX_AHEAD` items ahead of the caller.
 
-    An exception for one item is raised when that item is due, without waiting for all others.
+    An exception for one item is raised when the caller reaches it, not after all other items.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:  # Pillow releases the GIL

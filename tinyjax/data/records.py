@@ -1,4 +1,4 @@
-"""Splits of data sets on the host: padded arrays for training, a COCO-format dict for scoring.
+"""Splits of data sets on the host: padded arrays for training, a dict in COCO format for scoring.
 
 Boxes are `xyxy` in continuous pixels: (0, 0) is the image's upper left corner, (W, H) its lower
 right, and pixel (i, j) covers [j, j + 1) x [i, i + 1).
@@ -45,7 +45,7 @@ class Objects(NamedTuple):
     boxes: np.ndarray  # float64 [n, 4] xyxy
     labels: np.ndarray  # int [n]; not used where `ignore` is set
     ignore: np.ndarray  # bool [n]
-    area: np.ndarray  # float64 [n] px^2, as the source states it: size bins are based on it
+    area: np.ndarray  # float64 [n] px^2, from the source; defines the size bins of the metrics
 
 
 def build_split(
@@ -65,7 +65,7 @@ def build_split(
         infos: N COCO image dicts: "file_name", "width", "height" and further fields of the source.
         scale, offset: [N, 2], from file to network pixels.
         slots: G, the number of box rows per image; by default the next multiple of 8 that fits all
-            images, so that splits seldom differ in shape.
+            images, so that most splits have the same shape.
 
     Raises UserError if an image has more than `slots` boxes.
     """
@@ -106,7 +106,7 @@ def build_split(
 def coco_truth(
     infos: Sequence[dict[str, Any]], objects: Sequence[Objects], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The COCO-format dict that detections are scored by, in pixels of the files.
+    """The ground truth in COCO format, in pixels of the files.
 
     Image ids are 0..N-1 in the given order; an id of the source is kept as "source_id", and all
     other fields are copied. Category ids are 1..len(classes). Annotation ids start at 1, since
@@ -150,10 +150,12 @@ def select_images(split: DetectionSplit, indices: Sequence[int]) -> DetectionSpl
     by_image = defaultdict(list)
     for annotation in split.truth["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    annotations = [{**a, "image_id": new} for new, i in enumerate(indices) for a in by_image[i]]
+    annotations = [
+        {**a, "image_id": new_id} for new_id, i in enumerate(indices) for a in by_image[i]
+    ]
     truth = {
         **split.truth,
-        "images": [{**split.truth["images"][i], "id": new} for new, i in enumerate(indices)],
+        "images": [{**split.truth["images"][i], "id": new_id} for new_id, i in enumerate(indices)],
         "annotations": [{**a, "id": k} for k, a in enumerate(annotations, start=1)],
     }
     rows = np.asarray(indices, np.int64)
@@ -169,7 +171,7 @@ _ARRAYS = ("boxes", "labels", "valid", "ignore", "scale", "offset")
 
 
 def background_counts(split: DetectionSplit) -> dict[str, int]:
-    """Category -> number of its labeled objects, for the categories used as background."""
+    """Background category -> number of its labeled objects."""
     total: Counter[str] = Counter()
     for info in split.truth["images"]:
         total.update(info.get("background", {}))

@@ -4,7 +4,7 @@ The step is the position in the data, so a checkpoint holds no state of the inpu
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +18,19 @@ FEISTEL_ROUNDS = 8
 
 
 def stream_key(seed: Array, name: str) -> Array:
-    """The key of one of a member's random streams, which are independent by name."""
+    """The key of a member's random stream `name`; streams of different names are independent."""
     key = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def step_key(seed: Array, step: Array) -> Array:
-    """The key of a member's random draws in a step, except for the choice of its batch."""
+    """The key of all of a member's random draws in a step, except the choice of its batch."""
     return jax.random.fold_in(stream_key(seed, "draws"), step)
 
 
 class StreamedBatch(NamedTuple):
-    """A batch read from disk for one step, the same for all members: arrays [B, ...], of which
-    each shard holds its own rows.
+    """A batch read from disk for one step, the same for all members: arrays [B, ...], sharded by
+    row.
     """
 
     rows: dict[str, Any]
@@ -42,27 +42,36 @@ class ReplicatedBatch(NamedTuple):
     rows: dict[str, Any]
 
 
-def batch_indices(
-    seed: Array, step: Array, batch: int, n: int, subset: Array | None = None
+def shuffled_epochs(
+    seed: Array, step: Array, batch: int, data: Mapping[str, Array], subset: Array | None = None
 ) -> Array:
-    """The samples of step `step`: consecutive slices of one shuffle per epoch; none is dropped.
+    """`Task.sample` by `batch_indices`, for data whose order does not depend on its labels."""
+    return batch_indices(seed, step, batch, len(next(iter(data.values()))), subset)
+
+
+def batch_indices(
+    seed: Array, step: Array, batch_size: int, n: int, subset: Array | None = None
+) -> Array:
+    """The sample indices of step `step`: consecutive slices of one shuffle per epoch. No sample is
+    dropped.
 
     Args:
-        seed: uint32 or int32 scalar, the member's.
+        seed: the member's seed, uint32 or int32 scalar.
         step: int32 scalar, counted from 0.
-        batch: samples per step, at most `n`.
-        n: size of the set.
-        subset: int32 [n], the samples that the member draws from, at least `batch`, followed by -1;
-            None: all samples.
+        batch_size: at most `n`.
+        n: number of samples in the data set.
+        subset: int32 [n], the indices of the member's samples, at least `batch_size`, padded with
+            -1; None: all samples.
 
     Returns:
-        int32 [batch]; a batch that straddles two epochs takes from both shuffles.
+        int32 [batch_size]; a batch that straddles two epochs takes from both shuffles.
 
-    Raises ValueError if `batch` exceeds `n`.
+    Raises ValueError if `batch_size` exceeds `n`.
     """
-    if batch > n:
-        raise ValueError(f"a batch of {batch} from {n} samples: at most {n}")
-    position, size = step * batch + jnp.arange(batch), n if subset is None else (subset >= 0).sum()
+    if batch_size > n:
+        raise ValueError(f"a batch of {batch_size} from {n} samples: at most {n}")
+    position = step * batch_size + jnp.arange(batch_size)
+    size = n if subset is None else (subset >= 0).sum()
     epoch, offset = position // size, position % size
     order = stream_key(seed, "order")
     keys = jnp.stack([jax.random.fold_in(order, epoch[0] + i) for i in range(2)])
@@ -75,7 +84,7 @@ def permute(keys: Array, positions: Array, size: ArrayLike) -> Array:
 
     A Feistel network over the smallest square grid with at least `size` cells, repeated until the
     result is below `size` (cycle walking; Black and Rogaway 2002). Sorting an array of `size` keys
-    instead took a fifth of a small network's step.
+    instead took a fifth of a small network's step time.
 
     Args:
         keys: typed PRNG keys [n], one per position: each selects a permutation.
@@ -93,35 +102,36 @@ def permute(keys: Array, positions: Array, size: ArrayLike) -> Array:
             left, right = right, (left + hash_uint32(right, key) % side) % side
         return left * side + right
 
-    def outside(x):
+    def out_of_range(x):
         return x >= jnp.asarray(size, jnp.uint32)
 
-    walked = jax.lax.while_loop(
-        lambda x: outside(x).any(),
-        lambda x: jnp.where(outside(x), feistel(x), x),
+    values = jax.lax.while_loop(
+        lambda x: out_of_range(x).any(),
+        lambda x: jnp.where(out_of_range(x), feistel(x), x),
         feistel(positions.astype(jnp.uint32)),
     )
-    return walked.astype(jnp.int32)
+    return values.astype(jnp.int32)
 
 
 def shard_rows(array: Array, axes: Sequence[str] = ()) -> Array:
-    """This shard's rows of an array [batch, ..] that is spread over mesh `axes`.
+    """This shard's rows of an array [B, ..] that is sharded over mesh `axes`.
 
-    The rows are a slice of the first half of the batch and the mirrored slice of the second half:
-    a row and its opposite, with which it may be mixed, stay on one shard, again as opposites.
+    The rows are a slice of the first half of the batch and the mirrored slice of the second half.
+    A row i and its opposite B - 1 - i, which `augmentation.mix` combines, are thus opposites in a
+    shard, too.
     """
     if not axes:
         return array
     return array[shard_row_indices(jax.lax.axis_index(axes), jax.lax.axis_size(axes), len(array))]
 
 
-def shard_row_indices(shard: ArrayLike, shards: int, batch: int) -> Array:
-    """The row numbers of `shard_rows`: int32 [batch / shards]."""
-    half = batch // shards // 2
+def shard_row_indices(shard: ArrayLike, num_shards: int, batch_size: int) -> Array:
+    """The row indices of `shard_rows`: int32 [batch_size / num_shards]."""
+    half = batch_size // num_shards // 2
     first = shard * half + jnp.arange(half)
-    return jnp.concatenate([first, batch - 1 - first[::-1]])
+    return jnp.concatenate([first, batch_size - 1 - first[::-1]])
 
 
 def gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:
-    """Samples `index` [B] of a set on the device, each array [N, ...] -> [B, ...]."""
+    """Samples `index` [B] of a data set on the device: each array [N, ...] -> [B, ...]."""
     return {name: array[index] for name, array in arrays.items()}

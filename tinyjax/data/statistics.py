@@ -9,12 +9,12 @@ from PIL import Image
 
 from tinyjax.data.records import DetectionSplit, background_counts
 
-THUMBNAIL = (40, 32)  # width, height: the size with which HIT-UAV's leak was measured
-NEAR_DUPLICATE = 0.95  # correlation of two thumbnails above which they count as near-duplicates
-MAX_SMALL_FRACTION = 0.05  # of a class's objects smaller than a cell, without warning; our choice
+THUMBNAIL = (40, 32)  # (width, height), with which the near-duplicates in HIT-UAV were counted
+NEAR_DUPLICATE = 0.95  # correlation above which two thumbnails count as near-duplicates
+MAX_SMALL_FRACTION = 0.05  # warn if more of a class's objects are smaller than a cell; our choice
 MAX_EXAMPLES = 3  # of each problem
 MAX_TABLE_CLASSES = 30
-MAX_SIDE, MAX_STRIDE = 640, 32  # px, of a suggested size: the YOLO family's, and a backbone's
+MAX_SIDE, MAX_STRIDE = 640, 32  # px, of a suggested size: of the YOLO family, of a backbone
 
 
 class SplitSummary(NamedTuple):
@@ -31,10 +31,10 @@ class SplitSummary(NamedTuple):
 
 
 def summarize(split: DetectionSplit) -> SplitSummary:
-    """Count objects, sizes and oddities of a split."""
+    """Count the objects of a split, measure their sizes and find unusual images."""
     labels = [split.labels[i][split.valid[i]] for i in range(len(split.names))]
-    corner = split.boxes[..., 2:] - split.boxes[..., :2]
-    side = np.sqrt(np.maximum(corner.prod(-1), 0))
+    extent = split.boxes[..., 2:] - split.boxes[..., :2]
+    side = np.sqrt(np.maximum(extent.prod(-1), 0))
     sides = {name: side[split.valid & (split.labels == k)] for k, name in enumerate(split.classes)}
     overhang, repeated = [], []
     rows: list[list[tuple]] = [[] for _ in split.names]
@@ -92,8 +92,8 @@ def summary_lines(name: str, summary: SplitSummary) -> list[str]:
 
 
 def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:
-    """A table of object counts by class and split, if a split lacks a class: its score is then over
-    fewer classes. Empty if no split lacks any, or if there is one class.
+    """A table of object counts by class and split; a split's score omits the classes that it lacks.
+    Empty if there is one class, or if no split lacks any.
     """
     names = list(dict.fromkeys(name for _, summary in summaries for name in summary.objects))
     complete = all(summary.objects.get(name) for _, summary in summaries for name in names)
@@ -105,8 +105,8 @@ def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:
     for name in names[:MAX_TABLE_CLASSES]:
         counts = (summary.objects.get(name) or "-" for _, summary in summaries)
         out.append(f"{name:<{width}}" + "".join(f"{count:>14}" for count in counts))
-    more = len(names) - MAX_TABLE_CLASSES
-    return out + [f".. and {more} more classes"] * (more > 0)
+    omitted = len(names) - MAX_TABLE_CLASSES
+    return out + [f".. and {omitted} more classes"] * (omitted > 0)
 
 
 def size_table(summary: SplitSummary) -> list[str]:
@@ -158,12 +158,13 @@ def find_warnings(summaries: Mapping[str, SplitSummary], stride: int) -> list[st
             (summary.repeated, "occur twice"),
         ):
             if files:
-                out.append(f"{name}: {len(files)} images with boxes that {text} ({_some(files)})")
+                examples = _examples(files)
+                out.append(f"{name}: {len(files)} images with boxes that {text} ({examples})")
     return out
 
 
 def near_duplicate_lines(splits: Mapping[str, DetectionSplit], train: str = "train") -> list[str]:
-    """For each split but `train`, the number of images with a near-duplicate in `train`."""
+    """For each split except `train`, the number of images with a near-duplicate in `train`."""
     out = []
     for name, split in splits.items():
         if name != train:
@@ -218,5 +219,5 @@ def problem_lines(problems: Sequence[tuple[str, str]]) -> list[str]:
     return out
 
 
-def _some(names: Sequence[str]) -> str:
+def _examples(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_EXAMPLES]) + (", .." if len(names) > MAX_EXAMPLES else "")

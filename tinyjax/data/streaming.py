@@ -1,7 +1,7 @@
-"""Sets too large for memory: images stay on disk and are decoded a few batches ahead of their step.
+"""Data sets too large for memory: images stay on disk and are decoded a few batches ahead.
 
 The order of the data is a function of seed and step, independent of the number of threads or
-workers, as for a set in memory.
+workers, as for data in memory.
 """
 
 import math
@@ -22,7 +22,7 @@ Region = tuple[int, int, int, int]  # top, left, height, width
 
 @dataclass(frozen=True)
 class Images:
-    """Images that are decoded when they are indexed, with the interface of a uint8 [N, H, W, C]."""
+    """Images that are decoded when indexed, with the interface of an array uint8 [N, H, W, C]."""
 
     read: Callable[[int], np.ndarray]
     shape: tuple[int, int, int, int]
@@ -30,12 +30,12 @@ class Images:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """One image [H, W, C], or those of several rows [n] as [n, H, W, C]."""
-        if np.ndim(rows) == 0:
-            return self.read(int(rows))
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """One image [H, W, C], or for an index [n] several, [n, H, W, C]."""
+        if np.ndim(index) == 0:
+            return self.read(int(index))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
-            return np.stack([*pool.map(self.read, np.asarray(rows).tolist())])
+            return np.stack([*pool.map(self.read, np.asarray(index).tolist())])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.read(i) for i in range(len(self)))
@@ -44,19 +44,19 @@ class Images:
 def batches(
     source: Callable[[int, np.random.Generator], dict[str, Any]],
     n: int,
-    batch: int,
+    batch_size: int,
     seed: int,
     start: int = 0,
     workers: int = 0,
     rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of steps `start`, `start` + 1, ..: arrays [batch, ...], consecutive slices of one
-    shuffle per epoch, with no sample dropped.
+    """The batches of steps `start`, `start` + 1, ..: arrays [B, ...], consecutive slices of one
+    shuffle per epoch. No sample is dropped.
 
     Args:
-        source: (sample number, generator) -> sample. The generator depends on the position in the
-            data alone.
-        n: size of the set.
+        source: (sample number, generator) -> sample. The generator depends only on the position in
+            the data.
+        n: number of samples in the data set.
         workers: processes that decode; 0: threads of this process, at most `PREFETCH_BATCHES`.
         rows: the rows of each batch to return, in this order; None: all.
     """
@@ -67,13 +67,13 @@ def batches(
 
     order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
     samples = order.random_map(source)
-    rows = range(batch) if rows is None else rows
-    dataset = BatchRows(samples, batch, rows).batch(len(rows))
-    # A thread makes a full batch, and at most PREFETCH_BATCHES are buffered.
+    rows = range(batch_size) if rows is None else rows
+    dataset = BatchRows(samples, batch_size, rows).batch(len(rows))
+    # Each thread makes full batches; at most PREFETCH_BATCHES are buffered.
     threads = min(PREFETCH_BATCHES, os.cpu_count() or 1)
     iterator = dataset[start:].to_iter_dataset(grain.ReadOptions(threads, PREFETCH_BATCHES))
     if workers:
-        flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which no absl app has parsed
+        flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which only an absl app parses
         iterator = iterator.mp_prefetch(grain.MultiprocessingOptions(workers, 1))
     return iter(iterator)
 
@@ -82,8 +82,8 @@ def random_region(shape: Shape, area: float, aspect: float, rng: np.random.Gener
     """A random region of an image of `shape` (h, w), as in torchvision's RandomResizedCrop.
 
     area: the smallest fraction of the image. aspect: log range of width over height; log(16 / 9)
-    for 3/4 to 4/3. After `MAX_TRIES` regions that do not fit: the central one of the nearest
-    aspect.
+    for 3/4 to 4/3. If none of `MAX_TRIES` regions fits: the largest central one within the
+    range of aspects.
     """
     h, w = shape
     for _ in range(MAX_TRIES):

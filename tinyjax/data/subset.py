@@ -13,10 +13,10 @@ def draw_subset(labels: Sequence[np.ndarray], seed: int, fraction: float, shots:
 
     Args:
         labels: for each image the classes of its objects, one entry per object.
-        seed: of the order in which images are taken.
+        seed: of the random order in which images are taken.
         fraction: of the images, in (0, 1]; at least one image is taken.
-        shots: skip an image if each of its classes already has this many objects in the images
-            before it; 0: skip none.
+        shots: skip an image if each of its classes already has this many objects in earlier
+            images; 0: skip none.
     """
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(labels))
     order = order[: max(1, round(fraction * len(labels)))]

@@ -10,11 +10,11 @@ import numpy as np
 from tinyjax.errors import UserError
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
-DEFAULT_FRAME_RATE = 25.0  # frames per second, for a file that states none
+DEFAULT_FRAME_RATE = 25.0  # frames per second, for a file without one
 
 
 class VideoInfo(NamedTuple):
-    frames: int  # as the file states it, which may be wrong
+    frames: int  # from the header, which may be wrong
     rate: float  # frames per second
 
 
@@ -35,7 +35,7 @@ def read_frames(file: Path) -> Iterator[tuple[int, float, np.ndarray]]:
     try:
         number = 0
         while (frame := capture.read())[0]:
-            # Read after the frame, the position is this frame's time, also for variable rates.
+            # After a read, the position is the time of the frame just read, also at variable rates.
             yield number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, frame[1][..., ::-1]
             number += 1
     finally:

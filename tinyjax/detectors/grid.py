@@ -1,4 +1,4 @@
-"""The grid cells of a detector: all levels flattened into one axis, the finest level first."""
+"""The grid cells of a detector, with all levels on one axis, the finest level first."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ import numpy as np
 class Grid(NamedTuple):
     """Static geometry of N cells, N = sum of h * w over levels.
 
-    The arrays are numpy's and therefore constants of a compiled program.
+    The arrays are numpy arrays, so they are constants in compiled programs.
     """
 
-    strides: tuple[int, ...]
+    strides: tuple[int, ...]  # of each level
     shapes: tuple[tuple[int, int], ...]  # (h, w) of each level
-    starts: tuple[int, ...]  # index of each level's first cell
-    centers: np.ndarray  # float32 [N, 2] (x, y), pixels
-    stride: np.ndarray  # float32 [N], pixels
+    level_starts: tuple[int, ...]  # index of each level's first cell
+    cell_centers: np.ndarray  # float32 [N, 2] (x, y), pixels
+    cell_strides: np.ndarray  # float32 [N], pixels
 
 
 def make_grid(height: int, width: int, strides: tuple[int, ...]) -> Grid:
-    """The cells for inputs of `height` x `width` pixels.
+    """Return the cells for inputs of `height` x `width` pixels.
 
     A level of stride s has ceil(height / s) x ceil(width / s) cells.
     """

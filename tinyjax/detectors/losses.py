@@ -1,6 +1,4 @@
-"""The detection loss: quality focal loss on classes, DIoU and L1 on boxes, in float32 and in fixed
-shapes.
-"""
+"""The detection loss: quality focal loss of classes, DIoU and L1 of boxes, in float32."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,10 +21,10 @@ def detection_loss(
     grid: Grid,
     axes: Sequence[str] = (),
 ):
-    """Loss of a batch of B images.
+    """Return the loss of a batch of B images.
 
-    No dense target [cells, classes] is built: all cells have the negative term, and the few
-    positive pairs replace it with their positive term.
+    No dense target [cells, classes] is built. The class loss sums the negative term over all cells
+    and classes, and then replaces it by the positive term for the few positive pairs.
 
     Args:
         logits: float32 [B, N, C] class scores before the sigmoid.
@@ -35,73 +33,73 @@ def detection_loss(
             bool [B, G].
         weights: scalars `class`, `box` and `offset`, weights of the three terms.
         grid: geometry of the N cells.
-        axes: mesh axes that the batch is spread over; `batch` is then a shard, and all returned
-            values are its terms of sums.
+        axes: mesh axes that the batch is sharded over; `batch` is then one shard, and its results
+            must be summed over shards.
 
     Returns:
-        The loss f32[] and its terms: class_loss, box_loss, offset_loss, and positives, the number
-        of positive pairs.
+        The loss f32[], and a dict with its terms class_loss, box_loss and offset_loss, and with
+        positives, the number of positive pairs.
     """
-    cells, strides = jnp.asarray(grid.centers), jnp.asarray(grid.stride)
-    boxes = decode(offsets, cells, strides)
+    centers, strides = jnp.asarray(grid.cell_centers), jnp.asarray(grid.cell_strides)
+    boxes = decode(offsets, centers, strides)
     pairs = jax.vmap(partial(assign, grid=grid))(
         *lax.stop_gradient((jax.nn.sigmoid(logits), boxes)),
         batch["boxes"],
         batch["labels"],
         batch["valid"],
     )
-    keep, target = pairs.keep, pairs.target  # [B, G, P]
+    positive, target = pairs.is_positive, pairs.target  # [B, G, P]
 
-    # Normalized by the whole batch, over all its shards: an image may have no object.
-    quality = jnp.maximum(lax.psum(target.sum(), axes), 1)
+    # Losses are normalized over all shards of the batch: a single image may have no object.
+    total_quality = jnp.maximum(lax.psum(target.sum(), axes), 1)
 
-    # b n c -> b g p: the logit of the class of each pair's object
+    # b n c -> b g p: for each pair, the logit of its object's class
     image = jnp.arange(logits.shape[0])[:, None, None]
     label = jnp.broadcast_to(batch["labels"][:, :, None], pairs.cell.shape)
     logit = logits[image, pairs.cell, label]
-    counted = ~covered(jnp.where(batch["ignore"][..., None], batch["boxes"], 0), grid)  # [B, N]
-    negative = (focal(logits, 0.0) * counted[..., None]).sum()
-    replaced = focal(logit, target) - focal(logit, 0.0) * jnp.take_along_axis(
-        counted, pairs.cell.reshape(counted.shape[0], -1), 1
-    ).reshape(keep.shape)
-    class_loss = (negative + jnp.where(keep, replaced, 0).sum()) / quality
+    ignored_boxes = jnp.where(batch["ignore"][..., None], batch["boxes"], 0)
+    not_ignored = ~covered_cells(ignored_boxes, grid)  # [B, N]
+    negative = (quality_focal_loss(logits, 0.0) * not_ignored[..., None]).sum()
+    pair_cells = pairs.cell.reshape(positive.shape[0], -1)
+    counted = jnp.take_along_axis(not_ignored, pair_cells, 1).reshape(positive.shape)
+    replacement = quality_focal_loss(logit, target) - quality_focal_loss(logit, 0.0) * counted
+    class_loss = (negative + jnp.where(positive, replacement, 0).sum()) / total_quality
 
-    # Box terms are weighted by the target, so that well-placed cells count most. Padding pairs get
-    # a unit box: a `where` on the inputs, unlike one on the loss, keeps NaN out of the gradient.
+    # Box terms are weighted by the target, so that the best cells have the largest weight. All
+    # other pairs get a unit box: `where` on the inputs keeps NaN out of the gradient, `where` on
+    # the loss would not.
     unit = jnp.array([0.0, 0.0, 1.0, 1.0])
-    truth = jnp.where(keep[..., None], batch["boxes"][:, :, None], unit)
+    truth = jnp.where(positive[..., None], batch["boxes"][:, :, None], unit)
     predicted = offsets[image, pairs.cell]
     decoded = jnp.where(
-        keep[..., None], decode(predicted, cells[pairs.cell], strides[pairs.cell]), unit
+        positive[..., None], decode(predicted, centers[pairs.cell], strides[pairs.cell]), unit
     )
-    expected = encode(truth, cells[pairs.cell], strides[pairs.cell])
-    box_loss = (jnp.where(keep, target, 0) * (1 - diou(decoded, truth))).sum() / quality
+    expected = encode(truth, centers[pairs.cell], strides[pairs.cell])
+    box_loss = (jnp.where(positive, target, 0) * (1 - diou(decoded, truth))).sum() / total_quality
     distance = jnp.abs(predicted - expected).sum(-1)
-    offset_loss = (jnp.where(keep, target, 0) * distance).sum() / quality
+    offset_loss = (jnp.where(positive, target, 0) * distance).sum() / total_quality
 
     loss = (
         weights["class"] * class_loss + weights["box"] * box_loss + weights["offset"] * offset_loss
     )
     terms = {"class_loss": class_loss, "box_loss": box_loss, "offset_loss": offset_loss}
-    return loss, {**terms, "positives": keep.sum()}
+    return loss, {**terms, "positives": positive.sum()}
 
 
-def focal(logit: Array, target) -> Array:
-    """Quality focal loss, |target - p|^2 BCE(p, target) (arXiv 2006.04388, eq. 3, beta = 2);
-    elementwise.
-    """
+def quality_focal_loss(logit: Array, target) -> Array:
+    """Elementwise |target - p|^2 BCE(p, target) (arXiv 2006.04388, eq. 3, beta = 2)."""
     p = jax.nn.sigmoid(logit)
     cross_entropy = jax.nn.softplus(logit) - logit * target
     return (target - p) ** 2 * cross_entropy
 
 
-def covered(boxes: Array, grid: Grid) -> Array:
-    """Whether a cell's center lies in any of the boxes: [B, G, 4] -> bool [B, N].
+def covered_cells(boxes: Array, grid: Grid) -> Array:
+    """Return whether a cell's center lies in any of the boxes: [B, G, 4] -> bool [B, N].
 
-    Empty boxes cover no cell. A box smaller than a cell is widened to the cell's size: otherwise it
-    would mostly fall between cell centers, and its object would be trained as background. A box
-    covers an interval of rows times an interval of columns, so one small matrix product per level
-    replaces a matrix of cells x boxes.
+    Empty boxes cover no cell. A box smaller than a cell is enlarged to the size of a cell:
+    otherwise it would often contain no cell center, and its object would be trained as background.
+    A box covers an interval of rows times an interval of columns, so one small matrix product per
+    level suffices, without a matrix of cells x boxes.
     """
     center, size = center_size(boxes)
     nonempty = (size > 0).all(-1)[..., None]  # [B, G, 1]
@@ -112,6 +110,8 @@ def covered(boxes: Array, grid: Grid) -> Array:
         x, y = ((jnp.arange(n) + 0.5) * stride for n in (w, h))
         columns = (x >= low[..., :1]) & (x < high[..., :1])  # [B, G, w]
         rows = (y >= low[..., 1:]) & (y < high[..., 1:]) & nonempty  # [B, G, h]
-        hits = jnp.einsum("bgh,bgw->bhw", rows.astype(jnp.float32), columns.astype(jnp.float32))
-        levels.append(hits.reshape(boxes.shape[0], h * w) > 0)
+        num_boxes = jnp.einsum(
+            "bgh,bgw->bhw", rows.astype(jnp.float32), columns.astype(jnp.float32)
+        )
+        levels.append(num_boxes.reshape(boxes.shape[0], h * w) > 0)
     return jnp.concatenate(levels, 1)

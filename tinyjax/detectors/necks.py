@@ -1,4 +1,4 @@
-"""Necks: backbone features of several strides fused into the levels that a head reads."""
+"""The neck: fuses backbone features of several strides into the levels of the head."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ from tinyjax.models.layers import ConvBN
 ACT = "hard_swish"
 
 
-class Separable(nn.Module):
-    """Depthwise k x k, BatchNorm, pointwise, BatchNorm, activation: [B, H, W, C] -> [B, H/s, W/s,
-    width].
+class SeparableConv(nn.Module):
+    """Depthwise and pointwise convolution: [B, H, W, C] -> [B, H/s, W/s, width].
+
+    Each has a BatchNorm; the activation is after the second.
     """
 
     preserves_zeros = True
@@ -30,9 +31,10 @@ class Separable(nn.Module):
 class Neck(nn.Module):
     """Backbone features {stride: [B, h, w, c]} -> {stride: [B, h, w, width]} for `strides`.
 
-    A feature pyramid (arXiv 1612.03144) from stride 32 to the finest level, then a path back down
-    to the coarsest head level (arXiv 1803.01534). Levels are fused by sums, which keep zero-padded
-    channels exact where concatenation would not. Each further repeat covers all levels.
+    A feature pyramid (arXiv 1612.03144) from stride 32 to the finest level, then a path that
+    downsamples to the coarsest level of the head (arXiv 1803.01534). If there are repeats, all but
+    the last path go to stride 32. Levels are fused by sums: unlike concatenation, these keep
+    zero-padded channels at the end.
     """
 
     preserves_zeros = True
@@ -51,8 +53,8 @@ class Neck(nn.Module):
             if coarser is not None:
                 y = y + upsample(coarser, y.shape[1:3])
             size = 3 if s == min(self.strides) else 5
-            levels[s] = coarser = y + Separable(self.width, size, name=f"smooth{s}")(y, train)
-        # All repeats but the last fuse every level; the last fuses those that the head reads.
+            levels[s] = coarser = y + SeparableConv(self.width, size, name=f"smooth{s}")(y, train)
+        # All repeats but the last fuse all levels; the last fuses only the levels of the head.
         coarsest = [max(strides)] * (self.repeats - 1) + [max(self.strides)]
         self._down(levels, coarsest[0], "down", train)
         for n, last in enumerate(coarsest[1:], start=2):
@@ -61,20 +63,21 @@ class Neck(nn.Module):
                 y = levels[s]
                 if coarser is not None:
                     y = y + upsample(coarser, y.shape[1:3])
-                levels[s] = coarser = y + Separable(self.width, name=f"fusion{n}_up{s}")(y, train)
+                fusion = SeparableConv(self.width, name=f"fusion{n}_up{s}")
+                levels[s] = coarser = y + fusion(y, train)
             self._down(levels, last, f"fusion{n}_down", train)
         return {s: levels[s] for s in self.strides}
 
     def _down(self, levels: dict[int, Array], coarsest: int, name: str, train: bool) -> None:
-        """Add to each level up to stride `coarsest` the level of half its stride, downsampled."""
+        """Add each downsampled level to the next coarser one, up to stride `coarsest`."""
         for s in sorted(levels):
             if 2 * s <= coarsest:
-                down = Separable(self.width, stride=2, name=f"{name}{2 * s}")
+                down = SeparableConv(self.width, stride=2, name=f"{name}{2 * s}")
                 levels[2 * s] = levels[2 * s] + down(levels[s], train)
 
 
 def upsample(x: Array, shape: tuple[int, ...]) -> Array:
-    """Double [B, h, w, C] by nearest neighbor and crop it to `shape` (H, W), H <= 2 h, W <= 2 w."""
+    """Upsample [B, h, w, C] by 2 (nearest neighbor) and crop it to `shape`, at most (2 h, 2 w)."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
     return x[:, : shape[0], : shape[1]]

@@ -1,4 +1,4 @@
-"""Class-wise non-maximum suppression in fixed shapes, on the device."""
+"""Class-wise non-maximum suppression with fixed shapes, on the device."""
 
 from functools import partial
 
@@ -16,10 +16,12 @@ def class_wise_nms(
 
     Args:
         scores: float32 [B, N, C] of N candidate boxes.
-        boxes: float32 [B, N, 4] xyxy pixels, shared by the classes.
-        iou_threshold: of two boxes of a class with a larger IoU the lower-scored one is dropped.
-        max_detections: K, detections kept per image.
-        pre_nms_top_k: (box, class) pairs per image that enter, the best by score.
+        boxes: float32 [B, N, 4] xyxy pixels, for all classes.
+        iou_threshold: if two boxes of a class have a larger IoU, the one with the lower score is
+            suppressed.
+        max_detections: K, maximum number of detections per image.
+        pre_nms_top_k: number of (box, class) pairs per image, those with the highest scores, that
+            NMS considers.
 
     Returns:
         boxes float32 [B, K, 4], scores float32 [B, K] (descending, 0 in empty slots), labels
@@ -37,22 +39,22 @@ def _nms(scores, boxes, *, iou_threshold, max_detections, top_k):
     classes = scores.shape[1]
     scores, index = lax.top_k(scores.reshape(-1), top_k)
     boxes, labels = boxes[index // classes], index % classes
-    scores = jnp.where(suppress(boxes, labels, iou_threshold), scores, 0)
+    scores = jnp.where(nms_mask(boxes, labels, iou_threshold), scores, 0)
     scores, order = lax.top_k(scores, max_detections)
     return boxes[order], scores, labels[order].astype(jnp.int32)
 
 
-def suppress(boxes: Array, labels: Array, iou_threshold: float) -> Array:
-    """Which of the boxes [P, 4], in descending order of score, survive: bool [P].
+def nms_mask(boxes: Array, labels: Array, iou_threshold: float) -> Array:
+    """Return which boxes [P, 4], sorted by descending score, NMS keeps: bool [P].
 
-    P trips, each one vector operation: a fixed count, so it vmaps.
+    It runs P iterations of one vector operation; the number is fixed, so it can be vmapped.
     """
     same_class = labels[:, None] == labels[None]
     suppresses = (iou(boxes[:, None], boxes[None]) > iou_threshold) & same_class
     rank = jnp.arange(boxes.shape[0])
-    suppresses &= rank[:, None] < rank[None]  # [winner, loser]
+    suppresses &= rank[:, None] < rank[None]  # [higher score, lower score]
 
-    def visit(i, keep):
+    def step(i, keep):
         return keep & ~(suppresses[i] & keep[i])
 
-    return lax.fori_loop(0, boxes.shape[0], visit, jnp.ones(boxes.shape[0], bool))
+    return lax.fori_loop(0, boxes.shape[0], step, jnp.ones(boxes.shape[0], bool))

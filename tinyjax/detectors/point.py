@@ -1,9 +1,8 @@
-"""The point detector: any backbone, a depthwise neck that fuses by sums, and a depthwise head that
-all levels share. Each cell of a level is a candidate; there are no anchors.
+"""The point detector: any backbone, a depthwise neck, and a depthwise head that all levels share.
 
-Sizes follow the backbone: the neck has as many channels as the backbone's stride-16 features. The
-head reads the finest strides, where a 6-pixel person has a cell of its own; deeper stages reach it
-as context through the neck.
+It is anchor-free: each cell of a level predicts one box. By default the neck has as many channels
+as the backbone's stride-16 features, at least 16. The head works on the finest strides, at which a
+6-pixel person has its own cell; the neck adds context from deeper stages by sums.
 """
 
 import math
@@ -27,14 +26,14 @@ from tinyjax.models.layers import BatchNorm
 from tinyjax.ops.conv import conv2d
 
 STRIDES = (4, 8, 16, 32)
-PRIOR = 0.002  # score of an untrained head, for one class at one cell
+PRIOR_PROBABILITY = 0.002  # initial score of each class at each cell
 
 
-# ---- the protocol of a detector: build, loss, decode
+# ---- the functions of every detector: build, loss, decode
 
 
 def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
-    """The detector on a backbone. Raises UserError for `model.strides` that it cannot have."""
+    """Build the detector on a backbone. Raises UserError if `model.strides` is invalid."""
     strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
@@ -51,15 +50,14 @@ def loss(
     config: ConfigDict,
     axes: Sequence[str] = (),
 ) -> tuple[Array, tuple[dict[str, Array], dict[str, Array]]]:
-    """Loss of a batch, with the new running statistics and the loss's terms.
+    """Return the loss of a batch, and (new running statistics, terms of the loss).
 
     Args:
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.
-        batch: image float32 [B, H, W, C], and the objects that `losses.detection_loss` takes.
-        key: unused; a detector may sample with it.
-        weights: scalars of the loss's terms, `config.loss`.
-        axes: mesh axes that the batch is spread over; everything returned is then a shard's term
-            of a sum.
+        batch: image float32 [B, H, W, C], and the objects, see `losses.detection_loss`.
+        key: for detectors that sample; not used here.
+        weights: scalar weights of the loss's terms, `config.loss`.
+        axes: mesh axes that the batch is sharded over, see `losses.detection_loss`.
     """
     (logits, offsets), stats = apply(batch["image"])
     _, height, width, _ = batch["image"].shape
@@ -71,10 +69,10 @@ def loss(
 def decode(
     outputs: tuple[Array, Array], image_size: tuple[int, int], config: ConfigDict
 ) -> dict[str, Array]:
-    """Network outputs -> boxes, scores and labels of `nms.class_wise_nms`, in input pixels."""
+    """Network outputs -> boxes in input pixels, scores and labels, see `nms.class_wise_nms`."""
     logits, offsets = outputs
     grid = make_grid(*image_size, tuple(config.model.strides))
-    boxes = decode_boxes(offsets, jnp.asarray(grid.centers), jnp.asarray(grid.stride))
+    boxes = decode_boxes(offsets, jnp.asarray(grid.cell_centers), jnp.asarray(grid.cell_strides))
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
 
 
@@ -92,7 +90,7 @@ class PointDetector(nn.Module):
     backbone: nn.Module
     classes: int
     strides: tuple[int, ...] = (4, 8)
-    neck_width: int = 0  # also of the head; 0: that of the stride-16 features, at least 16
+    neck_width: int = 0  # channels of neck and head; 0: of the stride-16 features, at least 16
     neck_repeats: int = 1
 
     @nn.compact
@@ -106,8 +104,8 @@ class PointDetector(nn.Module):
 class Head(nn.Module):
     """{stride: [B, h, w, D]} -> logits f32[B, N, classes], offsets f32[B, N, 4].
 
-    The levels share convolutions; each has its own BatchNorm, which absorbs the levels' different
-    statistics (RTMDet).
+    The levels share convolutions; each level has its own BatchNorm, because their statistics differ
+    (RTMDet).
     """
 
     preserves_zeros = True
@@ -118,11 +116,11 @@ class Head(nn.Module):
     def __call__(self, levels: dict[int, Array], train: bool) -> tuple[Array, Array]:
         width = next(iter(levels.values())).shape[-1]
         stem, class_tower, box_tower = (
-            SharedSeparable(width, name=n) for n in ("stem", "class_tower", "box_tower")
+            SharedSeparableConv(width, name=n) for n in ("stem", "class_tower", "box_tower")
         )
-        prior = nn.initializers.constant(math.log(PRIOR / (1 - PRIOR)))
-        class_out = Output(self.classes, prior, name="class_out")
-        box_out = Output(4, _initial_boxes, name="box_out")
+        prior = nn.initializers.constant(math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
+        class_out = OutputLayer(self.classes, prior, name="class_out")
+        box_out = OutputLayer(4, _box_bias_init, name="box_out")
         logits, offsets = [], []
         for stride in sorted(levels):
             x = stem(levels[stride], stride, train)
@@ -131,15 +129,15 @@ class Head(nn.Module):
         return jnp.concatenate(logits, 1), jnp.concatenate(offsets, 1)
 
 
-def _initial_boxes(key, shape):
-    """Boxes of an untrained head: on the cell, 2 strides wide, so that IoU ranks candidates from
-    the first step.
+def _box_bias_init(key, shape):
+    """Initial boxes: centered on the cell, 2 strides wide, so that IoU ranks candidates from the
+    first step.
     """
     return jnp.array([0, 0, math.log(2), math.log(2)])
 
 
-class Kernel(nn.Module):
-    """A convolution without BatchNorm, which several levels share."""
+class SharedConv(nn.Module):
+    """A convolution without BatchNorm; several levels share it."""
 
     preserves_zeros = True
 
@@ -154,28 +152,24 @@ class Kernel(nn.Module):
         return conv2d(x, kernel.astype(x.dtype), 1, self.groups)
 
 
-class SharedSeparable(nn.Module):
-    """`Separable` of size 3 with one pair of kernels and a BatchNorm per level, named by its
-    stride.
-    """
+class SharedSeparableConv(nn.Module):
+    """3 x 3 `SeparableConv` with the same kernels for all levels, and BatchNorms for each level."""
 
     preserves_zeros = True
 
     width: int
 
     @nn.compact
-    def __call__(self, x: Array, level: int, train: bool) -> Array:
+    def __call__(self, x: Array, stride: int, train: bool) -> Array:
         c = x.shape[-1]
-        x = Kernel(c, 3, groups=c, name="depthwise")(x)
-        x = BatchNorm(name=f"depthwise_bn{level}")(x, train)
-        x = Kernel(self.width, name="pointwise")(x)
-        return nn.hard_swish(BatchNorm(name=f"pointwise_bn{level}")(x, train))
+        x = SharedConv(c, 3, groups=c, name="depthwise")(x)
+        x = BatchNorm(name=f"depthwise_bn{stride}")(x, train)
+        x = SharedConv(self.width, name="pointwise")(x)
+        return nn.hard_swish(BatchNorm(name=f"pointwise_bn{stride}")(x, train))
 
 
-class Output(nn.Module):
-    """Last layer: [B, h, w, D] -> [B, h w, features] in at least float32, with small initial
-    weights and a given initial bias.
-    """
+class OutputLayer(nn.Module):
+    """Last layer: [B, h, w, D] -> [B, h w, features], in at least float32."""
 
     preserves_zeros = True
 

@@ -6,15 +6,15 @@ import numpy as np
 
 from tinyjax.data.records import DetectionSplit
 
-# Number of training images that show the class: rare, common and frequent as in LVIS (arXiv
+# Ranges of a class's number of training images: rare, common and frequent classes as in LVIS (arXiv
 # 1908.03195).
 GROUPS = {"APr": (0, 10), "APc": (10, 100), "APf": (100, np.inf)}
 
 ClassCounts = Mapping[str, tuple[int, int]]  # class -> number of training images and objects
 
 
-def counts(split: DetectionSplit, mask: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Number of images and objects of each class.
+def class_counts(split: DetectionSplit, mask: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Return the number of images and objects of each class.
 
     mask: bool [N], the images to count.
     """
@@ -26,9 +26,9 @@ def counts(split: DetectionSplit, mask: np.ndarray) -> dict[str, tuple[int, int]
 
 
 def scores_by_frequency(class_counts: ClassCounts, scores: Mapping[str, float]) -> dict[str, float]:
-    """Mean AP of the rare, common and frequent classes; NaN for a group without classes.
+    """Return the mean AP of rare, common and frequent classes; NaN for a group without classes.
 
-    Classes that have no objects in the suite do not count. scores: see `detection.score`.
+    Classes without objects in the suite are ignored. scores: see `detection.score`.
     """
     result = {}
     for group, (min_images, max_images) in GROUPS.items():
@@ -39,6 +39,6 @@ def scores_by_frequency(class_counts: ClassCounts, scores: Mapping[str, float]) 
                 if min_images <= images < max_images
             ]
         )
-        known = values[~np.isnan(values)]
-        result[group] = float(np.mean(known)) if len(known) else float("nan")
+        valid = values[~np.isnan(values)]
+        result[group] = float(np.mean(valid)) if len(valid) else float("nan")
     return result

@@ -1,7 +1,7 @@
-"""Scores of detections by faster-coco-eval, which gives pycocotools' numbers in a sixth of the time
-(tests/metrics/test_detection_slices.py).
+"""COCO scores of detections, and the processes that compute them.
 
-As a program, this module is a worker of `run_in_processes`.
+faster-coco-eval computes the same scores as pycocotools (tests/metrics/test_detection_slices.py) in
+a sixth of the time. Run as a program, this module is a worker of `run_in_processes`.
 """
 
 import os
@@ -24,26 +24,26 @@ def score(
     truth: Mapping[str, Any],
     bins: Mapping[str, tuple[float, float]],
 ) -> dict[str, float]:
-    """Average precision over IoU 0.50:0.05:0.95 (Lin et al., Microsoft COCO, 2014).
+    """Return the average precision over IoU 0.50:0.05:0.95 (Lin et al., Microsoft COCO, 2014).
 
     Args:
         predictions: "boxes" float32 [N, K, 4], xyxy in original pixels; "scores" float32 [N, K],
             where 0 or less marks an empty slot; "labels" int32 [N, K], 0-based. A slot with a
-            non-finite score or box counts as empty, so that a diverged member scores 0.
-        truth: COCO dict in original pixels, image ids 0..N-1 and category ids label + 1. An ignored
-            region is one crowd annotation for each class.
-        bins: name -> (low, high), half-open, of sqrt(area) in original pixels.
+            non-finite score or box counts as empty, so that the score of a diverged member is 0.
+        truth: COCO dict in original pixels; image ids are 0..N-1, category ids are label + 1. An
+            ignored region has a crowd annotation for each class.
+        bins: name -> (low, high), half-open range of sqrt(area) in original pixels.
 
     Returns:
         "AP", "AP50", "AP75", "AR100"; "AP/x" and "AP50/x" for each class and each bin x; "images"
-        and "boxes", the numbers of images and of objects. Classes and bins without objects are NaN
-        and do not count in the means.
+        and "boxes", the numbers of images and of objects. Scores of classes and bins without
+        objects are NaN; the means ignore them.
 
     Raises:
-        ValueError: predictions and truth differ in the number of images, or a label is not one of
-            the classes.
+        ValueError: predictions and truth differ in the number of images, or a label is not a class.
     """
-    return {**summarize(evaluate(predictions, truth, bins), truth, [*bins]), **sizes(truth)}
+    evaluation = evaluate(predictions, truth, bins)
+    return {**summarize(evaluation, truth, [*bins]), **count_images_and_boxes(truth)}
 
 
 def evaluate(
@@ -51,9 +51,9 @@ def evaluate(
     truth: Mapping[str, Any],
     bins: Mapping[str, tuple[float, float]],
 ) -> COCOeval_faster:
-    """Evaluate all objects and each bin; arguments and errors as of `score`."""
+    """Evaluate all objects and each bin; for arguments and errors see `score`."""
     coco = load_coco(predictions, truth, COCO)
-    evaluation = COCOeval_faster(*coco, "bbox", print_function=_discard)
+    evaluation = COCOeval_faster(*coco, "bbox", print_function=_no_print)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.params.areaRng = [(0.0, np.inf), *map(_area_range, bins.values())]
     evaluation.params.areaRngLbl = ["all", *bins]
@@ -65,7 +65,7 @@ def evaluate(
 def summarize(
     evaluation: COCOeval_faster, truth: Mapping[str, Any], bins: Sequence[str]
 ) -> dict[str, float]:
-    """The scores that `score` returns, without the counts."""
+    """Return the scores that `score` returns, without the counts."""
     thresholds = evaluation.params.iouThrs
     at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
     precision = evaluation.eval["precision"][..., 0]  # iou recall class area
@@ -85,8 +85,8 @@ def summarize(
     return scores
 
 
-def sizes(truth: Mapping[str, Any]) -> dict[str, float]:
-    """Number of "images" and of "boxes" (objects)."""
+def count_images_and_boxes(truth: Mapping[str, Any]) -> dict[str, float]:
+    """Return the number of "images", and of "boxes" (objects)."""
     objects = sum(not a["iscrowd"] for a in truth["annotations"])
     return {"images": float(len(truth["images"])), "boxes": float(objects)}
 
@@ -94,16 +94,16 @@ def sizes(truth: Mapping[str, Any]) -> dict[str, float]:
 def run_in_processes(jobs: Sequence[tuple], function: str = f"{__name__}:score") -> list[Any]:
     """Call "module:function" with the arguments of each job, in as many processes as cores.
 
-    Scoring takes seconds for one network, and minutes for a population, during which a device would
-    be idle. The processes are started as plain programs: multiprocessing's would import the
-    caller's script again.
+    Scoring one network takes seconds; in one process, the device would be idle for minutes while a
+    population is scored. The processes are started by subprocess, because multiprocessing would
+    import the caller's script again.
     """
     workers = min(len(jobs), os.cpu_count() or 1)
     if workers == 1:
         return [_import_function(function)(*job) for job in jobs]
-    shares = [jobs[i::workers] for i in range(workers)]
+    worker_jobs = [jobs[i::workers] for i in range(workers)]
     with ThreadPoolExecutor(workers) as threads:
-        results = [*threads.map(_run_worker, [function] * workers, shares)]
+        results = [*threads.map(_run_worker, [function] * workers, worker_jobs)]
     return [results[i % workers][i // workers] for i in range(len(jobs))]
 
 
@@ -119,13 +119,13 @@ def _run_worker(function: str, jobs: Sequence[tuple]) -> list[Any]:
         stdout=subprocess.PIPE,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,  # only the trainer handles Ctrl-C
+        start_new_session=True,  # only the main process handles Ctrl-C
     )
     return pickle.loads(worker.stdout)
 
 
 def nonempty_slots(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Image and slot, int [D] each, of the detections that are scored."""
+    """Return image and slot, int [D] each, of the detections in nonempty slots."""
     scores, boxes = (np.asarray(predictions[name]) for name in ("scores", "boxes"))
     image, slot = np.nonzero((scores > 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1))
     return image, slot
@@ -134,12 +134,12 @@ def nonempty_slots(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, n
 def load_coco(
     predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
 ) -> tuple[Any, Any]:
-    """Truth and detections as instances of `api`, the `COCO` class of an evaluation package.
+    """Return truth and detections as instances of `api`, an evaluation package's `COCO` class.
 
     Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
     detection ids are 1 + the index in `nonempty_slots(predictions)`.
 
-    Raises ValueError as `score` does.
+    Raises the ValueErrors of `score`.
     """
     if (n := len(predictions["boxes"])) != len(truth["images"]):
         raise ValueError(f"predictions for {n} images, but truth has {len(truth['images'])} images")
@@ -165,7 +165,7 @@ def load_coco(
     )
     keys = ("image_id", "category_id", "bbox", "area", "score", "id")
     detections = [dict(zip(keys, (*r, i), strict=True)) for i, r in enumerate(rows, 1)]
-    # Copies, because the packages write into annotations.
+    # Copy, because the packages modify annotations.
     objects = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     result = (api(), api())
     for coco, annotations in zip(result, (objects, detections), strict=True):
@@ -175,17 +175,17 @@ def load_coco(
 
 
 def _area_range(sides: tuple[float, float]) -> tuple[float, float]:
-    """Convert [low, high) in sides of a square to the closed range of areas pycocotools takes."""
+    """Convert [low, high) in sides of a square to the closed area range of pycocotools."""
     low, high = sides
     return low**2, np.nextafter(high**2, -np.inf)
 
 
-def _discard(*_: object) -> None:
-    """Print function for the package, which logs each evaluation."""
+def _no_print(*_: object) -> None:
+    """Replace the print function of the package, which would print for each evaluation."""
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean without the -1 that pycocotools writes where a class or bin has no objects."""
+    """Return the mean without -1, pycocotools' value for a class or bin without objects."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
 

@@ -1,9 +1,9 @@
 """Errors of a detector: precision and recall by score threshold, confused classes, worst images.
 
-Everything is at IoU 0.50. pycocotools decides which detections are true positives, which are false
-positives, and which are not counted because they lie in an ignored region. It matches in descending
-order of score, so that the outcome of a detection does not depend on lower-scoring ones: one
-matching holds for all thresholds.
+All results are at IoU 0.50. pycocotools finds the true positives, the false positives, and the
+detections in ignored regions, which are not counted. It matches detections in descending order of
+score, so a match does not depend on detections with lower scores: one matching is valid for all
+thresholds.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from pycocotools.cocoeval import COCOeval
 from tinyjax.metrics.detection import MAX_DETECTIONS, load_coco, nonempty_slots
 
 IOU_THRESHOLD = 0.5
-THRESHOLDS = np.arange(1001) / 1000  # a detection passes with a score of the threshold or more
+THRESHOLDS = np.arange(1001) / 1000  # a detection passes if its score is at least the threshold
 
 
 class Detections(NamedTuple):
     """D detections.
 
-    A detection that is neither a true nor a false positive lies in an ignored region, or beyond the
-    100 detections per class and image that pycocotools looks at.
+    Those that are neither true nor false positives are in an ignored region, or not among the 100
+    detections per class and image that pycocotools evaluates.
     """
 
     image: np.ndarray  # int [D]
@@ -64,7 +64,7 @@ class Curves(NamedTuple):
 
 
 def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Matches:
-    """Match the detections with the objects of their class; arguments and errors as of `score`."""
+    """Match detections with objects of the same class; for arguments and errors see `score`."""
     evaluation = _evaluate(predictions, truth)
     image, slot = nonempty_slots(predictions)
     score = np.asarray(predictions["scores"], np.float64)[image, slot]
@@ -74,22 +74,22 @@ def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Ma
     for image_result in evaluation.evalImgs:
         # None: the image has neither objects nor detections of the class
         if image_result is not None:
-            detections, matched = _match_indices(image_result)
-            hits = (matched >= 0) & ~image_result["dtIgnore"][0]
-            true_positive[detections], false_positive[detections] = hits, matched < 0
-            match_score[matched[hits]] = score[detections[hits]]
+            detections, annotations = _match_indices(image_result)
+            hits = (annotations >= 0) & ~image_result["dtIgnore"][0]
+            true_positive[detections], false_positive[detections] = hits, annotations < 0
+            match_score[annotations[hits]] = score[detections[hits]]
 
-    objects = [i for i, a in enumerate(truth["annotations"]) if not a["iscrowd"]]
-    annotations = [truth["annotations"][i] for i in objects]
+    indices = [i for i, a in enumerate(truth["annotations"]) if not a["iscrowd"]]
+    objects = [truth["annotations"][i] for i in indices]
     precision = evaluation.eval["precision"][0, :, :, 0, 0]  # iou recall class area maximum
     return Matches(
         tuple(c["name"] for c in truth["categories"]),
         len(truth["images"]),
         Detections(image, slot, label, score, true_positive, false_positive),
         Objects(
-            np.array([a["image_id"] for a in annotations], int),
-            np.array([a["category_id"] - 1 for a in annotations], int),
-            match_score[objects],
+            np.array([a["image_id"] for a in objects], int),
+            np.array([a["category_id"] - 1 for a in objects], int),
+            match_score[indices],
         ),
         # recall class -> class recall; pycocotools writes -1 where a class has no objects
         np.where(precision < 0, np.nan, precision).T,
@@ -97,7 +97,7 @@ def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Ma
 
 
 def _match_indices(image_result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of an image's detections and of their matched annotations, -1 for no match."""
+    """Return indices of an image's detections and of their matched annotations; -1: no match."""
     detections = np.array(image_result["dtIds"], int) - 1
     return detections, image_result["dtMatches"][0].astype(int) - 1
 
@@ -119,8 +119,8 @@ def _evaluate(predictions, truth, **overrides) -> COCOeval:
     return evaluation
 
 
-def curves(matches: Matches) -> Curves:
-    """Precision, recall and F1 of each class over THRESHOLDS."""
+def threshold_curves(matches: Matches) -> Curves:
+    """Return precision, recall and F1 of each class over THRESHOLDS."""
     detections, classes = matches.detections, len(matches.classes)
     tp, fp = (
         _count_passing(detections.label[mask], detections.score[mask], classes)
@@ -133,67 +133,67 @@ def curves(matches: Matches) -> Curves:
 
 
 def _count_passing(label: np.ndarray, score: np.ndarray, classes: int) -> np.ndarray:
-    """int [C, 1001]: number of each class's detections that pass each threshold."""
+    """Return int [C, 1001]: number of each class's detections that pass each threshold."""
     sorted_scores = [np.sort(score[label == k]) for k in range(classes)]
     return np.stack([len(s) - np.searchsorted(s, THRESHOLDS) for s in sorted_scores])
 
 
-def best_threshold(f1: np.ndarray) -> int:
-    """Index in THRESHOLDS of the highest F1 [1001].
+def best_threshold_index(f1: np.ndarray) -> int:
+    """Return the index in THRESHOLDS of the highest F1 [1001].
 
-    In a tie the highest threshold wins, which lets the fewest detections pass; none pass if no
-    detection is right.
+    In a tie it is the highest threshold, with the fewest detections; this is 1 if no detection is
+    correct.
     """
     return len(f1) - 1 - int(np.argmax(f1[::-1]))
 
 
-def class_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of [C, ...] over the classes, without NaN."""
-    known = ~np.isnan(values)
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
+    """Return the mean of [C, ...] over the classes, ignoring NaN."""
+    valid = ~np.isnan(values)
     with np.errstate(invalid="ignore"):  # 0 / 0 if all are NaN
-        return np.where(known, values, 0).sum(0) / known.sum(0)
+        return np.where(valid, values, 0).sum(0) / valid.sum(0)
 
 
 def operating_point(curves: Curves) -> float:
-    """The score threshold with the highest mean F1 of the classes."""
-    return float(THRESHOLDS[best_threshold(class_mean(curves.f1))])
+    """Return the score threshold with the highest mean F1 over the classes."""
+    return float(THRESHOLDS[best_threshold_index(mean_over_classes(curves.f1))])
 
 
 def confusion_matrix(
     predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], threshold: float
 ) -> np.ndarray:
-    """int [C + 1, C + 1]: objects by true class (row) and predicted class (column).
+    """Return int [C + 1, C + 1]: objects by true class (row) and predicted class (column).
 
-    Detections with a score of `threshold` or more are matched by pycocotools, whatever their class.
-    The last column counts missed objects, the last row detections on background. Detections in an
-    ignored region are not counted.
+    pycocotools matches detections with a score of at least `threshold`, ignoring classes. The last
+    column counts missed objects, the last row detections of background. Detections in ignored
+    regions are not counted.
     """
     scores = np.asarray(predictions["scores"], np.float64)
     passing = {**predictions, "scores": np.where(scores >= threshold, scores, 0)}
     image, slot = nonempty_slots(passing)
     predicted_class = np.asarray(predictions["labels"])[image, slot]
     background = len(truth["categories"])
-    table = np.zeros((background + 1, background + 1), int)
+    matrix = np.zeros((background + 1, background + 1), int)
     true_class = np.array([a["category_id"] - 1 for a in truth["annotations"]], int)
     missed = np.array([not a["iscrowd"] for a in truth["annotations"]], bool)
     evaluation = _evaluate(passing, truth, useCats=0, maxDets=[scores.shape[1]])
     for image_result in evaluation.evalImgs:
         if image_result is not None:
             detections, annotations = _match_indices(image_result)
-            false = annotations < 0
+            on_background = annotations < 0
             hits = (annotations >= 0) & ~image_result["dtIgnore"][0]
-            np.add.at(table, (background, predicted_class[detections[false]]), 1)
+            np.add.at(matrix, (background, predicted_class[detections[on_background]]), 1)
             cells = true_class[annotations[hits]], predicted_class[detections[hits]]
-            np.add.at(table, cells, 1)
+            np.add.at(matrix, cells, 1)
             missed[annotations[hits]] = False
-    np.add.at(table, (true_class[missed], background), 1)
-    return table
+    np.add.at(matrix, (true_class[missed], background), 1)
+    return matrix
 
 
 def image_errors(matches: Matches, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """1 - F1, float64 [N], and the number of missed objects and false positives, int [N].
+    """Return 1 - F1, float64 [N], and the number of missed objects and false positives, int [N].
 
-    Both are 0 for an image without objects and without detections.
+    Both are 0 for an image without objects and detections.
     """
     detections, objects = matches.detections, matches.objects
 
@@ -201,31 +201,31 @@ def image_errors(matches: Matches, threshold: float) -> tuple[np.ndarray, np.nda
         return np.bincount(images, minlength=matches.images)
 
     passes = detections.score >= threshold
-    false = count(detections.image[passes & detections.false_positive])
+    false_positives = count(detections.image[passes & detections.false_positive])
     missed = count(objects.image[objects.match_score < threshold])
     hits = count(detections.image[passes & detections.true_positive])
-    num_errors = false + missed
+    num_errors = false_positives + missed
     return num_errors / np.maximum(2 * hits + num_errors, 1), num_errors
 
 
 def worst_images(matches: Matches, threshold: float, max_images: int) -> np.ndarray:
-    """Indices of at most `max_images` images with errors, the worst first.
+    """Return the indices of at most `max_images` images with errors, the worst first.
 
-    They are ordered by 1 - F1, then by the number of errors, then by index.
+    They are sorted by 1 - F1, then by the number of errors, then by index.
     """
-    badness, num_errors = image_errors(matches, threshold)
-    order = np.lexsort((-num_errors, -badness))
+    f1_loss, num_errors = image_errors(matches, threshold)
+    order = np.lexsort((-num_errors, -f1_loss))
     return order[num_errors[order] > 0][:max_images]
 
 
 def per_class_rows(
     matches: Matches, curves: Curves, scores: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """A row for each class, and one called "all".
+    """Return a row for each class, and a row with class "all".
 
-    Columns: "class"; "images" and "boxes", the images that show the class and its objects; "AP" and
-    "AP50", from `scores` (see `score`); "precision", "recall" and "F1" at the "threshold" with the
-    best F1 of the class, or with the best mean F1.
+    Columns: "class"; "images" and "boxes", the number of images with the class, and of its objects;
+    "AP" and "AP50", from `scores` (see `score`); "precision", "recall" and "F1" at the "threshold"
+    with the best F1 of the class, or for "all" with the best mean F1.
     """
     image, label, _ = matches.objects
     masks = [*(label == k for k in range(len(matches.classes))), np.ones_like(label, bool)]
@@ -235,10 +235,10 @@ def per_class_rows(
         [*matches.classes, "all"],
         suffixes,
         masks,
-        *(np.vstack([curve, class_mean(curve)]) for curve in curves),
+        *(np.vstack([curve, mean_over_classes(curve)]) for curve in curves),
         strict=True,
     ):
-        best = best_threshold(f1)
+        best = best_threshold_index(f1)
         rows.append(
             {
                 "class": name,

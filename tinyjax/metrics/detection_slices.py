@@ -1,4 +1,4 @@
-"""Scores of a detector on a suite, its slices and resamples of its images, from one prediction."""
+"""Scores of a detector on a suite, on its slices and on resamples of its images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,34 +7,34 @@ import numpy as np
 from faster_coco_eval import COCOeval_faster
 
 from tinyjax.metrics import detection_errors
-from tinyjax.metrics.detection import evaluate, sizes, summarize
+from tinyjax.metrics.detection import count_images_and_boxes, evaluate, summarize
 from tinyjax.metrics.robustness import calibration_error
-from tinyjax.metrics.slices import ALL_IMAGES, Examined, Slice
+from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's
-# Lowest score of a detection that counts in the calibration error; our own choice, because
-# thousands of detections score less.
+# Detections with a lower score do not count in the calibration error: there are thousands of them.
+# The value is our own choice.
 MIN_CONFIDENCE = 0.1
 
 
-def examine(
+def evaluate_slices(
     predictions: Mapping[str, np.ndarray],
     truth: Mapping[str, Any],
     bins: Mapping[str, tuple[float, float]],
     slices: Mapping[str, Slice],
     counts: np.ndarray,
-) -> Examined:
-    """Evaluate all images and each slice.
+) -> SuiteResult:
+    """Evaluate all images and each slice, from one set of predictions.
 
-    Returns the scores of `score` and the calibration error, AP50 on resampled images, and the
-    detections above the operating point.
+    Returns the scores of `score` with the calibration error, AP50 on resampled images, and the
+    detections that pass the operating point's threshold.
 
     predictions, truth, bins: see `score`. counts: int [B, N], how often each resample contains each
     image.
     """
     evaluation = evaluate(predictions, truth, bins)
     matches = detection_errors.match(predictions, truth)
-    threshold = detection_errors.operating_point(detection_errors.curves(matches))
+    threshold = detection_errors.operating_point(detection_errors.threshold_curves(matches))
     scores, replicates = {}, {}
     for name, subset in {ALL_IMAGES: Slice(np.arange(matches.images)), **slices}.items():
         if name != ALL_IMAGES:
@@ -42,20 +42,20 @@ def examine(
         slice_matches = _select_matches(matches, subset)
         scores[name] = {
             **summarize(evaluation, truth, [*bins]),
-            **sizes(_select_truth(truth, subset)),
-            "ECE": calibration(slice_matches),
+            **count_images_and_boxes(_select_truth(truth, subset)),
+            "ECE": detection_calibration_error(slice_matches),
         }
         replicates[name] = resampled_ap50(slice_matches, counts, subset)
-    return Examined(scores, replicates, _passing_detections(predictions, matches, threshold))
+    return SuiteResult(scores, replicates, _passing_detections(predictions, matches, threshold))
 
 
 def resampled_ap50(
     matches: detection_errors.Matches, counts: np.ndarray, subset: Slice
 ) -> np.ndarray:
-    """AP50 of a slice on resampled images, float32 [B]; NaN for a resample without objects.
+    """Return a slice's AP50 on resampled images, float32 [B]; NaN for a resample without objects.
 
-    An image that is drawn twice has its detections and objects twice. Weights of 2 in the sums of
-    true and false positives have the same effect.
+    If an image is drawn twice, its detections and objects occur twice; this is computed as a weight
+    of 2 in the sums of true and false positives.
     """
     detections, objects = matches.detections, matches.objects
     names = subset.classes or matches.classes
@@ -70,23 +70,23 @@ def resampled_ap50(
         order = order[: hits[-1] + 1] if len(hits) else order[:0]
         weights = counts[:, detections.image[order]]  # resample detection
         tp = np.cumsum(weights[:, hits], axis=1)
-        # False positives are many and true positives few: sum those between two true positives
-        # before the cumulative sum.
-        false = weights * detections.false_positive[order]
-        fp = np.cumsum(np.add.reduceat(false, np.append(0, hits)[:-1], axis=1), axis=1)
+        # There are far more false than true positives, so first sum the false positives between
+        # each two true positives, then take the cumulative sum.
+        false_positives = weights * detections.false_positive[order]
+        fp = np.cumsum(np.add.reduceat(false_positives, np.append(0, hits)[:-1], axis=1), axis=1)
         num_objects = counts[:, objects.image[objects.label == k]].sum(1)
         precision = tp / np.maximum(tp + fp, 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         for b in np.flatnonzero(num_objects):
             index = np.searchsorted(tp[b] / num_objects[b], RECALLS)
             average_precision[row, b] = np.append(envelope[b], 0)[index].mean()
-    known = ~np.isnan(average_precision)
-    total = np.where(known, average_precision, 0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan).astype(np.float32)
+    valid = ~np.isnan(average_precision)
+    total = np.where(valid, average_precision, 0).sum(0)
+    return np.where(valid.any(0), total / np.maximum(valid.sum(0), 1), np.nan).astype(np.float32)
 
 
-def calibration(matches: detection_errors.Matches) -> float:
-    """Expected calibration error of the detections, see `calibration_error`."""
+def detection_calibration_error(matches: detection_errors.Matches) -> float:
+    """Return the expected calibration error of the detections, see `calibration_error`."""
     detections = matches.detections
     counted = detections.true_positive | detections.false_positive
     return calibration_error(
@@ -95,7 +95,7 @@ def calibration(matches: detection_errors.Matches) -> float:
 
 
 def _evaluate_slice(evaluation: COCOeval_faster, subset: Slice, truth: Mapping[str, Any]) -> None:
-    """Evaluate a slice with the loaded data; overwrites the previous results of `evaluation`."""
+    """Evaluate a slice with the data in `evaluation`, and overwrite its previous results."""
     evaluation.params.imgIds = subset.images.tolist()
     evaluation.params.catIds = [
         c["id"] for c in truth["categories"] if c["name"] in (subset.classes or (c["name"],))
@@ -105,7 +105,7 @@ def _evaluate_slice(evaluation: COCOeval_faster, subset: Slice, truth: Mapping[s
 
 
 def _select_truth(truth: Mapping[str, Any], subset: Slice) -> dict[str, Any]:
-    """Images and annotations of a slice."""
+    """Return images and annotations of a slice."""
     images = {*subset.images.tolist()}
     names = {c["id"]: c["name"] for c in truth["categories"]}
     return {
@@ -120,7 +120,7 @@ def _select_truth(truth: Mapping[str, Any], subset: Slice) -> dict[str, Any]:
 
 
 def _select_matches(matches: detection_errors.Matches, subset: Slice) -> detection_errors.Matches:
-    """Detections and objects of a slice's images and classes."""
+    """Return detections and objects of a slice's images and classes."""
     images = np.zeros(matches.images, bool)
     images[subset.images] = True
     names = subset.classes or matches.classes
@@ -138,10 +138,10 @@ def _select_matches(matches: detection_errors.Matches, subset: Slice) -> detecti
 def _passing_detections(
     predictions: Mapping[str, np.ndarray], matches: detection_errors.Matches, threshold: float
 ) -> dict[str, np.ndarray]:
-    """The detections that pass the threshold, and the errors of each image.
+    """Return the detections that pass the threshold, and the number of errors in each image.
 
-    "boxes" float32 [D, 4] in pixels of the file, "scores", "labels" and "image" [D]; "hits" and
-    "wrong", int [N]: number of detected objects, and of missed objects and false positives.
+    "boxes" float32 [D, 4] in pixels of the file, "scores", "labels" and "image" [D]; "hits" int
+    [N]: number of detected objects; "wrong" int [N]: number of missed objects and false positives.
     """
     detections = matches.detections
     passes = detections.score >= threshold

@@ -1,4 +1,4 @@
-"""Evaluation of one member on one suite: scores of all images and of slices, with resamples."""
+"""Slices and resamples of a suite, and the results of one member on a suite."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,53 +8,54 @@ import numpy as np
 
 from tinyjax.errors import UserError, shorten
 
-ALL_IMAGES = ""  # name of the slice that is the full suite
+ALL_IMAGES = ""  # name of the slice with all images and classes
 NUM_RESAMPLES = 200
 
 
 class Slice(NamedTuple):
     """A subset of a suite."""
 
-    images: np.ndarray  # int [n], indices
+    images: np.ndarray  # int [n], indices of images
     classes: tuple[str, ...] = ()  # classes to score; (): all
 
 
-def class_slice(images: int, classes: tuple[str, ...]) -> Slice:
-    """All images, scored by some classes only."""
-    return Slice(np.arange(images), classes)
+def class_slice(num_images: int, classes: tuple[str, ...]) -> Slice:
+    """Return the slice with all images and only these classes."""
+    return Slice(np.arange(num_images), classes)
 
 
-class Examined(NamedTuple):
-    """One member on one suite."""
+class SuiteResult(NamedTuple):
+    """Results of one member on one suite."""
 
     scores: dict[str, dict[str, float]]  # slice -> scores
-    replicates: dict[str, np.ndarray]  # slice -> float32 [B], its main score on resampled images
-    detections: dict[str, np.ndarray]  # drawn in galleries; {} for a classifier
+    replicates: dict[str, np.ndarray]  # slice -> float32 [B], main score on resampled images
+    detections: dict[str, np.ndarray]  # shown in galleries; {} for a classifier
 
 
-def resample_counts(images: int, resamples: int = NUM_RESAMPLES) -> np.ndarray:
-    """int32 [B, N]: how often each of N images is drawn, with replacement, into each of B sets.
+def resample_counts(num_images: int, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
+    """Return int32 [B, N]: how often each of B resamples contains each of N images.
 
-    The result depends on the two arguments alone: all members are scored on the same sets, so that
-    differences between members are paired by image.
+    Images are drawn with replacement. The result depends only on the arguments: all members are
+    scored on the same resamples, so differences between members are paired by image.
     """
     rng = np.random.default_rng(0)
-    return rng.multinomial(images, np.full(images, 1 / images), resamples).astype(np.int32)
+    probabilities = np.full(num_images, 1 / num_images)
+    return rng.multinomial(num_images, probabilities, num_resamples).astype(np.int32)
 
 
 def slices_by_field(
     infos: Sequence[Mapping[str, Any]], fields: Mapping[str, Sequence[float]]
 ) -> dict[str, Slice]:
-    """Slices of a suite by fields of its images: "time_of_day=day", "altitude_m=60-90".
+    """Slice a suite by fields of its images, e.g. "time_of_day=day", "altitude_m=60-90".
 
     Images without a field are in none of its slices.
 
     Args:
-        infos: the fields of each image.
-        fields: name -> ascending edges of half-open bins of a number, or () for one slice per
+        infos: fields of each image, name -> value.
+        fields: name -> ascending edges of half-open bins for numbers, or () for one slice per
             value.
 
-    Raises UserError for edges that do not ascend, and for bins of values that are not numbers.
+    Raises UserError if edges are not ascending, or if values to be binned are not numbers.
     """
     indices: dict[str, list[int]] = {}
     for field, edges in fields.items():
@@ -71,8 +72,8 @@ def slices_by_field(
             raise UserError(f"data.slices.{field} = {tuple(edges)}: give ascending edges, or ()")
         if invalid := [v for v in values.values() if not isinstance(v, int | float)]:
             raise UserError(
-                f"data.slices.{field}: {shorten(map(str, invalid))} cannot be binned, only numbers "
-                "can; give ()"
+                f"data.slices.{field}: only numbers can be binned, not "
+                f"{shorten(map(str, invalid))}; give ()"
             )
         for low, high in pairwise(edges):
             indices[f"{field}={low:g}-{high:g}"] = [i for i, v in values.items() if low <= v < high]

@@ -7,8 +7,8 @@ from jax import Array
 class Classifier(nn.Module):
     """Images [B, H, W, 1 or 3] -> logits f32[B, classes].
 
-    Wrapping the backbone makes its paths begin with "backbone/", as in a detector, so weights
-    transfer between the two by path.
+    As in a detector, the backbone's paths begin with "backbone/", so weights transfer between the
+    two by path.
     """
 
     preserves_zeros = True

@@ -17,11 +17,11 @@ VARIANTS = {
 
 
 class Model(nn.Module):
-    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}), see `layers.trunk`.
+    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}).
 
-    Without `classes` the network ends after its stages: it has no 1x1 convolution (`head`) and no
-    classifier. Features have the compute dtype `dtype`. `eps` and `momentum` (torch's convention)
-    are timm's.
+    For the features see `layers.forward_features`; they have the compute dtype `dtype`. Without
+    `classes` the network ends after its stages: it has no 1x1 convolution (`head`) and no
+    classifier. `eps` and `momentum` (torch's convention) are timm's.
     """
 
     preserves_zeros = True
@@ -42,7 +42,7 @@ class Model(nn.Module):
             momentum=self.momentum,
         )
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
-        features = layers.trunk(
+        features = layers.forward_features(
             x.astype(self.dtype), train, self.arch, "silu", conv, excite, self.extra_layers
         )
         if self.classes is None:

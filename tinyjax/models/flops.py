@@ -1,4 +1,4 @@
-"""Sizes of a network from its shapes alone; nothing is computed."""
+"""Parameters and multiply-adds of a network, derived from shapes without running it."""
 
 import math
 from collections.abc import Mapping
@@ -12,61 +12,63 @@ from tinyjax.models.scaling import Architecture
 
 
 def count_parameters(arrays: Mapping[str, Any]) -> int:
-    """Return the number of entries in a flat dict of arrays or of shape structs."""
+    """Return the number of entries in a flat dict of arrays or ShapeDtypeStructs."""
     return sum(math.prod(leaf.shape) for leaf in arrays.values())
 
 
 def count_multiply_adds(model: nn.Module, shape: Any) -> int:
     """Return the multiply-adds of convolutions and linear layers in one forward pass.
 
-    FLOPs are twice that. A module with a `kernel` applies it once at every position of its output,
-    so the count does not depend on how the layer is lowered. A layer counts once per call.
+    There are twice as many FLOPs. A module with a `kernel` applies it once at every position of its
+    output, so the count does not depend on how XLA computes the layer. A layer that is called twice
+    counts twice.
 
     Args:
         model: any module built from `tinyjax.models.layers`, called as `model(x, train)`.
-        shape: of x, e.g. (1, 224, 224, 3), or a pytree of shapes, e.g. a neck's {stride: shape}.
+        shape: shape of x, e.g. (1, 224, 224, 3), or a pytree of shapes, e.g. {stride: shape} for a
+            neck.
     """
     return count_multiply_adds_and_outputs(model, shape)[0]
 
 
 def count_multiply_adds_and_outputs(model: nn.Module, shape: Any) -> tuple[int, int]:
-    """Return `count_multiply_adds`, and the number of values that the same layers output.
+    """Return `count_multiply_adds`, and the number of values in the outputs of these layers.
 
-    The memory of a training step is roughly proportional to the latter.
+    The memory of a training step is roughly proportional to the number of output values.
     """
     layers = _layer_shapes(model, shape)
-    adds = sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
-    return adds, sum(math.prod(out) for out, _ in layers)
+    multiply_adds = sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
+    return multiply_adds, sum(math.prod(out) for out, _ in layers)
 
 
 def _layer_shapes(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the shapes of output and kernel for every call of a layer with a `kernel`."""
+    """Return (output shape, kernel shape) for every call of a layer that has a `kernel`."""
     shapes = []
 
-    def record(call, args, kwargs, context):
-        out = call(*args, **kwargs)
+    def record_shapes(method, args, kwargs, context):
+        out = method(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             kernel = nn.unbox(module.get_variable("params", "kernel"))
             shapes.append((out.shape, kernel.shape))
         return out
 
-    def evaluate():
+    def init_with_zeros():
         x = jax.tree.map(jnp.zeros, shape, is_leaf=lambda leaf: isinstance(leaf, tuple))
         return model.init(jax.random.key(0), x, train=False)
 
-    with nn.intercept_methods(record):
-        jax.eval_shape(evaluate)
+    with nn.intercept_methods(record_shapes):
+        jax.eval_shape(init_with_zeros)
     return shapes
 
 
 def multiply_adds_per_pixel(arch: Architecture) -> float:
     """Return the multiply-adds of stem and blocks per pixel of a one-channel input.
 
-    A cheap measure to compare architectures with. It omits squeeze-excite, whose cost does not
-    grow with the input.
+    This is a cheap measure for comparing architectures. Squeeze-excite is omitted: its cost does
+    not grow with the input size.
     """
-    area, inputs = 1 / 4, arch.stem  # area: output positions per input pixel
+    area, inputs = 1 / 4, arch.stem  # area: output positions per pixel of the network's input
     total = 9 * arch.stem * area
     for block in (block for stage in arch.stages for block in stage):
         if block.expand != inputs:

@@ -1,4 +1,4 @@
-"""`init` and `apply` of linen modules, as pure functions over flat dicts path -> array."""
+"""`init` and `apply` of linen modules as pure functions of flat dicts path -> array."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,13 +21,13 @@ __all__ = ["Arrays", "apply", "init"]
 def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Arrays, Arrays]:
     """Draw float32 parameters and running statistics, as flat dicts path -> array.
 
-    A parameter is a function of `seed`, its path and its shape: it does not depend on the number
-    of classes or on the rest of the network. Linen's own initializers can be mixed with those of
-    `tinyjax.models.initializers`; they only compile more slowly.
+    A parameter depends only on `seed`, its path and its shape, not on the rest of the network.
+    Linen's own initializers can be mixed with those of `tinyjax.models.initializers`; they only
+    compile more slowly.
 
     Args:
         seed: an integer, which may be traced and vmapped.
-        shape: of an input, (B, H, W, C); a backbone depends on C only.
+        shape: shape (B, H, W, C) of an input; of these, a backbone's parameters depend only on C.
     """
     key = jax.random.key(seed, impl="threefry2x32")
     params, stats = _trace_init(model, key, shape)
@@ -57,14 +57,14 @@ def apply(
 
     Args:
         inputs: arrays [B, ...], or whatever the method accepts.
-        train: BatchNorm normalizes with the batch's statistics and updates the running ones;
-            otherwise it normalizes with `stats` and returns them unchanged.
-        frozen_batchnorm: path of a layer such as "backbone/stem/bn" -> True or bool[]; in training,
-            too, such a layer normalizes with `stats` and keeps them.
-        axes: mesh axes that the batch is sharded over: `inputs` are the rows of one shard, batch
-            statistics are those of the whole batch.
-        momentum: weight of the batch's statistics in the update; None: that of each layer.
-        method: name of the method; None is `__call__`.
+        train: if true, BatchNorm normalizes with the batch's statistics and updates the running
+            statistics; otherwise it normalizes with `stats` and returns them unchanged.
+        frozen_batchnorm: path of a layer ("backbone/stem/bn") -> True or bool[]. A layer with a
+            true value normalizes with `stats` in training too, and does not update them.
+        axes: mesh axes that the batch is sharded over. `inputs` are the rows of one shard; batch
+            statistics are computed over all shards.
+        momentum: weight of the batch's statistics in the update; None: each layer's own momentum.
+        method: name of the method; None: `__call__`.
     """
     layers = [path.removesuffix("/mean") for path in stats if path.endswith("/mean")]
     overrides = {"axes": tuple(axes)} | ({} if momentum is None else {"momentum": momentum})

@@ -1,9 +1,9 @@
-"""Initial weights, drawn for a whole network at once.
+"""Initial weights, drawn for all layers of a network at once.
 
-On CPU, XLA compiles a loop for every threefry call, so a network that draws its weights one by one
-takes tens of seconds to initialize. Here an initializer only describes a distribution
-(`Initializer`), and `draw_params` slices all weights from rows of random numbers drawn in one call.
-Linen passes layers the plain array, so initializers are annotated as returning Any.
+On CPU, XLA compiles a loop for every threefry call, so drawing weights one by one takes tens of
+seconds per network. Here an initializer only describes a distribution (`Initializer`), and
+`draw_params` slices all weights from rows of random numbers drawn in blocks. Initializers are
+annotated as returning Any, because linen unboxes them to plain arrays for the layers.
 """
 
 import math
@@ -17,15 +17,15 @@ from flax import struct
 from flax.core.meta import AxisMetadata
 from jax import Array
 
-_ROW = 128  # numbers per key; the last row of a weight is truncated
-_BLOCK = 1024  # rows drawn in one call
+_ROW_LENGTH = 128  # random numbers per key; the rest of a weight's last row is not used
+_BLOCK_ROWS = 1024  # rows drawn in one call
 
 
 class Initializer(struct.PyTreeNode, AxisMetadata):
     """A weight that is not drawn yet: zeros of its shape, and its distribution.
 
-    The distribution is normal with standard deviation `scale`, or uniform in (-scale, scale). A
-    linen box (`AxisMetadata`), which layers see unboxed.
+    The distribution is normal with standard deviation `scale`, or uniform in (-scale, scale). This
+    is a linen box (`AxisMetadata`); layers get the unboxed zeros.
     """
 
     value: Array
@@ -45,7 +45,7 @@ class Initializer(struct.PyTreeNode, AxisMetadata):
 
 
 def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
-    """Normal of variance 2 / (k k C_out): torchvision's `kaiming_normal_(mode="fan_out")`.
+    """Normal with variance 2 / (k k C_out), as torchvision's `kaiming_normal_(mode="fan_out")`.
 
     As in torchvision, `groups` is ignored: a depthwise kernel is drawn like a dense one.
     """
@@ -53,26 +53,26 @@ def he_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
 
 
 def he_group_fan_out(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
-    """Normal of variance 2 groups / (k k C_out): EfficientNet's own rule, "goog" in timm."""
+    """Normal with variance 2 groups / (k k C_out), as EfficientNet's ("goog" in timm)."""
     return Initializer(jnp.zeros(shape), math.sqrt(2 * groups / _fan_out(shape)))
 
 
 def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Any:
-    """Uniform within 1 / sqrt(C_out) of 0: EfficientNet's classifier."""
+    """Uniform in ±1 / sqrt(C_out), as in EfficientNet's classifier."""
     return Initializer(jnp.zeros(shape), 1 / math.sqrt(_fan_out(shape)), uniform=True)
 
 
 def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
-    """Normal of standard deviation 0.01: torchvision's linear layers of MobileNetV3."""
+    """Normal with standard deviation 0.01, as in the linear layers of torchvision's MobileNetV3."""
     return Initializer(jnp.zeros(shape), 0.01)
 
 
 def draw_params(key: Array, initializers: dict[str, Initializer]) -> dict[str, Array]:
-    """Draw float32 weights, each a function of `key`, its path and its initializer alone."""
+    """Draw float32 weights, each of which depends only on `key`, its path and its initializer."""
     if not initializers:
         return {}
     sizes = [math.prod(init.value.shape) for init in initializers.values()]
-    rows = [-(-size // _ROW) for size in sizes]
+    rows = [-(-size // _ROW_LENGTH) for size in sizes]
     columns = [
         np.repeat([np.uint32(zlib.crc32(path.encode())) for path in initializers], rows),
         np.concatenate([np.arange(n, dtype=np.uint32) for n in rows]),
@@ -80,28 +80,28 @@ def draw_params(key: Array, initializers: dict[str, Initializer]) -> dict[str, A
         np.repeat([init.uniform for init in initializers.values()], rows),
     ]
     blocks = []
-    for start in range(0, sum(rows), _BLOCK):
-        block = [column[start : start + _BLOCK] for column in columns]
-        block = [np.pad(column, (0, _BLOCK - len(column))) for column in block]
+    for start in range(0, sum(rows), _BLOCK_ROWS):
+        block = [column[start : start + _BLOCK_ROWS] for column in columns]
+        block = [np.pad(column, (0, _BLOCK_ROWS - len(column))) for column in block]
         blocks.append(_draw_block(key, *block))
-    # Slice on the host unless traced: compiling a slice per weight takes a second.
-    lib: Any = jnp if isinstance(blocks[0], jax.core.Tracer) else np
-    numbers = lib.concatenate(blocks, axis=None)
+    # Outside of tracing, slice on the host: compiling one slice per weight takes a second.
+    xp: Any = jnp if isinstance(blocks[0], jax.core.Tracer) else np
+    numbers = xp.concatenate(blocks, axis=None)
     weights, start = {}, 0
     for (path, init), size, n in zip(initializers.items(), sizes, rows, strict=True):
         weights[path] = numbers[start : start + size].reshape(init.value.shape)
-        start += n * _ROW
+        start += n * _ROW_LENGTH
     return weights
 
 
 @jax.jit
 def _draw_block(key, path, row, scale, uniform):
-    """Draw [_BLOCK, _ROW] numbers. The shape is fixed, so all networks share one program."""
+    """Draw [_BLOCK_ROWS, _ROW_LENGTH] numbers; with a fixed shape, all networks share a program."""
 
     def draw_row(path, row, scale, uniform):
         row_key = jax.random.fold_in(jax.random.fold_in(key, path), row)
         above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
-        u = jax.random.uniform(row_key, (_ROW,), jnp.float32, above_minus_one, 1)
+        u = jax.random.uniform(row_key, (_ROW_LENGTH,), jnp.float32, above_minus_one, 1)
         return scale * jnp.where(uniform, u, math.sqrt(2) * jax.lax.erf_inv(u))
 
     return jax.vmap(draw_row)(path, row, scale, uniform)

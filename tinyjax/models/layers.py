@@ -1,4 +1,4 @@
-"""The layers that all networks are built from. They compute in the dtype of their input.
+"""The layers of all networks. They compute in the dtype of their input.
 
 Parameters and running statistics are float32. A module with a parameter named `kernel` applies it
 once at every position of its output; `flops.count_multiply_adds` relies on this.
@@ -18,12 +18,11 @@ from tinyjax.models.initializers import he_fan_out
 from tinyjax.models.scaling import Architecture, Block, make_divisible
 from tinyjax.ops.conv import conv2d
 
-# A module class with `preserves_zeros = True` promises that channels which are zero in its input,
-# and whose parameters are zero, stay exactly zero in its output, and that they influence no other
-# channel. This is what allows zero-padded networks of several sizes to share a program, see
-# `population.pad`.
+# A module class sets `preserves_zeros = True` if channels with zero inputs and zero parameters have
+# outputs of exactly zero, and do not influence other channels. Zero-padded networks of several
+# sizes can then share a program, see `population.pad`.
 
-# Except for the sigmoids, which only gate channels, all of these map 0 to 0.
+# All of these map 0 to 0, except for the sigmoids, which only gate channels.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda x: x,
     "relu": nn.relu,
@@ -36,8 +35,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Dense(nn.Module):
-    """x [..., C] -> x @ kernel + bias [..., features]; also the 1x1 convolution of pooled
-    vectors.
+    """x [..., C] -> x @ kernel + bias [..., features].
+
+    It also replaces 1x1 convolutions of pooled vectors.
     """
 
     preserves_zeros = True
@@ -70,22 +70,23 @@ def batch_norm(
     Args:
         x: any float dtype; the arithmetic is at least float32.
         scale, bias, mean, var: float[C]; mean and var are the running statistics.
-        train: normalize with the batch's statistics and update the running ones.
+        train: normalize with the batch's statistics and update the running statistics.
         eps: added to the variance.
         momentum: weight of the *new* value, as in torch.
-        frozen: bool[]; if true, training also normalizes with the running statistics and keeps
-            them. None means false.
-        axes: mesh axes that the batch is sharded over; statistics are those of the whole batch.
+        frozen: bool[]; if true, normalize with the running statistics in training too, and do not
+            update them. None means false.
+        axes: mesh axes that the batch is sharded over; statistics are computed over all shards.
 
     Returns:
-        y in x's shape and dtype, and the running mean and variance. As in torch, the running
-        variance is unbiased, the variance that normalizes the batch is biased.
+        y with the shape and dtype of x, and the new running mean and variance. As in torch, the
+        running variance is unbiased, while the batch is normalized with the biased variance.
     """
     x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if train:
         count = math.prod(x.shape[:-1]) * jax.lax.axis_size(axes)
-        # Mean and mean square in one pass over x: two passes write x - mean to memory, 8 % of a
-        # step. In float32 the variance is accurate for means below some 100 standard deviations.
+        # Compute mean and mean square in one pass over x: two passes would write x - mean to
+        # memory, which takes 8 % of a step. In float32 the variance is accurate if the mean is
+        # below about 100 standard deviations.
         moments = x32.mean((0, 1, 2)), (x32 * x32).mean((0, 1, 2))
         batch_mean, mean_square = jax.lax.pmean(moments, axes) if axes else moments
         batch_var = jnp.maximum(mean_square - batch_mean**2, 0)
@@ -105,10 +106,10 @@ def batch_norm(
 class BatchNorm(nn.Module):
     """`batch_norm` with its parameters and, in collection "stats", its running statistics.
 
-    Two more collections, both optional, are inputs. "frozen": `True`, which is static, or bool[],
-    which may differ between members of a population, makes the layer use and keep its running
-    statistics in training. "overrides": the mesh axes that the batch is sharded over, and a
-    momentum to use instead of the layer's.
+    It reads two optional collections. "frozen" is a static `True`, or a bool[] that may differ
+    between members of a population; if true, the layer normalizes with its running statistics in
+    training too, and does not update them. "overrides" has the mesh axes that the batch is sharded
+    over, and a momentum that replaces the layer's own.
     """
 
     preserves_zeros = True
@@ -154,7 +155,7 @@ class ConvBN(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.groups)
-        if self.is_initializing():  # only shapes matter, and tracing the convolution is slow
+        if self.is_initializing():  # only shapes are needed, and tracing the convolution is slow
             height, width = (-(-side // self.stride) for side in x.shape[1:3])
             y = jnp.zeros((x.shape[0], height, width, self.features), x.dtype)
         else:
@@ -170,7 +171,7 @@ class SqueezeExcite(nn.Module):
     squeeze: int
     act: str
     gate: str
-    kernel_init: Callable = he_fan_out  # of the layer that computes the gates
+    kernel_init: Callable = he_fan_out  # for the layer that computes the gates
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -182,10 +183,10 @@ class SqueezeExcite(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A 1x1 convolution of BatchNorm(x), to be added to x: a residual adapter in series (arXiv
-    1705.08045).
+    """A residual adapter in series (arXiv 1705.08045): the caller adds conv1x1(BatchNorm(x)) to x.
 
-    The kernel starts at zero, so the adapter adds nothing at first; the authors draw it at random.
+    The kernel is initialized with zeros, so that the adapter adds nothing at first; the authors
+    initialize it at random.
     """
 
     preserves_zeros = True
@@ -202,15 +203,15 @@ class Adapter(nn.Module):
 
 
 class ExtraLayers(NamedTuple):
-    """Layers added to a backbone, for which public weights have no values."""
+    """Layers added to a backbone; pretrained weights do not contain them."""
 
     adapters: bool = False  # an `Adapter` at the end of every block
     excite: str = ""  # a key of `EXCITE_SETTINGS`: squeeze-excite after every stage
 
 
 NO_EXTRA_LAYERS = ExtraLayers()
-# Squeeze-excite that starts as the identity, or as the authors of Mind the Backbone initialize it
-# (arXiv 2303.14744), which halves its input.
+# How squeeze-excite is initialized: "identity" leaves its input unchanged; "authors", as by the
+# authors of Mind the Backbone (arXiv 2303.14744), halves it.
 EXCITE_SETTINGS: dict[str, dict[str, Any]] = {
     "identity": {"gate": "twice_sigmoid", "kernel_init": nn.initializers.zeros},
     "authors": {"gate": "sigmoid"},
@@ -218,10 +219,10 @@ EXCITE_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, squeeze-excite, project 1x1; a skip where shapes allow (MBConv).
+    """MBConv: expand 1x1, depthwise, squeeze-excite, project 1x1, and a skip if shapes are equal.
 
-    `conv` and `excite` are ConvBN and SqueezeExcite with the family's settings. `spec.gates` are
-    0/1 numbers stored among the parameters, which do not train; see `models.supernet`.
+    `conv` and `excite` are ConvBN and SqueezeExcite with the family's settings. `spec.gates` names
+    the block's gates: untrained 0/1 numbers among the parameters, see `models.supernet`.
     """
 
     preserves_zeros = True
@@ -263,7 +264,7 @@ class InvertedResidual(nn.Module):
 
 
 def _resize_channels(x: Array, channels: int) -> Array:
-    """x [.., C] -> [.., channels]: truncated, or padded with zeros."""
+    """x [..., C] -> [..., channels]: truncate, or pad with zeros."""
     missing = max(channels - x.shape[-1], 0)
     return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
@@ -292,7 +293,7 @@ class Stage(nn.Module):
         return x
 
 
-def trunk(
+def forward_features(
     x: Array,
     train: bool,
     arch: Architecture,
@@ -303,11 +304,12 @@ def trunk(
 ) -> dict[int, Array]:
     """Apply stem and stages, and return the last output at each stride.
 
-    To be called inside a compact method.
+    Call it inside a compact method.
 
     Returns:
-        For x [B, H, W, 1 or 3]: {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}, odd sizes
-        rounded up at each level. If no block has stride 2, that entry is the stem's output.
+        For x [B, H, W, 1 or 3]: {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}; odd sizes
+        are rounded up at each level. In networks without a stage at stride 2, entry 2 is the stem's
+        output.
     """
     x, stride = conv(arch.stem, 3, 2, act=act, name="stem")(x, train), 2
     features = {stride: x}

@@ -19,12 +19,13 @@ VARIANTS = {
 
 
 class Model(nn.Module):
-    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}), see `layers.trunk`.
+    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}).
 
-    Without `classes` the network ends after its stages: it has no 1x1 convolution (`head`), no
-    hidden layer and no classifier. Features have the compute dtype `dtype`. `eps` is torchvision's;
-    weights trained in timm need 1e-5. `momentum` (torch's convention) is timm's: with torchvision's
-    0.01 the running statistics lag behind in runs of a few hundred steps. No dropout.
+    For the features see `layers.forward_features`; they have the compute dtype `dtype`. Without
+    `classes` the network ends after its stages: it has no 1x1 convolution (`head`), no hidden layer
+    and no classifier. There is no dropout. `eps` is torchvision's; weights trained in timm need
+    1e-5. `momentum` (torch's convention) is timm's: with torchvision's 0.01 the running statistics
+    lag behind in runs of a few hundred steps.
     """
 
     preserves_zeros = True
@@ -40,7 +41,7 @@ class Model(nn.Module):
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
         excite = partial(layers.SqueezeExcite, act="relu", gate="hard_sigmoid")
-        features = layers.trunk(
+        features = layers.forward_features(
             x.astype(self.dtype), train, self.arch, "hard_swish", conv, excite, self.extra_layers
         )
         if self.classes is None:

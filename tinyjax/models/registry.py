@@ -1,4 +1,4 @@
-"""The backbone families, and backbones by name."""
+"""The backbone families; `build` returns a backbone by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,10 +45,10 @@ def build(
         classes: number of logits; None builds no classifier, and logits are None.
         dtype: compute dtype; parameters and running statistics are always float32.
         eps: BatchNorm's epsilon; 0 selects the family's default.
-        supernet: architecture to build instead of the backbone's, see `merge_architectures`.
+        supernet: architecture that replaces the backbone's own, see `merge_architectures`.
         extra_layers: adapters and squeeze-excite that the family does not have.
-        multipliers: `width` (and `depth`) relative to a family's unscaled network, for sizes
-            between the variants: `build("efficientnet/b0", width=0.5, depth=0.6)`.
+        multipliers: `width` and, for EfficientNet, `depth` relative to an unscaled network, for
+            sizes between the variants: `build("efficientnet/b0", width=0.5, depth=0.6)`.
 
     Raises:
         UserError: the name is unknown, or the network does not accept these multipliers.
@@ -67,9 +67,9 @@ def _scale(
 ) -> Architecture:
     if base is None:
         names = ", ".join(multipliers)
-        raise UserError(f"model {name!r} is already scaled: drop {names}, or name a base network")
-    known = base.__annotations__.keys() - {"return"}
-    if unknown := multipliers.keys() - known:
+        raise UserError(f"model {name!r} is already scaled: drop {names}, or use an unscaled model")
+    accepted = base.__annotations__.keys() - {"return"}
+    if unknown := multipliers.keys() - accepted:
         field = min(unknown)
-        raise UserError(f"model {name!r}: no multiplier {field!r}; {suggest(field, known)}")
+        raise UserError(f"model {name!r}: no multiplier {field!r}; {suggest(field, accepted)}")
     return base(**multipliers)

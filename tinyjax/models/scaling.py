@@ -1,9 +1,9 @@
-"""Two series of scaled-down backbones, each defined by one scaling rule, as static data.
+"""Architectures as static data: two series of scaled-down backbones, each with one scaling rule.
 
-EfficientNet B-1..B-7 is inverse compound scaling of B0: width 1.46^-k and depth 1.45^-k, rounded
-as timm rounds (the scaling-rule search published with arXiv 2508.02927). The rule of that paper's
-MobileNetV3 family is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k
-and keep its depth, which gave the most regular series of those we compared.
+EfficientNet B-1..B-7 scale B0 down by inverse compound scaling: width 1.46^-k and depth 1.45^-k,
+rounded as in timm (the scaling-rule search published with arXiv 2508.02927). That paper's rule for
+MobileNetV3 is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k and keep
+its depth, which gave the most regular of the series that we compared.
 """
 
 import math
@@ -19,15 +19,15 @@ class Block(NamedTuple):
 
     kernel: int
     stride: int
-    expand: int  # of the depthwise convolution; if equal to the input's, nothing is expanded
+    expand: int  # of the depthwise convolution; if equal to the input's: no expansion layer
     out: int
     squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
     act: str
-    gates: tuple[str, ...] = ()  # the `supernet.GATES` that differ between its networks
+    gates: tuple[str, ...] = ()  # the `supernet.GATES` that differ between a supernet's networks
 
 
 class Architecture(NamedTuple):
-    """A backbone: `stem` at stride 2, `stages`, and the classifier's `head` and `hidden` widths."""
+    """A backbone: `stages`, and channels of the `stem` (stride 2), `head` and `hidden` layers."""
 
     stem: int
     stages: tuple[tuple[Block, ...], ...]
@@ -68,9 +68,7 @@ _SMALL = (
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Round to a multiple of `divisor`: the nearest one, but at least `divisor` and at least
-    0.9 `channels`.
-    """
+    """Round to the nearest multiple of `divisor` that is at least `divisor` and 0.9 `channels`."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -88,7 +86,7 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
         out, blocks = make_divisible(channels * width), []
         for i in range(math.ceil(repeats * depth)):
             stride = first_stride if i == 0 else 1
-            # The squeeze width is a quarter of the block's input, not of its expansion.
+            # The squeeze width is a quarter of the input channels, not of the expanded channels.
             blocks.append(Block(kernel, stride, inputs * expansion, out, inputs // 4, "silu"))
             inputs = out
         stages.append(tuple(blocks))

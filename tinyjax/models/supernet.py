@@ -1,14 +1,14 @@
 """Supernets: one architecture that contains networks of several sizes, each zero-padded to it.
 
-Widths are padded with zeros, which all layers preserve exactly. What padding cannot express is
-stored as gates, 0/1 numbers per network, in the blocks where the networks differ:
+Channels are padded with zeros, which all layers preserve exactly. Other differences between the
+networks are expressed by gates: 0/1 numbers, one per network, in the blocks that differ.
 
-    skip     the input is added to the output: after rounding, a narrow network has skip connections
-             that a wide one lacks
-    alive    the block has a branch: 0 beyond the depth of a shallow network. Without this gate, the
-             bias of the last BatchNorm in an all-zero branch would receive a gradient
-    expands  the block has an expansion convolution: 0 where rounding leaves the number of channels
-             unchanged
+    skip     1 if the input is added to the output. Because channels are rounded, a narrow network
+             can have skip connections that a wide one does not have
+    alive    1 if the network has this block; 0 beyond its depth. Without this gate, the bias of the
+             last BatchNorm in an all-zero branch would receive a gradient
+    expands  1 if the block has an expansion convolution; 0 where rounding makes the number of
+             expanded channels equal to that of the input
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,19 +17,20 @@ from itertools import zip_longest
 from tinyjax.models.scaling import Architecture, Block
 
 GATES = ("skip", "alive", "expands")
-ABSENT_BLOCK = {"skip": 1, "alive": 0}
+ABSENT_BLOCK_GATES = {"skip": 1, "alive": 0}
 
 Position = tuple[int, int]  # stage, counted from 1, and block, counted from 0
-Column = list[tuple[int, Block | None]]  # per network: input channels, its block at a position
+# At one position, for each network: input channels and block; None beyond the network's depth.
+AlignedBlocks = list[tuple[int, Block | None]]
 
 
 def merge_architectures(archs: Iterable[Architecture]) -> Architecture:
     """Return the smallest architecture that contains all of `archs`.
 
-    Every number of channels is the largest one, and every block exists that any of them has.
+    It contains every block of every network; each layer has the largest number of channels.
 
-    Raises ValueError naming what cannot be shared: different numbers of stages, or a block that
-    differs in kernel, stride, activation or presence of squeeze-excite.
+    Raises ValueError, with the reason, if they cannot share an architecture: they differ in the
+    number of stages, or in a block's kernel, stride, activation or presence of squeeze-excite.
     """
     archs = list(dict.fromkeys(archs))
     if len(archs) == 1:
@@ -44,18 +45,18 @@ def merge_architectures(archs: Iterable[Architecture]) -> Architecture:
     stem, head, hidden = (max(getattr(a, n) for a in archs) for n in ("stem", "head", "hidden"))
     stages: list[list[Block]] = [[] for _ in archs[0].stages]
     inputs = stem
-    for position, column in _columns(archs):
-        block = _merge_blocks(position, column, inputs)
+    for position, aligned in _align_blocks(archs):
+        block = _merge_blocks(position, aligned, inputs)
         stages[position[0] - 1].append(block)
         inputs = block.out
     return Architecture(stem, tuple(map(tuple, stages)), head, hidden)
 
 
 def gate_values(arch: Architecture, supernet: Architecture) -> dict[str, int]:
-    """Return the gates of `arch` inside `supernet`: path of a gate -> 0 or 1."""
+    """Return the gates of `arch` as a part of `supernet`: path of a gate -> 0 or 1."""
     values = {}
-    for (stage, number), ((_, block), (inputs, member_block)) in _columns([supernet, arch]):
-        gates = dict.fromkeys(GATES, 1) | ABSENT_BLOCK
+    for (stage, number), ((_, block), (inputs, member_block)) in _align_blocks([supernet, arch]):
+        gates = dict.fromkeys(GATES, 1) | ABSENT_BLOCK_GATES
         if member_block:
             gates = _block_gates(inputs, member_block)
         for name in block.gates if block else ():
@@ -63,8 +64,8 @@ def gate_values(arch: Architecture, supernet: Architecture) -> dict[str, int]:
     return values
 
 
-def _columns(archs: Sequence[Architecture]) -> Iterator[tuple[Position, Column]]:
-    """Yield every position, with the blocks that the networks have there."""
+def _align_blocks(archs: Sequence[Architecture]) -> Iterator[tuple[Position, AlignedBlocks]]:
+    """Yield every position with the networks' blocks at that position."""
     inputs = [arch.stem for arch in archs]
     for stage, rows in enumerate(zip(*(arch.stages for arch in archs), strict=True), start=1):
         for number, blocks in enumerate(zip_longest(*rows)):
@@ -73,14 +74,14 @@ def _columns(archs: Sequence[Architecture]) -> Iterator[tuple[Position, Column]]
 
 
 def _block_gates(inputs: int, block: Block) -> dict[str, int]:
-    """Return the gates of an existing block with `inputs` input channels."""
+    """Return the gates of a block with `inputs` input channels."""
     skip = block.stride == 1 and inputs == block.out
     return dict(zip(GATES, map(int, (skip, True, block.expand != inputs)), strict=True))
 
 
-def _merge_blocks(position: Position, column: Column, inputs: int) -> Block:
-    """Return the block of a supernet that has `inputs` channels at this position."""
-    blocks = [block for _, block in column if block]
+def _merge_blocks(position: Position, aligned: AlignedBlocks, inputs: int) -> Block:
+    """Return the supernet's block at this position; it has `inputs` input channels."""
+    blocks = [block for _, block in aligned if block]
     settings: dict[str, set] = {
         "kernel": {b.kernel for b in blocks},
         "stride": {b.stride for b in blocks},
@@ -89,14 +90,14 @@ def _merge_blocks(position: Position, column: Column, inputs: int) -> Block:
     }
     conflicts = [name for name, values in settings.items() if len(values) > 1]
     expand, squeeze = (max(getattr(b, name) for b in blocks) for name in ("expand", "squeeze"))
-    out = max(b.out if b else i for i, b in column)  # an absent block passes its input through
+    out = max(b.out if b else i for i, b in aligned)  # an absent block is the identity
     merged = blocks[0]._replace(expand=expand, out=out, squeeze=squeeze)
-    if len(blocks) < len(column) and merged.stride > 1:
-        conflicts.append("number of blocks")  # skipping an absent block keeps the resolution
+    if len(blocks) < len(aligned) and merged.stride > 1:
+        conflicts.append("number of blocks")  # an absent block cannot change the resolution
     ungated = _block_gates(inputs, merged)
-    gates = [_block_gates(i, b) if b else ungated | ABSENT_BLOCK for i, b in column]
+    gates = [_block_gates(i, b) if b else ungated | ABSENT_BLOCK_GATES for i, b in aligned]
     if not ungated["expands"] and any(g["expands"] for g in gates):
-        conflicts.append("expansion")  # the merged block happens to have as many channels as inputs
+        conflicts.append("expansion")  # in `merged`, expanded and input channels are equal
     if conflicts:
         stage, number = position
         raise ValueError(

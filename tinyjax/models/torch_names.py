@@ -1,10 +1,10 @@
-"""Names that timm and torchvision give to the weights of our backbones.
+"""Names of our backbones' weights in the state dicts of timm and torchvision.
 
-A path and its architecture determine the name in a `state_dict`; `from_torch_layout` converts the
-array. Exact for timm's efficientnet_b0 and mobilenetv3_*_100 (not the tf_ variants, which pad
-differently), torchvision's efficientnet_b0 and mobilenet_v3_*, and the scaled networks built by
-those libraries. Paths are relative to the backbone ("stem/kernel", without "backbone/"); any other
-path raises ValueError.
+A path and its architecture determine the name; `from_torch_layout` converts the array. The names
+are exact for timm's efficientnet_b0 and mobilenetv3_*_100 (not the tf_ variants, which pad
+differently), for torchvision's efficientnet_b0 and mobilenet_v3_*, and for scaled networks built
+with these libraries. Paths are relative to the backbone ("stem/kernel", without "backbone/"); any
+other path raises ValueError.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyjax.models.scaling import Architecture
 
-_LEAVES = {
+_LEAF_NAMES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -29,7 +29,7 @@ def timm_name(path: str, arch: Architecture) -> str:
     timm stores the `head` of MobileNetV3 as one more stage, and `hidden` as the convolution
     `conv_head`.
     """
-    layer, is_norm, leaf = _split(path)
+    layer, is_norm, leaf = _split_path(path)
     match layer:
         case ["stem"]:
             module = "bn1" if is_norm else "conv_stem"
@@ -41,15 +41,15 @@ def timm_name(path: str, arch: Architecture) -> str:
             module = "conv_head"
         case ["classifier"]:
             module = "classifier"
-        case [stage, block, "se", side]:
-            module = f"blocks.{_number(stage) - 1}.{_number(block)}.se.conv_{side}"
+        case [stage, block, "se", se_layer]:
+            module = f"blocks.{_parse_number(stage) - 1}.{_parse_number(block)}.se.conv_{se_layer}"
         case [stage, block, conv]:
             convs = [layer for layer in _block_layers(arch, stage, block) if layer != "se"]
-            # In a block without expansion, timm numbers the layers from the depthwise one.
-            without_expansion = ["conv_dw", "conv_pw"]
-            names = ["conv_pw", "conv_dw", "conv_pwl"] if "expand" in convs else without_expansion
+            # In a block without expansion, timm counts the layers from the depthwise convolution.
+            has_expansion = "expand" in convs
+            names = ["conv_pw", "conv_dw", "conv_pwl"] if has_expansion else ["conv_dw", "conv_pw"]
             i = convs.index(conv)
-            module = f"blocks.{_number(stage) - 1}.{_number(block)}."
+            module = f"blocks.{_parse_number(stage) - 1}.{_parse_number(block)}."
             module += f"bn{i + 1}" if is_norm else names[i]
         case _:
             raise ValueError(f"{path!r} is not a path of a backbone")
@@ -59,9 +59,9 @@ def timm_name(path: str, arch: Architecture) -> str:
 def torchvision_name(path: str, arch: Architecture) -> str:
     """E.g. "stage3/block0/expand/bn/mean" -> "features.3.0.block.0.1.running_mean".
 
-    torchvision numbers EfficientNet's blocks per stage, MobileNetV3's consecutively.
+    torchvision counts EfficientNet's blocks within a stage, MobileNetV3's across stages.
     """
-    layer, is_norm, leaf = _split(path)
+    layer, is_norm, leaf = _split_path(path)
     depths = [len(stage) for stage in arch.stages]
     match layer:
         case ["stem"]:
@@ -72,11 +72,12 @@ def torchvision_name(path: str, arch: Architecture) -> str:
             module = "classifier.0"
         case ["classifier"]:
             module = "classifier.3" if arch.hidden else "classifier.1"
-        case [stage, block, name, *side]:
-            s, b = _number(stage), _number(block)
+        case [stage, block, name, *se_layer]:
+            s, b = _parse_number(stage), _parse_number(block)
             index = f"{1 + sum(depths[: s - 1]) + b}" if arch.hidden else f"{s}.{b}"
             module = f"features.{index}.block.{_block_layers(arch, stage, block).index(name)}."
-            module += {"reduce": "fc1", "expand": "fc2"}[side[0]] if side else f"{is_norm:d}"
+            fc_names = {"reduce": "fc1", "expand": "fc2"}
+            module += fc_names[se_layer[0]] if se_layer else f"{is_norm:d}"
         case _:
             raise ValueError(f"{path!r} is not a path of a backbone")
     return f"{module}.{leaf}"
@@ -90,11 +91,11 @@ NAME_FUNCTIONS: dict[str, Callable[[str, Architecture], str]] = {
 
 
 def from_torch_layout(value: np.ndarray, ndim: int) -> np.ndarray:
-    """Convert an array from torch's layout to ours, which has `ndim` axes.
+    """Convert an array from torch's layout to ours.
 
-    Convolutions (out, in, k, k) -> (k, k, in, out). Linear layers (out, in), or the convolutions
-    (out, in, 1, 1) that replace them in squeeze-excite and `hidden`, -> (in, out). Vectors are
-    unchanged.
+    ndim: number of axes in our layout: 4 for convolutions, (out, in, k, k) -> (k, k, in, out);
+    2 for linear layers, (out, in) -> (in, out). In squeeze-excite and `hidden`, torch may have the
+    equivalent convolution, (out, in, 1, 1) -> (in, out). Vectors are unchanged.
     """
     if ndim == 4:
         return value.transpose(2, 3, 1, 0)
@@ -103,23 +104,23 @@ def from_torch_layout(value: np.ndarray, ndim: int) -> np.ndarray:
     return value
 
 
-def _split(path: str) -> tuple[list[str], bool, str]:
+def _split_path(path: str) -> tuple[list[str], bool, str]:
     """E.g. "stem/bn/mean" -> (["stem"], True, "running_mean")."""
     *layer, leaf = path.split("/")
     is_norm = layer[-1] == "bn"
-    return (layer[:-1] if is_norm else layer), is_norm, _LEAVES[leaf]
+    return (layer[:-1] if is_norm else layer), is_norm, _LEAF_NAMES[leaf]
 
 
-def _number(name: str) -> int:
+def _parse_number(name: str) -> int:
     """E.g. "stage3" -> 3."""
     return int(re.sub(r"\D", "", name))
 
 
 def _block_layers(arch: Architecture, stage: str, block: str) -> list[str]:
-    """Return the layers of a block in order; expansion and squeeze-excite may be absent."""
-    s, b = _number(stage) - 1, _number(block)
-    before = [spec for specs in arch.stages[:s] for spec in specs] + [*arch.stages[s][:b]]
-    inputs = before[-1].out if before else arch.stem
+    """Return a block's layers in order; "expand" and "se" may be absent."""
+    s, b = _parse_number(stage) - 1, _parse_number(block)
+    preceding = [spec for specs in arch.stages[:s] for spec in specs] + [*arch.stages[s][:b]]
+    inputs = preceding[-1].out if preceding else arch.stem
     spec = arch.stages[s][b]
     layers = ["expand"] if spec.expand != inputs else []
     return [*layers, "depthwise", *(["se"] if spec.squeeze else []), "project"]

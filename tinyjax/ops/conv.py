@@ -1,7 +1,7 @@
-"""The convolution of all layers, lowered to the form that is fast on the target platform.
+"""The convolution of all layers; it has a faster implementation for CPU.
 
-XLA's CPU backend has no fast path for depthwise kernels, for kernels that are vmapped over the
-members of a population, and for many gradients: the forms below are up to 40 times faster there
+XLA's CPU backend is slow for depthwise kernels, for kernels that are vmapped over the members of a
+population, and for many gradients. The CPU functions below are up to 40 times faster
 (docs/performance.md). Other platforms use XLA's convolution.
 """
 
@@ -13,17 +13,16 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 
-# custom_vjp must be outermost, platform_dependent and custom_vmap inside: the reverse fails.
+# custom_vjp must wrap platform_dependent and custom_vmap: the reverse order fails.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
-    """2-D convolution with symmetric zero padding k // 2, as torch's `Conv2d(k, stride, padding=k
-    // 2)`.
+    """2-D convolution with zero padding k // 2 on every side, as in torch's `Conv2d`.
 
     Args:
         x: [B, H, W, C], float.
         kernel: [k, k, C / groups, D], k odd, the same dtype as `x`.
-        stride: of both axes.
-        groups: feature groups; `groups == C == D` is a depthwise convolution.
+        stride: stride of both axes.
+        groups: number of feature groups; `groups == C == D` is a depthwise convolution.
 
     Returns:
         [B, ceil(H / stride), ceil(W / stride), D] in the dtype of `x`.
@@ -56,7 +55,7 @@ def _xla_conv(x, kernel, *, stride, groups):
     )  # fmt: skip
 
 
-MAX_IMAGE_CHANNELS = 4  # inputs with at most this many channels are convolved as images are
+MAX_IMAGE_CHANNELS = 4  # inputs with more channels are not treated as images in `_dense`
 
 # ---- CPU: dispatch by kernel
 
@@ -92,7 +91,7 @@ def _is_depthwise(x, kernel, groups):
 
 
 def _split_groups(array, groups):
-    # .. (g c) -> g .. c: groups are vmapped over, as members of a population are
+    # .. (g c) -> g .. c: groups are vmapped over, like members of a population
     return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, -1), -2, 0)
 
 
@@ -106,8 +105,8 @@ def _pad(x, half):
 
 
 def _taps(padded, k, stride, height, width):
-    """Yield, for each of the k * k kernel positions, the view [B, height, width, C] of the padded
-    input that it is multiplied with.
+    """Yield, for each of the k * k kernel positions, the slice [B, height, width, C] of the padded
+    input that this position is multiplied with.
     """
     for i in range(k):
         for j in range(k):
@@ -121,15 +120,15 @@ def _taps(padded, k, stride, height, width):
 
 def _pointwise(x, kernel):
     b, h, w, c = x.shape
-    # b h w c -> (b h w) c: einsum would make it a batch of small products, not one large one
+    # b h w c -> (b h w) c: one large product; einsum would compute a batch of small ones
     return (x.reshape(b * h * w, c) @ kernel[0, 0]).reshape(b, h, w, -1)
 
 
 def _dense(x, kernel, stride):
-    """Shifted multiply-adds for an input of few channels, such as an image; else XLA's convolution.
+    """Shifted multiply-adds if the input has few channels, as images do; else XLA's convolution.
 
-    Vmapped over members, the latter becomes a loop: a batch of convolutions with one kernel per
-    member would be lowered to a grouped one, which is XLA's slow path.
+    Vmap over members turns XLA's convolution into a loop. By default, vmap would make it a grouped
+    convolution, which is slow in XLA.
     """
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
     if x.shape[3] <= MAX_IMAGE_CHANNELS:
@@ -147,24 +146,24 @@ def _dense(x, kernel, stride):
             array if is_batched else jnp.broadcast_to(array, (size, *array.shape))
             for array, is_batched in zip(arrays, batched, strict=True)
         )
-        return lax.map(lambda member: conv(*member), arrays), True
+        return lax.map(lambda member_arrays: conv(*member_arrays), arrays), True
 
     return conv(x, kernel)
 
 
 def _dense_input_grad(x, kernel, dy, stride):
-    """The convolution of `dy`, dilated by the stride, with the flipped and transposed kernel."""
+    """Convolve `dy`, dilated by the stride, with the flipped and transposed kernel."""
     _, height, width, _ = x.shape
-    ends = [
+    trailing = [  # zeros at the end of each axis
         side - (n - 1) * stride - 1 for side, n in zip((height, width), dy.shape[1:3], strict=True)
     ]
-    dilation = ((0, 0, 0), *((0, end, stride - 1) for end in ends), (0, 0, 0))
+    dilation = ((0, 0, 0), *((0, n, stride - 1) for n in trailing), (0, 0, 0))
     dy = lax.pad(dy, jnp.zeros((), dy.dtype), dilation)
     return _dense(dy, kernel[::-1, ::-1].swapaxes(2, 3), 1)
 
 
 def _dense_kernel_grad(x, kernel, dy, stride):
-    """For each kernel row, one matrix product of the input windows' rows with `dy`."""
+    """One matrix product per kernel row: that row's taps of the input, times `dy`."""
     k, (b, height, width, d) = kernel.shape[0], dy.shape
     taps = [*_taps(_pad(x, k // 2), k, stride, height, width)]
     rows = (jnp.concatenate(taps[i * k : i * k + k], -1) for i in range(k))
@@ -177,7 +176,7 @@ def _dense_kernel_grad(x, kernel, dy, stride):
 
 
 def _depthwise(x, kernel, stride):
-    """Sum over taps of the shifted input times a weight per channel: k * k fused multiply-adds."""
+    """Sum over taps of shifted input times weight per channel: k * k fused multiply-adds."""
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
     taps = _taps(_pad(x, k // 2), k, stride, height, width)
     return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(k * k, -1), strict=True))
@@ -187,8 +186,8 @@ def _depthwise_input_grad(x, kernel, dy, stride):
     """The transposed convolution, computed for one phase of the input grid at a time.
 
     Input row s * m + a (stride s, phase a) receives gradients only through the taps
-    t = a + k // 2 (mod s), from output row m + (a + k // 2 - t) / s. Dilating `dy` by the stride
-    instead would multiply zeros.
+    t = a + k // 2 (mod s), from output row m + (a + k // 2 - t) / s. Dilating `dy` by the stride,
+    the alternative, wastes multiplications on zeros.
     """
     k, half, (height, width) = kernel.shape[0], kernel.shape[0] // 2, dy.shape[1:3]
     padded = _pad(dy, half)
@@ -218,8 +217,8 @@ def _depthwise_input_grad(x, kernel, dy, stride):
 def _depthwise_kernel_grad(x, kernel, dy, stride):
     """All k * k sums in one pass over the input and `dy`, in at least float32.
 
-    A 3 x 3 kernel sums over the batch first, so that the spatial axes are shared among threads; a
-    larger one, whose inputs are small, sums over all axes at once.
+    For a 3 x 3 kernel the batch is summed first, so that threads can share the spatial axes. For
+    larger kernels, whose inputs are small, all axes are summed at once.
     """
     k, (_, height, width, channels) = kernel.shape[0], dy.shape
     dtype = jnp.promote_types(x.dtype, jnp.float32)

@@ -1,4 +1,4 @@
-"""What a compiler reports about a population's program. Nothing runs: devices may be absent."""
+"""Compile a population's step and read its costs. Nothing runs, so devices may be absent."""
 
 import re
 import time
@@ -20,23 +20,25 @@ from tinyjax.population.stack import stack_members
 COLLECTIVE = re.compile(
     r"= .*? (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
-GROUPS = re.compile(r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)")
-# Saves a third of the time, of many vmapped members two thirds. The arithmetic is the same, memory
-# within 8 %, and a fifth fewer bytes are moved (docs/scaling.md).
+REPLICA_GROUPS = re.compile(
+    r"replica_groups=(?:\{(\{[\d,{} ]*\})?\}|\[(\d+),(\d+)\]<=\[(\d+)\](T\S*)?)"
+)
+# Saves a third of the compile time, and two thirds for many vmapped members. The program has the
+# same arithmetic, memory within 8 %, and moves a fifth fewer bytes (docs/scaling.md).
 MIN_EFFORT = -1.0
 
 
 class StepCounts(NamedTuple):
     """Costs of a step on one device, as the compiler counts them."""
 
-    seconds: float  # compile time
+    compile_seconds: float
     flops: float
     bytes_moved: float  # to and from the device's memory
     argument_bytes: int  # states, hyperparameters, data
-    shared_bytes: int  # of the arguments, those that do not grow with the members
+    shared_bytes: int  # the arguments that do not grow with the number of members
     scratch_bytes: int
-    collectives_within: int  # among the shards of a batch
-    collectives_across: int  # across members, which should be 0
+    collectives_within: int  # between the shards of a batch
+    collectives_across: int  # between members; should be 0
 
     @property
     def memory(self) -> int:
@@ -48,8 +50,8 @@ class LoweredStep(NamedTuple):
 
     program: Any
     layout: DeviceLayout
-    repeats: float  # how often a device runs what the compiler counts once
-    shared_bytes: int  # of the data on each device
+    repeats: float  # executed operations per operation that the compiler counts
+    shared_bytes: int  # bytes of data on each device
 
 
 def lower_step(
@@ -61,7 +63,7 @@ def lower_step(
     method: str,
     chunk_size: int = 0,
 ) -> LoweredStep:
-    """The step of a population for these devices, which may be absent.
+    """Lower the step of a population for `devices`, which may be absent.
 
     Raises UserError as `build_network` and `stack_members` do.
     """
@@ -85,7 +87,7 @@ def lower_step(
         hyper["regularizer"] |= dict.fromkeys(("start", "importance"), vector)
     lowered = jax.jit(train_step, donate_argnums=0).trace(state, data, hyper, subset).lower()
     concurrent = layout.concurrent_members(method, chunk_size)
-    # The compiler counts the body of a loop once, besides that of a last, smaller chunk.
+    # The compiler counts the body of a loop once, and once more for a last, smaller chunk.
     repeats = layout.members_per_device / (concurrent + layout.members_per_device % concurrent)
     return LoweredStep(lowered, layout, repeats, _bytes_per_device(data))
 
@@ -110,17 +112,17 @@ def _bytes_per_device(tree) -> int:
 
 
 def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts:
-    """Compile and count. effort: of the compiler to make the step fast; 0 is its usual effort.
+    """Compile a step and count its costs. Raises XLA's error if the step does not fit.
 
-    Raises XLA's own error if a step does not fit.
+    effort: how hard the compiler optimizes the step for speed; 0 is its default.
     """
     start = time.perf_counter()
     compiled = lowered.program.compile(compiler_options={"exec_time_optimization_effort": effort})
-    seconds = time.perf_counter() - start
+    compile_seconds = time.perf_counter() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     within, across = count_collectives(compiled.as_text(), lowered.layout.mesh.shape[DATA])
     return StepCounts(
-        seconds,
+        compile_seconds,
         cost["flops"] * lowered.repeats,
         cost["bytes accessed"] * lowered.repeats,
         memory.argument_size_in_bytes,
@@ -131,15 +133,16 @@ def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts
     )
 
 
-def count_collectives(text: str, shards: int) -> tuple[int, int]:
-    """The number of operations in a compiled program that cross devices: among the shards of a
-    batch, which are neighbors, and across members. shards: of a batch.
+def count_collectives(hlo: str, shards: int) -> tuple[int, int]:
+    """Count a compiled program's collectives between the shards of a batch, and between members.
+
+    shards: number of shards of a batch, which are neighboring devices.
     """
     within = across = 0
-    for line in text.splitlines():
+    for line in hlo.splitlines():
         if not COLLECTIVE.search(line):
             continue
-        groups = GROUPS.search(line)
+        groups = REPLICA_GROUPS.search(line)
         if groups and _are_neighbors(groups, shards):
             within += 1
         else:
@@ -148,6 +151,7 @@ def count_collectives(text: str, shards: int) -> tuple[int, int]:
 
 
 def _are_neighbors(match: re.Match, shards: int) -> bool:
+    """Return whether each replica group lies within the shards of one batch."""
     listed, _, size, _, transposed = match.groups()
     if size:
         return not transposed and shards % int(size) == 0

@@ -1,4 +1,4 @@
-"""Rough costs of populations: what a plan minimizes, and what `--dry-run` prints."""
+"""Estimated costs of populations, which a plan minimizes and `--dry-run` prints."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -10,35 +10,38 @@ from ml_collections import ConfigDict
 from tinyjax.core import Task
 from tinyjax.population.search_space import Member
 
-# The order of magnitude that docs/performance.md measured on two cores; only ratios matter.
-MULTIPLY_ADDS_PER_SECOND = 1.2e10  # a step has those of three forward passes
+# Order of magnitude on two cores (docs/performance.md); only ratios matter.
+MULTIPLY_ADDS_PER_SECOND = 1.2e10
+FORWARD_PASSES = 3  # a step has the multiply-adds of three forward passes
 
 
 class SizeKey(NamedTuple):
-    """The size of a member, which sorts first, and the fields that its costs follow from."""
+    """Sort key of a member: its size, then the fields that determine its cost."""
 
     size: int  # multiply-adds per window
     backbone: str
     crop_size: tuple[int, int]  # height, width
     batch: int
     steps: int
-    model: tuple[tuple[str, Any], ...]  # the other fields of `model` that the member sets
+    model: tuple[tuple[str, Any], ...]  # other `model` fields that the member sets
 
 
 class CostModel(NamedTuple):
-    """What a plan needs to know about the members of a config."""
+    """Properties of members that a plan depends on, as functions."""
 
     group_key: Callable[[Member], Hashable]  # equal for members that may share a program
     size_key: Callable[[Member], SizeKey]
-    cost: Callable[[tuple[SizeKey, ...], int], float]  # seconds of so many members of these sizes
+    cost: Callable[[tuple[SizeKey, ...], int], float]  # (sizes, number of members) -> seconds
     padded_size: Callable[[tuple[SizeKey, ...]], float]  # multiply-adds per window and member
     parameters: Callable[[SizeKey], int]
-    memory: Callable[[SizeKey], int]  # bytes of a member's step, roughly
+    memory: Callable[[SizeKey], int]  # estimated bytes of a member's step
 
 
 def cost_model(config: ConfigDict, task: Task) -> CostModel:
-    """A cost model from counts on shapes. Networks are counted with one class and one input
-    channel: the rest is the same for all members.
+    """A cost model that counts operations from shapes alone.
+
+    Networks are counted with one class and one input channel: additional ones cost the same
+    for all members.
     """
     import jax
 
@@ -57,26 +60,23 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         return task.build(configs.with_fields(config, point), 1)
 
     @cache
-    def epsilon(init: str, backbone: str, seed: int) -> float:
+    def batchnorm_eps(init: str, backbone: str, seed: int) -> float:
         point = {"init": init, "model.backbone": backbone, "seed": seed}
         return member_config(config, Member("", point)).model.batchnorm_eps
 
     def group_key(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
-        shared = ("freeze", *(VIEW_FIELDS if config.data.stream else ()))
-        fixed = {
-            field: value for field, value in point.items() if field in shared or not may_vary(field)
-        }
+        must_match = ("freeze", *(VIEW_FIELDS if config.data.stream else ()))
+        fields = {f: v for f, v in point.items() if f in must_match or not may_vary(f)}
         init = point.get("init", config.init)
-        seed = (
-            point.get("seed", config.seed) if init else 0
-        )  # which member of a sweep it starts from
+        # If `init` is a sweep, the seed selects one of its members.
+        seed = point.get("seed", config.seed) if init else 0
         family = backbone.partition("/")[0]
-        return family, epsilon(init, backbone, seed), repr(sorted(fixed.items()))
+        return family, batchnorm_eps(init, backbone, seed), repr(sorted(fields.items()))
 
     @cache
-    def counted(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
-        """Multiply-adds and activations per window."""
+    def window_costs(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-adds and layer outputs per window."""
         return flops.count_multiply_adds_and_outputs(build(backbone, fields), (1, *crop_size, 1))
 
     @cache
@@ -85,9 +85,9 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         return flops.count_parameters(jax.eval_shape(lambda: models.init(model, 0, shape))[0])
 
     def memory(key: SizeKey) -> int:
-        # float32: weights, two moments, averaged and best weights; and what a step keeps of each
-        # layer: output, normalized, activated, and the gradient of one of them
-        activations = 4 * key.batch * counted(key.backbone, key.model, key.crop_size)[1]
+        # float32: weights, Adam's two moments, averaged and best weights; and for each layer its
+        # output, normalized output, activation, and the gradient of one of them
+        activations = 4 * key.batch * window_costs(key.backbone, key.model, key.crop_size)[1]
         return 4 * (5 * parameters(key) + activations)
 
     def size_key(member: Member) -> SizeKey:
@@ -95,7 +95,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         names = (f for f in member.point if f.startswith("model.") and f != "model.backbone")
         fields = tuple((field, member.point[field]) for field in sorted(names))
         crop_size = tuple(get("crop_size", config.crop_size))
-        size, _ = counted(backbone, fields, crop_size)
+        size, _ = window_costs(backbone, fields, crop_size)
         steps = get("schedule.steps", config.schedule.steps)
         return SizeKey(size, backbone, crop_size, get("batch", config.batch), steps, fields)
 
@@ -109,11 +109,13 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         widest = max(map(flops.multiply_adds_per_pixel, architectures))
         return max(keys).size * flops.multiply_adds_per_pixel(merged) / widest
 
-    def cost(keys: tuple[SizeKey, ...], members: int) -> float:
-        _, _, crop_size, batch, steps, _ = keys[0]  # the same for all of them
-        pixels = task.pixel_seconds * math.prod(crop_size)
-        window = pixels + 3 * padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
-        return task.compile_seconds + members * steps * batch * window
+    def cost(keys: tuple[SizeKey, ...], num_members: int) -> float:
+        _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
+        pixel_seconds = task.pixel_seconds * math.prod(crop_size)
+        window_seconds = (
+            pixel_seconds + FORWARD_PASSES * padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
+        )
+        return task.compile_seconds + num_members * steps * batch * window_seconds
 
     return CostModel(group_key, size_key, cost, padded_size, parameters, memory)
 
@@ -121,9 +123,9 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
 def plan_table(
     config: ConfigDict, task: Task, members: Sequence[Member], plan: Iterable[Any]
 ) -> str:
-    """A plan as text, a line per population: sizes, the fraction of the arithmetic that is not
-    padding, members at once on a device with their memory there, and minutes, roughly, on two
-    cores.
+    """A plan as text, one line per population: parameters, the fraction of the arithmetic that is
+    not padding, members that a device computes at once with their memory, and estimated minutes on
+    two cores.
     """
     from tinyjax.population.devices import device_layout
     from tinyjax.run.text import text_table
@@ -132,21 +134,21 @@ def plan_table(
     rows, total = [], 0.0
     for number, population in enumerate(plan):
         keys = [model.size_key(by_id[id]) for id in population.members]
-        ladder = tuple(sorted(set(keys)))
-        smallest, *_, largest = sorted(model.parameters(key) for key in [*ladder, *ladder])
-        used = sum(key.size for key in keys) / (model.padded_size(ladder) * len(keys))
+        sizes = tuple(sorted(set(keys)))
+        parameters = [model.parameters(key) for key in sizes]
+        used_fraction = sum(key.size for key in keys) / (model.padded_size(sizes) * len(keys))
         layout = device_layout(len(keys), keys[0].batch)
         concurrent = layout.concurrent_members(population.member_batching, population.chunk_size)
-        minutes = model.cost(ladder, len(keys)) / 60
+        minutes = model.cost(sizes, len(keys)) / 60
         total += minutes
         rows.append(
             {
                 "population": number,
                 "members": len(keys),
                 "at once": concurrent,
-                "parameters": f"{smallest:,} to {largest:,}",
-                "in use": f"{used:.0%}",
-                "GiB": f"{model.memory(max(ladder)) * concurrent / 2**30:.1f}",
+                "parameters": f"{min(parameters):,} to {max(parameters):,}",
+                "in use": f"{used_fraction:.0%}",
+                "GiB": f"{model.memory(max(sizes)) * concurrent / 2**30:.1f}",
                 "min": f"{minutes:.0f}",
             }
         )

@@ -1,9 +1,10 @@
-"""Members spread over devices and, where members are fewer than devices, the rows of their batches
-too. No other file names the axes of a mesh.
+"""Spread members over devices and, if there are fewer members, also the rows of their batches.
+Only this file names the axes of a mesh.
 
-Nothing crosses "member". Over "data" a shard computes its term of sums: of the loss, whose
-normalizers and BatchNorm statistics are those of the whole batch, and of the gradient, which the
-step sums once. A member's training therefore does not depend on the number of shards.
+No data crosses the "member" axis. On the "data" axis, each shard computes a partial sum of the
+loss, whose normalizers and BatchNorm statistics are those of the full batch, and of the gradient;
+the step adds up the partial gradients once. A member's training therefore does not depend on the
+number of shards.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +19,14 @@ from jax.sharding import PartitionSpec as P
 from tinyjax.data.sampling import StreamedBatch, shard_row_indices
 
 MEMBER, DATA = "member", "data"
-PREDICT_BATCH = 32  # samples per device and prediction call, over all its members
+PREDICT_BATCH = 32  # samples per device and prediction call, summed over its members
 
 
 class DeviceLayout(NamedTuple):
-    """How the members of a population are spread over devices; on one device, not at all."""
+    """How a population's members are spread over devices; on one device nothing is sharded."""
 
     mesh: Mesh  # [member, data]
-    members: int  # arrays of a single member have no axis for it
+    num_members: int  # arrays of a single member have no member axis
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -34,10 +35,10 @@ class DeviceLayout(NamedTuple):
 
     @property
     def members_per_device(self) -> int:
-        return -(-self.members // self.mesh.shape[MEMBER])
+        return -(-self.num_members // self.mesh.shape[MEMBER])
 
     def concurrent_members(self, method: str, chunk_size: int) -> int:
-        """Members that a device computes at the same time, see `batch_members`."""
+        """Number of members that a device computes at the same time, see `batch_members`."""
         sizes = {
             "vmap": self.members_per_device,
             "chunks": min(chunk_size, self.members_per_device),
@@ -46,27 +47,27 @@ class DeviceLayout(NamedTuple):
 
     @property
     def predict_batch(self) -> int:
-        """Samples per prediction call: `PREDICT_BATCH` a device over all members, at least 2."""
+        """Samples per prediction call: per device `PREDICT_BATCH` / its members, at least 2."""
         return self.mesh.shape[DATA] * max(2, PREDICT_BATCH // self.members_per_device)
 
     def shard(
-        self, function: Callable[[Any, Any], Any], split: bool = False
+        self, function: Callable[[Any, Any], Any], split_rows: bool = False
     ) -> Callable[[Any, Any], Any]:
-        """`function(members, shared)`, run on each device for its members and, for a `Streamed`
-        batch that `batch_placement` placed, for its rows.
+        """Return `function(members, shared)`, run on each device for the members of that device.
 
-        split: `shared` holds rows of a batch, and the result has one row for each.
+        A `StreamedBatch` in `shared` is split over devices as `batch_placement` placed it.
+        split_rows: `shared` is rows of a batch, split over devices; the result has a row for each.
         """
         if self.mesh.size == 1:
             return function
-        member, rows = (MEMBER,) if self.members > 1 else (), (DATA,) if split else ()
+        member, rows = (MEMBER,) if self.num_members > 1 else (), (DATA,) if split_rows else ()
 
         def spec(leaf):
             return P(*self.axes) if isinstance(leaf, StreamedBatch) else P(*rows)
 
         def sharded(members, shared):
             specs = jax.tree.map(spec, shared, is_leaf=lambda leaf: isinstance(leaf, StreamedBatch))
-            # The check would require each custom gradient to sum over "data"; the step does so.
+            # check_vma would require each custom gradient to sum over "data"; the step does it.
             return jax.shard_map(
                 function, mesh=self.mesh, in_specs=(P(*member), specs),
                 out_specs=P(*member, *rows), check_vma=False,
@@ -75,30 +76,32 @@ class DeviceLayout(NamedTuple):
         return sharded
 
     def place(self, members: Any) -> Any:
-        """Arrays of members [M, ...], placed on their devices. If M does not fill the devices, idle
-        copies of the last member do.
+        """Place arrays of members [M, ...] on their devices.
+
+        Idle copies of the last member are appended until every device has the same number.
         """
         if self.mesh.size == 1:
             return jax.device_put(members)
-        if self.members == 1:
+        if self.num_members == 1:
             return self.replicate(members)
 
         def fill(leaf):
-            idle = -len(leaf) % self.mesh.shape[MEMBER]
-            return np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], idle, 0)])
+            num_idle = -len(leaf) % self.mesh.shape[MEMBER]
+            return np.concatenate([leaf, np.repeat(np.asarray(leaf)[-1:], num_idle, 0)])
 
         return self._place(jax.tree.map(fill, members), P(MEMBER))
 
     def replicate(self, shared: Any) -> Any:
-        """Arrays that all members read, placed on every device."""
+        """Copy arrays that all members read to every device."""
         if self.mesh.size == 1:
             return shared
         return self._place(shared, P())
 
     def batch_placement(self, batch: int) -> tuple[Sequence[int], Callable[[Any], Any]]:
-        """The rows of a batch that this process's devices read, and a function that places them:
-        arrays [rows, ...] become [batch, ...], with the rows of each shard together, see
-        `sampling.shard_rows`.
+        """The indices of the batch rows that this process reads, and a function that places them.
+
+        The function turns arrays [rows, ...] into arrays [batch, ...] on the devices, in which the
+        rows of each shard (`sampling.shard_rows`) are contiguous.
         """
         if not self.axes:
             return range(batch), self.replicate
@@ -119,24 +122,26 @@ class DeviceLayout(NamedTuple):
         return rows.tolist(), lambda tree: jax.tree.map(place, tree)
 
     def from_host_rows(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """`predict(members, rows)` with `rows` and the result on the host, where `predict` spreads
-        its rows over devices (`shard` with split).
+        """Make `predict(members, rows)`, which is sharded with `split_rows`, read `rows` from the
+        host and return its result there.
         """
         if self.mesh.size == 1:
             return predict
         return lambda members, rows: self.to_host(predict(members, self._place(rows, P(DATA))))
 
     def to_host(self, members: Any) -> Any:
-        """Arrays of members, on the host of every process and without idle members."""
-        take = slice(self.members) if self.members > 1 else ...
+        """Copy arrays of members, without idle members, to the host of every process."""
+        take = slice(self.num_members) if self.num_members > 1 else ...
         return jax.tree.map(lambda leaf: leaf[take], fetch(members))
 
     def abstract(self, members: Any) -> Any:
         """Shapes and shardings of the arrays that `place` would return."""
-        sharding = NamedSharding(self.mesh, P(MEMBER) if self.members > 1 else P())
+        sharding = NamedSharding(self.mesh, P(MEMBER) if self.num_members > 1 else P())
 
         def shape(leaf):
-            filled = [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.members > 1 else []
+            filled = (
+                [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.num_members > 1 else []
+            )
             return jax.ShapeDtypeStruct(
                 (*filled, *leaf.shape[len(filled) :]), leaf.dtype, sharding=sharding
             )
@@ -144,8 +149,9 @@ class DeviceLayout(NamedTuple):
         return jax.tree.map(shape, members)
 
     def abstract_shared(self, shared: Any, rows: bool = False) -> Any:
-        """Shapes and shardings of the arrays that `replicate` or, for the rows of a batch,
-        `batch_placement` would place.
+        """Shapes and shardings of the arrays that `replicate` would return.
+
+        rows: `shared` is rows of a batch, placed by `batch_placement` instead.
         """
         sharding = NamedSharding(self.mesh, P(*self.axes) if rows else P())
         return jax.tree.map(
@@ -153,7 +159,7 @@ class DeviceLayout(NamedTuple):
         )
 
     def _place(self, tree: Any, spec: P) -> Any:
-        """Arrays that every process holds whole; each device gets its shard."""
+        """Place arrays that every process holds in full; each device gets its shard."""
         sharding = NamedSharding(self.mesh, spec)
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
@@ -166,7 +172,7 @@ class DeviceLayout(NamedTuple):
 
 
 def fetch(tree: Any) -> Any:
-    """Whole arrays, on the host of every process."""
+    """Copy arrays, with all their shards, to the host of every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
 
@@ -180,20 +186,25 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(fetch_leaf, tree)
 
 
-def device_layout(members: int, batch: int, devices: Sequence[Any] | None = None) -> DeviceLayout:
-    """The layout on `devices`, None: all, that gives the busiest device the least work.
+def device_layout(
+    num_members: int, batch: int, devices: Sequence[Any] | None = None
+) -> DeviceLayout:
+    """The layout that minimizes the work of the busiest device; ties go to the fewest shards.
 
-    Among equal layouts, the one with the fewest shards of a batch is chosen. Shards of a batch wait
-    for each other and are therefore neighbors. batch: rows of each member's batch; a shard has an
-    even number of them, see `sampling.shard_rows`.
+    The shards of a batch wait for each other, so they are neighboring devices.
+
+    Args:
+        batch: rows of each member's batch; every shard has an even number of rows, see
+            `sampling.shard_rows`.
+        devices: None for all devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     shards = [n for n in range(1, count + 1) if count % n == 0 and (n == 1 or batch % (2 * n) == 0)]
-    best = min(shards, key=lambda n: (-(-members // (count // n)) / n, n))
-    # With explicit axes a vmapped convolution fails; with automatic ones alone, outside shard_map,
+    num_shards = min(shards, key=lambda n: (-(-num_members // (count // n)) / n, n))
+    # A vmapped convolution fails with explicit axes. Automatic axes need shard_map: without it,
     # every device would compute all members (https://github.com/openxla/xla/issues/47945).
     auto = (AxisType.Auto, AxisType.Auto)
-    # Not `make_mesh`: on a pod it rejects most shapes that do not follow the wiring.
-    grid = np.array(devices).reshape(-1, best)
-    return DeviceLayout(Mesh(grid, (MEMBER, DATA), axis_types=auto), members)
+    # On a pod, `make_mesh` would reject most shapes that do not follow the wiring.
+    grid = np.array(devices).reshape(-1, num_shards)
+    return DeviceLayout(Mesh(grid, (MEMBER, DATA), axis_types=auto), num_members)

@@ -1,4 +1,4 @@
-"""The training data that steps read: a resident set, or batches streamed from disk."""
+"""The data of training steps: a training set on the devices, or batches streamed from disk."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from tinyjax.population.devices import DeviceLayout
 def make_input_pipeline(
     task: Task, training: Split, config: ConfigDict, seed: int, layout: DeviceLayout
 ) -> Callable[..., Iterator[Any]]:
-    """`pipeline(start=0, replicated=False)`: the data of steps `start`, `start` + 1, ..., each for
-    `batch_at`.
+    """Return `pipeline(start=0, replicated=False)`, which yields the data of steps `start`,
+    `start` + 1, ... for `batch_at`.
 
-    A resident set is the same arrays at every step. A streamed set gives batches in the order of
-    `seed`, which all members share. replicated: every device gets whole batches.
+    A training set on the devices is yielded at every step. A streamed one yields batches in the
+    order of `seed`, which all members share. replicated: every device gets all rows of a batch.
     """
     if not config.data.stream:
         data = layout.replicate(task.device_arrays(training))
@@ -31,11 +31,11 @@ def make_input_pipeline(
         rows, place = (
             (None, layout.replicate) if replicated else layout.batch_placement(config.batch)
         )
-        streamed = ReplicatedBatch if replicated else StreamedBatch
+        batch_type = ReplicatedBatch if replicated else StreamedBatch
         batches = streaming.batches(
             source, len(training.names), config.batch, seed, start, config.data.workers, rows
         )
-        return (streamed(place(batch)) for batch in batches)
+        return (batch_type(place(batch)) for batch in batches)
 
     return pipeline
 
@@ -49,13 +49,14 @@ def batch_at(
     batch: int,
     axes: Sequence[str] = (),
 ) -> dict[str, Array]:
-    """A member's batch at a step; of a batch that is spread over mesh `axes`, its own rows.
+    """A member's batch at a step, or this shard's rows of it if it is spread over mesh `axes`.
 
-    sample: `Task.sample`. data: the training set, arrays [N, ...], or a streamed batch. subset: of
-    the member: `indices` that it draws from, and `arrays` that replace those of `data`.
+    Args:
+        sample: `Task.sample`.
+        data: the training set, arrays [N, ...], or a streamed batch.
+        subset: the member's `indices` to draw from, and `arrays` that replace those of `data`.
     """
     if isinstance(data, StreamedBatch | ReplicatedBatch):
         return data.rows
-    size = len(next(iter(data.values())))
-    index = sample(seed, step, batch, size, subset.get("indices"))
+    index = sample(seed, step, batch, data, subset.get("indices"))
     return gather({**data, **subset.get("arrays", {})}, shard_rows(index, axes))

@@ -1,4 +1,4 @@
-"""Quantities that are measured on a population's batches before training, or instead of it."""
+"""Measurements on the batches of a population, before training or instead of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -51,9 +51,9 @@ def mean_over_batches(
 
         def loss(params, rows, running_stats=False):
             layers = (path.removesuffix("/mean") for path in variables.stats)
-            fixed = dict.fromkeys(layers, True) if running_stats else frozen
+            frozen_layers = dict.fromkeys(layers, True) if running_stats else frozen
             merged = Variables({**variables.params, **params}, variables.stats)
-            return population.model.loss(merged, fixed, rows, key, hyper)[0]
+            return population.model.loss(merged, frozen_layers, rows, key, hyper)[0]
 
         params = {
             path: leaf
@@ -63,26 +63,26 @@ def mean_over_batches(
         rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch)
         return measure(loss, params, rows)
 
-    measured = batched(measure_member)
-    add = jax.jit(
-        lambda sums, *args: jax.tree.map(jnp.add, sums, measured(*args)), donate_argnums=0
+    measure_members = batched(measure_member)
+    accumulate = jax.jit(
+        lambda sums, *args: jax.tree.map(jnp.add, sums, measure_members(*args)), donate_argnums=0
     )
     sums = None
     for step, data in zip(range(batches), pipeline(replicated=True), strict=False):
         shared = (data, jnp.int32(step))
         if sums is None:
-            zeros = jax.eval_shape(measured, members, shared)
+            zeros = jax.eval_shape(measure_members, members, shared)
             sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zeros)
-        sums = add(sums, members, shared)
+        sums = accumulate(sums, members, shared)
     return jax.tree.map(lambda leaf: leaf / batches, fetch(sums))
 
 
 def batchnorm_estimator(
     task: Task, population: Population, batch: int, batched: Batched, axes: Sequence[str] = ()
 ) -> Callable[..., Variables]:
-    """`estimate(members, data, step) -> Variables`, to be called with step = 0, 1, ...
+    """Return `estimate(members, data, step) -> Variables`, to be called with step = 0, 1, ...
 
-    The running statistics of its result are the means over each member's batches up to that step;
+    The running statistics in its result are means over each member's batches up to that step;
     frozen layers keep their statistics. axes: those of the population.
     """
 
@@ -90,8 +90,8 @@ def batchnorm_estimator(
         (variables, hyper, subset), (data, step) = member, shared
         rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch, axes)
         frozen = frozen_batchnorm(hyper, population.trainable.frozen_batchnorm)
-        key, averaging = step_key(hyper["seed"], step), {**hyper, "momentum": 1 / (step + 1)}
-        _, (stats, _) = population.model.loss(variables, frozen, rows, key, averaging)
+        key, averaging_hyper = step_key(hyper["seed"], step), {**hyper, "momentum": 1 / (step + 1)}
+        _, (stats, _) = population.model.loss(variables, frozen, rows, key, averaging_hyper)
         return variables._replace(stats={path: stats[path] for path in variables.stats})
 
     program = jax.jit(batched(estimate_member))
@@ -107,8 +107,8 @@ def regularizer_arrays(
     size: int,
     batched: Batched,
 ) -> dict[str, np.ndarray]:
-    """What the step needs for a regularizer besides its strength: "start" and "importance", vectors
-    over the trainable parameters, for several members [M, parameters].
+    """The arrays that a regularizer needs in `hyper` besides its strength: "start" and
+    "importance", vectors over the trainable parameters, [M, parameters] for several members.
 
     config: the fields that members share. size: of the training set. members, pipeline, batched:
     see `mean_over_batches`.
@@ -123,13 +123,15 @@ def regularizer_arrays(
         )  # fmt: skip
     variables = fetch(members[0])
     paths = [path for path in variables.params if path in population.trainable.paths]
-    several = np.ndim(next(iter(variables.stats.values()))) > 1  # a layer's mean is a vector
+    # A layer's mean is a vector in a single member.
+    has_member_axis = np.ndim(next(iter(variables.stats.values()))) > 1
 
     def concatenate(leaves):
-        rows = (
-            leaf.reshape((len(leaf), -1) if several else -1) for leaf in map(np.asarray, leaves)
+        flat = (
+            leaf.reshape((len(leaf), -1) if has_member_axis else -1)
+            for leaf in map(np.asarray, leaves)
         )
-        return np.concatenate([*rows], -1, dtype=np.float32)
+        return np.concatenate([*flat], -1, dtype=np.float32)
 
     def importance_of(path, leaf):
         if not regularizers.is_regularized(path):
@@ -137,8 +139,8 @@ def regularizer_arrays(
         return np.ones_like(leaf) if importance is None else importance[path]
 
     params = [variables.params[path] for path in paths]
-    weights = [importance_of(path, leaf) for path, leaf in zip(paths, params, strict=True)]
-    return {"start": concatenate(params), "importance": concatenate(weights)}
+    importances = [importance_of(path, leaf) for path, leaf in zip(paths, params, strict=True)]
+    return {"start": concatenate(params), "importance": concatenate(importances)}
 
 
 def add_regularizer(
@@ -151,11 +153,11 @@ def add_regularizer(
     pipeline: Pipeline,
     batched: Batched,
 ) -> Members:
-    """`members` with the arrays that a regularizer needs in hyper, if any member has one."""
+    """Add the arrays of `regularizer_arrays` to `hyper`, if any member has a regularizer."""
     variables, hyper, subset = members
     if "regularizer" not in hyper:
         return members
-    # Every device measures on whole batches: a mean over examples' gradients has no shards.
+    # Every device measures on full batches: a mean over per-example gradients is not sharded.
     population = stack_members(networks, task, training)
     log.info(f"regularizer: {config.regularizer.name}, measured before the first step")
     arrays = regularizer_arrays(

@@ -1,4 +1,4 @@
-"""One member's function turned into a function of many members."""
+"""Turn one member's function into a function of all members."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,15 @@ def batch_members(
 ) -> Callable[[Any, Any], Any]:
     """`function(member, shared)` over the first axis of `member`; all members read `shared`.
 
-    method: "none", for one member without that axis: the function itself; "vmap": all members at
-    once; "map": one after the other; "chunks": `chunk_size` at once, one chunk after the other.
-    docs/performance.md says which is faster where; chunks are for members that do not fit into
-    memory at once.
+    method: "vmap": all members at once; "map": one after the other; "chunks": `chunk_size` at once,
+    one chunk after the other, for members that do not fit into memory together; "none": the
+    function itself, for a single member without that axis. docs/performance.md compares the speed.
     """
     if method == "none":
         return function
     if method == "vmap":
         return jax.vmap(function, in_axes=(0, None))
-    size = {"map": None, "chunks": chunk_size}[method]
+    batch_size = {"map": None, "chunks": chunk_size}[method]
     return lambda members, shared: jax.lax.map(
-        lambda member: function(member, shared), members, batch_size=size
+        lambda member: function(member, shared), members, batch_size=batch_size
     )

@@ -1,4 +1,4 @@
-"""The members of a population, each as a network of its own: built, or read from a finished run."""
+"""Single members of a population: built for training, or read from a finished run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -26,11 +26,11 @@ class Network(NamedTuple):
     member: Member
     config: ConfigDict
     architecture: Architecture
-    variables: Variables  # its first weights
+    variables: Variables  # before the first step
     lr_multipliers: dict[str, float]  # path -> multiplier of the learning rate
     sample_mask: np.ndarray  # bool [N], the training samples that it uses
-    metadata: dict[str, Any]  # of members.csv and of its weights' json
-    messages: list[str]  # about its starting weights and its freezing, for the log
+    metadata: dict[str, Any]  # for members.csv and the weights' JSON file
+    messages: list[str]  # log messages on starting weights and freezing
 
 
 class StoredNetwork(NamedTuple):
@@ -60,7 +60,7 @@ def member_config(config: ConfigDict, member: Member) -> ConfigDict:
 
 
 def build_network(config: ConfigDict, member: Member, task: Task, training: Split) -> Network:
-    """A member's first weights, with starting weights fitted into them, and what trains.
+    """Build a member, ready to be trained, from its starting weights if it has any.
 
     Raises UserError as `load_starting_weights`, `fit_to_network` and
     `freezing.lr_multipliers` do, for a subset smaller than a batch, and for a regularizer without
@@ -68,7 +68,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     """
     config = member_config(config, member)
     inputs = input_shapes(training)
-    variables = task.functions(config, training.classes, inputs).init(config.seed)
+    variables = task.model_functions(config, training.classes, inputs).init(config.seed)
     arrays, messages = {**variables.params, **variables.stats}, []
     fitted = None
     if config.init:
@@ -108,7 +108,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
 def sample_mask(config: ConfigDict, task: Task, training: Split) -> np.ndarray:
     """The training samples that a member uses: bool [N].
 
-    Raises UserError if there are fewer of them than a batch holds.
+    Raises UserError if they are fewer than a batch.
     """
     fraction, shots = config.subset.fraction, config.subset.shots
     mask = np.ones(len(training.names), bool)
@@ -130,9 +130,9 @@ def load_trained(
     task: Task,
     training: Split,
 ) -> list[Network]:
-    """Members of a finished run with the weights at its end.
+    """Load members of a finished run, with their trained weights, as for training.
 
-    which: "last" or "best" of the averaged weights. changes: field -> value, of their configs.
+    which: "last" or "best" of the averaged weights. changes: field -> value, set in their configs.
     """
     networks = []
     for stored in load_stored(folder, ids, which):
@@ -146,9 +146,9 @@ def load_trained(
 def load_stored(
     folder: Path, ids: Sequence[str], which: str, overrides: Sequence[str] = ()
 ) -> list[StoredNetwork]:
-    """Members of a finished run from its files alone.
+    """Load members of a finished run from its files alone.
 
-    which: "last" or "best" of the averaged weights. overrides: of their configs, as on the command
+    which: "last" or "best" of the averaged weights. overrides: config overrides as on the command
     line. Raises UserError as `read_weights` and `config.override` do.
     """
     networks = []
@@ -162,15 +162,15 @@ def load_stored(
     return networks
 
 
-def weights_metadata(network: Network, task: Task, training: Split, **more: Any) -> dict[str, Any]:
-    """The json of a member's weights: everything that another machine needs to use them."""
+def weights_metadata(network: Network, task: Task, training: Split, **extra: Any) -> dict[str, Any]:
+    """The JSON of a member's weights: everything that another machine needs to use them."""
     return {
         **network.metadata,
         "inputs": input_shapes(training),
         "config": network.config.to_dict(),
         "classes": training.classes,
         "training": task.class_counts(training, network.sample_mask),
-        **more,
+        **extra,
     }
 
 
@@ -182,7 +182,7 @@ def members_row(network: Network) -> dict[str, Any]:
 
 
 def describe(networks: Sequence[Network], config: ConfigDict, size: tuple[int, int]) -> str:
-    """What is trained, for the log. size: (width, height) of an image."""
+    """A summary of what is trained, for the log. size: (width, height) of an image."""
     steps, (height, width) = config.schedule.steps, config.crop_size
     schedule = f"{steps} steps of {config.batch} windows of {width} x {height}"
     if len(networks) > 1:
@@ -190,8 +190,8 @@ def describe(networks: Sequence[Network], config: ConfigDict, size: tuple[int, i
         line = (
             f"model: {len(networks)} networks of {smallest:,} to {largest:,} parameters; {schedule}"
         )
-        shared = "\nall members see the same batches, in the order of the config's seed"
-        return line + (shared if config.data.stream else "")
+        note = "\nall members see the same batches, in the order of the config's seed"
+        return line + (note if config.data.stream else "")
     (network,) = networks
     metadata = network.metadata
     trained, parameters = metadata["trained_parameters"], metadata["parameters"]

@@ -48,7 +48,7 @@ def select_members(
 ) -> list[Member]:
     """Return the members of a config file's `get_hyper`, or the only member of a single run.
 
-    only, limit: see `search_space.filter_members`. Raises UserError for these without a sweep.
+    only, limit: see `search_space.filter_members`. Raises UserError if given without a sweep.
     """
     get_hyper = configs.definitions(spec).get("get_hyper")
     if get_hyper is None:

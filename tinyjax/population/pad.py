@@ -19,8 +19,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Arrays by path, each padded with zeros at the ends of its axes to the shape that `shapes` has
-    for its path; a path that `tree` lacks becomes all zeros.
+    """Pad each array of `tree` with zeros, at the end of each axis, to its shape in `shapes`.
+
+    A path that `tree` lacks becomes all zeros.
 
     Raises ValueError for a path that `shapes` lacks, or an array larger than its shape.
     """
@@ -29,9 +30,9 @@ def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     dtype = np.result_type(*(np.asarray(leaf).dtype for leaf in tree.values()))
     padded = {path: np.zeros(shape, dtype) for path, shape in shapes.items()}
     for path, leaf in tree.items():
-        shape, limit = np.shape(leaf), shapes[path]
-        if len(shape) != len(limit) or any(a > b for a, b in zip(shape, limit, strict=True)):
-            raise ValueError(f"{path}: {shape} does not fit into {limit}")
+        shape, target = np.shape(leaf), shapes[path]
+        if len(shape) != len(target) or any(a > b for a, b in zip(shape, target, strict=True)):
+            raise ValueError(f"{path}: {shape} does not fit into {target}")
         padded[path][tuple(slice(n) for n in shape)] = leaf
     return padded
 
@@ -50,17 +51,17 @@ def check_zero_padding(model: nn.Module, shape: tuple[int, ...]) -> None:
     The network is called as `model(x, train)` on x of the given shape. A LayerNorm, for example,
     does not keep zero channels zero.
     """
-    unfit: dict[str, str] = {}
+    unsafe: dict[str, str] = {}
 
     def inspect(call, args, kwargs, context):
         if not getattr(context.module, "preserves_zeros", False):
-            unfit["/".join(context.module.path)] = type(context.module).__name__
+            unsafe["/".join(context.module.path)] = type(context.module).__name__
         return call(*args, **kwargs)
 
     with nn.intercept_methods(inspect):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False))
-    if unfit:
-        path, name = unfit.popitem()  # the innermost: the modules around it are unknown as well
+    if unsafe:
+        path, name = unsafe.popitem()  # the innermost; the modules around it may be listed, too
         raise UserError(
             f"{path}: {name} is not known to keep zero channels zero, so networks of several sizes "
             "cannot share a program that contains it; sweep one size at a time"

@@ -1,10 +1,10 @@
-"""Which members share a program.
+"""Plan which members share a program.
 
-Members of a population differ in numbers, which are arrays, and in widths and depths, which are
-zero-padded; members that differ in anything else get separate populations. The widest member makes
-all others of its population more expensive, and each further program costs compile time: a ladder
-of sizes is cut where that is cheapest. The plan is written to `plan.json` once and reused by every
-restart and shard of the sweep.
+Members of a population may differ in numbers, which become arrays, and in widths and depths, which
+are zero-padded; members that differ in anything else get separate populations. The widest member
+makes all others of its population more expensive, and each additional program costs compile time,
+so the sorted sizes are split where the total cost is lowest. The plan is written to `plan.json`
+once and reused by every restart and shard of the sweep.
 """
 
 import itertools
@@ -22,15 +22,15 @@ from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
 from tinyjax.run.files import atomic
 
-MAX_MEMBERS = 64  # of a population: a sweep's rows are written when a population finishes
-MEMORY_FRACTION = 0.7  # of a device's memory for a step, by the rough count of the cost model
-FASTEST_BATCHING = {"tpu": "map"}  # by platform, else vmap; docs/performance.md
+MAX_MEMBERS = 64  # per population; its results are written only when it finishes
+MEMORY_FRACTION = 0.7  # of a device's memory for a step, as the cost model estimates it
+FASTEST_BATCHING = {"tpu": "map"}  # by platform; default vmap (docs/performance.md)
 
 
 class Machine(NamedTuple):
     """The devices that a plan is for."""
 
-    platform: str  # jax's name
+    platform: str  # as JAX names it
     devices: int
     memory: int  # bytes per device
 
@@ -58,7 +58,7 @@ def make_plan(
     batching: str | None = None,
     machine: Machine | None = None,
 ) -> list[PlannedPopulation]:
-    """The plan of a sweep for a machine, None: this one.
+    """Plan a sweep for `machine`; None: this machine.
 
     batching: `--member-batching`, such as "chunks:8"; None: the fastest method of the platform that
     fits into the devices' memory.
@@ -67,10 +67,10 @@ def make_plan(
     fastest, plan = FASTEST_BATCHING.get(platform, "vmap"), []
     for group in group_members(members, model.group_key, model.size_key, model.cost):
         largest = max(model.memory(model.size_key(member)) for member in group)
-        fitting = max(1, int(MEMORY_FRACTION * memory / largest))
-        too_large = fastest == "vmap" and -(-len(group) // devices) > fitting
+        max_concurrent = max(1, int(MEMORY_FRACTION * memory / largest))
+        too_large = fastest == "vmap" and -(-len(group) // devices) > max_concurrent
         population = PlannedPopulation(tuple(member.id for member in group), "none")
-        chosen = batching or (f"chunks:{fitting}" if too_large else fastest)
+        chosen = batching or (f"chunks:{max_concurrent}" if too_large else fastest)
         plan.append(population._replace(**_batching_fields(population, chosen)))
     return plan
 
@@ -84,29 +84,29 @@ def load_or_make_plan(
 ) -> list[PlannedPopulation]:
     """The plan in `file`, or a new one that is written there.
 
-    batching: see `make_plan`; it replaces the batching of a plan that exists. Raises UserError if
-    the file holds the plan of another sweep that has begun.
+    batching: see `make_plan`; it replaces the batching of an existing plan. Raises UserError if
+    the file holds the plan of another sweep that has started.
     """
     points = {member.id: member.point for member in members}
-    text = json.dumps(points, sort_keys=True)
+    points_json = json.dumps(points, sort_keys=True)
     if file.exists():
         stored = json.loads(file.read_text())
-        if json.dumps(stored["members"], sort_keys=True) == text:
+        if json.dumps(stored["members"], sort_keys=True) == points_json:
             plan = [
                 PlannedPopulation(tuple(p["members"]), p["member_batching"], p["chunk_size"])
                 for p in stored["populations"]
             ]
             if batching:
                 plan = [p._replace(**_batching_fields(p, batching)) for p in plan]
-                _write(file, plan, points)
+                _write_plan(file, plan, points)
             return plan
         if any(file.parent.glob("populations/*/members.csv")):
             raise UserError(
-                f"{file.parent}: holds another sweep ({len(stored['members'])} members there, "
-                f"{len(points)} here); give another --workdir, or the sweep it was begun with"
+                f"{file.parent}: holds another sweep ({len(stored['members'])} members; this one "
+                f"has {len(points)}); give another --workdir, or the config it was started with"
             )
     plan = make_plan(members, cost_model(config, task), batching)
-    _write(file, plan, points)
+    _write_plan(file, plan, points)
     return plan
 
 
@@ -125,20 +125,24 @@ def group_members(
     size_key: Callable[[Member], tuple],
     cost: Callable[[tuple, int], float],
 ) -> list[list[Member]]:
-    """Members in the cheapest set of populations; each keeps their order.
+    """Split members into the cheapest set of populations, each in the order of `members`.
 
     group_key: equal for members that may share a population. size_key: orders members by size;
-    members with the same key stay together. cost: seconds of a population with these size keys and
-    this many members, inf if they cannot share a program.
+    members with the same key stay together. cost: (size keys, number of members) -> seconds of a
+    population, inf if the members cannot share a program.
     """
     groups: dict[Hashable, list[Member]] = {}
     for member in members:
         groups.setdefault(group_key(member), []).append(member)
-    return [part for group in groups.values() for part in _cut_ladder(group, size_key, cost)]
+    return [
+        population
+        for group in groups.values()
+        for population in _split_by_size(group, size_key, cost)
+    ]
 
 
 def estimated_minutes(config: ConfigDict, task: Task, members: Sequence[Member]) -> float:
-    """Minutes of training without scoring, roughly, on two cores."""
+    """Estimated minutes of training on two cores, without evaluation."""
     model = cost_model(config, task)
     groups = group_members(members, model.group_key, model.size_key, model.cost)
     seconds = (
@@ -147,35 +151,36 @@ def estimated_minutes(config: ConfigDict, task: Task, members: Sequence[Member])
     return sum(seconds) / 60
 
 
-def _cut_ladder(group: Sequence[Member], size_key, cost) -> list[list[Member]]:
-    """A ladder of sizes cut into runs of neighboring sizes, by dynamic programming: the cheapest
-    cover of the smallest n sizes ends with one run on top of a cheapest cover of fewer.
+def _split_by_size(group: Sequence[Member], size_key, cost) -> list[list[Member]]:
+    """Split the sorted sizes into the cheapest segments, by dynamic programming.
+
+    The cheapest split of the n smallest sizes is a cheapest split of fewer, and a last segment.
     """
     by_size: dict[tuple, list[Member]] = {}
     for member in group:
         by_size.setdefault(size_key(member), []).append(member)
     sizes = sorted(by_size)
-    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first n sizes: seconds, start of last run
+    best: list[tuple[float, int]] = [(0.0, 0)]  # first n sizes: seconds, start of last segment
     for end in range(1, len(sizes) + 1):
         candidates = []
         for start in range(end):
             count = sum(len(by_size[size]) for size in sizes[start:end])
             candidates.append((best[start][0] + cost(tuple(sizes[start:end]), count), start))
         best.append(min(candidates))
-    runs, end = [], len(sizes)
+    segments, end = [], len(sizes)
     while end:
         start = best[end][1]
         ids = {member.id for size in sizes[start:end] for member in by_size[size]}
-        runs.append([member for member in group if member.id in ids])
+        segments.append([member for member in group if member.id in ids])
         end = start
-    return [chunk for run in runs[::-1] for chunk in _split_evenly(run)]
+    return [members for segment in segments[::-1] for members in _split_evenly(segment)]
 
 
-def _split_evenly(run: list[Member]) -> list[list[Member]]:
-    """As few populations of at most `MAX_MEMBERS` as possible, of nearly the same size."""
-    count = -(-len(run) // MAX_MEMBERS)
-    ends = [len(run) * i // count for i in range(count + 1)]
-    return [run[a:b] for a, b in itertools.pairwise(ends)]
+def _split_evenly(members: list[Member]) -> list[list[Member]]:
+    """Split into the fewest lists of at most `MAX_MEMBERS`, of nearly the same length."""
+    count = -(-len(members) // MAX_MEMBERS)
+    ends = [len(members) * i // count for i in range(count + 1)]
+    return [members[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def _batching_fields(population: PlannedPopulation, batching: str) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def _batching_fields(population: PlannedPopulation, batching: str) -> dict[str, 
     return {"member_batching": name, "chunk_size": int(size or 0)}
 
 
-def _write(file: Path, plan: Sequence[PlannedPopulation], points: dict[str, Any]) -> None:
+def _write_plan(file: Path, plan: Sequence[PlannedPopulation], points: dict[str, Any]) -> None:
     with atomic(file) as path:
         populations = [population._asdict() for population in plan]
         path.write_text(json.dumps({"populations": populations, "members": points}, indent=1))

@@ -1,4 +1,4 @@
-"""The program that trains a population: what is compiled, without reading or writing files."""
+"""The compiled program that trains a population. It reads and writes no files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ Batched = Callable[..., Callable[[Any, Any], Any]]
 
 
 def over_members(layout: DeviceLayout, method: str, chunk_size: int) -> Batched:
-    """`batched(function, split=False)`: one member's function as a function of all members on their
-    devices, see `batch_members` and `DeviceLayout.shard`.
+    """Return `batched(function, split_rows=False)`, which turns one member's function into a
+    function of all members on their devices, see `batch_members` and `DeviceLayout.shard`.
     """
 
-    def batched(function, split=False):
-        return layout.shard(batch_members(function, method, chunk_size), split)
+    def batched(function, split_rows=False):
+        return layout.shard(batch_members(function, method, chunk_size), split_rows)
 
     return batched
 
@@ -33,8 +33,8 @@ def make_training(
     layout: DeviceLayout,
     batched: Batched,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`init(variables) -> state` and `train_step(state, data, hyper, subset) -> (state, metrics)`
-    of all members.
+    """Return `init(variables) -> state` and `train_step(state, data, hyper, subset) -> (state,
+    metrics)` of all members.
 
     config: the fields that the members share. batched: see `over_members`.
     """

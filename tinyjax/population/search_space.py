@@ -61,8 +61,8 @@ def zipit(spaces: Sequence[Sequence[Point]]) -> list[Point]:
             f"get_hyper: zipit of spaces of {longest} and {shorter[0]} points; give spaces of the "
             "same length"
         )
-    full = [[*space] * (longest if len(space) == 1 else 1) for space in spaces]
-    return [_merge(points) for points in zip(*full, strict=True)]
+    repeated = [[*space] * (longest if len(space) == 1 else 1) for space in spaces]
+    return [_merge(points) for points in zip(*repeated, strict=True)]
 
 
 def chainit(spaces: Iterable[Sequence[Point]]) -> list[Point]:
@@ -83,7 +83,7 @@ def _merge(points: Iterable[Point]) -> Point:
 
 
 def sweep_points(get_hyper: Callable[[Any], Sequence[Point]]) -> list[Point]:
-    """The points of a config file's `get_hyper`. Raises UserError for a wrong form."""
+    """The points of a config file's `get_hyper`. Raises UserError if it is malformed."""
     try:
         signature(get_hyper).bind(None)
     except TypeError as error:

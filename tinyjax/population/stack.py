@@ -1,4 +1,4 @@
-"""Networks as one population: padded to one supernet, values that differ as arrays [M, ...]."""
+"""Stack networks into a population: weights padded to a supernet, differing values as arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,12 +19,12 @@ from tinyjax.population.member_batching import batch_members
 from tinyjax.population.networks import Network, StoredNetwork, input_shapes
 from tinyjax.population.pad import check_zero_padding, pad, unpad
 from tinyjax.population.prediction import predict_all
-from tinyjax.step import trainable
+from tinyjax.step import select_trainable
 
 # The fields in which members of a population may differ: numbers that become arrays, and fields
-# that padding and drawing absorb. All other fields are part of the program.
+# that change only weights, padding or subsets. All other fields are part of the program.
 NUMBER_GROUPS = ("augment", "loss")
-VIEW_FIELDS = ("augment.area", "augment.aspect")  # shared by all members if views are streamed
+VIEW_FIELDS = ("augment.area", "augment.aspect")  # must be equal if views are streamed
 VARIABLE_FIELDS = (
     *("subset.fraction", "subset.shots"),
     *("seed", "ema", "init", "reinit", "freeze", "model.backbone"),
@@ -51,14 +51,14 @@ def may_vary(field: str) -> bool:
 def stack_members(
     networks: Sequence[Network], task: Task, training: Split, axes: Sequence[str] = ()
 ) -> Population:
-    """Networks as one population. axes: mesh axes that batches are spread over.
+    """Stack networks into a population. axes: mesh axes that batches are spread over.
 
     Raises UserError where zero padding would not be exact.
     """
     merged = merge_architectures(network.architecture for network in networks)
     config = _shared_config(networks)
     inputs = input_shapes(training)
-    model = task.functions(config, training.classes, inputs, merged, axes)
+    model = task.model_functions(config, training.classes, inputs, merged, axes)
     if len({network.architecture for network in networks}) > 1:
         network = task.build(config, len(training.classes), merged)
         check_zero_padding(network, (1, *config.crop_size, inputs["image"][-1]))
@@ -67,24 +67,24 @@ def stack_members(
     multipliers: list[dict[str, float | None]] = [
         dict.fromkeys(paths, None)
         | network.lr_multipliers
-        | dict.fromkeys(_gates(network.architecture, merged), 0.0)
+        | dict.fromkeys(_gate_params(network.architecture, merged), 0.0)
         for network in networks
     ]
     shared, varied = _split_multipliers(multipliers)
     hypers = _hypers(networks, multipliers, varied)
     subsets = _subsets(networks, task, training)
     if len(networks) == 1:
-        return Population(model, trainable(shared), variables[0], hypers[0], subsets[0])
+        return Population(model, select_trainable(shared), variables[0], hypers[0], subsets[0])
     trees = [stack_trees(trees) for trees in (variables, hypers, subsets)]
-    return Population(model, trainable(shared), *jax.device_put(trees))
+    return Population(model, select_trainable(shared), *jax.device_put(trees))
 
 
 def hyper_arrays(
     config: ConfigDict, multiplier: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """The values of a config that members of a population may vary, as arrays.
+    """The values of a config in which members of a population may differ, as arrays.
 
-    multiplier: path -> multiplier of the learning rate, where members differ.
+    multiplier: path -> multiplier of the learning rate, for paths in which members differ.
     """
     numbers = {
         "seed": config.seed,
@@ -101,28 +101,28 @@ def hyper_arrays(
 def make_predictor(
     networks: Sequence[StoredNetwork], task: Task
 ) -> Callable[..., list[dict[str, np.ndarray]]]:
-    """`predict(inputs) -> [predictions of each member]` for stored members of one population."""
+    """Return `predict(inputs) -> [predictions of each member]` for members of one population."""
     first = networks[0]
     merged = merge_architectures(network.architecture for network in networks)
     inputs = {name: tuple(shape) for name, shape in first.metadata["inputs"].items()}
-    model = task.functions(first.config, tuple(first.metadata["classes"]), inputs, merged)
+    model = task.model_functions(first.config, tuple(first.metadata["classes"]), inputs, merged)
     layout = device_layout(len(networks), first.config.batch)
     variables = layout.place(stack_trees(pad_networks(networks, model, merged)))
     batching = "vmap" if len(networks) > 1 else "none"
-    predict = jax.jit(layout.shard(batch_members(model.predict, batching), split=True))
+    predict = jax.jit(layout.shard(batch_members(model.predict, batching), split_rows=True))
     batch = layout.predict_batch
-    return partial(predict_all, predict, variables, batch=batch, members=len(networks))
+    return partial(predict_all, predict, variables, batch=batch, num_members=len(networks))
 
 
 def pad_networks(
     networks: Sequence[Network | StoredNetwork], model: ModelFunctions, merged: Architecture
 ) -> list[Variables]:
-    """The weights of each network, in the shapes of `model`, whose architecture is `merged`."""
+    """Pad the weights of each network to the shapes of `model`, the network of `merged`."""
     shapes = jax.eval_shape(model.init, 0)
     params, stats = ({p: leaf.shape for p, leaf in tree.items()} for tree in shapes)
     return [
         Variables(
-            pad(network.variables.params | _gates(network.architecture, merged), params),
+            pad(network.variables.params | _gate_params(network.architecture, merged), params),
             pad(network.variables.stats, stats),
         )
         for network in networks
@@ -130,7 +130,7 @@ def pad_networks(
 
 
 def unpad_member(variables: Variables, network: Network) -> Variables:
-    """A member's weights in its own shapes, out of its padded ones."""
+    """Slice a member's padded weights to the shapes of its network."""
     return Variables(
         *(
             unpad(tree, {path: leaf.shape for path, leaf in reference.items()})
@@ -140,25 +140,25 @@ def unpad_member(variables: Variables, network: Network) -> Variables:
 
 
 def stack_trees(trees: Sequence[Any]) -> Any:
-    """M trees as one tree of arrays [M, ...], on the host: on the device each shape is a program.
+    """Stack M trees into one tree of arrays [M, ...], without the axis if M is 1.
 
-    A single tree is returned as it is, without the axis.
+    This happens on the host; on a device, each shape would compile a program.
     """
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def unstack(tree: Any, members: int) -> list[Any]:
-    """A tree of arrays [M, ...] as M trees, the inverse of `stack_trees`."""
-    if members == 1:
+def unstack(tree: Any, num_members: int) -> list[Any]:
+    """Split a tree of arrays [M, ...] into M trees, the inverse of `stack_trees`."""
+    if num_members == 1:
         return [tree]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(members)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(num_members)]
 
 
 def _shared_config(networks: Sequence[Network]) -> ConfigDict:
-    """The config of the program: an augmentation or loss term that no member uses is 0 in it, and
-    then not part of the program.
+    """The config of the program, with the members' largest value of each augmentation or loss
+    field. A term that no member uses is 0, and therefore not part of the program.
     """
     first = networks[0].config
     largest = {
@@ -192,36 +192,40 @@ def _hypers(
 def _split_multipliers(
     multipliers: Sequence[Mapping[str, float | None]],
 ) -> tuple[dict[str, float], list[str]]:
-    """path -> 0 if every member that has the path freezes it, else 1; and the paths whose
-    multipliers are arrays. None: a member that does not have the path.
+    """Return path -> 0 if all members with this path freeze it, else 1; and the paths whose
+    multipliers differ and become arrays. A multiplier of None: the member lacks the path.
     """
     values = {path: {m[path] for m in multipliers} - {None} for path in multipliers[0]}
-    shared = {path: float(own != {0.0}) for path, own in values.items()}
-    varied = [
-        path
-        for path, own in values.items()
-        if shared[path] and own != {1.0} and not (path.endswith(("/mean", "/var")) and 0 not in own)
-    ]
+    shared = {path: float(distinct != {0.0}) for path, distinct in values.items()}
+
+    def is_array(path, distinct):
+        unscaled = path.endswith(("/mean", "/var")) and 0 not in distinct
+        return shared[path] and distinct != {1.0} and not unscaled
+
+    varied = [path for path, distinct in values.items() if is_array(path, distinct)]
     return shared, varied
 
 
 def _subsets(networks: Sequence[Network], task: Task, training: Split) -> list[dict[str, Any]]:
     if all(network.sample_mask.all() for network in networks):
         return [{} for _ in networks]
-    arrays = task.subset_arrays or (lambda split, mask: {})
+    subset_arrays = task.subset_arrays or (lambda split, mask: {})
     return [
-        {"indices": _indices(n.sample_mask), "arrays": arrays(training, n.sample_mask)}
+        {
+            "indices": _padded_indices(n.sample_mask),
+            "arrays": subset_arrays(training, n.sample_mask),
+        }
         for n in networks
     ]
 
 
-def _indices(mask: np.ndarray) -> np.ndarray:
+def _padded_indices(mask: np.ndarray) -> np.ndarray:
     """bool [N] -> int32 [N], the indices where it is True, then -1."""
     indices = np.flatnonzero(mask)
     return np.pad(indices, (0, len(mask) - len(indices)), constant_values=-1).astype(np.int32)
 
 
-def _gates(architecture: Architecture, merged: Architecture) -> dict[str, np.float32]:
+def _gate_params(architecture: Architecture, merged: Architecture) -> dict[str, np.float32]:
     return {
         f"backbone/{path}": np.float32(n) for path, n in gate_values(architecture, merged).items()
     }

@@ -20,7 +20,7 @@ from tinyjax.reporting.plotting import COLORS
 from tinyjax.run.csv_files import write_rows
 
 STYLE = {**plotting.STYLE, "text.parse_math": False}  # class names may contain "$"
-MAX_CLASSES = 20  # named in a figure
+MAX_CLASS_NAMES = 20  # in a figure
 COLUMNS, ROWS = 6, 4  # of a sheet of images
 
 
@@ -36,7 +36,7 @@ def write_report(
     """Write tables and figures of a classifier.
 
     Files: per_class.csv; figures/confusion.png and per_class.png; samples/worst_<suite>.png, the
-    wrong images with the largest margin over the true class.
+    misclassified images whose largest logit exceeds that of the true class by the most.
 
     logits: suite -> float32 [N, classes].
     """
@@ -94,7 +94,7 @@ def _draw_confusion(
         image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         axes.set(title=name, xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
-        if len(split.classes) <= MAX_CLASSES:
+        if len(split.classes) <= MAX_CLASS_NAMES:
             axes.set_xticks(range(len(split.classes)), split.classes, rotation=90)
             axes.set_yticks(range(len(split.classes)), split.classes)
         else:
@@ -108,22 +108,25 @@ def _draw_confusion(
 def _draw_per_class(
     suites: Mapping[str, ClassificationSplit], logits: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Classes from the best to the worst, for each suite; of many, only both ends."""
+    """A panel per suite: accuracy of each class, best first.
+
+    With more than `MAX_CLASS_NAMES` classes, only the best and the worst are shown.
+    """
     figure = Figure(figsize=(3.6 * len(suites), 4.4), layout="constrained")
     panels = figure.subplots(1, len(suites), squeeze=False)[0]
-    half = MAX_CLASSES // 2
+    half = MAX_CLASS_NAMES // 2
     for axes, (name, split) in zip(panels, suites.items(), strict=True):
         accuracy = per_class_accuracy(logits[name], split.labels)
         order = [k for k in np.argsort(-accuracy, kind="stable") if np.isfinite(accuracy[k])]
-        abridged = len(order) > MAX_CLASSES
-        shown = [*order[:half], *order[-half:]] if abridged else order
-        y = np.arange(len(shown)) + (np.arange(len(shown)) >= half) * abridged
+        truncated = len(order) > MAX_CLASS_NAMES
+        shown = [*order[:half], *order[-half:]] if truncated else order
+        y = np.arange(len(shown)) + (np.arange(len(shown)) >= half) * truncated
         axes.barh(y, accuracy[shown], color=COLORS[0])
         axes.set_yticks(y, [split.classes[k] for k in shown])
         axes.axvline(np.nanmean(accuracy), color=COLORS[1], label="mean of all classes")
         axes.set(xlabel="accuracy", title=name, xlim=(0, 1), ylim=(y[-1] + 0.6, -0.6))
         axes.grid(axis="y", visible=False)
-    if abridged:
+    if truncated:
         figure.supylabel(f"the {half} best and {half} worst of {len(order)} classes", fontsize=8)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center")
     return figure

@@ -1,4 +1,4 @@
-"""Figures of a report with scores along an axis: intervals, learning, size, shift, gain."""
+"""Report figures of scores and gradient norms: intervals, and curves over steps, size or shift."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -23,10 +23,10 @@ from tinyjax.reporting.plotting import (
     LEGEND_RIGHT,
     ReportFigure,
     draw_interval,
+    label_rows,
     label_text,
     palette,
     set_log_ticks,
-    set_rows,
 )
 from tinyjax.reporting.summary import Gain, Summary
 from tinyjax.reporting.tables import Condition, Member, Tables
@@ -34,14 +34,14 @@ from tinyjax.run.text import value_range
 
 WIDTH, HEIGHT = 3.6, 2.9  # of a panel, inches
 MAX_COLUMNS = 3  # of panels
-MAX_SINGLE_CURVES = 12  # members whose curves are drawn one by one
+MAX_INDIVIDUAL_CURVES = 12  # of more members: median and range of groups
 MAX_SIZE_LABELS = 7  # on an axis
 MAX_SIZE_MEANS = 25  # with more sizes, the mean of each has too few members
-DODGE = 1.05  # factor between the positions of variants of the same size
+DODGE = 1.05  # ratio between the positions of variants of the same size, which would overlap
 FAMILY_NOTE = " Lines connect the sizes of one family."
 
 
-def scores(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_scores(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Scores of a single member on each suite and slice, with intervals over images."""
     if len(tables.members) > 1:
         return None
@@ -54,7 +54,7 @@ def scores(tables: Tables, summary: Summary) -> ReportFigure | None:
         color = COLORS[condition.suite != member.in_domain]
         line, marker = (2, 4) if condition.slice else (3.5, 6)
         draw_interval(axes, y, estimate[:3], color, linewidth=line, markersize=marker)
-    set_rows(axes, [label_text(f"    {c.slice}" if c.slice else c.suite) for c in conditions])
+    label_rows(axes, [label_text(f"    {c.slice}" if c.slice else c.suite) for c in conditions])
     for label, condition in zip(axes.get_yticklabels(), conditions, strict=True):
         label.set_fontweight("normal" if condition.slice else "bold")
     axes.set(xlabel=tables.metric_label)
@@ -67,22 +67,23 @@ def scores(tables: Tables, summary: Summary) -> ReportFigure | None:
     )
 
 
-def learning(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Loss and in-domain score over the steps, of each member or as median and range of groups."""
-    known = [member for member in tables.members if tables.curves[member.key]]
-    if not known:
+def draw_learning_curves(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Loss and in-domain score over the steps: of each member, or median and range of groups."""
+    recorded = [member for member in tables.members if tables.curves[member.key]]
+    if not recorded:
         return None
     labels = {"loss": "training loss", "score": f"in domain: {tables.metric_label}"}
-    labels = {n: s for n, s in labels.items() if any(n in tables.curves[m.key] for m in known)}
+    names = {name for member in recorded for name in tables.curves[member.key]}
+    labels = {name: label for name, label in labels.items() if name in names}
     figure, panels = _make_panels(len(labels), 4.2)
-    single = len(known) <= MAX_SINGLE_CURVES
-    groups = limited_groups(known, summary.variants, len(COLORS))
+    individual = len(recorded) <= MAX_INDIVIDUAL_CURVES
+    groups = limited_groups(recorded, summary.variants, len(COLORS))
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         marker = "." if name == "score" else ""  # a curve may have a single point
         for color, (group, members) in zip(palette(len(groups)), groups.items(), strict=True):
             curves = [c[name] for m in members if name in (c := tables.curves[m.key])]
             style = {"color": color, "marker": marker}
-            if single:
+            if individual:
                 for k, curve in enumerate(curves):
                     line_label = None if k else label_text(group)
                     axes.plot(*curve.T, linewidth=1, label=line_label, **style)
@@ -95,36 +96,36 @@ def learning(tables: Tables, summary: Summary) -> ReportFigure | None:
             axes.set_yscale("log")
             set_log_ticks(axes.yaxis, ScalarFormatter())
     if len(groups) > 1:
-        panels[-1].legend(title="" if single else "median and range", **LEGEND_RIGHT)
+        panels[-1].legend(title="" if individual else "median and range", **LEGEND_RIGHT)
     return ReportFigure(
         "learning",
         "Learning",
         figure,
-        f"Training loss and in-domain score over the steps, {_describe_members(known)}",
-        "" if single else "Lines: median of the members of a group; bands: minimum to maximum.",
+        f"Training loss and in-domain score over the steps, {_describe_members(recorded)}",
+        "" if individual else "Lines: median of the members of a group; bands: minimum to maximum.",
     )
 
 
-def by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_score_by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Score against parameters and multiply-adds, a row for each suite."""
     if len({member.parameters for member in tables.members}) < 2:
         return None
     figure, panels = _make_panels(2 * len(tables.suites), WIDTH, HEIGHT, max_columns=2)
     sizes = {"parameters": "parameters", "multiply_adds": "multiply-adds per image"}
-    contents = [(field, suite) for suite in tables.suites for field in sizes]
+    fields_and_suites = [(field, suite) for suite in tables.suites for field in sizes]
     groups = group_members(tables.members, lambda m: summary.variants[m.key])
     has_means = len({member.parameters for member in tables.members}) <= MAX_SIZE_MEANS
     dashes = _family_dashes(tables.members)
-    for axes, (field, suite) in zip(panels, contents, strict=True):
+    for axes, (field, suite) in zip(panels, fields_and_suites, strict=True):
         for k, members in enumerate(groups.values()):
             color, dodge = palette(len(groups))[k], DODGE ** (k - (len(groups) - 1) / 2)
             x = dodge * np.array([getattr(m, field) for m in members])
             _plot_members(axes, x, member_scores(tables, members, Condition(suite)), members, color)
             for family, dash in dashes.items() if has_means else ():
-                ladder = [m for m in members if _family(m) == family]
-                xs = sorted({getattr(m, field) for m in ladder})
-                by_x = [[m for m in ladder if getattr(m, field) == size] for size in xs]
-                estimates = [estimate_score(tables, same, Condition(suite)) for same in by_x]
+                of_family = [m for m in members if _family(m) == family]
+                xs = sorted({getattr(m, field) for m in of_family})
+                by_x = [[m for m in of_family if getattr(m, field) == size] for size in xs]
+                estimates = [estimate_score(tables, group, Condition(suite)) for group in by_x]
                 _plot_means(axes, dodge * np.array(xs), estimates, color, dash)
         axes.set(xscale="log", xlabel=sizes[field], ylabel=tables.metric_label)
         axes.set_title(label_text(suite), fontsize=9)
@@ -145,7 +146,7 @@ def by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
     )
 
 
-def shift(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_shift(tables: Tables, summary: Summary) -> ReportFigure | None:
     """In-domain against shifted score, with the line that defines effective robustness."""
     if not summary.lines:
         return None
@@ -159,7 +160,7 @@ def shift(tables: Tables, summary: Summary) -> ReportFigure | None:
         variant_of = np.array([summary.variants[m.key] for m in fit.members])
         for variant in variants:
             mask, label = variant_of == variant, label_text(variant)
-            style = _point_style(len(x))
+            style = _marker_style(len(x))
             axes.plot(x[mask], y[mask], "o", color=colors[variant], label=label, **style)
         grid = np.linspace(np.nanmin(x), np.nanmax(x), 100)
         axes.plot(grid, fit.line(grid), color="black", linewidth=1, label="line of all members")
@@ -174,13 +175,13 @@ def shift(tables: Tables, summary: Summary) -> ReportFigure | None:
         figure,
         f"Shifted score against in-domain score, {_describe_members(tables.members)}, with a "
         "fitted line",
-        "The line is straight in the logits of the scores. Effective robustness is the distance of "
-        "a member from the line of all others, fitted without its own seeds.",
+        "The line is linear in the logits of the scores. Effective robustness is a member's "
+        "vertical distance from a line fitted to the members of all other networks.",
     )
 
 
-def gains(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Gain of starting weights over scratch, paired by seed, against the parameters."""
+def draw_gains(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Gain of starting weights over scratch, paired by seed, against parameters."""
     if not summary.gains:
         return None
     suites = list(dict.fromkeys(gain.suite for gain in summary.gains))
@@ -209,24 +210,24 @@ def gains(tables: Tables, summary: Summary) -> ReportFigure | None:
     )
 
 
-def gradients(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_gradient_norms(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Relative gradient norm against the relative drop under shift."""
-    known = [g for g in summary.gradients if len(g.members) > 2]
-    if not known:
+    plotted = [g for g in summary.gradients if len(g.members) > 2]
+    if not plotted:
         return None
-    suites = list(dict.fromkeys(g.suite for g in known))
+    suites = list(dict.fromkeys(g.suite for g in plotted))
     figure, panels = _make_panels(len(suites), WIDTH + 1)
     for axes, suite in zip(panels, suites, strict=True):
-        of_suite = [g for g in known if g.suite == suite]
-        for g, color in zip(of_suite, palette(len(of_suite)), strict=True):
+        correlations = [g for g in plotted if g.suite == suite]
+        for g, color in zip(correlations, palette(len(correlations)), strict=True):
             x = [member.rgn for member in g.members]
             label = f"{label_text(g.variant, 40)}\n{_correlation_text(g.correlation)}".strip()
-            axes.plot(x, g.drops, "o", color=color, label=label, **_point_style(len(x)))
+            axes.plot(x, g.drops, "o", color=color, label=label, **_marker_style(len(x)))
         axes.set(xlabel="relative gradient norm", ylabel=f"relative drop of {tables.metric_label}")
         axes.set(xscale="log", title=label_text(suite))
         axes.title.set_fontsize(9)
         axes.legend(**LEGEND_RIGHT)
-    members = [member for g in known if g.suite == suites[0] for member in g.members]
+    members = [member for g in plotted if g.suite == suites[0] for member in g.members]
     return ReportFigure(
         "rgn",
         "Relative gradient norm and shift",
@@ -234,7 +235,7 @@ def gradients(tables: Tables, summary: Summary) -> ReportFigure | None:
         f"Relative gradient norm against the relative drop of {tables.metric_label} under shift, "
         f"{_describe_members(members)}",
         "r: rank correlation over networks (means of their seeds), its 95 % interval, and its "
-        "range when any one network is left out.",
+        "range when leaving out one network at a time.",
     )
 
 
@@ -243,20 +244,20 @@ def gradients(tables: Tables, summary: Summary) -> ReportFigure | None:
 
 def _plot_gain(axes: Axes, gain: Gain, color: Any, dash_of_size: Mapping[int, str]) -> None:
     axes.axhline(0, color="#555555", linewidth=1)
-    axes.plot(gain.parameters, gain.gains, "o", color=color, **_point_style(len(gain.gains)))
+    axes.plot(gain.parameters, gain.gains, "o", color=color, **_marker_style(len(gain.gains)))
     sizes, estimates = gain_by_size(gain.parameters, gain.gains, gain.replicates)
     for dash in sorted({*dash_of_size.values()}) if len(sizes) <= MAX_SIZE_MEANS else ():
-        of_dash = [k for k, size in enumerate(sizes) if dash_of_size[size] == dash]
-        _plot_means(axes, sizes[of_dash].tolist(), [estimates[k] for k in of_dash], color, dash)
+        indices = [k for k, size in enumerate(sizes) if dash_of_size[size] == dash]
+        _plot_means(axes, sizes[indices].tolist(), [estimates[k] for k in indices], color, dash)
     threshold = gain.threshold
     if threshold.found:
         axes.axvspan(threshold.low, threshold.high, color="#BBBBBB", alpha=0.4, linewidth=0)
         axes.plot(*threshold.knots.T, color="black", linewidth=1)
-        result = f"capacity threshold: {threshold.parameters:,.0f} parameters"
+        text = f"capacity threshold: {threshold.parameters:,.0f} parameters"
     else:
-        result = f"no threshold found\n{threshold.reason}"
+        text = f"no threshold found\n{threshold.reason}"
     axes.set(xscale="log")
-    axes.set_xlabel(f"parameters\n\n{result}", fontsize=8)
+    axes.set_xlabel(f"parameters\n\n{text}", fontsize=8)
     _set_size_ticks(axes.xaxis, sizes.tolist())
 
 
@@ -267,7 +268,7 @@ def _plot_means(
     color: Any,
     dash: str,
 ) -> None:
-    """Means with intervals, connected by a line."""
+    """Plot means with intervals, connected by a line."""
     values = np.array([estimate.value for estimate in estimates])
     half_widths = np.array([estimate.high - estimate.value for estimate in estimates])
     axes.errorbar(x, values, half_widths, color=color, capsize=2.5, linestyle=dash)
@@ -277,11 +278,11 @@ def _plot_members(axes: Axes, x, y, members: Sequence[Member], color: Any) -> No
     diverged = np.array([member.diverged_at >= 0 for member in members])
     for marker, mask in (("o", ~diverged), ("x", diverged)):
         if mask.any():
-            axes.plot(x[mask], y[mask], marker, color=color, **_point_style(len(members)))
+            axes.plot(x[mask], y[mask], marker, color=color, **_marker_style(len(members)))
 
 
-def _point_style(count: int) -> dict[str, Any]:
-    """Size and opacity for that many points."""
+def _marker_style(count: int) -> dict[str, Any]:
+    """Size and opacity of `count` markers."""
     return {"markersize": 3.5, "alpha": 0.45} if count < 200 else {"markersize": 2.5, "alpha": 0.2}
 
 
@@ -304,11 +305,11 @@ def _add_legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]
 
 def _correlation_text(correlation: Correlation) -> str:
     if np.isnan(correlation.value):
-        return f"{correlation.networks} networks: no r"
+        return f"{correlation.networks} networks, r undefined"
     limits = f"{correlation.low:.2f}, {correlation.high:.2f}"
     return (
         f"r {correlation.value:.2f} [{limits}]; {correlation.networks} networks\n"
-        f"without one {value_range(correlation.leave_one_out, '.2f')}"
+        f"leave-one-out {value_range(correlation.leave_one_out, '.2f')}"
     )
 
 
@@ -326,7 +327,7 @@ def _curve_range(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
 def _make_panels(
     count: int, width: float, height: float = HEIGHT, max_columns: int = MAX_COLUMNS
 ) -> tuple[Figure, list[Axes]]:
-    """Panels of that size in inches, with room for a legend at the right."""
+    """A figure with `count` panels of that size in inches, and room for a legend at the right."""
     columns = min(max_columns, MAX_COLUMNS)
     return plotting.make_panels(count, width, height, columns, legend_width=1.2)
 
@@ -338,7 +339,7 @@ def _share_y(panels: Sequence[Axes]) -> None:
 
 
 def _set_size_ticks(axis: Axis, sizes: Sequence[float]) -> None:
-    """Set the sizes as ticks of a logarithmic axis if they are few, without overlapping labels."""
+    """Put ticks of a logarithmic axis at the sizes if they are few, without overlapping labels."""
     if len(sizes) <= MAX_SIZE_LABELS:
         last, min_ratio = sizes[-1], (sizes[-1] / sizes[0]) ** (1 / MAX_SIZE_LABELS)
         ticks = [last]

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from tinyjax.data.records import DetectionSplit
 from tinyjax.metrics import detection_errors
-from tinyjax.metrics.detection_errors import THRESHOLDS, best_threshold
+from tinyjax.metrics.detection_errors import THRESHOLDS, best_threshold_index
 from tinyjax.reporting import plotting
 from tinyjax.reporting.pictures import save_worst
 from tinyjax.reporting.plotting import COLORS, DASHES, LEGEND_RIGHT, STYLE, save
 from tinyjax.run.csv_files import write_rows
 
 PAGE_WIDTH = 9  # inches
-NAME_LENGTH = 20  # of a class in a figure, characters
+MAX_NAME_LENGTH = 20  # characters of a class in a figure
 
 
 def write_report(
@@ -31,7 +31,7 @@ def write_report(
 
     Files: figures/precision_recall.png, f1.png, confusion.png, per_class.png; per_class.csv with
     the rows of `detection_errors.per_class_rows`; samples/worst_<suite>.png for suites with errors.
-    All are at IoU 0.50 and, if they need a threshold, at the one with the best mean F1.
+    Matches are at IoU 0.50; the score threshold of a suite is the one with the highest mean F1.
 
     Args:
         predictions: suite -> boxes float32 [N, K, 4] in pixels of the files, scores [N, K], labels
@@ -41,7 +41,7 @@ def write_report(
     matches = {
         name: detection_errors.match(predictions[name], suites[name].truth) for name in suites
     }
-    curves = {name: detection_errors.curves(m) for name, m in matches.items()}
+    curves = {name: detection_errors.threshold_curves(m) for name, m in matches.items()}
     thresholds = {name: detection_errors.operating_point(c) for name, c in curves.items()}
     tables = {
         name: detection_errors.per_class_rows(matches[name], curves[name], scores[name])
@@ -107,12 +107,12 @@ def _draw_f1(
             axes.axvline(threshold, color="#888888", linewidth=0.8, zorder=1)
         handles = []
         for name, curve, line in _class_lines(classes, suite_curves.f1):
-            best = best_threshold(curve)
+            best = best_threshold_index(curve)
             x, f1 = THRESHOLDS[best], curve[best]
             label = f"{name}  {_score_text(f1)}" + ("" if np.isnan(f1) else f" at {x:.3f}")
             handles += row[0].plot(x, f1, marker="o", markersize=4, label=label, **line)
         row[0].set_title(f"{suite}, IoU 0.50", loc="left")
-        row[2].legend(**LEGEND_RIGHT, handles=handles, title="best F1 (dots; gray: of the mean)")
+        row[2].legend(**LEGEND_RIGHT, handles=handles, title="best F1 (dots; gray line: mean)")
     for axes in rows[-1]:
         axes.set(xlabel="score threshold")
     return figure
@@ -162,15 +162,15 @@ def _draw_per_class(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     """A panel per suite: bars of AP50 and AP, with counts below the classes' names."""
     max_rows = max(map(len, tables.values()))
     figure, panels = _make_panels(len(tables), 4, 1.0 + 0.36 * max_rows)
-    bars = {"AP50 (IoU 0.50)": ("AP50", -0.2, 5), "AP (IoU 0.50:0.95)": ("AP", 0.2, 0)}
+    metrics = {"AP50 (IoU 0.50)": ("AP50", -0.2, 5), "AP (IoU 0.50:0.95)": ("AP", 0.2, 0)}
     for axes, (suite, rows) in zip(panels, tables.items(), strict=True):
         y = np.arange(len(rows))
-        for label, (metric, offset, color) in bars.items():
+        for label, (metric, offset, color) in metrics.items():
             values = np.array([row[metric] for row in rows])
-            drawn = axes.barh(
+            bars = axes.barh(
                 y + offset, np.nan_to_num(values), 0.4, color=COLORS[color], label=label
             )
-            axes.bar_label(drawn, [_score_text(v) for v in values], padding=2, fontsize=7)
+            axes.bar_label(bars, [_score_text(v) for v in values], padding=2, fontsize=7)
         names = [
             f"{_class_text(row['class'])}\n{row['boxes']:,} boxes, {row['images']:,} images"
             for row in rows
@@ -197,21 +197,23 @@ def _legend_size(matches: Mapping[str, detection_errors.Matches]) -> tuple[int, 
 def _class_lines(
     classes: Sequence[str], values: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
-    """Name, curve and line style of each class of [C, points], and of their mean if C > 1.
+    """Yield name, curve and line style of each class and, if there are several, of their mean.
 
-    The mean ends where the curve of any class ends; it would jump there.
+    The mean ends where the curve of any class ends: over fewer classes, it would jump.
+
+    values: [C, points].
     """
     for k, (name, curve) in enumerate(zip(classes, values, strict=True)):
         yield _class_text(name), curve, {"color": COLORS[k % 6], "linestyle": DASHES[k // 6 % 4]}
     if len(classes) > 1:
         num_missing = np.isnan(values).sum(0)
         complete = num_missing == num_missing[0]
-        mean = np.where(complete, detection_errors.class_mean(values), np.nan)
+        mean = np.where(complete, detection_errors.mean_over_classes(values), np.nan)
         yield "mean", mean, {"color": COLORS[-1], "linewidth": 2.2}
 
 
 def _class_text(name: str) -> str:
-    return plotting.label_text(name, NAME_LENGTH)
+    return plotting.label_text(name, MAX_NAME_LENGTH)
 
 
 def _score_text(value: float) -> str:

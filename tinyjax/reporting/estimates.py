@@ -18,7 +18,7 @@ def member_scores(
 
 
 def resampled_scores(tables: Tables, members: Iterable[Member], condition: Condition) -> np.ndarray:
-    """Scores [M, B] of members on resampled images; NaN for members without them."""
+    """Scores [M, B] of members on resampled images; NaN for members without resamples."""
     suite, slice, *_ = condition
     name = f"{suite}/{slice}" if slice else suite
     rows = [tables.resampled.get(member.key, {}).get(name, ()) for member in members]
@@ -39,13 +39,13 @@ def estimate_difference(
 ) -> Estimate | None:
     """Mean score of the first member of each pair minus that of the second.
 
-    See `estimate_over_seeds`; None if no difference is known.
+    See `estimate_over_seeds`. None if all differences are NaN or the resamples do not match.
     """
     first, second = ([pair[k] for pair in pairs] for k in (0, 1))
     differences = np.subtract(*(member_scores(tables, side, condition) for side in (first, second)))
     replicates = [resampled_scores(tables, side, condition) for side in (first, second)]
-    unknown = not len(differences) or np.isnan(differences).all()
-    if unknown or replicates[0].shape != replicates[1].shape:
+    undefined = not len(differences) or np.isnan(differences).all()
+    if undefined or replicates[0].shape != replicates[1].shape:
         return None
     return estimate_over_seeds(first, differences, replicates[0] - replicates[1])
 
@@ -53,10 +53,10 @@ def estimate_difference(
 def estimate_over_seeds(
     members: Sequence[Member], values: np.ndarray, replicates: np.ndarray
 ) -> Estimate:
-    """Mean of values [M] with its interval, from replicates [M, B].
+    """Mean of values [M] with its interval; replicates [M, B] are the values on resampled images.
 
-    Values are averaged over the networks of each seed first, so that networks do not count as
-    seeds. Only networks that all seeds have count, if there are any.
+    Values are first averaged over the networks of each seed, so that networks do not count as
+    seeds. Networks that some seed lacks are left out, unless this would leave out all.
     """
     by_seed: dict[int, dict[tuple, list[int]]] = {}
     for k, member in enumerate(members):
@@ -73,6 +73,6 @@ def estimate_over_seeds(
 
 
 def nan_mean(values: Iterable[float]) -> float:
-    """Mean without NaN; NaN if nothing is left."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan

@@ -1,14 +1,14 @@
-"""The sentences of a report.
+"""Findings of a report: the sentences at its top.
 
-Each rule gives a sentence or None. A difference is stated with its 95 % interval; if the interval
-contains zero, the sentence says that the difference is not significant.
+Each rule returns a sentence or None. A difference is stated with its 95 % interval; if the interval
+contains zero, it is called not significant.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from tinyjax.metrics.bootstrap import LEVEL, Estimate
+from tinyjax.metrics.bootstrap import CONFIDENCE_LEVEL, Estimate
 from tinyjax.metrics.correlation import Correlation
 from tinyjax.metrics.robustness import worst_slice
 from tinyjax.reporting.estimates import (
@@ -21,24 +21,33 @@ from tinyjax.reporting.estimates import (
 )
 from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
 from tinyjax.reporting.summary import Summary, overall_correlation
-from tinyjax.reporting.tables import CLASS_SLICE, Condition, Member, Tables
+from tinyjax.reporting.tables import CLASS_SLICE_PREFIX, Condition, Member, Tables
 from tinyjax.run.text import value_range
 
 MAX_SENTENCES = 8
 
 
-def findings(tables: Tables, summary: Summary) -> list[str]:
-    """At most `MAX_SENTENCES` findings, starting with the size of the experiment."""
+def make_findings(tables: Tables, summary: Summary) -> list[str]:
+    """The first `MAX_SENTENCES` findings, by the order of the rules."""
     rules = (
-        experiment, diverged, in_domain, shift, size, pretraining, capacity, gradients, effective,
-        slices, corruption,
-    )  # fmt: skip
+        describe_experiment,
+        describe_divergence,
+        describe_in_domain_score,
+        describe_shift,
+        describe_size,
+        describe_pretraining,
+        describe_capacity,
+        describe_gradient_norms,
+        describe_effective_robustness,
+        describe_worst_slice,
+        describe_corruption,
+    )
     sentences = [sentence for rule in rules if (sentence := rule(tables, summary))]
     return sentences[:MAX_SENTENCES]
 
 
-def experiment(tables: Tables, summary: Summary) -> str:
-    """How many networks and seeds there are."""
+def describe_experiment(tables: Tables, summary: Summary) -> str:
+    """Number of networks and seeds."""
     members = tables.members
     if len(members) == 1:
         (member,) = members
@@ -50,7 +59,7 @@ def experiment(tables: Tables, summary: Summary) -> str:
     backbones = count_text(len({m.backbone for m in members}), "backbone")
     starts = count_text(len({m.start for m in members}), "start")
     num_seeds = [len({m.seed for m in network}) for network in group_networks(members)]
-    seeds = _seeds(num_seeds[0])
+    seeds = _seed_text(num_seeds[0])
     if len({*num_seeds}) > 1:
         seeds = f"{value_range(num_seeds, 'd')} seeds"
     single_seed = {*num_seeds} == {1}
@@ -60,56 +69,57 @@ def experiment(tables: Tables, summary: Summary) -> str:
     )
 
 
-def diverged(tables: Tables, summary: Summary) -> str | None:
-    """How many members diverged."""
+def describe_divergence(tables: Tables, summary: Summary) -> str | None:
+    """Number of diverged members."""
     steps = [member.diverged_at for member in tables.members if member.diverged_at >= 0]
     if not steps:
         return None
     step = f"{'step' if len(steps) == 1 else 'steps'} {value_range(steps, ',')}"
     count = f"{len(steps)} of {count_text(len(tables.members), 'member')}"
-    return f"{count} diverged, at {step}; their scores are included as they are."
+    return f"{count} diverged, at {step}; their scores are included."
 
 
-def in_domain(tables: Tables, summary: Summary) -> str | None:
-    """The in-domain score of a single network."""
+def describe_in_domain_score(tables: Tables, summary: Summary) -> str | None:
+    """In-domain score, if there is a single network."""
     if len(group_networks(tables.members)) > 1:
         return None
     suite = tables.members[0].in_domain
     score = estimate_score(tables, tables.members, Condition(suite))
     if not np.isfinite(score.value):
         return None
-    return f"On the in-domain suite {suite}, {tables.metric_label} is {_number(score)}."
+    return f"On the in-domain suite {suite}, {tables.metric_label} is {_estimate_text(score)}."
 
 
-def shift(tables: Tables, summary: Summary) -> str | None:
-    """The change of the score under each shift, mean over the members."""
+def describe_shift(tables: Tables, summary: Summary) -> str | None:
+    """Change of the score under each shift, mean over the members."""
     clauses: list[str] = []
     num_members: set[int] = set()
-    for suite_in_domain in dict.fromkeys(member.in_domain for member in tables.members):
-        members = [member for member in tables.members if member.in_domain == suite_in_domain]
+    for in_domain in dict.fromkeys(member.in_domain for member in tables.members):
+        members = [member for member in tables.members if member.in_domain == in_domain]
         for suite in tables.shifted_suites(members[0]):
             conditions = tables.reference(members[0], suite), Condition(suite)
-            lost = np.subtract(*(member_scores(tables, members, c) for c in conditions))
+            drops = np.subtract(*(member_scores(tables, members, c) for c in conditions))
             replicates = [resampled_scores(tables, members, c) for c in conditions]
-            if np.isnan(lost).all() or replicates[0].shape != replicates[1].shape:
+            if np.isnan(drops).all() or replicates[0].shape != replicates[1].shape:
                 continue
-            loss = estimate_over_seeds(members, lost, replicates[0] - replicates[1])
-            num_members.add(int(np.isfinite(lost).sum()))
-            words = f"from {' '.join(filter(None, conditions[0][:2]))} to {suite}"
-            if is_significant(loss):
-                clauses.append(f"{_verb(loss, 'falls', 'rises')} by {_magnitude(loss)} {words}")
+            drop = estimate_over_seeds(members, drops, replicates[0] - replicates[1])
+            num_members.add(int(np.isfinite(drops).sum()))
+            suites = f"from {' '.join(filter(None, conditions[0][:2]))} to {suite}"
+            if is_significant(drop):
+                verb = _choose_verb(drop, "falls", "rises")
+                clauses.append(f"{verb} by {_magnitude_text(drop)} {suites}")
             else:
-                clauses.append(f"does not change significantly {words} ({_number(loss)})")
+                clauses.append(f"does not change significantly {suites} ({_estimate_text(drop)})")
     if not clauses:
         return None
     mean = ""
     if len(num_members) == 1 and num_members != {1}:
         mean = f" (mean over {num_members.pop():,} members)"
-    return f"Under shift, the score {_join(clauses)}{mean}."
+    return f"Under shift, the score {_join_clauses(clauses)}{mean}."
 
 
-def size(tables: Tables, summary: Summary) -> str | None:
-    """Largest against smallest networks, paired in all else."""
+def describe_size(tables: Tables, summary: Summary) -> str | None:
+    """Score of the largest minus that of the smallest networks, paired by all other fields."""
     sentences = []
     for suite in dict.fromkeys(member.in_domain for member in tables.members):
         members = [member for member in tables.members if member.in_domain == suite]
@@ -121,17 +131,19 @@ def size(tables: Tables, summary: Summary) -> str | None:
         if min(sizes) == max(sizes) or gain is None:
             continue
         subject = f"From {value_range(sizes, ',')} parameters, the score on {suite}"
-        seeds = _seeds(gain.seeds)
+        seeds = _seed_text(gain.seeds)
         if is_significant(gain):
-            verb = _verb(gain, "grows", "falls")
-            sentences.append(f"{subject} {verb} by {_magnitude(gain)} ({seeds}).")
+            verb = _choose_verb(gain, "grows", "falls")
+            sentences.append(f"{subject} {verb} by {_magnitude_text(gain)} ({seeds}).")
         else:
-            sentences.append(f"{subject} does not change significantly: {_number(gain)} ({seeds}).")
+            sentences.append(
+                f"{subject} does not change significantly: {_estimate_text(gain)} ({seeds})."
+            )
     return " ".join(sentences) or None
 
 
-def pretraining(tables: Tables, summary: Summary) -> str | None:
-    """The gain of starting weights on each suite, mean over sizes."""
+def describe_pretraining(tables: Tables, summary: Summary) -> str | None:
+    """Gain of starting weights over scratch on each suite, mean over sizes."""
     sentences = []
     for start, pairs in pair_with_scratch(tables.members).items():
         clauses, seeds = [], 0
@@ -141,20 +153,22 @@ def pretraining(tables: Tables, summary: Summary) -> str | None:
                 continue
             seeds = max(seeds, gain.seeds)
             if is_significant(gain):
-                verb = _verb(gain, "gains", "loses")
-                clauses.append(f"{verb} {_magnitude(gain)} on {suite}")
+                verb = _choose_verb(gain, "gains", "loses")
+                clauses.append(f"{verb} {_magnitude_text(gain)} on {suite}")
             else:
-                clauses.append(f"has no significant gain or loss on {suite} ({_number(gain)})")
+                clauses.append(
+                    f"has no significant gain or loss on {suite} ({_estimate_text(gain)})"
+                )
         if clauses:
-            counts = f"{count_text(len(pairs), 'pair')}, {_seeds(seeds)}"
+            counts = f"{count_text(len(pairs), 'pair')}, {_seed_text(seeds)}"
             sentences.append(
-                f"Compared with training from scratch, {start} {_join(clauses)} ({counts})."
+                f"Compared with training from scratch, {start} {_join_clauses(clauses)} ({counts})."
             )
     return " ".join(sentences) or None
 
 
-def capacity(tables: Tables, summary: Summary) -> str | None:
-    """The capacity thresholds of starting weights, or why none is found."""
+def describe_capacity(tables: Tables, summary: Summary) -> str | None:
+    """Capacity thresholds of starting weights, or why none was found."""
     sentences = []
     for gain in summary.gains:
         if gain.suite == gain.in_domain and len(tables.suites) > 1:
@@ -164,20 +178,20 @@ def capacity(tables: Tables, summary: Summary) -> str | None:
     return " ".join(sentences) or None
 
 
-def gradients(tables: Tables, summary: Summary) -> str | None:
+def describe_gradient_norms(tables: Tables, summary: Summary) -> str | None:
     """Whether networks with a higher relative gradient norm lose more under shift."""
     known = [g for g in summary.gradients if not np.isnan(g.correlation.value)]
     if not known:
         return None
     contexts = [f"on {g.suite}" + f" ({g.variant})" * bool(g.variant) for g in known]
     if len(known) == 1:
-        correlated = _correlated(known[0].correlation)
+        correlated = _correlation_text(known[0].correlation)
         return f"The relative gradient norm {correlated} with the relative drop {contexts[0]}."
     sentences = []
     overall = overall_correlation(known)
     if not np.isnan(overall.value):
         sentences.append(
-            f"The relative gradient norm {_correlated(overall)} with the relative drop under "
+            f"The relative gradient norm {_correlation_text(overall)} with the relative drop under "
             f"shift, by mean ranks over {len(known)} comparisons."
         )
     significant = [
@@ -187,26 +201,26 @@ def gradients(tables: Tables, summary: Summary) -> str | None:
     ]
     sentences.append(
         f"{len(significant)} of the {len(known)} correlations "
-        f"{'is' if len(significant) == 1 else 'are'} significant; by chance, "
-        f"{(1 - LEVEL) * len(known):.2g} would be."
+        f"{'is' if len(significant) == 1 else 'are'} significant; "
+        f"{(1 - CONFIDENCE_LEVEL) * len(known):.2g} are expected by chance."
     )
     sentences += [
-        f"{context[0].upper() + context[1:]}, it {_correlated(correlation)}."
+        f"{context[0].upper() + context[1:]}, it {_correlation_text(correlation)}."
         for context, correlation in significant
     ]
     return " ".join(sentences)
 
 
-def _correlated(correlation: Correlation) -> str:
+def _correlation_text(correlation: Correlation) -> str:
     value, low, high, leave_one_out, networks = correlation
     numbers = f"({value:.2f} [{low:.2f}, {high:.2f}], {networks} networks"
     if is_significant(correlation):
         limits = value_range(leave_one_out, ".2f")
-        return f"is correlated {numbers}; leaving out any one gives {limits})"
+        return f"is correlated {numbers}; {limits} when leaving out one at a time)"
     return f"is not significantly correlated {numbers})"
 
 
-def effective(tables: Tables, summary: Summary) -> str | None:
+def describe_effective_robustness(tables: Tables, summary: Summary) -> str | None:
     """Effective robustness of starting weights compared with scratch."""
     clauses = []
     for line in summary.lines:
@@ -218,21 +232,21 @@ def effective(tables: Tables, summary: Summary) -> str | None:
             if np.isnan(gains).all() or not replicates.shape[1]:
                 continue
             gain = estimate_over_seeds([pair[0] for pair in pairs], gains, replicates)
-            words = f"between {start} and scratch on {line.suite}"
+            subject = f"the difference between {start} and scratch on {line.suite}"
             if is_significant(gain):
-                clauses.append(f"the difference {words} is {_number(gain)}")
+                clauses.append(f"{subject} is {_estimate_text(gain)}")
             else:
-                clauses.append(f"the difference {words} is not significant ({_number(gain)})")
-    return f"Effective robustness: {_join(clauses)}." if clauses else None
+                clauses.append(f"{subject} is not significant ({_estimate_text(gain)})")
+    return f"Effective robustness: {_join_clauses(clauses)}." if clauses else None
 
 
-def slices(tables: Tables, summary: Summary) -> str | None:
-    """The slice with the lowest mean score, compared with its suite."""
+def describe_worst_slice(tables: Tables, summary: Summary) -> str | None:
+    """Slice with the lowest mean score, compared with its suite."""
     conditions = {
         f"{condition.suite}: {condition.slice}": condition
         for suite in tables.suites
         for condition in tables.conditions(suite)
-        if condition.slice and not condition.slice.startswith(CLASS_SLICE)
+        if condition.slice and not condition.slice.startswith(CLASS_SLICE_PREFIX)
     }
     scores = {
         name: nan_mean(tables.score(m, condition) for m in tables.members)
@@ -251,7 +265,7 @@ def slices(tables: Tables, summary: Summary) -> str | None:
     differences = np.subtract(*(member_scores(tables, members, c) for c in (condition, suite)))
     replicates = [resampled_scores(tables, members, c) for c in (condition, suite)]
     difference = estimate_over_seeds(members, differences, replicates[0] - replicates[1])
-    number = _number(difference)
+    number = _estimate_text(difference)
     comparison = (
         f"the difference from all of {suite.suite} is {number}"
         if is_significant(difference)
@@ -260,8 +274,8 @@ def slices(tables: Tables, summary: Summary) -> str | None:
     return f"The lowest of {len(conditions)} slices is {name} with {score:.3f}; {comparison}."
 
 
-def corruption(tables: Tables, summary: Summary) -> str | None:
-    """The score that remains under corruption, and the worst corruption."""
+def describe_corruption(tables: Tables, summary: Summary) -> str | None:
+    """Fraction of the score that remains under corruption, and the worst corruption."""
     rpc = nan_mean(summary.members[member.key].rpc for member in tables.members)
     if np.isnan(rpc):
         return None
@@ -291,7 +305,7 @@ def _key_without_size(member: Member) -> tuple:
     return member.run, member.start, *member.varied.items()
 
 
-def _seeds(number: int) -> str:
+def _seed_text(number: int) -> str:
     return "one seed" if number == 1 else f"{number} seeds"
 
 
@@ -299,23 +313,23 @@ def _min_size(sizes) -> int:
     return int(min((size for size in sizes if np.isfinite(size)), default=0))
 
 
-def _number(estimate: Estimate) -> str:
+def _estimate_text(estimate: Estimate) -> str:
     """A value and its interval."""
     value, low, high, _ = estimate
-    # No "-0.000" for the value; the limits keep their sign, which decides about significance.
+    # The value is never "-0.000". The limits keep their signs, which show the significance.
     value_text = f"{value:.3f}".replace("-0.000", "0.000")
     return f"{value_text} [{low:.3f}, {high:.3f}]"
 
 
-def _magnitude(estimate: Estimate) -> str:
+def _magnitude_text(estimate: Estimate) -> str:
     """The absolute value and its interval."""
     value, low, high, seeds = estimate
-    return _number(Estimate(-value, -high, -low, seeds) if value < 0 else estimate)
+    return _estimate_text(Estimate(-value, -high, -low, seeds) if value < 0 else estimate)
 
 
-def _verb(estimate: Estimate, up: str, down: str) -> str:
+def _choose_verb(estimate: Estimate, up: str, down: str) -> str:
     return up if estimate.value > 0 else down
 
 
-def _join(clauses: Sequence[str]) -> str:
+def _join_clauses(clauses: Sequence[str]) -> str:
     return ", ".join(clauses[:-1]) + " and " * (len(clauses) > 1) + clauses[-1]

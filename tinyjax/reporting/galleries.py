@@ -1,4 +1,4 @@
-"""Images of a report: failures of the smallest network next to the largest, or the worst images."""
+"""Images of a report: where the smallest network fails and the largest does not, or the worst."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tinyjax.reporting.run_folders import WEIGHTS
 from tinyjax.reporting.tables import Member, Tables
 
 MAX_IMAGES = 4  # per suite
-SIDE = 640  # of an enlarged image, pixels
+MAX_SIDE = 640  # of enlarged images, pixels
 
 
 class Gallery(NamedTuple):
@@ -27,7 +27,7 @@ class Gallery(NamedTuple):
 
 
 def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
-    """Galleries of the suites, and the reason if they cannot be made, else ""."""
+    """Return galleries of the suites, and "" or the reason why they cannot be made."""
     if not tables.task.report_gallery or not (members := select_members(tables)):
         return [], ""
     member, galleries = members[0], []
@@ -37,11 +37,11 @@ def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
         classes = tuple(json.loads(metadata.read_text())["classes"])
         for suite in tables.suites:
             detections = [load_detections(tables, m, suite) for m in members]
-            known = [arrays for arrays in detections if arrays is not None]
-            if len(known) < len(members):
+            available = [arrays for arrays in detections if arrays is not None]
+            if len(available) < len(members):
                 continue
             split = tables.task.load(config.data, config.data.suites[suite], classes)
-            if gallery := make_gallery(suite, split, members, known):
+            if gallery := make_gallery(suite, split, members, available):
                 galleries.append(gallery)
     except (UserError, OSError) as error:
         return [], f"No images are shown: {error}"
@@ -49,24 +49,25 @@ def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
 
 
 def select_members(tables: Tables) -> list[Member]:
-    """The members to compare: the smallest and the largest of those that differ only in size.
+    """Return the smallest and the largest of the members that differ only in size.
 
-    Of several such pairs, the one with the largest ratio of sizes; a single member alone.
+    If several pairs qualify, the one with the largest ratio of sizes is taken. A report with a
+    single member shows that one.
     """
     members = [m for m in tables.members if m.diverged_at < 0 and _folder(tables, m).is_dir()]
     if len(tables.members) == 1:
         return members
-    ladders: dict[tuple, list[Member]] = {}
+    groups: dict[tuple, list[Member]] = {}
     for member in sorted(members, key=lambda m: m.parameters):
         key = (member.run, member.start, member.seed, *member.varied.items())
-        ladders.setdefault(key, []).append(member)
-    pairs = [[ladder[0], ladder[-1]] for ladder in ladders.values()]
+        groups.setdefault(key, []).append(member)
+    pairs = [[group[0], group[-1]] for group in groups.values()]
     best = max(pairs, key=lambda pair: pair[1].parameters / pair[0].parameters, default=[])
     return best if len({member.parameters for member in best}) == 2 else []
 
 
 def load_detections(tables: Tables, member: Member, suite: str) -> dict[str, np.ndarray] | None:
-    """A member's detections on a suite, as `metrics.slices.Examined` holds them; None if missing.
+    """A member's detections on a suite, see `metrics.slices.SuiteResult`; None if missing.
 
     boxes [D, 4] xyxy in pixels of the file; scores, labels and image [D]; wrong and hits [N].
     """
@@ -84,12 +85,12 @@ def make_gallery(
     detections: list[dict[str, np.ndarray]],
     max_images: int = MAX_IMAGES,
 ) -> Gallery | None:
-    """Rows of truth and detections of each member for the worst images; None without failures.
+    """A row for each of the worst images: truth and each member's detections; None without errors.
 
-    For two members, the worst images are those where the F1 of the second is furthest above that of
-    the first; for one member, those with the lowest F1.
+    For two members, the worst images are those where the F1 of the second exceeds that of the first
+    by the most; for one member, those with the lowest F1.
 
-    Raises UserError if the suite has other images than those that were evaluated.
+    Raises UserError if the number of images differs from that of the evaluation.
     """
     num_evaluated = len(detections[0]["wrong"])
     if num_evaluated != len(split.names):
@@ -105,7 +106,7 @@ def make_gallery(
     rows = [_draw_row(split, i, members, detections) for i in worst]
     names = [f"{short_backbone(m.backbone)} ({m.parameters:,} parameters)" for m in members]
     note = f"{' and '.join(names)}, start {members[0].start}, seed {members[0].seed}. " + (
-        "Images where the F1 of the second is furthest above that of the first."
+        "Images where the F1 of the second exceeds that of the first by the most."
         if len(members) == 2
         else "Images with the lowest F1."
     )
@@ -120,14 +121,14 @@ def _draw_row(
     detections: list[dict[str, np.ndarray]],
 ) -> list[Image.Image]:
     image = split.inputs["image"][i]
-    truth = draw_boxes(image, truth_of(split, i), side=SIDE)
+    truth = draw_boxes(image, truth_of(split, i), max_side=MAX_SIDE)
     row = [add_caption(truth, f"truth: {split.names[i]}")]
     for member, arrays in zip(members, detections, strict=True):
-        of_image = arrays["image"] == i
-        predictions = {k: arrays[k][of_image] for k in ("boxes", "scores", "labels")}
+        in_image = arrays["image"] == i
+        predictions = {k: arrays[k][in_image] for k in ("boxes", "scores", "labels")}
         boxes = to_network(predictions["boxes"], split.scale[i], split.offset[i])
         picture = draw_boxes(
-            image, predictions={**predictions, "boxes": boxes}, threshold=0.0, side=SIDE
+            image, predictions={**predictions, "boxes": boxes}, threshold=0.0, max_side=MAX_SIDE
         )
         counts = f"{arrays['wrong'][i]} wrong, {arrays['hits'][i]} right"
         row.append(add_caption(picture, f"{short_backbone(member.backbone)}: {counts}"))

@@ -1,4 +1,4 @@
-"""The figure of a report that compares variants of members: runs, starts, varied fields."""
+"""Report figure that compares variants: runs, starting weights, varied fields."""
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -9,19 +9,19 @@ from tinyjax.reporting.plotting import (
     COLORS,
     ReportFigure,
     draw_interval,
+    label_rows,
     label_text,
     make_panels,
-    set_rows,
 )
 from tinyjax.reporting.summary import Summary
 from tinyjax.reporting.tables import Condition, Member, Tables
 
 MAX_COLUMNS = 3  # of panels
-MIN_VARIANTS = 3  # two are a gain, which has its own figures
+MIN_VARIANTS = 3  # `curves.draw_gains` compares two
 
 
-def variants(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """The mean score of each variant on each suite, over backbones that all variants have there."""
+def draw_variants(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Mean score of each variant on each suite, over the backbones that all variants share."""
     groups = group_members(tables.members, lambda member: summary.variants[member.key])
     if len(groups) < MIN_VARIANTS:
         return None
@@ -42,7 +42,7 @@ def variants(tables: Tables, summary: Summary) -> ReportFigure | None:
             _draw_mean(axes, y, tables, [m for m in members if m.backbone in shared], suite)
         axes.set_title(label_text(suite), fontsize=9)
         axes.grid(axis="y", visible=False)
-    set_rows(panels[0], [label_text(variant, 50) for variant in groups])
+    label_rows(panels[0], [label_text(variant, 50) for variant in groups])
     panels[0].xaxis.set_major_locator(MaxNLocator(4))
     for axes in panels[-columns:]:
         axes.set_xlabel(tables.metric_label)

@@ -1,11 +1,11 @@
-"""Groups of members: networks, variants, and pairs of a start with training from scratch."""
+"""Groups of members: networks, variants, and pairs that differ only in their starting weights."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinyjax.reporting.tables import SCRATCH, Member
 
-MAX_VARIANTS = 7  # that colors can tell apart
-MAX_SETTINGS = 3  # in which the gain of a start is reported separately
+MAX_VARIANTS = 7  # number of `plotting.COLORS`
+MAX_SETTINGS = 3  # with more settings of the varied fields, gains are averaged over them
 
 
 def network_key(member: Member) -> tuple:
@@ -16,7 +16,7 @@ def network_key(member: Member) -> tuple:
 def group_members(
     members: Iterable[Member], label: Callable[[Member], str]
 ) -> dict[str, list[Member]]:
-    """Members by a label, in ascending order of size."""
+    """Label -> members, in ascending order of size."""
     groups: dict[str, list[Member]] = {}
     for member in sorted(members, key=lambda m: m.parameters):
         groups.setdefault(label(member), []).append(member)
@@ -29,9 +29,9 @@ def group_networks(members: Iterable[Member]) -> list[list[Member]]:
 
 
 def variant_labels(members: Sequence[Member], limit: bool = True) -> dict[str, str]:
-    """Member key -> its variant: run, start and varied fields, as far as the members differ.
+    """Member key -> label of its variant: the run, start and varied fields in which members differ.
 
-    limit: leave out varied fields, then runs, if there are more variants than colors.
+    limit: above `MAX_VARIANTS`, leave out varied fields, then runs, then starts.
     """
     label = _make_labeler(members)
     for run, start, fields in ((True, True, True), (True, True, False), (False, True, False)):
@@ -42,9 +42,10 @@ def variant_labels(members: Sequence[Member], limit: bool = True) -> dict[str, s
 
 
 def _make_labeler(members: Sequence[Member]) -> Callable[[Member, bool, bool, bool], str]:
-    """Return `label(member, run, start, fields)`: which of these distinguish the member, in words.
+    """Return `label(member, run, start, fields)`: text that distinguishes a member from others.
 
-    Only fields that the member's own run varies are named.
+    run, start, fields: whether to include these. Fields are included if the member's run varies
+    them.
     """
     all_fields = dict.fromkeys(f for m in members for f in m.varied)
     runs: dict[str, list[Member]] = {}
@@ -67,10 +68,10 @@ def _make_labeler(members: Sequence[Member]) -> Callable[[Member, bool, bool, bo
 def limited_groups(
     members: Sequence[Member], variants: Mapping[str, str], max_groups: int
 ) -> dict[str, list[Member]]:
-    """Members in at most `max_groups` groups.
+    """Label -> members, in at most `max_groups` groups.
 
-    They are grouped by backbone and variant, or else by backbone, by variant, or by quartiles of
-    their sizes.
+    The first of these groupings that is small enough: by backbone and variant, by backbone, by
+    variant, by quartile of the sizes.
     """
     sizes = sorted(member.parameters for member in members)
     edges = [sizes[len(sizes) * k // 4] for k in (1, 2, 3)]
@@ -95,9 +96,10 @@ def limited_groups(
 
 
 def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
-    """Start -> pairs (member with that start, member from scratch that is equal in all else).
+    """Start -> pairs (member with that start, member from scratch with all other fields equal).
 
-    Pairs are separated by run and, if there are few settings, by varied fields.
+    Pairs of different runs have different keys; so have pairs with different varied fields, if
+    there are at most `MAX_SETTINGS` settings of these.
     """
     from_scratch = {(*_key_without_start(m), m.seed): m for m in members if m.start == SCRATCH}
     pairs = [
@@ -107,10 +109,12 @@ def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member,
         and (other := from_scratch.get((*_key_without_start(member), member.seed)))
     ]
     label = _make_labeler(members)
-    few = len({label(member, True, False, True) for member, _ in pairs}) <= MAX_SETTINGS
+    separate_settings = (
+        len({label(member, True, False, True) for member, _ in pairs}) <= MAX_SETTINGS
+    )
     result: dict[str, list[tuple[Member, Member]]] = {}
     for pair in pairs:
-        settings = label(pair[0], True, False, few)
+        settings = label(pair[0], True, False, separate_settings)
         start = pair[0].start
         result.setdefault(f"{start} ({settings})" if settings else start, []).append(pair)
     return result

@@ -26,8 +26,8 @@ class Panel(NamedTuple):
     divider: int = 0  # number of columns before a dividing line
 
 
-def slices(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Groups of members by slices; a single member has intervals instead, see `curves.scores`."""
+def draw_slices(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Groups of members by slices; for a single member see `curves.draw_scores`."""
     if len(tables.members) == 1:
         return None
     panels = []
@@ -42,15 +42,15 @@ def slices(tables: Tables, summary: Summary) -> ReportFigure | None:
     return ReportFigure(
         "slices",
         "Slices",
-        draw(panels, tables.metric_label),
+        _draw_panels(panels, tables.metric_label),
         f"Heat map of {tables.metric_label} of {len(panels[0].rows)} groups of members on the "
         f"slices of {', '.join(panel.title for panel in panels)}",
         "Mean over the members of a group. A slice is the subset of a suite with that condition.",
     )
 
 
-def corruptions(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Corruptions by severity for one member; groups by corruption, mean over severities, else."""
+def draw_corruptions(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """For one member, corruptions by severity; else groups by corruption, mean over severities."""
     panels = []
     for suite in tables.corrupted_suites:
         conditions = [c for c in tables.conditions(suite) if c.corruption]
@@ -62,7 +62,7 @@ def corruptions(tables: Tables, summary: Summary) -> ReportFigure | None:
     return ReportFigure(
         "corruptions",
         "Corruptions",
-        draw(panels, tables.metric_label),
+        _draw_panels(panels, tables.metric_label),
         f"Heat map of {tables.metric_label} under {', '.join(panels[-1].columns[1:])}"
         if len(tables.members) > 1
         else f"Heat map of {tables.metric_label} under {', '.join(panels[-1].rows)} by severity",
@@ -104,21 +104,21 @@ def _corruption_panel(
     return Panel(title, [*groups], ["clean", *names], np.array(values))
 
 
-def classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Score by class and object size; rows are groups of members, or suites for one member."""
     prefix = f"{tables.metric}/"
     bins: dict[str, float] = {}  # name -> lower edge
     for config in tables.configs.values():
         edges = config.get("score", {}).get("size_bins", {})
         bins.update({name: low for name, (low, _) in edges.items()})
-    known = dict.fromkeys(
+    scored = dict.fromkeys(
         name.removeprefix(prefix)
         for suite in tables.suites
         for name in tables.columns(suite)
         if name.startswith(prefix)
     )
-    classes = [name for name in known if name not in bins]
-    names = classes + sorted(known.keys() & bins.keys(), key=lambda name: bins[name])
+    classes = [name for name in scored if name not in bins]
+    names = classes + sorted(scored.keys() & bins.keys(), key=lambda name: bins[name])
     if not names:
         return None
     columns = [prefix + name for name in names]
@@ -135,13 +135,13 @@ def classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | None:
     return ReportFigure(
         "classes",
         "Classes and object sizes",
-        draw(panels, tables.metric_label),
+        _draw_panels(panels, tables.metric_label),
         f"Heat map of {tables.metric_label} by class and object size: {', '.join(names)}",
         "The size of an object is the side of a square of equal area, in pixels of the file.",
     )
 
 
-def calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Expected calibration error by suite."""
     suites = [
         suite
@@ -154,13 +154,13 @@ def calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
     return ReportFigure(
         "calibration",
         "Calibration",
-        draw([_group_panel(tables, summary, "", suites, cells)], "ECE", "Oranges"),
+        _draw_panels([_group_panel(tables, summary, "", suites, cells)], "ECE", "Oranges"),
         f"Heat map of the expected calibration error on {', '.join(suites)}",
         "ECE: mean distance between confidence and precision, over bins of confidence; 0 is best.",
     )
 
 
-def matrix(tables: Tables, summary: Summary) -> ReportFigure | None:
+def draw_training_set_matrix(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Training sets by suites, if members were trained on several sets."""
     by_training_set: dict[str, list[Member]] = {}
     for member in tables.members:
@@ -172,7 +172,7 @@ def matrix(tables: Tables, summary: Summary) -> ReportFigure | None:
         for members in by_training_set.values()
     ]
     panel = Panel("", [*by_training_set], tables.suites, np.array(values))
-    figure = draw([panel], tables.metric_label, xlabel="tested on", ylabel="trained on")
+    figure = _draw_panels([panel], tables.metric_label, xlabel="tested on", ylabel="trained on")
     sets = f"{len(by_training_set)} training sets by {len(tables.suites)} suites"
     return ReportFigure(
         "matrix",
@@ -190,7 +190,7 @@ def _group_panel(
     names: Sequence[str],
     cells: Sequence[tuple[Condition, str]],
 ) -> Panel:
-    """A panel of groups of members by (condition, column)."""
+    """Rows: groups of members. Columns: `cells`, (condition, score column), named `names`."""
     groups = limited_groups(tables.members, summary.variants, MAX_ROWS)
     values = [
         [nan_mean(tables.score(m, *cell) for m in members) for cell in cells]
@@ -199,15 +199,15 @@ def _group_panel(
     return Panel(title, [*groups], names, np.array(values))
 
 
-def draw(
+def _draw_panels(
     panels: Sequence[Panel], label: str, cmap: str = "Blues", xlabel: str = "", ylabel: str = ""
 ) -> Figure:
-    """Panels with one color scale, side by side if they fit, with a number in each cell."""
+    """Draw panels with one color scale, side by side if they fit, with a number in each cell."""
     known = np.concatenate([panel.values[np.isfinite(panel.values)] for panel in panels])
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     scale = low, max(high, low + 1e-6)
-    max_name = max(len(label_text(name)) for panel in panels for name in panel.rows)
-    left, top = 0.3 + 0.075 * max_name, 1.1
+    max_length = max(len(label_text(name)) for panel in panels for name in panel.rows)
+    left, top = 0.3 + 0.075 * max_length, 1.1
     widths = [left + CELL_WIDTH * max(2, len(panel.columns)) for panel in panels]
     heights = [top + CELL_HEIGHT * len(panel.rows) for panel in panels]
     side_by_side = sum(widths) <= PAGE_WIDTH

@@ -18,8 +18,8 @@ MAX_BARS = 40  # of a histogram
 def draw(split: DetectionSplit, strides: Sequence[int], path: Path) -> None:
     """Draw counts and sizes by class, objects per image, and positions.
 
-    Sizes and positions are in pixels of the network's input; the `strides` of the detector's levels
-    are marked among the sizes. Ignored boxes are left out. Without objects no file is written.
+    Sizes and positions are in pixels of the network's input; dashed lines mark the `strides`
+    of the detector's levels. Ignored boxes are left out. Without objects no file is written.
     """
     if not split.valid.any():
         return
@@ -32,7 +32,7 @@ def _draw(split: DetectionSplit, strides: Sequence[int]) -> Figure:
     images, height, width, _ = split.inputs["image"].shape
     boxes, labels = split.boxes[split.valid], split.labels[split.valid]
     figure = Figure(figsize=(7.2, 4.0 + 0.3 * num_classes), layout="constrained")
-    (count_axes, size_axes), (crowd_axes, position_axes) = figure.subplots(
+    (count_axes, size_axes), (per_image_axes, position_axes) = figure.subplots(
         2, 2, height_ratios=(0.8 + 0.3 * num_classes, 2.4), width_ratios=(2, 3)
     )
     figure.suptitle(
@@ -43,7 +43,7 @@ def _draw(split: DetectionSplit, strides: Sequence[int]) -> Figure:
     _draw_counts(count_axes, labels, split.classes)
     size_axes.set_ylim(count_axes.get_ylim())
     _draw_sizes(size_axes, boxes, labels, num_classes, strides)
-    _draw_objects_per_image(crowd_axes, split.valid.sum(1))
+    _draw_objects_per_image(per_image_axes, split.valid.sum(1))
     _draw_positions(position_axes, boxes, (height, width))
     return figure
 
@@ -62,7 +62,7 @@ def _draw_counts(axes: Axes, labels: np.ndarray, classes: Sequence[str]) -> None
 def _draw_sizes(
     axes: Axes, boxes: np.ndarray, labels: np.ndarray, num_classes: int, strides: Sequence[int]
 ) -> None:
-    # A box clipped to size 0 has no position on a logarithmic axis.
+    # A box clipped to size 0 would be at minus infinity on the logarithmic axis.
     sides = np.maximum(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)), 0.5)
     edges = np.geomspace(min(sides.min(), *strides) / 1.2, max(sides.max(), *strides) * 1.2, 49)
     for k in np.unique(labels):

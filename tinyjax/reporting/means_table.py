@@ -10,10 +10,10 @@ from tinyjax.reporting.tables import Condition, Member, Tables
 
 
 def network_rows(tables: Tables) -> list[dict[str, Any]]:
-    """A row for each network, suite and slice; a network is all members that differ in the seed.
+    """A row for each network, suite and slice; members that differ only in the seed are a network.
 
-    "score" is the mean over "seeds", "gain" the mean difference to the same network from scratch,
-    over "pairs" of equal seed; both have 95 % intervals.
+    Column "score" is the mean over "seeds" seeds; "gain" is the mean difference from the same
+    network trained from scratch, over "pairs" pairs of equal seed. Both have 95 % intervals.
     """
     pairs = pair_with_scratch(tables.members)
     scratch_of = {member.key: scratch for p in pairs.values() for member, scratch in p}
@@ -40,9 +40,9 @@ def network_rows(tables: Tables) -> list[dict[str, Any]]:
                     "suite": condition.suite,
                     "slice": condition.slice,
                     "seeds": score.seeds,
-                    **_columns("score", score),
+                    **_estimate_columns("score", score),
                     "pairs": gain.seeds if gain else 0,
-                    **_columns("gain", gain),
+                    **_estimate_columns("gain", gain),
                 }
             )
     return rows
@@ -55,7 +55,7 @@ def _uncorrupted_conditions(tables: Tables, member: Member) -> Iterator[Conditio
                 yield condition
 
 
-def _columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
+def _estimate_columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
     """Value and interval; empty if unknown."""
     values = ("", "", "") if estimate is None or not estimate.seeds else estimate[:3]
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

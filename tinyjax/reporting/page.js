@@ -2,7 +2,7 @@
 
 // The table of members: a click on a column title sorts it, filters select rows. Only the first
 // MAX_ROWS rows are shown until all are requested: a browser takes a second to lay out a thousand.
-// data-v of a cell is its exact value if that differs from its text.
+// A cell's data-v is its exact value, if that differs from its text.
 
 const MAX_ROWS = 200;
 const table = document.querySelector("table.members");
@@ -15,10 +15,10 @@ if (table) {
   const texts = rows.map((row) => [...row.cells].map((c) => c.textContent).join(" ").toLowerCase());
   const index = new Map(rows.map((row, i) => [row, i]));
   let order = [...rows];
-  let passing = new Set(rows);
+  let matching = new Set(rows);
   let maxRows = MAX_ROWS;
 
-  // Numbers by value, text with numbers in it by those numbers; empty cells come last.
+  // Numbers are compared by value, and so are numbers within text; empty cells come last.
   const collator = new Intl.Collator(undefined, { numeric: true });
   const compare = (a, b, isNumber) => {
     if (a === "" || b === "") return (a === "") - (b === "");
@@ -27,7 +27,7 @@ if (table) {
 
   function sort(k) {
     const isNumber = titles[k].dataset.type === "number";
-    // The first click shows the largest number first, or the alphabet from its start.
+    // The first click sorts numbers in descending order and text in ascending order.
     const previous = titles[k].getAttribute("aria-sort");
     const descending = previous ? previous === "ascending" : isNumber;
     const cell = (row) => values[index.get(row)][k];
@@ -50,15 +50,15 @@ if (table) {
   function filter() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = selects.filter((s) => s.selectedIndex > 0).map((s) => [s.dataset.column, s.value]);
-    const passes = (_, i) =>
+    const matches = (_, i) =>
       words.every((word) => texts[i].includes(word)) &&
       chosen.every(([k, choice]) => values[i][k] === choice);
-    passing = new Set(rows.filter(passes));
+    matching = new Set(rows.filter(matches));
     show();
   }
 
   function show() {
-    const shown = order.filter((row) => passing.has(row));
+    const shown = order.filter((row) => matching.has(row));
     body.replaceChildren(...shown.slice(0, maxRows));
     count.value = `${shown.length} of ${rows.length} members`;
     showAll.textContent = `show all ${shown.length}`;

@@ -4,38 +4,38 @@ import base64
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax.config.parsing import leaves
+from tinyjax.config.parsing import leaves_with_path
 from tinyjax.reporting.grouping import count_text
 from tinyjax.reporting.summary import Summary
-from tinyjax.reporting.tables import EVALUATED, Condition, Tables
+from tinyjax.reporting.tables import EVALUATION_PREFIX, Condition, Tables
 
-PIXEL_RATIO = 2  # pixels of a picture per pixel of the page
-COMMAND, COMMIT = "command: ", "commit: "  # start lines of environment.txt
+PIXEL_RATIO = 2  # image pixels per CSS pixel
+COMMAND_PREFIX, COMMIT_PREFIX = "command: ", "commit: "  # of lines of environment.txt
 DEFINITIONS = {
     "in domain": "the suite that selects a run's best weights (monitor)",
-    "shifted": "mean of all other uncorrupted suites",
-    "gap, relative drop": "in-domain score minus shifted score; the same divided by the in-domain "
-    "score. For a suite with fewer classes, the in-domain score is over these classes only",
+    "shifted": "mean score of all other uncorrupted suites",
+    "gap, relative drop": "in-domain score minus shifted score; gap divided by in-domain score. "
+    "For a suite with fewer classes, the in-domain score is over these classes only",
     "effective robustness": "shifted score minus the score predicted from the in-domain score by a "
-    "line through all other members, straight in logits (Taori et al. 2020)",
+    "line, linear in logits, fitted to the members of all other networks (Taori et al. 2020)",
     "worst slice": "lowest score of the slices with at least 50 objects or images",
-    "mPC, rPC": "mean over severities, then over corruptions; the same divided by the clean score "
+    "mPC, rPC": "mean score over severities, then over corruptions; mPC divided by the clean score "
     "(Michaelis et al. 2019)",
     "ECE": "mean distance between confidence and precision, over bins of confidence (Guo et al. "
     "2017; for detections with a score of at least 0.1, Kueppers et al. 2020)",
     "RGN": "relative gradient norm: norm of the gradient divided by that of the weights, mean over "
     "the backbone's layers",
     "capacity threshold": "number of parameters above which the gain of pretraining starts to "
-    "grow: a fitted break that a straight line does not explain",
+    "grow: the break of a fitted broken line, if a straight line fits significantly worse",
     "interval": "95 %, for new seeds and new images; with one seed, for new images only",
     "network, member": "a member is one trained set of weights, weights/<member>.safetensors (the "
-    "last averaged ones); members that differ only in their seed are one network",
+    "last EMA weights); members that differ only in their seed are one network",
 }
 
 
@@ -67,15 +67,18 @@ def render(
     figures: Sequence[PageFigure],
     notes: Iterable[str] = (),
 ) -> str:
-    """The page. Text from run folders is escaped. notes: why something is not shown."""
+    """Return the page as HTML. Text from run folders is escaped.
+
+    notes: why something is not shown.
+    """
     resources = files("tinyjax.reporting")
-    sections = {"Findings": _findings(findings), "Members": _members(tables, summary)}
+    sections = {"Findings": _findings_html(findings), "Members": _members_html(tables, summary)}
     for figure in figures:
-        sections[figure.title] = sections.get(figure.title, "") + _figure(figure)
+        sections[figure.title] = sections.get(figure.title, "") + _figure_html(figure)
     if not_shown := "".join(f"<p>{escape(note)}</p>" for note in notes):
         sections["Not shown"] = not_shown
-    sections["Configuration"] = _configuration(tables)
-    sections["Definitions"] = _definitions(tables)
+    sections["Configuration"] = _configuration_html(tables)
+    sections["Definitions"] = _definitions_html(tables)
     links = "\n".join(f'<a href="#s{k}">{escape(title)}</a>' for k, title in enumerate(sections))
     body = "".join(
         f'<section id="s{k}"><h2>{escape(title)}</h2>\n{html}</section>\n'
@@ -95,7 +98,7 @@ def render(
 <body>
 <header>
 <h1>{name}</h1>
-{_header(tables)}
+{_header_html(tables)}
 </header>
 <nav>{links}</nav>
 <main>
@@ -107,8 +110,8 @@ def render(
 """
 
 
-def _header(tables: Tables) -> str:
-    """Date, folder, task, commands and machine."""
+def _header_html(tables: Tables) -> str:
+    """Date, folder, task, and commands, commit and machine of each run."""
     entries = {
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "folder": str(tables.folder),
@@ -117,29 +120,35 @@ def _header(tables: Tables) -> str:
     for run, lines in tables.environment.items():
         suffix = f" of {run}" if run else ""
         for name, prefix in (
-            ("command", COMMAND), ("commit", COMMIT), ("evaluation", EVALUATED),
-        ):  # fmt: skip
+            ("command", COMMAND_PREFIX),
+            ("commit", COMMIT_PREFIX),
+            ("evaluation", EVALUATION_PREFIX),
+        ):
             if texts := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
                 entries[f"{name}{suffix}"] = texts[0]
-        machine = [line for line in lines if not line.startswith((COMMAND, COMMIT, EVALUATED))]
-        if machine:
+        machine = [
+            line
+            for line in lines
+            if not line.startswith((COMMAND_PREFIX, COMMIT_PREFIX, EVALUATION_PREFIX))
+        ]
+        if machine:  # Python version and machine; packages follow
             entries[f"machine{suffix}"] = "; ".join(machine[:2][::-1])
-    codes = {name for name in entries if name.startswith(("command", "evaluation"))}
-    return _definition_list(entries, codes)
+    code_names = {name for name in entries if name.startswith(("command", "evaluation"))}
+    return _definition_list(entries, code_names)
 
 
-def _definition_list(entries: Mapping[str, str], codes: set[str] | None = None) -> str:
-    """codes: names of entries that are shown as code."""
+def _definition_list(entries: Mapping[str, str], code_names: Collection[str] = ()) -> str:
+    """An HTML list of name -> text; the texts of `code_names` are shown as code."""
     rows = "".join(
         f"<dt>{escape(name)}</dt><dd>"
-        + (f"<code>{escape(text)}</code>" if name in (codes or ()) else escape(text))
+        + (f"<code>{escape(text)}</code>" if name in code_names else escape(text))
         + "</dd>\n"
         for name, text in entries.items()
     )
     return f"<dl>\n{rows}</dl>"
 
 
-def _findings(findings: Iterable[str]) -> str:
+def _findings_html(findings: Iterable[str]) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings)
     return (
         f'<ul class="findings">\n{items}</ul>\n'
@@ -188,10 +197,10 @@ def member_columns(tables: Tables, summary: Summary) -> list[Column]:
     if any(member.diverged_at >= 0 for member in members):
         steps = [m.diverged_at if m.diverged_at >= 0 else math.nan for m in members]
         columns.append(Column("diverged at", "number", "step", steps, ".0f"))
-    return [column for column in columns if any(_is_known(cell) for cell in column.cells)]
+    return [column for column in columns if any(_has_value(cell) for cell in column.cells)]
 
 
-def _members(tables: Tables, summary: Summary) -> str:
+def _members_html(tables: Tables, summary: Summary) -> str:
     columns = member_columns(tables, summary)
     titles = "".join(
         f'<th scope="col" class="{c.type}" data-type="{c.type}" title="{escape(c.help)}">'
@@ -199,22 +208,22 @@ def _members(tables: Tables, summary: Summary) -> str:
         for c in columns
     )
     rows = "".join(
-        f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*map(_cells, columns), strict=True)
+        f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*map(_cells_html, columns), strict=True)
     )
     return (
-        f"{_filters(columns, len(tables.members))}\n"
+        f"{_filters_html(columns, len(tables.members))}\n"
         f'<div class="scroll"><table class="members">\n<thead><tr>{titles}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table></div>\n"
         '<p class="note">Click on a column title to sort; click again to reverse the order.</p>'
     )
 
 
-def _cells(column: Column) -> list[str]:
+def _cells_html(column: Column) -> list[str]:
     if column.type != "number":
         return [f"<td>{escape(str(cell))}</td>" for cell in column.cells]
     return [
         f'<td class="number" data-v="{cell!r}">{_number_text(cell, column.format)}</td>'
-        if _is_known(cell)
+        if _has_value(cell)
         else '<td class="number"></td>'
         for cell in column.cells
     ]
@@ -226,8 +235,8 @@ def _number_text(number: float, number_format: str) -> str:
     return text.removeprefix("-") if set(text) <= {*"-0."} else text
 
 
-def _filters(columns: Sequence[Column], num_members: int) -> str:
-    """A text filter, and a selection for each "choice" column with several values."""
+def _filters_html(columns: Sequence[Column], num_members: int) -> str:
+    """A text filter, and a drop-down list for each "choice" column with several values."""
     controls = ['<label>filter <input type="search" placeholder="any words"></label>']
     for k, column in enumerate(columns):
         values = sorted({str(cell) for cell in column.cells})
@@ -244,14 +253,14 @@ def _filters(columns: Sequence[Column], num_members: int) -> str:
     return f'<div class="filters">{"".join(controls)}{count}{show_all}</div>'
 
 
-def _is_known(cell: Any) -> bool:
+def _has_value(cell: Any) -> bool:
     return math.isfinite(cell) if isinstance(cell, int | float) else bool(cell)
 
 
 # ---- figures, configuration, definitions
 
 
-def _figure(figure: PageFigure) -> str:
+def _figure_html(figure: PageFigure) -> str:
     data = base64.b64encode(figure.file.read_bytes()).decode()
     note = f"<figcaption>{escape(figure.note)}</figcaption>" if figure.note else ""
     return (
@@ -261,8 +270,8 @@ def _figure(figure: PageFigure) -> str:
     )
 
 
-def _configuration(tables: Tables) -> str:
-    """The fields that vary, the differences between runs, and the full config of the first run."""
+def _configuration_html(tables: Tables) -> str:
+    """Fields in which members and runs differ, and the full config of the first run."""
     (first_run, first_config), *others = tables.configs.items()
     html = ""
     if varied := _varied_fields(tables):
@@ -286,11 +295,13 @@ def _varied_fields(tables: Tables) -> dict[str, str]:
     values["backbone"] = sorted({member.backbone for member in tables.members})
     values["seed"] = sorted({str(member.seed) for member in tables.members}, key=int)
     values["start"] = sorted({member.start for member in tables.members})
-    return {field: _abridge(texts) for field, texts in sorted(values.items()) if len(texts) > 1}
+    return {
+        field: _join_truncated(texts) for field, texts in sorted(values.items()) if len(texts) > 1
+    }
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, str]:
-    a, b = (dict(leaves(config)) for config in (first, second))
+    a, b = (dict(leaves_with_path(config)) for config in (first, second))
     return {
         path: f"{b.get(path, 'absent')} instead of {a.get(path, 'absent')}"
         for path in sorted(a.keys() | b.keys())
@@ -298,11 +309,11 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
     }
 
 
-def _definitions(tables: Tables) -> str:
+def _definitions_html(tables: Tables) -> str:
     metric = f"{tables.metric_label}; the score in all figures unless stated otherwise"
     return _definition_list({tables.metric: metric, **DEFINITIONS})
 
 
-def _abridge(values: Sequence[str], max_values: int = 12) -> str:
+def _join_truncated(values: Sequence[str], max_values: int = 12) -> str:
     more = f" and {len(values) - max_values} more" if len(values) > max_values else ""
     return ", ".join(value or "(default)" for value in values[:max_values]) + more

@@ -18,8 +18,8 @@ from tinyjax.run.files import atomic
 
 COLORS = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 HATCHING = ((0, 60), (1, 210))  # offset and gray of a dark and a bright line, visible on any image
-TEXT_HEIGHT, LINE_HEIGHT, GAP = 20, 34, 8  # of a score, of a caption, between pictures; pixels
-MIN_SCORE = 0.3  # of the predictions that are drawn
+TEXT_HEIGHT, LINE_HEIGHT, GAP = 20, 34, 8  # scores, captions, space between pictures; pixels
+MIN_SCORE = 0.3  # of drawn predictions
 DEFAULT_WIDTH, CORRECT_WIDTH, WRONG_WIDTH = 3, 1, 4  # of lines, pixels
 SCORE_FONT, CAPTION_FONT = (ImageFont.load_default(height) for height in (TEXT_HEIGHT, 22))
 
@@ -62,8 +62,8 @@ def save_worst(
     Detections in ignored regions are not drawn. Without errors an existing file is removed.
 
     Args:
-        predictions: as of `save_samples`.
-        matches: of these predictions with `split.truth`.
+        predictions: as in `save_samples`.
+        matches: between these predictions and `split.truth`.
         threshold: minimum score of a detection.
     """
     chosen = detection_errors.worst_images(matches, threshold, max_images)
@@ -77,13 +77,13 @@ def save_worst(
         # The rows of a split and the annotations of its truth are in the same order.
         missed = np.zeros(len(truth["valid"]), bool)
         missed[truth["valid"]] = objects.match_score[objects.image == i] < threshold
-        left = draw_boxes(image, {**truth, "missed": missed}, side=640)
+        left = draw_boxes(image, {**truth, "missed": missed}, max_side=640)
 
         passes = (detections.image == i) & (detections.score >= threshold)
         passes &= detections.true_positive | detections.false_positive
         false = detections.false_positive[passes]
         shown = {**predictions_of(split, predictions, i, detections.slot[passes]), "false": false}
-        right = draw_boxes(image, predictions=shown, threshold=threshold, side=640)
+        right = draw_boxes(image, predictions=shown, threshold=threshold, max_side=640)
         num_missed = f"{missed.sum()} of {truth['valid'].sum()} missed"
         num_false = f"{false.sum()} of {len(false)} false"
         panels.append(add_caption(left, f"truth, {num_missed}: {split.names[i]}"))
@@ -143,13 +143,13 @@ def draw_boxes(
     truth: Mapping[str, np.ndarray] | None = None,
     predictions: Mapping[str, np.ndarray] | None = None,
     threshold: float = MIN_SCORE,
-    side: int = 960,
+    max_side: int = 960,
 ) -> Image.Image:
     """Draw boxes on an image, in one color per class. Small images are enlarged.
 
     Args:
-        image: uint8 [H, W, 1 or 3]. Enlarged 2 or 3 times if the result is within `side` pixels;
-            pixels stay square, so that a person of 6 px is visible.
+        image: uint8 [H, W, 1 or 3]. Enlarged 2 or 3 times if its sides are then at most `max_side`
+            pixels; pixels stay square, so that a person of 6 px is visible.
         truth: boxes [G, 4] xyxy in pixels of `image`, labels [G], valid [G], ignore [G]: a thin
             line around each object, hatching over each ignored region. With missed [G], bool, the
             line is thick around missed objects and thinner around the others.
@@ -157,7 +157,7 @@ def draw_boxes(
             bool, only false positives have a thick line and a score.
         threshold: predictions with a lower score are not drawn.
     """
-    pixels = enlarge(image, side)
+    pixels = enlarge(image, max_side)
     factor = len(pixels) // len(image)
     if truth is not None:
         for box in truth["boxes"][truth["ignore"]]:
@@ -179,7 +179,7 @@ def _draw_predictions(
     factor: int,
     threshold: float,
 ) -> None:
-    # Extreme predictions must not raise: no NaN, nothing beyond Pillow's integers.
+    # Pillow raises for NaN and for coordinates beyond its integers.
     boxes = np.nan_to_num(predictions["boxes"] * factor).clip(-9, 2**15)
     order = np.argsort(predictions["scores"])  # the highest score last, on top of the others
     order = order[predictions["scores"][order] >= threshold]
@@ -200,7 +200,7 @@ def _draw_predictions(
 
 
 def tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Pictures in rows, in cells of the size of the largest picture."""
+    """Arrange pictures in rows; all cells have the largest width and the largest height."""
     width, height = (max(side) for side in zip(*(p.size for row in rows for p in row), strict=True))
     columns = len(rows[0])
     page = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP)), "white")
@@ -211,7 +211,7 @@ def tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def add_caption(picture: Image.Image, *lines: str, color: str = "black") -> Image.Image:
-    """A picture with lines of text above it; it becomes wider if the text needs it."""
+    """A picture with lines of text above it, widened if the text is wider."""
     width = max([picture.width, *(2 + round(CAPTION_FONT.getlength(line)) for line in lines)])
     result = Image.new("RGB", (width, LINE_HEIGHT * len(lines) + picture.height), "white")
     result.paste(picture, (0, LINE_HEIGHT * len(lines)))
@@ -221,10 +221,10 @@ def add_caption(picture: Image.Image, *lines: str, color: str = "black") -> Imag
     return result
 
 
-def enlarge(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [H, W, 1 or 3] to [h, w, 3], with pixels repeated up to 3 times within `side`."""
+def enlarge(image: np.ndarray, max_side: int) -> np.ndarray:
+    """uint8 [H, W, 1 or 3] to [h, w, 3], with pixels repeated up to 3 times within `max_side`."""
     height, width, _ = image.shape
-    factor = int(np.clip(side // max(height, width), 1, 3))
+    factor = int(np.clip(max_side // max(height, width), 1, 3))
     return np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
 
 
@@ -272,22 +272,22 @@ def _line_width(wrong: bool) -> int:
 def _color(label: int) -> str:
     """The color of a class.
 
-    From the eighth class on the colors repeat, mixed with white, from the fifteenth with black.
+    Colors repeat from the eighth class on, mixed with white, and from the fifteenth on, with black.
     """
-    round_, label = divmod(label, len(COLORS))
-    mixed_with = (None, "white", "black")[round_ % 3]
+    cycle, label = divmod(label, len(COLORS))
+    mixed_with = (None, "white", "black")[cycle % 3]
     rgb = np.array(ImageColor.getrgb(COLORS[label]))
     mixed = rgb if mixed_with is None else (rgb + ImageColor.getrgb(mixed_with)) // 2
     return "#{:02X}{:02X}{:02X}".format(*mixed)
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, label: int, width: int) -> None:
-    """Draw a line with a dark edge just outside the box, so that it covers no pixel of it."""
+    """Draw a line with a dark edge just outside the box, so that its pixels stay visible."""
     x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)  # the last pixel inside
-    for margin, line, color in ((width + 1, width + 1, "black"), (width, width, _color(label))):
-        corners = (x1 - margin, y1 - margin, x2 + margin, y2 + margin)
-        pen.rectangle(corners, outline=color, width=line)
+    for line_width, color in ((width + 1, "black"), (width, _color(label))):
+        corners = (x1 - line_width, y1 - line_width, x2 + line_width, y2 + line_width)
+        pen.rectangle(corners, outline=color, width=line_width)
 
 
 def _hatch(pixels: np.ndarray, box: np.ndarray) -> None:

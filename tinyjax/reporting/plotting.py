@@ -63,7 +63,7 @@ def label_text(name: str, max_length: int = 30) -> str:
 
 
 def palette(count: int) -> Sequence[Any]:
-    """That many colors: Okabe and Ito's if they suffice, else a sequential color map's."""
+    """`count` colors: Okabe and Ito's if they suffice, else those of a sequential color map."""
     if count <= len(COLORS):
         return COLORS[:count]
     return [matplotlib.colormaps["viridis"](0.92 * k / (count - 1)) for k in range(count)]
@@ -79,7 +79,7 @@ def make_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels of that size in inches, at most `max_columns` in a row.
 
-    legend_width: inches at the right of the panels. options: of `Figure.subplots`.
+    legend_width: inches to the right of the panels. options: for `Figure.subplots`.
     """
     columns = min(count, max_columns)
     rows = -(-count // columns)
@@ -108,7 +108,7 @@ def draw_interval(
     axes.plot(value, y, "o", color=color, markersize=markersize)
 
 
-def set_rows(axes: Axes, names: Sequence[str]) -> None:
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
     """Label the rows of a horizontal chart, the first row at the top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -17,10 +17,10 @@ WEIGHTS = "last"  # the weights that are reported
 
 
 def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
-    """The runs and sweeps of a folder, name -> folder; a folder that is itself a run is called "".
+    """Return the runs and sweeps of a folder, name -> path; "" is `folder` itself if it is a run.
 
-    Runs that others in the folder start from are left out, because they are intermediate results.
-    So are the runs named in `exclude`.
+    Runs that others in the folder start from are left out, because they are intermediate results,
+    and so are the runs named in `exclude`.
 
     Raises UserError if there is no run, a run is not finished, or a name is unknown.
     """
@@ -58,25 +58,25 @@ def starting_weights(folder: Path) -> set[str]:
 
 
 def short_names(inits: set[str]) -> dict[str, str]:
-    """The shortest ends of the paths of starting weights that tell them apart."""
+    """Path of starting weights -> its last components, as few as distinguish all paths."""
     depth = 1
     max_depth = max((len(Path(init).parts) for init in inits), default=1)
 
-    def ends() -> dict[str, str]:
+    def suffixes() -> dict[str, str]:
         return {init: "/".join(Path(init).parts[-depth:]) for init in inits}
 
-    while len({*ends().values()}) < len(inits) and depth < max_depth:
+    while len({*suffixes().values()}) < len(inits) and depth < max_depth:
         depth += 1
-    return ends()
+    return suffixes()
 
 
 def path_key(path: str | Path) -> tuple[str, ...]:
-    """The end of a path, by which runs are matched: a study may be moved, but not renamed."""
+    """The last two parts of a path, which identify a run: a study may be moved, but not renamed."""
     return Path(path).parts[-2:]
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Return whether a run's last weights were evaluated on all requested suites."""
+    """Return whether a run's last weights were evaluated on all suites of its config."""
     file = folder / "evaluations" / f"{WEIGHTS}.csv"
     if not all(file.with_suffix(suffix).exists() for suffix in (".csv", ".npz", ".json")):
         return False
@@ -85,7 +85,7 @@ def is_evaluated(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config, with the suites that it was evaluated on."""
+    """A run's config, with the data and the in-domain suite (monitor) of its evaluation."""
     config = json.loads((folder / "config.json").read_text())
     evaluation = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluation.exists():
@@ -105,13 +105,13 @@ def describe_training_set(config: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def gradient_norms(folder: Path) -> dict[tuple, float]:
+def read_gradient_norms(folder: Path) -> dict[tuple, float]:
     """Relative gradient norms measured in the runs of a folder.
 
-    They are measured after decoder probing, usually in another run than the ones that fine-tune.
-    Keys are therefore (backbone, seed, path key of the measured run), for members that start from
-    that run, and (backbone, seed, path key of its starting weights, training set), for members that
-    start like it and are trained on the same set. A key with several different values is NaN.
+    They are measured after decoder probing, usually not in the runs that fine-tune. Each norm
+    therefore has two keys: (backbone, seed, `path_key` of the measured run), for members that start
+    from that run, and (backbone, seed, `path_key` of its starting weights, training set), for
+    members with the same start and training set. NaN if a key has several different values.
     """
     norms: dict[tuple, float] = {}
 

@@ -1,4 +1,4 @@
-"""The numbers of a report: of members, of groups, of pairs."""
+"""The numbers of a report: of members, pairs with scratch, shifted suites and gradient norms."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from tinyjax.reporting.grouping import (
     pair_with_scratch,
     variant_labels,
 )
-from tinyjax.reporting.tables import CLASS_SLICE, Condition, Member, Tables
+from tinyjax.reporting.tables import CLASS_SLICE_PREFIX, Condition, Member, Tables
 
 
 class MemberSummary(NamedTuple):
-    """Numbers of one member, averaged over the shifted suites; NaN if unknown."""
+    """Numbers of one member; those under shift are means over shifted suites. NaN if unknown."""
 
     in_domain: float  # score
     shifted: float  # score
@@ -34,10 +34,9 @@ class MemberSummary(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Gain of starting weights over training from scratch on a suite.
+    """Gain of starting weights over training from scratch on a suite, for P pairs.
 
-    It has P pairs of equal seed and settings; pairs that differ only in pooled settings are
-    averaged.
+    A pair is a size and a seed: gains are averaged over settings, see `_pool_settings`.
     """
 
     start: str  # with its settings, see `pair_with_scratch`
@@ -50,7 +49,7 @@ class Gain(NamedTuple):
 
 
 class RobustnessLine(NamedTuple):
-    """Line through the in-domain and shifted scores of M members, for one shifted suite."""
+    """Line fitted to the in-domain and shifted scores of M members, for one shifted suite."""
 
     reference: Condition  # in-domain
     suite: str
@@ -61,12 +60,12 @@ class RobustnessLine(NamedTuple):
 
 
 class GradientCorrelation(NamedTuple):
-    """Correlation of relative gradient norm and relative drop of M members, for one shift."""
+    """Correlation between relative gradient norm and relative drop of M members, for one shift."""
 
     variant: str
     suite: str
     members: tuple[Member, ...]
-    drops: np.ndarray  # [M], relative
+    drops: np.ndarray  # [M], relative drops
     correlation: Correlation
 
 
@@ -107,7 +106,7 @@ def overall_correlation(gradients: Iterable[GradientCorrelation]) -> Correlation
 def _summarize_member(tables: Tables, member: Member, effective: Sequence[float]) -> MemberSummary:
     slices, sizes = {}, {}
     for condition in tables.scores[member.key]:
-        if condition.slice and not condition.slice.startswith(CLASS_SLICE):
+        if condition.slice and not condition.slice.startswith(CLASS_SLICE_PREFIX):
             name = f"{condition.suite}/{condition.slice}"
             slices[name] = tables.score(member, condition)
             size = tables.size(member, condition)
@@ -142,7 +141,7 @@ def _summarize_member(tables: Tables, member: Member, effective: Sequence[float]
 
 
 def _fit_lines(tables: Tables) -> Iterable[RobustnessLine]:
-    """A line for each in-domain suite and suite shifted from it, if one can be fitted."""
+    """A line for each shifted suite of each in-domain suite, if one can be fitted."""
     for in_domain in dict.fromkeys(member.in_domain for member in tables.members):
         members = tuple(member for member in tables.members if member.in_domain == in_domain)
         indices = {key: k for k, key in enumerate(dict.fromkeys(map(network_key, members)))}
@@ -159,39 +158,43 @@ def _fit_lines(tables: Tables) -> Iterable[RobustnessLine]:
 
 def _compute_gains(tables: Tables) -> Iterable[Gain]:
     for start, pairs in pair_with_scratch(tables.members).items():
-        started, scratch = ([pair[k] for pair in pairs] for k in (0, 1))
+        pretrained, scratch = ([pair[k] for pair in pairs] for k in (0, 1))
         for suite in tables.suites:
             condition = Condition(suite)
             gains = np.subtract(
-                *(member_scores(tables, side, condition) for side in (started, scratch))
+                *(member_scores(tables, side, condition) for side in (pretrained, scratch))
             )
-            resampled = [resampled_scores(tables, side, condition) for side in (started, scratch)]
+            resampled = [
+                resampled_scores(tables, side, condition) for side in (pretrained, scratch)
+            ]
             if resampled[0].shape != resampled[1].shape or np.isnan(gains).all():
                 continue
             parameters, gains, replicates = _pool_settings(
-                started, gains, resampled[0] - resampled[1]
+                pretrained, gains, resampled[0] - resampled[1]
             )
             threshold = fits.fit_threshold(parameters, gains, replicates)
-            yield Gain(start, started[0].in_domain, suite, parameters, gains, replicates, threshold)
+            yield Gain(
+                start, pretrained[0].in_domain, suite, parameters, gains, replicates, threshold
+            )
 
 
 def _pool_settings(
     members: Sequence[Member], gains: np.ndarray, replicates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parameters [P], gains [P] and replicates [P, B]: means over settings of each size and seed.
+    """Average gains over the settings of each size and seed, which would else count as seeds.
 
-    Pooled settings are not additional seeds. NaN gains are left out.
+    Returns parameters [P], gains [P] and replicates [P, B]. NaN gains are left out.
     """
     known = np.isfinite(gains)
     size_and_seed = np.array([[member.parameters, member.seed] for member in members])[known]
-    units, index = np.unique(size_and_seed, axis=0, return_inverse=True)
-    weights = index.ravel() == np.arange(len(units))[:, None]  # unit pair
+    unique, index = np.unique(size_and_seed, axis=0, return_inverse=True)
+    weights = index.ravel() == np.arange(len(unique))[:, None]  # [P, gains]
     weights = weights / weights.sum(1, keepdims=True)
-    return units[:, 0], weights @ gains[known], weights @ replicates[known]
+    return unique[:, 0], weights @ gains[known], weights @ replicates[known]
 
 
 def _correlate_gradients(tables: Tables) -> Iterable[GradientCorrelation]:
-    """A correlation for each run, start and varied fields, and each shift."""
+    """A correlation for each variant (run, start, varied fields) and each shift."""
     measured = [member for member in tables.members if np.isfinite(member.rgn)]
     variants = variant_labels(measured, limit=False)
     for variant, members in group_members(measured, lambda m: variants[m.key]).items():

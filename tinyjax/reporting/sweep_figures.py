@@ -13,13 +13,13 @@ from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save
 
 Row = Mapping[str, str]
-MAX_SIZES = 8  # labeled on an axis
+MAX_SIZE_LABELS = 8  # on an axis
 
 
 def draw(folder: Path, tables: Mapping[str, Sequence[Row]], labels: Mapping[str, str]) -> None:
     """Draw score_by_size.png and learning.png into `folder`.
 
-    tables: rows of members.csv, metrics.csv and results.csv, by these names. labels: metric -> axis
+    tables: "members", "metrics" and "results" -> rows of that CSV file. labels: metric -> axis
     label; the first metric is drawn.
     """
     metric, label = next(iter(labels.items()))
@@ -32,8 +32,8 @@ def draw(folder: Path, tables: Mapping[str, Sequence[Row]], labels: Mapping[str,
 def draw_score_by_size(
     members: Sequence[Row], results: Iterable[Row], metric: str, label: str
 ) -> Figure:
-    """Each member's score in each suite against its parameters, with mean and standard deviation of
-    each size. Diverged members are crosses.
+    """Each member's score on each suite against its parameters, with mean and standard deviation of
+    each size. Crosses are diverged members.
     """
     sizes = {row["member"]: int(row["parameters"]) for row in members}
     points = defaultdict(list)  # suite -> (parameters, score, whether diverged)
@@ -52,14 +52,14 @@ def draw_score_by_size(
         for size, value, diverged in suite_points:
             if not diverged:
                 by_size[size].append(value)
-        ladder = sorted(by_size)
-        means = [np.mean(by_size[size]) for size in ladder]
-        deviations = [np.std(by_size[size]) for size in ladder]
-        axes.errorbar(ladder, means, deviations, color=color, capsize=2, label=suite)
+        suite_sizes = sorted(by_size)
+        means = [np.mean(by_size[size]) for size in suite_sizes]
+        deviations = [np.std(by_size[size]) for size in suite_sizes]
+        axes.errorbar(suite_sizes, means, deviations, color=color, capsize=2, label=suite)
     axes.set(xscale="log", xlabel="parameters", ylabel=label, ylim=(0, None))
-    ladder = sorted({*sizes.values()})
-    if len(ladder) <= MAX_SIZES:
-        axes.set_xticks(ladder)
+    unique_sizes = sorted({*sizes.values()})
+    if len(unique_sizes) <= MAX_SIZE_LABELS:
+        axes.set_xticks(unique_sizes)
     axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(title="suite: mean ± s. d.", **LEGEND_RIGHT)

@@ -1,6 +1,6 @@
 """The contents of the folder of an evaluated run, sweep or study, as one tuple.
 
-A study is a folder whose subfolders are runs or sweeps; its members are those of all of them.
+A study is a folder whose subfolders are runs or sweeps; it has the members of all of them.
 """
 
 import json
@@ -23,27 +23,27 @@ FIXED_COLUMNS = (
 )  # fmt: skip
 KEY_COLUMNS = ("suite", "slice", "corruption", "severity", "member")  # all others are scores
 SCRATCH = "scratch"
-EVALUATED = "evaluated: "  # starts an environment line, as "command: " does
-CLASS_SLICE = "classes="  # starts the name of a slice with all images and some classes
+EVALUATION_PREFIX = "evaluated: "  # of a line that follows those of environment.txt
+CLASS_SLICE_PREFIX = "classes="  # of the name of a slice with all images and some classes
 
 
 class Member(NamedTuple):
-    """One network."""
+    """One trained set of weights."""
 
     key: str  # unique name in the report: its id, in a study "run/id"
     id: str
     run: str  # subfolder of a study, else ""
     in_domain: str  # the suite that selected its best weights
-    trained_on: str
+    trained_on: str  # description of its training set
     backbone: str
     parameters: int
     multiply_adds: int
     seed: int
     start: str  # end of the path of its starting weights, or "scratch"
     varied: dict[str, str]  # other fields that the sweep varies -> value
-    start_fields: dict[str, str]  # fields that have one value for each start -> value
+    start_fields: dict[str, str]  # fields that its start determines -> value
     diverged_at: int  # step, -1 if it was trained to the end
-    rgn: float  # relative gradient norm, see `run_folders.gradient_norms`; NaN: not measured
+    rgn: float  # relative gradient norm, see `run_folders.read_gradient_norms`; NaN: not measured
 
 
 class Condition(NamedTuple):
@@ -99,7 +99,7 @@ class Tables(NamedTuple):
         """
         classes = self._scored_classes(member, Condition(suite))
         for condition in self.scores[member.key]:
-            _, is_class_slice, names = condition.slice.partition(CLASS_SLICE)
+            _, is_class_slice, names = condition.slice.partition(CLASS_SLICE_PREFIX)
             if condition.suite != member.in_domain or not is_class_slice:
                 continue
             if {*names.split("+")} == classes:
@@ -146,7 +146,7 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
     task = get_task(*names)
     members: list[Member] = []
     scores, resampled, curves, environment = {}, {}, {}, {}
-    norms = run_folders.gradient_norms(folder)
+    norms = run_folders.read_gradient_norms(folder)
     for run, path in runs.items():
         run_members = _read_members(run, path, configs[run], starts, norms)
         keys = {member.id: member.key for member in run_members}
@@ -158,7 +158,7 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
         file = path / "environment.txt"
         environment[run] = file.read_text().splitlines() if file.exists() else []
         evaluated = json.loads(evaluation.with_suffix(".json").read_text())
-        environment[run].append(f"{EVALUATED}{evaluated['command']}")
+        environment[run].append(f"{EVALUATION_PREFIX}{evaluated['command']}")
     suites = _ordered_suites(configs, {c.suite for rows in scores.values() for c in rows})
     return Tables(
         folder,
@@ -199,17 +199,17 @@ def _check_same_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -
             first_run, first = known.setdefault(name, (run, merged))
             if first != merged:
                 raise UserError(
-                    f"{folder}: suite {name!r} is a different set in {first_run} and {run}, which "
-                    "cannot be compared; evaluate them with suites of different names, see "
+                    f"{folder}: suite {name!r} is a different set in {first_run} and {run}, so "
+                    "scores cannot be compared; evaluate them with suites of different names, see "
                     "tinyjax.evaluate --suites"
                 )
 
 
 def _depends_on_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:
-    """Return whether a field belongs to the start, such as the learning rate of fine-tuning.
+    """Return whether the start determines a field, such as the learning rate of fine-tuning.
 
-    That is the case for `reinit` and `optimizer` fields that have one value for each start. All
-    other fields distinguish members.
+    True for `reinit` and fields of `optimizer` that have one value for each start. All other fields
+    distinguish members.
     """
     if field != "reinit" and not field.startswith("optimizer."):
         return False
@@ -228,7 +228,7 @@ def _read_members(
 ) -> list[Member]:
     """A run's members, of its last phase.
 
-    starts: see `run_folders.short_names`. norms: see `run_folders.gradient_norms`.
+    starts: see `run_folders.short_names`. norms: see `run_folders.read_gradient_norms`.
     """
     rows = run_folders.last_phase(read_rows(folder / "members.csv"))
     results = run_folders.last_phase(read_rows(folder / "results.csv"))
@@ -293,14 +293,14 @@ def _read_scores(
 def _read_resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
     try:
         with np.load(file) as arrays:
-            members, parts, values = (arrays[name] for name in ("members", "parts", "replicates"))
+            ids, names, values = (arrays[name] for name in ("members", "parts", "replicates"))
     except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise UserError(
-            f"{file}: cannot be read ({error}); remove it, and it will be evaluated again"
+            f"{file}: cannot be read ({error}); remove it to evaluate the run again"
         ) from error
     return {
-        keys[id]: dict(zip(parts.tolist(), replicates, strict=True))
-        for id, replicates in zip(members.tolist(), values, strict=True)
+        keys[id]: dict(zip(names.tolist(), replicates, strict=True))
+        for id, replicates in zip(ids.tolist(), values, strict=True)
         if id in keys
     }
 

@@ -25,21 +25,21 @@ def draw(metrics_file: Path, folder: Path, labels: Mapping[str, str]) -> None:
     """
     series = _read_series(metrics_file)
     losses = {m: v for (s, m), v in series.items() if s == "train" and m.endswith("loss")}
-    rate = series.get(("train", "lr"))
+    lr = series.get(("train", "lr"))
     scores = {
         metric: {s: v for (s, m), v in series.items() if m == metric and s != "train"}
         for metric in labels
     }
     with rc_context(STYLE):
-        if losses and rate is not None:
-            save(_draw_training(losses, rate), folder / "training.png")
+        if losses and lr is not None:
+            save(_draw_training(losses, lr), folder / "training.png")
         if any(scores.values()):
             save(_draw_scores(scores, labels), folder / "scores.png")
 
 
-def _draw_training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure:
+def _draw_training(losses: Mapping[str, np.ndarray], lr: np.ndarray) -> Figure:
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    loss_axes, lr_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for i, (name, points) in enumerate(losses.items()):
         step, value = points.T
         label = name.replace("_", " ")
@@ -48,9 +48,9 @@ def _draw_training(losses: Mapping[str, np.ndarray], rate: np.ndarray) -> Figure
     loss_axes.set(ylabel="training loss", yscale="log")
     set_log_ticks(loss_axes.yaxis, ScalarFormatter())
     loss_axes.legend(ncols=2, title="bold: running mean")
-    rate_axes.plot(*rate.T, color=COLORS[-1])
-    rate_axes.set(ylabel="learning rate", xlabel="step", ylim=(0, None), xlim=(0, None))
-    rate_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    lr_axes.plot(*lr.T, color=COLORS[-1])
+    lr_axes.set(ylabel="learning rate", xlabel="step", ylim=(0, None), xlim=(0, None))
+    lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save, set_log_ticks
 
-MAX_NAMES = 20  # classes named in a figure
+MAX_CLASS_NAMES = 20  # in a figure
 
 
 def draw_rgn(
@@ -21,8 +21,8 @@ def draw_rgn(
     sizes: Mapping[str, int],
     path: Path,
 ) -> None:
-    """Draw relative gradient norms along the depth of the backbone and, for several members, their
-    means against the size.
+    """Draw relative gradient norms over the depth of the backbone and, for several members, their
+    means over layers against the number of parameters.
 
     Args:
         rows: of `rgn.layer_rows`, with "member" and "backbone".
@@ -67,7 +67,7 @@ def draw_class_frequency(
 ) -> None:
     """Draw each class's AP in each suite against the number of its training objects.
 
-    class_counts: see `class_frequency.counts`. scores: suite -> result of `detection.score`.
+    class_counts: see `class_frequency.class_counts`. scores: suite -> result of `detection.score`.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -79,7 +79,7 @@ def draw_class_frequency(
                 if objects and not math.isnan(suite_scores[f"AP/{name}"])
             ]
             axes.plot([p[0] for p in points], [p[1] for p in points], "o", label=suite)
-            for objects, score, name in points if len(points) <= MAX_NAMES else []:
+            for objects, score, name in points if len(points) <= MAX_CLASS_NAMES else []:
                 offset: dict[str, Any] = {"xytext": (4, 2), "textcoords": "offset points"}
                 axes.annotate(name, (objects, score), **offset, fontsize=6)
         axes.set(xscale="log", xlabel="training objects of the class", ylim=(0, None))
@@ -90,7 +90,7 @@ def draw_class_frequency(
 
 
 def _draw_depth(axes: Axes, rows: Sequence[Mapping[str, Any]], members: Sequence[str]) -> None:
-    """For one member its mean, median and percentiles; for several only the medians, because
+    """For one member, draw mean, median and percentiles; for several only medians, because
     near-zero weights dominate the mean.
     """
     backbones = dict.fromkeys(

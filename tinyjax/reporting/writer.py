@@ -1,4 +1,4 @@
-"""Writes a report: its figures, its table, and the page that contains them."""
+"""Write a report: its figures, its table, and the page."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from matplotlib import rc_context
 from PIL import Image
 
 from tinyjax.reporting import curves, heatmaps
-from tinyjax.reporting.correlation_plot import correlations
-from tinyjax.reporting.findings import findings
+from tinyjax.reporting.correlation_plot import draw_correlations
+from tinyjax.reporting.findings import make_findings
 from tinyjax.reporting.galleries import make_galleries
-from tinyjax.reporting.group_plot import variants
+from tinyjax.reporting.group_plot import draw_variants
 from tinyjax.reporting.means_table import network_rows
 from tinyjax.reporting.page import PageFigure, render
 from tinyjax.reporting.plotting import STYLE
@@ -20,19 +20,19 @@ from tinyjax.run.files import atomic
 
 # In the order of the page. Each returns None if it has nothing to show.
 FIGURES = (
-    curves.scores,
-    variants,
-    curves.by_size,
-    curves.shift,
-    curves.gains,
-    curves.gradients,
-    correlations,
-    heatmaps.matrix,
-    heatmaps.slices,
-    heatmaps.corruptions,
-    heatmaps.classes_and_sizes,
-    heatmaps.calibration,
-    curves.learning,
+    curves.draw_scores,
+    draw_variants,
+    curves.draw_score_by_size,
+    curves.draw_shift,
+    curves.draw_gains,
+    curves.draw_gradient_norms,
+    draw_correlations,
+    heatmaps.draw_training_set_matrix,
+    heatmaps.draw_slices,
+    heatmaps.draw_corruptions,
+    heatmaps.draw_classes_and_sizes,
+    heatmaps.draw_calibration,
+    curves.draw_learning_curves,
 )
 
 
@@ -42,7 +42,7 @@ def write(tables: Tables) -> Path:
     rows = network_rows(tables)
     write_rows(tables.folder / "report.csv", rows, rows[0])
     figures, notes = _write_figures(tables, summary, tables.folder / "figures" / "report")
-    page = render(tables, summary, findings(tables, summary), figures, notes)
+    page = render(tables, summary, make_findings(tables, summary), figures, notes)
     with atomic(tables.folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return tables.folder / "report.html"
@@ -51,9 +51,9 @@ def write(tables: Tables) -> Path:
 def _write_figures(
     tables: Tables, summary: Summary, folder: Path
 ) -> tuple[list[PageFigure], list[str]]:
-    """Write figures and galleries to `folder`, and remove all others from it.
+    """Write figures and galleries to `folder`, and remove older ones from it.
 
-    Returns them, and notes on galleries that could not be made.
+    Returns the written figures, and notes on galleries that could not be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):

@@ -1,4 +1,4 @@
-"""Cloud TPU slices by the cloud's names: topology, number of machines and properties of a chip."""
+"""Cloud TPU slices by name: topology, number of machines and properties of a chip."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Slice(NamedTuple):
     hosts: int  # machines, one process each; in Kubernetes at most `CHIPS_PER_HOST` chips each
 
 
-# Public threads name two runtimes for v5e; this one is the vendor's default.
+# Forum threads name two runtimes for v5e; this one is the vendor's default.
 V4 = Chip(
     "v4", 32 * GIB, 275e12, 1228e9, "tpu-ubuntu2204-base", "ct4p-hightpu-4t", "tpu-v4-podslice"
 )

@@ -1,7 +1,7 @@
-"""Several processes that run one program: startup, checks, collectives and a common stop.
+"""Several processes that run one program: startup, checks, collectives and stop requests.
 
-With a single process all of this does nothing. jax is imported where it is needed because importing
-it takes a second.
+With a single process these functions do nothing. jax is imported where it is needed, because the
+import takes a second.
 """
 
 import os
@@ -36,7 +36,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "exit with code 69 unless all processes together have these devices, such as tpu:8",
     },
 }
-EXIT_DELAY = 5  # seconds that the main process waits after an error, before the others are ended
+EXIT_DELAY = 5  # seconds from an error of the main process to its exit, which ends the others
 _calls = count()
 
 
@@ -44,7 +44,7 @@ _calls = count()
 def process_group(address: str | None, seconds: int) -> Iterator[None]:
     """Join the other processes, see `join_processes`, and leave together with them.
 
-    A process that fails exits at once, which ends the others: they wait for data of it.
+    A process that fails exits at once, which ends the others, because they wait for its data.
     """
     import jax
 
@@ -194,14 +194,14 @@ def barrier(name: str) -> None:
 
 @contextmanager
 def local_stop_requests() -> Iterator[list[int]]:
-    """Yield a list that receives SIGTERM and SIGINT (Ctrl-C), which do not end the process then."""
+    """Yield a list that collects SIGTERM and SIGINT (Ctrl-C), which do not end the process here."""
     received: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
+    previous = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
     try:
         yield received
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
 
 
@@ -215,17 +215,17 @@ def stop_requests() -> Iterator[Sequence[int]]:
             yield stop
         return
     # jax handles SIGTERM and notifies the other processes; Ctrl-C is converted to SIGTERM.
-    before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    previous = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         yield ()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 def stop_requested(received: Sequence[int]) -> bool:
-    """Return whether this process, or any other one of a group, was told to stop.
+    """Return whether any process of the group has received a stop signal.
 
-    All processes get the same answer at the same call, so each must call it equally often.
+    The answer is the same in all processes, which must all call it equally often.
 
     received: from `stop_requests`.
     """

@@ -12,7 +12,7 @@ from tinyjax.run.logs import WRITE_INTERVAL, log_failure
 
 
 class Heartbeat:
-    """The file in which a process records that it is alive, where, and what it is doing."""
+    """The file in which a process regularly records its state and its machine."""
 
     def __init__(self, file: Path):
         self._file = file
@@ -20,7 +20,7 @@ class Heartbeat:
         self._step: tuple[float, int] | None = None  # time and number of the last recorded step
 
     def write(self, state: str, **values: Any) -> None:
-        """Record `state` and `values`, and with `step` the seconds per step since the last record.
+        """Record `state` and `values`; with `step`, also seconds per step since the last record.
 
         The same state is written at most every `WRITE_INTERVAL` seconds.
         """

@@ -16,7 +16,7 @@ log = logging.getLogger("tinyjax")
 WRITE_INTERVAL = 10  # seconds between writes of a file that changes often
 
 
-class _Console(logging.StreamHandler):
+class _ConsoleHandler(logging.StreamHandler):
     """Standard output, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -27,7 +27,7 @@ def start_log(write: bool = True) -> None:
     """Log to stdout; without `write` only warnings and errors."""
     log.setLevel(logging.INFO if write else logging.WARNING)
     log.propagate = False
-    log.handlers = [_Console()]
+    log.handlers = [_ConsoleHandler()]
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def log_to(file: Path, write: bool = True) -> Iterator[None]:
     if not write:
         yield
         return
-    handler = _Bucket(file) if is_remote(file) else logging.FileHandler(file)
+    handler = _BucketHandler(file) if is_remote(file) else logging.FileHandler(file)
     log.addHandler(handler)
     try:
         yield
@@ -45,7 +45,7 @@ def log_to(file: Path, write: bool = True) -> Iterator[None]:
         handler.close()
 
 
-class _Bucket(logging.Handler):
+class _BucketHandler(logging.Handler):
     """A log in a bucket, rewritten at most every `WRITE_INTERVAL` seconds and when it is closed."""
 
     def __init__(self, file: Path):

@@ -9,17 +9,17 @@ LINE_INTERVAL = 60  # seconds between lines, and before the first one
 LINE = "{desc} {n_fmt} of {total_fmt} {unit}s, {elapsed} elapsed, {remaining} left{postfix}"
 
 
-def progress_bar(*args: Any, **more: Any) -> tqdm:
+def progress_bar(*args: Any, **kwargs: Any) -> tqdm:
     """Return a tqdm bar, which writes to standard error."""
-    return tqdm(*args, **more) if sys.stderr.isatty() else _LineBar(*args, **more)
+    return tqdm(*args, **kwargs) if sys.stderr.isatty() else _LineBar(*args, **kwargs)
 
 
 class _LineBar(tqdm):
     """Progress as lines, for output to a file, in which a redrawn bar would be one endless line."""
 
-    def __init__(self, *args: Any, **more: Any):
+    def __init__(self, *args: Any, **kwargs: Any):
         intervals = dict.fromkeys(("delay", "mininterval", "maxinterval"), LINE_INTERVAL)
-        super().__init__(*args, **more, **intervals, file=_Lines(), bar_format=LINE)
+        super().__init__(*args, **kwargs, **intervals, file=_Lines(), bar_format=LINE)
 
     def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
         super().set_description_str(desc, refresh=False)
@@ -29,7 +29,7 @@ class _LineBar(tqdm):
 
 
 class _Lines:
-    """A file for tqdm that prints each drawing as a line."""
+    """A file for tqdm that prints each update of the bar as a line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

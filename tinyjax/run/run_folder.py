@@ -1,4 +1,4 @@
-"""The run folder: the run it belongs to, its records, and whether the run is finished."""
+"""Run folders: the config, records of the machine, and whether the run is finished."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from tinyjax.config.parsing import leaves
+from tinyjax.config.parsing import leaves_with_path
 from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log
 
 
 def member_id(overrides: dict[str, Any]) -> str:
-    """Return the name of a member, a hash of its overrides of the config; a single run has none."""
+    """Return the name of a member, a hash of its overrides; those of a single run are empty."""
     text = json.dumps(overrides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]  # 10,000 members collide with p < 1e-4
 
@@ -68,7 +68,9 @@ def log_if_finished(folder: Path) -> bool:
 
 
 def _first_difference(stored_json: str, current_json: str) -> str:
-    stored, current = (dict(leaves(json.loads(text))) for text in (stored_json, current_json))
+    stored, current = (
+        dict(leaves_with_path(json.loads(text))) for text in (stored_json, current_json)
+    )
     for key in sorted(stored.keys() | current.keys()):
         if stored.get(key) != current.get(key):
             before, now = stored.get(key, "absent"), current.get(key, "absent")

@@ -50,7 +50,7 @@ def tune_allocator() -> None:
     """Make the process keep freed memory, in huge pages. Call it before jax looks for devices.
 
     By default glibc returns blocks as large as a step's scratch space to the kernel at once, so
-    each step pays again for page faults; and with small pages a step's memory exceeds what the
+    each step causes page faults again; and with small pages a step's memory exceeds what the
     processor's TLB covers. Together they take half of a step's time on CPU (docs/performance.md).
     This only reserves addresses, no memory.
     """
@@ -135,14 +135,15 @@ def check_step_fits(program: Any, batch: int, members: int = 1) -> None:
     if needed <= (free := free_memory()):
         return
     problem = f"a step needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
-    if fitting := int(members * 0.9 * free / needed):
+    if max_members := int(members * 0.9 * free / needed):
         raise UserError(
-            f"{members} members at once: {problem}; --member-batching chunks:{fitting} would fit"
+            f"{members} members at once: {problem}; --member-batching chunks:{max_members} "
+            "would fit"
         )
-    fitting = int(batch * members * 0.9 * free / needed)
+    max_batch = int(batch * members * 0.9 * free / needed)
     advice = (
-        f"batch = {fitting} would fit"
-        if fitting
+        f"batch = {max_batch} would fit"
+        if max_batch
         else "batch = 1 would not fit either; reduce crop_size"
     )
     raise UserError(f"batch = {batch}: {problem}; {advice}")

@@ -33,7 +33,7 @@ def text_table(
 
 
 def value_range(values: Sequence[float], float_format: str = ".3f") -> str:
-    """The smallest and largest value as "0.123 to 0.456", or "0.123" if both read the same."""
+    """The smallest and largest value as "0.123 to 0.456", or "0.123" if both have the same text."""
     low, high = (f"{value:{float_format}}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 

@@ -1,4 +1,4 @@
-"""Trackers that receive the metrics as well as metrics.csv: TensorBoard and W&B, both extras."""
+"""Trackers that also receive the rows of metrics.csv: TensorBoard and W&B, both extras."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from tinyjax.errors import UserError
 Track = Callable[[int, str, Mapping[str, float]], None]  # step, split, metric -> value
 
 
-def trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> list[Track]:
+def open_trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack) -> list[Track]:
     """Return a function for each tracker that is enabled in `config.log`.
 
     A resumed run continues the same W&B run, whose id is stored in the folder.

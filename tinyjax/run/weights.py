@@ -10,7 +10,7 @@ import numpy as np
 from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 
-FORMAT = 2  # version of the two files; raised when older versions cannot read them
+FORMAT = 2  # version of the two files; incremented when older versions cannot read them
 REQUIRED = ("inputs", "classes", "config", "parameters")  # keys of the metadata
 
 
@@ -69,7 +69,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
     for path in (tensor_file, json_file):
         if not path.is_file():
             others = ", ".join(sorted(p.stem for p in file.parent.glob("*.safetensors")))
-            hint = f"there are: {others}" if others else "has the run finished?"
+            hint = f"available: {others}" if others else "has the run finished?"
             raise UserError(f"{path}: no such weights; {hint}")
     trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
     try:
@@ -89,7 +89,8 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
         newer = version > FORMAT
         age, remedy = ("a newer", "upgrade") if newer else ("an older", "train again")
         raise UserError(
-            f"{json_file}: format {version}, of {age} tinyjax; this one reads {FORMAT}: {remedy}"
+            f"{json_file}: format {version}, of {age} tinyjax; this version reads {FORMAT}: "
+            f"{remedy}"
         )
     for name in REQUIRED:
         if name not in metadata:

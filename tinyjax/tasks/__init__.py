@@ -1,4 +1,4 @@
-"""Tasks. Each file builds one `core.Task`; `get_task` finds it by name."""
+"""Tasks. `detect` and `classify` each define a `core.Task`; `get_task` returns it by name."""
 
 from importlib import import_module
 
@@ -17,7 +17,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def get_task(name: str) -> Task:
-    """The task of that name. Raises UserError for an unknown one."""
+    """The task with this name. Raises UserError for an unknown name."""
     if name not in TASKS:
         raise UserError(f"task = {name!r}: {suggest(name, TASKS)}")
     return import_module(f"{__name__}.{name}").TASK
@@ -27,7 +27,7 @@ def build_backbone(
     config: ConfigDict, classes: int | None = None, supernet: Architecture | None = None
 ) -> nn.Module:
     """The backbone that `config.model` describes, or its family's network with the architecture
-    `supernet`. classes: outputs of its own classifier; None: features only.
+    `supernet`. classes: outputs of the classifier; None: features only.
 
     Raises UserError for an unknown backbone, dtype or squeeze-excite.
     """

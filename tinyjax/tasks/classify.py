@@ -1,4 +1,4 @@
-"""Image classification: the task."""
+"""The task of image classification."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from tinyjax import models
 from tinyjax.core import ModelFunctions, Task, Variables
 from tinyjax.data import sampling
 from tinyjax.data.augmentation import augment_classification, normalize
-from tinyjax.data.classification import view_source
+from tinyjax.data.classification import make_view_source
 from tinyjax.data.loading import CLASSIFICATION_FORMATS, load_split
 from tinyjax.data.records import ClassificationSplit
 from tinyjax.errors import UserError, shorten
 from tinyjax.metrics import classification as metrics
-from tinyjax.metrics.slices import ALL_IMAGES, Examined, Slice
+from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.scaling import Architecture
 from tinyjax.run.text import text_table
@@ -36,14 +36,15 @@ def load(
 ) -> ClassificationSplit:
     """Load a split by a config's `data`, with the arguments in `split` over the common ones.
 
-    classes: those of the training split. If the config lists classes, images of others are left
-    out. corruption: name and severity.
+    classes: those of the training split. If the config lists classes, images of other classes are
+    left out. corruption: name and severity.
 
-    Raises UserError as `load_split` does, and if no classes are listed and the two splits differ.
+    Raises UserError as `load_split` does, and if the classes of the splits differ and the config
+    lists none.
     """
-    listed = any(group.get("classes") for group in (data.common, data.train))
-    more = {"classes": classes} if classes and listed else {}
-    loaded = load_split(data, split, CLASSIFICATION_FORMATS, corruption, **more)
+    lists_classes = any(group.get("classes") for group in (data.common, data.train))
+    selection = {"classes": classes} if classes and lists_classes else {}
+    loaded = load_split(data, split, CLASSIFICATION_FORMATS, corruption, **selection)
     if classes and loaded.classes != tuple(classes):
         name = split.get("split", data.common.get("split"))
         extra = shorten(sorted({*loaded.classes} - {*classes}))
@@ -81,7 +82,7 @@ def describe_data(
 def device_arrays(split: ClassificationSplit) -> dict[str, jax.Array]:
     """The arrays [N, ...] that training batches are drawn from; images stay uint8.
 
-    rarity: 1 / the number of images of the image's class.
+    rarity: 1 / number of images of the same class.
     """
     image, labels = jnp.asarray(split.inputs["image"]), jnp.asarray(split.labels)
     rarity = subset_arrays(split, np.ones(len(split.labels), bool))["rarity"]
@@ -97,7 +98,7 @@ def subset_arrays(split: ClassificationSplit, mask: np.ndarray) -> dict[str, np.
 def stream_source(split: ClassificationSplit, config: ConfigDict) -> Any:
     """Samples of a training set that stays on disk, see `streaming.batches`."""
     rarity = subset_arrays(split, np.ones(len(split.labels), bool))["rarity"]
-    return view_source(
+    return make_view_source(
         split, rarity, tuple(config.crop_size), config.augment.area, config.augment.aspect
     )
 
@@ -108,7 +109,7 @@ def sample_labels(split: ClassificationSplit) -> list[np.ndarray]:
 
 
 def class_counts(split: ClassificationSplit, mask: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Class -> training images, twice: an image is one object."""
+    """Class -> (images, objects) for training; the numbers are equal: an image is one object."""
     counts = np.bincount(split.labels[mask], minlength=len(split.classes)).tolist()
     return {name: (n, n) for name, n in zip(split.classes, counts, strict=True)}
 
@@ -122,11 +123,11 @@ def classes_present(split: ClassificationSplit) -> tuple[str, ...]:
 
 
 def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> Classifier:
-    """The network of a config. Raises UserError as `build_backbone`."""
+    """The network of a config. Raises UserError as `build_backbone` does."""
     return Classifier(build_backbone(config, classes, supernet))
 
 
-def functions(
+def model_functions(
     config: ConfigDict,
     classes: Sequence[str],
     inputs: Mapping[str, tuple[int, ...]],
@@ -139,7 +140,7 @@ def functions(
         inputs: {"image": (H, W, C)}, the shape of a sample.
         supernet: see `build_backbone`.
         axes: mesh axes that training batches are spread over; loss and metrics are then a shard's
-            terms of sums.
+            partial sums.
     """
     model, num_classes = build(config, len(classes), supernet), len(classes)
     window = tuple(config.crop_size)
@@ -203,25 +204,25 @@ def score(
     return [metrics.score(p["logits"], split.labels) for p in predictions]
 
 
-def examine(
+def evaluate_slices(
     predictions: Sequence[Mapping[str, np.ndarray]],
     split: ClassificationSplit,
     config: ConfigDict,
     slices: Mapping[str, Slice],
     counts: np.ndarray,
-) -> list[Examined]:
-    """Each member's predictions for a suite, examined in full; classification has no slices."""
+) -> list[SuiteResult]:
+    """Evaluate each member on a suite as a whole; classification has no slices."""
 
-    def examined(logits):
-        calibration = metrics.calibration(logits, split.labels)
+    def evaluate_member(logits):
+        calibration = metrics.classifier_calibration_error(logits, split.labels)
         scores = {**metrics.score(logits, split.labels), "ECE": calibration}
-        return Examined(
+        return SuiteResult(
             {ALL_IMAGES: scores},
             {ALL_IMAGES: metrics.resampled_scores(logits, split.labels, counts)},
             {},
         )
 
-    return [examined(p["logits"]) for p in predictions]
+    return [evaluate_member(p["logits"]) for p in predictions]
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
@@ -264,16 +265,16 @@ TASK = Task(
     pixel_seconds=5e-8,
     load=load,
     describe_data=describe_data,
-    sample=sampling.batch_indices,
+    sample=sampling.shuffled_epochs,
     device_arrays=device_arrays,
     stream_source=stream_source,
     sample_labels=sample_labels,
     class_counts=class_counts,
     classes_present=classes_present,
     build=build,
-    functions=functions,
+    model_functions=model_functions,
     score=score,
-    examine=examine,
+    evaluate_slices=evaluate_slices,
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,

@@ -1,4 +1,4 @@
-"""Object detection: the task, whichever detector of `tinyjax.detectors` the config names."""
+"""The task of object detection, with any detector of `tinyjax.detectors`."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -24,7 +24,7 @@ from tinyjax.data.records import DetectionSplit
 from tinyjax.errors import UserError, suggest
 from tinyjax.metrics import class_frequency
 from tinyjax.metrics.detection import run_in_processes
-from tinyjax.metrics.slices import Examined, Slice, slices_by_field
+from tinyjax.metrics.slices import Slice, SuiteResult, slices_by_field
 from tinyjax.models.scaling import Architecture
 from tinyjax.run.text import text_table
 from tinyjax.tasks import build_backbone
@@ -47,10 +47,10 @@ def load(
     corruption: name and severity. Raises UserError as `load_split` does.
     """
     sources = [{**data.common, **arguments}.get("source") for arguments in (data.train, split)]
-    more: dict[str, Any] = {}
+    selection: dict[str, Any] = {}
     if classes:
-        more = {"classes": classes, "allow_missing": sources[0] != sources[1]}
-    return load_split(data, split, corruption=corruption, **more)
+        selection = {"classes": classes, "allow_missing": sources[0] != sources[1]}
+    return load_split(data, split, corruption=corruption, **selection)
 
 
 def describe_data(
@@ -59,7 +59,7 @@ def describe_data(
     config: ConfigDict,
     folder: Path,
 ) -> list[str]:
-    """The lines that a run logs about its data; label statistics are drawn into `folder`.
+    """Return the log lines about a run's data, and draw label statistics into `folder`.
 
     Raises UserError if the training set, or the suite that selects the best weights, has no object.
     """
@@ -93,12 +93,11 @@ def sample_labels(split: DetectionSplit) -> list[np.ndarray]:
 
 def classes_present(split: DetectionSplit) -> tuple[str, ...]:
     """The classes with at least one object in the split."""
-    present = np.unique(split.labels[split.valid])
-    return tuple(split.classes[k] for k in present)
+    return tuple(split.classes[k] for k in np.unique(split.labels[split.valid]))
 
 
 def class_mismatch(suites: Mapping[str, DetectionSplit]) -> list[str]:
-    """A table of classes and suites if some suite lacks a class, see `statistics.classes`."""
+    """A table of classes and suites if some suite lacks a class, see `statistics.class_table`."""
     from tinyjax.data import statistics
 
     return statistics.class_table(
@@ -115,19 +114,19 @@ def slices(split: DetectionSplit, fields: Mapping[str, Sequence[float]]) -> dict
 
 
 def get_detector(name: str) -> ModuleType:
-    """The module of a detector: `build`, `loss`, `decode`. Raises UserError for an unknown name."""
+    """The module of a detector, with `build`, `loss` and `decode`. Raises UserError if unknown."""
     if name not in DETECTORS:
         raise UserError(f"model.detector = {name!r}: {suggest(name, DETECTORS)}")
     return import_module(f"tinyjax.detectors.{name}")
 
 
 def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> nn.Module:
-    """The network of a config. Raises UserError as `build_backbone` and the detector's `build`."""
+    """The network of a config. Raises UserError as `build_backbone` and the detector do."""
     backbone = build_backbone(config, supernet=supernet)
     return get_detector(config.model.detector).build(backbone, config, classes)
 
 
-def functions(
+def model_functions(
     config: ConfigDict,
     classes: Sequence[str],
     inputs: Mapping[str, tuple[int, ...]],
@@ -140,9 +139,9 @@ def functions(
         inputs: {"image": (H, W, C)}, the shape of a sample.
         supernet: see `build_backbone`.
         axes: mesh axes that training batches are spread over; loss and metrics are then a shard's
-            terms of sums.
+            partial sums.
 
-    Raises UserError as `build`, and for a transposition of windows that are not square.
+    Raises UserError as `build` does, and for transposition of windows that are not square.
     """
     detector, model = get_detector(config.model.detector), build(config, len(classes), supernet)
     window = tuple(config.crop_size)
@@ -191,17 +190,17 @@ def score(
     return run_in_processes([(to_file_pixels(p, split), split.truth, bins) for p in predictions])
 
 
-def examine(
+def evaluate_slices(
     predictions: Sequence[Mapping[str, np.ndarray]],
     split: DetectionSplit,
     config: ConfigDict,
     slices: Mapping[str, Slice],
     counts: np.ndarray,
-) -> list[Examined]:
-    """Each member's predictions for a suite, examined in full, see `detection_slices.examine`."""
+) -> list[SuiteResult]:
+    """Evaluate each member on a suite and its slices, see `detection_slices.evaluate_slices`."""
     bins = size_bins(config)
     jobs = [(to_file_pixels(p, split), split.truth, bins, slices, counts) for p in predictions]
-    return run_in_processes(jobs, "tinyjax.metrics.detection_slices:examine")
+    return run_in_processes(jobs, "tinyjax.metrics.detection_slices:evaluate_slices")
 
 
 def to_file_pixels(predictions: Mapping[str, Any], split: DetectionSplit) -> dict[str, np.ndarray]:
@@ -263,16 +262,16 @@ TASK = Task(
     pixel_seconds=1e-7,
     load=load,
     describe_data=describe_data,
-    sample=sampling.batch_indices,
+    sample=sampling.shuffled_epochs,
     device_arrays=device_arrays,
     stream_source=stream_source,
     sample_labels=sample_labels,
-    class_counts=class_frequency.counts,
+    class_counts=class_frequency.class_counts,
     classes_present=classes_present,
     build=build,
-    functions=functions,
+    model_functions=model_functions,
     score=score,
-    examine=examine,
+    evaluate_slices=evaluate_slices,
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,

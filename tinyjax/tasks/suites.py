@@ -9,8 +9,8 @@ from tinyjax.core import Split
 from tinyjax.tasks import get_task
 
 
-def uncorrupted(data: Any) -> list[str]:
-    """The suites that are scored in training: `evaluate` makes dozens of passes over the others."""
+def uncorrupted_suites(data: Any) -> list[str]:
+    """The suites that are scored in training; corrupted ones would take dozens of passes."""
     return [name for name, suite in data.suites.items() if "corrupt" not in suite]
 
 
@@ -24,9 +24,10 @@ def load_suites(
 
 @lru_cache(maxsize=1)
 def load_splits(task: str, data_json: str) -> tuple[Split, dict[str, Split]]:
-    """The training split and the uncorrupted suites of a config's `data`, given as JSON: most
-    populations of a sweep share them.
+    """The training split and the uncorrupted suites of a config's `data`, as JSON.
+
+    They are cached, because most populations of a sweep share them.
     """
     data = configs.from_json(data_json)
     training = get_task(task).load(data, data.train)
-    return training, load_suites(task, data, training.classes, uncorrupted(data))
+    return training, load_suites(task, data, training.classes, uncorrupted_suites(data))

@@ -1,1 +1,1 @@
-"""What `tinyjax.train` consists of besides its loop: validation, reporters, sweeps, phases."""
+"""Training besides the loop in `tinyjax.train`: validation, reporters, sweeps, phases."""

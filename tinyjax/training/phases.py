@@ -1,4 +1,4 @@
-"""Training in phases: each phase is a run of its own, from the weights of the phase before it."""
+"""Training in phases: each phase is a run that starts from the weights of the previous phase."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,23 @@ from tinyjax.run import distributed, run_folder
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, log_to
 from tinyjax.run.weights import copy_weights
-from tinyjax.training.validation import check
+from tinyjax.training.validation import check_config
 
 
 def train_phases(config: Any, folder: Path, train_run: Callable[[Any, Path], int]) -> int:
     """Train in `folder`/phase1, phase2, ...; the last phase's weights are also those of the run.
 
-    train_run: `(config, folder) -> exit code`, of a single run.
+    train_run: `(config, folder) -> exit code`, trains a single run.
     """
     started, is_main = time.time(), distributed.is_main_process()
     folders = [folder / f"phase{number + 1}" for number in range(len(config.phases))]
-    phases = phase_configs(config, folders)  # all of them are checked before the first begins
+    phases = phase_configs(config, folders)  # checks all before the first one starts
     for number, (phase, path) in enumerate(zip(phases, folders, strict=True), start=1):
         log.info(f"phase {number} of {len(phases)}: {config.phases[number - 1]}")
         if run_folder.is_finished(path):
             continue
-        # Unlike `open_folder`, this does not compare the config with the stored one: the folder is
-        # part of this run, and where the run was moved the stored `init` has another path.
+        # Unlike `open_folder`, this does not compare the config with the stored one: the folder
+        # belongs to this run, and its stored `init` is outdated if the run was moved.
         if is_main:
             run_folder.create(path, configs.to_json(phase))
         with log_to(path / "log.txt", is_main):
@@ -64,5 +64,5 @@ def phase_configs(config: Any, folders: Sequence[Path]) -> list[Any]:
             )
         start = {"init": str(previous), "reinit": ()} if previous else {}
         phases.append(configs.with_fields(config, {"phases": (), **start, **fields}))
-        check(phases[-1])
+        check_config(phases[-1])
     return phases

@@ -1,5 +1,5 @@
-"""What a user sees during training: progress, metrics and figures; one class for a population of a
-sweep and one for a single run. Only the main process writes.
+"""Progress, metrics and figures during training, for a population of a sweep or for a single run.
+Only the main process writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ class PopulationReporter:
     def __init__(self, tables: Path, members: Sequence[Member], task: Task, bar: Any = None):
         self.tables = tables
         self._members, self._task, self._bar = members, task, bar
-        self._main = distributed.is_main_process()
+        self._is_main = distributed.is_main_process()
         self._metrics: MetricsFile | None = None
 
     def start(self, config: ConfigDict, step: int) -> None:
         """Continue metrics.csv, and show the steps of a restored population on the bar."""
         self._batch = config.batch
-        if self._main:
+        if self._is_main:
             self._metrics = MetricsFile(self.tables / "metrics.csv", step)
         self._start_bar(config.schedule.steps, step)
 
@@ -48,29 +48,29 @@ class PopulationReporter:
                 self._metrics.add(member.id, step, split, dict(metrics))
 
     def flush(self) -> None:
-        """Write what is buffered; a kill after the next checkpoint loses nothing."""
+        """Write buffered metrics, so that a kill after the next checkpoint loses none."""
         if self._metrics:
             self._metrics.flush()
 
     def advance(self, steps: int = 1) -> None:
         self._bar.update(steps * len(self._members))
 
-    def logged(self, losses: Sequence[float], diverged_at: np.ndarray) -> None:
-        """Show the loss, the speed and diverged members next to the bar."""
+    def update_status(self, losses: Sequence[float], diverged_at: np.ndarray) -> None:
+        """Show the loss, the speed and the number of diverged members next to the bar."""
         images = (self._bar.format_dict["rate"] or 0) * self._batch
         diverged = (diverged_at >= 0).sum()
-        note = f", {diverged} of {len(diverged_at)} diverged" if diverged else ""
-        self._bar.set_postfix_str(f"loss {np.mean(losses):.3f}, {images:.0f} images/s{note}")
+        suffix = f", {diverged} of {len(diverged_at)} diverged" if diverged else ""
+        self._bar.set_postfix_str(f"loss {np.mean(losses):.3f}, {images:.0f} images/s{suffix}")
 
     def check_divergence(self, diverged_at: np.ndarray) -> None:
         """A sweep continues while any of its members trains."""
 
-    def suite_evaluated(
+    def record_predictions(
         self, name: str, split: Split, predictions: Sequence[Mapping[str, np.ndarray]]
     ) -> None:
         """A sweep keeps no predictions."""
 
-    def evaluated(self, step: int, scores: Scores) -> None:
+    def log_evaluation(self, step: int, scores: Scores) -> None:
         """Log the scores of an evaluation."""
         self.flush()
         self._plot_curves()
@@ -81,7 +81,7 @@ class PopulationReporter:
         pass
 
     def finish(self, remaining: int) -> None:
-        """remaining: steps that are left because all members diverged or patience ran out."""
+        """remaining: steps not trained, because all members diverged or patience ran out."""
         self.advance(remaining)
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class PopulationReporter:
         """A sweep reports on all its populations together, see `sweep.collect_tables`."""
 
     def log_results(self, scores: Scores) -> None:
-        """The log of a sweep has the scores of each evaluation already."""
+        """In a sweep, `log_evaluation` has already logged the scores."""
 
     def _summary(self, scores: Sequence[Mapping[str, float]]) -> str:
         return ", ".join(
@@ -113,15 +113,15 @@ class SingleRunReporter(PopulationReporter):
         self._predictions: dict[str, Any] = {}
 
     def start(self, config: ConfigDict, step: int) -> None:
-        from tinyjax.run.trackers import trackers
+        from tinyjax.run.trackers import open_trackers
 
         super().start(config, step)
-        if self._main:
-            self._trackers = trackers(config, self._folder, step, self._stack)
+        if self._is_main:
+            self._trackers = open_trackers(config, self._folder, step, self._stack)
 
     def _start_bar(self, total: int, step: int) -> None:
         self._bar = progress_bar(
-            total=total, initial=step, unit="step", smoothing=0.1, disable=not self._main
+            total=total, initial=step, unit="step", smoothing=0.1, disable=not self._is_main
         )
 
     def record(self, step: int, split: str, values: Sequence[Mapping[str, float]]) -> None:
@@ -137,11 +137,11 @@ class SingleRunReporter(PopulationReporter):
                 "give a lower optimizer.lr and another --workdir"
             )
 
-    def suite_evaluated(
+    def record_predictions(
         self, name: str, split: Split, predictions: Sequence[Mapping[str, np.ndarray]]
     ) -> None:
         """Draw a sheet of predictions, and keep them for the report."""
-        if not self._main:
+        if not self._is_main:
             return
         shown: Any = predictions[0]
         if self._task.to_file_pixels:
@@ -152,7 +152,7 @@ class SingleRunReporter(PopulationReporter):
     def _plot_curves(self) -> None:
         from tinyjax.reporting import training_curves
 
-        if self._main:
+        if self._is_main:
             metrics = self._folder / "metrics.csv"
             training_curves.draw(metrics, self._folder / "figures", self._task.metrics)
 

@@ -1,4 +1,4 @@
-"""Sweeps: populations trained one after the other, and their joint tables and figures."""
+"""Train the populations of a sweep one after the other, and write its tables and figures."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -40,23 +40,25 @@ def train_sweep(
     folders = population_folders(folder, len(populations))
     by_id = {member.id: member for member in members}
     numbers = range(index, len(populations), shards)
-    steps = {number: _member_steps(populations[number], by_id, config) for number in numbers}
-    bar = progress_bar(total=sum(steps.values()), unit="step", smoothing=0.05, disable=not is_main)
+    member_steps = {number: _member_steps(populations[number], by_id, config) for number in numbers}
+    bar = progress_bar(
+        total=sum(member_steps.values()), unit="step", smoothing=0.05, disable=not is_main
+    )
     for number in numbers:
         population = populations[number]
         finished = [path for path in folders if run_folder.is_finished(path)]
         if folders[number] in finished:
-            bar.update(steps[number])
+            bar.update(member_steps[number])
             continue
-        trained = [by_id[id] for id in population.members]
-        bar.set_description_str(f"{_count(finished)}, {len(trained)} training")
+        to_train = [by_id[id] for id in population.members]
+        bar.set_description_str(f"{_progress_text(finished)}, {len(to_train)} training")
         log.info(
-            f"population {number + 1} of {len(populations)}: {len(trained)} of {len(members)} "
+            f"population {number + 1} of {len(populations)}: {len(to_train)} of {len(members)} "
             "members"
         )
-        reporter = PopulationReporter(folders[number], trained, task, bar)
+        reporter = PopulationReporter(folders[number], to_train, task, bar)
         method, chunk_size = population.member_batching, population.chunk_size
-        if code := train_members(trained, reporter, number, method, chunk_size):
+        if code := train_members(to_train, reporter, number, method, chunk_size):
             return code
         distributed.barrier(f"population {number}")
     bar.close()
@@ -72,19 +74,18 @@ def train_sweep(
     return 0
 
 
-def population_folders(folder: Path, populations: int) -> list[Path]:
-    return [folder / "populations" / str(number) for number in range(populations)]
+def population_folders(folder: Path, num_populations: int) -> list[Path]:
+    return [folder / "populations" / str(number) for number in range(num_populations)]
 
 
-def collect_tables(folder: Path, populations: int, task: Task) -> list[int]:
+def collect_tables(folder: Path, num_populations: int, task: Task) -> list[int]:
     """Write a sweep's tables and figures from those of its populations.
 
-    Returns the numbers of the populations that are not finished; nothing is written if there are
-    any.
+    Returns the numbers of the unfinished populations; nothing is written if there are any.
     """
     from tinyjax.reporting import sweep_figures
 
-    folders = population_folders(folder, populations)
+    folders = population_folders(folder, num_populations)
     if missing := [n for n, path in enumerate(folders) if not run_folder.is_finished(path)]:
         return missing
     tables = {
@@ -103,8 +104,8 @@ def _member_steps(population: plan.PlannedPopulation, by_id: dict[str, Member], 
     return sum(point.get("schedule.steps", config.schedule.steps) for point in points)
 
 
-def _count(finished: Sequence[Path]) -> str:
-    """How many members of finished populations there are, and how many of them diverged."""
+def _progress_text(finished: Sequence[Path]) -> str:
+    """The numbers of finished and of diverged members, as text."""
     rows = [row for path in finished for row in read_rows(path / "results.csv")]
     diverged = {row["member"]: int(row["diverged_at"]) >= 0 for row in rows}
     count = sum(diverged.values())

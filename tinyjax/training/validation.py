@@ -1,12 +1,13 @@
-"""Mistakes in a config, found before anything is loaded or compiled."""
+"""Check a config before anything is loaded or compiled."""
 
 import math
 from typing import Any
 
-from tinyjax.config.parsing import leaves
+from tinyjax.config.parsing import leaves_with_path
 from tinyjax.errors import UserError, suggest
 
-BOUNDS = {  # of numbers that would otherwise do something else than asked, silently
+# Ranges of fields for which other values would silently do something unintended.
+BOUNDS = {
     "seed": (0, 2**31 - 1),
     **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
     **dict.fromkeys(("log_every", "save_every", "eval_every"), (1, math.inf)),
@@ -22,19 +23,33 @@ BOUNDS = {  # of numbers that would otherwise do something else than asked, sile
 }
 
 
-def check(config: Any) -> None:
-    """Raise UserError for a mistake in a config that shows without its data and its network."""
+def check_sweep_options(
+    config: Any, is_sweep: bool, shard: tuple[int, int], batching: str | None
+) -> None:
+    """Raise UserError for phases in a sweep, and for options of a sweep in a single run."""
+    if is_sweep and config.phases:
+        raise UserError(
+            "phases: a sweep cannot have phases; run a separate sweep for each phase, with init"
+        )
+    if batching and not is_sweep:
+        raise UserError(f"--member-batching {batching}: only a sweep has members to batch")
+    if shard[1] > 1 and not is_sweep:
+        raise UserError(f"--shard {shard[0]}/{shard[1]}: only a sweep has shards")
+
+
+def check_config(config: Any) -> None:
+    """Raise UserError for invalid values in a config that show without its data and network."""
     from tinyjax.transfer import freezing
     from tinyjax.transfer.regularizers import REGULARIZERS
 
     _check_bounds(config)
     _check_suites(config)
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
-        raise UserError("subset: a streamed training set (data.stream) is always used whole")
+        raise UserError("subset: a streamed training set (data.stream) is always used in full")
     if config.reinit and not config.init:
         raise UserError(
-            f"reinit = {config.reinit!r}: without init every weight is newly drawn; give init, or "
-            "leave reinit out"
+            f"reinit = {config.reinit!r}: without init all weights start at random values; give "
+            "init, or leave reinit out"
         )
     if config.regularizer.name not in REGULARIZERS:
         name = config.regularizer.name
@@ -43,7 +58,7 @@ def check(config: Any) -> None:
 
 
 def _check_bounds(config: Any) -> None:
-    fields = dict(leaves(config.to_dict()))
+    fields = dict(leaves_with_path(config.to_dict()))
     for name, (low, high) in BOUNDS.items():
         value = fields.get(name, low)  # a detector has no augment.mixup, for example
         if not low <= value <= high or value == math.inf:
@@ -59,7 +74,7 @@ def _check_suites(config: Any) -> None:
         )
     if "train" in suites:
         raise UserError(
-            "data.suites: 'train' is the name of training in metrics.csv; give another name"
+            "data.suites: 'train' names the training metrics in metrics.csv; give another name"
         )
     if "corrupt" in suites[config.monitor]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which parameters train, and at which fraction of the learning rate: rules over their paths.
+"""Rules over parameter paths: which parameters train, and at which multiple of the learning rate.
 
 A rule is (pattern, multiplier). A path takes the multiplier of the first pattern that matches the
 whole path, and every path must be matched. Multiplier 0 freezes: the parameter stays bit-identical,
@@ -70,13 +70,13 @@ def freeze_multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> di
     for pattern, multiplier in parse_rules(freeze):
         matches = [path for path in paths if re.fullmatch(pattern, path)]
         if not matches:
-            near = get_close_matches(pattern, paths, n=1, cutoff=0)
+            closest = get_close_matches(pattern, paths, n=1, cutoff=0)
             raise UserError(
                 f"freeze: {pattern!r} matches no path of this network; a pattern must match a "
-                f"whole path, such as {near[0]}"
+                f"whole path, such as {closest[0]}"
             )
         unmatched = [path for path in matches if path not in multipliers]
-        # ".*", which only covers the remaining paths, may find none left.
+        # ".*" only covers the remaining paths, of which there may be none.
         if (
             not unmatched
             and pattern != TRAIN_REST[0]
@@ -147,17 +147,17 @@ def preset_for(library: str, number: int, arch: Architecture) -> tuple[str, ...]
 
     Raises UserError for an unknown library or an invalid number.
     """
-    # In detectron2's numbering.
+    # converted to detectron2's numbering
     numbers = {"detectron2": number, "mmdetection": number + 1, "torchvision": 5 - number}
     if library not in numbers:
         raise UserError(f"library {library!r}: {suggest(library, numbers)}")
-    if (frozen := numbers[library]) not in range(6):
+    if (num_frozen := numbers[library]) not in range(6):
         raise UserError(f"{library}: {number} is not a valid number of frozen stages")
-    if frozen < 2:
-        return ("stem",)[:frozen]
+    if num_frozen < 2:
+        return ("stem",)[:num_frozen]
     stage_strides = (math.prod(block.stride for block in stage) for stage in arch.stages)
     strides = accumulate(stage_strides, operator.mul, initial=2)
-    last = max(k for k, stride in enumerate(strides) if stride <= 2**frozen)
+    last = max(k for k, stride in enumerate(strides) if stride <= 2**num_frozen)
     return (f"stage<={last}",) if last else ("stem",)
 
 

@@ -1,8 +1,8 @@
 """Backbone weights published by timm and torchvision, converted to our names and layout.
 
-The names in a file tell which of the two libraries it is from. They do not reveal timm's tf_
-variants, which have the same names but were trained with other padding and a BatchNorm epsilon of
-1e-3: these are converted without an error into a network that computes something else.
+The names in a file identify the library, but not timm's tf_ variants. These have the same names as
+other variants, but were trained with other padding and a BatchNorm epsilon of 1e-3: they are
+converted without an error into a network that computes something else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     if not file.is_file():
-        raise UserError(f"{file}: no such file of weights")
+        raise UserError(f"{file}: no such weights file")
     if file.suffix in _TORCH_SUFFIXES:
         return torch_checkpoint.read_torch_checkpoint(file)
     if file.suffix != ".safetensors":
@@ -123,9 +123,9 @@ def adapt_to_normalization(
 ) -> dict[str, np.ndarray]:
     """Adapt weights trained on pixels (x - mean) / std to pixels (x - new_mean) / new_std.
 
-    The ratio of the deviations goes into the stem's kernel, the difference of the means into its
-    BatchNorm's mean. The stem's output is unchanged wherever its window lies inside the image; at
-    the border, the zeros of the padding now represent another gray level.
+    The ratio of the standard deviations scales the stem's kernel, the difference of the means
+    shifts its BatchNorm's mean. The stem's output is unchanged wherever its window lies inside the
+    image; at the border, the zeros of the padding now represent another gray level.
 
     Args:
         arrays: of `convert_state_dict`, with the stem's kernel [k, k, C, out].

@@ -38,8 +38,8 @@ def measure_importance(
 
     Args:
         regularizer: "ewc", "fisher" or "rgn".
-        loss: (params, batch, is_single) -> scalar. With `is_single` the batch is one example, and
-            BatchNorm must normalize with its running statistics.
+        loss: (params, batch, running_stats) -> scalar. `running_stats` is True for a batch of one
+            example: BatchNorm must then normalize with its running statistics.
 
     Returns:
         path -> array in the shape of the parameter.
@@ -60,11 +60,11 @@ def measure_importance(
     }
 
 
-def stiffness(strength: Array, importance: Array, lr: Array) -> Array:
-    """Return s of the formula above. At a learning rate of 0 it is not capped."""
+def penalty_coefficients(strength: Array, importance: Array, lr: Array) -> Array:
+    """Return s of the module's formula. It is not capped at a learning rate of 0."""
     return jnp.minimum(strength * importance, 1 / lr)
 
 
-def penalty(stiffness: Array, weights: Array, start: Array) -> Array:
+def penalty(coefficients: Array, weights: Array, start: Array) -> Array:
     """Return the sum of 1/2 s (w - start)^2."""
-    return (stiffness * (weights - start) ** 2).sum() / 2
+    return (coefficients * (weights - start) ** 2).sum() / 2

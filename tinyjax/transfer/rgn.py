@@ -19,8 +19,8 @@ from jax import Array
 
 from tinyjax.transfer.freezing import PRESETS
 
-EPSILON = 1e-8  # of Mind the Backbone
-AVERAGED_STEPS = 5  # whose ratios `auto_lr_multipliers` uses; as many as surgical fine-tuning
+EPSILON = 1e-8  # as in Mind the Backbone
+AVERAGING_STEPS = 5  # in the running mean of ratios, as in surgical fine-tuning
 BLOCK_LAYERS = ("stem", "expand", "depthwise", "se", "project")  # from the input to the output
 
 
@@ -31,8 +31,8 @@ def kernel_rgn(gradient: Array, weights: Array) -> Array:
     near zero, so a few kernels can dominate a layer's mean.
     """
     axes = (0, 1) if weights.ndim == 4 else ()
-    size = lambda x: jnp.abs(x).sum(axes, keepdims=True)  # noqa: E731
-    return size(gradient) / (size(weights) + EPSILON)
+    l1_norm = lambda x: jnp.abs(x).sum(axes, keepdims=True)  # noqa: E731
+    return l1_norm(gradient) / (l1_norm(weights) + EPSILON)
 
 
 def tensor_rgn(gradient: Array, weights: Array) -> Array:
@@ -44,7 +44,7 @@ def tensor_rgn(gradient: Array, weights: Array) -> Array:
 
 
 def measure(loss: Any, params: Mapping[str, Array], batch: Any) -> dict[str, dict[str, Array]]:
-    """Return both norms on one batch, under "kernels" and "tensors": path -> array.
+    """Return both relative norms on one batch, "kernels" and "tensors": path -> array.
 
     loss: (params, batch) -> scalar.
     """
@@ -55,19 +55,19 @@ def measure(loss: Any, params: Mapping[str, Array], batch: Any) -> dict[str, dic
     }
 
 
-def auto_lr_multipliers(ratios: Array, adapts: np.ndarray, power: Array) -> Array:
+def auto_lr_multipliers(ratios: Array, mask: np.ndarray, power: Array) -> Array:
     """Return learning rate multipliers in 0..1 from `tensor_rgn` of each tensor: f32[tensors].
 
     A multiplier is the tensor's ratio over the largest ratio, raised to `power`.
 
-    adapts: bool[tensors]; tensors where it is false have multiplier 1, as all do if `power` is 0.
+    mask: bool[tensors]; tensors where it is False have multiplier 1, as all do if `power` is 0.
     """
-    largest = jnp.where(adapts, ratios, 0).max()
+    largest = jnp.where(mask, ratios, 0).max()
     relative = ratios / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)
-    return jnp.where(adapts, relative**power, 1)
+    return jnp.where(mask, relative**power, 1)
 
 
-def is_counted(path: str) -> bool:
+def in_backbone_rgn(path: str) -> bool:
     """Return whether a tensor counts in `backbone_rgn`.
 
     The authors freeze BatchNorm and leave out squeeze-excite.

@@ -1,9 +1,9 @@
 """Starting weights: loaded from a run folder or a file, fitted to a network, and summarized.
 
-Paths belong to modules: the backbone's trunk, its adapters, its squeeze-excite after stages, its
-head, hidden and classifier layers, the neck, the detection head. A module that only the network has
-is new, one that only the weights have is skipped. A module of both must match array by array,
-except for paths named in `reinit`.
+Arrays are matched by module: the backbone's trunk, its adapters, its squeeze-excite after stages,
+its head, hidden and classifier layers, the neck, the detection head. A module that only the network
+has is new; a module that only the weights have is skipped. A module that both have must match array
+by array, except for paths that `reinit` names.
 """
 
 import re
@@ -34,9 +34,9 @@ CLASS_LAYERS = r"head/class_out/.*|backbone/classifier/.*"
 class StartingWeights(NamedTuple):
     """Weights of a trained network."""
 
-    source: str  # the file they are from
+    source: str  # path of their file
     arrays: dict[str, np.ndarray]  # path -> array, parameters and running statistics alike
-    eps: float  # of the BatchNorm they were trained with; 0: the family's default
+    eps: float  # BatchNorm epsilon in their training; 0: the family's default
     backbone: str = ""  # its name, if known
     classes: tuple[str, ...] = ()  # names, if known
 
@@ -48,7 +48,7 @@ class FittedWeights(NamedTuple):
     loaded: tuple[str, ...]
     reshaped: tuple[str, ...]  # those of `loaded` that had another number of input channels
     new: tuple[str, ...]
-    skipped: tuple[str, ...]  # paths of the starting weights that this network lacks
+    skipped: tuple[str, ...]  # paths of the starting weights that are not used
 
 
 def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWeights:
@@ -95,7 +95,7 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
 def _starting_member(folder: Path, backbone: str, seed: int) -> str:
     """Return the id of the member of a run or sweep to start from.
 
-    Seed k starts from seed k, because gains are judged by pairs of equal seed (docs/robustness.md).
+    Seed k starts from seed k, because gains are compared between equal seeds (docs/robustness.md).
     """
     if not (folder / "plan.json").exists():
         return run_folder.member_id({})
@@ -120,26 +120,26 @@ def fit_to_network(
 ) -> FittedWeights:
     """Replace a network's arrays by the starting weights of the same paths.
 
-    A stem of three channels is folded to one, or spread from one to three, see
+    The stem's kernel is converted between one and three input channels, see
     `pretrained.convert_stem_channels`.
 
     Args:
         current: path -> array of the newly initialized network, parameters and running statistics.
-        reinit: patterns of whole paths that keep their current arrays.
+        reinit: patterns of the full paths that keep their current arrays.
         classes: the network's classes.
 
     Raises:
         UserError: a pattern is invalid or matches nothing, arrays of a shared module exist on one
             side only or differ in shape, the classes differ, or there is nothing to load.
     """
-    kept = _matched_paths(reinit, current)
+    reinit_paths = _matched_paths(reinit, current)
     loaded, reshaped = _match_stem_channels(weights.arrays, current)
     shared_modules = set(map(_module, current)) & set(map(_module, loaded))
     mismatches = [
         path
         for path in sorted(current.keys() | loaded.keys())
         if _module(path) in shared_modules
-        and path not in kept
+        and path not in reinit_paths
         and _shape(loaded, path) != _shape(current, path)
     ]
     in_both = current.keys() & loaded.keys()
@@ -154,7 +154,7 @@ def fit_to_network(
             f"({shorten(shapes)}); set model.backbone to that of the file, or list in reinit the "
             "paths to initialize again"
         )
-    paths = [path for path in current if path in loaded and path not in kept]
+    paths = [path for path in current if path in loaded and path not in reinit_paths]
     if not paths:
         raise UserError(f"init: {weights.source} has no array of this network")
     class_layers = [path for path in paths if re.fullmatch(CLASS_LAYERS, path)]
@@ -227,7 +227,7 @@ def untrained_warning(new: Iterable[str], multipliers: Mapping[str, float]) -> s
 def _match_stem_channels(
     arrays: Mapping[str, np.ndarray], current: Mapping[str, Array]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Convert the stem's kernel to the input channels of `current`; also return what changed."""
+    """Convert the stem's kernel to the channels of `current`; also return the converted paths."""
     stem = "backbone/stem/kernel"
     if stem not in arrays or stem not in current:
         return dict(arrays), []

@@ -1,8 +1,8 @@
-"""A reader of torch checkpoints that needs no torch and executes no code of the file.
+"""Read torch checkpoints without torch, and without executing code in the file.
 
 `torch.save` writes a zip: <name>/data.pkl, a pickle in which a tensor is a call of one of torch's
 functions on a storage, and the bytes of the storages as <name>/data/<key>. A pickle is a program,
-and Python's unpickler imports and calls whatever it names. This module interprets the pickle
+and Python's unpickler imports and calls whatever a pickle names. This module interprets the pickle
 itself, with the few opcodes and names that tensors need, and rejects all others. The writer is
 torch/serialization.py (`_save`) and torch/_tensor.py (`_reduce_ex_internal`).
 """
@@ -35,11 +35,11 @@ _DTYPES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes before torch 1.6
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files before torch 1.6
 _LITERALS = (
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
 )  # fmt: skip
-# OSError: a seek to before the file; RuntimeError: an encrypted zip, or unknown compression
+# OSError: a seek before the file's start; RuntimeError: an encrypted zip, or unknown compression
 _READ_ERRORS = (ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zlib.error)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -79,7 +79,7 @@ def read_torch_checkpoint(file: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             folder = _checkpoint_folder(archive, file)
-            content = _interpret(archive.read(f"{folder}/data.pkl"))
+            content = _interpret_pickle(archive.read(f"{folder}/data.pkl"))
 
             @cache
             def storage(type_name: str, key: str) -> np.ndarray:
@@ -162,7 +162,7 @@ def _to_array(name: str, tensor: _Tensor, storage: Callable[[str, str], np.ndarr
     return np.ndarray(shape, flat.dtype, flat, offset * size, [step * size for step in stride])
 
 
-def _interpret(program: bytes) -> Any:
+def _interpret_pickle(program: bytes) -> Any:
     """Return what a pickle of torch.save builds: dicts, lists, tuples, plain values, `_Tensor`s.
 
     A global is represented by its dotted name. Raises ValueError, TypeError or LookupError.
@@ -233,10 +233,10 @@ def _check_global(module: Any, name: Any) -> str:
     """Return the dotted name of an allowed global."""
     if not (isinstance(module, str) and isinstance(name, str)):
         raise TypeError("a broken pickle: a global without a name")
-    full = f"{module}.{name}"
-    if full not in _DTYPES and full not in _CALLS:
-        raise ValueError(_code_error(full))
-    return full
+    dotted_name = f"{module}.{name}"
+    if dotted_name not in _DTYPES and dotted_name not in _CALLS:
+        raise ValueError(_code_error(dotted_name))
+    return dotted_name
 
 
 def _extend(target: Any, items: list[Any]) -> None:

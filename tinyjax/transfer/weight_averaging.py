@@ -1,8 +1,8 @@
 """Averages of weights: between the start and the end of a training run (WiSE-FT, arXiv 2109.01903),
 and over several networks with the same start (model soups, arXiv 2203.05482).
 
-All parameters and BatchNorm's running statistics are averaged. Afterwards the running statistics
-must be re-estimated: the averaged ones belong to no network.
+All parameters and BatchNorm's running statistics are averaged. The running statistics must then be
+estimated again, because averaged statistics do not fit the averaged parameters.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """The 15 corruptions of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations" (arXiv 1903.12261), for images of any size as in Michaelis et al.,
 "Benchmarking Robustness in Object Detection" (arXiv 1907.07484) and their package imagecorruptions
-1.1.2, which the tests compare with.
+1.1.2, the reference of the tests.
 
 Each corruption is a function of (image, severity 1..5, random numbers): float32 [H, W, C] of gray
 levels 0..255 to the same, not yet clipped. Only two things differ from the published code: `frost`,
@@ -55,7 +55,7 @@ def defocus_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """The blurred image with pixels scrambled among neighbors, and blurred again.
+    """Blur, scramble pixels among their neighbors, and blur again.
 
     As published: the authors' loop intends to swap two pixels but, since NumPy rows are views,
     copies one onto the other.
@@ -65,7 +65,7 @@ def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     ]
     height, width, channels = image.shape
     pixels = np.floor(_blur(image, sigma)).reshape(-1, channels)
-    # Rows and columns reach + 1 .. side - reach are scrambled, with pixels -reach .. reach - 1 off.
+    # Rows and columns reach + 1 .. side - reach are scrambled, by offsets of -reach .. reach - 1.
     inside = tuple(max(side - 2 * reach, 0) for side in (height, width))
     for _ in range(iterations):
         offsets = rng.integers(-reach, reach, (2, *inside), np.int8)
@@ -74,14 +74,14 @@ def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def scramble_indices(offsets: np.ndarray, reach: int, size: tuple[int, int]) -> np.ndarray:
-    """The source of each pixel after overwriting pixels one by one, from the last in row-major
-    order to the first, by the pixel at their offset.
+    """The source of each pixel after each is overwritten by the pixel at its offset, one by one in
+    reverse row-major order.
 
-    Vectorized: a pixel copies either an original value or, from a pixel that comes later in
-    row-major order, that pixel's new value; such chains are resolved by pointer doubling.
+    Vectorized: a pixel copies an original value or, from a pixel later in row-major order, that
+    pixel's new value; such chains are resolved by pointer doubling.
 
     Args:
-        offsets: int8 [2 (y, x), h, w] of the pixels from (reach + 1, reach + 1) on.
+        offsets: int8 [2 (y, x), h, w], for the h x w pixels from (reach + 1, reach + 1) on.
         size: (H, W).
 
     Returns:
@@ -112,7 +112,7 @@ def zoom_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     end, step = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))[severity - 1]
     height, width = image.shape[:2]
     zooms = np.arange(1, end, step)
-    total = sum((_magnified(image, zoom)[:height, :width] for zoom in zooms), start=image)
+    total = sum((_magnify(image, zoom)[:height, :width] for zoom in zooms), start=image)
     return total / (len(zooms) + 1)
 
 
@@ -130,7 +130,7 @@ def snow(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     )[severity - 1]
     height, width, channels = image.shape
     noise = mean + deviation * rng.standard_normal((height, width, 1), np.float32)
-    flakes = _magnified(noise, zoom)
+    flakes = _magnify(noise, zoom)
     flakes = np.where(flakes < threshold, np.float32(0), flakes.clip(0, 1))
     angle = rng.uniform(-0.75 * math.pi, -0.25 * math.pi)
     flakes = 255 * smear(flakes, _half_gaussian(radius, sigma), angle)[:height, :width]
@@ -148,26 +148,29 @@ def frost(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     and a deviation in the range of the photographs (121 to 207 and 18 to 43). The weights are the
     published ones.
     """
-    keep, add = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
+    image_weight, ice_weight = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[
+        severity - 1
+    ]
     height, width = image.shape[:2]
-    return keep * image + add * _frost(height, width, rng)
+    return image_weight * image + ice_weight * _ice_texture(height, width, rng)
 
 
 def fog(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """A cloud of fractal density is added, and the sum scaled to the image's maximum."""
+    """Add a cloud of fractal density, and scale the sum to the image's maximum."""
     density, decay = ((1.5, 2), (2.0, 2), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     height, width = image.shape[:2]
-    cloud = _plasma(1 << (max(height, width) - 1).bit_length(), decay, rng)[:height, :width, None]
+    side = 1 << (max(height, width) - 1).bit_length()
+    cloud = _plasma_fractal(side, decay, rng)[:height, :width, None]
     brightest = image.max() / 255
     return (image + 255 * density * cloud) * (brightest / (brightest + density))
 
 
 def brightness(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """V of HSV is raised, H and S are kept: a pixel's channels grow by the same factor."""
-    raised = 255 * (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
+    increase = 255 * (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = image.max(-1, keepdims=True)
-    new = np.minimum(value + raised, 255)
-    return np.where(value > 0, image * (new / np.maximum(value, 1)), new)
+    new_value = np.minimum(value + increase, 255)
+    return np.where(value > 0, image * (new_value / np.maximum(value, 1)), new_value)
 
 
 def contrast(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
@@ -259,7 +262,7 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
 
 
-def _magnified(image: np.ndarray, zoom: float) -> np.ndarray:
+def _magnify(image: np.ndarray, zoom: float) -> np.ndarray:
     """The center of an image [H, W, C], enlarged by `zoom` with linear interpolation.
 
     The result is up to zoom - 1 pixels larger than the image.
@@ -276,9 +279,9 @@ def _magnified(image: np.ndarray, zoom: float) -> np.ndarray:
     return image
 
 
-def _plasma(side: int, decay: float, rng: Generator) -> np.ndarray:
+def _plasma_fractal(side: int, decay: float, rng: Generator) -> np.ndarray:
     """float64 [side, side] from 0 to 1: midpoint displacement on a torus (Fournier, Fussell and
-    Carpenter, 1982), of amplitude 1 / decay**2 from level to level. side: a power of two.
+    Carpenter, 1982), with the amplitude divided by decay**2 per level. side: a power of two.
     """
     field = np.zeros((side, side))
     amplitude, step = 1.0, side
@@ -299,14 +302,14 @@ def _plasma(side: int, decay: float, rng: Generator) -> np.ndarray:
     return field / field.max()
 
 
-def _frost(height: int, width: int, rng: Generator) -> np.ndarray:
-    """float32 [H, W, 1] of gray levels: six families of needles, each dense where its cloud is.
+def _ice_texture(height: int, width: int, rng: Generator) -> np.ndarray:
+    """float32 [H, W, 1] of gray levels: six layers of needles, each dense where its cloud is dense.
 
-    Generated at half the size: needles are two pixels wide and up to 32 long.
+    Generated at half the resolution: needles are two pixels wide and up to 32 long.
     """
     length = 16
     rows, columns = -(-height // 2), -(-width // 2)
-    cloud = _plasma(1 << (max(rows, columns) - 1).bit_length(), 1.5, rng)
+    cloud = _plasma_fractal(1 << (max(rows, columns) - 1).bit_length(), 1.5, rng)
     layers = []
     for angle in math.pi / 6 * (np.arange(6) + rng.random()):
         noise = rng.standard_normal((rows + 2 * length, columns + 2 * length, 1), np.float32)

@@ -22,9 +22,9 @@ _FUNCTIONS = {f.__name__: f for f in (*benchmark.CORRUPTIONS, *thermal.CORRUPTIO
 _FAMILIES = {"benchmark": BENCHMARK_CORRUPTIONS, "thermal": THERMAL_CORRUPTIONS}
 
 
-def corruption_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The corruptions that `names` stand for, in order and without duplicates: "benchmark" and
-    "thermal" stand for all of their family.
+def expand_corruption_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Replace "benchmark" and "thermal" by the corruptions of that family; in order, without
+    duplicates.
 
     Raises UserError for an unknown name.
     """
@@ -37,26 +37,26 @@ def corruption_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def suite_corruptions(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(corruption, severity) of all variants of a config's suite `name`: its "corrupt", names as
-    `corruption_names` takes them, times its "severities", by default all.
+    """All (corruption, severity) of a config's suite `name`: each of "corrupt", the names of
+    `expand_corruption_names`, with each of "severities", by default all.
 
-    Raises UserError as `corruption_names`, and for a severity that does not exist.
+    Raises UserError as `expand_corruption_names`, and for a severity that does not exist.
     """
-    severities, given = suite.get("severities", SEVERITIES), suite["corrupt"]
-    listed = isinstance(severities, Sequence) and severities
-    if not listed or any(severity not in SEVERITIES for severity in severities):
+    severities, names = suite.get("severities", SEVERITIES), suite["corrupt"]
+    valid = isinstance(severities, Sequence) and severities
+    if not valid or any(severity not in SEVERITIES for severity in severities):
         raise UserError(f"data.suites.{name}.severities = {severities}: give some of {SEVERITIES}")
-    if not isinstance(given, Sequence):
-        raise UserError(f"data.suites.{name}.corrupt = {given!r}: give names of corruptions")
-    names = corruption_names((given,) if isinstance(given, str) else given)
-    return [(corruption, severity) for corruption in names for severity in severities]
+    if not isinstance(names, Sequence):
+        raise UserError(f"data.suites.{name}.corrupt = {names!r}: give names of corruptions")
+    corruptions = expand_corruption_names((names,) if isinstance(names, str) else names)
+    return [(corruption, severity) for corruption in corruptions for severity in severities]
 
 
 def corrupt(image: np.ndarray, corruption: str, severity: int, name: str) -> np.ndarray:
     """Corrupt one image: uint8 [H, W, C] of 1 or 3 channels to uint8 of the same shape.
 
-    The result for one channel is that of one channel of the published RGB result for the gray
-    image: equal if nothing is random, equal in distribution if channels are drawn independently.
+    For a gray image, the result with one channel is one channel of the published result for RGB:
+    equal if nothing is random, equal in distribution if channels are drawn independently.
 
     Random numbers are a function of (name, corruption, severity). For `thermal.FIXED_PATTERNS`,
     which belong to the camera, they are a function of (corruption, H, W): the same pattern in all

@@ -37,7 +37,7 @@ def dead_pixels(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """Pixels stuck at black or white, fixed for the camera: 0.1 to 2.5 % are defects, of which
     three quarters are single pixels, the others clusters of 2 x 2 and 3 x 3.
 
-    A camera in order has less than 0.5 %, and interpolates them.
+    A healthy camera has less than 0.5 %, and interpolates them.
     """
     fraction = (0.001, 0.003, 0.006, 0.012, 0.025)[severity - 1]
     height, width = image.shape[:2]
@@ -47,13 +47,13 @@ def dead_pixels(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     level = rng.choice((0, 255), height * width)
     count = math.ceil(fraction * height * width)
     y, x = np.divmod(order[:count], width)
-    owner = np.full((height, width), count)
+    defect = np.full((height, width), count)
     for dy, dx in np.ndindex(3, 3):
         hit = (side[:count] > max(dy, dx)) & (y + dy < height) & (x + dx < width)
-        np.minimum.at(owner, (y[hit] + dy, x[hit] + dx), np.flatnonzero(hit))
-    dead = owner < count
+        np.minimum.at(defect, (y[hit] + dy, x[hit] + dx), np.flatnonzero(hit))
+    dead = defect < count
     out = image.copy()
-    out[dead] = level[owner[dead], None]
+    out[dead] = level[defect[dead], None]
     return out
 
 
@@ -63,7 +63,7 @@ def drift(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """
     offset, gain = ((6, 0.04), (11, 0.07), (17, 0.1), (25, 0.15), (36, 0.2))[severity - 1]
     height, width = image.shape[:2]
-    gains, offsets = _smooth(height, width, rng), _smooth(height, width, rng)
+    gains, offsets = _smooth_field(height, width, rng), _smooth_field(height, width, rng)
     return image * (1 + gain * gains) + offset * offsets
 
 
@@ -81,8 +81,8 @@ def polarity(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """White-hot to black-hot: contrast about the middle of the range is multiplied by 0.6, 0.2,
     -0.2, -0.6 and -1, so severity 5 is 255 - image.
 
-    The severities between are thermal crossover, when objects become colder than the ground, or
-    warmer, at dawn and dusk: contrast fades and returns inverted. The difference from the image
+    The severities between imitate thermal crossover at dawn and dusk, when objects become colder or
+    warmer than the ground: contrast fades and returns inverted. The difference from the image
     grows with severity, but the low contrast in the middle may be harder for a detector.
     """
     factor = (0.6, 0.2, -0.2, -0.6, -1.0)[severity - 1]
@@ -134,7 +134,7 @@ CORRUPTIONS = (
 FIXED_PATTERNS = ("fixed_pattern", "stripes", "dead_pixels")
 
 
-def _smooth(height: int, width: int, rng: Generator) -> np.ndarray:
+def _smooth_field(height: int, width: int, rng: Generator) -> np.ndarray:
     """float32 [H, W, 1] of mean 0 and deviation 1, up to one and a half waves across the image."""
     waves = np.arange(4)
     vertical, horizontal = (

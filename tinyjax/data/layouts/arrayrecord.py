@@ -28,7 +28,7 @@ from tinyjax.data.layouts.listing import (
 from tinyjax.errors import UserError
 from tinyjax.run import progress
 
-INFO = "dataset_info.json"
+INFO_FILE = "dataset_info.json"
 
 
 class ImageBytes(NamedTuple):
@@ -48,9 +48,9 @@ class ImageBytes(NamedTuple):
 
 
 class RecordImage(NamedTuple):
-    """An image in a set that stays on disk; it is read on access."""
+    """An image of a prepared set on disk, read on access."""
 
-    rows: Any  # of `as_data_source`
+    rows: Any  # as returned by `as_data_source`
     number: int
 
     @property
@@ -70,7 +70,7 @@ class RecordImage(NamedTuple):
 def load_labels(rows: Any, folder: Path, split: str) -> np.ndarray:
     """The labels of a split whose images stay on disk: int32 [N].
 
-    A record cannot be read in part, so this takes minutes for a million of them. The result is
+    Records can only be read with their images, so a million take minutes. The result is
     cached in `folder`, or in the temporary folder if `folder` is not writable.
     """
     name = f"tinyjax-labels-{split}-{len(rows)}.npy"
@@ -93,42 +93,42 @@ def load_labels(rows: Any, folder: Path, split: str) -> np.ndarray:
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
-    if (home := _find_root(root)) is None:
+    if (data_dir := _find_root(root)) is None:
         return []
     try:
-        document = json.loads(read_bytes(home / INFO))
+        document = json.loads(read_bytes(data_dir / INFO_FILE))
         return sorted(str(split["name"]) for split in document["splits"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{home / INFO}: not as prepare wrote it ({error}); prepare it again"
+            f"{data_dir / INFO_FILE}: not a file that prepare wrote ({error}); prepare it again"
         ) from error
 
 
 def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
-    """Read a split as it was prepared.
+    """Read a prepared split.
 
     Raises UserError for an unknown split, a zip, and files that prepare did not write.
     """
-    home = _find_root(root)
-    if home is None:
-        raise UserError(f"{root}: no prepared set in this folder (no {INFO})")
-    if not isinstance(home, Path):
+    data_dir = _find_root(root)
+    if data_dir is None:
+        raise UserError(f"{root}: no prepared set in this folder (no {INFO_FILE})")
+    if not isinstance(data_dir, Path):
         raise UserError(f"{root}: ArrayRecord files cannot be read from a zip; unpack it")
     if split not in list_splits(root):
         raise unknown_split(root, split, list_splits(root))
     tfds = import_tfds()
     try:
-        builder = tfds.builder_from_directory(home)
+        builder = tfds.builder_from_directory(data_dir)
         rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         names = builder.info.features["objects"]["category"].names
         metadata = builder.info.metadata
         ignored, groups = (frozenset(json.loads(metadata[name])) for name in ("ignored", "groups"))
-        entries = [_entry(row, names) for row in rows]
+        entries = [_make_entry(row, names) for row in rows]
     except Exception as error:  # the libraries raise many types for damaged files
         raise UserError(
-            f"{home}: split {split!r} cannot be read ({error}); prepare it again"
+            f"{data_dir}: split {split!r} cannot be read ({error}); prepare it again"
         ) from error
-    return Listing(f"{home}, split {split!r}", entries, tuple(names), ignored, groups)
+    return Listing(f"{data_dir}, split {split!r}", entries, tuple(names), ignored, groups)
 
 
 def write(listings: Mapping[str, Listing], folder: Path) -> Path:
@@ -155,7 +155,7 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
 
     class Detection(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore
         VERSION = tfds.core.Version("1.0.0")
-        # Without it, TFDS would import a package that it does not depend on to check for downloads.
+        # Without it, TFDS checks for downloads with a package that it does not install.
         url_infos: ClassVar[dict] = {}
 
         def _info(self):
@@ -169,10 +169,10 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
             )
 
         def _split_generators(self, _):
-            return {name: _rows(listed) for name, listed in listings.items()}
+            return {name: _generate_rows(listing) for name, listing in listings.items()}
 
         def _generate_examples(self):
-            raise NotImplementedError  # the splits are generators already
+            raise NotImplementedError  # not called: `_split_generators` returns generators
 
     builder = Detection(data_dir=folder, file_format="array_record")
     with TemporaryDirectory() as empty:
@@ -180,11 +180,11 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
     return Path(builder.data_path)
 
 
-def _rows(listed: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, entry in enumerate(listed.entries):
+def _generate_rows(listing: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, entry in enumerate(listing.entries):
         data = entry.file.read_bytes()
         boxes = [label.box for label in entry.labels]
-        if listed.relative:
+        if listing.relative:
             boxes = [relative_to_pixels(box, image_shape(data)) for box in boxes]
         objects = [
             {
@@ -201,7 +201,7 @@ def _rows(listed: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
         )
 
 
-def _entry(row: dict[str, Any], names: list[str]) -> Entry:
+def _make_entry(row: dict[str, Any], names: list[str]) -> Entry:
     info = json.loads(row["info"])
     objects = row["objects"]
     labels = [
@@ -220,7 +220,9 @@ def _entry(row: dict[str, Any], names: list[str]) -> Entry:
 
 
 def _find_root(root: AnyPath) -> AnyPath | None:
-    return next((home for home in candidate_roots(root) if (home / INFO).is_file()), None)
+    return next(
+        (folder for folder in candidate_roots(root) if (folder / INFO_FILE).is_file()), None
+    )
 
 
 def import_tfds():

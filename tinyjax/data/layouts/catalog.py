@@ -1,8 +1,8 @@
-"""Published data sets as their archives unpack: the paths of images and labels, counts, terms of
-use, and known issues. `published` reads them.
+"""Published data sets: the paths of images and labels in their unpacked archives, counts, terms of
+use, and known issues. `published` reads the sets.
 
-Counts and terms are from the sets' own pages; those marked "not verified" are from public loaders
-that agree. Nothing is downloaded, and no set is part of this project.
+Counts and terms are from the sets' own pages; those marked "not verified" are from several public
+loaders, which agree. Nothing is downloaded, and no set is part of this project.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 
 class SplitFiles(NamedTuple):
-    """The files of a split, as paths from the set's folder; <folder>/*.jpg is a folder with such
-    files.
-    """
+    """The files of a split, relative to the set's folder. <folder>/*.jpg is a folder of jpgs."""
 
-    paths: tuple[str, ...]  # alternatives that the split may be read from, in order of preference
-    images: int = 0  # as published; 0: unknown, or sources disagree
+    paths: tuple[str, ...]  # alternative sources of the split, in order of preference
+    num_images: int = 0  # as published; 0: unknown, or sources disagree
     requires: tuple[str, ...] = ()  # further paths that must exist
 
 
@@ -33,9 +31,9 @@ class PublishedSet(NamedTuple):
     known_issues: str = ""
     classes: tuple[str, ...] = ()  # scored by default; (): all
     ignore_classes: tuple[str, ...] = ()  # neither objects nor background
-    drops_empty_boxes: bool = False  # the set is known to have boxes without area; they are dropped
+    drops_empty_boxes: bool = False  # boxes without area are left out; a known issue of the set
     unlabeled: Mapping[str, str] = MappingProxyType({})  # splits without boxes -> the reason
-    signature: str = ""  # a file that identifies the set; "": the files of any of its splits do
+    signature: str = ""  # a file that identifies the set; "": the files of any split do
 
 
 def _voc(**counts: int) -> dict[str, SplitFiles]:
@@ -127,8 +125,8 @@ _INOUE_TERMS = (
     "(naoto0804/cross-domain-detection)."
 )
 _VOC_TERMS = "Photographs from flickr, under flickr's terms of use; annotations free for research."
-_SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
-_EXTRA = {"extra": "its boxes are placeholders (1 1 1 1): it is labeled by image only"}
+_INOUE_CLASSES = ("bicycle", "bird", "car", "cat", "dog", "person")
+_UNLABELED_EXTRA = {"extra": "its boxes are placeholders (1 1 1 1): it is labeled by image only"}
 
 PUBLISHED_SETS: dict[str, PublishedSet] = {
     "llvip": PublishedSet(
@@ -142,7 +140,7 @@ PUBLISHED_SETS: dict[str, PublishedSet] = {
         "Jia et al., LLVIP: A Visible-infrared Paired Dataset for Low-light Vision, ICCVW 2021",
         "2 xml files have no box; their images are kept, without objects (empty = 'drop' leaves "
         "them out). 5 boxes have no area and are left out. Labels were revised on 2023-02-21: "
-        "state which you used. Corners are used as written.",
+        "state which version you used. Corners are used as written.",
         drops_empty_boxes=True,
     ),
     "flir_aligned": PublishedSet(
@@ -154,8 +152,8 @@ PUBLISHED_SETS: dict[str, PublishedSet] = {
         _FLIR_TERMS,
         "Zhang et al., Multispectral Fusion for Object Detection with Cyclic Fuse-and-Refine "
         "Blocks, ICIP 2020 (arXiv 2009.12664)",
-        "Both images have the boxes of the thermal one; some misalignment is left. Dogs, of the "
-        "original set, are scored only if named in classes.",
+        "Both images have the boxes of the thermal one; some misalignment remains. Dogs, of the "
+        "original set, are scored only if classes names them.",
         classes=("person", "bicycle", "car"),
     ),
     "flir_adas_v1": PublishedSet(
@@ -285,9 +283,9 @@ PUBLISHED_SETS: dict[str, PublishedSet] = {
         _voc(train=1_000, test=1_000),
         _INOUE_TERMS,
         _INOUE,
-        "Its list extra names images without boxes.",
-        classes=_SIX,
-        unlabeled=_EXTRA,
+        "Its split extra has images without boxes.",
+        classes=_INOUE_CLASSES,
+        unlabeled=_UNLABELED_EXTRA,
     ),
     "comic2k": PublishedSet(
         "Comic2k",
@@ -297,9 +295,9 @@ PUBLISHED_SETS: dict[str, PublishedSet] = {
         _voc(train=1_000, test=1_000),
         _INOUE_TERMS,
         _INOUE,
-        "Its list extra names images without boxes.",
-        classes=_SIX,
-        unlabeled=_EXTRA,
+        "Its split extra has images without boxes.",
+        classes=_INOUE_CLASSES,
+        unlabeled=_UNLABELED_EXTRA,
     ),
     "domainnet": PublishedSet(
         "DomainNet",

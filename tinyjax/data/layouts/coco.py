@@ -45,11 +45,13 @@ FIELDS = {
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
-    for home in candidate_roots(root):
-        jsons = [f for d in (home, home / "annotations") for f in list_files(d, ".json")]
-        # The folder of instances_*.json may also have captions_*.json and the like.
+    for data_dir in candidate_roots(root):
+        jsons = [f for d in (data_dir, data_dir / "annotations") for f in list_files(d, ".json")]
+        # The folder of instances_*.json may also contain captions_*.json and others.
         instances = [f.name for f in jsons if f.name.startswith("instances_")]
-        roboflow = [d.name for d in list_folders(home) if (d / "_annotations.coco.json").is_file()]
+        roboflow = [
+            d.name for d in list_folders(data_dir) if (d / "_annotations.coco.json").is_file()
+        ]
         if names := instances or roboflow or [f.name for f in jsons if _is_coco(f)]:
             return sorted({re.sub(r"^instances_|\.json$", "", name) for name in names})
     return []
@@ -58,14 +60,13 @@ def list_splits(root: AnyPath) -> list[str]:
 def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     """Read a split's json.
 
-    Ignored are the categories with `"ignore": 1`, and boxes with `iscrowd` or `ignore` 1. A group
-    is a category without annotations that others name as their supercategory: Roboflow writes one
-    with id 0.
+    Categories with `"ignore": 1` and boxes with `iscrowd` or `ignore` 1 are ignored. A group is a
+    category without annotations that is the supercategory of others: Roboflow writes one with id 0.
 
     Raises UserError for a file that is not COCO. Reported to `on_error`: an annotation of an
     unknown image or category, or whose bbox is not four numbers.
     """
-    file, home = _find_json(root, split)
+    file, data_dir = _find_json(root, split)
     document = _parse(file)
     names = {category["id"]: str(category["name"]) for category in document["categories"]}
     image_ids = {info["id"] for info in document["images"]}
@@ -92,7 +93,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
             ignore = bool(annotation.get("iscrowd") or annotation.get("ignore"))
             box = (x, y, x + w, y + h)
             labels[image].append(Label(source, names[category], box, ignore, area))
-    folder = _image_folder(home, file, split, document["images"])
+    folder = _image_folder(data_dir, file, split, document["images"])
     entries = [
         Entry(join_inside(folder, str(info["file_name"]), str(file)), info, labels[info["id"]])
         for info in document["images"]
@@ -103,18 +104,20 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
 
 
 def _find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
-    """The json of a split, and the root of its layout."""
-    for home in candidate_roots(root):
+    """The json of a split, and the data set's root."""
+    for data_dir in candidate_roots(root):
         for pattern in JSON_PATHS:
-            if (file := home / pattern.format(split)).is_file():
-                return file, home
+            if (file := data_dir / pattern.format(split)).is_file():
+                return file, data_dir
     raise unknown_split(root, split, list_splits(root))
 
 
-def _image_folder(home: AnyPath, file: AnyPath, split: str, infos: list[dict[str, Any]]) -> AnyPath:
+def _image_folder(
+    data_dir: AnyPath, file: AnyPath, split: str, infos: list[dict[str, Any]]
+) -> AnyPath:
     """The folder of the images: the first one in which an image of the json exists."""
-    candidates = [home / pattern.format(split) for pattern in IMAGE_FOLDERS]
-    folders = [folder for folder in candidates if folder.is_dir()] + [home]
+    candidates = [data_dir / pattern.format(split) for pattern in IMAGE_FOLDERS]
+    folders = [folder for folder in candidates if folder.is_dir()] + [data_dir]
     for info in infos[:100]:  # a few may be missing
         for folder in folders:
             if join_inside(folder, str(info["file_name"]), str(file)).is_file():

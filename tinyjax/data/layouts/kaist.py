@@ -33,7 +33,7 @@ from tinyjax.data.layouts.listing import (
 from tinyjax.errors import UserError
 
 CAMERAS = ("visible", "lwir")
-LABEL_FOLDERS = (  # corrected labels first: a frame's labels are in the first folder that has it
+LABEL_FOLDERS = (  # the first one with the frame is read; corrected labels first
     "annotations_paired",  # Zhang et al., ICCV 2019
     "annotations-xml-new-sanitized",  # Li et al., BMVC 2018, for training
     "annotations-xml-15",
@@ -45,59 +45,59 @@ CATEGORIES = ("person", "cyclist", "people", "person?")
 TRAINING_SETS = ("set00", "set01", "set02", "set03", "set04", "set05")
 
 
-def list_splits(home: AnyPath) -> list[str]:
+def list_splits(data_dir: AnyPath) -> list[str]:
     """<camera>/<list> for each list; without lists <camera>/train and <camera>/test."""
-    names = [stem(file) for file in list_files(home / "imageSets", ".txt")]
+    names = [stem(file) for file in list_files(data_dir / "imageSets", ".txt")]
     if not names:
-        is_training = {folder.name in TRAINING_SETS for folder in list_folders(home / "images")}
+        is_training = {folder.name in TRAINING_SETS for folder in list_folders(data_dir / "images")}
         names = [name for name, value in (("train", True), ("test", False)) if value in is_training]
     return [f"{camera}/{name}" for camera in CAMERAS for name in names]
 
 
-def read_listing(home: AnyPath, split: str, on_error: OnError) -> Listing:
-    """The split of one camera. Frames are named set00/V000/lwir/I00000.jpg.
+def read_listing(data_dir: AnyPath, split: str, on_error: OnError) -> Listing:
+    """Read a split of one camera. File names have the form set00/V000/lwir/I00000.jpg.
 
     Raises UserError for an unknown split. Reported to `on_error`: a line that is not a frame, a
     frame without labels, labels that cannot be read.
     """
     camera, _, name = split.partition("/")
-    if split not in list_splits(home):
-        raise unknown_split(home, split, list_splits(home))
-    file = home / "imageSets" / f"{name}.txt"
-    source = file if file.is_file() else home / "images"
+    if split not in list_splits(data_dir):
+        raise unknown_split(data_dir, split, list_splits(data_dir))
+    file = data_dir / "imageSets" / f"{name}.txt"
+    source = file if file.is_file() else data_dir / "images"
     if file.is_file():
         frames = read_text(file).split()
     else:
-        frames = _all_frames(home, camera, name == "train")
-    folders = [folder for folder in LABEL_FOLDERS if (home / folder).is_dir()]
+        frames = _all_frames(data_dir, camera, name == "train")
+    folders = [folder for folder in LABEL_FOLDERS if (data_dir / folder).is_dir()]
     entries = []
     for frame in frames:
         video, _, number = frame.rpartition("/")
         if video.count("/") != 1 or ".." in frame:
             on_error("bad line", f"{source}: {frame!r}; give frames such as set00/V000/I00000")
             continue
-        label_file = _label_file(home, folders, video, camera, number)
+        label_file = _label_file(data_dir, folders, video, camera, number)
         if label_file is None:
             message = f"{source}: {frame}: no labels in {folders or LABEL_FOLDERS}"
             on_error("missing label file", message)
             continue
         try:
-            read = _read_xml if label_file.name.endswith(".xml") else _read_bbgt
-            labels = read(label_file)
+            read_labels = _read_xml if label_file.name.endswith(".xml") else _read_bbgt
+            labels = read_labels(label_file)
         except UserError as error:
             on_error("bad label file", str(error))
             continue
         png = f"{video}/{camera}/{number}.png"
-        path = png if (home / "images" / png).is_file() else f"{png.removesuffix('png')}jpg"
-        entries.append(Entry(home / "images" / path, {"file_name": path}, labels))
+        path = png if (data_dir / "images" / png).is_file() else f"{png.removesuffix('png')}jpg"
+        entries.append(Entry(data_dir / "images" / path, {"file_name": path}, labels))
     others = {label.category for entry in entries for label in entry.labels} - {*CATEGORIES}
     return Listing(str(source), entries, (*CATEGORIES, *sorted(others)))
 
 
-def _all_frames(home: AnyPath, camera: str, training: bool) -> list[str]:
+def _all_frames(data_dir: AnyPath, camera: str, training: bool) -> list[str]:
     return [
         f"{folder.name}/{video.name}/{stem(image)}"
-        for folder in list_folders(home / "images")
+        for folder in list_folders(data_dir / "images")
         if (folder.name in TRAINING_SETS) == training
         for video in list_folders(folder)
         for image in list_images(video / camera)
@@ -105,10 +105,10 @@ def _all_frames(home: AnyPath, camera: str, training: bool) -> list[str]:
 
 
 def _label_file(
-    home: AnyPath, folders: list[str], video: str, camera: str, number: str
+    data_dir: AnyPath, folders: list[str], video: str, camera: str, number: str
 ) -> AnyPath | None:
     for name in folders:
-        folder = home / name / video
+        folder = data_dir / name / video
         for file in (
             folder / f"{number}.xml",
             folder / f"{number}.txt",

@@ -1,5 +1,5 @@
-"""The common form of all layouts: a split's images and labels, neither decoded nor validated; and
-how folders and zips are searched for them.
+"""The common form of all layouts: a split's images and labels before decoding and validation. Also
+the functions that search folders and zips for them.
 """
 
 import re
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 from tinyjax.data.images import SUFFIXES, AnyPath, ImageFile, read_bytes
 from tinyjax.errors import UserError, suggest
 
-SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow's name; used if only one exists
+SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists
 
-# (problem, message) of an invalid image or box, which is left out if the callback returns
+# Called with (problem, message) for an invalid image or box, which is left out if the call returns
 OnError = Callable[[str, str], None]
 
 
@@ -44,7 +44,7 @@ class Listing(NamedTuple):
     entries: Sequence[Entry]
     categories: tuple[str, ...]  # in the source's order
     ignored: frozenset[str] = frozenset()  # categories that the source marks as ignored
-    groups: frozenset[str] = frozenset()  # categories that are scored only if named
+    groups: frozenset[str] = frozenset()  # categories that are scored only if `classes` names them
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
 
 
@@ -73,7 +73,7 @@ def candidate_roots(root: AnyPath) -> Iterator[AnyPath]:
 
 def list_folders(folder: AnyPath) -> list[AnyPath]:
     """The subfolders of a folder by name, without hidden ones; empty if it does not exist."""
-    return [path for _, path in _list(folder) if path.is_dir()]
+    return [path for _, path in _scan_folder(folder) if path.is_dir()]
 
 
 def list_images(folder: AnyPath) -> list[AnyPath]:
@@ -85,15 +85,15 @@ def list_files(folder: AnyPath, suffix: str | tuple[str, ...]) -> list[AnyPath]:
     """The files in a folder with this suffix in any case, by name, without hidden ones; empty if
     the folder does not exist.
     """
-    return [path for name, path in _list(folder) if name.lower().endswith(suffix)]
+    return [path for name, path in _scan_folder(folder) if name.lower().endswith(suffix)]
 
 
 def walk_files(
     folder: AnyPath, suffix: str | tuple[str, ...], prefix: str = ""
 ) -> list[tuple[str, AnyPath]]:
-    """`list_files` of a folder and all folders below: (path from `folder`, file)."""
+    """`list_files` of a folder and its subfolders: (path relative to `folder`, file)."""
     files = []
-    for name, path in _list(folder):
+    for name, path in _scan_folder(folder):
         if name.lower().endswith(suffix):
             files.append((f"{prefix}{name}", path))
         elif path.is_dir():
@@ -101,8 +101,8 @@ def walk_files(
     return files
 
 
-def _list(folder: AnyPath) -> list[tuple[str, AnyPath]]:
-    """(name, path) of a folder's content by name, without hidden entries."""
+def _scan_folder(folder: AnyPath) -> list[tuple[str, AnyPath]]:
+    """(name, path) of a folder's content, by name, without hidden entries."""
     if not folder.is_dir():
         return []
     if isinstance(folder, Path):
@@ -116,7 +116,7 @@ def _list(folder: AnyPath) -> list[tuple[str, AnyPath]]:
 
 @lru_cache(maxsize=1)
 def _zip_folders(archive: zipfile.ZipFile) -> dict[str, dict[str, str]]:
-    """Folder -> {path: name} of its content. `zipfile.Path.iterdir` scans all names per folder."""
+    """Folder -> {path: name} of its content; `zipfile.Path.iterdir` scans all names each time."""
     folders: dict[str, dict[str, str]] = defaultdict(dict)
     for path in archive.namelist():
         folder, slash, name = path.rstrip("/").rpartition("/")
@@ -125,7 +125,7 @@ def _zip_folders(archive: zipfile.ZipFile) -> dict[str, dict[str, str]]:
 
 
 def join_inside(root: AnyPath, name: str, source: str) -> AnyPath:
-    """`root / name`. Raises UserError if `name` leaves `root`; source: the file that gives it."""
+    """`root / name`. Raises UserError if `name` leaves `root`; source: the file with `name`."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise UserError(f"{source}: file name {name!r} leaves the data set; give a path inside it")

@@ -1,8 +1,8 @@
-"""Reading the sets of `catalog.PUBLISHED_SETS` from disk, and checking that their files exist.
+"""Read the sets of `catalog.PUBLISHED_SETS` from disk, and check that their files exist.
 
-LLVIP and FLIR aligned share one xml between two images, FLIR ADAS has a json per folder (v1 before
-1.3: one per image), HIT-UAV a json that differs from COCO, KAIST the layout of `kaist`. The other
-sets are read by their layout's module.
+In LLVIP and FLIR aligned two images share one xml. FLIR ADAS has one json per folder (v1 before
+1.3: one per image), HIT-UAV a json that differs from COCO. `kaist` reads KAIST; each other set is
+read by the module of its layout.
 """
 
 import json
@@ -46,8 +46,8 @@ class PublishedLayout(NamedTuple):
 
 
 def published_layout(root: AnyPath, layout: str) -> PublishedLayout | None:
-    """The layout of the published set `layout`; for "auto", that of a set with a special layout
-    that is recognized in `root`.
+    """The layout of the published set `layout`; None for other layouts. For "auto", that of the set
+    recognized in `root`, but None unless it is special.
     """
     name = recognize(root) if layout == "auto" else layout
     if name not in PUBLISHED_SETS:
@@ -58,60 +58,62 @@ def published_layout(root: AnyPath, layout: str) -> PublishedLayout | None:
 
 
 def recognize(root: AnyPath) -> str:
-    """The name of the published set in `root` or below, by files that only it has; or ""."""
-    for home in candidate_roots(root):
+    """The name of the published set in `root` or below, by files that only it has; else ""."""
+    for data_dir in candidate_roots(root):
         for name, published in PUBLISHED_SETS.items():
             if published.signature:
                 splits = [SplitFiles((published.signature,))]
             else:
                 splits = [*published.splits.values()]
-            if published.layout == "voc" and home.name != published.folder:
+            if published.layout == "voc" and data_dir.name != published.folder:
                 continue
-            if any(_find_path(home, files) and not _missing(home, files) for files in splits):
+            if any(
+                _find_path(data_dir, files) and not _missing_paths(data_dir, files)
+                for files in splits
+            ):
                 return name
-            if name == "kaist" and (home / "images" / "set00").is_dir():
+            if name == "kaist" and (data_dir / "images" / "set00").is_dir():
                 return name
     return ""
 
 
 def list_splits(root: AnyPath, name: str) -> list[str]:
-    """The splits that exist. Raises UserError if none of the set's files does."""
-    home = _find_root(root, name)
+    """The splits that exist. Raises UserError if none of the set's files exists."""
+    data_dir = _find_root(root, name)
     if name == "kaist":
-        return kaist.list_splits(home)
+        return kaist.list_splits(data_dir)
     splits = PUBLISHED_SETS[name].splits
-    return [split for split, files in splits.items() if _find_path(home, files)]
+    return [split for split, files in splits.items() if _find_path(data_dir, files)]
 
 
 def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Listing:
     """Read a split of a published set.
 
-    Boxes without area are dropped from sets that are known to have some, and their number is logged
-    once.
+    With `drops_empty_boxes`, boxes without area are left out and their number is logged once.
 
-    Raises UserError for missing files, a split without labels, and as the set's layout does.
+    Raises UserError for missing files and for a split without labels, and as the layout's module.
     """
-    published, home = PUBLISHED_SETS[name], _find_root(root, name)
+    published, data_dir = PUBLISHED_SETS[name], _find_root(root, name)
     if split in published.unlabeled:
         raise UserError(f"{published.title}: {split}: {published.unlabeled[split]}")
-    if split in published.splits and (problems := _check_files(home, name, [split])):
+    if split in published.splits and (problems := _check_files(data_dir, name, [split])):
         raise UserError("; ".join(problems))
-    path = _find_path(home, published.splits[split]) if split in published.splits else ""
+    path = _find_path(data_dir, published.splits[split]) if split in published.splits else ""
     if not path and name != "kaist":
-        raise unknown_split(home, split, list_splits(root, name))
-    listed = _read(home, name, split, path, on_error)
+        raise unknown_split(data_dir, split, list_splits(root, name))
+    listing = _read_set(data_dir, name, split, path, on_error)
     if published.drops_empty_boxes:
-        kept = apply_protocol(listed, min_area=0)
-        count = sum(len(entry.labels) for entry in listed.entries)
-        if dropped := count - sum(len(entry.labels) for entry in kept.entries):
+        filtered = apply_protocol(listing, min_area=0)
+        num_labels = sum(len(entry.labels) for entry in listing.entries)
+        if dropped := num_labels - sum(len(entry.labels) for entry in filtered.entries):
             _warn_once(f"{published.title}, {split}: {dropped} boxes without area left out")
-        listed = kept
+        listing = filtered
     order = {category: k for k, category in enumerate(published.classes)}
-    unscored = {c for c in listed.categories if order and c not in order}
-    return listed._replace(
-        categories=tuple(sorted(listed.categories, key=lambda c: order.get(c, len(order)))),
-        ignored=listed.ignored | {*published.ignore_classes} & {*listed.categories},
-        groups=listed.groups | unscored,
+    unscored = {c for c in listing.categories if order and c not in order}
+    return listing._replace(
+        categories=tuple(sorted(listing.categories, key=lambda c: order.get(c, len(order)))),
+        ignored=listing.ignored | {*published.ignore_classes} & {*listing.categories},
+        groups=listing.groups | unscored,
     )
 
 
@@ -126,9 +128,9 @@ def _warn_once(message: str) -> None:
 def check_files(source: str | Path, split: str, name: str) -> None:
     """Raise UserError if files of a split of a published set are missing."""
     with open_source(source) as root:
-        home = _find_root(root, name)
+        data_dir = _find_root(root, name)
         known = split in PUBLISHED_SETS[name].splits
-        if known and (problems := _check_files(home, name, [split])):
+        if known and (problems := _check_files(data_dir, name, [split])):
             raise UserError("; ".join(problems))
 
 
@@ -145,24 +147,24 @@ def describe(name: str, counts: Mapping[str, int], problems: Iterable[str]) -> l
     ]
     lines += [f"  known issues: {published.known_issues}"] if published.known_issues else []
     for split, count in counts.items():
-        official = published.splits[split].images if split in published.splits else 0
+        official = published.splits[split].num_images if split in published.splits else 0
         expected = f"{official:,}" if official else "unknown"
         lines.append(f"  {split}: {count:,} images, published {expected}")
     return [*lines, *(f"  {problem}" for problem in problems)]
 
 
 def inspect_files(root: AnyPath, name: str) -> tuple[dict[str, int], list[str]]:
-    """The number of images of each split that exists, and messages about missing folders, files,
-    and images that the labels name.
+    """The number of images of each split that exists, and messages about missing folders, files
+    and labeled images.
     """
     published = PUBLISHED_SETS[name]
     try:
-        home = _find_root(root, name)
+        data_dir = _find_root(root, name)
     except UserError as error:
         return {}, [str(error)]
-    problems, counts = _check_files(home, name, published.splits), {}
+    problems, counts = _check_files(data_dir, name, published.splits), {}
     for split in list_splits(root, name):
-        if split in published.splits and _missing(home, published.splits[split]):
+        if split in published.splits and _missing_paths(data_dir, published.splits[split]):
             continue
         try:
             images = _image_files(root, name, split)
@@ -173,8 +175,8 @@ def inspect_files(root: AnyPath, name: str) -> tuple[dict[str, int], list[str]]:
         counts[split] = len(images) - len(missing)
         if missing:
             problems.append(
-                f"{published.title}: {split}: {len(missing):,} of {len(images):,} images that its "
-                f"labels name are missing: {shorten(str(file) for file in missing)}"
+                f"{published.title}: {split}: {len(missing):,} of {len(images):,} labeled "
+                f"images are missing: {shorten(str(file) for file in missing)}"
             )
     return counts, problems
 
@@ -183,13 +185,13 @@ def _find_root(root: AnyPath, name: str) -> AnyPath:
     """The folder that the set's paths start from. Raises UserError if it is not found."""
     published = PUBLISHED_SETS[name]
     candidates = [*candidate_roots(root)] if published.layout == "voc" else candidate_roots(root)
-    if published.layout == "voc":  # a VOCdevkit may have several sets
-        candidates = sorted(candidates, key=lambda home: home.name != published.folder)
-    for home in candidates:
-        if any(_find_path(home, files) for files in published.splits.values()):
-            return home
-        if name == "kaist" and kaist.list_splits(home):
-            return home
+    if published.layout == "voc":  # a VOCdevkit may contain several sets
+        candidates = sorted(candidates, key=lambda data_dir: data_dir.name != published.folder)
+    for data_dir in candidates:
+        if any(_find_path(data_dir, files) for files in published.splits.values()):
+            return data_dir
+        if name == "kaist" and kaist.list_splits(data_dir):
+            return data_dir
     path = next(iter(published.splits.values())).paths[0]
     raise UserError(
         f"{root}: no {published.title} in this folder; unpack {published.archive} so that "
@@ -197,29 +199,29 @@ def _find_root(root: AnyPath, name: str) -> AnyPath:
     )
 
 
-def _exists(home: AnyPath, path: str) -> bool:
+def _exists(data_dir: AnyPath, path: str) -> bool:
     folder, glob, suffix = path.partition("/*")
-    target = home / folder
+    target = data_dir / folder
     if not glob:
         return target.is_file() or target.is_dir()
     return bool(list_files(target, suffix)) if suffix else target.is_dir()
 
 
-def _find_path(home: AnyPath, files: SplitFiles) -> str:
-    return next((path for path in files.paths if _exists(home, path)), "")
+def _find_path(data_dir: AnyPath, files: SplitFiles) -> str:
+    return next((path for path in files.paths if _exists(data_dir, path)), "")
 
 
-def _missing(home: AnyPath, files: SplitFiles) -> list[str]:
-    return [path for path in files.requires if not _exists(home, path)]
+def _missing_paths(data_dir: AnyPath, files: SplitFiles) -> list[str]:
+    return [path for path in files.requires if not _exists(data_dir, path)]
 
 
-def _check_files(home: AnyPath, name: str, splits: Iterable[str]) -> list[str]:
+def _check_files(data_dir: AnyPath, name: str, splits: Iterable[str]) -> list[str]:
     """A message for each missing path of these splits, without duplicates."""
     published = PUBLISHED_SETS[name]
     problems: dict[str, None] = {}
     for files in (published.splits[split] for split in splits):
-        paths = ([] if _find_path(home, files) else [files.paths[0]]) + _missing(home, files)
-        for path in paths:
+        paths = [] if _find_path(data_dir, files) else [files.paths[0]]
+        for path in paths + _missing_paths(data_dir, files):
             message = (
                 f"{published.title}: {path.partition('/*')[0]} does not exist; unpack "
                 f"{published.archive} so that {published.folder}/{path} exists"
@@ -232,45 +234,45 @@ def _image_files(root: AnyPath, name: str, split: str) -> list[ImageFile]:
     published = PUBLISHED_SETS[name]
     if published.layout != "list":
         return [entry.file for entry in read_listing(root, split, lambda *_: None, name).entries]
-    home = _find_root(root, name)
-    lines = read_text(home / published.splits[split].paths[0]).splitlines()
-    return [home / (line.rpartition(" ")[0] or line) for line in lines if line.strip()]
+    data_dir = _find_root(root, name)
+    lines = read_text(data_dir / published.splits[split].paths[0]).splitlines()
+    return [data_dir / (line.rpartition(" ")[0] or line) for line in lines if line.strip()]
 
 
 # ---- layouts of single sets
 
 
-def _read(home: AnyPath, name: str, split: str, path: str, on_error: OnError) -> Listing:
+def _read_set(data_dir: AnyPath, name: str, split: str, path: str, on_error: OnError) -> Listing:
     folder, _, file = path.rpartition("/")
     if name == "kaist":
-        return kaist.read_listing(home, split, on_error)
+        return kaist.read_listing(data_dir, split, on_error)
     if name == "llvip":
-        pairs = [(image, stem(image)) for image in list_images(home / folder)]
-        return _read_pairs(home, home / folder, pairs, on_error)
+        pairs = [(image, stem(image)) for image in list_images(data_dir / folder)]
+        return _read_pairs(data_dir, data_dir / folder, pairs, on_error)
     if name == "flir_aligned":
-        return _read_flir_aligned(home, split, path, on_error)
+        return _read_flir_aligned(data_dir, split, path, on_error)
     if path.endswith("/Annotations"):
-        return _read_flir_v1(home / path, home / folder / "PreviewData", on_error)
+        return _read_flir_v1(data_dir / path, data_dir / folder / "PreviewData", on_error)
     if name.startswith("flir_adas"):
-        return coco.read_listing(home / folder, file.removesuffix(".json"), on_error)
+        return coco.read_listing(data_dir / folder, file.removesuffix(".json"), on_error)
     if path.startswith("normal_json"):
-        return _read_hit_uav(home / path, home / "normal_json" / split)
+        return _read_hit_uav(data_dir / path, data_dir / "normal_json" / split)
     if name == "hit_uav":
-        return voc.read_listing(home / "normal_xml", split, on_error, first_pixel=0)
+        return voc.read_listing(data_dir / "normal_xml", split, on_error, first_pixel=0)
     module = {"coco": coco, "voc": voc}[PUBLISHED_SETS[name].layout]
-    return module.read_listing(home, split, on_error)
+    return module.read_listing(data_dir, split, on_error)
 
 
 def _read_pairs(
-    home: AnyPath, source: AnyPath, pairs: Iterable[tuple[AnyPath, str]], on_error: OnError
+    data_dir: AnyPath, source: AnyPath, pairs: Iterable[tuple[AnyPath, str]], on_error: OnError
 ) -> Listing:
     """pairs: images and the names of their xml files, whose corners are used as written."""
-    xmls = {stem(file): file for file in list_files(home / "Annotations", ".xml")}
+    xmls = {stem(file): file for file in list_files(data_dir / "Annotations", ".xml")}
     annotations = {name: voc.read_xml(file, first_pixel=0) for name, file in xmls.items()}
     entries = []
     for image, name in pairs:
         if name not in annotations:
-            message = f"{home / 'Annotations'}/{name}.xml: no such file"
+            message = f"{data_dir / 'Annotations'}/{name}.xml: no such file"
             on_error("missing label file", message)
         elif isinstance(annotation := annotations[name], UserError):
             on_error("bad label file", str(annotation))
@@ -282,16 +284,16 @@ def _read_pairs(
     return Listing(str(source), entries, tuple(sorted(categories)))
 
 
-def _read_flir_aligned(home: AnyPath, split: str, path: str, on_error: OnError) -> Listing:
-    """Lines of the lists are FLIR_00002_PreviewData, the thermal image's name, or FLIR_00002."""
-    lines = read_text(home / path).split()
+def _read_flir_aligned(data_dir: AnyPath, split: str, path: str, on_error: OnError) -> Listing:
+    """A line of a list is FLIR_00002_PreviewData, the thermal image's name, or FLIR_00002."""
+    lines = read_text(data_dir / path).split()
     names = [f"{line.removesuffix('_PreviewData')}_" for line in lines]
     ending = "RGB.jpg" if split.startswith("rgb/") else "PreviewData.jpeg"
     pairs = [
-        (join_inside(home / "JPEGImages", f"{name}{ending}", path), f"{name}PreviewData")
+        (join_inside(data_dir / "JPEGImages", f"{name}{ending}", path), f"{name}PreviewData")
         for name in names
     ]
-    return _read_pairs(home, home / path, pairs, on_error)
+    return _read_pairs(data_dir, data_dir / path, pairs, on_error)
 
 
 def _read_flir_v1(folder: AnyPath, images: AnyPath, on_error: OnError) -> Listing:

@@ -1,5 +1,5 @@
-"""Which images, categories and boxes of a `Listing` a split uses: the config's `where`, `limit`,
-`rename`, `classes`, `ignore_classes` and a protocol's limits on boxes.
+"""Selection of a split's images, categories and boxes: the config's `where`, `limit`, `rename`,
+`classes`, `ignore_classes` and a protocol's limits on boxes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,25 +40,25 @@ def check_where(where: Any) -> None:
             raise UserError(f"where: {field} = {wanted!r}: low must be less than high")
 
 
-def filter_entries(listed: Listing, where: Mapping[str, Any]) -> Listing:
-    """The images whose fields match: field -> a text or number to equal, or (low, high), a
-    half-open range of numbers.
+def filter_entries(listing: Listing, where: Mapping[str, Any]) -> Listing:
+    """The images whose fields match: field -> a text or number, or (low, high), a half-open range
+    of numbers.
 
     Raises UserError for a field that no image has, if no image matches, and as `check_where`.
     """
     check_where(where)
-    entries = [*listed.entries]
+    entries = [*listing.entries]
     for field, wanted in where.items():
-        known = dict.fromkeys(name for entry in listed.entries for name in entry.info)
+        known = dict.fromkeys(name for entry in listing.entries for name in entry.info)
         if field not in known:
             raise UserError(
-                f"{listed.source}: where: no image has a field {field!r}; {suggest(field, known)}"
+                f"{listing.source}: where: no image has a field {field!r}; {suggest(field, known)}"
             )
         entries = [entry for entry in entries if _matches(entry.info.get(field), wanted)]
     if where and not entries:
         conditions = ", ".join(f"{field} = {wanted!r}" for field, wanted in where.items())
-        raise UserError(f"{listed.source}: where: no image has {conditions}")
-    return listed._replace(entries=entries)
+        raise UserError(f"{listing.source}: where: no image has {conditions}")
+    return listing._replace(entries=entries)
 
 
 def _matches(value: Any, wanted: Any) -> bool:
@@ -67,7 +67,7 @@ def _matches(value: Any, wanted: Any) -> bool:
     return isinstance(value, int | float) and wanted[0] <= value < wanted[1]
 
 
-def rename_categories(listed: Listing, names: Mapping[str, str]) -> Listing:
+def rename_categories(listing: Listing, names: Mapping[str, str]) -> Listing:
     """Rename categories, source name -> new name.
 
     Raises UserError for an unknown category or a new name that is not a string.
@@ -75,9 +75,10 @@ def rename_categories(listed: Listing, names: Mapping[str, str]) -> Listing:
     for name, new_name in names.items():
         if not isinstance(new_name, str):
             raise UserError(f"rename: {name!r} to {new_name!r}: give a name")
-        if name not in listed.categories:
+        if name not in listing.categories:
             raise UserError(
-                f"{listed.source}: rename: no category {name!r}; {suggest(name, listed.categories)}"
+                f"{listing.source}: rename: no category {name!r}; "
+                f"{suggest(name, listing.categories)}"
             )
 
     def rename(name: str) -> str:
@@ -87,18 +88,18 @@ def rename_categories(listed: Listing, names: Mapping[str, str]) -> Listing:
         entry._replace(
             labels=[label._replace(category=rename(label.category)) for label in entry.labels]
         )
-        for entry in listed.entries
+        for entry in listing.entries
     ]
-    return listed._replace(
+    return listing._replace(
         entries=entries,
-        categories=tuple(dict.fromkeys(map(rename, listed.categories))),
-        ignored=frozenset(map(rename, listed.ignored)),
-        groups=frozenset(map(rename, listed.groups)),
+        categories=tuple(dict.fromkeys(map(rename, listing.categories))),
+        ignored=frozenset(map(rename, listing.ignored)),
+        groups=frozenset(map(rename, listing.groups)),
     )
 
 
 def apply_protocol(
-    listed: Listing,
+    listing: Listing,
     empty: str = "keep",
     min_area: float | None = None,
     min_height: Mapping[str, float] | None = None,
@@ -113,7 +114,7 @@ def apply_protocol(
         small: "drop" leaves out small boxes, so that they become background; "ignore" turns them
             into ignored regions.
 
-    Raises UserError for another value, and for a category that does not exist.
+    Raises UserError for an invalid argument, and for a category that does not exist.
     """
     for field, value, known in (("empty", empty, EMPTY), ("small", small, SMALL)):
         if value not in known:
@@ -123,17 +124,17 @@ def apply_protocol(
         if not isinstance(pixels, int | float):
             raise UserError(f"{name} = {pixels!r}: give pixels, a number")
     for category in heights:
-        if category not in listed.categories:
-            near = suggest(category, listed.categories)
-            raise UserError(f"{listed.source}: min_height: no category {category!r}; {near}")
-    entries = [entry for entry in listed.entries if entry.labels or empty == "keep"]
+        if category not in listing.categories:
+            hint = suggest(category, listing.categories)
+            raise UserError(f"{listing.source}: min_height: no category {category!r}; {hint}")
+    entries = [entry for entry in listing.entries if entry.labels or empty == "keep"]
     if min_area is None and not heights:
-        return listed._replace(entries=entries)
+        return listing._replace(entries=entries)
 
-    def kept(entry: Entry) -> Iterable[Label]:
-        shape = image_shape(read_bytes(entry.file)) if listed.relative and entry.labels else (1, 1)
+    def kept_labels(entry: Entry) -> Iterable[Label]:
+        shape = image_shape(read_bytes(entry.file)) if listing.relative and entry.labels else (1, 1)
         for label in entry.labels:
-            x1, y1, x2, y2 = relative_to_pixels(label.box, shape) if listed.relative else label.box
+            x1, y1, x2, y2 = relative_to_pixels(label.box, shape) if listing.relative else label.box
             if min_area is not None and max(x2 - x1, 0) * max(y2 - y1, 0) <= min_area:
                 continue
             if y2 - y1 > heights.get(label.category, -1):
@@ -141,11 +142,11 @@ def apply_protocol(
             elif small == "ignore":
                 yield label._replace(ignore=True)
 
-    return listed._replace(entries=[e._replace(labels=[*kept(e)]) for e in entries])
+    return listing._replace(entries=[e._replace(labels=[*kept_labels(e)]) for e in entries])
 
 
 def assign_roles(
-    listed: Listing, classes: Sequence[str], ignore_classes: Sequence[str], allow_missing: bool
+    listing: Listing, classes: Sequence[str], ignore_classes: Sequence[str], allow_missing: bool
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """The scored classes in the order of their labels, and the names of ignored categories.
 
@@ -153,27 +154,27 @@ def assign_roles(
 
     Raises UserError for unknown names, repeated names, and if no class is left.
     """
-    if allow_missing and classes and not {*classes} & {*listed.categories}:
+    if allow_missing and classes and not {*classes} & {*listing.categories}:
         raise UserError(
-            f"{listed.source}: none of the classes of training ({shorten(classes)}) is one of the "
-            f"categories here ({shorten(listed.categories)}); give rename, source name -> class"
+            f"{listing.source}: none of the training classes ({shorten(classes)}) is among the "
+            f"categories ({shorten(listing.categories)}); give rename, source name -> class"
         )
     names = [*classes, *ignore_classes]
     for name in names:
-        if name not in listed.categories and not allow_missing:
-            near = suggest(name, listed.categories)
-            raise UserError(f"{listed.source}: no category {name!r}; {near}")
+        if name not in listing.categories and not allow_missing:
+            hint = suggest(name, listing.categories)
+            raise UserError(f"{listing.source}: no category {name!r}; {hint}")
         if names.count(name) > 1:
-            raise UserError(f"{name!r} is named twice in classes and ignore_classes; name it once")
+            raise UserError(f"{name!r} is named twice in classes and ignore_classes; give it once")
     for name in classes:
-        if name in listed.ignored:
+        if name in listing.ignored:
             raise UserError(
-                f'{listed.source}: category {name!r} is marked "ignore": 1, so it cannot be '
+                f'{listing.source}: category {name!r} is marked "ignore": 1, so it cannot be '
                 "one of classes; leave it out"
             )
-    ignored = listed.ignored | {*ignore_classes}
-    default = (name for name in listed.categories if name not in ignored | listed.groups)
+    ignored = listing.ignored | {*ignore_classes}
+    default = (name for name in listing.categories if name not in ignored | listing.groups)
     scored = tuple(classes) or tuple(default)
     if not scored:
-        raise UserError(f"{listed.source}: no category to learn; give at least one class")
+        raise UserError(f"{listing.source}: no category to learn; give at least one class")
     return scored, ignored

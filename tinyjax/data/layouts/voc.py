@@ -31,7 +31,7 @@ from tinyjax.data.layouts.listing import (
 from tinyjax.errors import UserError
 
 LISTS = "ImageSets/Main"
-PRESENCE = re.compile(r"\s+(-1|0|1)$")  # in the devkit's lists of one class: is it in the image?
+PRESENCE = re.compile(r"\s+(-1|0|1)$")  # of a class in an image, in the devkit's per-class lists
 
 
 class _Annotation(NamedTuple):
@@ -43,12 +43,12 @@ class _Annotation(NamedTuple):
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
-    for home in candidate_roots(root):
-        if files := list_files(home / LISTS, ".txt"):
-            images = {stem(f) for f in list_images(_folders(home)[0])}
+    for data_dir in candidate_roots(root):
+        if files := list_files(data_dir / LISTS, ".txt"):
+            images = {stem(f) for f in list_images(_folders(data_dir)[0])}
             lists = {stem(f): f for f in files}
             return [n for n, f in lists.items() if not _is_class_list(n, f, lists, images)]
-        flat = [d.name for d in list_folders(home) if list_files(d, ".xml") and list_images(d)]
+        flat = [d.name for d in list_folders(data_dir) if list_files(d, ".xml") and list_images(d)]
         if flat:
             return flat
     return []
@@ -56,13 +56,13 @@ def list_splits(root: AnyPath) -> list[str]:
 
 def explain_mismatch(root: AnyPath) -> str:
     """Why a set that resembles VOC cannot be read as VOC; "" if it does not resemble VOC."""
-    for home in candidate_roots(root):
-        images, xmls = _folders(home)
-        has_lists = bool(list_files(home / LISTS, ".txt"))
+    for data_dir in candidate_roots(root):
+        images, xmls = _folders(data_dir)
+        has_lists = bool(list_files(data_dir / LISTS, ".txt"))
         if list_files(xmls, ".xml") and list_images(images) and not has_lists:
             return (
                 f"{xmls}: VOC files without splits; write the names of the images, one per line, "
-                f"into {home / LISTS}/train.txt and val.txt"
+                f"into {data_dir / LISTS}/train.txt and val.txt"
             )
     return ""
 
@@ -70,11 +70,11 @@ def explain_mismatch(root: AnyPath) -> str:
 def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int = 1) -> Listing:
     """Read a split's xml files; `difficult` objects are ignored.
 
-    The layout has no list of categories: they are those of all splits, by name.
+    The layout has no list of categories; they are collected from all splits and sorted by name.
 
-    first_pixel: the number of the first row and column. The challenge counts from 1 and its `xmax`
-    is part of the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 is for tools whose corners are
-    coordinates from 0.
+    first_pixel: the number of the first row and column. The challenge counts from 1, and `xmax` and
+    `ymax` are inside the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 is for tools that
+    count from 0; their corners are used as written.
 
     Raises UserError for an unknown split. Reported to `on_error`: an image without xml, a file
     that is not a VOC xml.
@@ -90,7 +90,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int 
             entries.append(Entry(image, {"file_name": image.name}, []))
             continue
         if not xml.is_file():
-            on_error("missing label file", f"{xml}: no such file; {source} names it")
+            on_error("missing label file", f"{xml}: no such file; it is listed in {source}")
             continue
         annotation = annotations.get(str(xml)) or read_xml(xml, first_pixel)
         if isinstance(annotation, UserError):
@@ -111,10 +111,10 @@ def _pairs(
     In the flat layout an image without objects needs no xml.
     """
     pairs: list[tuple[AnyPath, AnyPath | None]]
-    for home in candidate_roots(root):
-        names = home / LISTS / f"{split}.txt"
+    for data_dir in candidate_roots(root):
+        names = data_dir / LISTS / f"{split}.txt"
         if names.is_file():
-            image_folder, xml_folder = _folders(home)
+            image_folder, xml_folder = _folders(data_dir)
             images = {stem(f): f for f in list_images(image_folder)}
             xmls = {stem(f): f for f in list_files(xml_folder, ".xml")}
             pairs = [
@@ -125,10 +125,10 @@ def _pairs(
                 for name, _ in _read_list(names, images)
             ]
             return pairs, str(names), list(xmls.values())
-        folder = home / split
+        folder = data_dir / split
         if (xml_files := list_files(folder, ".xml")) and (image_files := list_images(folder)):
             xmls = {stem(f): f for f in xml_files}
-            all_xmls = [xml for d in list_folders(home) for xml in list_files(d, ".xml")]
+            all_xmls = [xml for d in list_folders(data_dir) for xml in list_files(d, ".xml")]
             pairs = [(image, xmls.get(stem(image))) for image in image_files]
             without_image = xmls.keys() - {stem(image) for image in image_files}
             pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(without_image)]
@@ -138,17 +138,17 @@ def _pairs(
     raise unknown_split(root, split, list_splits(root))
 
 
-def _folders(home: AnyPath) -> tuple[AnyPath, AnyPath]:
-    """The folders of the images and of the xml files, each by the name that exists."""
+def _folders(data_dir: AnyPath) -> tuple[AnyPath, AnyPath]:
+    """The folders of the images and of the xml files, each under the name that exists."""
     images, xmls = (
-        next((home / name for name in names if (home / name).is_dir()), home / names[0])
+        next((data_dir / name for name in names if (data_dir / name).is_dir()), data_dir / names[0])
         for names in (("JPEGImages", "images"), ("Annotations", "annotations"))
     )
     return images, xmls
 
 
 def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
-    """The names in a list, which may contain spaces, and whether a presence number follows each."""
+    """(name, whether a presence number follows) of a list's lines; names may contain spaces."""
     rows = []
     for line in filter(None, map(str.strip, read_text(file).splitlines())):
         name = line if line in images else PRESENCE.sub("", line)
@@ -157,14 +157,14 @@ def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
 
 
 def _is_class_list(name: str, file: AnyPath, lists: Any, images: Any) -> bool:
-    """Return whether a list is not a split but the devkit's <class>_<split>.txt."""
+    """Return whether a list is the devkit's <class>_<split>.txt and not a split."""
     class_name, _, split = name.rpartition("_")
     numbered = (has_number for _, has_number in _read_list(file, images))
     return bool(class_name) and split in lists and all(numbered)
 
 
 def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
-    """The content of a VOC xml, or the error why it cannot be used."""
+    """The content of a VOC xml, or an error if it is invalid."""
     try:
         tree = _parse(file)
         size = {

@@ -7,11 +7,11 @@ A line is "class x y w h", center and size as fractions of the image's width and
 counted from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, whose enclosing box is used. An image
 without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
 
-The paths in a yaml are often those of another machine. Therefore the longest end of a path that
-exists next to the yaml is used, and nothing outside that folder is read.
+The paths in a yaml are often those of another machine. Therefore only the tail of a path is used:
+its longest trailing part that exists next to the yaml. Nothing outside that folder is read.
 
-Terms in this module: `home` is the folder that the layout starts from; a `location` is a path from
-`home` to a folder of images, or to a .txt that lists images.
+Terms in this module: `data_dir` is the folder of the yaml, or of images and labels; a
+`location` is a path from it to a folder of images, or to a .txt that lists images.
 """
 
 import re
@@ -49,28 +49,31 @@ def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
     if not (class_list := find_class_list(root)):
         return []
-    home, file = class_list
-    names = _yaml_splits(file) or _folder_names(home)
+    data_dir, file = class_list
+    names = _yaml_splits(file) or _folder_names(data_dir)
     return [
         name
         for name in names
-        if any(_images(home, file, location) for location in _locations(home, file, name)[0])
+        if any(
+            _images(data_dir, file, location) for location in _locations(data_dir, file, name)[0]
+        )
     ]
 
 
 def explain_mismatch(root: AnyPath) -> str:
     """Why a set that resembles YOLO cannot be read as YOLO; "" if it does not resemble YOLO."""
-    for home in candidate_roots(root):
-        if len(yamls := _yamls_with_names(home)) > 1:
+    for data_dir in candidate_roots(root):
+        if len(yamls := _yamls_with_names(data_dir)) > 1:
             names = ", ".join(file.name for file in yamls)
-            return f"{home}: {names} all have names; keep one of them, or call it data.yaml"
+            message = f"{data_dir}: {names} all have names; keep one of them"
+            return f"{message}, or rename it to data.yaml"
     if not (class_list := find_class_list(root)):
         return ""
-    home, file = class_list
+    data_dir, file = class_list
     missing = [
         f"{split}: {path}"
         for split in _yaml_splits(file)
-        for path in _locations(home, file, split)[1]
+        for path in _locations(data_dir, file, split)[1]
     ]
     return (
         f"{file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
@@ -87,33 +90,33 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     """
     if not (class_list := find_class_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
-    home, file = class_list
+    data_dir, file = class_list
     names, pose = _class_names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
-    locations, missing = _locations(home, file, split)
+    locations, missing = _locations(data_dir, file, split)
     if missing:
         raise UserError(
-            f"{file}: {split}: {', '.join(missing)}: no end of that path exists next to the yaml, "
-            f"nor images/{split} or {split}/images"
+            f"{file}: {split}: {', '.join(missing)}: no trailing part of that path exists "
+            f"next to the yaml, nor images/{split} or {split}/images"
         )
     if not locations:
         raise unknown_split(root, split, list_splits(root))
     entries = []
     for location in locations:
-        images = _images(home, file, location)
-        label_files = _label_files(home, location, [path for _, path in images])
+        images = _images(data_dir, file, location)
+        label_files = _label_files(data_dir, location, [path for _, path in images])
         if images and not label_files:
-            folder = home / _label_folder(location)
-            message = f"{folder}: no label files (*.txt) for the images in {home / location}"
+            folder = data_dir / _label_folder(location)
+            message = f"{folder}: no label files (*.txt) for the images in {data_dir / location}"
             raise UserError(message)
         if not _is_list(location):  # the images of a list share label folders with other splits
             for path in sorted(label_files.keys() - {_label_path(path) for _, path in images}):
                 name = PurePosixPath(path).name
-                message = f"{label_files[path]}: no image {name} in {home / location}"
+                message = f"{label_files[path]}: no image {name} in {data_dir / location}"
                 on_error("missing image", message)
         for name, path in images:
             label_file = label_files.get(_label_path(path))
             labels = _read_labels(label_file, names, pose, on_error) if label_file else []
-            entries.append(Entry(home / path, {"file_name": name}, labels))
+            entries.append(Entry(data_dir / path, {"file_name": name}, labels))
     return Listing(str(file), entries, names, relative=True)
 
 
@@ -121,35 +124,37 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
 
 
 def find_class_list(root: AnyPath) -> tuple[AnyPath, AnyPath] | None:
-    """The folder that the layout starts from, and the file that names the classes.
+    """The `data_dir`, and the file that names the classes.
 
     Raises UserError if several classes.txt of a set number the classes differently.
     """
-    for home in candidate_roots(root):
+    for data_dir in candidate_roots(root):
         for name in YAML_NAMES:
-            if (home / name).is_file():
-                return home, home / name
-        if len(yamls := _yamls_with_names(home)) == 1:
-            return home, yamls[0]
+            if (data_dir / name).is_file():
+                return data_dir, data_dir / name
+        if len(yamls := _yamls_with_names(data_dir)) == 1:
+            return data_dir, yamls[0]
     for folders in (CLASS_FOLDERS, SPLIT_CLASS_FOLDERS):
-        for home in candidate_roots(root):
+        for data_dir in candidate_roots(root):
             candidates = [
-                (home / folder.format(split) / CLASSES, split)
-                for split in _folder_names(home)
+                (data_dir / folder.format(split) / CLASSES, split)
+                for split in _folder_names(data_dir)
                 for folder in folders
             ]
-            files = [f for f, split in candidates if f.is_file() and _default_folder(home, split)]
+            files = [
+                f for f, split in candidates if f.is_file() and _default_folder(data_dir, split)
+            ]
             if files:
-                return home, _longest_list(files)
+                return data_dir, _longest_list(files)
     return None
 
 
-def _yamls_with_names(home: AnyPath) -> list[AnyPath]:
+def _yamls_with_names(data_dir: AnyPath) -> list[AnyPath]:
     """The yaml files in a folder that name classes; none if a file of `YAML_NAMES` exists."""
-    if any((home / name).is_file() for name in YAML_NAMES):
+    if any((data_dir / name).is_file() for name in YAML_NAMES):
         return []
     yamls = []
-    for file in list_files(home, (".yaml", ".yml")):
+    for file in list_files(data_dir, (".yaml", ".yml")):
         try:
             yamls += [file] if "names" in _parse(file) else []
         except UserError:  # an unrelated yaml
@@ -195,94 +200,96 @@ def _strings(file: AnyPath, field: str) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
 
 
-def _locations(home: AnyPath, file: AnyPath, split: str) -> tuple[list[str], list[str]]:
-    """The locations of a split's images, and the paths of the yaml that do not exist.
+def _locations(data_dir: AnyPath, file: AnyPath, split: str) -> tuple[list[str], list[str]]:
+    """The locations of a split's images, and the yaml's paths that do not exist.
 
     If none of the yaml's paths exists, the location is the split's default folder.
     """
     yaml_splits = _yaml_splits(file)
     values = _strings(file, split)
-    others = [_steps(v) for vs in yaml_splits.values() for v in vs if v not in values]
+    others = [_path_parts(v) for vs in yaml_splits.values() for v in vs if v not in values]
 
     def is_location(path: AnyPath) -> bool:
         return path.is_dir() or (_is_list(path.name) and path.is_file())
 
     base = "".join(_strings(file, "path"))
-    ends = {value: _existing_end(home, base, value, is_location, others) for value in values}
-    if any(end is not None for end in ends.values()):
-        existing = [end for end in ends.values() if end is not None]
-        locations = [f"{p}/images" if (home / p / "images").is_dir() else p for p in existing]
-        return locations, [value for value, end in ends.items() if end is None]
+    tails = {value: _existing_tail(data_dir, base, value, is_location, others) for value in values}
+    if any(tail is not None for tail in tails.values()):
+        existing = [tail for tail in tails.values() if tail is not None]
+        locations = [f"{p}/images" if (data_dir / p / "images").is_dir() else p for p in existing]
+        return locations, [value for value, tail in tails.items() if tail is None]
     alias = SPLIT_ALIASES.get(split, split)
-    folder = _default_folder(home, split)
+    folder = _default_folder(data_dir, split)
     if not folder and alias not in yaml_splits:
-        folder = _default_folder(home, alias)
+        folder = _default_folder(data_dir, alias)
     return ([folder], []) if folder else ([], values)
 
 
-def _existing_end(
-    home: AnyPath,
+def _existing_tail(
+    data_dir: AnyPath,
     base: str,
     value: str,
     accept: Callable[[AnyPath], bool],
     others: Iterable[tuple[str, ...]] = (),
 ) -> str | None:
-    """The longest end of `base`/`value` whose path from `home` is accepted.
+    """The longest tail of `base`/`value` whose path from `data_dir` is accepted.
 
-    An end shared with one of `others`, the paths of other splits, does not count: it would not
+    A tail shared with one of `others`, the paths of other splits, does not count: it would not
     distinguish the splits.
     """
     if value in (".", "./"):
         return ""
-    steps = _steps(value)
-    full = _steps(base) + steps
+    parts = _path_parts(value)
+    full = _path_parts(base) + parts
     for length in range(len(full), 0, -1):
-        end = full[-length:]
-        if length < len(steps) and any(other[-length:] == end for other in others):
+        tail = full[-length:]
+        if length < len(parts) and any(other[-length:] == tail for other in others):
             return None
-        if accept(home / "/".join(end)):
-            return "/".join(end)
+        if accept(data_dir / "/".join(tail)):
+            return "/".join(tail)
     return None
 
 
-def _steps(path: str) -> tuple[str, ...]:
+def _path_parts(path: str) -> tuple[str, ...]:
     """D:\\a\\b, /a/b, ../a/b -> (a, b)"""
     without_drive = re.sub(r"^[A-Za-z]:", "", path.replace("\\", "/"))
-    return tuple(step for step in without_drive.split("/") if step not in ("", ".", ".."))
+    return tuple(part for part in without_drive.split("/") if part not in ("", ".", ".."))
 
 
-def _default_folder(home: AnyPath, split: str) -> str:
+def _default_folder(data_dir: AnyPath, split: str) -> str:
     """The conventional folder of a split's images, if it has any; else ""."""
     folders = (f"images/{split}", f"{split}/images", split)
-    return next((folder for folder in folders if walk_files(home / folder, SUFFIXES)), "")
+    return next((folder for folder in folders if walk_files(data_dir / folder, SUFFIXES)), "")
 
 
-def _folder_names(home: AnyPath) -> list[str]:
+def _folder_names(data_dir: AnyPath) -> list[str]:
     """The possible names of splits, from the folders that exist."""
-    parents = (folder for folder in (home, home / "images") if folder.is_dir())
+    parents = (folder for folder in (data_dir, data_dir / "images") if folder.is_dir())
     names = dict.fromkeys(folder.name for parent in parents for folder in list_folders(parent))
     return [name for name in names if name not in ("images", "labels")]
 
 
-def _images(home: AnyPath, file: AnyPath, location: str) -> list[tuple[str, str]]:
-    """(file name, path from `home`) of the images of a location, subfolders included."""
+def _images(data_dir: AnyPath, file: AnyPath, location: str) -> list[tuple[str, str]]:
+    """(file name, path from `data_dir`) of a location's images, including subfolders."""
     if not _is_list(location):
-        return [(path, _join(location, path)) for path, _ in walk_files(home / location, SUFFIXES)]
-    lines = [line.strip() for line in read_text(home / location).splitlines() if line.strip()]
+        return [
+            (path, _join(location, path)) for path, _ in walk_files(data_dir / location, SUFFIXES)
+        ]
+    lines = [line.strip() for line in read_text(data_dir / location).splitlines() if line.strip()]
     base = "".join(_strings(file, "path"))
-    ends = [_existing_end(home, base, line, lambda path: path.is_file()) for line in lines]
-    paths = [end or "/".join(_steps(line)) for end, line in zip(ends, lines, strict=True)]
+    tails = [_existing_tail(data_dir, base, line, lambda path: path.is_file()) for line in lines]
+    paths = [tail or "/".join(_path_parts(line)) for tail, line in zip(tails, lines, strict=True)]
     return [(path, path) for path in paths]
 
 
-def _label_files(home: AnyPath, location: str, images: list[str]) -> dict[str, AnyPath]:
-    """The label files of a location, by their path from `home` without suffix."""
+def _label_files(data_dir: AnyPath, location: str, images: list[str]) -> dict[str, AnyPath]:
+    """The label files of a location, by their path from `data_dir` without suffix."""
     if _is_list(location):
         folders = dict.fromkeys(_label_folder(path.rpartition("/")[0]) for path in images)
-        files = [(_join(d, f.name), f) for d in folders for f in list_files(home / d, ".txt")]
+        files = [(_join(d, f.name), f) for d in folders for f in list_files(data_dir / d, ".txt")]
     else:
         folder = _label_folder(location)
-        files = [(_join(folder, path), f) for path, f in walk_files(home / folder, ".txt")]
+        files = [(_join(folder, path), f) for path, f in walk_files(data_dir / folder, ".txt")]
     return {_without_suffix(path): f for path, f in files if f.name != CLASSES}
 
 

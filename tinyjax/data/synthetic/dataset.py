@@ -1,9 +1,9 @@
 """Synthetic thermal scenes, generated on the fly: people, vehicles and animals seen from a pole or
 a low drone, with exact boxes and distribution shifts (day, sensor noise, blur) of any strength.
 
-The scene (`scenes`) is a function of (seed, index, size); the strengths change only its rendering.
-A shift therefore has the same scenes with the same boxes. From night to day, temperatures are
-interpolated linearly; on the way the ground becomes warmer than the objects, and polarity flips.
+The scene (`scenes`) is a function of (seed, index, size); the strengths change only its rendering,
+so shifted data have the same scenes and boxes. Temperatures are interpolated linearly from night to
+day; in between, the ground becomes warmer than the objects, which inverts the polarity.
 """
 
 import math
@@ -25,7 +25,7 @@ from tinyjax.data.synthetic.scenes import (
 from tinyjax.errors import UserError, suggest
 
 STRENGTHS = {
-    "day": 0.0,  # 0 night .. 1 day, interpolates temperatures
+    "day": 0.0,  # 0: night, 1: day; temperatures are interpolated
     "clutter": 1.0,  # opacity of buildings, trees, poles, boxes and warm spots
     "noise": 0.25,  # K, standard deviation of white noise per pixel (NETD)
     "pattern": 0.1,  # K, standard deviation of fixed column and row offsets
@@ -38,10 +38,10 @@ SHIFTS = {
     "blur": {"blur": 1.8},
 }
 
-GROUND = (8.0, 32.0)  # mean temperature by night and by day
-TEXTURE = ((1.0, 1.6), (0.5, 1.1), (0.25, 0.6))  # K by night and by day, of each of CELLS
+GROUND = (8.0, 32.0)  # mean temperature by night and by day, degrees Celsius
+TEXTURE = ((1.0, 1.6), (0.5, 1.1), (0.25, 0.6))  # K by night and by day, per grid of CELLS
 GAIN: tuple[str, float, float] = ("percentiles", 0.5, 99.7)  # the camera's automatic gain
-MIN_COVERAGE = 0.25  # pixels with less are not drawn, so that boxes are exact
+MIN_COVERAGE = 0.25  # of a pixel; with less it is not drawn, so that boxes are exact
 
 
 def load(
@@ -49,9 +49,8 @@ def load(
 ) -> DetectionSplit:
     """Generate images 0..n-1 of the stream `seed`: classes person, vehicle, animal; one channel.
 
-    Image i depends only on (seed, i, size, strengths), and its boxes not on the strengths. A box is
-    the exact extent of the pixels that an object is drawn on, before blur and occlusion, clipped to
-    the image.
+    Image i depends only on (seed, i, size, strengths); its boxes do not depend on the strengths. A
+    box is the exact extent of an object's pixels before blur and occlusion, clipped to the image.
 
     size: (H, W), at least 64 x 64. strengths: any of STRENGTHS, or `**SHIFTS[name]`.
 
@@ -69,10 +68,10 @@ def load(
     images, objects, infos = [], [], []
     for i in range(n):
         scene = draw_scene(seed, i, size)
-        field, boxes = render_temperature(scene, size, strengths["day"], strengths["clutter"])
+        temperature, boxes = render_temperature(scene, size, strengths["day"], strengths["clutter"])
         rng = scene_rng(seed, i, "sensor")
-        sensor = (strengths[name] for name in ("noise", "pattern", "blur"))
-        images.append(simulate_sensor(field, rng, *sensor)[..., None])
+        sensor_strengths = (strengths[name] for name in ("noise", "pattern", "blur"))
+        images.append(simulate_sensor(temperature, rng, *sensor_strengths)[..., None])
         labels = np.array([item.label for item in scene.items if item.label != CLUTTER], np.int32)
         area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         objects.append(Objects(boxes, labels, np.zeros(len(labels), bool), area))
@@ -97,28 +96,30 @@ def render_temperature(
     day: 0 night .. 1 day. clutter: opacity of items that are not objects.
     """
     height, width = size
-    field = np.full(size, _interpolate(GROUND, day), np.float32)
+    temperature = np.full(size, _interpolate(GROUND, day), np.float32)
     for grid, (by_night, by_day) in zip(scene.texture, TEXTURE, strict=True):
         coarse = _interpolate((by_night * grid[0], by_day * grid[1]), day)
         # [h, w] -> [H, W]
-        field += (
-            _interpolation(height, len(coarse)) @ coarse @ _interpolation(width, coarse.shape[1]).T
+        temperature += (
+            _upsampling_matrix(height, len(coarse))
+            @ coarse
+            @ _upsampling_matrix(width, coarse.shape[1]).T
         )
-    for stain in scene.stains:
-        rows, columns, cover = _coverage(stain, size)
-        field[rows, columns] += cover * np.float32(_interpolate(stain[6:], day))
+    for ground_patch in scene.ground_patches:
+        rows, columns, coverage = _coverage(ground_patch, size)
+        temperature[rows, columns] += coverage * np.float32(_interpolate(ground_patch[6:], day))
     boxes = []
     for item in scene.items:
         opacity = clutter if item.label == CLUTTER else 1.0
-        drawn = []
+        extents = []
         for part in item.parts:
-            rows, columns, cover = _coverage(part, size)
-            patch = field[rows, columns]
+            rows, columns, coverage = _coverage(part, size)
+            patch = temperature[rows, columns]
             level = np.float32(_interpolate(part[6:], day))
-            patch += np.float32(opacity) * cover * (level - patch)
-            if item.label != CLUTTER and cover.any():
-                y, x = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
-                drawn.append(
+            patch += np.float32(opacity) * coverage * (level - patch)
+            if item.label != CLUTTER and coverage.any():
+                y, x = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
+                extents.append(
                     (
                         columns.start + x[0],
                         rows.start + y[0],
@@ -126,26 +127,26 @@ def render_temperature(
                         rows.start + y[-1] + 1,
                     )
                 )
-        if drawn:
-            corners = np.array(drawn)
+        if extents:
+            corners = np.array(extents)
             boxes.append((*corners[:, :2].min(0), *corners[:, 2:].max(0)))
-    return field, np.array(boxes, float).reshape(-1, 4)
+    return temperature, np.array(boxes, float).reshape(-1, 4)
 
 
 def simulate_sensor(
-    field: np.ndarray, rng: np.random.Generator, noise: float, pattern: float, blur: float
+    temperature: np.ndarray, rng: np.random.Generator, noise: float, pattern: float, blur: float
 ) -> np.ndarray:
-    """From temperatures [H, W] through optics, sensor and automatic gain to uint8 [H, W].
+    """Simulate optics, sensor and automatic gain: temperatures [H, W] to uint8 [H, W].
 
     noise, pattern: K, standard deviations. blur: px, standard deviation of the point spread.
     """
-    height, width = field.shape
+    height, width = temperature.shape
     if blur > 0:
-        field = _psf(height, blur) @ field @ _psf(width, blur).T
+        temperature = _blur_matrix(height, blur) @ temperature @ _blur_matrix(width, blur).T
     white = rng.standard_normal((height, width), dtype=np.float32)
-    lines = rng.standard_normal(height + width, dtype=np.float32)
-    offsets = lines[:height, None] + lines[height:]  # rows [H, 1] + columns [W]
-    return to_uint8(field + noise * white + pattern * offsets, GAIN)
+    line_noise = rng.standard_normal(height + width, dtype=np.float32)
+    offsets = line_noise[:height, None] + line_noise[height:]  # rows [H, 1] + columns [W]
+    return to_uint8(temperature + noise * white + pattern * offsets, GAIN)
 
 
 def _interpolate(pair: Any, day: float) -> Any:
@@ -156,16 +157,16 @@ def _interpolate(pair: Any, day: float) -> Any:
 def _coverage(part: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice, np.ndarray]:
     """The fraction of each pixel that a part covers, float32 on a patch (rows, columns) around it.
 
-    From the signed distance of a rounded box (I. Quilez, "2D distance functions").
+    Computed from the signed distance to a rounded box (I. Quilez, "2D distance functions").
     """
     x, y, half_w, half_h, angle, corner = part[:6].tolist()
-    reach_x, reach_y = half_extent(part)
-    x1, x2 = _span(x, float(reach_x), size[1])
-    y1, y2 = _span(y, float(reach_y), size[0])
+    extent_x, extent_y = half_extent(part)
+    x1, x2 = _pixel_range(x, float(extent_x), size[1])
+    y1, y2 = _pixel_range(y, float(extent_y), size[0])
     dx = np.arange(x1, x2, dtype=np.float32) + (0.5 - x)
     dy = np.arange(y1, y2, dtype=np.float32)[:, None] + (0.5 - y)
-    # With a radius of at least half a pixel, all pixels in the box's core are fully covered, and
-    # the distance to the core is sufficient; for thinner parts the core has negative size.
+    # With a radius of at least half a pixel, all pixels in the box's core are fully covered, so
+    # only the distance to the core matters. The core of thinner parts has a negative size.
     radius = max(corner * min(half_w, half_h), 0.5)
     c, s = math.cos(angle), math.sin(angle)
     across = np.maximum(np.abs(c * dx + s * dy) - (half_w - radius), 0)
@@ -173,19 +174,19 @@ def _coverage(part: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice, np
     across *= across
     along *= along
     across += along
-    cover = np.minimum(0.5 + radius - np.sqrt(across, out=across), 1)
-    cover[cover < MIN_COVERAGE] = 0
-    return slice(y1, y2), slice(x1, x2), cover
+    coverage = np.minimum(0.5 + radius - np.sqrt(across, out=across), 1)
+    coverage[coverage < MIN_COVERAGE] = 0
+    return slice(y1, y2), slice(x1, x2), coverage
 
 
-def _span(center: float, reach: float, end: int) -> tuple[int, int]:
+def _pixel_range(center: float, half_size: float, end: int) -> tuple[int, int]:
     """The pixels [first, last) that a part may touch, within 0..end."""
-    first, last = int(center - reach - 1), int(center + reach + 2)
+    first, last = int(center - half_size - 1), int(center + half_size + 2)
     return min(max(first, 0), end), min(max(last, 0), end)
 
 
 @lru_cache(maxsize=64)
-def _interpolation(pixels: int, cells: int) -> np.ndarray:
+def _upsampling_matrix(pixels: int, cells: int) -> np.ndarray:
     """float32 [pixels, cells]: smooth interpolation from a coarse grid, rows of unit length."""
     position = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
     weight = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / 0.6) ** 2)
@@ -193,7 +194,7 @@ def _interpolation(pixels: int, cells: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _psf(pixels: int, sigma: float) -> np.ndarray:
+def _blur_matrix(pixels: int, sigma: float) -> np.ndarray:
     """float32 [pixels, pixels]: Gaussian blur along one axis, normalized at the border."""
     x = np.arange(pixels)
     weight = np.exp(-0.5 * ((x[:, None] - x) / sigma) ** 2)

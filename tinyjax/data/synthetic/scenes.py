@@ -1,9 +1,8 @@
 """The content of a synthetic thermal scene: simple geometry, drawn at random.
 
-Each part has two temperatures, by night and by day, in degrees Celsius. In a clear night the ground
-is at about 8, so that people, animals and running engines are warmer, and roofs and glass, which
-face the cold sky, are colder; on a sunny day the ground is at about 32, the temperature of clothes
-and fur.
+Each part has two temperatures, by night and by day, in degrees Celsius. On a clear night the ground
+is at about 8: people, animals and running engines are warmer; roofs and glass, which face the cold
+sky, are colder. On a sunny day the ground is at about 32, as are clothes and fur.
 """
 
 from collections.abc import Callable
@@ -13,16 +12,16 @@ import numpy as np
 
 CLASSES = ("person", "vehicle", "animal")
 CLUTTER = -1
-CELLS = (32, 12, 5)  # px, the grids of the ground's texture
+CELLS = (32, 12, 5)  # px, cell sizes of the grids of the ground's texture
 MAX_OCCLUSION = 0.35  # fraction of an object's box hidden by one item in front of it
-MIN_INSIDE = 0.6  # fraction of an object's box
+MIN_INSIDE = 0.6  # fraction of an object's box inside the image
 
 
 class SceneItem(NamedTuple):
     """An opaque object or piece of clutter.
 
     parts: float64 [P, 8], rounded boxes (x, y, half width, half height, angle, corner, night, day)
-    in pixels, radians and degrees Celsius; corner is the radius in units of the smaller half side.
+    in pixels, radians and degrees Celsius; corner: radius, as a fraction of the smaller half side.
     extent: float64 [4] xyxy around the outlines of the parts, not clipped to the image.
     """
 
@@ -35,25 +34,27 @@ class Scene(NamedTuple):
     """The content of one image."""
 
     texture: tuple[np.ndarray, ...]  # per CELLS: float32 [2 (night, day), h, w], normal
-    stains: np.ndarray  # float64 [S, 8] as SceneItem.parts; temperatures are added to the ground's
+    ground_patches: (
+        np.ndarray
+    )  # float64 [P, 8] as SceneItem.parts; added to the ground's temperature
     items: tuple[SceneItem, ...]  # from far (high in the image) to near
 
 
 def scene_rng(seed: int, index: int, stream: str) -> np.random.Generator:
-    """The random numbers of the "scene" or of the "sensor", which are independent."""
+    """A generator for the "scene" or for the "sensor"; the two are independent."""
     number = ("scene", "sensor").index(stream)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, number))))
 
 
 def draw_scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
-    """Scene `index` of the stream `seed`: two to eight objects at 128 x 160, more if larger."""
+    """Scene `index` of the stream `seed`: 2 to 8 objects at 128 x 160, more in a larger image."""
     height, width = size
     rng = scene_rng(seed, index, "scene")
     texture = tuple(
         rng.standard_normal((2, height // cell + 2, width // cell + 2), dtype=np.float32)
         for cell in CELLS
     )
-    stains = _stains(rng, size)
+    ground_patches = _ground_patches(rng, size)
     # Near items are larger and lower in the image; each scene has one zoom and one tilt.
     zoom, tilt = rng.uniform(0, 1), rng.uniform(0, 0.5)
     relative_area = height * width / (128 * 160)
@@ -63,9 +64,9 @@ def draw_scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
     items: list[SceneItem] = []
     for _ in range(4 * num_objects):
         x, y = rng.uniform(0, width), rng.uniform(0.12, 1.08) * height
-        near = np.clip(zoom + tilt * (2 * y / height - 1) + 0.1 * rng.standard_normal(), 0, 1)
+        proximity = np.clip(zoom + tilt * (2 * y / height - 1) + 0.1 * rng.standard_normal(), 0, 1)
         label = int(rng.integers(len(CLASSES)))
-        item = _make_item(label, (_person, _vehicle, _animal)[label](rng, near, x, y))
+        item = _make_item(label, (_person, _vehicle, _animal)[label](rng, proximity, x, y))
         inside = _overlap(item.extent, image) >= MIN_INSIDE
         if len(items) < num_objects and inside and _fits(item, items):
             items.append(item)
@@ -75,7 +76,7 @@ def draw_scene(seed: int, index: int, size: tuple[int, int]) -> Scene:
             if _fits(item, items):
                 items.append(item)
     items.sort(key=lambda item: item.extent[3])
-    return Scene(texture, stains, tuple(items))
+    return Scene(texture, ground_patches, tuple(items))
 
 
 def half_extent(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +103,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _fits(new: SceneItem, items: list[SceneItem]) -> bool:
-    """Return whether with the new item no object is hidden by more than `MAX_OCCLUSION`."""
+    """Return whether `new` leaves no object hidden by more than `MAX_OCCLUSION`."""
     for other in items:
         far, near = (new, other) if new.extent[3] < other.extent[3] else (other, new)
         if far.label != CLUTTER and _overlap(far.extent, near.extent) > MAX_OCCLUSION:
@@ -111,81 +112,85 @@ def _fits(new: SceneItem, items: list[SceneItem]) -> bool:
 
 
 def _place_parts(
-    rows: list[tuple], x: float, y: float, scale: float, turn: float = 0.0, flip: int = 1
+    rows: list[tuple], x: float, y: float, scale: float, rotation: float = 0.0, flip: int = 1
 ) -> np.ndarray:
-    """Scale, mirror and rotate parts around a foot at (0, 0), and move the foot to (x, y).
+    """Scale, mirror and rotate parts around their foot point (0, 0), and move it to (x, y).
 
-    rows: in units of `scale`. turn: radians. flip: 1 or -1.
+    rows: the parts, in units of `scale`. rotation: radians. flip: 1 or -1.
     """
     parts = np.array(rows, float)
     local = parts[:, :2] * (flip * scale, scale)
-    c, s = np.cos(turn), np.sin(turn)
+    c, s = np.cos(rotation), np.sin(rotation)
     parts[:, 0] = x + c * local[:, 0] - s * local[:, 1]
     parts[:, 1] = y + s * local[:, 0] + c * local[:, 1]
     parts[:, 2:4] *= scale
-    parts[:, 4] = flip * parts[:, 4] + turn
+    parts[:, 4] = flip * parts[:, 4] + rotation
     return parts
 
 
-def _person(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
-    """Torso, head and legs, 9 to 28 px tall; the face is the warmest, clothes differ."""
-    tall = 9 + 19 * near
-    wide, splay = rng.uniform(0.22, 0.28), rng.uniform(0, 0.18)
+def _person(rng: np.random.Generator, proximity: float, x: float, y: float) -> np.ndarray:
+    """Torso, head and legs, 9 to 28 px tall; the face is warmest, clothing varies."""
+    height = 9 + 19 * proximity
+    half_width, splay = rng.uniform(0.22, 0.28), rng.uniform(0, 0.18)
     clothes, skin = rng.uniform(0, 1, 2)
     legs = (0.085, 0.24, 14 + 4 * clothes, 29 + 5 * clothes)
     torso = (17 + 5 * clothes, 30 + 5 * clothes)
     rows = [
         (-0.11, -0.22, legs[0], legs[1], splay, 1, *legs[2:]),
         (0.11, -0.22, legs[0], legs[1], -splay, 1, *legs[2:]),
-        (0, -0.58, wide, 0.24, 0, 0.9, *torso),
+        (0, -0.58, half_width, 0.24, 0, 0.9, *torso),
         (0, -0.87, 0.115, 0.13, 0, 1, 25 + 3 * skin, 33 + 2 * skin),
     ]
-    return _place_parts(rows, x, y, tall, turn=0.12 * rng.standard_normal())
+    return _place_parts(rows, x, y, height, rotation=0.12 * rng.standard_normal())
 
 
-def _vehicle(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
+def _vehicle(rng: np.random.Generator, proximity: float, x: float, y: float) -> np.ndarray:
     """14 to 48 px long, at any heading; cold glass and roof, hot hood and tires if it has run."""
-    long = 14 + 30 * near
-    heading, half = rng.uniform(-np.pi, np.pi), rng.uniform(0.24, 0.30)
-    ran = rng.uniform() < 0.75
+    length = 14 + 30 * proximity
+    heading, half_width = rng.uniform(-np.pi, np.pi), rng.uniform(0.24, 0.30)
+    has_run = rng.uniform() < 0.75
     paint, engine = rng.uniform(0, 1, 2)
     body = (7 + 6 * paint, 25 + 22 * paint)
     roof = (4 + 4 * paint, 27 + 22 * paint)
     glass = (2 + 2 * paint, 26 + 6 * paint)
-    hood = (18 + 10 * engine, 40 + 8 * engine) if ran else (body[0] - 2, body[1] + 2)
-    tires = (15 + 6 * engine, 38 + 6 * engine) if ran else (7.0, 34.0)
+    hood = (18 + 10 * engine, 40 + 8 * engine) if has_run else (body[0] - 2, body[1] + 2)
+    tires = (15 + 6 * engine, 38 + 6 * engine) if has_run else (7.0, 34.0)
     rows = [
-        *((x, y, 0.085, 0.05, 0, 1, *tires) for x in (-0.3, 0.3) for y in (-half, half)),
-        (0, 0, 0.5, half, 0, 0.4, *body),
-        (0.34, 0, 0.14, 0.75 * half, 0, 0.5, *hood),
-        (-0.07, 0, 0.32, 0.8 * half, 0, 0.3, *glass),
-        (-0.09, 0, 0.20, 0.7 * half, 0, 0.3, *roof),
+        *(
+            (x, y, 0.085, 0.05, 0, 1, *tires)
+            for x in (-0.3, 0.3)
+            for y in (-half_width, half_width)
+        ),
+        (0, 0, 0.5, half_width, 0, 0.4, *body),
+        (0.34, 0, 0.14, 0.75 * half_width, 0, 0.5, *hood),
+        (-0.07, 0, 0.32, 0.8 * half_width, 0, 0.3, *glass),
+        (-0.09, 0, 0.20, 0.7 * half_width, 0, 0.3, *roof),
     ]
-    # Oblique view: directions away from the camera are foreshortened, lengthwise most.
+    # Oblique view: directions away from the camera are foreshortened, the length most.
     parts = np.array(rows)
     along = 1 - 0.45 * np.sin(heading) ** 2
     across = 1 - 0.25 * np.cos(heading) ** 2
     parts[:, [0, 2]] *= along
     parts[:, [1, 3]] *= across
-    return _place_parts(list(map(tuple, parts)), x, y, long, turn=heading)
+    return _place_parts(list(map(tuple, parts)), x, y, length, rotation=heading)
 
 
-def _animal(rng: np.random.Generator, near: float, x: float, y: float) -> np.ndarray:
-    """Four legs, a level body and a head, 8 to 24 px long; fur keeps the body cooler."""
-    long = 8 + 16 * near
+def _animal(rng: np.random.Generator, proximity: float, x: float, y: float) -> np.ndarray:
+    """Four legs, a level body and a head, 8 to 24 px long; fur makes the body cooler."""
+    length = 8 + 16 * proximity
     fur, skin = rng.uniform(0, 1, 2)
-    stout, head_up = rng.uniform(0.13, 0.18), rng.uniform(-0.05, 0.08)
+    half_height, lift = rng.uniform(0.13, 0.18), rng.uniform(-0.05, 0.08)
     body = (16 + 6 * fur, 29 + 6 * fur)
     legs = (13 + 3 * fur, 28 + 5 * fur)
     head = (20 + 4 * skin, 31 + 3 * skin)
     rows = [
-        *((fore, -0.14, 0.045, 0.15, 0, 1, *legs) for fore in (-0.32, -0.2, 0.14, 0.25)),
+        *((leg, -0.14, 0.045, 0.15, 0, 1, *legs) for leg in (-0.32, -0.2, 0.14, 0.25)),
         (-0.45, -0.36, 0.09, 0.03, 0.7, 1, *body),
-        (-0.05, -0.36, 0.36, stout, 0, 1, *body),
-        (0.29, -0.45 - head_up, 0.13, 0.075, -0.7, 1, *body),
-        (0.40, -0.53 - head_up, 0.11, 0.08, 0.25, 1, *head),
+        (-0.05, -0.36, 0.36, half_height, 0, 1, *body),
+        (0.29, -0.45 - lift, 0.13, 0.075, -0.7, 1, *body),
+        (0.40, -0.53 - lift, 0.11, 0.08, 0.25, 1, *head),
     ]
-    return _place_parts(rows, x, y, long, flip=int(rng.choice((-1, 1))))
+    return _place_parts(rows, x, y, length, flip=int(rng.choice((-1, 1))))
 
 
 def _random_foot(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, float]:
@@ -194,36 +199,36 @@ def _random_foot(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float
 
 def _building(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     """A wall, a roof edge and rows of windows of different warmth."""
-    wide, tall = rng.uniform(34, 70), rng.uniform(20, 44)
+    width, height = rng.uniform(34, 70), rng.uniform(20, 44)
     y *= 0.5  # far from the camera
     wall, roof = rng.uniform(0, 1, 2)
     rows: list[tuple] = [
-        (0, -tall / 2, wide / 2, tall / 2, 0, 0, 10 + 2 * wall, 29 + 8 * wall),
-        (0, -tall, wide / 2 + 1, 1.5, 0, 0, 4 + 3 * roof, 34 + 8 * roof),
+        (0, -height / 2, width / 2, height / 2, 0, 0, 10 + 2 * wall, 29 + 8 * wall),
+        (0, -height, width / 2 + 1, 1.5, 0, 0, 4 + 3 * roof, 34 + 8 * roof),
     ]
-    across = np.arange(-wide / 2 + 6, wide / 2 - 5, rng.uniform(9, 14))
-    for level in np.arange(-tall + 8, -5, rng.uniform(10, 14)):
-        for column in across:
-            warm = rng.uniform(0, 1)
-            rows.append((column, level, 2.2, 2.8, 0, 0, 7 + 9 * warm, 27 + 4 * warm))
+    columns = np.arange(-width / 2 + 6, width / 2 - 5, rng.uniform(9, 14))
+    for row in np.arange(-height + 8, -5, rng.uniform(10, 14)):
+        for column in columns:
+            warmth = rng.uniform(0, 1)
+            rows.append((column, row, 2.2, 2.8, 0, 0, 7 + 9 * warmth, 27 + 4 * warmth))
     return _place_parts(rows, x, y, 1.0)
 
 
 def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """A crown at air temperature: about that of the ground by night, well below it by day."""
+    """A crown at air temperature: close to the ground's by night, well below it by day."""
     spread, leaves = rng.uniform(4, 11), int(rng.integers(5, 10))
-    at = rng.standard_normal((leaves, 2)) * (0.55 * spread, 0.35 * spread)
+    centers = rng.standard_normal((leaves, 2)) * (0.55 * spread, 0.35 * spread)
     air = rng.uniform(0, 1)
     rows = []
-    for cx, cy in at:
-        side, turn, offset = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
+    for cx, cy in centers:
+        side, rotation, offset = rng.uniform(0.3, 0.6), rng.uniform(0, np.pi), rng.uniform(-1, 1)
         rows.append(
             (
                 cx,
                 cy - spread,
                 side * spread,
                 0.7 * side * spread,
-                turn,
+                rotation,
                 1,
                 8 + 3 * air + offset,
                 24 + 4 * air + 1.5 * offset,
@@ -234,23 +239,45 @@ def _tree(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
 
 
 def _pole(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """Thin and upright; half of them with a lamp that is hot by night."""
-    tall, half, metal = rng.uniform(18, 50), rng.uniform(0.5, 1.1), rng.uniform(0, 1)
-    rows: list[tuple] = [(0, -tall / 2, half, tall / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)]
+    """Thin and upright; half of the poles have a lamp, hot by night."""
+    height, half_width, metal = rng.uniform(18, 50), rng.uniform(0.5, 1.1), rng.uniform(0, 1)
+    rows: list[tuple] = [
+        (0, -height / 2, half_width, height / 2, 0, 0, 5 + 6 * metal, 28 + 10 * metal)
+    ]
     if rng.uniform() < 0.5:
-        rows.append((2 * half, -tall, 2.5 * half, half + 0.3, 0, 1, 17 + 6 * metal, 32 + 4 * metal))
-    return _place_parts(rows, x, y, 1.0, turn=0.03 * rng.standard_normal())
+        rows.append(
+            (
+                2 * half_width,
+                -height,
+                2.5 * half_width,
+                half_width + 0.3,
+                0,
+                1,
+                17 + 6 * metal,
+                32 + 4 * metal,
+            )
+        )
+    return _place_parts(rows, x, y, 1.0, rotation=0.03 * rng.standard_normal())
 
 
 def _bin(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     """A box of uniform temperature, warm or cold, of the size of a person or vehicle."""
-    wide, tall, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
+    half_width, half_height, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
     lid = rng.uniform(-2, 2)
     rows = [
-        (0, -tall, wide, tall, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
-        (0, -2 * tall, wide, 1.0, 0, 0.2, 3 + 16 * heat + lid, 26 + 18 * heat + 2 * lid),
+        (0, -half_height, half_width, half_height, 0, 0.2, 3 + 16 * heat, 26 + 18 * heat),
+        (
+            0,
+            -2 * half_height,
+            half_width,
+            1.0,
+            0,
+            0.2,
+            3 + 16 * heat + lid,
+            26 + 18 * heat + 2 * lid,
+        ),
     ]
-    return _place_parts(rows, x, y, 1.0, turn=0.1 * rng.standard_normal())
+    return _place_parts(rows, x, y, 1.0, rotation=0.1 * rng.standard_normal())
 
 
 def _spot(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
@@ -260,8 +287,8 @@ def _spot(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
     return _place_parts(rows, x, y, 1.0)
 
 
-def _stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Fields, roads, painted lines and shadows: `Scene.stains`."""
+def _ground_patches(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Fields, roads, painted lines and shadows, see `Scene.ground_patches`."""
     height, width = size
     diagonal = float(np.hypot(height, width))
 
