@@ -138,6 +138,7 @@ class Task:
     """
 
     name: str
+    inputs: tuple[str, ...]  # names of `Split.inputs`, in the order of the network's arguments
     monitor: str  # the metric that selects the best weights
     metrics: Mapping[str, str]  # metric -> axis label, the monitor first
     compile_seconds: float  # approximate, until a program's first step, on two cores

@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     target = find_target(options.accelerator)
     config = configs.load(options.config, options.overrides)
     members = select_members(options.config, config, options.only or (), options.limit)
-    batching = parse_member_batching(options.member_batching)
-    return preflight(config, members, target, prices, batching)
+    member_batching = parse_member_batching(options.member_batching)
+    return preflight(config, members, target, prices, member_batching)
 
 
 def preflight(
@@ -77,7 +77,7 @@ def preflight(
     members: Sequence[Any],
     target: Target,
     prices: Mapping[str, Mapping[str, float]],
-    batching: str | None,
+    member_batching: str | None,
 ) -> int:
     """Compile the programs of a sweep's plan for this target, and print their costs."""
     from tinyjax.population import plan
@@ -86,7 +86,7 @@ def preflight(
 
     start, task = time.time(), get_task(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
-    populations = plan.make_plan(members, cost_model(config, task), batching, machine)
+    populations = plan.make_plan(members, cost_model(config, task), member_batching, machine)
     training, by_id = task.load(config.data, config.data.train), {m.id: m for m in members}
     print(
         f"{len(members)} members in {len(populations)} populations for {_describe_target(target)}"

@@ -112,8 +112,8 @@ def _train_stages(
             continue
         config, members, rgn_flags = stage
         log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
-        batching = member_batching if members != [SINGLE_RUN] else None
-        if code := train(config, folder / name, stop, members, shard, batching):
+        stage_batching = member_batching if members != [SINGLE_RUN] else None
+        if code := train(config, folder / name, stop, members, shard, stage_batching):
             return code
         if not run_folder.is_finished(folder / name):  # other shards still train it
             break

@@ -36,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     members = sweep_options.select_members(
         options.config, config, options.only or (), options.limit
     )
-    batching = sweep_options.parse_member_batching(options.member_batching)
+    member_batching = sweep_options.parse_member_batching(options.member_batching)
     shard = sweep_options.parse_shard(options.shard)
     if options.dry_run:
-        print(describe_plan(config, members, batching))
+        print(describe_plan(config, members, member_batching))
         return 0
     from tinyjax.run import runtime
 
@@ -47,17 +47,17 @@ def main(argv: list[str] | None = None) -> int:
     with distributed.process_group(options.processes, options.join_timeout):
         distributed.check_devices(options.expect)
         with distributed.stop_requests() as stop:
-            return train(config, options.workdir, stop, members, shard, batching)
+            return train(config, options.workdir, stop, members, shard, member_batching)
 
 
-def describe_plan(config: Any, members: Sequence[Member], batching: str | None) -> str:
+def describe_plan(config: Any, members: Sequence[Member], member_batching: str | None) -> str:
     """The populations that a sweep would train, as a table."""
     from tinyjax.population.cost_model import cost_model, plan_table
     from tinyjax.population.plan import make_plan
     from tinyjax.tasks import get_task
 
     task = get_task(config.task)
-    plan = make_plan(members, cost_model(config, task), batching)
+    plan = make_plan(members, cost_model(config, task), member_batching)
     return plan_table(config, task, members, plan)
 
 
@@ -67,14 +67,14 @@ def train(
     stop: Sequence[int] = (),
     members: Sequence[Member] = (SINGLE_RUN,),
     shard: tuple[int, int] = (0, 1),
-    batching: str | None = None,
+    member_batching: str | None = None,
 ) -> int:
     """Train one network, perhaps in phases, or all members of a sweep, into `folder`.
 
     Args:
         stop: received signals; when it is no longer empty, the run saves and returns `STOPPED`.
         shard: (i, n): train every n-th population of a sweep, starting with the i-th.
-        batching: `--member-batching` of a sweep, see `plan.make_plan`.
+        member_batching: `--member-batching` of a sweep, see `plan.make_plan`.
     """
     from tinyjax.run import runtime
     from tinyjax.tasks import get_task
@@ -84,7 +84,7 @@ def train(
     from tinyjax.training.validation import check_sweep_options
 
     is_sweep, (index, shards) = [*members] != [SINGLE_RUN], shard
-    check_sweep_options(config, is_sweep, shard, batching)
+    check_sweep_options(config, is_sweep, shard, member_batching)
     task, is_main = get_task(config.task), distributed.is_main_process()
     runtime.tune_allocator()
     run_folder.open_folder(folder, configs.to_json(config), is_main)
@@ -103,7 +103,9 @@ def train(
     with log_to(folder / log_name, is_main):
         if is_sweep:
             train_population = partial(train_members, config, folder, stop, heartbeat)
-            code = train_sweep(config, task, members, folder, shard, batching, train_population)
+            code = train_sweep(
+                config, task, members, folder, shard, member_batching, train_population
+            )
         elif run_folder.log_if_finished(folder):
             code = 0
         elif config.phases:

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from tests.configs.detector import get_config
+from tests.configs.classifier import get_config
+from tests.tiny_backbones import TINY, TINY_WIDE
 from tinyjax.errors import UserError
 from tinyjax.population import search_space
 from tinyjax.population.cost_model import cost_model
@@ -17,7 +18,7 @@ from tinyjax.run import runtime
 from tinyjax.tasks import get_task
 from tinyjax.train import train as train_run
 
-TASK = get_task("detect")
+TASK = get_task("classify")
 
 
 def make_members(*sizes, group=""):
@@ -79,7 +80,7 @@ def test_only_fields_outside_the_program_vary_within_a_population(tmp_path):
         config,
         product(
             [
-                sweep("model.backbone", ["mobilenetv3/s-6", "mobilenetv3/s-1", "efficientnet/b-7"]),
+                sweep("model.backbone", [TINY, TINY_WIDE, "efficientnet/b-7"]),
                 sweep("batch", [2, 4]),
                 sweep("optimizer.lr", [0.1, 0.2]),
                 sweep("freeze", [(), ("stem",)]),
@@ -161,7 +162,7 @@ def test_costs_follow_a_members_batch_and_steps():
 
 def test_member_batching_needs_a_sweep(tmp_path):
     with pytest.raises(UserError, match="--member-batching map: only a sweep has members to batch"):
-        train_run(get_config(), tmp_path / "run", batching="map")
+        train_run(get_config(), tmp_path / "run", member_batching="map")
     assert not (tmp_path / "run").exists()
 
 
@@ -174,11 +175,10 @@ def test_invalid_member_batching_is_rejected(text):
 def test_ten_thousand_members_are_planned(tmp_path):
     config = get_config()
     rates = [0.001 * i for i in range(1, 101)]
-    backbones = [f"mobilenetv3/s-{k}" for k in range(2, 7)]
     members = search_space.make_members(
         config,
-        product([sweep("model.backbone", backbones), sweep("optimizer.lr", rates),
-                 sweep("seed", range(20))]),
+        product([sweep("model.backbone", [TINY, TINY_WIDE]), sweep("optimizer.lr", rates),
+                 sweep("seed", range(50))]),
     )  # fmt: skip
     plan = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
     assert sum(len(population.members) for population in plan) == len(members) == 10_000

@@ -16,7 +16,7 @@ def count_parameters(arrays: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in arrays.values())
 
 
-def count_multiply_adds(model: nn.Module, shape: Any) -> int:
+def count_multiply_adds(model: nn.Module, *shapes: Any) -> int:
     """Return the multiply-adds of convolutions and linear layers in one forward pass.
 
     There are twice as many FLOPs. A module with a `kernel` applies it once at every position of its
@@ -24,42 +24,42 @@ def count_multiply_adds(model: nn.Module, shape: Any) -> int:
     counts twice.
 
     Args:
-        model: any module built from `tinyjax.models.layers`, called as `model(x, train)`.
-        shape: shape of x, e.g. (1, 224, 224, 3), or a pytree of shapes, e.g. {stride: shape} for a
-            neck.
+        model: any module built from `tinyjax.models.layers`, called as `model(*inputs, train)`.
+        shapes: of each input, its shape, e.g. (1, 224, 224, 3), or a pytree of shapes, e.g.
+            {stride: shape} for a neck.
     """
-    return count_multiply_adds_and_outputs(model, shape)[0]
+    return count_multiply_adds_and_outputs(model, *shapes)[0]
 
 
-def count_multiply_adds_and_outputs(model: nn.Module, shape: Any) -> tuple[int, int]:
+def count_multiply_adds_and_outputs(model: nn.Module, *shapes: Any) -> tuple[int, int]:
     """Return `count_multiply_adds`, and the number of values in the outputs of these layers.
 
     The memory of a training step is roughly proportional to the number of output values.
     """
-    layers = _layer_shapes(model, shape)
+    layers = _layer_shapes(model, shapes)
     multiply_adds = sum(math.prod(out[:-1]) * math.prod(kernel) for out, kernel in layers)
     return multiply_adds, sum(math.prod(out) for out, _ in layers)
 
 
-def _layer_shapes(model: nn.Module, shape: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _layer_shapes(model: nn.Module, shapes: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return (output shape, kernel shape) for every call of a layer that has a `kernel`."""
-    shapes = []
+    layers = []
 
     def record_shapes(method, args, kwargs, context):
         out = method(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             kernel = nn.unbox(module.get_variable("params", "kernel"))
-            shapes.append((out.shape, kernel.shape))
+            layers.append((out.shape, kernel.shape))
         return out
 
     def init_with_zeros():
-        x = jax.tree.map(jnp.zeros, shape, is_leaf=lambda leaf: isinstance(leaf, tuple))
-        return model.init(jax.random.key(0), x, train=False)
+        inputs = jax.tree.map(jnp.zeros, [*shapes], is_leaf=lambda s: isinstance(s, tuple))
+        return model.init(jax.random.key(0), *inputs, train=False)
 
     with nn.intercept_methods(record_shapes):
         jax.eval_shape(init_with_zeros)
-    return shapes
+    return layers
 
 
 def multiply_adds_per_pixel(arch: Architecture) -> float:

@@ -18,7 +18,7 @@ from tinyjax.models.initializers import Initializer, draw_params
 __all__ = ["Arrays", "apply", "init"]
 
 
-def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Arrays, Arrays]:
+def init(model: nn.Module, seed: ArrayLike, *shapes: tuple[int, ...]) -> tuple[Arrays, Arrays]:
     """Draw float32 parameters and running statistics, as flat dicts path -> array.
 
     A parameter depends only on `seed`, its path and its shape, not on the rest of the network.
@@ -27,18 +27,19 @@ def init(model: nn.Module, seed: ArrayLike, shape: tuple[int, ...]) -> tuple[Arr
 
     Args:
         seed: an integer, which may be traced and vmapped.
-        shape: shape (B, H, W, C) of an input; of these, a backbone's parameters depend only on C.
+        shapes: shape (B, H, W, C) of each input of `model(*inputs, train)`; a backbone's
+            parameters depend only on C.
     """
     key = jax.random.key(seed, impl="threefry2x32")
-    params, stats = _trace_init(model, key, shape)
+    params, stats = _trace_init(model, key, shapes)
     initializers = {path: leaf for path, leaf in params.items() if isinstance(leaf, Initializer)}
     arrays = params | draw_params(key, initializers), stats
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), arrays)
 
 
-@partial(jax.jit, static_argnames=("model", "shape"))
-def _trace_init(model, key, shape):
-    variables = model.init(key, jnp.zeros(shape), train=False)
+@partial(jax.jit, static_argnames=("model", "shapes"))
+def _trace_init(model, key, shapes):
+    variables = model.init(key, *map(jnp.zeros, shapes), train=False)
     return _flatten(variables["params"]), _flatten(variables["stats"])
 
 

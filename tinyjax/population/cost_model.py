@@ -59,6 +59,9 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         point = {**dict(fields), "model.backbone": backbone}
         return task.build(configs.with_fields(config, point), 1)
 
+    def shapes(crop_size: tuple[int, int]) -> list[tuple[int, ...]]:
+        return [(1, *crop_size, 1) for _ in task.inputs]
+
     @cache
     def batchnorm_eps(init: str, backbone: str, seed: int) -> float:
         point = {"init": init, "model.backbone": backbone, "seed": seed}
@@ -77,12 +80,12 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
     @cache
     def window_costs(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
         """Multiply-adds and layer outputs per window."""
-        return flops.count_multiply_adds_and_outputs(build(backbone, fields), (1, *crop_size, 1))
+        return flops.count_multiply_adds_and_outputs(build(backbone, fields), *shapes(crop_size))
 
     @cache
     def parameters(key: SizeKey) -> int:
-        model, shape = build(key.backbone, key.model), (1, *config.crop_size, 1)
-        return flops.count_parameters(jax.eval_shape(lambda: models.init(model, 0, shape))[0])
+        model, inputs = build(key.backbone, key.model), shapes(config.crop_size)
+        return flops.count_parameters(jax.eval_shape(lambda: models.init(model, 0, *inputs))[0])
 
     def memory(key: SizeKey) -> int:
         # float32: weights, Adam's two moments, averaged and best weights; and for each layer its
@@ -152,5 +155,6 @@ def plan_table(
                 "min": f"{minutes:.0f}",
             }
         )
-    summary = f"{len(members)} members in {len(rows)} programs, about {total:,.0f} minutes"
+    programs = "1 program" if len(rows) == 1 else f"{len(rows)} programs"
+    summary = f"{len(members)} members in {programs}, about {total:,.0f} minutes"
     return f"{text_table(rows)}\n{summary}"

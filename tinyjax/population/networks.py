@@ -90,7 +90,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     if warning := starting_weights.untrained_warning(fitted.new if fitted else arrays, multipliers):
         messages.append(warning)
     backbone = [p for p in sizes if p.startswith(("backbone/stem/", "backbone/stage"))]
-    model, (height, width, channels) = task.build(config, len(training.classes)), inputs["image"]
+    model, shapes = task.build(config, len(training.classes)), inputs.values()
     metadata = {
         "member": member.id,
         "seed": config.seed,
@@ -98,7 +98,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
         "parameters": sum(sizes.values()),
         "backbone_parameters": sum(sizes[path] for path in backbone),
         "trained_parameters": sum(size for path, size in sizes.items() if multipliers[path]),
-        "multiply_adds": _multiply_adds(model, (1, height, width, channels)),
+        "multiply_adds": _multiply_adds(model, *((1, *shape) for shape in shapes)),
     }
     architecture = models.architecture(config.model.backbone)
     mask = sample_mask(config, task, training)

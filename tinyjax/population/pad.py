@@ -45,11 +45,11 @@ def unpad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def check_zero_padding(model: nn.Module, shape: tuple[int, ...]) -> None:
+def check_zero_padding(model: nn.Module, *shapes: tuple[int, ...]) -> None:
     """Raise UserError unless every module of a network declares `preserves_zeros`.
 
-    The network is called as `model(x, train)` on x of the given shape. A LayerNorm, for example,
-    does not keep zero channels zero.
+    The network is called as `model(*inputs, train)` on inputs of the given shapes. A LayerNorm, for
+    example, does not keep zero channels zero.
     """
     unsafe: dict[str, str] = {}
 
@@ -59,7 +59,8 @@ def check_zero_padding(model: nn.Module, shape: tuple[int, ...]) -> None:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(inspect):
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False))
+        inputs = [*map(jnp.zeros, shapes)]
+        jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
     if unsafe:
         path, name = unsafe.popitem()  # the innermost; the modules around it may be listed, too
         raise UserError(

@@ -55,13 +55,13 @@ class PlannedPopulation(NamedTuple):
 def make_plan(
     members: Sequence[Member],
     model: CostModel,
-    batching: str | None = None,
+    member_batching: str | None = None,
     machine: Machine | None = None,
 ) -> list[PlannedPopulation]:
     """Plan a sweep for `machine`; None: this machine.
 
-    batching: `--member-batching`, such as "chunks:8"; None: the fastest method of the platform that
-    fits into the devices' memory.
+    member_batching: `--member-batching`, such as "chunks:8"; None: the fastest method of the
+    platform that fits into the devices' memory.
     """
     platform, devices, memory = machine or this_machine()
     fastest, plan = FASTEST_BATCHING.get(platform, "vmap"), []
@@ -70,7 +70,7 @@ def make_plan(
         max_concurrent = max(1, int(MEMORY_FRACTION * memory / largest))
         too_large = fastest == "vmap" and -(-len(group) // devices) > max_concurrent
         population = PlannedPopulation(tuple(member.id for member in group), "none")
-        chosen = batching or (f"chunks:{max_concurrent}" if too_large else fastest)
+        chosen = member_batching or (f"chunks:{max_concurrent}" if too_large else fastest)
         plan.append(population._replace(**_batching_fields(population, chosen)))
     return plan
 
@@ -80,12 +80,12 @@ def load_or_make_plan(
     task: Task,
     members: Sequence[Member],
     file: Path,
-    batching: str | None = None,
+    member_batching: str | None = None,
 ) -> list[PlannedPopulation]:
     """The plan in `file`, or a new one that is written there.
 
-    batching: see `make_plan`; it replaces the batching of an existing plan. Raises UserError if
-    the file holds the plan of another sweep that has started.
+    member_batching: see `make_plan`; it replaces that of an existing plan. Raises UserError if the
+    file holds the plan of another sweep that has started.
     """
     points = {member.id: member.point for member in members}
     points_json = json.dumps(points, sort_keys=True)
@@ -96,8 +96,8 @@ def load_or_make_plan(
                 PlannedPopulation(tuple(p["members"]), p["member_batching"], p["chunk_size"])
                 for p in stored["populations"]
             ]
-            if batching:
-                plan = [p._replace(**_batching_fields(p, batching)) for p in plan]
+            if member_batching:
+                plan = [p._replace(**_batching_fields(p, member_batching)) for p in plan]
                 _write_plan(file, plan, points)
             return plan
         if any(file.parent.glob("populations/*/members.csv")):
@@ -105,7 +105,7 @@ def load_or_make_plan(
                 f"{file.parent}: holds another sweep ({len(stored['members'])} members; this one "
                 f"has {len(points)}); give another --workdir, or the config it was started with"
             )
-    plan = make_plan(members, cost_model(config, task), batching)
+    plan = make_plan(members, cost_model(config, task), member_batching)
     _write_plan(file, plan, points)
     return plan
 
@@ -183,10 +183,10 @@ def _split_evenly(members: list[Member]) -> list[list[Member]]:
     return [members[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def _batching_fields(population: PlannedPopulation, batching: str) -> dict[str, Any]:
+def _batching_fields(population: PlannedPopulation, member_batching: str) -> dict[str, Any]:
     if len(population.members) == 1:
         return {"member_batching": "none", "chunk_size": 0}
-    name, _, size = batching.partition(":")
+    name, _, size = member_batching.partition(":")
     return {"member_batching": name, "chunk_size": int(size or 0)}
 
 

@@ -61,7 +61,7 @@ def stack_members(
     model = task.model_functions(config, training.classes, inputs, merged, axes)
     if len({network.architecture for network in networks}) > 1:
         network = task.build(config, len(training.classes), merged)
-        check_zero_padding(network, (1, *config.crop_size, inputs["image"][-1]))
+        check_zero_padding(network, *((1, *config.crop_size, s[-1]) for s in inputs.values()))
     variables = pad_networks(networks, model, merged)
     paths = [path for tree in variables[0] for path in tree]
     multipliers: list[dict[str, float | None]] = [

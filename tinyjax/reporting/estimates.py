@@ -42,12 +42,25 @@ def estimate_difference(
     See `estimate_over_seeds`. None if all differences are NaN or the resamples do not match.
     """
     first, second = ([pair[k] for pair in pairs] for k in (0, 1))
-    differences = np.subtract(*(member_scores(tables, side, condition) for side in (first, second)))
-    replicates = [resampled_scores(tables, side, condition) for side in (first, second)]
-    undefined = not len(differences) or np.isnan(differences).all()
-    if undefined or replicates[0].shape != replicates[1].shape:
+    paired = paired_differences(tables, (first, condition), (second, condition))
+    return paired and estimate_over_seeds(first, *paired)
+
+
+def paired_differences(
+    tables: Tables,
+    first: tuple[Sequence[Member], Condition],
+    second: tuple[Sequence[Member], Condition],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Differences of scores [M], and of scores on resampled images [M, B].
+
+    first, second: M members each, and the condition of their scores. None if all differences are
+    NaN or the resamples do not match.
+    """
+    differences = member_scores(tables, *first) - member_scores(tables, *second)
+    replicates = [resampled_scores(tables, *side) for side in (first, second)]
+    if np.isnan(differences).all() or replicates[0].shape != replicates[1].shape:
         return None
-    return estimate_over_seeds(first, differences, replicates[0] - replicates[1])
+    return differences, replicates[0] - replicates[1]
 
 
 def estimate_over_seeds(

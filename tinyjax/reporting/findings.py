@@ -15,9 +15,8 @@ from tinyjax.reporting.estimates import (
     estimate_difference,
     estimate_over_seeds,
     estimate_score,
-    member_scores,
     nan_mean,
-    resampled_scores,
+    paired_differences,
 )
 from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
 from tinyjax.reporting.summary import Summary, overall_correlation
@@ -97,14 +96,13 @@ def describe_shift(tables: Tables, summary: Summary) -> str | None:
     for in_domain in dict.fromkeys(member.in_domain for member in tables.members):
         members = [member for member in tables.members if member.in_domain == in_domain]
         for suite in tables.shifted_suites(members[0]):
-            conditions = tables.reference(members[0], suite), Condition(suite)
-            drops = np.subtract(*(member_scores(tables, members, c) for c in conditions))
-            replicates = [resampled_scores(tables, members, c) for c in conditions]
-            if np.isnan(drops).all() or replicates[0].shape != replicates[1].shape:
+            reference = tables.reference(members[0], suite)
+            drops = paired_differences(tables, (members, reference), (members, Condition(suite)))
+            if drops is None:
                 continue
-            drop = estimate_over_seeds(members, drops, replicates[0] - replicates[1])
-            num_members.add(int(np.isfinite(drops).sum()))
-            suites = f"from {' '.join(filter(None, conditions[0][:2]))} to {suite}"
+            drop = estimate_over_seeds(members, *drops)
+            num_members.add(int(np.isfinite(drops[0]).sum()))
+            suites = f"from {' '.join(filter(None, reference[:2]))} to {suite}"
             if is_significant(drop):
                 verb = _choose_verb(drop, "falls", "rises")
                 clauses.append(f"{verb} by {_magnitude_text(drop)} {suites}")
@@ -262,9 +260,10 @@ def describe_worst_slice(tables: Tables, summary: Summary) -> str | None:
     condition = conditions[name]
     suite = Condition(condition.suite)
     members = [m for m in tables.members if condition in tables.scores[m.key]]
-    differences = np.subtract(*(member_scores(tables, members, c) for c in (condition, suite)))
-    replicates = [resampled_scores(tables, members, c) for c in (condition, suite)]
-    difference = estimate_over_seeds(members, differences, replicates[0] - replicates[1])
+    differences = paired_differences(tables, (members, condition), (members, suite))
+    if differences is None:
+        return None
+    difference = estimate_over_seeds(members, *differences)
     number = _estimate_text(difference)
     comparison = (
         f"the difference from all of {suite.suite} is {number}"

@@ -66,7 +66,9 @@ def draw_corruptions(tables: Tables, summary: Summary) -> ReportFigure | None:
         f"Heat map of {tables.metric_label} under {', '.join(panels[-1].columns[1:])}"
         if len(tables.members) > 1
         else f"Heat map of {tables.metric_label} under {', '.join(panels[-1].rows)} by severity",
-        "Severity 1 is the mildest. mPC is the mean of a row without its first cell.",
+        "Severity 1 is the mildest."
+        if len(tables.members) == 1
+        else "mPC is the mean of a row without its first cell.",
     )
 
 

@@ -9,7 +9,12 @@ from tinyjax.metrics import fits
 from tinyjax.metrics.correlation import Correlation, correlation, mean_rank_correlation
 from tinyjax.metrics.fits import Line, Threshold
 from tinyjax.metrics.robustness import gap, mpc, relative_drop, rpc, worst_slice
-from tinyjax.reporting.estimates import member_scores, nan_mean, resampled_scores
+from tinyjax.reporting.estimates import (
+    member_scores,
+    nan_mean,
+    paired_differences,
+    resampled_scores,
+)
 from tinyjax.reporting.grouping import (
     group_members,
     network_key,
@@ -161,17 +166,10 @@ def _compute_gains(tables: Tables) -> Iterable[Gain]:
         pretrained, scratch = ([pair[k] for pair in pairs] for k in (0, 1))
         for suite in tables.suites:
             condition = Condition(suite)
-            gains = np.subtract(
-                *(member_scores(tables, side, condition) for side in (pretrained, scratch))
-            )
-            resampled = [
-                resampled_scores(tables, side, condition) for side in (pretrained, scratch)
-            ]
-            if resampled[0].shape != resampled[1].shape or np.isnan(gains).all():
+            paired = paired_differences(tables, (pretrained, condition), (scratch, condition))
+            if paired is None:
                 continue
-            parameters, gains, replicates = _pool_settings(
-                pretrained, gains, resampled[0] - resampled[1]
-            )
+            parameters, gains, replicates = _pool_settings(pretrained, *paired)
             threshold = fits.fit_threshold(parameters, gains, replicates)
             yield Gain(
                 start, pretrained[0].in_domain, suite, parameters, gains, replicates, threshold

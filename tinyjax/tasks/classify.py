@@ -259,6 +259,7 @@ def write_report(
 
 TASK = Task(
     name="classify",
+    inputs=("image",),
     monitor="mean_class",
     metrics={"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"},
     compile_seconds=25.0,

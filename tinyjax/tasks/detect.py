@@ -256,6 +256,7 @@ def write_report(
 
 TASK = Task(
     name="detect",
+    inputs=("image",),
     monitor="AP50",
     metrics={"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"},
     compile_seconds=45.0,

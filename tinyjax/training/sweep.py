@@ -21,7 +21,7 @@ def train_sweep(
     members: Sequence[Member],
     folder: Path,
     shard: tuple[int, int],
-    batching: str | None,
+    member_batching: str | None,
     train_members: Callable[..., int],
 ) -> int:
     """Train the populations of a sweep that belong to this shard and are not finished; the shard
@@ -32,7 +32,7 @@ def train_sweep(
     started, (index, shards) = time.time(), shard
     is_main = distributed.is_main_process()
     if is_main:
-        plan.load_or_make_plan(config, task, members, folder / "plan.json", batching)
+        plan.load_or_make_plan(config, task, members, folder / "plan.json", member_batching)
     distributed.barrier("plan is written")
     populations = plan.load_or_make_plan(config, task, members, folder / "plan.json")
     if run_folder.log_if_finished(folder):

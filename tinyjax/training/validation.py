@@ -24,15 +24,15 @@ BOUNDS = {
 
 
 def check_sweep_options(
-    config: Any, is_sweep: bool, shard: tuple[int, int], batching: str | None
+    config: Any, is_sweep: bool, shard: tuple[int, int], member_batching: str | None
 ) -> None:
     """Raise UserError for phases in a sweep, and for options of a sweep in a single run."""
     if is_sweep and config.phases:
         raise UserError(
             "phases: a sweep cannot have phases; run a separate sweep for each phase, with init"
         )
-    if batching and not is_sweep:
-        raise UserError(f"--member-batching {batching}: only a sweep has members to batch")
+    if member_batching and not is_sweep:
+        raise UserError(f"--member-batching {member_batching}: only a sweep has members to batch")
     if shard[1] > 1 and not is_sweep:
         raise UserError(f"--shard {shard[0]}/{shard[1]}: only a sweep has shards")
 

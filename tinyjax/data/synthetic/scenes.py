@@ -145,7 +145,7 @@ def _person(rng: np.random.Generator, proximity: float, x: float, y: float) -> n
 
 
 def _vehicle(rng: np.random.Generator, proximity: float, x: float, y: float) -> np.ndarray:
-    """14 to 48 px long, at any heading; cold glass and roof, hot hood and tires if it has run."""
+    """14 to 44 px long, at any heading; cold glass and roof, hot hood and tires if it has run."""
     length = 14 + 30 * proximity
     heading, half_width = rng.uniform(-np.pi, np.pi), rng.uniform(0.24, 0.30)
     has_run = rng.uniform() < 0.75
