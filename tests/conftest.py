@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,31 +66,52 @@ def compiled():
 
 
 @pytest.fixture(scope="session")
-def train_once(tmp_path_factory):
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all workers share, deleted by pytest after some later runs."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session")
+def noise_images(shared_folder) -> Path:
+    """The folder of images of noise, of two classes, that tiny classifiers are trained on."""
+    from tests.miniatures import write_noise_images
+
+    folder = shared_folder / "noise-images"
+    with lock(folder):
+        return folder if folder.exists() else write_noise_images(folder)
+
+
+@pytest.fixture(scope="session")
+def train_once(shared_folder, noise_images):
     """`train_once(name) -> folder`: train tests/configs/<name>.py, once for all workers.
 
-    The folder holds "run", which no test may change, and "programs", the text of what it compiled.
+    The config's argument is the folder of `noise_images`. The returned folder holds "run", which no
+    test may change, and "programs", the text of the compiled programs.
     """
     import jax
 
     from tinyjax.train import main
 
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of all workers
-
     def train(name):
-        folder = root / "trained-once" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        config = Path(__file__).parent / "configs" / f"{name}.py"
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = shared_folder / "trained-once" / name
+        config = f"{Path(__file__).parent}/configs/{name}.py:{noise_images}"
+        with lock(folder):
             if not (folder / "run" / "results.csv").exists():
                 jax.config.update("jax_dump_ir_to", str(folder / "programs"))
                 try:
-                    assert main(["--config", str(config), "--workdir", str(folder / "run")]) == 0
+                    assert main(["--config", config, "--workdir", str(folder / "run")]) == 0
                 finally:
                     jax.config.update("jax_dump_ir_to", "")
         return folder
 
     return train
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder, against other workers."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

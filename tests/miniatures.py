@@ -1,4 +1,4 @@
-"""Miniatures of prepared data sets."""
+"""Small images, and miniatures of data sets."""
 
 import io
 import itertools
@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.data.test_streaming import jpeg, photo
+
+def photo(seed, shape=(60, 80)):
+    """Smooth colors, which JPEG preserves."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    rng = np.random.default_rng(seed)
+    waves = [np.sin(x * rng.uniform(0, 0.2) + y * rng.uniform(0, 0.2)) for _ in range(3)]
+    return (127 + 100 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def jpeg(pixels, **more):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, **more)
+    return stream.getvalue()
 
 
 def write_noise_images(root: Path, count: int = 4) -> Path:

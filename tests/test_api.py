@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import tinyjax
+from tests.configs import classifier
 from tests.untrained import CLASSES, CONFIG, write_untrained_run
 from tinyjax.api import BATCH, Detections
 from tinyjax.errors import UserError
@@ -145,10 +146,10 @@ def test_color_becomes_gray_by_luminance_and_gray_becomes_color(model, tmp_path,
     color = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
     gray = np.asarray(Image.fromarray(color).convert("L"))
     assert_equal(model(color, 0), model(gray, 0))
-    np.testing.assert_array_equal(model.fit(color).pixels[..., 0], gray)
+    np.testing.assert_array_equal(model.preprocess(color).pixels[..., 0], gray)
     color_model = tinyjax.load(write_untrained_run(tmp_path / "color", channels=3))
-    np.testing.assert_array_equal(color_model.fit(image).pixels, np.stack([image] * 3, -1))
-    np.testing.assert_array_equal(color_model.fit(color).pixels, color)
+    np.testing.assert_array_equal(color_model.preprocess(image).pixels, np.stack([image] * 3, -1))
+    np.testing.assert_array_equal(color_model.preprocess(color).pixels, color)
     assert color_model.input_shape == (64, 64, 3)
 
 
@@ -158,8 +159,10 @@ def test_16_bit_range_and_fit_follow_the_config(tmp_path, image):
     )
     image16 = image.astype(np.uint16) * 257
     for byte_order in ("<u2", ">u2"):
-        np.testing.assert_array_equal(model.fit(image16.astype(byte_order)).pixels[..., 0], image)
-    stretched = model.fit(image[:32])
+        np.testing.assert_array_equal(
+            model.preprocess(image16.astype(byte_order)).pixels[..., 0], image
+        )
+    stretched = model.preprocess(image[:32])
     np.testing.assert_array_equal(stretched.scale, [1, 2])
     np.testing.assert_array_equal(stretched.offset, [0, 0])
 
@@ -245,7 +248,7 @@ def test_missing_weights_are_reported_with_those_that_exist(folder, tmp_path):
         tinyjax.load(tmp_path)
     with pytest.raises(UserError, match="nowhere"):
         tinyjax.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"-best\.safetensors: no such weights; there are: "):
+    with pytest.raises(UserError, match=r"-best\.safetensors: no such weights; available: "):
         tinyjax.load(folder, weights="best")
     with pytest.raises(UserError, match="did you mean 'best'"):
         tinyjax.load(folder, weights="bests")
@@ -262,19 +265,23 @@ def test_import_is_light():
         tinyjax.lode  # noqa: B018
 
 
-def test_train_is_a_function_of_the_package(tmp_path):
-    """In a process of its own: importing the module tinyjax.train rebinds the attribute."""
+def test_train_is_a_function_of_the_package(train_once, noise_images):
+    """In a process of its own: importing the module tinyjax.train rebinds the attribute.
+
+    The run is finished, so that nothing is compiled.
+    """
     code = (
         "import sys, tinyjax\n"
         "from tinyjax import config as configs\n"
         "assert callable(tinyjax.load) and tinyjax.train.__module__ == 'tinyjax.api'\n"
-        "config = configs.load(sys.argv[1], ['schedule.steps=1', 'schedule.warmup=1'])\n"
-        "config.data.suites = {'val': {'n': 1, 'seed': 1}}\n"
-        "sys.exit(tinyjax.train(config, sys.argv[2]))\n"
+        "sys.exit(tinyjax.train(configs.load(sys.argv[1]), sys.argv[2]))\n"
     )
-    run = tmp_path / "run"
-    subprocess.run([sys.executable, "-c", code, str(CONFIG), str(run)], check=True)
-    assert tinyjax.load(run, weights="best").classes == CLASSES
+    config, run = f"{classifier.__file__}:{noise_images}", train_once("classifier") / "run"
+    command = [sys.executable, "-c", code, config, str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "this run is finished" in done.stdout
+    assert tinyjax.load(run, weights="best").classes == ("cat", "dog")
 
 
 @pytest.mark.slow

@@ -247,13 +247,13 @@ CASES = {
     ),
     "image too large": (
         broken("images/train_01.png", png_of(20000, 5000)),
-        "train_01.png: its header says 20000 x 5000 pixels; the limit is",
+        "train_01.png: 20000 x 5000 pixels; the limit is",
     ),
     "16 bit color": (deep_color, "train_01.png: color with 16 bits per channel"),
     "a pixel is NaN": (not_finite, "train_01.png: some pixels are not finite"),
     "other size": (
         edit(lambda d: d["images"][0].update(width=100)),
-        "the image is 64 x 96 .* says 64 x 100",
+        "the image is 64 x 96 .* 64 x 100 in its label file",
     ),
     "mixed sizes": (small_image, r"images of 2 sizes, from \(32, 96\) .*; give size"),
     "no images": (
@@ -299,7 +299,7 @@ CASES = {
     ),
     "path of another machine": (
         lambda f: renamed(replaced(YAML, "images/train", "D:\\x", "yolo")(f), "images/train"),
-        r"data.yaml: train: D:\\x: no end of that path exists next to the yaml",
+        r"data.yaml: train: D:\\x: no trailing part of that path exists next to the yaml",
     ),
     "two yaml": (
         lambda f: renamed(broken("b.yaml", "names: [a]", "yolo")(f), "data.yaml", "a.yaml"),
@@ -341,7 +341,7 @@ CASES = {
         lambda f: renamed(source_files.voc(f / "set", SPLITS), "ImageSets"),
         "Annotations: VOC files without splits; write the names",
     ),
-    "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; .*train.txt names it"),
+    "no xml": (broken(XML, None, "voc"), "train_00.xml: no such file; it is listed in .*train.txt"),
     "listed, missing": (
         broken("ImageSets/Main/train.txt", "train_00\nghost\n", "voc"),
         "ghost",

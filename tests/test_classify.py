@@ -1,30 +1,28 @@
-"""Classification through the commands: training, evaluation, prediction, transfer to other runs."""
+"""Classification through the commands: training, evaluation, prediction, starting weights."""
 
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import tinyjax
 from tests.configs import classifier as classifier_config
-from tests.configs import detector as detector_config
-from tinyjax import errors, evaluate, predict
+from tests.tiny_backbones import TINY, TINY_WIDE
+from tinyjax import errors, evaluate, models, predict
 from tinyjax.api import train
 from tinyjax.errors import UserError
-from tinyjax.run import run_folder
-from tinyjax.run.checkpoints import Checkpoints
+from tinyjax.models import torch_names
 from tinyjax.run.csv_files import read_rows
-from tinyjax.run.weights import FORMAT, read_weights
+from tinyjax.run.weights import FORMAT
 from tinyjax.train import STOPPED
 from tinyjax.train import main as train_main
 from tinyjax.train import train as train_until
 
 CLASSES = ("rows", "columns")
-REAL_WEIGHTS = Path(__file__).parent / "transfer" / "real"
 
 
 def make_stripes(direction, seed):
@@ -109,66 +107,29 @@ def test_predict_writes_classes(classifier_run, image_folder, tmp_path, capsys):
     assert "4 classes (4 rows) in 4 images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "task", ["classify", pytest.param("detect", marks=pytest.mark.slow)]
-)  # the detector's programs take a minute to compile
-def test_probing_then_fine_tuning(classifier_run, image_folder, tmp_path, capsys, task):
-    """Two phases in one command: in the first the backbone is frozen, bit for bit and despite
-    weight decay; in the second it trains. The run has the weights of the last phase.
-    """
-    folder = tmp_path / "run"
-    config = detector_config.get_config()
-    if task == "classify":
-        config = classifier_config.get_config(str(image_folder))
-    config.init = str(classifier_run)
-    config.optimizer.weight_decay = 0.5
-    config.phases = (
-        {"freeze": ("backbone",), "schedule.steps": 3},
-        {"schedule.steps": 3, "optimizer.backbone_lr_scale": 0.1},
-    )
-    assert train(config, folder) == 0
-    output = capsys.readouterr().out
-    assert "phase 1 of 2: {'freeze': ('backbone',), 'schedule.steps': 3}" in output
-    assert f"starts from {classifier_run}" in output
-    assert re.search(r"backbone/stem +\d+ frozen", output)
-    assert re.search(r"backbone/stem +\d+ train at 0\.1 of the learning rate", output)
-
-    name = run_folder.member_id({})
-    start, probed, tuned = (
-        {**trees["params"], **trees["stats"]}
-        for trees, _ in (
-            read_weights(path / "weights" / name)
-            for path in (classifier_run, folder / "phase1", folder / "phase2")
-        )
-    )
-    backbone = [p for p in probed if p.startswith(("backbone/stem/", "backbone/stage"))]
-    for path in backbone:
-        np.testing.assert_array_equal(probed[path], start[path])
-    changed = [p for p in backbone if (tuned[p] != probed[p]).any()]
-    assert len(changed) > 0.9 * len(backbone)
-    last_layer = "head/class_out/kernel" if task == "detect" else "backbone/classifier/kernel"
-    assert (probed[last_layer] != tuned[last_layer]).any()
-
-    rows = read_rows(folder / "results.csv")
-    suites = sorted(config.data.suites)
-    assert sorted((row["phase"], row["suite"]) for row in rows) == [
-        (phase, suite) for phase in "12" for suite in suites
-    ]
-    for path, leaf in read_weights(folder / "weights" / name)[0]["params"].items():
-        np.testing.assert_array_equal(leaf, tuned[path])
-    assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
-    assert train(config, folder) == 0
-    assert "this run is finished" in capsys.readouterr().out
-    assert Checkpoints(folder / "phase1/populations/0/checkpoints").latest() == 3
+def write_torchvision_weights(file):
+    """Write random weights of the tiny backbone without classifier, by torchvision's names."""
+    arch = models.architecture(TINY)
+    params, stats = models.init(models.build(TINY, 2), 0, (1, 32, 32, 3))
+    state = {}
+    for path, leaf in {**params, **stats}.items():
+        if path.startswith("classifier/"):
+            continue
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[leaf.ndim]
+        array = np.ascontiguousarray(np.transpose(leaf, axes))
+        state[torch_names.torchvision_name(path, arch)] = array
+    save_file(state, file)
 
 
-def test_more_steps_compile_no_further_programs(classifier_run, image_folder, tmp_path, compiled):
+def test_more_steps_compile_no_further_programs(classifier_run, noise_images, tmp_path, compiled):
     """Also: the network takes the BatchNorm epsilon of the public weights that it starts from."""
+    weights = tmp_path / "weights.safetensors"
+    write_torchvision_weights(weights)
     counts = []
     for steps in (6, 9):  # `classifier_run` has compiled what all runs of a process share
         compiled.clear()
-        config = classifier_config.get_config(str(image_folder))
-        config.schedule.steps, config.init = steps, str(REAL_WEIGHTS / "s-6.half.pth")
+        config = classifier_config.get_config(str(noise_images))
+        config.schedule.steps, config.eval_every, config.init = steps, steps, str(weights)
         assert train(config, tmp_path / f"{steps}") == 0
         assert tinyjax.load(tmp_path / f"{steps}").config.model.batchnorm_eps == 1e-3
         counts.append(len(compiled))
@@ -216,7 +177,7 @@ def copy_as_newer(run, folder):
 @pytest.mark.parametrize(
     ("task", "fields", "message"),
     [
-        ("detect", "init={run} model.backbone=mobilenetv3/s-5", "of mobilenetv3/s-6, do not fit"),
+        ("detect", f"init={{run}} model.backbone={TINY_WIDE}", f"of {TINY}, do not fit"),
         ("detect", "init={newer}", "of a newer tinyjax"),
         ("detect", "init={empty}/nowhere", "no such run folder"),
         ("detect", "freeze=backbones", "freeze: 'backbones': did you mean 'backbone'"),

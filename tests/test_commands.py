@@ -1,6 +1,5 @@
 """Commands from end to end on tiny data, and their messages for invalid input."""
 
-import csv
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,12 @@ import pytest
 from tinyjax import config, errors
 from tinyjax.evaluate import main as evaluate
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import detect
 from tinyjax.train import main as train
 
 CONFIG = str(Path(__file__).parent / "configs" / "detector.py")
+CLASSIFIER = str(Path(__file__).parent / "configs" / "classifier.py")
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +26,17 @@ def folder(train_once, tmp_path_factory):
     return shutil.copytree(train_once("detector") / "run", tmp_path_factory.mktemp("run") / "run")
 
 
-def rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_train_writes_the_run_folder(folder):
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert {
         "config.json", "environment.txt", "log.txt", "members.csv", "metrics.csv", "results.csv",
         "figures/training.png", "figures/scores.png", "samples/val.png", "samples/day.png",
     } <= files  # fmt: skip
-    assert [r["suite"] for r in rows(folder / "results.csv")] == ["day", "val"]
+    assert [r["suite"] for r in read_rows(folder / "results.csv")] == ["day", "val"]
     losses = [
-        r for r in rows(folder / "metrics.csv") if (r["split"], r["metric"]) == ("train", "loss")
+        r
+        for r in read_rows(folder / "metrics.csv")
+        if (r["split"], r["metric"]) == ("train", "loss")
     ]
     assert [int(r["step"]) for r in losses] == list(range(1, 7))
     assert np.isfinite([float(r["value"]) for r in losses]).all()
@@ -61,8 +59,8 @@ def test_run_records_the_commit(tmp_path):
 
 def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
     assert evaluate(["--workdir", str(folder)]) == 0
-    again = {r["suite"]: r for r in rows(folder / "evaluations" / "last.csv")}
-    for row in rows(folder / "results.csv"):
+    again = {r["suite"]: r for r in read_rows(folder / "evaluations" / "last.csv")}
+    for row in read_rows(folder / "results.csv"):
         both = row.keys() & again[row["suite"]].keys()
         assert both >= {"member", "AP", "AP50", "AP75", "AR100", "AP/person", "AP50/8-16", "boxes"}
         assert {name: again[row["suite"]][name] for name in both} == {n: row[n] for n in both}
@@ -71,17 +69,9 @@ def test_evaluate_repeats_the_scores_of_the_last_weights(folder, capsys):
 
 
 def test_evaluate_best_weights_on_one_suite(folder, capsys):
-    argv = [
-        "--workdir",
-        str(folder),
-        "--weights",
-        "best",
-        "--suite",
-        "val",
-        "--config.nms.iou_threshold=0.7",
-    ]
-    assert evaluate(argv) == 0
-    assert [r["suite"] for r in rows(folder / "evaluations" / "best.csv")] == ["val"]
+    flags = ["--weights", "best", "--suite", "val", "--config.nms.iou_threshold=0.7"]
+    assert evaluate(["--workdir", str(folder), *flags]) == 0
+    assert [r["suite"] for r in read_rows(folder / "evaluations" / "best.csv")] == ["val"]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare"])
@@ -101,6 +91,7 @@ def test_help_imports_no_heavy_packages(command):
 
 
 TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
+DIVERGING = f"--config {CLASSIFIER}:{{images}} --workdir {{empty}}/new --config.optimizer.lr=1e30"
 
 
 @pytest.mark.parametrize(
@@ -113,8 +104,8 @@ TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
         (train, TRAIN + "monitor=test", "monitor = 'test': no such suite"),
         (train, TRAIN + "optimizer.name=adam", "did you mean 'adamw'"),
         (train, TRAIN + "crop_size=(32,64) --config.augment.transpose=0.5", "not square"),
-        (train, TRAIN + "optimizer.lr=1e30", "not finite at step"),
-        (train, TRAIN + "optimizer.lr=1e30 --config.log_every=100", "not finite at step"),
+        (train, DIVERGING, "not finite at step"),
+        (train, DIVERGING + " --config.log_every=100", "not finite at step"),
         (train, TRAIN + "model.strides=8,4", "model.strides = (8, 4)"),
         (train, TRAIN + "model.strides=4,16", "consecutive strides"),
         (train, TRAIN + "model.dtype=bf16", "did you mean 'bfloat16'"),
@@ -126,9 +117,9 @@ TRAIN = f"--config {CONFIG} --workdir {{empty}}/new --config."
     ],
 )
 def test_invalid_input_is_one_message_and_exit_code_2(
-    command, line, message, folder, tmp_path, capsys
+    command, line, message, folder, noise_images, tmp_path, capsys
 ):
-    argv = line.format(run=folder, empty=tmp_path).split()
+    argv = line.format(run=folder, images=noise_images, empty=tmp_path).split()
     assert errors.exit_code(lambda: command(argv)) == 2
     assert message in capsys.readouterr().err
 
@@ -159,5 +150,5 @@ def test_patience_stops_a_run_without_improvement(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     argv = ["--config", CONFIG, "--workdir", str(folder), "--config.patience=1"]
     assert train([*argv, "--config.eval_every=2"]) == 0
-    steps = {int(r["step"]) for r in rows(folder / "metrics.csv") if r["split"] == "val"}
+    steps = {int(r["step"]) for r in read_rows(folder / "metrics.csv") if r["split"] == "val"}
     assert steps == {2, 4}

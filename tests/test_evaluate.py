@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.configs import slices_and_corruptions, sweep
+from tests.configs import slices_and_corruptions
 from tests.data.layouts import source_files
 from tinyjax import config as configs
 from tinyjax import errors, evaluate
@@ -18,7 +18,7 @@ from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import detect, get_task
 from tinyjax.train import main as train_main
-from tinyjax.training.validation import check
+from tinyjax.training.validation import check_config
 
 CONFIG = slices_and_corruptions.__file__
 FIELDS = [{"time": "day", "altitude": 30}, {"time": "night", "altitude": 60}]
@@ -160,25 +160,35 @@ def test_corrupted_images_are_those_of_the_clean_suite(sets):
             assert (corrupted != image).any()
 
 
-def test_scores_of_a_sweep_equal_those_of_training(tmp_path):
-    folder = tmp_path / "sweep"
-    argv = ["--config", sweep.__file__, "--workdir", str(folder)]
-    assert train_main([*argv, "--sweep.only", "optimizer.lr=0.001"]) == 0
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("sweep_classifier", ("mean_class", "top1")),
+        pytest.param("sweep", ("AP50", "AP", "AP/person"), marks=pytest.mark.slow),
+    ],
+)
+def test_scores_of_a_sweep_equal_those_of_training(name, metrics, train_once, tmp_path):
+    """metrics: names, the main score first."""
+    folder = shutil.copytree(train_once(name) / "run", tmp_path / "sweep")
     assert evaluate.main(["--workdir", str(folder)]) == 0
     rows, results = (read_rows(folder / name) for name in ("evaluations/last.csv", "results.csv"))
-    assert len(rows) == len(results) == 8
+    members = {result["member"] for result in results}
+    suites = {result["suite"] for result in results}
+    assert len(rows) == len(results) == len(members) * len(suites) > 5
     for result in results:
         row = select_row(rows, member=result["member"], suite=result["suite"])
-        for name in ("AP", "AP50", "AP/person"):
-            assert float(row[name]) == pytest.approx(float(result[name]), abs=0.02, nan_ok=True)
+        for metric in metrics:
+            expected = pytest.approx(float(result[metric]), abs=0.02, nan_ok=True)
+            assert float(row[metric]) == expected
     with np.load(folder / "evaluations" / "last.npz") as file:
-        assert file["replicates"].shape == (4, 2, NUM_RESAMPLES)
+        assert str(file["score"]) == metrics[0]
+        assert file["replicates"].shape == (len(members), len(suites), NUM_RESAMPLES)
         for result in results:
             member = file["members"].tolist().index(result["member"])
             suite = file["parts"].tolist().index(result["suite"])
             replicates = file["replicates"][member, suite]
-            assert replicates.min() <= float(result["AP50"]) + 0.02
-            assert replicates.max() >= float(result["AP50"]) - 0.02
+            assert replicates.min() <= float(result[metrics[0]]) + 0.02
+            assert replicates.max() >= float(result[metrics[0]]) - 0.02
 
 
 @pytest.mark.parametrize(
@@ -196,10 +206,10 @@ def test_scores_of_a_sweep_equal_those_of_training(tmp_path):
 )
 def test_mistakes_in_suites_are_reported_before_training(change, message):
     config = slices_and_corruptions.get_config("nowhere").unlock()
-    check(config)
+    check_config(config)
     change(config)
     with pytest.raises(UserError, match=message):
-        check(config)
+        check_config(config)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +243,7 @@ def test_the_model_cannot_be_overridden(run, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rename": {}}, r"none of the classes of training \(person, car\)"),
+        ({"rename": {}}, r"none of the training classes \(person, car\)"),
         ({"rename": {"humans": "person"}}, "rename: no category 'humans'; did you mean 'human'"),
         ({"limit": -1}, "limit = -1"),
     ],

@@ -1,21 +1,24 @@
-"""A user's files end to end: all layouts train to the same weights; machine errors."""
+"""A user's files end to end: all layouts train to the same weights; errors of the machine."""
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
 
+from tests.configs import classifier
 from tests.data.layouts import source_files
+from tests.tiny_backbones import TINY
 from tinyjax import errors
 from tinyjax.run import runtime
 from tinyjax.train import main as train_main
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    *("--config.model.backbone=mobilenetv3/s-6", "--config.crop_size=(64,64)", "--config.batch=4"),
+    *(f"--config.model.backbone={TINY}", "--config.crop_size=(64,64)", "--config.batch=4"),
     *("--config.schedule.steps=4", "--config.schedule.warmup=2", "--config.log_every=1"),
     *("--config.save_every=4", "--config.eval_every=4"),
 ]
@@ -27,33 +30,50 @@ def arguments(source, workdir):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
     for name, write in LAYOUTS.items():
-        source = write(folder / "data" / name, {"train": 6, "val": 3})
-        # By default classes are in the source's order, which for VOC is alphabetical.
-        argv = arguments(f"{source},classes=person+car", folder / name)
-        assert train_main(argv) == 0
+        write(folder / name, {"train": 6, "val": 3})
     return folder
 
 
-def test_all_layouts_train_to_the_same_weights(runs):
-    files = [next((runs / name / "weights").glob("*[0-9a-f].safetensors")) for name in LAYOUTS]
-    first, *others = (file.read_bytes() for file in files)
+@pytest.fixture(scope="module")
+def own_run(data, tmp_path_factory):
+    """`own_run(layout) -> folder` of a run, which is trained once."""
+    folder = tmp_path_factory.mktemp("own")
+
+    @cache
+    def train(layout):
+        # By default classes are in the source's order, which for VOC is alphabetical.
+        argv = arguments(f"{data / layout},classes=person+car", folder / layout)
+        assert train_main(argv) == 0
+        return folder / layout
+
+    return train
+
+
+def read_weights_file(run):
+    return next((run / "weights").glob("*[0-9a-f].safetensors")).read_bytes()
+
+
+@pytest.mark.slow  # their equal arrays are tested in data/layouts/test_layouts.py
+def test_all_layouts_train_to_the_same_weights(own_run):
+    first, *others = (read_weights_file(own_run(layout)) for layout in LAYOUTS)
     assert all(other == first for other in others)
 
 
-def test_log_begins_with_machine_data_and_model(runs):
-    text = (runs / "voc" / "log.txt").read_text()
+def test_log_begins_with_machine_data_and_model(own_run):
+    run = own_run("voc")
+    text = (run / "log.txt").read_text()
     for words in (
         " on cpu, 1 x cpu, ",
         "GiB of memory free",
         "training: 6 images, person 6, car 3; 1 without objects",
         "near-duplicates of training images",
-        "mobilenetv3/s-6, 25,",
+        f"{TINY}, ",
         "multiply-adds per image of 96 x 64",
         "trains all parameters from scratch, seed 0, 4 steps of 4 windows of 64 x 64",
-        f"writes to: {runs / 'voc'}",
+        f"writes to: {run}",
     ):
         assert words in text, words
 
@@ -89,15 +109,17 @@ def test_memory_error_names_member_chunks_that_fit(fraction, advice, monkeypatch
         runtime.check_step_fits(Program(), 4, members=6)
 
 
-def test_run_that_does_not_fit_ends_before_its_first_step(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "free_memory", lambda: 2**20)
-    argv = arguments(runs / "data" / "coco", tmp_path / "run")
+def test_run_that_does_not_fit_ends_before_its_first_step(
+    noise_images, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "free_memory", lambda: 2**16)
+    argv = ["--config", f"{classifier.__file__}:{noise_images}", "--workdir", str(tmp_path / "run")]
     assert errors.exit_code(lambda: train_main(argv)) == 2
     assert capsys.readouterr().err.startswith("error: batch = 4: a step needs ")
 
 
 @pytest.mark.slow
-def test_run_continues_after_a_full_disk(runs, tmp_path):
+def test_run_continues_after_a_full_disk(data, own_run, tmp_path):
     """With a file size limit of 300 kB the first checkpoint cannot be written; then it can."""
     code = (
         "import resource, sys\n"
@@ -106,7 +128,7 @@ def test_run_continues_after_a_full_disk(runs, tmp_path):
         "from tinyjax.train import main\n"
         "sys.exit(errors.exit_code(lambda: main(sys.argv[1:])))\n"
     )
-    argv = arguments(f"{runs / 'data' / 'coco'},classes=person+car", tmp_path / "run")
+    argv = arguments(f"{data / 'coco'},classes=person+car", tmp_path / "run")
     result = subprocess.run(
         [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -115,21 +137,17 @@ def test_run_continues_after_a_full_disk(runs, tmp_path):
     assert "free some space, then run the same command again" in result.stderr
     assert "Traceback" not in result.stderr
     assert train_main(argv) == 0
-    resumed, uninterrupted = (
-        next((folder / "weights").glob("*[0-9a-f].safetensors")).read_bytes()
-        for folder in (tmp_path / "run", runs / "coco")
-    )
-    assert resumed == uninterrupted
+    assert read_weights_file(tmp_path / "run") == read_weights_file(own_run("coco"))
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "no right to write"])
-def test_folder_that_cannot_be_created(obstacle, runs, tmp_path, capsys):
+def test_folder_that_cannot_be_created(obstacle, data, tmp_path, capsys):
     folder = tmp_path / "taken"
     if obstacle == "a file":
         folder.write_text("")
     else:
         folder = Path("/proc/run")
-    argv = arguments(runs / "data" / "coco", folder / "run")
+    argv = arguments(data / "coco", folder / "run")
     assert errors.exit_code(lambda: train_main(argv)) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {folder}")

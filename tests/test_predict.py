@@ -1,12 +1,12 @@
 """The command predict on images and videos, valid and broken."""
 
-import csv
 import itertools
 import json
 import os
 import re
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -16,10 +16,20 @@ from PIL import Image
 
 import tinyjax
 from tests.untrained import CLASSES, write_untrained_run
-from tinyjax import errors, predict
+from tinyjax import api, errors, predict
 from tinyjax.data import images, prefetch, video
+from tinyjax.run.csv_files import read_rows
 
 LOW = 0.0005  # threshold for a network that was never trained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    """Commands with the same weights share a compiled network."""
+    load = cache(api.load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "load", lambda path, weights, _: load(path, weights))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +57,7 @@ def command(run, output, *sources, **flags):
 
 def read_tables(output):
     rows = json.loads((output / "predictions.json").read_text())
-    with (output / "predictions.csv").open(newline="") as stream:
-        return rows, list(csv.DictReader(stream))
+    return rows, read_rows(output / "predictions.csv")
 
 
 def files_in(folder):
@@ -223,7 +232,7 @@ def test_videos_and_images_together(run, photos, tmp_path, capsys):
         ("--input {photos} --output {photos}/b.png", "not a folder"),
         ("--input {photos} --threshold 30", "threshold = 30.0: give a score from 0 to 1"),
         ("--input {photos} --class persom", "class 'persom': did you mean 'person'"),
-        ("--input {photos} --weights best", "no such weights; there are: "),
+        ("--input {photos} --weights best", "no such weights; available: "),
         ("--input {photos} --workdir {empty}", "no such weights; has the run finished?"),
         ("--input {photos} {photos}/x.mp4", "pip install 'tinyjax[video]'"),
     ],

@@ -1,12 +1,12 @@
 """Preflight through its command, which compiles for chips that this machine does not have."""
 
 import math
-from pathlib import Path
 
 import jax
 import pytest
 
-from tests.configs import sweep
+from tests.configs import sweep, sweep_classifier
+from tests.tiny_backbones import TINY
 from tinyjax import preflight
 from tinyjax.errors import UserError
 from tinyjax.population import compiler
@@ -14,24 +14,40 @@ from tinyjax.population.options import select_members
 from tinyjax.run import accelerators
 from tinyjax.tasks import get_task
 
-SWEEP = str(Path(__file__).parent / "configs" / "sweep.py")
+
+@pytest.fixture(scope="module")
+def classifiers(noise_images):
+    """The `--config` of a sweep of tiny classifiers."""
+    return f"{sweep_classifier.__file__}:{noise_images}"
 
 
-def run_preflight(capsys, *argv):
-    """Exit code and standard output."""
-    return preflight.main(["--config", SWEEP, *argv]), capsys.readouterr().out
+@pytest.fixture
+def run_preflight(capsys, classifiers):
+    """`run_preflight(*argv, config=classifiers)` -> exit code and standard output."""
+
+    def run(*argv, config=classifiers):
+        return preflight.main(["--config", config, *argv]), capsys.readouterr().out
+
+    return run
 
 
-def test_eight_members_on_four_chips(tmp_path, capsys):
+def test_six_members_on_four_chips(tmp_path, run_preflight, monkeypatch):
+    # The printed milliseconds of a step have two decimals: on a slow chip these are precise.
+    slice = accelerators.SLICES["v5litepod-4"]
+    slow = slice.chip._replace(flops=slice.chip.flops / 1e4, bandwidth=slice.chip.bandwidth / 1e4)
+    monkeypatch.setitem(accelerators.SLICES, "v5litepod-4", slice._replace(chip=slow))
     prices = tmp_path / "prices.yaml"
-    prices.write_text("v5e: {demand: 36.0e+6, spot: 9.0e+6}\n")
-    code, out = run_preflight(capsys, "--accelerator", "v5litepod-4", "--prices", str(prices))
+    prices.write_text("v5e: {demand: 36.0e+3, spot: 9.0e+3}\n")
+    code, out = run_preflight(
+        "--accelerator", "v5litepod-4", "--prices", str(prices),
+        "--config.batch=3",  # which cannot be spread over chips
+    )  # fmt: skip
     assert code == 0, out
     lines = [line.strip() for line in out.splitlines()]
     assert lines[0].startswith(
-        "8 members in 1 populations for v5litepod-4: 4 x v5e, 2x2, one machine"
+        "6 members in 1 populations for v5litepod-4: 4 x v5e, 2x2, one machine"
     )
-    assert lines[1] == "population 0: 8 members, 2 per chip on a grid of 4 x 1, by map"
+    assert lines[1] == "population 0: 6 members, 2 per chip on a grid of 4 x 1, by map"
     assert [line.split()[0] for line in lines[2:12:5]] == ["map", "vmap"]
     assert lines.count("collectives: 0 across members, 0 among shards of a batch") == 2
     milliseconds, _ = (float(line.split()[0]) for line in lines if "ms per step at best" in line)
@@ -39,16 +55,17 @@ def test_eight_members_on_four_chips(tmp_path, capsys):
     demand, spot = (
         float(word.strip("$").replace(",", "")) for word in cost.split() if word[0] == "$"
     )
-    # 6 steps on 4 chips at $10,000 per second
-    assert demand == pytest.approx(6 * 4 * milliseconds / 1e3 * 1e4, rel=0.01)
+    # 6 steps on 4 chips at $10 per second
+    assert demand == pytest.approx(6 * 4 * milliseconds / 1e3 * 10, rel=0.01)
     assert spot == pytest.approx(demand / 4, rel=1e-3)
-    assert lines[-1] == "it fits"
+    assert lines[-1] == "the sweep fits"
 
 
-def test_batch_spread_over_chips(capsys):
+@pytest.mark.slow
+def test_batch_spread_over_chips(run_preflight):
     code, out = run_preflight(
-        capsys, "--accelerator", "v6e-4", "--sweep.only", "model.backbone=mobilenetv3/s-6",
-        "--sweep.only", "optimizer.lr=0.001", "--sweep.limit", "1",
+        "--accelerator", "v6e-4", "--sweep.only", f"model.backbone={TINY}",
+        "--sweep.only", "optimizer.lr=0.001", "--sweep.limit", "1", config=sweep.__file__,
     )  # fmt: skip
     assert code == 0, out
     assert "1 members, 1 per chip on a grid of 2 x 2" in out
@@ -60,51 +77,64 @@ COUNTS = compiler.StepCounts(1.0, 1e9, 1e9, 2**20, 0, 2**20, 0, 0)
 
 
 @pytest.fixture(scope="module")
-def lowered():
-    """The lowered step of the first member on one chip."""
-    config, task = sweep.get_config(), get_task("detect")
+def lower_members(classifiers, noise_images):
+    """`lower_members(count, devices, method)`: the lowered step of the first members."""
+    config, task = sweep_classifier.get_config(str(noise_images)), get_task("classify")
     training = task.load(config.data, config.data.train)
-    (member,) = select_members(SWEEP, config, limit=1)
-    devices = preflight.find_target("v5litepod-1").devices
-    return compiler.lower_step(config, [member], task, training, devices, "none")
+
+    def lower(count, devices, method):
+        members = select_members(classifiers, config, limit=count)
+        return compiler.lower_step(config, members, task, training, devices, method)
+
+    return lower
 
 
-def preflight_with(capsys, monkeypatch, lowered, compile_step):
-    """`run_preflight` with one member on one chip, and with this function as the compiler."""
-    monkeypatch.setattr(compiler, "lower_step", lambda *_: lowered)
-    monkeypatch.setattr(compiler, "compile_step", compile_step)
-    return run_preflight(capsys, "--accelerator", "v5litepod-1", "--sweep.limit", "1")
+@pytest.fixture(scope="module")
+def lowered(lower_members):
+    """The lowered step of one member on one chip."""
+    return lower_members(1, preflight.find_target("v5litepod-1").devices, "none")
 
 
-def test_step_that_exceeds_the_memory_does_not_fit(capsys, monkeypatch, lowered):
+@pytest.fixture
+def run_with_compiler(run_preflight, lowered, monkeypatch):
+    """`run_with_compiler(compile_step)`: preflight of one member on one chip with this compiler."""
+
+    def run(compile_step):
+        monkeypatch.setattr(compiler, "lower_step", lambda *_: lowered)
+        monkeypatch.setattr(compiler, "compile_step", compile_step)
+        return run_preflight("--accelerator", "v5litepod-1", "--sweep.limit", "1")
+
+    return run
+
+
+def test_step_that_exceeds_the_memory_does_not_fit(run_with_compiler, monkeypatch):
     slice = accelerators.SLICES["v5litepod-1"]
     small = slice._replace(chip=slice.chip._replace(memory=2**20))
     monkeypatch.setitem(accelerators.SLICES, "v5litepod-1", small)
-    code, out = preflight_with(capsys, monkeypatch, lowered, lambda _: COUNTS)
+    code, out = run_with_compiler(lambda _: COUNTS)
     assert code == preflight.DOES_NOT_FIT
-    assert out.splitlines()[-1] == "it does not fit, see above"
+    assert out.splitlines()[-1] == "the sweep does not fit, see above"
 
 
-def test_step_that_the_compiler_rejects_does_not_fit(capsys, monkeypatch, lowered):
+def test_step_that_the_compiler_rejects_does_not_fit(run_with_compiler):
     def reject(_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm.\nmore")
 
-    code, out = preflight_with(capsys, monkeypatch, lowered, reject)
+    code, out = run_with_compiler(reject)
     assert code == preflight.DOES_NOT_FIT
     assert "none   RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
 
 
-def test_collectives_across_members_do_not_pass(capsys, monkeypatch, lowered):
-    counts = COUNTS._replace(collectives_across=1)
-    code, out = preflight_with(capsys, monkeypatch, lowered, lambda _: counts)
+def test_collectives_across_members_do_not_pass(run_with_compiler):
+    code, out = run_with_compiler(lambda _: COUNTS._replace(collectives_across=1))
     assert code == preflight.DOES_NOT_FIT
     assert "collectives: 1 across members" in out
 
 
-def test_local_devices(capsys, monkeypatch):
+def test_local_devices(run_preflight, monkeypatch):
     """Without compiling, which `test_mapped_step_of_two_members_counts_twice` does for a CPU."""
     monkeypatch.setattr(compiler, "compile_step", lambda _: COUNTS)
-    code, out = run_preflight(capsys, "--accelerator", "cpu", "--sweep.limit", "1")
+    code, out = run_preflight("--accelerator", "cpu", "--sweep.limit", "1")
     assert code == 0, out
     assert "1 members, 1 per chip on a grid of 1 x 1" in out
     assert "at best" not in out  # the speed of a CPU is unknown
@@ -132,17 +162,11 @@ def test_collectives_within_a_batch_and_across_members(groups, within):
     assert counts == ((1, 0) if within else (0, 1))
 
 
-def test_mapped_step_of_two_members_counts_twice():
+def test_mapped_step_of_two_members_counts_twice(lower_members):
     """The compiler counts the body of a loop once."""
-    config = sweep.get_config()
-    task = get_task(config.task)
-    training = task.load(config.data, config.data.train)
-    members = select_members(SWEEP, config, limit=2)
     one, two = (
-        compiler.compile_step(
-            compiler.lower_step(config, members[:n], task, training, jax.devices()[:1], method)
-        )
-        for n, method in ((1, "none"), (2, "map"))
+        compiler.compile_step(lower_members(count, jax.devices()[:1], method))
+        for count, method in ((1, "none"), (2, "map"))
     )
     assert two.flops == pytest.approx(2 * one.flops, rel=0.05)
 

@@ -1,6 +1,5 @@
 """Studies: stages in order, starting weights of earlier stages, and one report."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,15 @@ from tinyjax import config as configs
 from tinyjax import errors, study, tasks
 from tinyjax.reporting import tables
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 
 ULTRASMALL = Path(__file__).parents[1] / "configs" / "studies" / "ultrasmall.py"
 
 
-def rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(noise_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "run"
-    argv = ["--config", tiny_study.__file__, "--workdir", str(folder)]
+    argv = ["--config", f"{tiny_study.__file__}:{noise_images}", "--workdir", str(folder)]
     assert study.main([*argv, "--stage", "before"]) == 0
     assert not (folder / "report.html").exists()
     assert study.main(argv) == 0
@@ -33,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def test_stages_are_sweeps_and_start_from_each_other_by_seed(folder):
-    before, tuned = (rows(folder / name / "members.csv") for name in ("before", "tuned"))
+    before, tuned = (read_rows(folder / name / "members.csv") for name in ("before", "tuned"))
     assert [row["seed"] for row in before] == ["0", "1"]
     assert sorted((row["seed"], row["init"]) for row in tuned) == [
         ("0", ""), ("0", str(folder / "before")), ("1", ""), ("1", str(folder / "before")),
@@ -43,29 +38,37 @@ def test_stages_are_sweeps_and_start_from_each_other_by_seed(folder):
     assert not any(row["member"] in page for row in before)  # only starting weights
 
 
-def test_finished_study_is_only_reported(folder, capsys):
+def test_finished_study_is_only_reported(folder, noise_images, capsys):
     weights = sorted((folder / "tuned" / "weights").iterdir())
     written = [file.stat().st_mtime_ns for file in weights]
-    assert study.main(["--config", tiny_study.__file__, "--workdir", str(folder)]) == 0
+    argv = ["--config", f"{tiny_study.__file__}:{noise_images}", "--workdir", str(folder)]
+    assert study.main(argv) == 0
     assert written == [file.stat().st_mtime_ns for file in weights]
     assert capsys.readouterr().out.count("this run is finished") == 2
 
 
 PROBING_STUDY = """
-from tests.configs import detector
+from tests.configs import study
 
 def get_study(arg, workdir):
-    probed = detector.get_config()
-    probed.init, probed.reinit, probed.freeze = f"{arg}/before", ("head/.*",), ("backbone",)
+    images, folder = arg.split(",")
+    probed = study.get_config(images)
+    probed.init, probed.freeze = f"{folder}/before", ("backbone",)
+    probed.reinit = ("backbone/classifier/.*",)
     seeds = [{"seed": 0}, {"seed": 1}]
-    return {"tuned": f"{arg}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
+    return {"tuned": f"{folder}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
 """
 
 
-def test_study_uses_finished_runs_and_measures_gradients(folder, tmp_path, capsys):
-    """A study with the detectors of the first study, and a stage that probes their start."""
+def probing_argv(tmp_path, noise_images, folder):
     (tmp_path / "probing.py").write_text(PROBING_STUDY)
-    argv = ["--config", f"{tmp_path}/probing.py:{folder}", "--workdir", str(tmp_path / "run")]
+    config = f"{tmp_path}/probing.py:{noise_images},{folder}"
+    return ["--config", config, "--workdir", str(tmp_path / "run")]
+
+
+def test_study_uses_finished_runs_and_measures_gradients(folder, noise_images, tmp_path, capsys):
+    """A study with the tuned classifiers of the first, and a stage that probes their start."""
+    argv = probing_argv(tmp_path, noise_images, folder)
     assert study.main([*argv, "--dry-run"]) == 0
     assert f"run {folder / 'tuned'}\n" in capsys.readouterr().out
     before = (folder / "tuned" / "results.csv").read_bytes()
@@ -76,7 +79,7 @@ def test_study_uses_finished_runs_and_measures_gradients(folder, tmp_path, capsy
     probed = {row["seed"]: row["rgn"] for row in seeded(tmp_path / "run" / "probed")}
     page = (tmp_path / "run" / "report.html").read_text()
     assert not any(
-        row["member"] in page for row in rows(tmp_path / "run" / "probed" / "members.csv")
+        row["member"] in page for row in read_rows(tmp_path / "run" / "probed" / "members.csv")
     )
     members = tables.read(tmp_path / "run", tasks.get_task, exclude=("probed",)).members
     assert {member.run for member in members} == {"tuned"}
@@ -94,19 +97,18 @@ def test_study_uses_finished_runs_and_measures_gradients(folder, tmp_path, capsy
 
 def seeded(folder):
     """Return the rows of results.csv with the seeds of their members."""
-    seeds = {row["member"]: row["seed"] for row in rows(folder / "members.csv")}
-    return [{**row, "seed": seeds[row["member"]]} for row in rows(folder / "results.csv")]
+    seeds = {row["member"]: row["seed"] for row in read_rows(folder / "members.csv")}
+    return [{**row, "seed": seeds[row["member"]]} for row in read_rows(folder / "results.csv")]
 
 
-def test_linked_runs_must_be_finished(folder, tmp_path, capsys):
-    (tmp_path / "probing.py").write_text(PROBING_STUDY)
-    argv = ["--config", f"{tmp_path}/probing.py:{tmp_path}/no", "--workdir", str(tmp_path / "run")]
+def test_linked_runs_must_be_finished(folder, noise_images, tmp_path, capsys):
+    argv = probing_argv(tmp_path, noise_images, tmp_path / "no")
     assert study.main([*argv, "--dry-run"]) == 0
     assert "no/tuned, not finished yet" in capsys.readouterr().out
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert f"stage tuned: {tmp_path}/no/tuned is not a finished run" in capsys.readouterr().err
     (tmp_path / "run" / "tuned").mkdir(parents=True)
-    argv[1] = f"{tmp_path}/probing.py:{folder}"
+    argv = probing_argv(tmp_path, noise_images, folder)
     assert errors.exit_code(lambda: study.main(argv)) == 2
     assert "exists and is not" in capsys.readouterr().err
     (tmp_path / "run" / "tuned").rmdir()
@@ -141,7 +143,7 @@ def test_invalid_study_is_one_message(text, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([tiny_study.__file__, "--config.seed=1"], "each stage of a study has a config of its own"),
+        ([tiny_study.__file__, "--config.seed=1"], "each stage of a study has its own config"),
         ([tiny_study.__file__, "--stage", "befor"], "did you mean 'before'"),
         ([str(Path(tiny_study.__file__).with_name("detector.py"))], "defines no get_study"),
     ],
@@ -186,11 +188,7 @@ def test_studies_build_on_each_other(tmp_path, monkeypatch):
     probed = rgn["untrained"]
     assert (probed.config.init, probed.rgn) == ("", ())
     assert rgn["moved"] == runs / "freezing" / "moved"
-    for name in (
-        "night",
-        "low",
-        "slanted",
-    ):  # probed on the data of the detectors that are compared
+    for name in ("night", "low", "slanted"):  # probed on the data of the compared detectors
         compared, probed = capacity[name], rgn[f"probed-{name}"]
         assert rgn[name] == runs / "capacity" / name
         assert probed.config.data.to_dict() == compared.config.data.to_dict()
@@ -262,7 +260,7 @@ def test_ultrasmall_study_in_miniature(tmp_path):
     folder = tmp_path / "run"
     assert study.main(["--config", spec, "--workdir", str(folder)]) == 0
     stages = ("imagenet", "coco", "llvip", "flir")
-    members = {name: rows(folder / name / "members.csv") for name in stages}
+    members = {name: read_rows(folder / name / "members.csv") for name in stages}
     assert {name: len(rows) for name, rows in members.items()} == dict(
         zip(stages, (2, 2, 6, 6), strict=True)
     )

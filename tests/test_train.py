@@ -34,15 +34,15 @@ NAME = run_folder.member_id({})
         ({"augment.cutmix": float("inf")}, r"augment\.cutmix = inf: give 0 or more"),
         ({"reinit": ("head/.*",)}, r"reinit = \('head/\.\*',\): without init"),
         ({"freeze": ("backbones",)}, "did you mean 'backbone'"),
-        ({"data.suites": {"val": {}, "train": {}}}, "data.suites: 'train' is .* another name"),
+        ({"data.suites": {"val": {}, "train": {}}}, "data.suites: 'train' names .* another name"),
     ],
 )
 def test_mistakes_are_reported_without_the_data(fields, message):
     config = classifier.get_config()
-    validation.check(config)
+    validation.check_config(config)
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):
-        validation.check(config)
+        validation.check_config(config)
 
 
 PHASES = ({"freeze": ("backbone",), "reinit": ("head/.*",)}, {"schedule.steps": 4})

@@ -1,19 +1,24 @@
-"""tinyjax.rgn, tinyjax.average, regularizers and starting weights, on tiny runs and sweeps."""
+"""Phases, tinyjax.rgn, tinyjax.average, regularizers and starting weights, on tiny runs and
+sweeps.
+"""
 
-import csv
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 
-from tests.configs import classifier, sweep_classifier, sweep_starting_weights
-from tests.miniatures import write_noise_images
+import tinyjax
+from tests.configs import classifier, detector, sweep_classifier, sweep_starting_weights
+from tests.tiny_backbones import TINY
 from tinyjax import average, config, rgn
 from tinyjax.core import Variables
 from tinyjax.errors import UserError
 from tinyjax.population.options import select_members
 from tinyjax.run import run_folder
-from tinyjax.run.csv_files import write_rows
+from tinyjax.run.checkpoints import Checkpoints
+from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.weights import read_weights, write_weights
 from tinyjax.train import main as train_main
 from tinyjax.train import train as train_run
@@ -21,41 +26,87 @@ from tinyjax.transfer import regularizers
 from tinyjax.transfer.starting_weights import load_starting_weights
 from tinyjax.transfer.weight_averaging import greedy_soup, weighted_sum
 
-
-def read_rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+SINGLE_ID = run_folder.member_id({})
 
 
 def read_params(folder, member=None):
-    trees, _ = read_weights(folder / "weights" / (member or run_folder.member_id({})))
+    trees, _ = read_weights(folder / "weights" / (member or SINGLE_ID))
     return trees["params"]
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_noise_images(tmp_path_factory.mktemp("images"))
+def trained(train_once):
+    return train_once("classifier") / "run"
+
+
+def phased_config(base, start):
+    """Linear probing from the weights in `start`, then fine-tuning."""
+    base.init, base.optimizer.weight_decay, base.eval_every = str(start), 0.5, 6
+    base.phases = ({"freeze": ("backbone",)}, {"optimizer.backbone_lr_scale": 0.5})
+    return base
 
 
 @pytest.fixture(scope="module")
-def phased(images, tmp_path_factory):
-    """A run of two phases: linear probing, then fine-tuning."""
+def phased(trained, noise_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("phased") / "run"
-    run_config = classifier.get_config(str(images))
-    run_config.phases = ({"freeze": ("backbone",)}, {"freeze": ()})
-    assert train_run(run_config, folder) == 0
+    assert train_run(phased_config(classifier.get_config(str(noise_images)), trained), folder) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def sweep(images, tmp_path_factory):
-    """A sweep over two sizes and two seeds; the smaller networks are padded."""
+def sweep(train_once, tmp_path_factory):
+    """A copy of a sweep over two sizes and three seeds; the smaller networks are padded."""
     folder = tmp_path_factory.mktemp("sweep") / "run"
-    argv = ["--config", f"{sweep_classifier.__file__}:{images}", "--workdir", str(folder)]
-    assert train_main([*argv, "--sweep.only", "optimizer.lr=0.001"]) == 0
-    rows = read_rows(folder / "members.csv")
-    assert [row["optimizer.lr"] for row in rows] == ["0.001"] * 4
-    return folder
+    return shutil.copytree(train_once("sweep_classifier") / "run", folder)
+
+
+# ---- phases
+
+
+@pytest.mark.parametrize(
+    "task", ["classify", pytest.param("detect", marks=pytest.mark.slow)]
+)  # the detector's programs take a minute to compile
+def test_probing_then_fine_tuning(phased, trained, tmp_path, capsys, task):
+    """Two phases in one command: in the first the backbone is frozen, bit for bit and despite
+    weight decay; in the second it trains. The run has the weights of the last phase.
+    """
+    folder = phased
+    if task == "detect":
+        folder = tmp_path / "run"
+        assert train_run(phased_config(detector.get_config(), trained), folder) == 0
+    log = (folder / "log.txt").read_text()
+    assert "phase 1 of 2: {'freeze': ('backbone',)}" in log
+    assert f"starts from {trained}" in log
+    assert re.search(r"backbone/stem +\d+ frozen", log)
+    assert re.search(r"backbone/stem +\d+ train at 0\.5 of the learning rate", log)
+
+    start, probed, tuned = (
+        {**trees["params"], **trees["stats"]}
+        for trees, _ in (
+            read_weights(path / "weights" / SINGLE_ID)
+            for path in (trained, folder / "phase1", folder / "phase2")
+        )
+    )
+    backbone = [p for p in probed if p.startswith(("backbone/stem/", "backbone/stage"))]
+    for path in backbone:
+        np.testing.assert_array_equal(probed[path], start[path])
+    changed = [p for p in backbone if (tuned[p] != probed[p]).any()]
+    assert len(changed) > 0.9 * len(backbone)
+    last_layer = "head/class_out/kernel" if task == "detect" else "backbone/classifier/kernel"
+    assert (probed[last_layer] != tuned[last_layer]).any()
+
+    config_json = json.loads((folder / "config.json").read_text())
+    rows = read_rows(folder / "results.csv")
+    assert sorted((row["phase"], row["suite"]) for row in rows) == [
+        (phase, suite) for phase in "12" for suite in sorted(config_json["data"]["suites"])
+    ]
+    for path, leaf in read_params(folder).items():
+        np.testing.assert_array_equal(leaf, tuned[path])
+    assert len(tinyjax.load(folder).classes) == (3 if task == "detect" else 2)
+    capsys.readouterr()
+    assert train_run(config.from_run(config_json), folder) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert Checkpoints(folder / "phase1/populations/0/checkpoints").latest() == 6
 
 
 # ---- tinyjax.rgn
@@ -89,23 +140,22 @@ def test_rgn_of_a_run_in_phases_is_that_of_the_last_phase(phased):
     assert has_rgn == {("1", False), ("2", True)}
 
 
-def test_rgn_of_a_member_is_independent_of_its_population(sweep, images, tmp_path):
+def test_rgn_of_a_member_is_independent_of_its_population(sweep, noise_images, tmp_path):
     assert rgn.main(["--workdir", str(sweep), "--batches", "2"]) == 0
     layers = read_rows(sweep / "rgn.csv")
     members = [row["member"] for row in read_rows(sweep / "members.csv")]
     assert {row["member"] for row in layers} == {*members}
-    assert len({row["rgn"] for row in read_rows(sweep / "results.csv")}) == len(members) == 4
+    assert len({row["rgn"] for row in read_rows(sweep / "results.csv")}) == len(members) == 6
     # The smallest member, with the same weights in a run folder of its own.
     smallest = min(read_rows(sweep / "members.csv"), key=lambda row: int(row["parameters"]))
     single = tmp_path / "single"
-    base = sweep_classifier.get_config(str(images))
+    base = sweep_classifier.get_config(str(noise_images))
     members = select_members(sweep_classifier.__file__, base)
     (member,) = (m for m in members if m.id == smallest["member"])
     run_folder.create(single, config.to_json(config.with_fields(base, member.point)))
     trees, metadata = read_weights(sweep / "weights" / member.id)
-    single_id = run_folder.member_id({})
-    write_weights(single / "weights" / single_id, Variables(**trees), metadata)
-    row = {"member": single_id, "suite": "val"}
+    write_weights(single / "weights" / SINGLE_ID, Variables(**trees), metadata)
+    row = {"member": SINGLE_ID, "suite": "val"}
     write_rows(single / "results.csv", [row], ["member", "suite"])
     assert rgn.main(["--workdir", str(single), "--batches", "2"]) == 0
     member_layers = [row for row in layers if row["member"] == member.id]
@@ -146,7 +196,7 @@ def test_soups_of_a_sweep(sweep):
     assert len({row["average"] for row in rows}) == 4  # two sizes, uniform and greedy
     for row in rows:
         members = row["members"].split()
-        assert len(members) == 2 or row["average"].startswith("greedy")
+        assert len(members) == 3 or row["average"].startswith("greedy")
         trees, _ = read_weights(sweep / "averages" / row["average"])
         params = [read_params(sweep, member) for member in members]
         for path, leaf in trees["params"].items():
@@ -185,6 +235,7 @@ def get_config(arg):
     images, start = arg.split(",")
     config = classifier.get_config(images)
     config.init, config.regularizer.batches, config.eval_every = start, 2, 6
+    config.optimizer.weight_decay, config.optimizer.backbone_lr_scale = 0.5, 0.5
     return config
 
 def get_hyper(hyper):
@@ -227,10 +278,12 @@ def run_regularizer_sweep(images, start, folder, *only):
     return ids, distances, penalties
 
 
-def test_regularizers_of_a_population(phased, images, tmp_path):
+def test_regularizers_of_a_population(phased, noise_images, tmp_path):
     folder = tmp_path / "run"
     only = ["--sweep.only", "regularizer.name=rgn"]
-    ids, distances, penalties = run_regularizer_sweep(images, phased / "phase1", folder, *only)
+    ids, distances, penalties = run_regularizer_sweep(
+        noise_images, phased / "phase1", folder, *only
+    )
     assert 0 < distances["rgn", 1e9] < distances["rgn", 1.0] < distances["rgn", 0.0]
     assert penalties["rgn", 0.0] == [0.0] * 6
     assert penalties["rgn", 1.0][0] == 0 < penalties["rgn", 1.0][-1]
@@ -243,8 +296,10 @@ def test_regularizers_of_a_population(phased, images, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_regularizers(phased, images, tmp_path):
-    _, distances, penalties = run_regularizer_sweep(images, phased / "phase1", tmp_path / "run")
+def test_other_regularizers(phased, noise_images, tmp_path):
+    _, distances, penalties = run_regularizer_sweep(
+        noise_images, phased / "phase1", tmp_path / "run"
+    )
     for point in (("ewc", 1e6), ("fisher", 1e20)):
         assert 0 < distances[point] < 0.9 * distances["rgn", 0.0], point
         assert penalties[point][0] == 0 < penalties[point][-1]
@@ -252,8 +307,8 @@ def test_other_regularizers(phased, images, tmp_path):
     assert penalties[(1.0,)] == []  # no member of its population is regularized
 
 
-def test_regularizer_needs_starting_weights(images, tmp_path):
-    run_config = classifier.get_config(str(images))
+def test_regularizer_needs_starting_weights(noise_images, tmp_path):
+    run_config = classifier.get_config(str(noise_images))
     run_config.regularizer.strength = 0.1
     with pytest.raises(
         UserError, match=r"regularizer\.strength = 0\.1: there are no starting weights"
@@ -268,12 +323,17 @@ def test_regularizer_needs_starting_weights(images, tmp_path):
 
 
 def test_members_start_from_the_member_with_their_backbone_and_seed(
-    sweep, images, tmp_path, monkeypatch
+    sweep, noise_images, tmp_path, monkeypatch
 ):
     """Gains of pretraining are judged by pairs of equal seed."""
     monkeypatch.setenv("TINY_STARTS", str(sweep))
     folder = tmp_path / "run"
-    argv = ["--config", f"{sweep_starting_weights.__file__}:{images}", "--workdir", str(folder)]
+    argv = [
+        "--config",
+        f"{sweep_starting_weights.__file__}:{noise_images}",
+        "--workdir",
+        str(folder),
+    ]
     assert train_main([*argv, "--config.optimizer.lr=0.0"]) == 0
     starting_members = {
         (row["backbone"], row["seed"]): row["member"] for row in read_rows(sweep / "members.csv")
@@ -289,11 +349,11 @@ def test_members_start_from_the_member_with_their_backbone_and_seed(
 
 def test_sweep_without_a_matching_member_is_rejected(sweep, tmp_path):
     for seed, backbone, message in (
-        (2, "mobilenetv3/s-6", "0 members of this sweep are mobilenetv3/s-6 of seed 2"),
+        (3, TINY, f"0 members of this sweep are {TINY} of seed 3"),
         (0, "mobilenetv3/s-4", "0 members of this sweep are mobilenetv3/s-4 of seed 0"),
     ):
         with pytest.raises(UserError, match=message):
             load_starting_weights(str(sweep), backbone, seed)
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(UserError, match="this sweep has not finished"):
-        load_starting_weights(str(tmp_path), "mobilenetv3/s-6", 0)
+        load_starting_weights(str(tmp_path), TINY, 0)

@@ -21,7 +21,7 @@ def write_untrained_run(folder: Path, channels: int = 1, seed: int = 0, **common
     with config.data.common.unlocked():
         config.data.common.update(common)
     inputs = {"image": (64, 64, channels)}
-    variables = get_task("detect").functions(config, CLASSES, inputs).init(seed)
+    variables = get_task("detect").model_functions(config, CLASSES, inputs).init(seed)
     metadata = {
         "parameters": flops.count_parameters(variables.params),
         "inputs": inputs,

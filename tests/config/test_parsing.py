@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tinyjax.config import definitions, from_json, load, override, parse_arg, parse_options, to_json
-from tinyjax.config.defaults import classifier, complete, detection_fields, detector
+from tinyjax.config.defaults import classifier, detection_fields, detector, fill_defaults
 from tinyjax.config.detectors import DETECTORS
 from tinyjax.errors import UserError
 
@@ -252,7 +252,7 @@ def test_parse_options(argv, overrides):
 
 def test_parse_options_with_flags():
     flags = {"--suite": {"default": "val"}, "--plot": {"action": "store_true"}}
-    got = parse_options("report", None, ["--plot", "--config.a", "2"], flags, needs=())
+    got = parse_options("report", None, ["--plot", "--config.a", "2"], flags, required=())
     assert (got.suite, got.plot) == ("val", True)
     assert not hasattr(got, "config")  # a command has no flags that it would ignore
     assert got.overrides == ["--config.a=2"]
@@ -322,10 +322,10 @@ def test_detector_selects_the_fields():
 
 def test_complete_adds_missing_fields_of_the_runs_detector(monkeypatch):
     monkeypatch.setitem(DETECTORS, "other", {"loss.mask": (0.5, "weight of the mask loss")})
-    config = complete({"task": "detect", "model": {"detector": "other"}, "seed": 3})
+    config = fill_defaults({"task": "detect", "model": {"detector": "other"}, "seed": 3})
     assert config["seed"] == 3
     assert config["loss"] == {"mask": 0.5}
-    old = complete({"task": "detect", "loss": {"box": 3.0}})  # from before `model.detector`
+    old = fill_defaults({"task": "detect", "loss": {"box": 3.0}})  # from before `model.detector`
     assert old["model"]["detector"] == "point"
     assert old["loss"] == {"class": 1.0, "box": 3.0, "offset": 0.25}
-    assert complete({"task": "classify"}) == classifier().to_dict()
+    assert fill_defaults({"task": "classify"}) == classifier().to_dict()

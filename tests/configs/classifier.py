@@ -2,12 +2,13 @@
 of the images.
 """
 
+from tests.tiny_backbones import TINY
 from tinyjax.config import classifier
 
 
 def get_config(arg=None):
     config = classifier()
-    config.model.backbone = "mobilenetv3/s-6"
+    config.model.backbone = TINY
     config.data.common = {"source": arg, "size": (32, 32), "channels": 1}
     config.data.train, config.data.suites = {"split": "train"}, {"val": {"split": "val"}}
     config.crop_size, config.batch = (32, 32), 4

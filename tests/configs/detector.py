@@ -1,11 +1,12 @@
 """A tiny detection run with all features: synthetic scenes of 64 x 64 pixels, 6 steps."""
 
+from tests.tiny_backbones import TINY
 from tinyjax.config import detector
 
 
 def get_config(arg=None):
     config = detector()
-    config.model.backbone = "mobilenetv3/s-6"
+    config.model.backbone = TINY
     config.data.format = "synthetic"
     config.data.common = {"size": (64, 64)}
     config.data.train = {"n": 10}

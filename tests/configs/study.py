@@ -1,15 +1,23 @@
-"""A tiny study: two seeds, then two seeds from scratch and from the weights of the first."""
+"""A tiny study of classifiers: two seeds, then two seeds from scratch and from the weights of the
+first. The argument is the folder of the images.
+"""
 
-from tests.configs import detector
+from tests.configs import classifier
 from tinyjax.population import search_space as hyper
-from tinyjax.study import init_points
+
+
+def get_config(arg):
+    config = classifier.get_config(arg)
+    config.schedule.steps, config.schedule.warmup = 2, 1
+    config.save_every = config.eval_every = 2
+    return config
 
 
 def get_study(arg, workdir):
-    seeds = hyper.sweep("seed", range(2))
-    tuned = detector.get_config()
-    tuned.data.train.update({"n": 12, "day": 1.0})
+    seeds, inits = hyper.sweep("seed", range(2)), hyper.sweep("init", ["", str(workdir / "before")])
+    tuned = get_config(arg)
+    tuned.data.train["limit"] = 6
     return {
-        "before": (detector.get_config(), seeds),
-        "tuned": (tuned, hyper.product([init_points(workdir / "before"), seeds])),
+        "before": (get_config(arg), seeds),
+        "tuned": (tuned, hyper.product([inits, seeds])),
     }

@@ -1,8 +1,10 @@
-"""A tiny sweep of four populations, which differ in patience and share one compiled program."""
+"""A tiny classification sweep of four populations, which differ in patience. The argument is the
+folder of the images.
+"""
 
-from tests.configs import detector
+from tests.configs import classifier
 
-get_config = detector.get_config
+get_config = classifier.get_config
 
 
 def get_hyper(hyper):

@@ -5,6 +5,7 @@ $TINY_STARTS. The argument is the folder of the images.
 import os
 
 from tests.configs import sweep_classifier
+from tests.tiny_backbones import TINY, TINY_WIDE
 
 get_config = sweep_classifier.get_config
 
@@ -12,7 +13,7 @@ get_config = sweep_classifier.get_config
 def get_hyper(hyper):
     return hyper.product(
         [
-            hyper.sweep("model.backbone", ["mobilenetv3/s-6", "mobilenetv3/s-5"]),
+            hyper.sweep("model.backbone", [TINY, TINY_WIDE]),
             hyper.sweep("init", ["", os.environ["TINY_STARTS"]]),
             hyper.sweep("seed", range(2)),
         ]

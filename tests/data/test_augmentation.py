@@ -1,18 +1,22 @@
+"""Random views: pixels and boxes agree, and each strength has its effect."""
+
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tinyjax.config import detector
-from tinyjax.data.augmentation import (
-    MEAN,
-    STD,
-    _noise,
-    augment_classification,
-    augment_detection,
-    mix,
-    normalize,
+from tinyjax.data import augmentation
+from tinyjax.data.augmentation import MEAN, STD, _noise, normalize
+
+# Strengths are arguments of the compiled programs, so that tests of equal shapes share one.
+augment_detection = partial(jax.jit, static_argnames="size")(augmentation.augment_detection)
+augment_classification = partial(jax.jit, static_argnames="size")(
+    augmentation.augment_classification
 )
+mix = jax.jit(augmentation.mix)
 
 UNCHANGED = {
     **detector().augment.to_dict(),
@@ -29,7 +33,7 @@ def test_cropped_views_are_only_flipped():
     for flip, expected in ((0.0, images), (1.0, images[:, :, ::-1])):
         strength = {**none, "flip": flip}
         augmented, targets = augment_classification(
-            jax.random.key(0), jnp.asarray(images), jnp.eye(4), strength, None
+            jax.random.key(0), jnp.asarray(images), jnp.eye(4), strength, size=None
         )
         np.testing.assert_allclose(augmented, normalize(expected), atol=1e-5)
         np.testing.assert_array_equal(targets, np.eye(4))
@@ -67,8 +71,8 @@ def extent(image):
 
 
 def test_zero_strengths_change_nothing():
-    batch = scene([(10, 20, 18, 33)])
-    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (60, 80))
+    batch = scene([(10, 20, 18, 33)] * 8)
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, size=(60, 80))
     np.testing.assert_allclose(out["image"], normalize(batch["image"]), atol=1e-5)
     np.testing.assert_allclose(out["boxes"], batch["boxes"], atol=1e-5)
     assert out["valid"].all()
@@ -92,7 +96,7 @@ def test_boxes_follow_the_pixels(strength):
     rng = np.random.default_rng(0)
     corner, side = rng.integers(5, 40, (40, 2)), rng.integers(6, 16, (40, 2))
     batch = scene(np.concatenate([corner, corner + side], 1))
-    out = augment_detection(jax.random.key(1), batch, {**UNCHANGED, **strength}, (56, 56))
+    out = augment_detection(jax.random.key(1), batch, {**UNCHANGED, **strength}, size=(56, 56))
     boxes = np.asarray(out["boxes"])[:, 0]
     inside = (boxes.min(1) > 1) & (boxes.max(1) < 55) & np.asarray(out["valid"])[:, 0]
     assert inside.sum() > 10
@@ -105,32 +109,31 @@ def test_boxes_follow_the_pixels(strength):
 
 def test_object_crop_contains_an_object():
     batch = scene([(70, 50, 76, 56)] * 50)
-    out = augment_detection(jax.random.key(0), batch, {**UNCHANGED, "object_crop": 1.0}, (24, 24))
+    cropped = {**UNCHANGED, "object_crop": 1.0}
+    out = augment_detection(jax.random.key(0), batch, cropped, size=(24, 24))
     assert out["valid"].all()
-    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (24, 24))
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, size=(24, 24))
     assert not out["valid"].all()
 
 
 def test_truncated_and_tiny_objects_are_ignored():
-    batch = scene([(10, 10, 30, 30)] * 200)
-    out = augment_detection(jax.random.key(0), batch, UNCHANGED, (24, 24))
+    batch = scene([(10, 10, 30, 30)] * 50)
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, size=(24, 24))
     boxes, valid, ignore = (np.asarray(out[k])[:, 0] for k in ("boxes", "valid", "ignore"))
     area = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)
     np.testing.assert_array_equal(valid, area >= 0.4 * 400)
     np.testing.assert_array_equal(ignore, (area > 0) & ~valid)
     assert valid.any()
     assert ignore.any()
-    out = augment_detection(
-        jax.random.key(0), batch, {**UNCHANGED, "scale_low": 0.09, "scale_high": 0.09}, (24, 24)
-    )
+    tiny = {**UNCHANGED, "scale_low": 0.09, "scale_high": 0.09}
+    out = augment_detection(jax.random.key(0), batch, tiny, size=(24, 24))
     assert not out["valid"].any()
     assert out["ignore"].all()
 
 
 def test_ignored_regions_stay_ignored():
-    out = augment_detection(
-        jax.random.key(0), scene([(10, 20, 18, 33)], ignore=[0]), UNCHANGED, (60, 80)
-    )
+    batch = scene([(10, 20, 18, 33)] * 8, ignore=range(8))
+    out = augment_detection(jax.random.key(0), batch, UNCHANGED, size=(60, 80))
     assert out["ignore"].all()
     assert not out["valid"].any()
 
@@ -138,16 +141,17 @@ def test_ignored_regions_stay_ignored():
 def test_photometric_augmentation_keeps_boxes():
     batch = scene([(10, 20, 18, 33)] * 8)
     values = {"contrast": 0.5, "brightness": 0.2, "noise": 0.1, "invert": 0.5}
-    out = augment_detection(jax.random.key(0), batch, {**UNCHANGED, **values}, (60, 80))
+    out = augment_detection(jax.random.key(0), batch, {**UNCHANGED, **values}, size=(60, 80))
     np.testing.assert_allclose(out["boxes"], batch["boxes"], atol=1e-5)
     polarity = [float(i[25, 14, 0] > i[5, 5, 0]) for i in out["image"]]
     assert {0.0, 1.0} == set(polarity)
 
 
 def test_sample_depends_only_on_its_position_in_the_batch():
-    a, b = scene([(10, 20, 18, 33), (1, 2, 30, 40)]), scene([(10, 20, 18, 33), (50, 5, 60, 9)])
+    a, b = (scene([(10, 20, 18, 33)] + [box] * 39) for box in ((1, 2, 30, 40), (50, 5, 60, 9)))
     strength = detector().augment.to_dict()
-    one, two = (augment_detection(jax.random.key(3), x, strength, (32, 32)) for x in (a, b))
+    one, two = (augment_detection(jax.random.key(3), x, strength, size=(56, 56)) for x in (a, b))
+    assert (one["image"][1:] != two["image"][1:]).any()
     np.testing.assert_array_equal(one["image"][0], two["image"][0])
 
 
@@ -167,7 +171,8 @@ NO_AUGMENTATION = {
 
 def views(batch, strength=NO_AUGMENTATION):
     targets = jax.nn.one_hot(batch["labels"], 3)
-    return augment_classification(jax.random.key(0), batch["image"], targets, strength, (12, 16))
+    key = jax.random.key(0)
+    return augment_classification(key, batch["image"], targets, strength, size=(12, 16))
 
 
 def test_view_of_full_area_is_the_image():
@@ -186,7 +191,7 @@ def test_views_keep_their_area_and_aspect():
     strength = {**NO_AUGMENTATION, "area": 0.25, "aspect": float(np.log(16 / 9))}
     ones = jnp.ones((400, 1))
     images, _ = augment_classification(
-        jax.random.key(1), jnp.asarray(ramp), ones, strength, (32, 32)
+        jax.random.key(1), jnp.asarray(ramp), ones, strength, size=(32, 32)
     )
     gray = np.asarray(images) * STD + MEAN
     height = (gray[:, 24, 16, 0] - gray[:, 8, 16, 0]) * 255 / 4 * 32 / 16 / 64

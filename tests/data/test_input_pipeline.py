@@ -1,6 +1,5 @@
 """Training on sets that stay on disk, through the command: both tasks, with a resume."""
 
-import csv
 import json
 import re
 
@@ -10,31 +9,27 @@ from PIL import Image
 
 from tests.configs import classifier, detector
 from tests.data.layouts import source_files
-from tests.data.test_streaming import photo
-from tests.miniatures import prepare_imagenet2012
+from tests.miniatures import photo, prepare_imagenet2012
+from tests.tiny_backbones import TINY
 from tinyjax import api, evaluate
 from tinyjax import config as configs
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import read_weights
 from tinyjax.train import STOPPED
 from tinyjax.train import main as train_main
 from tinyjax.train import train as train_config
 
 
-def rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def weights(folder):
     return read_weights(folder / "weights" / run_folder.member_id({}))[0]
 
 
-def same(one, other):
-    for kind in one:
-        for path, leaf in one[kind].items():
-            np.testing.assert_array_equal(leaf, other[kind][path], err_msg=path)
+def assert_equal(actual, expected):
+    for collection in actual:
+        for path, leaf in actual[collection].items():
+            np.testing.assert_array_equal(leaf, expected[collection][path], err_msg=path)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def imagenet(tmp_path_factory):
 
 def tiny_imagenet(source):
     config = configs.load(
-        f"configs/imagenet_s.py:backbone=mobilenetv3/s-6,source={source},images=14,epochs=3"
+        f"configs/imagenet_s.py:backbone={TINY},source={source},images=14,epochs=3"
     )
     config.crop_size, config.batch, config.model.dtype = (32, 32), 4, "float32"
     config.data.common = {**config.data.common, "size": (40, 40)}
@@ -63,16 +58,14 @@ def pretrained(imagenet, tmp_path_factory):
 
 def test_training_on_prepared_imagenet_resumes_exactly(imagenet, pretrained, tmp_path):
     """A run stopped at step 3 and resumed ends with the weights of an uninterrupted run."""
-    whole, stopped, config = pretrained, tmp_path / "stopped", tiny_imagenet(imagenet)
-    (row,) = rows(whole / "results.csv")
+    uninterrupted, stopped, config = pretrained, tmp_path / "stopped", tiny_imagenet(imagenet)
+    (row,) = read_rows(uninterrupted / "results.csv")
     assert float(row["images"]) == 5
-    losses = [
-        r for r in rows(whole / "metrics.csv") if (r["split"], r["metric"]) == ("train", "loss")
-    ]
-    assert len(losses) == 6
-    rates = [float(r["value"]) for r in rows(whole / "metrics.csv") if r["metric"] == "lr"]
+    metrics = read_rows(uninterrupted / "metrics.csv")
+    assert sum((r["split"], r["metric"]) == ("train", "loss") for r in metrics) == 6
+    rates = [float(r["value"]) for r in metrics if r["metric"] == "lr"]
     np.testing.assert_allclose(rates, np.multiply(0.05, [0.5, 1, 1, 0.75, 0.5, 0.25]), rtol=1e-5)
-    log = (whole / "log.txt").read_text()
+    log = (uninterrupted / "log.txt").read_text()
     assert "14 images of 40 x 40 x 3, 3 classes of 4 to 5 images" in log
 
     class AtStep3(list):
@@ -82,13 +75,13 @@ def test_training_on_prepared_imagenet_resumes_exactly(imagenet, pretrained, tmp
     assert train_config(config, stopped, stop=AtStep3()) == STOPPED
     assert api.train(config, stopped) == 0
     assert re.search("resuming at step [34] of 6", (stopped / "log.txt").read_text())
-    same(weights(stopped), weights(whole))
-    # evaluated again from the run folder, and loaded for inference
-    assert evaluate.main(["--workdir", str(whole)]) == 0
-    (again,) = rows(whole / "evaluations" / "last.csv")
+    assert_equal(weights(stopped), weights(uninterrupted))
+    # The run folder can be evaluated and loaded.
+    assert evaluate.main(["--workdir", str(uninterrupted)]) == 0
+    (again,) = read_rows(uninterrupted / "evaluations" / "last.csv")
     assert again["top1"] == row["top1"]
-    assert len(api.load(whole)(photo(9)).names) > 0
-    # the cached labels are those of the set
+    assert len(api.load(uninterrupted)(photo(9)).names) > 0
+    # The cached labels are those of the set.
     labels = sorted(imagenet.glob("tinyjax-labels-*.npy"))
     assert sorted(np.load(labels[0]).tolist() + np.load(labels[1]).tolist()) == sorted(
         [k % 3 for k in range(14)] + [k % 3 for k in range(5)]
@@ -103,7 +96,7 @@ def test_predictions_are_averaged_over_the_flipped_image(imagenet, tmp_path):
     logits = {}
     for flip in (True, False):
         config.predict.flip = flip
-        functions = classify.functions(config, ("a", "b", "c"), {"image": (40, 40, 3)})
+        functions = classify.model_functions(config, ("a", "b", "c"), {"image": (40, 40, 3)})
         variables = functions.init(0)
         last = "backbone/classifier/kernel"  # its first weights are small
         variables.params[last] = 1e4 * variables.params[last]
@@ -117,6 +110,7 @@ def test_predictions_are_averaged_over_the_flipped_image(imagenet, tmp_path):
     assert np.abs(logits[False, "original"] - logits[False, "flipped"]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_detector_on_coco_starts_from_imagenet_weights(pretrained, tmp_path):
     """The layout of COCO's archives."""
     root = source_files.coco(tmp_path / "coco", {"train2017": 10, "val2017": 4})
@@ -128,13 +122,13 @@ def test_detector_on_coco_starts_from_imagenet_weights(pretrained, tmp_path):
         (root / "annotations" / f"captions_{split}.json").write_text("{}")
     (root / "images").rmdir()
     config = configs.load(
-        f"configs/coco.py:backbone=mobilenetv3/s-6,init={pretrained},source={root},batch=4"
+        f"configs/coco.py:backbone={TINY},init={pretrained},source={root},batch=4"
     )
     config.data.common.size, config.crop_size = (64, 64), (64, 64)
     config.schedule.steps, config.schedule.warmup = 6, 2
     config.update({"log_every": 1, "save_every": 3, "eval_every": 6})
     assert api.train(config, tmp_path / "run") == 0
-    (row,) = rows(tmp_path / "run" / "results.csv")
+    (row,) = read_rows(tmp_path / "run" / "results.csv")
     assert float(row["images"]) == 4
     assert (tmp_path / "run" / "samples" / "val.png").exists()
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -151,6 +145,7 @@ def test_members_share_a_stream(tmp_path):
             Image.fromarray(photo((k, i), (40, 40))).save(folder / name / f"{i}.png")
     config = classifier.get_config(str(tmp_path / "set"))
     config.data.stream, config.data.suites = True, {"val": {"split": "train"}}
+    config.eval_every = 6
     file = tmp_path / "sweep.py"
     file.write_text(
         "from ml_collections import ConfigDict\n"
@@ -158,14 +153,14 @@ def test_members_share_a_stream(tmp_path):
         "def get_hyper(hyper): return hyper.sweep('seed', [0, 1])\n"
     )
     assert train_main(["--config", str(file), "--workdir", str(tmp_path / "run")]) == 0
-    assert len({row["member"] for row in rows(tmp_path / "run" / "results.csv")}) == 2
+    assert len({row["member"] for row in read_rows(tmp_path / "run" / "results.csv")}) == 2
     assert "all members see the same batches" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_streaming_rejects_unsupported_configs(tmp_path):
     config = detector.get_config()
     config.data.stream = True
-    with pytest.raises(UserError, match=r"data\.stream: synthetic scenes are made in memory"):
+    with pytest.raises(UserError, match=r"data\.stream: synthetic scenes are generated in memory"):
         api.train(config, tmp_path / "run")
     config.subset.shots = 3
     with pytest.raises(UserError, match="subset: a streamed training set"):

@@ -1,3 +1,7 @@
+"""The order of samples: complete epochs, random and reproducible."""
+
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +10,13 @@ import pytest
 from tinyjax.data.sampling import batch_indices, gather, permute
 
 
+@partial(jax.jit, static_argnames=("batch", "n"))
+def draw(seed, step, *, batch, n, subset=None):
+    return batch_indices(jnp.uint32(seed), step, batch, n, subset)
+
+
 def indices(seed, steps, batch, n):
-    draw = jax.jit(lambda step: batch_indices(jnp.uint32(seed), step, batch, n))
-    return np.concatenate([draw(jnp.int32(step)) for step in range(steps)])
+    return np.concatenate([draw(seed, step, batch=batch, n=n) for step in range(steps)])
 
 
 @pytest.mark.parametrize(("batch", "n"), [(4, 12), (4, 10), (5, 7), (7, 7), (1, 3)])
@@ -23,16 +31,16 @@ def test_each_epoch_has_each_sample_once(batch, n):
 def test_member_subset_is_sampled_once_per_epoch():
     """Each sample of the subset occurs once per epoch; the full subset equals no subset."""
     subset = jnp.array([1, 2, 4, 5, 7, 8, -1, -1, -1, -1])
-    batches = [batch_indices(jnp.uint32(5), jnp.int32(step), 4, 10, subset) for step in range(6)]
+    batches = [draw(5, step, batch=4, n=10, subset=subset) for step in range(6)]
     epochs = np.concatenate(batches).reshape(4, 6)
     np.testing.assert_array_equal(np.sort(epochs, 1), np.tile(subset[:6], (4, 1)))
-    full = batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10, jnp.arange(10))
-    np.testing.assert_array_equal(full, batch_indices(jnp.uint32(5), jnp.int32(7), 4, 10))
+    full = draw(5, 7, batch=4, n=10, subset=jnp.arange(10))
+    np.testing.assert_array_equal(full, draw(5, 7, batch=4, n=10))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 17, 1000, 5784])
 def test_permutation_is_complete_and_uncorrelated(n):
-    keys = jnp.stack([jax.random.key(7)] * n)
+    keys = jnp.broadcast_to(jax.random.key(7), n)
     order = jax.jit(lambda: permute(keys, jnp.arange(n), n))()
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
     if n > 100:  # no trend, and no correlation of neighbors
@@ -51,7 +59,7 @@ def test_all_permutations_are_equally_likely():
 
 
 def test_batch_depends_on_seed_and_step():
-    batch = batch_indices(jnp.uint32(3), jnp.int32(17), 4, 10)
+    batch = draw(3, 17, batch=4, n=10)
     np.testing.assert_array_equal(indices(3, 18, 4, 10)[-4:], batch)
     assert (indices(3, 5, 4, 100) != indices(4, 5, 4, 100)).any()
 

@@ -10,24 +10,11 @@ from PIL import Image
 
 from tests.data.layouts import source_files
 from tests.data.loaders import load_classification, load_detection
+from tests.miniatures import jpeg, photo
 from tinyjax.data import images, streaming
 from tinyjax.data.layouts.arrayrecord import ImageBytes
 from tinyjax.errors import UserError
 from tinyjax.tasks import classify
-
-
-def photo(seed, shape=(60, 80)):
-    """Smooth colors, which JPEG preserves."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    rng = np.random.default_rng(seed)
-    waves = [np.sin(x * rng.uniform(0, 0.2) + y * rng.uniform(0, 0.2)) for _ in range(3)]
-    return (127 + 100 * np.stack(waves, -1)).astype(np.uint8)
-
-
-def jpeg(pixels, **more):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=95, **more)
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+"""Random subsets of the training images: fractions and shots."""
+
 import itertools
 
 import numpy as np

@@ -7,12 +7,15 @@ import pytest
 
 from tinyjax.detectors.boxes import decode, encode
 from tinyjax.detectors.grid import make_grid
-from tinyjax.detectors.losses import covered, detection_loss, focal
+from tinyjax.detectors.losses import covered_cells, detection_loss, quality_focal_loss
 from tinyjax.detectors.matching import assign
 
 GRID = make_grid(32, 32, (4, 8))
-N = len(GRID.stride)
+N = len(GRID.cell_strides)
 WEIGHTS = {"class": 1.0, "box": 2.0, "offset": 0.25}
+
+
+jitted_assign = jax.jit(lambda *arrays: assign(*arrays, GRID))
 
 
 def make_batch(boxes, valid, ignore=None, labels=None):
@@ -40,21 +43,21 @@ def loss_on_grid(logits, offsets, batch):
 
 
 def test_focal_by_hand():
-    assert float(focal(jnp.float32(0.0), 0.0)) == pytest.approx(0.25 * np.log(2))
-    assert float(focal(jnp.float32(0.0), 0.5)) == 0
-    assert float(focal(jnp.float32(0.0), 1.0)) == pytest.approx(0.25 * np.log(2))
+    assert float(quality_focal_loss(jnp.float32(0.0), 0.0)) == pytest.approx(0.25 * np.log(2))
+    assert float(quality_focal_loss(jnp.float32(0.0), 0.5)) == 0
+    assert float(quality_focal_loss(jnp.float32(0.0), 1.0)) == pytest.approx(0.25 * np.log(2))
 
 
 def assign_positives(logits, offsets, batch):
     """The assignment of the first image."""
-    boxes = decode(offsets[0], GRID.centers, GRID.stride)
+    boxes = decode(offsets[0], GRID.cell_centers, GRID.cell_strides)
     objects = (batch[name][0] for name in ("boxes", "labels", "valid"))
-    return assign(jax.nn.sigmoid(logits[0]), boxes, *objects, GRID)
+    return jitted_assign(jax.nn.sigmoid(logits[0]), boxes, *objects)
 
 
 def test_covered_cells_have_their_center_in_a_box():
     boxes = jnp.array([[[4.0, 8, 12, 12], [0, 0, 0, 0]]])
-    cells = np.asarray(GRID.centers)[np.asarray(covered(boxes, GRID)[0])]
+    cells = np.asarray(GRID.cell_centers)[np.asarray(covered_cells(boxes, GRID)[0])]
     # At stride 8 the box is half as high as a cell, and is widened to a cell's height.
     assert {tuple(c) for c in cells.tolist()} == {(6, 10), (10, 10), (4, 12)}
 
@@ -67,18 +70,19 @@ def test_class_loss_equals_the_dense_loss():
     pairs = assign_positives(logits, offsets, batch)
     dense = np.zeros((N, 2), np.float32)
     for g, label in enumerate([1, 0]):
-        for cell, keep, target in zip(pairs.cell[g], pairs.keep[g], pairs.target[g], strict=True):
-            if keep:
-                dense[int(cell), label] = float(target)
-    expected = focal(logits[0], jnp.asarray(dense)).sum() / max(dense.sum(), 1)
+        kept = np.asarray(pairs.is_positive[g])
+        dense[np.asarray(pairs.cell[g])[kept], label] = np.asarray(pairs.target[g])[kept]
+    expected = quality_focal_loss(logits[0], jnp.asarray(dense)).sum() / max(dense.sum(), 1)
     assert float(terms["class_loss"]) == pytest.approx(float(expected), rel=1e-5)
-    assert int(terms["positives"]) == int(pairs.keep.sum())
+    assert int(terms["positives"]) == int(pairs.is_positive.sum())
 
 
 def test_perfect_boxes_have_no_loss():
     box = jnp.array([10.0, 10, 16, 18])
     offsets = encode(
-        jnp.broadcast_to(box, (N, 4)), jnp.asarray(GRID.centers), jnp.asarray(GRID.stride)
+        jnp.broadcast_to(box, (N, 4)),
+        jnp.asarray(GRID.cell_centers),
+        jnp.asarray(GRID.cell_strides),
     )
     logits, _ = random_outputs()
     _, terms = loss_on_grid(logits, offsets[None], make_batch([[box]], [[True]]))
@@ -88,8 +92,8 @@ def test_perfect_boxes_have_no_loss():
 
 def test_a_box_smaller_than_a_cell_covers_a_cell():
     boxes = jnp.array([[[7.5, 7.5, 8.5, 8.6]]])  # between all centers
-    assert np.asarray(covered(boxes, GRID)[0])[: GRID.starts[1]].sum() >= 1
-    assert np.asarray(covered(boxes, GRID)[0])[GRID.starts[1] :].sum() >= 1
+    assert np.asarray(covered_cells(boxes, GRID)[0])[: GRID.level_starts[1]].sum() >= 1
+    assert np.asarray(covered_cells(boxes, GRID)[0])[GRID.level_starts[1] :].sum() >= 1
 
 
 def logit_gradient(logits, offsets, batch):
@@ -101,10 +105,10 @@ def test_only_positives_have_a_gradient_inside_an_ignored_box():
     boxes = [[[8.0, 8, 24, 24], [12, 12, 18, 20]]]
     batch = make_batch(boxes, [[False, True]], ignore=[[True, False]])
     gradient = logit_gradient(logits, offsets, batch)
-    inside = np.asarray(covered(batch["boxes"][:, :1], GRID)[0])
+    inside = np.asarray(covered_cells(batch["boxes"][:, :1], GRID)[0])
     with_gradient = np.asarray((gradient != 0).any(-1)) & inside
     pairs = assign_positives(logits, offsets, batch)
-    positives = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
+    positives = np.asarray(pairs.cell)[np.asarray(pairs.is_positive)]
     assert set(np.flatnonzero(with_gradient)) == set(positives.tolist())
     assert len(positives) >= 2
 
@@ -113,7 +117,7 @@ def test_no_loss_inside_an_ignored_box():
     logits, offsets = random_outputs()
     batch = make_batch([[[8.0, 8, 24, 24]]], [[False]], ignore=[[True]])
     gradient = logit_gradient(logits, offsets, batch)
-    inside = np.asarray(covered(batch["boxes"], GRID)[0])
+    inside = np.asarray(covered_cells(batch["boxes"], GRID)[0])
     assert inside.sum() == 16 + 4
     assert (gradient[inside] == 0).all()
     assert (gradient[~inside] != 0).all()

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from tinyjax.detectors.grid import make_grid
-from tinyjax.detectors.matching import POSITIVES, assign, candidates
+from tinyjax.detectors.matching import MAX_POSITIVES, assign, candidate_cells
 
 GRID = make_grid(64, 64, (4, 8))
-N = len(GRID.stride)
+N = len(GRID.cell_strides)
 
 
 def boxes_on_cells():
     """Predicted boxes centered on their cells, 2 strides wide."""
-    half = GRID.stride[:, None]
-    return jnp.asarray(np.concatenate([GRID.centers - half, GRID.centers + half], 1))
+    half = GRID.cell_strides[:, None]
+    return jnp.asarray(np.concatenate([GRID.cell_centers - half, GRID.cell_centers + half], 1))
 
 
 jitted_assign = jax.jit(lambda *arrays: assign(*arrays, GRID))
@@ -34,8 +34,8 @@ def test_objects_of_any_size_and_position_have_positives():
     for _ in range(20):
         center, size = rng.uniform(1, 63, (1, 2)), rng.uniform(2, 40, (1, 2))
         pairs = assign_objects(np.concatenate([center - size / 2, center + size / 2], 1))
-        assert pairs.keep.sum() >= 2
-        assert (pairs.target[pairs.keep] > 0).all()
+        assert pairs.is_positive.sum() >= 2
+        assert (pairs.target[pairs.is_positive] > 0).all()
 
 
 def test_a_perfect_prediction_has_the_target_one():
@@ -50,17 +50,17 @@ def test_a_perfect_prediction_has_the_target_one():
 
 def test_positives_lie_within_the_window_of_the_center():
     pairs = assign_objects([[20, 20, 52, 52]])
-    centers, stride = GRID.centers[pairs.cell], GRID.stride[pairs.cell]
+    centers, stride = GRID.cell_centers[pairs.cell], GRID.cell_strides[pairs.cell]
     distance = np.abs(centers - 36).max(-1)
-    assert (distance <= 2.5 * stride + 1e-6)[pairs.keep].all()
+    assert (distance <= 2.5 * stride + 1e-6)[pairs.is_positive].all()
 
 
 def test_a_tie_for_a_cell_goes_to_the_first_object():
     equal = [[20, 20, 26, 30]] * 3
     pairs = assign_objects(equal)
-    assert pairs.keep[0].any()
-    assert not pairs.keep[1:].any()
-    np.testing.assert_array_equal(pairs.keep[0], assign_objects(equal[:1]).keep[0])
+    assert pairs.is_positive[0].any()
+    assert not pairs.is_positive[1:].any()
+    np.testing.assert_array_equal(pairs.is_positive[0], assign_objects(equal[:1]).is_positive[0])
 
 
 def test_neighboring_objects_share_no_cell():
@@ -68,7 +68,7 @@ def test_neighboring_objects_share_no_cell():
     center = rng.uniform(10, 54, (30, 2))
     boxes, scores = np.concatenate([center - 4, center + 4], 1), rng.random((N, 3))
     pairs = assign_objects(boxes, scores=jnp.asarray(scores))
-    cells = np.asarray(pairs.cell)[np.asarray(pairs.keep)]
+    cells = np.asarray(pairs.cell)[np.asarray(pairs.is_positive)]
     assert len(cells) == len(set(cells.tolist())) > 30
 
 
@@ -76,15 +76,15 @@ def test_padding_has_no_positives_and_changes_no_others():
     unpadded = assign_objects([[20, 20, 26, 30]])
     boxes = [[20, 20, 26, 30], [0, 0, 0, 0], [40, 40, 50, 50]]
     padded = assign_objects(boxes, valid=[True, False, False])
-    assert not padded.keep[1:].any()
-    np.testing.assert_array_equal(padded.keep[0], unpadded.keep[0])
+    assert not padded.is_positive[1:].any()
+    np.testing.assert_array_equal(padded.is_positive[0], unpadded.is_positive[0])
     np.testing.assert_array_equal(padded.target[0], unpadded.target[0])
 
 
 def test_the_class_score_decides_between_equal_boxes():
     truth = [[22, 22, 26, 26]]
     boxes = jnp.broadcast_to(jnp.array(truth[0], jnp.float32), (N, 4))
-    cell, eligible = candidates(jnp.asarray(truth, jnp.float32), GRID)
+    cell, eligible = candidate_cells(jnp.asarray(truth, jnp.float32), GRID)
     chosen = int(cell[0][eligible[0]][-1])
     scores = jnp.full((N, 3), 0.1).at[chosen, 2].set(0.9)
     pairs = assign_objects(truth, labels=[2], scores=scores, boxes=boxes)
@@ -96,5 +96,5 @@ def test_assign_can_be_vmapped():
     truth = jnp.tile(jnp.array([[20.0, 20, 26, 30], [0, 0, 0, 0]]), (3, 1, 1))
     scores, boxes, labels = jnp.full((N, 3), 0.1), boxes_on_cells(), jnp.zeros(2, jnp.int32)
     pairs = jax.jit(jax.vmap(lambda t: assign(scores, boxes, t, labels, t[:, 2] > 0, GRID)))(truth)
-    assert pairs.cell.shape == (3, 2, POSITIVES)
-    assert (pairs.keep[:, 0].sum(1) >= 2).all()
+    assert pairs.cell.shape == (3, 2, MAX_POSITIVES)
+    assert (pairs.is_positive[:, 0].sum(1) >= 2).all()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny_backbones import TINY, TINY_SHALLOW
 from tinyjax import models
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.necks import upsample
@@ -12,13 +13,16 @@ from tinyjax.detectors.point import PointDetector
 from tinyjax.models import flops
 
 SMALL = [f"mobilenetv3/s-{k}" for k in range(1, 7)] + [f"efficientnet/b-{k}" for k in range(2, 8)]
+LARGEST = ("mobilenetv3/s-1", "efficientnet/b-2")
 
 
-def init_shapes(model, size=(64, 64)):
-    return jax.eval_shape(lambda: models.init(model, 0, (1, *size, 1)))
+def init_shapes(model):
+    return jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 1)))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [n if n in LARGEST else pytest.param(n, marks=pytest.mark.slow) for n in SMALL]
+)
 def test_small_detectors_have_under_a_million_parameters(name):
     params, _ = init_shapes(PointDetector(models.build(name), classes=3))
     backbone = flops.count_parameters(
@@ -29,22 +33,22 @@ def test_small_detectors_have_under_a_million_parameters(name):
 
 
 @pytest.mark.parametrize("strides", [(4, 8), (8,), (4, 8, 16), (8, 16, 32)])
-@pytest.mark.parametrize("size", [(64, 96), (72, 50)])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.slow), (72, 50)])
 def test_outputs_have_one_row_per_cell(strides, size):
-    model = PointDetector(models.build("mobilenetv3/s-6"), 5, strides)
+    model = PointDetector(models.build(TINY), 5, strides)
     x = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
-    params, stats = init_shapes(model, size)
+    params, stats = init_shapes(model)
     logits, offsets = jax.eval_shape(
         lambda p, s, x: models.apply(model, p, s, x, train=False)[0], params, stats, x
     )
-    n = len(make_grid(*size, strides).stride)
+    n = len(make_grid(*size, strides).cell_strides)
     assert (logits.shape, offsets.shape) == ((2, n, 5), (2, n, 4))
     assert logits.dtype == offsets.dtype == jnp.float32
 
 
 def test_rows_are_in_the_order_of_the_grid():
     """A bright spot changes the outputs of nearby cells most, at both levels."""
-    model = PointDetector(models.build("mobilenetv3/s-6"), 2)
+    model = PointDetector(models.build(TINY), 2)
     params, stats = models.init(model, 0, (1, 64, 96, 1))
     grid = make_grid(64, 96, (4, 8))
     dark = jnp.zeros((1, 64, 96, 1))
@@ -53,16 +57,21 @@ def test_rows_are_in_the_order_of_the_grid():
     params = {**params, path: 100 * params[path]}
     offsets = jax.jit(lambda x: models.apply(model, params, stats, x, train=False)[0][1])
     change = np.abs(np.asarray(offsets(spot) - offsets(dark))).sum(-1)[0]
-    for start, end in ((0, grid.starts[1]), (grid.starts[1], len(change))):
-        center = grid.centers[start:end][change[start:end].argmax()]
+    for start, end in ((0, grid.level_starts[1]), (grid.level_starts[1], len(change))):
+        center = grid.cell_centers[start:end][change[start:end].argmax()]
         assert np.abs(center - [72, 40]).max() <= 16
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("mobilenetv3/s-5", marks=pytest.mark.slow), "efficientnet/b-7"]
+    ("name", "neck_width"),
+    [
+        (TINY_SHALLOW, 16),
+        pytest.param("mobilenetv3/s-5", 0, marks=pytest.mark.slow),
+        pytest.param("efficientnet/b-7", 0, marks=pytest.mark.slow),
+    ],
 )
-def test_every_parameter_receives_a_gradient(name):
-    model = PointDetector(models.build(name), 3)
+def test_every_parameter_receives_a_gradient(name, neck_width):
+    model = PointDetector(models.build(name), 3, neck_width=neck_width)
     params, stats = models.init(model, 0, (1, 64, 64, 1))
     x = jax.random.normal(jax.random.key(0), (2, 64, 64, 1))
 

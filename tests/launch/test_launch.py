@@ -2,6 +2,7 @@
 node that is lost, Slurm's local executor. All results equal those of a single process.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -10,109 +11,116 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launch import local
-from tests.test_resume import read_contents
+from launch.__main__ import main as launch_main
+from tests.test_resume import config_path, read_contents, wait_for
+from tinyjax.errors import exit_code
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ["--config", "tests/configs/sweep_four_populations.py"]
-
-
-def command(*argv):
-    return [sys.executable, "-m", *argv]
+FOUR = "sweep_four_populations"
 
 
 def start(*argv):
     pipe = subprocess.PIPE
-    return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    return subprocess.Popen([sys.executable, *argv], stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
 
-def launch(folder, engine, *more):
+def launch(config, folder, engine, shards, *more):
     return start(
-        *command("launch", "--engine", engine, *SWEEP, "--workdir", str(folder), "--shards", "4"),
-        *more,
+        *("-m", "launch", "--engine", engine, "--config", config, "--workdir", str(folder)),
+        *("--shards", str(shards), *more),
     )
 
 
-def show(subcommand, folder):
-    return subprocess.run(
-        command("launch", subcommand, str(folder)), capture_output=True, text=True, cwd=ROOT
-    )
+def states(folder, capsys):
+    """Return the states of the shards that `launch status` prints."""
+    capsys.readouterr()
+    assert launch_main(["status", str(folder)]) == 0
+    return [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]
 
 
-@pytest.fixture(scope="module")
-def single_process(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("single_process") / "run"
-    process = start(*command("tinyjax.train", *SWEEP, "--workdir", str(folder)))
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    return folder
+def kill_a_worker(launcher):
+    """Kill a worker process of a launcher; returns whether there was one."""
+    for process in psutil.Process(launcher.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended by itself
+            if "tinyjax.train" in process.cmdline():
+                process.kill()
+                return True
+    return False
 
 
-def worker_processes(parent):
-    """Return the worker processes of a launcher."""
-    import psutil
+def test_killed_worker_is_restarted(train_once, noise_images, tmp_path, capsys):
+    folder, name = tmp_path / "run", "sweep_two_populations"
+    running = launch(config_path(name, noise_images), folder, "local", 2, "--at-once", "2")
+    wait_for(folder, "populations/*/metrics.csv", running)
+    assert kill_a_worker(running)
+    out, err = running.communicate()
+    assert running.returncode == 0, err
+    assert out.count("ended with exit code 137; restarting it") == 1
+    assert read_contents(folder) == read_contents(train_once(name) / "run")
+    assert states(folder, capsys) == ["done"] * 2
 
-    children = psutil.Process(parent.pid).children(recursive=True)
-    return [p for p in children if "tinyjax.train" in " ".join(p.cmdline())]
 
-
-def test_killed_local_workers_are_restarted(single_process, tmp_path):
+@pytest.mark.slow
+def test_workers_killed_at_random_times_are_restarted(train_once, noise_images, tmp_path, capsys):
     folder, draw = tmp_path / "run", random.Random(time.time())
-    running, killed = launch(folder, "local", "--at-once", "2"), 0
+    running, killed = (
+        launch(config_path(FOUR, noise_images), folder, "local", 4, "--at-once", "2"),
+        0,
+    )
     while running.poll() is None and killed < 3:
-        time.sleep(draw.uniform(2, 20))
-        for victim in worker_processes(running)[:1]:
-            victim.send_signal(signal.SIGKILL)
-            killed += 1
+        time.sleep(draw.uniform(1, 6))
+        killed += kill_a_worker(running)
     out, err = running.communicate()
     assert running.returncode == 0, err
     assert out.count("ended with exit code 137; restarting it") == killed > 0
-    assert read_contents(folder) == read_contents(single_process)
-    shown = show("status", folder)
-    assert shown.returncode == 0, shown.stderr
-    assert [line.split()[1] for line in shown.stdout.splitlines()[1:]] == ["done"] * 4
+    assert read_contents(folder) == read_contents(train_once(FOUR) / "run")
+    assert states(folder, capsys) == ["done"] * 4
 
 
-def test_launcher_is_stopped_and_resumed(single_process, tmp_path):
-    folder = tmp_path / "run"
-    running = launch(folder, "local")
-    while running.poll() is None and not list(folder.glob("populations/*/metrics.csv")):
-        time.sleep(0.1)
+@pytest.mark.slow
+def test_launcher_is_stopped_and_resumed(train_once, noise_images, tmp_path, capsys):
+    folder, config = tmp_path / "run", config_path(FOUR, noise_images)
+    running = launch(config, folder, "local", 4)
+    wait_for(folder, "populations/*/metrics.csv", running)
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate()
     assert running.returncode == 75, err
-    states = [line.split()[1] for line in show("status", folder).stdout.splitlines()[1:]]
-    assert states == ["stopped", "missing", "missing", "missing"]
-    collected = show("collect", folder)
-    assert collected.returncode == 2
-    assert "populations 0, 1, 2, 3 are not finished" in collected.stderr
-    running = launch(folder, "local")
+    assert states(folder, capsys) == ["stopped", "missing", "missing", "missing"]
+    assert exit_code(lambda: launch_main(["collect", str(folder)])) == 2
+    assert "populations 0, 1, 2, 3 are not finished" in capsys.readouterr().err
+    running = launch(config, folder, "local", 4)
     _, err = running.communicate()
     assert running.returncode == 0, err
-    assert read_contents(folder) == read_contents(single_process)
+    assert read_contents(folder) == read_contents(train_once(FOUR) / "run")
 
 
-def test_slurm_local_executor(single_process, tmp_path):
-    folder = tmp_path / "run"
-    running = launch(folder, "slurm", "--set", "cluster=local")
+@pytest.mark.slow
+def test_slurm_local_executor(train_once, noise_images, tmp_path):
+    folder, config = tmp_path / "run", config_path(FOUR, noise_images)
+    running = launch(config, folder, "slurm", 4, "--set", "cluster=local")
     out, err = running.communicate()
     assert running.returncode == 0, out + err
-    assert read_contents(folder) == read_contents(single_process)
+    assert read_contents(folder) == read_contents(train_once(FOUR) / "run")
 
 
-def test_ray_restarts_the_shards_of_a_lost_node(single_process, tmp_path):
-    folder = tmp_path / "run"
+@pytest.mark.slow
+def test_ray_restarts_the_shards_of_a_lost_node(train_once, noise_images, tmp_path):
+    folder, config = tmp_path / "run", config_path(FOUR, noise_images)
     code = (
         "import sys; from tests.launch.ray_cluster import main; "
-        f"sys.exit(main({str(folder)!r}, {SWEEP[1]!r}))"
+        f"sys.exit(main({str(folder)!r}, {config!r}))"
     )
-    running = start(sys.executable, "-c", code)
+    running = start("-c", code)
     out, err = running.communicate()
     assert running.returncode == 0, out + err
     assert "a node was removed" in out
-    assert read_contents(folder) == read_contents(single_process)
+    starts = [log.read_text().count("writes to: ") for log in folder.glob("log-*-of-4.txt")]
+    assert max(starts) > 1
+    assert read_contents(folder) == read_contents(train_once(FOUR) / "run")
 
 
 @pytest.mark.parametrize(("slots", "expected"), [
@@ -134,7 +142,8 @@ def test_more_workers_than_cores_share_all_cores(monkeypatch):
 
 
 def test_invalid_input_ends_all_shards(tmp_path):
-    running = launch(tmp_path / "run", "local", "--config.schedule.stepz=3")
+    config = config_path(FOUR, tmp_path)
+    running = launch(config, tmp_path / "run", "local", 4, "--config.schedule.stepz=3")
     _, err = running.communicate()
     assert running.returncode == 2
     assert "shard 0 ended with exit code 2: invalid input" in err

@@ -7,17 +7,15 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
 from launch import gcloud, jobset, skypilot
 from launch import job as jobs
-from tinyjax.errors import UserError
+from launch.__main__ import main
+from tinyjax.errors import UserError, exit_code
 from tinyjax.run import accelerators
-
-ROOT = Path(__file__).parents[2]
 
 
 def job(
@@ -284,26 +282,17 @@ def test_invalid_accelerators_and_parameters(engine):
 
 
 @pytest.mark.parametrize("engine", ["skypilot", "jobset", "gcloud"])
-def test_missing_program_is_an_error(engine, tmp_path):
+def test_missing_program_is_an_error(engine, tmp_path, monkeypatch, capsys):
     parameters = {
         "jobset": ["--set", "image=i"],
         "gcloud": ["--set", "zone=z", "--set", "project=p", "--set", "source=s"],
     }
     argv = ["--engine", engine, "--config", "c.py", "--workdir", "gs://b/x", "--shards", "2"]
-    command = [
-        sys.executable,
-        "-m",
-        "launch",
-        *argv,
-        "--accelerator",
-        "v6e-1",
-        *parameters.get(engine, []),
-    ]
-    env = {**os.environ, "PATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    argv += ["--accelerator", "v6e-1", *parameters.get(engine, [])]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert exit_code(lambda: main(argv)) == 2
     program = {"skypilot": "sky", "jobset": "kubectl", "gcloud": "gcloud"}[engine]
-    assert done.returncode == 2
-    assert f"{program} is not installed" in done.stderr
+    assert f"{program} is not installed" in capsys.readouterr().err
 
 
 def test_every_slice_is_rendered():

@@ -16,8 +16,12 @@ def test_counts_by_hand():
     labels[2, :2], valid[2, :1] = 0, True  # the second is padding or ignored
     split = split._replace(labels=labels, valid=valid, classes=("a", "b", "c"))
     all_images = np.ones(3, bool)
-    assert class_frequency.counts(split, all_images) == {"a": (2, 3), "b": (2, 2), "c": (0, 0)}
-    assert class_frequency.counts(split, np.array([True, False, False]))["b"] == (1, 1)
+    assert class_frequency.class_counts(split, all_images) == {
+        "a": (2, 3),
+        "b": (2, 2),
+        "c": (0, 0),
+    }
+    assert class_frequency.class_counts(split, np.array([True, False, False]))["b"] == (1, 1)
 
 
 def test_groups_match_lvis():

@@ -59,7 +59,9 @@ def test_match_by_hand():
     ],
 )
 def test_curves_by_hand(threshold, precision, recall, f1):
-    curves = detection_errors.curves(detection_errors.match(predictions_of(*DETECTIONS), TRUTH))
+    curves = detection_errors.threshold_curves(
+        detection_errors.match(predictions_of(*DETECTIONS), TRUTH)
+    )
     person = [curve[0, index_of(threshold)] for curve in curves]
     assert person == pytest.approx([precision, recall, f1], nan_ok=True)
     car = [curve[1, index_of(threshold)] for curve in curves]
@@ -67,18 +69,20 @@ def test_curves_by_hand(threshold, precision, recall, f1):
 
 
 def test_a_class_without_objects_has_no_curves():
-    curves = detection_errors.curves(
+    curves = detection_errors.threshold_curves(
         detection_errors.match(predictions_of((0, 1, A, 0.5)), truth_of((0, 0, A)))
     )
     assert np.isnan([curve[1] for curve in curves]).all()
-    assert detection_errors.class_mean(curves.f1)[0] == curves.f1[0, 0] == 0
+    assert detection_errors.mean_over_classes(curves.f1)[0] == curves.f1[0, 0] == 0
 
 
 def test_best_threshold_is_the_highest_in_a_tie():
-    curves = detection_errors.curves(detection_errors.match(predictions_of(*DETECTIONS), TRUTH))
-    assert detection_errors.THRESHOLDS[detection_errors.best_threshold(curves.f1[0])] == 0.5
+    curves = detection_errors.threshold_curves(
+        detection_errors.match(predictions_of(*DETECTIONS), TRUTH)
+    )
+    assert detection_errors.THRESHOLDS[detection_errors.best_threshold_index(curves.f1[0])] == 0.5
     assert detection_errors.operating_point(curves) == 0.5
-    no_hits = detection_errors.curves(
+    no_hits = detection_errors.threshold_curves(
         detection_errors.match(predictions_of((0, 0, AWAY, 0.9)), TRUTH)
     )
     assert detection_errors.operating_point(no_hits) == 1.0
@@ -148,7 +152,7 @@ def coco_counts(predictions, truth, threshold):
 def test_curves_match_pycocotools(threshold):
     predictions, truth = random_case(0)
     tp, fp, recall = coco_counts(predictions, truth, threshold)
-    curves = detection_errors.curves(detection_errors.match(predictions, truth))
+    curves = detection_errors.threshold_curves(detection_errors.match(predictions, truth))
     index = index_of(threshold)
     np.testing.assert_allclose(curves.recall[:, index], recall)
     np.testing.assert_allclose(curves.precision[:, index], tp / (tp + fp))
@@ -159,7 +163,7 @@ def test_area_under_the_curves_matches_ap50(seed):
     predictions, truth = random_case(seed)
     scores = score(predictions, truth, {})
     matches = detection_errors.match(predictions, truth)
-    curves = detection_errors.curves(matches)
+    curves = detection_errors.threshold_curves(matches)
     for k, name in enumerate(CLASSES):
         precision = np.nan_to_num(curves.precision[k])
         best = [
@@ -237,7 +241,7 @@ def test_per_class_by_hand():
     scores = score(predictions, TRUTH, {})
     matches = detection_errors.match(predictions, TRUTH)
     person, car, both = detection_errors.per_class_rows(
-        matches, detection_errors.curves(matches), scores
+        matches, detection_errors.threshold_curves(matches), scores
     )
     assert person == pytest.approx(
         {
@@ -272,7 +276,7 @@ def test_only_100_detections_count():
 def test_no_detections(value, objects):
     predictions, truth = predictions_of((0, 0, A, value)), truth_of(*objects)
     matches = detection_errors.match(predictions, truth)
-    curves = detection_errors.curves(matches)
+    curves = detection_errors.threshold_curves(matches)
     assert detection_errors.operating_point(curves) == 1.0
     assert detection_errors.worst_images(matches, 1.0, 8).tolist() == ([0] if objects else [])
     assert detection_errors.confusion_matrix(predictions, truth, 1.0).sum() == len(objects)

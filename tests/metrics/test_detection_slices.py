@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from tests.metrics.handmade import predictions_of, truth_of
 from tinyjax.errors import UserError
 from tinyjax.metrics.detection import evaluate, load_coco, score
-from tinyjax.metrics.detection_slices import examine
+from tinyjax.metrics.detection_slices import evaluate_slices
 from tinyjax.metrics.slices import ALL_IMAGES, Slice, resample_counts, slices_by_field
 
 BINS = {"<16": (0, 16), ">=16": (16, np.inf)}
@@ -81,15 +81,15 @@ def test_scores_match_pycocotools(scene, bins, present):
     np.testing.assert_allclose(current.eval["recall"], reference.eval["recall"], rtol=0, atol=1e-12)
 
 
-def run_examine(scene, slices, counts):
+def run_evaluate_slices(scene, slices, counts):
     objects, detections = scene
     predictions = predictions_of(*detections, images=N)
-    return examine(predictions, truth_of(*objects, images=N), BINS, slices, counts)
+    return evaluate_slices(predictions, truth_of(*objects, images=N), BINS, slices, counts)
 
 
 def test_slice_scores_match_a_set_of_these_images(scene):
     images = [1, 3, 4, 8, 9]
-    result = run_examine(scene, {"some": Slice(np.array(images))}, resample_counts(N, 4))
+    result = run_evaluate_slices(scene, {"some": Slice(np.array(images))}, resample_counts(N, 4))
     for name, indices in ((ALL_IMAGES, range(N)), ("some", images)):
         scores = dict(result.scores[name])
         assert 0 <= scores.pop("ECE") <= 1
@@ -99,7 +99,7 @@ def test_slice_scores_match_a_set_of_these_images(scene):
 def test_slice_of_classes_scores_only_these(scene):
     objects, detections = scene
     cars = Slice(np.arange(N), ("car",))
-    result = run_examine(scene, {"cars": cars}, resample_counts(N, 4))
+    result = run_evaluate_slices(scene, {"cars": cars}, resample_counts(N, 4))
     car_rows = [[row for row in rows if row[1] == 1] for rows in (objects, detections)]
     other = expected(car_rows, [*range(N)])
     for name in ("AP", "AP50", "AP/<16", "AR100", "boxes", "images"):
@@ -110,7 +110,7 @@ def test_slice_of_classes_scores_only_these(scene):
 def test_resampled_ap50_matches_repeated_images(scene):
     counts = resample_counts(N, 6)
     some = np.array([0, 2, 5, 6, 7, 10])
-    result = run_examine(scene, {"some": Slice(some)}, counts)
+    result = run_evaluate_slices(scene, {"some": Slice(some)}, counts)
     for name, indices in ((ALL_IMAGES, np.arange(N)), ("some", some)):
         for b, count in enumerate(counts):
             ap50 = result.replicates[name][b]
@@ -122,12 +122,12 @@ def test_resampled_ap50_matches_repeated_images(scene):
 
 def test_resample_without_objects_is_nan(scene):
     empty = np.zeros((1, N), int)
-    assert np.isnan(run_examine(scene, {}, empty).replicates[ALL_IMAGES]).all()
+    assert np.isnan(run_evaluate_slices(scene, {}, empty).replicates[ALL_IMAGES]).all()
 
 
 def test_detections_and_errors_of_an_image_add_up(scene):
     objects, _ = scene
-    arrays = run_examine(scene, {}, resample_counts(N, 2)).detections
+    arrays = run_evaluate_slices(scene, {}, resample_counts(N, 2)).detections
     num_objects = np.bincount(
         [image for image, *_, last in objects if last != "crowd"], minlength=N
     )
@@ -172,7 +172,7 @@ def test_slices_by_value_and_bins():
     [
         ({"altitude": (90, 60)}, "ascending edges"),
         ({"altitude": (90,)}, "ascending edges"),
-        ({"time": (0, 1)}, "data.slices.time: day, night"),
+        ({"time": (0, 1)}, "data.slices.time: only numbers can be binned, not day, night"),
     ],
 )
 def test_invalid_slices(fields, message):

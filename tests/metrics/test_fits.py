@@ -186,7 +186,7 @@ def test_gain_by_size():
     assert all(estimate.seeds == 3 for estimate in estimates)
 
 
-@pytest.mark.parametrize("shape", ["no gain", "grows everywhere, 2 a decade"])
+@pytest.mark.parametrize("shape", ["no gain", "grows everywhere, 2 per decade"])
 def test_false_positive_rate(shape):
     """200 simulations: 5 % are 10, with a standard error of 3."""
     assert coverage.threshold_rates(coverage.CURVES_WITHOUT_THRESHOLD[shape], 200)[0] <= 0.09

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny_backbones import TINY
 from tinyjax import models
 from tinyjax.errors import UserError
 from tinyjax.models import flops, scaling
@@ -18,8 +19,17 @@ quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientnet/b-6", "efficientnet/b-7", "mobilenetv3/s-5", "mobilenetv3/s-6"]
-)
+    "name",
+    [
+        TINY,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "efficientnet/b-6", "efficientnet/b-7", "mobilenetv3/s-5", "mobilenetv3/s-6",
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_parameters_have_gradients_and_statistics_are_updated(name):
     model = models.build(name, classes=7)
     params, stats = quick_jit(lambda: models.init(model, 0, (1, 64, 64, 1)))()
@@ -57,7 +67,7 @@ class Detector(nn.Module):
 
 
 def test_backbone_inside_a_larger_module():
-    backbone = models.build("mobilenetv3/s-6")
+    backbone = models.build(TINY)
     model, shape = Detector(backbone), (1, 32, 64, 1)
     params, stats = jax.eval_shape(lambda: models.init(model, 0, shape))
     backbone_params, _ = jax.eval_shape(lambda: models.init(backbone, 0, shape))

@@ -4,18 +4,20 @@ trained.
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny_backbones import TINY, TINY_SHALLOW
 from tinyjax import models
+from tinyjax.detectors.necks import Neck
 from tinyjax.detectors.point import PointDetector
 from tinyjax.models.layers import ExtraLayers
 from tinyjax.transfer.freezing import freeze_multipliers
 from tinyjax.transfer.starting_weights import StartingWeights, fit_to_network
 
-NAMES = ["mobilenetv3/s-6", "efficientnet/b-7"]
 X = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
 BOTH = ExtraLayers(adapters=True, excite="identity")
 # Without fusion emitters, which tests disable, the sums of two programs are rounded differently.
@@ -31,7 +33,16 @@ def features(model, params, stats, train=False):
     return by_stride
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        TINY_SHALLOW,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mobilenetv3/s-6", "efficientnet/b-7")
+        ),
+    ],
+)
 def test_extra_layers_start_as_the_exact_identity(name):
     base = models.build(name)
     base_params, base_stats = models.init(base, 0, X.shape)
@@ -50,18 +61,19 @@ def test_extra_layers_start_as_the_exact_identity(name):
 
 
 def test_gates_of_the_authors_start_near_one_half():
-    base = models.build(NAMES[0])
-    extended = models.build(NAMES[0], extra_layers=ExtraLayers(excite="authors"))
+    base = models.build(TINY_SHALLOW)
+    extended = models.build(TINY_SHALLOW, extra_layers=ExtraLayers(excite="authors"))
     params, stats = models.init(extended, 0, X.shape)
     base_params = {path: leaf for path, leaf in params.items() if not is_extra(path)}
-    gated, ungated = features(extended, params, stats), features(base, base_params, stats)
+    gated = jax.jit(partial(features, extended))(params, stats)
+    ungated = jax.jit(partial(features, base))(base_params, stats)
     ratio = np.asarray(gated[4]).std() / np.asarray(ungated[4]).std()  # after one stage
     assert 0.4 < ratio < 0.6
 
 
 def test_extra_layers_receive_gradients():
     """Adapter kernels in the first step; parameters that zeros hide from it in the second."""
-    model = models.build(NAMES[0], extra_layers=BOTH)
+    model = models.build(TINY_SHALLOW, extra_layers=BOTH)
     params, stats = models.init(model, 0, X.shape)
 
     def loss(params):
@@ -78,7 +90,7 @@ def test_extra_layers_receive_gradients():
 
 
 def test_presets_keep_extra_layers_trainable():
-    model = models.build(NAMES[0], extra_layers=BOTH)
+    model = models.build(TINY, extra_layers=BOTH)
     params, stats = jax.eval_shape(lambda: models.init(model, 0, X.shape))
     paths = [f"backbone/{path}" for path in (*params, *stats)]
     for preset, stages in (("backbone", 5), ("stage<=2", 2)):
@@ -90,7 +102,7 @@ def test_presets_keep_extra_layers_trainable():
 
 def test_weights_without_extra_layers_fit_and_extra_layers_are_new():
     def arrays(extra_layers, seed):
-        trees = models.init(models.build(NAMES[0], extra_layers=extra_layers), seed, X.shape)
+        trees = models.init(models.build(TINY, extra_layers=extra_layers), seed, X.shape)
         return {f"backbone/{path}": leaf for tree in trees for path, leaf in tree.items()}
 
     loaded = {path: np.asarray(leaf) for path, leaf in arrays(ExtraLayers(), 1).items()}
@@ -104,7 +116,7 @@ def test_neck_repeats_add_fusion_paths():
     """The first repeat is the standard neck; each further one starts from the coarsest level."""
     paths = {}
     for repeats in (1, 2, 3):
-        model = PointDetector(models.build(NAMES[0]), 2, (4, 8), 0, repeats)
+        model = PointDetector(models.build(TINY), 2, (4, 8), 0, repeats)
         params, _ = jax.eval_shape(lambda model=model: models.init(model, 0, (1, 64, 64, 1)))
         paths[repeats] = {path for path in params if path.startswith("neck/")}
     assert paths[1] < paths[2] < paths[3]
@@ -115,15 +127,25 @@ def test_neck_repeats_add_fusion_paths():
     }
 
 
+class NeckOfPyramid(nn.Module):
+    """A repeated neck on features [B, 16, 16, C] of stride 4 and on their coarser samples."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        pyramid = {stride: x[:, :: stride // 4, :: stride // 4] for stride in (4, 8, 16, 32)}
+        return Neck(8, (8, 16), repeats=2, name="neck")(pyramid, train)
+
+
 def test_every_parameter_of_a_repeated_neck_receives_a_gradient():
-    model = PointDetector(models.build("efficientnet/b-7"), 2, (8, 16), 0, 2)
-    params, stats = models.init(model, 0, (1, 64, 64, 1))
-    x = jax.random.normal(jax.random.key(0), (2, 64, 64, 1))
+    model = NeckOfPyramid()
+    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
+    params, stats = models.init(model, 0, x.shape)
 
     def loss(params):
-        (logits, offsets), _ = models.apply(model, params, stats, x, train=True)
-        weights = jnp.cos(jnp.arange(logits.shape[1]))[None, :, None]
-        return (weights * logits).sum() + (weights * offsets).sum()
+        levels, _ = models.apply(model, params, stats, x, train=True)
+        # Weights that vary by position: a plain sum after BatchNorm would have no gradient.
+        return sum((jnp.cos(jnp.arange(y.size)) * y.ravel()).sum() for y in levels.values())
 
     gradient = jax.jit(jax.grad(loss))(params)
+    assert any("fusion2" in path for path in gradient)
     assert [path for path, leaf in gradient.items() if not (leaf != 0).any()] == []

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny_backbones import TINY_SHALLOW
 from tinyjax import models
 from tinyjax.models import initializers
 from tinyjax.models.layers import BatchNorm, ConvBN, SqueezeExcite
@@ -112,7 +113,7 @@ def test_initial_weights_depend_on_seed_and_path_only():
 
 def test_reestimated_statistics_are_the_mean_over_batches():
     """With momentum 1 / (batches so far), as in torch's `update_bn`."""
-    model = models.build("mobilenetv3/s-6")
+    model = models.build(TINY_SHALLOW)
     params, stats = models.init(model, 0, (2, 32, 32, 1))
     batches = jax.random.normal(jax.random.key(0), (3, 2, 32, 32, 1))
     run = jax.jit(

@@ -12,9 +12,9 @@ from tinyjax.models import torch_names
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 FAST = (
-    *("timm.efficientnet.b0", "timm.efficientnet.b-3", "timm.efficientnet.b-7"),
-    *("torchvision.mobilenetv3.large", "torchvision.mobilenetv3.s-0"),
-    *("torchvision.mobilenetv3.s-3", "torchvision.mobilenetv3.s-6"),
+    "timm.efficientnet.b-7",
+    "torchvision.mobilenetv3.large",
+    "torchvision.mobilenetv3.s-6",
 )
 
 

@@ -1,10 +1,12 @@
 """`conv2d` against XLA's convolution, in values and both gradients, single and vmapped."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -33,56 +35,80 @@ def sizes(draw):
     return h, w, c * groups, d * groups, k, stride, groups
 
 
-def values_and_gradients(conv):
-    """Evaluate a convolution and both its gradients in all ways that a step uses.
+def value_and_gradients(conv, x, kernel, dy):
+    y, vjp = jax.vjp(conv, x, kernel)
+    return y, *vjp(dy)
 
-    For a single member; for two members with different kernels, as the gradient of a vmap and as
-    the vmap of gradients; and for two members that share their images.
+
+def in_all_ways(conv, x, kernel, dy):
+    """A convolution and both its gradients, in all ways that a step evaluates them.
+
+    For a single member; for two members with different kernels, as the vmap of gradients and as
+    the gradient of a vmap; and for two members that share their images.
     """
-
-    def single(x, kernel, dy):
-        y, vjp = jax.vjp(conv, x, kernel)
-        return y, *vjp(dy)
-
-    def evaluate(x, kernel, dy):
-        y, vjp = jax.vjp(jax.vmap(conv), x, kernel)
-        return (
-            single(x[0], kernel[0], dy[0]),
-            jax.vmap(single)(x, kernel, dy),
-            (y, *vjp(dy)),
-            jax.vmap(single, (None, 0, 0))(x[0], kernel, dy),
-        )
-
-    return jax.jit(evaluate)
+    single = partial(value_and_gradients, conv)
+    return (
+        single(x[0], kernel[0], dy[0]),
+        jax.vmap(single)(x, kernel, dy),
+        value_and_gradients(jax.vmap(conv), x, kernel, dy),
+        jax.vmap(single, (None, 0, 0))(x[0], kernel, dy),
+    )
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(sizes(), st.sampled_from(("float32", "bfloat16")))
-@example((8, 8, 4, 4, 3, 1, 4), "float32")
-@example((9, 7, 4, 4, 3, 2, 4), "float32")
-@example((3, 2, 2, 2, 5, 2, 2), "float32")  # smaller than the kernel
-@example((6, 7, 5, 3, 1, 2, 1), "float32")
-@example((8, 9, 5, 4, 3, 1, 1), "float32")
-@example((9, 8, 1, 4, 3, 2, 1), "float32")
-@example((6, 6, 4, 6, 3, 1, 2), "float32")
-def test_values_and_gradients(size, dtype):
+def check_values_and_gradients(size, dtype):
     """They match float64 up to rounding, which is relative to the sum of magnitudes."""
     h, w, c, d, k, stride, groups = size
     rng = np.random.default_rng(0)
     shapes = (2, h, w, c), (k, k, c // groups, d), (2, -(-h // stride), -(-w // stride), d)
     arrays = [jnp.asarray(rng.normal(size=(2, *shape)), dtype) for shape in shapes]
-    actual = values_and_gradients(lambda x, kernel: conv2d(x, kernel, stride, groups))(*arrays)
+    conv = partial(conv2d, stride=stride, groups=groups)
+    actual = jax.jit(partial(in_all_ways, conv))(*arrays)
     with jax.enable_x64(True):
+        xla = partial(xla_conv, stride=stride, groups=groups)
+        single = jax.jit(partial(value_and_gradients, xla))
+
+        def reference(x, kernel, dy):
+            first, second, shared = (
+                jax.device_get(single(x[i], kernel[j], dy[j])) for i, j in ((0, 0), (1, 1), (0, 1))
+            )
+            members, sharing = (
+                [np.stack(pair) for pair in zip(first, other, strict=True)]
+                for other in (second, shared)
+            )
+            return first, members, members, sharing
+
         arrays64 = [np.asarray(array, np.float64) for array in arrays]
-        reference = values_and_gradients(lambda x, kernel: xla_conv(x, kernel, stride, groups))
-        expected = jax.device_get(reference(*arrays64))
-        magnitudes = jax.device_get(reference(*map(np.abs, arrays64)))
+        expected, magnitudes = reference(*arrays64), reference(*map(np.abs, arrays64))
     leaves = map(jax.tree.leaves, (actual, expected, magnitudes))
     for value, expected_value, magnitude in zip(*leaves, strict=True):
         assert value.shape == expected_value.shape
         assert value.dtype == dtype
         tolerance = 8 * float(jnp.finfo(dtype).eps) * np.maximum(magnitude, 1e-3)
         assert np.all(np.abs(np.asarray(value, np.float64) - expected_value) <= tolerance)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        pytest.param((8, 8, 4, 4, 3, 1, 4), "float32", id="depthwise"),
+        pytest.param((9, 7, 4, 4, 3, 2, 4), "float32", id="depthwise-stride-2"),
+        pytest.param((9, 7, 4, 4, 3, 2, 4), "bfloat16", id="depthwise-bfloat16"),
+        pytest.param((3, 2, 2, 2, 5, 2, 2), "float32", id="input-smaller-than-kernel"),
+        pytest.param((6, 7, 5, 3, 1, 2, 1), "float32", id="pointwise"),
+        pytest.param((8, 9, 5, 4, 3, 1, 1), "float32", id="dense"),
+        pytest.param((9, 8, 1, 4, 3, 2, 1), "float32", id="one-channel-image"),
+        pytest.param((6, 6, 4, 6, 3, 1, 2), "float32", id="grouped"),
+    ],
+)
+def test_values_and_gradients(size, dtype):
+    check_values_and_gradients(size, dtype)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(sizes(), st.sampled_from(("float32", "bfloat16")))
+def test_values_and_gradients_of_random_sizes(size, dtype):
+    check_values_and_gradients(size, dtype)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

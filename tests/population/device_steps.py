@@ -36,14 +36,13 @@ FIELDS = {
 def train(config, task, training, layout):
     """The loss and metrics of each step, [STEPS, metrics], and the final weights as a vector."""
     inputs = input_shapes(training)
-    model = task.functions(config, training.classes, inputs, axes=layout.axes)
+    model = task.model_functions(config, training.classes, inputs, axes=layout.axes)
     tx = steps.make_optimizer("sgd", 0.9, 0.999, 1.0)
     step = steps.make_step(model, tx, lambda _: 1.0, axes=layout.axes)
-    size = len(training.names)
 
     def member_step(member, data):
         state, hyper = member
-        index = task.sample(hyper["seed"], state.step, BATCH, size)
+        index = task.sample(hyper["seed"], state.step, BATCH, data)
         return step(state, gather(data, shard_rows(index, layout.axes)), hyper)
 
     def to_float64(leaf):

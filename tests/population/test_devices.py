@@ -11,8 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.configs import detector, sweep, sweep_classifier
-from tests.miniatures import write_noise_images
+from tests.configs import classifier, detector, sweep, sweep_classifier
 from tests.test_classify import StopAtCheck
 from tinyjax import step as steps
 from tinyjax.data.sampling import gather
@@ -22,11 +21,9 @@ from tinyjax.population.stack import hyper_arrays
 from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import get_task
 from tinyjax.train import STOPPED
-from tinyjax.train import main as train_main
 from tinyjax.train import train as train_run
 
 ROOT = Path(__file__).parents[2]
-CONFIG = str(ROOT / "tests" / "configs" / "detector.py")
 SWEEP = str(ROOT / "tests" / "configs" / "sweep.py")
 COLLECTIVE = re.compile(
     r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -70,22 +67,53 @@ def test_training_does_not_depend_on_the_number_of_shards():
         assert max(values.values()) < 1e-9, task
 
 
-def test_members_over_devices(tmp_path):
+def check_equal_losses(folder, expected_folder, steps):
+    """The losses of `folder`, for all steps of its members, equal those of a run of more members on
+    one device, up to rounding.
+    """
+    losses, expected = read_losses(folder), read_losses(expected_folder)
+    assert len(losses) == steps
+    np.testing.assert_allclose([*losses.values()], [expected[key] for key in losses], rtol=2e-3)
+
+
+@pytest.fixture
+def train_on_eight_devices(noise_images, tmp_path):
+    """`train_on_eight_devices(module, *argv)`: train a config module on images of noise; returns
+    the run's folder and the collective operations of its step.
+    """
+
+    def train(module, *argv):
+        folder, dump = tmp_path / "run", tmp_path / "dump"
+        argv = ("--config", f"{module.__file__}:{noise_images}", "--workdir", str(folder), *argv)
+        run_on_eight_devices("-m", "tinyjax.train", *argv, dump=dump)
+        return folder, find_collectives(dump)
+
+    return train
+
+
+def check_collectives_within_pairs(collectives):
+    """Devices are [member, data] = [4, 2]: only the two shards of a batch exchange sums."""
+    assert {operation for operation, _ in collectives} == {"all-reduce"}
+    for _, line in collectives:
+        assert "replica_groups={{0,1},{2,3},{4,5},{6,7}}" in line or "[4,2]<=[8]" in line, line
+
+
+def test_three_members_over_two_shards_each(train_once, train_on_eight_devices):
+    """On a grid of four by two devices, a quarter of which is idle, members train as on one."""
+    folder, collectives = train_on_eight_devices(sweep_classifier, "--sweep.limit", "3")
+    check_collectives_within_pairs(collectives)
+    check_equal_losses(folder, train_once("sweep_classifier") / "run", 3 * 6)
+    assert len([*(folder / "weights").glob("*.safetensors")]) == 6
+
+
+@pytest.mark.slow
+def test_members_over_devices(train_once, train_on_eight_devices):
     """Five members on eight devices, three of which are idle, train as on one device, without
     communication between devices.
     """
-    images = write_noise_images(tmp_path / "images")
-    argv = ["--config", f"{sweep_classifier.__file__}:{images}", "--sweep.limit", "5"]
-    single, folder, dump = (tmp_path / name for name in ("one-device", "run", "dump"))
-    assert train_main([*argv, "--workdir", str(single)]) == 0
-    run_on_eight_devices("-m", "tinyjax.train", *argv, "--workdir", str(folder), dump=dump)
-    assert find_collectives(dump) == []
-    config = sweep_classifier.get_config(str(images))
-    ids = [member.id for member in select_members(sweep_classifier.__file__, config, limit=5)]
-    losses, expected = read_losses(folder), read_losses(single)
-    assert losses.keys() == {(id, str(step)) for id in ids for step in range(1, 7)}
-    assert losses.keys() == expected.keys()
-    np.testing.assert_allclose([*losses.values()], [expected[key] for key in losses], rtol=2e-3)
+    folder, collectives = train_on_eight_devices(sweep_classifier, "--sweep.limit", "5")
+    assert collectives == []
+    check_equal_losses(folder, train_once("sweep_classifier") / "run", 5 * 6)
     assert len([*(folder / "weights").glob("*.safetensors")]) == 10
 
 
@@ -105,36 +133,29 @@ def test_a_run_resumes_on_more_devices(tmp_path):
     assert len(read_losses(folder)) == 3 * 6
 
 
-def test_one_member_over_two_shards(train_once, tmp_path):
+@pytest.mark.slow
+def test_one_member_over_two_shards(train_once, train_on_eight_devices):
     """A single run on eight devices: its batch of four has two shards, which exchange sums only."""
-    folder, dump = tmp_path / "run", tmp_path / "dump"
-    argv = ["-m", "tinyjax.train", "--config", CONFIG, "--workdir", str(folder)]
-    run_on_eight_devices(*argv, "--config.eval_every=6", dump=dump)
-    losses, expected = read_losses(folder), read_losses(train_once("detector") / "run")
-    assert losses.keys() == expected.keys()
-    np.testing.assert_allclose([*losses.values()], [*expected.values()], rtol=2e-3)
-    collectives = find_collectives(dump)
-    assert {operation for operation, _ in collectives} == {"all-reduce"}
-    for _, line in collectives:  # devices are [member, data] = [4, 2]
-        assert "replica_groups={{0,1},{2,3},{4,5},{6,7}}" in line or "[4,2]<=[8]" in line, line
+    folder, collectives = train_on_eight_devices(detector, "--config.eval_every=6")
+    check_collectives_within_pairs(collectives)
+    check_equal_losses(folder, train_once("detector") / "run", 6)
 
 
-def test_a_single_run_compiles_the_bare_step(train_once):
+def test_a_single_run_compiles_the_bare_step(train_once, noise_images):
     """The text of its program equals that of one member's step without a population around it."""
-    (dumped,) = (train_once("detector") / "programs").glob("*jit_train_step*.mlir")
-    config = detector.get_config()
+    (dumped,) = (train_once("classifier") / "programs").glob("*jit_train_step*.mlir")
+    config = classifier.get_config(str(noise_images))
     task, o, s = get_task(config.task), config.optimizer, config.schedule
     training = task.load(config.data, config.data.train)
-    model = task.functions(config, training.classes, input_shapes(training))
+    model = task.model_functions(config, training.classes, input_shapes(training))
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
     step = steps.make_step(
         model, tx, steps.make_schedule(s.steps, s.warmup, s.decay_start, s.final_lr_scale),
-        steps.trainable(dict.fromkeys([*model.init(0).params, *model.init(0).stats], 1.0)),
+        steps.select_trainable(dict.fromkeys([*model.init(0).params, *model.init(0).stats], 1.0)),
     )  # fmt: skip
-    size = len(training.names)
 
     def train_step(state, data, hyper, subset):
-        index = task.sample(hyper["seed"], state.step, 4, size)
+        index = task.sample(hyper["seed"], state.step, 4, data)
         return step(state, gather(data, index), hyper)
 
     state = steps.init_state(model.init(config.seed), tx)

@@ -155,7 +155,7 @@ def check_padded_training(
         results = []
         for model, variables in ((functions, unpadded), (merged_functions, padded)):
             paths = [*variables.params, *variables.stats]
-            trainable = step.trainable({path: multipliers[path] for path in paths})
+            trainable = step.select_trainable({path: multipliers[path] for path in paths})
             multiplier = {path: frozen_arrays[path] for path in paths if path in frozen_arrays}
             values = {**hyper, "multiplier": multiplier} if multiplier else hyper
             results.append(train(model, variables, tx, trainable, values))
@@ -188,8 +188,8 @@ def check_padded_training(
     [
         # Extra layers and frozen arrays are combined below, in the test that is not slow.
         pytest.param("mobilenetv3/s-1", "classify", "adamw", "array", 0, marks=pytest.mark.slow),
-        ("efficientnet/b-1", "classify", "sgd", "structure", 1),
-        ("mobilenetv3/s-1", "detect", "adamw", "no", 0),
+        pytest.param("efficientnet/b-1", "classify", "sgd", "structure", 1, marks=pytest.mark.slow),
+        pytest.param("mobilenetv3/s-1", "detect", "adamw", "no", 0, marks=pytest.mark.slow),
         pytest.param("efficientnet/b-1", "detect", "sgd", "array", 0, marks=pytest.mark.slow),
         pytest.param("mobilenetv3/s-1", "detect", "sgd", "structure", 1, marks=pytest.mark.slow),
     ],

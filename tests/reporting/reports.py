@@ -25,6 +25,8 @@ CLASSES = ("person", "vehicle", "animal")
 IMAGES = {"val": {"n": 24, "seed": 1}, "shift": {"n": 24, "seed": 2, "day": 1.0}}
 FRAME = (96, 128)
 SLICES = ("time_of_day=day", "time_of_day=night", "altitude_m=60-90")
+# Options of `write`: few images, no metrics during training, no corrupted suite.
+SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 
 
 class World(NamedTuple):

@@ -1,11 +1,10 @@
 """Lines and legends of a report's figures."""
 
-from tests.reporting.reports import write
+from tests.reporting.reports import SMALL, write
 from tinyjax.reporting import curves, summary, tables
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.tasks import get_task
 
-SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 SIZES = ("s-4", "s-3", "s-2", "s-1")
 
 
@@ -26,9 +25,9 @@ def test_lines_connect_the_sizes_of_a_family(tmp_path):
     write(tmp_path, sizes=SIZES, seeds=2, **SMALL)
     contents = tables.read(tmp_path, get_task)
     numbers = summary.summarize(contents)
-    assert lines(curves.by_size(contents, numbers)) == [[("-", 4)] * 2] * 4
-    assert lines(curves.gains(contents, numbers)) == [[("-", 4)]] * 2
-    assert legend(curves.by_size(contents, numbers)) == ["scratch", "caltech101"]
+    assert lines(curves.draw_score_by_size(contents, numbers)) == [[("-", 4)] * 2] * 4
+    assert lines(curves.draw_gains(contents, numbers)) == [[("-", 4)]] * 2
+    assert legend(curves.draw_score_by_size(contents, numbers)) == ["scratch", "caltech101"]
 
     rows = read_rows(tmp_path / "members.csv")
     for row in rows:
@@ -38,9 +37,13 @@ def test_lines_connect_the_sizes_of_a_family(tmp_path):
     contents = tables.read(tmp_path, get_task)
     numbers = summary.summarize(contents)
     both = [("-", 1), ("--", 3)]
-    assert lines(curves.by_size(contents, numbers)) == [both * 2] * 4
-    assert lines(curves.gains(contents, numbers)) == [both] * 2
-    assert legend(curves.by_size(contents, numbers)) == [
+    assert lines(curves.draw_score_by_size(contents, numbers)) == [both * 2] * 4
+    assert lines(curves.draw_gains(contents, numbers)) == [both] * 2
+    assert legend(curves.draw_score_by_size(contents, numbers)) == [
         "scratch", "caltech101", "efficientnet", "mobilenetv3",
     ]  # fmt: skip
-    assert legend(curves.gains(contents, numbers)) == ["caltech101", "efficientnet", "mobilenetv3"]
+    assert legend(curves.draw_gains(contents, numbers)) == [
+        "caltech101",
+        "efficientnet",
+        "mobilenetv3",
+    ]

@@ -1,6 +1,5 @@
 """Report of a single detection run."""
 
-import csv
 from collections import Counter
 
 import numpy as np
@@ -11,6 +10,7 @@ from tinyjax.data.records import Objects, build_split
 from tinyjax.metrics import detection_errors
 from tinyjax.metrics.detection import score
 from tinyjax.reporting import detection, plotting
+from tinyjax.run.csv_files import read_rows
 
 
 @pytest.fixture
@@ -23,8 +23,7 @@ def write_report(folder, **cases):
     predictions = {name: predicted for name, (_, predicted) in cases.items()}
     scores = {name: score(predictions[name], suites[name].truth, {}) for name in suites}
     detection.write_report(folder, suites, predictions, scores)
-    with (folder / "per_class.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(folder / "per_class.csv")
 
 
 FIGURES = ("precision_recall", "f1", "confusion", "per_class")
@@ -99,7 +98,9 @@ def test_precision_recall_figure():
 
 def test_f1_figure_marks_the_best_threshold():
     matches = make_matched_case()[2]
-    figure = detection._draw_f1({"val": matches}, {"val": detection_errors.curves(matches)})
+    figure = detection._draw_f1(
+        {"val": matches}, {"val": detection_errors.threshold_curves(matches)}
+    )
     f1, precision, recall = figure.axes
     assert [axes.get_ylabel() for axes in figure.axes] == ["F1", "precision", "recall"]
     assert {axes.get_xlabel() for axes in figure.axes} == {"score threshold"}

@@ -5,7 +5,7 @@ import pytest
 
 from tests.reporting.reports import World, write
 from tinyjax.reporting import estimates, grouping, summary, tables
-from tinyjax.reporting.group_plot import variants
+from tinyjax.reporting.group_plot import draw_variants
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.tasks import get_task
 
@@ -15,7 +15,7 @@ STARTS = ("", "runs/caltech101", "runs/imagenet")
 
 def read_and_draw(folder):
     contents = tables.read(folder, get_task)
-    return contents, variants(contents, summary.summarize(contents))
+    return contents, draw_variants(contents, summary.summarize(contents))
 
 
 def plotted_means(figure):

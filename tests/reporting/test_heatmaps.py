@@ -16,7 +16,7 @@ def test_corruptions_show_only_evaluated_members(tmp_path):
         if m.backbone.endswith("s-1")
     }
     partial = contents._replace(scores={**contents.scores, **clean})
-    axes = heatmaps.corruptions(partial, summary.summarize(partial)).figure.axes[0]
+    axes = heatmaps.draw_corruptions(partial, summary.summarize(partial)).figure.axes[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
     assert len(rows) == 2
     assert all(row.startswith("s-2") for row in rows)

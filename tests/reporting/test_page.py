@@ -5,11 +5,15 @@ import re
 import shutil
 
 import pytest
+from PIL import Image
 
 from tests.reporting.reports import World, write
 from tinyjax import report
+from tinyjax.reporting import findings, summary, tables
+from tinyjax.reporting.page import PageFigure, render
 from tinyjax.reporting.run_folders import parse_number
 from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.tasks import get_task
 
 SMALL = {"images": 60, "resamples": 60, "steps": (50, 300), "corrupt": False}
 ARGUMENTS = (
@@ -20,8 +24,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium. Without one, tests are skipped, or fail if TINYJAX_REQUIRE_DATA is 1."""
+def tab():
+    """A page of a headless Chromium.
+
+    Without Chromium, tests are skipped, or fail if TINYJAX_REQUIRE_DATA is 1.
+    """
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         message = f"no browser: none of {', '.join(NAMES)} is installed"
@@ -32,32 +39,36 @@ def browser():
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield chromium
+        yield chromium.new_page(viewport={"width": 1280, "height": 800})
         chromium.close()
 
 
 @pytest.fixture
-def opened(browser):
+def opened(tab):
     """Return a function that opens a folder's report.
 
     Fails if the page logs an error or requests anything but itself.
     """
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
     errors, requests = [], []
-    page.on("console", lambda message: errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
+    listeners = {
+        "console": lambda message: errors.append(message.text),
+        "pageerror": lambda error: errors.append(str(error)),
+        "request": lambda request: requests.append(request.url),
+    }
 
     def open(folder):
         if not (folder / "report.html").exists():
             report.main([str(folder)])
-        page.goto((folder / "report.html").as_uri())
-        return page
+        tab.goto((folder / "report.html").as_uri())
+        return tab
 
+    for event, listener in listeners.items():
+        tab.on(event, listener)
     yield open
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
     assert errors == []
-    assert [url for url in requests if not url.startswith("data:")] == [page.url]
-    page.close()
+    assert [url for url in requests if not url.startswith("data:")] == [tab.url]
 
 
 def column(page, title):
@@ -83,13 +94,6 @@ def choose(page, title, value):
     page.locator(f'select[data-column="{titles(page).index(title)}"]').select_option(value)
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
-    write(folder, World(gain=0.05), sizes=["s-6", "s-4", "s-2", "s-1"], **SMALL)
-    return folder
-
-
 @pytest.mark.parametrize("title", ["in domain", "parameters", "gap", "eff. rob.", "RGN"])
 def test_click_on_a_title_sorts_numbers_in_both_directions(opened, sweep, title):
     page = opened(sweep)
@@ -100,7 +104,7 @@ def test_click_on_a_title_sorts_numbers_in_both_directions(opened, sweep, title)
     assert directions == ["ascending"]
 
 
-def test_empty_cells_come_last_in_both_directions(opened, sweep, tmp_path):
+def test_empty_cells_come_last_in_both_directions(opened, sweep, tmp_path, without_figures):
     ignore = shutil.ignore_patterns("report.html")
     folder = shutil.copytree(sweep, tmp_path / "copy", ignore=ignore)
     rows = read_rows(folder / "results.csv")
@@ -140,8 +144,17 @@ def test_filters_select_rows(opened, sweep):
 def test_field_values_are_escaped(opened, tmp_path):
     markup = "<img src=http://x.invalid onerror='document.title=1'>"
     write(tmp_path, sizes=["s-2", "s-1"], varied={"freeze": markup}, **SMALL)
+    contents = tables.read(tmp_path, get_task)
+    numbers = summary.summarize(contents)
+    sentences = [*findings.make_findings(contents, numbers), markup]
+    picture = tmp_path / "picture.png"
+    Image.new("L", (8, 8)).save(picture)
+    figure = PageFigure("x", "Images", picture, 8, alt=markup, note=markup)
+    html = render(contents, numbers, sentences, [figure], [markup])
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
     page = opened(tmp_path)
     assert column(page, "freeze") == [markup] * 12
+    assert page.get_by_alt_text(markup, exact=True).count() == 1
     assert page.title().endswith("tinyjax report")
 
 

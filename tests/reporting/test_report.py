@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from tests.reporting.reports import SIZES, World, study, write
+from tests.reporting.reports import SMALL, World, study, write
 from tinyjax import report
 from tinyjax.errors import UserError, exit_code
 from tinyjax.reporting import (
@@ -27,13 +27,12 @@ from tinyjax.reporting import (
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.tasks import get_task
 
-SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 NUMBER = r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]"
 
 
 def sentences(folder):
     contents = tables.read(folder, get_task)
-    return " ".join(findings.findings(contents, summary.summarize(contents)))
+    return " ".join(findings.make_findings(contents, summary.summarize(contents)))
 
 
 def figures_of(folder):
@@ -52,13 +51,9 @@ def test_report_of_a_single_run(tmp_path):
     assert html.count("data:image/png;base64,") == 7
 
 
-def test_report_of_a_sweep(tmp_path):
-    write(tmp_path, World(gain=0.05), sizes=list(SIZES)[:4], seeds=2, **SMALL | {"steps": (1, 2)})
-    stale = tmp_path / "figures" / "report" / "old.png"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
-    assert report.main([str(tmp_path)]) == 0
-    assert figures_of(tmp_path) == {
+def test_report_of_a_sweep(sweep):
+    """Figures of an older report were removed, see the fixture."""
+    assert figures_of(sweep) == {
         "size", "shift", "gain", "rgn", "slices", "classes", "calibration", "learning", "images0",
         "images1",
     }  # fmt: skip
@@ -71,9 +66,9 @@ def test_study_has_the_members_of_all_runs(tmp_path):
     assert len({member.key for member in contents.members}) == 16
     assert [member.run for member in contents.members] == ["a"] * 8 + ["b"] * 8
     assert {member.trained_on for member in contents.members} == {"a: synthetic", "b: synthetic"}
-    assert heatmaps.matrix(contents, summary.summarize(contents)) is not None
+    assert heatmaps.draw_training_set_matrix(contents, summary.summarize(contents)) is not None
     alone = tables.read(tmp_path / "a", get_task)
-    assert heatmaps.matrix(alone, summary.summarize(alone)) is None
+    assert heatmaps.draw_training_set_matrix(alone, summary.summarize(alone)) is None
 
 
 def test_a_run_of_a_study_may_lack_a_suite(tmp_path):
@@ -218,7 +213,7 @@ def test_findings_name_the_capacity_threshold(tmp_path):
     write(tmp_path, world, seeds=4, images=60, resamples=100, steps=())
     contents = tables.read(tmp_path, get_task)
     numbers = summary.summarize(contents)
-    result = findings.findings(contents, numbers)
+    result = findings.make_findings(contents, numbers)
     (gain,) = (gain for gain in numbers.gains if gain.suite == "shift")
     assert gain.threshold.found
     assert f"Capacity threshold for caltech101 on shift: {gain.threshold.reason}." in result
@@ -277,7 +272,7 @@ def test_text_of_fields_is_escaped(tmp_path):
     assert html.count("&lt;b onclick=&#x27;x&#x27;&gt;&amp;&quot;$\\frac{a$") >= 8 + 2
     variants = {key: f"{markup} {variant}" for key, variant in numbers.variants.items()}
     numbers = numbers._replace(variants=variants)
-    for figure in (curves.by_size, curves.shift, heatmaps.slices):
+    for figure in (curves.draw_score_by_size, curves.draw_shift, heatmaps.draw_slices):
         figure(contents, numbers).figure.savefig(io.BytesIO())  # "$" starts no formula
 
 
@@ -286,7 +281,7 @@ def test_zero_has_no_minus_sign():
     assert texts == ["0.000", "-0.001", "0.500"]
 
 
-def test_runs_are_evaluated_first(tmp_path, monkeypatch):
+def test_runs_are_evaluated_first(tmp_path, monkeypatch, without_figures):
     study(tmp_path, sizes=["s-2"], starts=[""], seeds=1, **SMALL)
     shutil.move(tmp_path / "a" / "evaluations", tmp_path / "moved")
     calls = []
@@ -364,6 +359,6 @@ def test_an_unknown_gain_is_left_out(tmp_path):
     (gain,) = (gain for gain in numbers.gains if gain.suite == "shift")
     assert len(gain.gains) == 11
     assert np.isfinite(gain.gains).all()
-    text = " ".join(findings.findings(contents, numbers))
+    text = " ".join(findings.make_findings(contents, numbers))
     assert "3 seeds" in text
     assert "11 seeds" not in text

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.reporting.reports import write
+from tests.reporting.reports import SMALL, write
 from tinyjax import report
 from tinyjax.errors import UserError
 from tinyjax.metrics.correlation import correlation
@@ -13,11 +13,10 @@ from tinyjax.reporting import estimates, findings, grouping, summary, tables
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.tasks import get_task
 
-SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 LADDER = ("s-1", "s-2", "s-3", "s-4", "s-5", "s-6")
 
 
-def test_fields_with_one_value_per_start_belong_to_the_start(tmp_path):
+def test_fields_with_one_value_per_start_belong_to_the_start(tmp_path, without_figures):
     """Pairs may differ in the learning rate of their starts; other fields distinguish members."""
     write(tmp_path, sizes=["s-2", "s-1"], seeds=2, **SMALL)
     rows = read_rows(tmp_path / "members.csv")
@@ -51,14 +50,12 @@ def test_other_fields_distinguish_members(field, tmp_path):
     assert not grouping.pair_with_scratch(members)
 
 
-def test_network_rows_match_their_members(tmp_path):
+def test_network_rows_match_their_members(sweep):
     """Means over seeds, and gains of pairs of equal seed, for all suites and slices."""
-    write(tmp_path, sizes=["s-2", "s-1"], seeds=3, **SMALL)
-    assert report.main([str(tmp_path)]) == 0
-    contents = tables.read(tmp_path, get_task)
-    rows = read_rows(tmp_path / "report.csv")
+    contents = tables.read(sweep, get_task)
+    rows = read_rows(sweep / "report.csv")
     conditions = {c for suite in contents.suites for c in contents.conditions(suite)}
-    assert len(rows) == 2 * 2 * len(conditions)
+    assert len(rows) == 4 * 2 * len(conditions)
     for row in rows:
         condition = tables.Condition(row["suite"], row["slice"])
         scores = {
@@ -165,22 +162,22 @@ def test_norms_are_correlated_with_drops_over_networks_of_one_start(tmp_path):
             for suite in ("val", "shift")
         )
         np.testing.assert_allclose(gradient.drops, (in_domain - shifted) / in_domain)
-    sentence = findings.gradients(contents, numbers)
+    sentence = findings.describe_gradient_norms(contents, numbers)
     assert sentence.startswith("The relative gradient norm is correlated (0.")
     assert "with the relative drop under shift, by mean ranks over 2 comparisons. 2 of" in sentence
-    assert "2 of the 2 correlations are significant; by chance, 0.1 would be." in sentence
+    assert "2 of the 2 correlations are significant; 0.1 are expected by chance." in sentence
     assert "On shift (caltech101), it is correlated (0." in sentence
     mixed = tuple(
         g._replace(correlation=correlation_with_order(g, [2, 5, 0, 3, 1, 4]))
         for g in numbers.gradients
     )
-    single = findings.gradients(contents, numbers._replace(gradients=mixed[:1]))
+    single = findings.describe_gradient_norms(contents, numbers._replace(gradients=mixed[:1]))
     assert single.startswith("The relative gradient norm is not significantly correlated (")
     assert single.endswith(", 6 networks) with the relative drop on shift (scratch).")
-    sentences = findings.gradients(contents, numbers._replace(gradients=mixed))
+    sentences = findings.describe_gradient_norms(contents, numbers._replace(gradients=mixed))
     assert "0 of the 2" in sentences
     assert "On shift" not in sentences
     few = tmp_path / "few"
     write(few, sizes=LADDER[:5], seeds=2, **SMALL)
     contents = tables.read(few, get_task)
-    assert findings.gradients(contents, summary.summarize(contents)) is None
+    assert findings.describe_gradient_norms(contents, summary.summarize(contents)) is None

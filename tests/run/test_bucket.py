@@ -1,80 +1,106 @@
 """A run folder in a bucket, on a local server that emulates Google Cloud Storage."""
 
-import os
 import socket
-import subprocess
 import sys
-from pathlib import Path
+from http import HTTPStatus
 
 import pytest
 
 from tests.test_classify import StopAtCheck
-from tests.test_resume import read_contents
-from tests.test_resume import train as run
+from tests.test_resume import config_path, read_contents
+from tests.test_resume import train as train_in_process
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_path
+from tinyjax.errors import exit_code
 from tinyjax.train import STOPPED, train
+from tinyjax.train import main as train_main
 
-CONFIG = str(Path(__file__).parents[1] / "configs" / "detector.py")
+
+def with_generations(handler):
+    """Make a handler of the emulator return and check the generation of an object, as Google Cloud
+    Storage does.
+
+    tensorstore rewrites a checkpoint's manifest on the condition that its generation has not
+    changed. It knows the generation from its own write or, depending on timing, from a read;
+    without the header of the read the rewrite fails with "Malformed StorageGeneration".
+    """
+    from gcp_storage_emulator.exceptions import NotFound
+
+    def wrapped(request, response, storage, *args, **kwargs):
+        (name,) = request.query.get("name", [request.params.get("object_id")])
+        try:
+            generation = storage.get_file_obj(request.params["bucket_name"], name)["generation"]
+        except NotFound:
+            generation = "0"
+        if request.query.get("ifGenerationMatch", [generation]) != [generation]:
+            _ = request.data  # an answer to an unread request would reset the connection
+            response.status = HTTPStatus.PRECONDITION_FAILED
+        elif request.query.get("ifGenerationNotMatch") == [generation]:
+            response.status = HTTPStatus.NOT_MODIFIED
+        else:
+            if request.method == "GET" and generation != "0":
+                response["x-goog-generation"] = generation
+            handler(request, response, storage, *args, **kwargs)
+
+    return wrapped
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """The address of the bucket."""
-    from gcp_storage_emulator.server import create_server
+    from gcp_storage_emulator import server as emulator
 
+    changed = pytest.MonkeyPatch()
+    handlers = [
+        (path, {method: with_generations(handler) for method, handler in methods.items()})
+        if "object_id" in path or "upload" in path
+        else (path, methods)
+        for path, methods in emulator.HANDLERS
+    ]
+    changed.setattr(emulator, "HANDLERS", handlers)
     with socket.socket() as port_socket:
         port_socket.bind(("127.0.0.1", 0))
         port = port_socket.getsockname()[1]
-    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server.start()
     address = f"http://127.0.0.1:{port}"
     unreachable = "127.0.0.1:1"  # server of credentials: refuses at once
-    variables = {
+    for name, value in {
         "STORAGE_EMULATOR_HOST": address,
         "TENSORSTORE_GCS_HTTP_URL": address,
         "GCE_METADATA_HOST": unreachable,
         "GCE_METADATA_ROOT": unreachable,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google for the type of the bucket
-    }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ |= variables
+    }.items():
+        changed.setenv(name, value)
     yield "gs://bucket"
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
+    changed.undo()
 
 
-def test_run_in_a_bucket_is_stopped_and_resumed(bucket, tmp_path):
-    local, remote = tmp_path / "run", parse_path(f"{bucket}/run")
-    code, _, err = run(local)
-    assert code == 0, err
-    config = configs.load(CONFIG)
+@pytest.mark.parametrize("name", ["classifier", pytest.param("detector", marks=pytest.mark.slow)])
+def test_run_in_a_bucket_is_stopped_and_resumed(name, bucket, train_once, noise_images, capsys):
+    local, remote = train_once(name) / "run", parse_path(f"{bucket}/{name}")
+    path = config_path(name, noise_images)
+    config = configs.load(path)
     assert train(config, remote, stop=StopAtCheck(config.save_every + 1)) == STOPPED
-    code, _, err = run(remote)
+    code, _, err = train_in_process(path, remote)
     assert code == 0, err
     assert read_contents(remote) == read_contents(local)
     assert "resuming at step" in (remote / "log.txt").read_text()
-    code, out, err = run(remote)
-    assert code == 0, err
-    assert "this run is finished" in out
+    argv = ["--config", path, "--workdir", str(remote)]
+    capsys.readouterr()
+    assert train_main(argv) == 0
+    assert "this run is finished" in capsys.readouterr().out
     names = {str(p.relative_to(remote)) for p in remote.glob("*/*.png")}
     assert {str(p.relative_to(local)) for p in local.glob("*/*.png")} == names
+    assert exit_code(lambda: train_main([*argv, "--config.optimizer.lr=0.5"])) == 2
+    message = f"optimizer.lr: {config.optimizer.lr} in the folder, 0.5 in this config"
+    assert message in capsys.readouterr().err
 
 
-def test_another_config_in_a_bucket_is_an_error(bucket):
-    remote = f"{bucket}/run"
-    code, _, err = run(remote, overrides=["--config.optimizer.lr=0.5"])
-    assert code == 2
-    assert "optimizer.lr: 0.001 in the folder, 0.5 in this config" in err
-
-
-def test_missing_packages_are_named(tmp_path):
-    code = (
-        "import sys; sys.modules['gcsfs'] = None; from tinyjax.train import main; "
-        "from tinyjax.errors import exit_code; "
-        f"sys.exit(exit_code(lambda: main(['--config', {CONFIG!r}, '--workdir', 'gs://b/r'])))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert "pip install 'tinyjax[bucket]'" in done.stderr
+def test_missing_packages_are_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    argv = ["--config", config_path("detector", ""), "--workdir", "gs://b/r"]
+    assert exit_code(lambda: train_main(argv)) == 2
+    assert "pip install 'tinyjax[bucket]'" in capsys.readouterr().err

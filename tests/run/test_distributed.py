@@ -1,6 +1,5 @@
-"""Two processes with four simulated devices each, compared with one process with eight."""
+"""Two processes with some simulated devices each, compared with one process with all devices."""
 
-import csv
 import os
 import signal
 import socket
@@ -12,28 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyjax.errors import EX_UNAVAILABLE, MachineError, UserError
+from tests.test_resume import config_path
+from tinyjax.errors import EX_UNAVAILABLE, MachineError, UserError, exit_code
 from tinyjax.run import distributed
+from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import read_weights
+from tinyjax.train import main
 
 ROOT = Path(__file__).parents[2]
-SWEEP = str(ROOT / "tests" / "configs" / "sweep_two_processes.py")
 MAX_EXIT_TIME = 60  # seconds between the end of one process and that of the others
 
 
-def start(folder, processes, *more, config=SWEEP, script=("-m", "tests.float64_train")):
-    """Start the processes of a run, which have eight devices together."""
+def start(folder, config, processes, devices, *more):
+    """Start the processes of a run in float64, which have `devices` together."""
     with socket.socket() as port_socket:
         port_socket.bind(("127.0.0.1", 0))
         port = port_socket.getsockname()[1]
-    devices = 8 // processes
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    count = f"--xla_force_host_platform_device_count={devices // processes}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     commands = [
         [
-            *(sys.executable, *script, "--config", config, "--workdir", str(folder)),
+            *(sys.executable, "-m", "tests.float64_train"),
+            *("--config", config, "--workdir", str(folder)),
             *(["--processes", f"127.0.0.1:{port},{i}/{processes}"] if processes > 1 else []),
-            *("--expect", f"cpu:8:{processes}", *more),
+            *("--expect", f"cpu:{devices}:{processes}", *more),
         ]
         for i in range(processes)
     ]
@@ -52,16 +54,11 @@ def wait_until(condition, running):
         time.sleep(0.01)
 
 
-def rows(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def assert_same_results(actual_folder, expected_folder, tolerance):
     """Compare the tables and weights of two run folders."""
     for name in ("members", "metrics", "results"):
         actual, expected = (
-            rows(folder / f"{name}.csv") for folder in (actual_folder, expected_folder)
+            read_rows(folder / f"{name}.csv") for folder in (actual_folder, expected_folder)
         )
         assert [row.keys() for row in actual] == [row.keys() for row in expected]
         for a, b in zip(actual, expected, strict=True):
@@ -89,22 +86,38 @@ def assert_same_results(actual_folder, expected_folder, tolerance):
             assert error < tolerance * largest, (file, path)
 
 
-@pytest.fixture(scope="module")
-def single_process(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("single") / "run"
-    codes, outputs = wait_all(start(folder, 1))
-    assert codes == [0], outputs
-    return folder
+@pytest.fixture
+def config(noise_images):
+    return config_path("sweep_two_processes", noise_images)
 
 
-def test_stop_kill_and_resume(single_process, tmp_path):
+def assert_same_as_in_one_process(folder, outputs, config, devices, *more):
+    """Compare with the results of a single process. outputs: of the two processes."""
+    single = folder.with_name("single-process")
+    codes, single_outputs = wait_all(start(single, config, 1, devices, *more))
+    assert codes == [0], single_outputs
+    assert_same_results(folder, single, 1e-9)
+    assert f"cpu, {devices} x cpu in 2 processes" in outputs[0]
+    assert "tinyjax" not in outputs[1]  # only process 0 logs
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """One member, whose batch is divided between the two."""
+    folder, only_one = tmp_path / "run", ("--sweep.limit", "1")
+    codes, outputs = wait_all(start(folder, config, 2, 2, *only_one))
+    assert codes == [0, 0], outputs
+    assert_same_as_in_one_process(folder, outputs, config, 2, *only_one)
+
+
+@pytest.mark.slow
+def test_stop_kill_and_resume(config, tmp_path):
     """A signal to one process stops both at the same step; a killed process ends the other; and
     the final results are those of a single process.
     """
     folder = tmp_path / "run"
     checkpoints = folder / "populations" / "0" / "checkpoints"
 
-    running = start(folder, 2)
+    running = start(folder, config, 2, 8)
     wait_until((folder / "populations" / "0" / "metrics.csv").exists, running)
     running[1].send_signal(signal.SIGTERM)
     codes, outputs = wait_all(running)
@@ -112,7 +125,7 @@ def test_stop_kill_and_resume(single_process, tmp_path):
     (step,) = (int(file.name) for file in checkpoints.iterdir() if file.name.isdecimal())
     assert f"saved at step {step}" in outputs[0]
 
-    running = start(folder, 2)
+    running = start(folder, config, 2, 8)
     wait_until(lambda: f"resuming at step {step} of 6" in (folder / "log.txt").read_text(), running)
     running[1].kill()
     begin = time.monotonic()
@@ -121,15 +134,13 @@ def test_stop_kill_and_resume(single_process, tmp_path):
     assert codes[0] in (EX_UNAVAILABLE, -signal.SIGABRT), outputs
     assert codes[1] == -signal.SIGKILL
 
-    codes, outputs = wait_all(start(folder, 2))
+    codes, outputs = wait_all(start(folder, config, 2, 8))
     assert codes == [0, 0], outputs
-    assert_same_results(folder, single_process, 1e-9)
-    assert "cpu, 8 x cpu in 2 processes" in outputs[0]
-    assert "tinyjax" not in outputs[1]  # only process 0 logs
+    assert_same_as_in_one_process(folder, outputs, config, 8)
 
 
-def test_missing_process_ends_the_wait(tmp_path):
-    running = start(tmp_path / "run", 2, "--join-timeout", "3")
+def test_missing_process_ends_the_wait(config, tmp_path):
+    running = start(tmp_path / "run", config, 2, 2, "--join-timeout", "3")
     running[1].kill()
     code, outputs = wait_all(running[:1])
     running[1].communicate()
@@ -146,14 +157,10 @@ def test_unexpected_devices_are_an_error(expected):
         distributed.check_devices(expected)
 
 
-def test_command_checks_the_devices(tmp_path):
-    argv = ["--config", SWEEP, "--workdir", str(tmp_path / "run"), "--expect", "tpu:8:2"]
-    command = [sys.executable, "-m", "tinyjax.train", *argv]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert done.returncode == EX_UNAVAILABLE
-    assert done.stderr == "error: --expect tpu:8:2: this is cpu:1:1\n"
+def test_command_checks_the_devices(config, tmp_path, capsys):
+    argv = ["--config", config, "--workdir", str(tmp_path / "run"), "--expect", "tpu:8:2"]
+    assert exit_code(lambda: main(argv)) == EX_UNAVAILABLE
+    assert capsys.readouterr().err == "error: --expect tpu:8:2: this is cpu:1:1\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -1,3 +1,5 @@
+"""Tables and ranges of values as text."""
+
 import numpy as np
 import pytest
 

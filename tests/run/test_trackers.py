@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from tinyjax.config import detector
 from tinyjax.errors import UserError
-from tinyjax.run.trackers import trackers
+from tinyjax.run.trackers import open_trackers
 
 
 def read(file):
@@ -30,7 +30,7 @@ def test_metrics_become_tensorboard_scalars(tmp_path):
     config = detector()
     config.log.tensorboard = True
     with ExitStack() as stack:
-        (track,) = trackers(config, tmp_path, 0, stack)
+        (track,) = open_trackers(config, tmp_path, 0, stack)
         track(50, "train", {"loss": 1.5, "lr": 0.25})
         track(100, "val", {"AP50": 0.5, "AP/person": float("nan")})
     (file,) = (tmp_path / "tensorboard").iterdir()
@@ -45,7 +45,7 @@ def test_resumed_run_drops_events_after_its_checkpoint(tmp_path):
     config.log.tensorboard = True
     for step, losses in ((0, {50: 1.5, 100: 1.25, 150: 1.0}), (100, {150: 0.75})):
         with ExitStack() as stack:
-            (track,) = trackers(config, tmp_path, step, stack)
+            (track,) = open_trackers(config, tmp_path, step, stack)
             for at, loss in losses.items():
                 track(at, "train", {"loss": loss})
     files = (tmp_path / "tensorboard").iterdir()
@@ -54,7 +54,7 @@ def test_resumed_run_drops_events_after_its_checkpoint(tmp_path):
 
 
 def test_trackers_are_off_by_default(tmp_path):
-    assert trackers(detector(), tmp_path, 0, ExitStack()) == []
+    assert open_trackers(detector(), tmp_path, 0, ExitStack()) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,4 +66,4 @@ def test_missing_extra_is_an_error(field, value, module, tmp_path, monkeypatch):
     config = detector()
     config.log[field] = value
     with pytest.raises(UserError, match=rf"{module} is not installed; .*tinyjax\[{field}\]"):
-        trackers(config, tmp_path, 0, ExitStack())
+        open_trackers(config, tmp_path, 0, ExitStack())

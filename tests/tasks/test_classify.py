@@ -1,7 +1,5 @@
 """The classes and images that a classifier uses, what it logs about them, and its report."""
 
-import csv
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +8,7 @@ from tests.configs import classifier
 from tinyjax.data.records import ClassificationSplit
 from tinyjax.errors import UserError
 from tinyjax.reporting import classification
+from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import classify
 
 COUNTS = {"train": {"cat": 2, "dog": 1, "owl": 1}, "val": {"cat": 1, "dog": 1, "owl": 2}}
@@ -76,6 +75,6 @@ def test_reports_show_names_with_dollar_signs_and_count_ties_as_mistakes(tmp_pat
     assert {p.name for p in tmp_path.rglob("*.png")} == {
         "confusion.png", "per_class.png", "worst_val.png", "val.png",
     }  # fmt: skip
-    with (tmp_path / "per_class.csv").open(newline="") as stream:
-        rows = [(r["class"], r["accuracy"], r["mistaken_for"]) for r in csv.DictReader(stream)]
+    table = read_rows(tmp_path / "per_class.csv")
+    rows = [(row["class"], row["accuracy"], row["mistaken_for"]) for row in table]
     assert rows == [("$5_$ x^", "1.0", ""), ("b", "0.0", "$c$"), ("$c$", "0.5", "$5_$ x^")]

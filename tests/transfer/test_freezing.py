@@ -188,11 +188,9 @@ class Toy(nn.Module):
         return Dense(2, name="out")(x.mean((1, 2)))
 
 
-def toy_functions():
-    model = Toy()
-
+def toy_functions(model, shape=(1, 8, 8, 1)):
     def init(seed):
-        trees = models.init(model, seed, (1, 8, 8, 1))
+        trees = models.init(model, seed, shape)
         return Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trees))
 
     def loss(variables, frozen_batchnorm, batch, key, hyper):
@@ -211,7 +209,7 @@ def test_freezing_by_array_equals_freezing_by_structure(name):
     and running statistics stay bit-identical.
     """
     with jax.enable_x64(True):
-        functions = toy_functions()
+        functions = toy_functions(Toy())
         tx = steps.make_optimizer(name, 0.9, 0.999, 0.5)
         variables = functions.init(0)
         multipliers = freezing.freeze_multipliers(
@@ -223,7 +221,7 @@ def test_freezing_by_array_equals_freezing_by_structure(name):
         assert set(scaled.values()) == {0.3}
         arrays = {path: jnp.asarray(m) for path, m in multipliers.items()}
         methods = {
-            "structure": (steps.trainable(multipliers), {**hyper, "multiplier": scaled}),
+            "structure": (steps.select_trainable(multipliers), {**hyper, "multiplier": scaled}),
             "array": (None, {**hyper, "multiplier": arrays}),
             "none": (None, hyper),
         }
@@ -261,6 +259,42 @@ def test_freezing_by_array_equals_freezing_by_structure(name):
         assert {array.size for array in optimizer_arrays} == {size}
 
 
+class ToyAfterStem(nn.Module):
+    """The layers of `Toy` after its stem, with the same names."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = ConvBN(4, 3, 2, act="relu", name="body")(x, train)
+        return Dense(2, name="out")(x.mean((1, 2)))
+
+
+def test_frozen_stem_costs_its_forward_pass_only():
+    """The FLOPs of the step, gradient norm included, are at most 1.05 times those of the stem's
+    forward pass and of a step of the other layers.
+    """
+    tx = steps.make_optimizer("adamw", 0.9, 0.999, 10.0)
+    hyper = {"seed": 0, "lr": 0.05, "weight_decay": 0.1, "ema": 0.9}
+    x, y = jnp.zeros((4, 8, 8, 1)), jnp.zeros((4, 2))
+    stem = ConvBN(4, 3, act="relu")
+
+    def step_flops(model, x, rules=((".*", 1),)):
+        functions = toy_functions(model, x.shape)
+        variables = functions.init(0)
+        multipliers = freezing.freeze_multipliers([*variables.params, *variables.stats], rules)
+        trainable = steps.select_trainable(multipliers)
+        step = steps.make_step(functions, tx, lambda step: 1.0, trainable)
+        return count_flops(step, steps.init_state(variables, tx, trainable), (x, y), hyper)
+
+    def forward(x):
+        return models.apply(stem, *models.init(stem, 0, x.shape), x, train=False)[0]
+
+    frozen_flops = step_flops(Toy(), x, (("stem/.*", 0), (".*", 1)))
+    after_stem_flops = step_flops(ToyAfterStem(), forward(x))
+    assert after_stem_flops < frozen_flops
+    assert frozen_flops <= 1.05 * (count_flops(forward, x) + after_stem_flops)
+    assert step_flops(Toy(), x) > 1.2 * frozen_flops
+
+
 class FixedFeatures(nn.Module):
     """A backbone with constant outputs. It reads x, so that augmentation stays in the step."""
 
@@ -275,6 +309,7 @@ def count_flops(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_frozen_backbone_costs_its_forward_pass_only():
     """The FLOPs of the step, gradient norm included, are at most 1.05 times those of the backbone's
     forward pass and of a step of neck and head on fixed features.
@@ -284,7 +319,7 @@ def test_frozen_backbone_costs_its_forward_pass_only():
     batch, hyper = detect.device_arrays(split), hyper_arrays(config)
     inputs = {"image": (64, 64, 1)}
     tx = steps.make_optimizer("adamw", 0.9, 0.999, 10.0)
-    functions = detect.functions(config, split.classes, inputs)
+    functions = detect.model_functions(config, split.classes, inputs)
     variables = functions.init(0)
 
     def step_flops(functions, variables, trainable=None):
@@ -292,7 +327,7 @@ def test_frozen_backbone_costs_its_forward_pass_only():
         return count_flops(step, steps.init_state(variables, tx, trainable), batch, hyper)
 
     multipliers = freezing.freeze_multipliers([*variables.params, *variables.stats], ("backbone",))
-    frozen_flops = step_flops(functions, variables, steps.trainable(multipliers))
+    frozen_flops = step_flops(functions, variables, steps.select_trainable(multipliers))
 
     backbone = tasks.build_backbone(config)
     prefix = "backbone/"
@@ -310,5 +345,6 @@ def test_frozen_backbone_costs_its_forward_pass_only():
     head = PointDetector(FixedFeatures(features), 3, tuple(config.model.strides), width)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detect, "build", lambda *_: head)
-        head_flops = step_flops(detect.functions(config, split.classes, inputs), head_variables)
+        head_functions = detect.model_functions(config, split.classes, inputs)
+        head_flops = step_flops(head_functions, head_variables)
     assert head_flops < frozen_flops <= 1.05 * (count_flops(forward, x) + head_flops)

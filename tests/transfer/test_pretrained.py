@@ -206,8 +206,8 @@ def test_weights_of_neither_library_are_rejected():
 
 def test_files_without_weights_are_rejected(tmp_path):
     for name, content, message in (
-        ("none.pth", None, "no such file"),
-        ("none.safetensors", None, "no such file"),
+        ("none.pth", None, "no such weights file"),
+        ("none.safetensors", None, "no such weights file"),
         ("a.onnx", b"", "give weights as .safetensors or as .pth, .pt, .bin"),
         ("a.safetensors", b"\x10\0\0\0\0\0\0\0{not json}       ", "not a .safetensors file"),
         ("cut.safetensors", b"", "not a .safetensors file"),
@@ -220,7 +220,7 @@ def test_files_without_weights_are_rejected(tmp_path):
 
 
 def stem_output(arrays, x, eps=1e-5):
-    """Compute the stem of layers.trunk before its activation, in float64, by lax."""
+    """Compute the stem of layers.forward_features before its activation, in float64, by lax."""
     with jax.enable_x64(True):
         y = jax.lax.conv_general_dilated(
             jnp.asarray(x), jnp.asarray(arrays["stem/kernel"]), (2, 2), [(1, 1), (1, 1)],

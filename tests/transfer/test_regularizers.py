@@ -35,7 +35,7 @@ def train(weights, gradient, lr, regularizer=None, optimizer="sgd", steps=1):
 def mean_importance(name):
     """Return the mean importance over the two batches of GRADIENTS."""
 
-    def loss(params, gradient, is_single):
+    def loss(params, gradient, running_stats):
         return (gradient * params[PATH]).sum()
 
     params = {PATH: WEIGHTS}
@@ -64,8 +64,8 @@ def test_fisher_uses_the_gradients_of_single_examples():
     """The squared gradient of a batch would be 0 where examples cancel out."""
     single_flags = []
 
-    def loss(params, batch, is_single):
-        single_flags.append(is_single)
+    def loss(params, batch, running_stats):
+        single_flags.append(running_stats)
         return (batch @ params["w"]).mean()
 
     batch = jnp.array([[1.0, 2.0], [-1.0, 2.0], [3.0, 0.0]])
@@ -79,7 +79,9 @@ def test_fisher_uses_the_gradients_of_single_examples():
 )
 def test_rgn_regularizer_by_hand(lr, stiffness):
     importance = mean_importance("rgn")
-    actual = regularizers.stiffness(jnp.float32(0.1), importance, jnp.float32(lr)).reshape(2, 2)
+    actual = regularizers.penalty_coefficients(
+        jnp.float32(0.1), importance, jnp.float32(lr)
+    ).reshape(2, 2)
     np.testing.assert_allclose(actual, [stiffness, stiffness], rtol=1e-5)
     start = WEIGHTS - 0.01
     weights, _ = train(WEIGHTS, GRADIENTS[0], lr, regularizer(0.1, importance, start))
@@ -127,7 +129,7 @@ def test_regularizer_is_the_gradient_of_its_penalty(name):
     with jax.enable_x64(True):
         arrays = (WEIGHTS, start, importance)
         weights64, start64, importance64 = (np.asarray(x, np.float64) for x in arrays)
-        stiffness = regularizers.stiffness(strength, importance64, lr)
+        stiffness = regularizers.penalty_coefficients(strength, importance64, lr)
         gradient = np.zeros_like(weights64)
         for index in np.ndindex(weights64.shape):
             ends = [weights64.copy(), weights64.copy()]
@@ -162,4 +164,4 @@ def test_auto_rgn_in_the_step():
     # The second step averages the ratios of both.
     state, _ = step(state, None, hyper)
     np.testing.assert_allclose(state.gradient_ratios[0], (1 + 1 / 0.9) / 2, rtol=1e-6)
-    assert rgn.AVERAGED_STEPS > 2
+    assert rgn.AVERAGING_STEPS > 2

@@ -43,7 +43,7 @@ def test_layers_are_ordered_by_depth_and_have_equal_weight():
         lambda: models.init(models.build("efficientnet/b-4"), 0, (1, 64, 64, 1))
     )
     paths = [f"backbone/{path}" for path in params]
-    counted = sorted(filter(rgn.is_counted, paths), key=rgn.depth_key)
+    counted = sorted(filter(rgn.in_backbone_rgn, paths), key=rgn.depth_key)
     assert counted[0] == "backbone/stem/kernel"
     assert counted[-1] == "backbone/stage7/block0/project/kernel"
     block = [path.split("/")[-2] for path in counted if "stage3/block0" in path]
@@ -58,15 +58,13 @@ def test_layers_are_ordered_by_depth_and_have_equal_weight():
 
 
 def test_auto_lr_multipliers():
-    ratios, adapts = jnp.array([0.1, 0.4, 9.0, 0.0]), np.array([True, True, False, True])
+    ratios, mask = jnp.array([0.1, 0.4, 9.0, 0.0]), np.array([True, True, False, True])
     np.testing.assert_allclose(
-        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(1)), [0.25, 1, 1, 0]
+        rgn.auto_lr_multipliers(ratios, mask, jnp.float32(1)), [0.25, 1, 1, 0]
     )
     np.testing.assert_allclose(
-        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(0.5)), [0.5, 1, 1, 0]
+        rgn.auto_lr_multipliers(ratios, mask, jnp.float32(0.5)), [0.5, 1, 1, 0]
     )
-    np.testing.assert_array_equal(
-        rgn.auto_lr_multipliers(ratios, adapts, jnp.float32(0)), np.ones(4)
-    )
-    zero = rgn.auto_lr_multipliers(jnp.zeros(4), adapts, jnp.float32(1))
+    np.testing.assert_array_equal(rgn.auto_lr_multipliers(ratios, mask, jnp.float32(0)), np.ones(4))
+    zero = rgn.auto_lr_multipliers(jnp.zeros(4), mask, jnp.float32(1))
     np.testing.assert_array_equal(zero, [0, 0, 1, 0])

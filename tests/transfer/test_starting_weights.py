@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.tiny_backbones import TINY
 from tests.untrained import write_untrained_run
 from tinyjax import models, tasks
 from tinyjax.config import classifier, detector
@@ -139,9 +140,9 @@ def test_load_from_a_run_folder_or_its_weights_file(tmp_path):
     run = write_untrained_run(tmp_path / "run", seed=3)
     file = run / "weights" / f"{run_folder.member_id({})}.safetensors"
     for path in (run, file):
-        weights = load_starting_weights(str(path), "mobilenetv3/s-6")
+        weights = load_starting_weights(str(path), TINY)
         assert weights.source == str(file)
-        assert (weights.backbone, weights.classes) == ("mobilenetv3/s-6", CLASSES)
+        assert (weights.backbone, weights.classes) == (TINY, CLASSES)
         assert weights.eps == 0.0
         assert {name.partition("/")[2] for name in load_file(file)} == weights.arrays.keys()
 
@@ -152,21 +153,21 @@ def test_batchnorm_epsilon_of_a_run_is_loaded(tmp_path):
     metadata = json.loads(file.read_text())
     metadata["config"]["model"]["batchnorm_eps"] = 1e-5
     file.write_text(json.dumps(metadata))
-    assert load_starting_weights(str(run), "mobilenetv3/s-6").eps == 1e-5
+    assert load_starting_weights(str(run), TINY).eps == 1e-5
 
 
 def test_missing_weights_and_other_format_versions_are_rejected(tmp_path):
     with pytest.raises(UserError, match=r"init = 'nowhere': no such run folder, \.safetensors"):
-        load_starting_weights("nowhere", "mobilenetv3/s-6")
+        load_starting_weights("nowhere", TINY)
     with pytest.raises(UserError, match="has the run finished"):
-        load_starting_weights(str(tmp_path), "mobilenetv3/s-6")
+        load_starting_weights(str(tmp_path), TINY)
     run = write_untrained_run(tmp_path / "run")
     (file,) = (run / "weights").glob("*.json")
     metadata = json.loads(file.read_text())
     file.write_text(json.dumps({**metadata, "format": FORMAT + 1}))
-    message = f"format {FORMAT + 1}, of a newer tinyjax; this one reads {FORMAT}: upgrade"
+    message = f"format {FORMAT + 1}, of a newer tinyjax; this version reads {FORMAT}: upgrade"
     with pytest.raises(UserError, match=message):
-        load_starting_weights(str(run), "mobilenetv3/s-6")
+        load_starting_weights(str(run), TINY)
 
 
 @pytest.mark.parametrize("text", [f'{{"format": {FORMAT}}}', "[1]", '{"format": "2"}', "{}"])
@@ -175,7 +176,7 @@ def test_foreign_json_next_to_weights_is_rejected(tmp_path, text):
     (file,) = (run / "weights").glob("*.json")
     file.write_text(text)
     with pytest.raises(UserError, match=r"\.json: .*; give the .* written with the weights"):
-        load_starting_weights(str(run), "mobilenetv3/s-6")
+        load_starting_weights(str(run), TINY)
 
 
 def test_new_and_frozen_arrays_are_reported():
@@ -206,4 +207,4 @@ def test_broken_file_is_rejected(tmp_path):
     shutil.copy(file, copy)
     copy.write_bytes(copy.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.safetensors: broken"):
-        load_starting_weights(str(copy), "mobilenetv3/s-6")
+        load_starting_weights(str(copy), TINY)

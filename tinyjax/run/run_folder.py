@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,18 @@ def command_line() -> str:
 
 
 def _environment() -> str:
-    packages = sorted({f"{d.name}=={d.version}" for d in distributions()}, key=str.lower)
     machine = f"{platform.platform()}, {os.cpu_count()} processors"
     lines = [f"command: {command_line()}", f"python {platform.python_version()}", machine]
     if commit := _commit(Path(__file__).parents[2]):
         lines.append(f"commit: {commit}")
-    return "\n".join([*lines, *packages, ""])
+    return "\n".join([*lines, *_packages(), ""])
+
+
+@cache  # it takes a tenth of a second, and studies create many folders
+def _packages() -> list[str]:
+    """Return the installed packages, as "name==version"."""
+    metadata = [distribution.metadata for distribution in distributions()]
+    return sorted({f"{m['Name']}=={m['Version']}" for m in metadata}, key=str.lower)
 
 
 def _commit(checkout: Path) -> str:

@@ -13,7 +13,7 @@ from tinyjax.data.corruptions.corrupt import (
     SEVERITIES,
     THERMAL_CORRUPTIONS,
     corrupt,
-    corruption_names,
+    expand_corruption_names,
 )
 from tinyjax.errors import UserError
 
@@ -39,19 +39,22 @@ def test_corruptions_are_in_the_order_of_the_paper():
 
 
 def test_family_names_expand_in_order_without_duplicates():
-    assert corruption_names(["benchmark"]) == BENCHMARK_CORRUPTIONS
-    assert corruption_names(["fog", "thermal", "drift", "fog"]) == ("fog", *THERMAL_CORRUPTIONS)
-    assert set(corruption_names(["thermal", "benchmark"])) == {
+    assert expand_corruption_names(["benchmark"]) == BENCHMARK_CORRUPTIONS
+    assert expand_corruption_names(["fog", "thermal", "drift", "fog"]) == (
+        "fog",
+        *THERMAL_CORRUPTIONS,
+    )
+    assert set(expand_corruption_names(["thermal", "benchmark"])) == {
         *BENCHMARK_CORRUPTIONS,
         *THERMAL_CORRUPTIONS,
     }
-    assert corruption_names([]) == ()
+    assert expand_corruption_names([]) == ()
 
 
 def test_invalid_arguments_are_errors():
     image = golden.scene(1)
     with pytest.raises(UserError, match="'gausian_noise'; did you mean 'gaussian_noise'"):
-        corruption_names(["fog", "gausian_noise"])
+        expand_corruption_names(["fog", "gausian_noise"])
     with pytest.raises(UserError, match="'benchmark'"):  # a family is not a corruption
         corrupt(image, "benchmark", 1, "a")
     for severity in (0, 6, 2.5):
@@ -183,9 +186,9 @@ def test_draws_do_not_depend_on_the_hash_seed():
     """Seeds are derived from the text of the name, not from its hash."""
     code = (
         "import zlib; from tests.data.corruptions import make_corrupted as golden;"
-        "from tinyjax.data.corruptions.corrupt import corrupt, corruption_names;"
+        "from tinyjax.data.corruptions.corrupt import corrupt, expand_corruption_names;"
         "print([zlib.crc32(corrupt(golden.scene(1), k, 4, 'ß.png').tobytes())"
-        " for k in corruption_names(['benchmark', 'thermal'])])"
+        " for k in expand_corruption_names(['benchmark', 'thermal'])])"
     )
     root = golden.GOLDEN.parents[3]
     outs = [

@@ -189,7 +189,7 @@ def wrong_files():
         "ids": (lambda d: d["images"][0].update(id=20), "two images share an id"),
         "size": (
             lambda d: d["images"][0].update(width=64),
-            r"a\.png: the image is 40 x 60 .* says 40 x 64",
+            r"a\.png: the image is 40 x 60 .* 40 x 64 in its label file",
         ),
         "missing": (
             lambda d: d["images"][0].update(file_name="z.png"),

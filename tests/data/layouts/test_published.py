@@ -98,7 +98,7 @@ def test_unknown_values_are_errors(more, message):
         (
             "flir_aligned",
             "align/JPEGImages/FLIR_00002_RGB.jpg",
-            "FLIR aligned: rgb/train: 1 of 2 images that its labels name are missing",
+            "FLIR aligned: rgb/train: 1 of 2 labeled images are missing",
         ),
         (
             "flir_adas_v2",
@@ -108,9 +108,9 @@ def test_unknown_values_are_errors(more, message):
         (
             "flir_adas_v2",
             "FLIR_ADAS_v2/images_rgb_val/data",
-            "FLIR ADAS v2: rgb/val: 2 of 2 images that its labels name are missing",
+            "FLIR ADAS v2: rgb/val: 2 of 2 labeled images are missing",
         ),
-        ("coco2017", "coco/val2017", "COCO 2017: val2017: 3 of 3 images that its labels name"),
+        ("coco2017", "coco/val2017", "COCO 2017: val2017: 3 of 3 labeled images are missing"),
         (
             "voc2007",
             "VOCdevkit/VOC2007/JPEGImages",
@@ -120,7 +120,7 @@ def test_unknown_values_are_errors(more, message):
         (
             "domainnet",
             "domainnet/real/zigzag",
-            "DomainNet: real_train: 2 of 4 images that its labels name are missing",
+            "DomainNet: real_train: 2 of 4 labeled images are missing",
         ),
     ],
 )

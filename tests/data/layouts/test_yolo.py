@@ -118,9 +118,9 @@ def test_missing_path_is_an_error(tmp_path):
     folder = source_files.yolo(tmp_path, SPLITS)
     write_yaml(folder, "train: [images/train, D:\\more]\nval: images/val\ntest: /x/test\n")
     assert yolo.list_splits(folder) == ["train", "val"]
-    with pytest.raises(UserError, match=r"data.yaml: train: D:\\more: no end of that path"):
+    with pytest.raises(UserError, match=r"data.yaml: train: D:\\more: no trailing part of that"):
         load_detection(folder, "train")
-    with pytest.raises(UserError, match=r"test: /x/test: no end .*nor images/test or test/images"):
+    with pytest.raises(UserError, match=r"test: /x/test: no trailing .*nor images/test or test/"):
         load_detection(folder, "test")
     (folder / "images").rename(folder / "pictures")
     with pytest.raises(UserError, match=r"data.yaml: no images next to it; train: .*test: /x/test"):
