@@ -6,7 +6,7 @@ python -m benchmarks.inference [--rounds 100] [--net mobilenetv3/s-3 ..]
 import argparse
 
 from benchmarks import timing, tinyjax_calls, torch_calls
-from benchmarks.inputs import NETS, SIDE
+from benchmarks.common import NETS, SIDE
 
 
 def main(argv: list[str] | None = None) -> None:

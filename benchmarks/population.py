@@ -8,7 +8,7 @@
 import argparse
 
 from benchmarks import timing, tinyjax_calls
-from benchmarks.inputs import BATCH, NETS, SIDE
+from benchmarks.common import BATCH, NETS, SIDE
 
 METHODS = ("vmap", "map")
 

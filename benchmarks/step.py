@@ -9,7 +9,7 @@ guard. torch runs forward, backward and SGD.
 import argparse
 
 from benchmarks import timing, tinyjax_calls, torch_calls
-from benchmarks.inputs import BATCH, NETS, SIDE
+from benchmarks.common import BATCH, NETS, SIDE
 
 
 def main(argv: list[str] | None = None) -> None:

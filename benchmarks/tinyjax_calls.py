@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import CLASSES, SIDE, random_images
 from benchmarks.flax_conv import use_flax_conv
-from benchmarks.inputs import CLASSES, SIDE, random_images
 
 HYPER = {"seed": 0, "lr": 0.01, "weight_decay": 1e-4, "ema": 0.999}
 
@@ -67,7 +67,7 @@ def detection_step(
 
 
 def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
-    """Return the FLOPs of the same step, as XLA counts them in the compiled program."""
+    """Return the FLOPs of `detection_step`'s step, as XLA counts them in the compiled program."""
     import jax
 
     step, *arguments = _make_detector_step(batch, fields)

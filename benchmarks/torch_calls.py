@@ -1,4 +1,5 @@
-"""The same networks in torch: functions that build the call of a step, a prediction or a loader.
+"""Networks of `tinyjax_calls` in torch: functions that build the call of a step, a prediction or a
+loader.
 
 All of them raise ImportError if a package is missing; the message tells what to install.
 """
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.inputs import CLASSES, random_images
+from benchmarks.common import CLASSES, random_images
 
 PACKAGES = ("torch", "torchvision", "timm")
 FORMATS = ("contiguous", "channels_last", "compiled")

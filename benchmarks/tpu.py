@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.update(LIBTPU_ENVIRONMENT)
 
     from benchmarks import timing
-    from benchmarks.inputs import SIDE
+    from benchmarks.common import SIDE
 
     if timing.find_version("libtpu") is None:
         raise SystemExit("libtpu is not installed: pip install 'jax[tpu]'")
@@ -76,7 +76,7 @@ def count_costs(net: str, batch: int, method: str, members: int) -> str:
     from jax.sharding import SingleDeviceSharding
 
     from benchmarks import tinyjax_calls
-    from benchmarks.inputs import SIDE
+    from benchmarks.common import SIDE
 
     chip = topologies.get_topology_desc(
         topology_name="v5e:1x1", platform="tpu", chips_per_host_bounds=(1, 1, 1)

@@ -1,3 +1,3 @@
-"""Launch sweeps on other machines. All engines run the same worker command. To be run in a
+"""Launch sweeps on other machines. All engines run the same worker command. Run this in a
 checkout: `python -m launch --help`.
 """

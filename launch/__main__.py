@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for an invalid argument."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("status", "collect"):
-        return _show(*argv)
+        return _run_subcommand(*argv)
     options, worker_options = _parser().parse_known_args(argv)
     job = make_job(
         options.config, worker_options, options.workdir, options.shards, options.accelerator,
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     return engine.submit(job, rendered, parameters)
 
 
-def _show(command: str, *folders: str) -> int:
+def _run_subcommand(command: str, *folders: str) -> int:
     if len(folders) != 1 or not parse_path(folders[0]).is_dir():
         raise UserError(f"{command} {' '.join(folders)}: give one run folder")
     folder = parse_path(folders[0])

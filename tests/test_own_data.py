@@ -18,7 +18,7 @@ from tinyjax.train import main as train_main
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    *(f"--config.model.backbone={TINY}", "--config.crop_size=(64,64)", "--config.batch=4"),
+    *("--config.model.backbone=mobilenetv3/s-6", "--config.crop_size=(64,64)", "--config.batch=4"),
     *("--config.schedule.steps=4", "--config.schedule.warmup=2", "--config.log_every=1"),
     *("--config.save_every=4", "--config.eval_every=4"),
 ]
@@ -62,20 +62,32 @@ def test_all_layouts_train_to_the_same_weights(own_run):
     assert all(other == first for other in others)
 
 
-def test_log_begins_with_machine_data_and_model(own_run):
-    run = own_run("voc")
+def check_log(run, *words):
     text = (run / "log.txt").read_text()
-    for words in (
-        " on cpu, 1 x cpu, ",
-        "GiB of memory free",
+    expected = (" on cpu, 1 x cpu, ", "GiB of memory free", "near-duplicates of training images")
+    for word in (*expected, f"writes to: {run}", *words):
+        assert word in text, word
+
+
+def test_log_begins_with_machine_data_and_model(train_once):
+    check_log(
+        train_once("detector") / "run",
+        "training: 10 images, person 4, vehicle 8, animal 8",
+        f"model: {TINY}, ",
+        "multiply-adds per image of 64 x 64",
+        "trains all parameters from scratch, seed 0, 6 steps of 4 windows of 64 x 64",
+    )
+
+
+@pytest.mark.slow
+def test_log_counts_images_without_objects(own_run):
+    check_log(
+        own_run("voc"),
         "training: 6 images, person 6, car 3; 1 without objects",
-        "near-duplicates of training images",
-        f"{TINY}, ",
+        "mobilenetv3/s-6, 25,",
         "multiply-adds per image of 96 x 64",
         "trains all parameters from scratch, seed 0, 4 steps of 4 windows of 64 x 64",
-        f"writes to: {run}",
-    ):
-        assert words in text, words
+    )
 
 
 class Program:

@@ -66,6 +66,7 @@ def probing_argv(tmp_path, noise_images, folder):
     return ["--config", config, "--workdir", str(tmp_path / "run")]
 
 
+@pytest.mark.slow
 def test_study_uses_finished_runs_and_measures_gradients(folder, noise_images, tmp_path, capsys):
     """A study with the tuned classifiers of the first, and a stage that probes their start."""
     argv = probing_argv(tmp_path, noise_images, folder)

@@ -140,6 +140,7 @@ def test_rgn_of_a_run_in_phases_is_that_of_the_last_phase(phased):
     assert has_rgn == {("1", False), ("2", True)}
 
 
+@pytest.mark.slow
 def test_rgn_of_a_member_is_independent_of_its_population(sweep, noise_images, tmp_path):
     assert rgn.main(["--workdir", str(sweep), "--batches", "2"]) == 0
     layers = read_rows(sweep / "rgn.csv")

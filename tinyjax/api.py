@@ -317,9 +317,8 @@ def load(
     """Load a trained network. Nothing is compiled until it is called.
 
     Args:
-        path: the folder of a finished run, or the path of its weights, "<name>.safetensors" and
-            "<name>.json": either file, or without suffix. Another machine needs only these two
-            files.
+        path: the folder of a finished run, or the path of its weights: "<name>.safetensors",
+            "<name>.json" or "<name>". Another machine needs only the two files.
         weights: "last" or "best", which averaged weights of a run folder to load.
         overrides: changes of the run's config, such as "nms.iou_threshold=0.6".
 

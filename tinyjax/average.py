@@ -164,7 +164,7 @@ def _make_soups(
 def _make_scorer(
     network: Any, members: int, task: Any, training: Any, suites: Any, batches: int
 ) -> Callable[..., Any]:
-    """A function ([Variables]) -> [(Variables, suite -> scores)] of as many networks as `members`.
+    """A function [Variables] -> [(Variables, suite -> scores)], called with `members` networks.
 
     It re-estimates BatchNorm's running statistics, then scores the networks. Its programs are
     compiled once. network: any network with their architecture.

@@ -172,7 +172,8 @@ class Task:
     # (split, mask) -> device arrays that replace those of the split
     subset_arrays: Callable[..., dict[str, Any]] | None = None
     to_file_pixels: Callable[..., dict[str, Any]] | None = None  # (predictions, split)
-    slices: Callable[..., dict[str, Any]] | None = None  # (split, config.data.slices) -> Slice
+    # (split, config.data.slices) -> {name: Slice}
+    slices: Callable[..., dict[str, Any]] | None = None
     class_mismatch: Callable[..., list[str]] | None = None  # ({suite: split}) -> log lines
     scores_by_frequency: Callable[..., dict[str, float]] | None = None  # (class counts, scores)
     report_gallery: bool = False  # whether a report shows images with their predictions

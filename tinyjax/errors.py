@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-# Exit codes, named as in sysexits.h where it has a name.
+# Exit codes of sysexits.h.
 EX_UNAVAILABLE = 69  # another machine, or another attempt, may succeed
 STOPPED = 75  # EX_TEMPFAIL: stopped and saved; the same command resumes
 

@@ -3,9 +3,9 @@
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
 
 A detector gets AP (IoU 0.50:0.95), AP50 and AP75, per class and per object size (the side of a
-square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5. Every
-suite is scored on all images and by slice (config.data.slices); suites with the option "corrupt"
-are scored under every corruption, see docs/robustness.md. The command writes
+square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5. A
+suite is scored on all images and by slice (config.data.slices); a suite with the option "corrupt"
+is not sliced, but scored under every corruption, see docs/robustness.md. The command writes
 
     <workdir>/evaluations/<weights>.csv    scores
     <workdir>/evaluations/<weights>.npz    the main score on resampled images
@@ -91,9 +91,10 @@ def main(argv: list[str] | None = None) -> int:
     path, rows, replicates, results = folder / "evaluations" / weights, [], {}, {}
     for result in _evaluate_clean(groups, task, clean, bar):
         for id, member in zip(result.group.ids, result.member_results, strict=True):
-            for name, scores in member.scores.items():
-                rows.append(_row(id, result.suite, name, scores=scores))
-                replicates[id, _label(result.suite, name)] = member.replicates[name]
+            for slice_name, scores in member.scores.items():
+                rows.append(_row(id, result.suite, slice_name, scores=scores))
+                label = _label(result.suite, slice_name)
+                replicates[id, label] = member.replicates[slice_name]
             if member.detections:
                 _save(path / id / f"{result.suite}.npz", member.detections)
         results[result.suite] = result
@@ -274,7 +275,10 @@ def _load_suite(
 
 
 def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
-    """Slices of suite `name` with only the classes of each suite that has fewer, for comparison."""
+    """For comparison with suites that have fewer classes: suite `name` with only their classes.
+
+    present: suite -> classes of its objects.
+    """
     from tinyjax.metrics.slices import class_slice
 
     subsets = {classes for classes in present.values() if classes and {*classes} < {*present[name]}}

@@ -238,7 +238,7 @@ def _describe_counts(method: str, counts: Any, layout: Any, target: Target) -> s
         max_members = free / (member_bytes + counts.scratch_bytes / members)
     else:
         max_members = (free - counts.scratch_bytes) / member_bytes
-    # From a device's counts to a member's: times the shards of a batch, over the device's members.
+    # A member's counts are a device's, times the shards of a batch, divided by its members.
     scale = layout.mesh.size / layout.mesh.devices.shape[0] / members
     lines = [
         f"{counts.memory / GIB:.2f} of {target.memory / GIB:.1f} GiB per chip; "

@@ -88,7 +88,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args) -> int:
-    """Print and write a report of all splits. Return 2 if a loader reports an error, else 0."""
+    """Print and write a report of all splits, or only describe a classification set.
+
+    Return 2 if a loader reports an error or a classification set lacks files, else 0.
+    """
     from tinyjax.data import statistics
     from tinyjax.data.records import DetectionSplit
 

@@ -10,8 +10,8 @@ The config file defines get_study(arg, workdir), which returns a dict, stage nam
     folder                       a finished run or sweep, which is not trained again
 
 Each stage is trained as by tinyjax.train, in <workdir>/<name>. After an interruption, the same
-command resumes. At the end, stages are evaluated and report.html is written. It leaves out stages
-that others start from, and stages measured by tinyjax.rgn.
+command resumes. At the end, stages are evaluated and report.html is written. The report leaves out
+stages that others start from, and stages measured by tinyjax.rgn.
 """
 
 import os

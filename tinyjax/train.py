@@ -73,7 +73,7 @@ def train(
 
     Args:
         stop: received signals; when it is no longer empty, the run saves and returns `STOPPED`.
-        shard: (i, n): train every n-th population of a sweep, starting with the i-th.
+        shard: (i, n): train only populations i, i + n, .. of a sweep.
         member_batching: `--member-batching` of a sweep, see `plan.make_plan`.
     """
     from tinyjax.run import runtime

@@ -5,7 +5,8 @@ python -m tinyjax.study --config configs/studies/capacity.py --workdir runs/capa
 
 Six backbones x seeds x {scratch, Caltech-101} on HIT-UAV: trained on all images, and on one side of
 a condition (night, low or slanted) and tested on both sides. Arguments, joined by commas:
-backbones, joined by +; seeds, number of seeds; pretraining and steps, number of steps of each.
+backbones, joined by +; seeds, number of seeds; pretraining, number of steps on Caltech-101; steps,
+on HIT-UAV.
 """
 
 from pathlib import Path

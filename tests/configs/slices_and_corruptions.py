@@ -9,6 +9,7 @@ def get_config(arg=None):
     config = detector.get_config()
     config.schedule.steps, config.schedule.warmup = 2, 1
     config.save_every = config.eval_every = 2
+    config.model.strides = (16,)
     config.data.format = "coco"
     config.data.common = {"source": f"{arg}/own"}
     config.data.train = {"split": "train"}

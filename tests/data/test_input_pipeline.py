@@ -136,6 +136,7 @@ def test_detector_on_coco_starts_from_imagenet_weights(pretrained, tmp_path):
     assert f"starts from {pretrained}" in log
 
 
+@pytest.mark.slow
 def test_members_share_a_stream(tmp_path):
     """Two seeds use the same batches and different initial weights."""
     folder = tmp_path / "set" / "train"

@@ -217,7 +217,7 @@ def test_findings_name_the_capacity_threshold(tmp_path):
     (gain,) = (gain for gain in numbers.gains if gain.suite == "shift")
     assert gain.threshold.found
     assert f"Capacity threshold for caltech101 on shift: {gain.threshold.reason}." in result
-    assert 3 <= len(result) <= findings.MAX_SENTENCES
+    assert 3 <= len(result) <= findings.MAX_FINDINGS
 
 
 def test_gains_are_separated_by_settings_and_pooled_settings_are_no_seeds():

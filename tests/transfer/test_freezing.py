@@ -191,7 +191,8 @@ class Toy(nn.Module):
 def toy_functions(model, shape=(1, 8, 8, 1)):
     def init(seed):
         trees = models.init(model, seed, shape)
-        return Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trees))
+        # float64 where it is enabled
+        return Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), trees))
 
     def loss(variables, frozen_batchnorm, batch, key, hyper):
         x, y = batch

@@ -162,7 +162,10 @@ CLASSIFICATION: Fields = {
     "batch": (64, "images per step"),
     "augment.flip": (0.5, "probability of a horizontal flip"),
     "augment.area": (0.25, "smallest fraction of the image's area that a view covers"),
-    "augment.aspect": (0.58, "log range of the aspect ratio, width over height: 9/16 to 16/9"),
+    "augment.aspect": (
+        0.58,
+        "log range of the aspect ratio, width over height; 0.58: 9/16 to 16/9, streamed 3/4 to 4/3",
+    ),
     "augment.contrast": (0.4, "log range of the gain"),
     "augment.brightness": (0.1, "range of the offset; 1 is the full gray range"),
     "augment.noise": (0.0, "maximum standard deviation of noise; 1 is the full gray range"),

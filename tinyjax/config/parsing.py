@@ -141,7 +141,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def from_run(config: Mapping[str, Any]) -> ConfigDict:
-    """Return the locked config of a run folder or a weights file, see `defaults.complete`."""
+    """Return the locked config of a run folder or a weights file, see `defaults.fill_defaults`."""
     return from_json(json.dumps(fill_defaults(config)))
 
 

@@ -47,8 +47,8 @@ def augment_detection(
             valid, ignore bool [B, G].
         strength: scalars, see `tinyjax.config.defaults`: probabilities `flip`, `flip_vertical`,
             `transpose` (of square windows only), `object_crop`, `invert`; log-uniform zoom between
-            `scale_low` and `scale_high`; `aspect`, log range of width over height; `contrast`, log
-            range of the gain; `brightness` and `noise`, in units of the full gray range.
+            `scale_low` and `scale_high`; `aspect`, the largest |log(width / height)|; `contrast`,
+            the largest |log gain|; `brightness` and `noise`, in units of the full gray range.
         size: (h, w) of the window, pixels.
         axes: mesh axes that the batch is sharded over, see `shard_rows`.
 
@@ -91,12 +91,13 @@ def _draw_window(key, sample, strength, size):
     """Zoom and shift, both f32[2] (y, x): x_out = zoom * x_in - shift, in pixels."""
     k_zoom, k_aspect, k_crop, k_object, k_position = jax.random.split(key, 5)
     min_log, max_log = jnp.log(strength["scale_low"]), jnp.log(strength["scale_high"])
-    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    half_log_aspect = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
     log_zoom = jax.random.uniform(k_zoom, minval=min_log, maxval=max_log)
-    zoom = jnp.exp(log_zoom + jnp.stack([-half, half]))
+    zoom = jnp.exp(log_zoom + jnp.stack([-half_log_aspect, half_log_aspect]))
 
     window = jnp.array(size, jnp.float32)
-    margin = zoom * jnp.array(sample["image"].shape[:2], jnp.float32) - window  # < 0: border
+    # Negative if the zoomed image is smaller than the window.
+    margin = zoom * jnp.array(sample["image"].shape[:2], jnp.float32) - window
     min_shift, max_shift = jnp.minimum(margin, 0), jnp.maximum(margin, 0)
     # Object crop: an object's center is in the window's inner 80 %, as far as the image permits.
     picked = jax.random.categorical(k_object, jnp.where(sample["valid"], 0.0, -1e9))
@@ -146,7 +147,7 @@ def augment_classification(
         targets: float32 [B, classes], the weight of each class in an image.
         strength: scalars, see `config.defaults`: `flip`; `area`, the minimum of a crop's
             fraction of the image (RandomResizedCrop; sides are clipped to the image where
-            torchvision draws again); `aspect`, log range of the crop's width over height;
+            torchvision draws again); `aspect`, the crop's largest |log(width / height)|;
             `contrast`, `brightness`, `noise` and `invert` as in `augment_detection`. Optional:
             `mixup` and `cutmix`, the parameters of their Beta distributions.
         size: (h, w) of a view, pixels; None: the images are cropped already.
@@ -173,8 +174,9 @@ def _augment_image(key, image, *, strength, size):
 def _random_resized_crop(k_area, k_aspect, k_position, image, strength, size):
     image_size = jnp.array(image.shape[:2], jnp.float32)
     area = jax.random.uniform(k_area, minval=strength["area"], maxval=1)
-    half = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
-    side = jnp.minimum(jnp.sqrt(area) * jnp.exp(jnp.stack([-half, half])), 1) * image_size
+    half_log_aspect = strength["aspect"] / 2 * jax.random.uniform(k_aspect, minval=-1, maxval=1)
+    stretch = jnp.exp(jnp.stack([-half_log_aspect, half_log_aspect]))
+    side = jnp.minimum(jnp.sqrt(area) * stretch, 1) * image_size
     corner = jax.random.uniform(k_position, (2,)) * (image_size - side)
     zoom = jnp.array(size, jnp.float32) / side
     return jax.image.scale_and_translate(
@@ -197,7 +199,7 @@ def mix(key: Array, images: Array, targets: Array, strength: dict) -> tuple[Arra
     if "cutmix" in strength:
         fraction = jax.random.beta(k_cutmix, strength["cutmix"], strength["cutmix"])
         pasted = _window_mask(k_position, images.shape[1:3], 1 - fraction)
-        # The fraction is that of the pasted pixels: the window may be clipped by the border.
+        # The fraction is counted in pixels, since the border may clip the window.
         mixed.append((jnp.where(pasted[:, :, None], opposite, images), 1 - pasted.mean()))
     if not mixed:
         return images, targets

@@ -258,8 +258,8 @@ def _decode_entries(
 
 
 def _measure_entries(listing: Listing, size: Any, fit: str, on_error: OnError) -> Iterator[_Sample]:
-    """As `_decoded`, without pixels: sizes are from the labels or, if these have none, from the
-    files' headers.
+    """As `_decode_entries`, without pixels: sizes are from the label files or, if these have none,
+    from the images' headers.
     """
     for entry in _existing_entries(listing, on_error):
         shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))

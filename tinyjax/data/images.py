@@ -195,9 +195,9 @@ def read_region(
     image = decode_image(file, channels, range16, min_size)
     decoded = image.height, image.width
     h, w, window = drawn[0] if drawn else (*decoded, region(decoded))
-    y, x = decoded[0] / h, decoded[1] / w
+    sy, sx = decoded[0] / h, decoded[1] / w
     top, left, height, width = window
-    box = (left * x, top * y, (left + width) * x, (top + height) * y)
+    box = (left * sx, top * sy, (left + width) * sx, (top + height) * sy)
     return _pixels(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
@@ -268,8 +268,8 @@ def fit_image(
     scale, offset = fit_geometry(image.shape[:2], size, method)
     (h, w), (height, width) = image.shape[:2], size
     if method == "center":
-        (x, y), (left, top) = scale.tolist(), offset.tolist()
-        box = (-left / x, -top / y, (width - left) / x, (height - top) / y)
+        (sx, sy), (ox, oy) = scale.tolist(), offset.tolist()
+        box = (-ox / sx, -oy / sy, (width - ox) / sx, (height - oy) / sy)
         return _resize(image, size, box), scale, offset
     if (h, w) == (height, width):
         return image, scale, offset
@@ -292,7 +292,7 @@ def _resize(image: np.ndarray, size: tuple[int, int], box: Any = None) -> np.nda
 def fit_geometry(
     shape: tuple[int, int], size: tuple[int, int], method: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset of `fit_image` for an image of `shape` (h, w), with its errors."""
+    """Scale and offset of `fit_image` for an image of `shape` (h, w). Raises as it does."""
     if method not in FIT_METHODS:
         raise UserError(f"fit = {method!r}: {suggest(method, FIT_METHODS)}")
     (h, w), (height, width) = shape, size

@@ -45,7 +45,7 @@ class ReplicatedBatch(NamedTuple):
 def shuffled_epochs(
     seed: Array, step: Array, batch: int, data: Mapping[str, Array], subset: Array | None = None
 ) -> Array:
-    """`Task.sample` by `batch_indices`, for data whose order does not depend on its labels."""
+    """A `Task.sample` that does not depend on the labels: `batch_indices` over `data`."""
     return batch_indices(seed, step, batch, len(next(iter(data.values()))), subset)
 
 

@@ -14,7 +14,7 @@ NEAR_DUPLICATE = 0.95  # correlation above which two thumbnails count as near-du
 MAX_SMALL_FRACTION = 0.05  # warn if more of a class's objects are smaller than a cell; our choice
 MAX_EXAMPLES = 3  # of each problem
 MAX_TABLE_CLASSES = 30
-MAX_SIDE, MAX_STRIDE = 640, 32  # px, of a suggested size: of the YOLO family, of a backbone
+MAX_SIDE, MAX_STRIDE = 640, 32  # px: the YOLO family's input size, a backbone's coarsest stride
 
 
 class SplitSummary(NamedTuple):
@@ -92,8 +92,9 @@ def summary_lines(name: str, summary: SplitSummary) -> list[str]:
 
 
 def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:
-    """A table of object counts by class and split; a split's score omits the classes that it lacks.
-    Empty if there is one class, or if no split lacks any.
+    """A table of object counts by class and split; empty for one class, or if each split has all.
+
+    A split's score omits the classes that it lacks.
     """
     names = list(dict.fromkeys(name for _, summary in summaries for name in summary.objects))
     complete = all(summary.objects.get(name) for _, summary in summaries for name in names)

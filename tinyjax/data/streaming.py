@@ -81,9 +81,9 @@ def batches(
 def random_region(shape: Shape, area: float, aspect: float, rng: np.random.Generator) -> Region:
     """A random region of an image of `shape` (h, w), as in torchvision's RandomResizedCrop.
 
-    area: the smallest fraction of the image. aspect: log range of width over height; log(16 / 9)
-    for 3/4 to 4/3. If none of `MAX_TRIES` regions fits: the largest central one within the
-    range of aspects.
+    area: the smallest fraction of the image. aspect: log of the largest over the smallest
+    width / height; log(16 / 9) for 3/4 to 4/3. If none of `MAX_TRIES` regions fits: the largest
+    central one within the range of aspects.
     """
     h, w = shape
     for _ in range(MAX_TRIES):

@@ -33,8 +33,8 @@ def detection_loss(
             bool [B, G].
         weights: scalars `class`, `box` and `offset`, weights of the three terms.
         grid: geometry of the N cells.
-        axes: mesh axes that the batch is sharded over; `batch` is then one shard, and its results
-            must be summed over shards.
+        axes: mesh axes that the batch is sharded over; `batch` is then one shard, and the
+            results must be summed over shards.
 
     Returns:
         The loss f32[], and a dict with its terms class_loss, box_loss and offset_loss, and with
@@ -65,9 +65,9 @@ def detection_loss(
     replacement = quality_focal_loss(logit, target) - quality_focal_loss(logit, 0.0) * counted
     class_loss = (negative + jnp.where(positive, replacement, 0).sum()) / total_quality
 
-    # Box terms are weighted by the target, so that the best cells have the largest weight. All
-    # other pairs get a unit box: `where` on the inputs keeps NaN out of the gradient, `where` on
-    # the loss would not.
+    # Box terms are weighted by the target, so that the best cells have the largest weight. Pairs
+    # that are not positive get a unit box: `where` on the inputs keeps NaN out of the gradient,
+    # `where` on the loss would not.
     unit = jnp.array([0.0, 0.0, 1.0, 1.0])
     truth = jnp.where(positive[..., None], batch["boxes"][:, :, None], unit)
     predicted = offsets[image, pairs.cell]

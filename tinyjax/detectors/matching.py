@@ -50,7 +50,7 @@ def assign(
     eligible &= valid[:, None]
     g = truth.shape[0]
 
-    overlap = iou(boxes[cell], truth[:, None])  # [G, W]
+    overlap = iou(boxes[cell], truth[:, None])  # [G, levels * WINDOW^2]
     similarity = wasserstein_similarity(boxes[cell], truth[:, None])
     blended = (1 - WASSERSTEIN_WEIGHT) * overlap + WASSERSTEIN_WEIGHT * similarity
     metric = scores[cell, labels[:, None]] ** ALPHA * blended**BETA

@@ -32,9 +32,9 @@ class Neck(nn.Module):
     """Backbone features {stride: [B, h, w, c]} -> {stride: [B, h, w, width]} for `strides`.
 
     A feature pyramid (arXiv 1612.03144) from stride 32 to the finest level, then a path that
-    downsamples to the coarsest level of the head (arXiv 1803.01534). If there are repeats, all but
-    the last path go to stride 32. Levels are fused by sums: unlike concatenation, these keep
-    zero-padded channels at the end.
+    downsamples to the coarsest level of the head (arXiv 1803.01534). Both are done `repeats` times;
+    all paths but the last go to stride 32. Levels are fused by sums: unlike concatenation, these
+    keep zero-padded channels at the end.
     """
 
     preserves_zeros = True

@@ -6,7 +6,7 @@ from tinyjax.metrics.robustness import calibration_error
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return accuracies, 0 to 1. An image counts as wrong if its true logit is tied or NaN.
+    """Return accuracies, 0 to 1. Ties and NaN count against the true class.
 
     logits: float32 [N, classes]. labels: int32 [N].
 

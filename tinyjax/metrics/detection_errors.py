@@ -141,8 +141,8 @@ def _count_passing(label: np.ndarray, score: np.ndarray, classes: int) -> np.nda
 def best_threshold_index(f1: np.ndarray) -> int:
     """Return the index in THRESHOLDS of the highest F1 [1001].
 
-    In a tie it is the highest threshold, with the fewest detections; this is 1 if no detection is
-    correct.
+    In a tie it is the highest threshold, which the fewest detections pass. If no detection is
+    correct, the threshold is 1.
     """
     return len(f1) - 1 - int(np.argmax(f1[::-1]))
 

@@ -95,7 +95,7 @@ def detection_calibration_error(matches: detection_errors.Matches) -> float:
 
 
 def _evaluate_slice(evaluation: COCOeval_faster, subset: Slice, truth: Mapping[str, Any]) -> None:
-    """Evaluate a slice with the data in `evaluation`, and overwrite its previous results."""
+    """Evaluate a slice of the data in `evaluation`, and overwrite the results stored there."""
     evaluation.params.imgIds = subset.images.tolist()
     evaluation.params.catIds = [
         c["id"] for c in truth["categories"] if c["name"] in (subset.classes or (c["name"],))

@@ -84,7 +84,7 @@ class Threshold(NamedTuple):
     high: float
     p: float  # p-value; null hypothesis: the gain is linear in log10(parameters), or constant
     reason: str  # the result as text
-    knots: np.ndarray  # float64 [K, 2], parameters and gain of the line to plot; [0, 2]: no line
+    knots: np.ndarray  # float64 [K, 2], parameters and gain of the line to plot; K = 0: no line
 
 
 def gain_by_size(

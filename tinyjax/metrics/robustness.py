@@ -28,7 +28,8 @@ def mpc(scores: Mapping[tuple[str, int], np.ndarray]) -> np.ndarray:
 
     scores: (corruption, severity) -> scores, all of one shape; without severity 0, the clean set.
 
-    Raises UserError if corruptions have different severities: their weights would then differ.
+    Raises UserError for severity 0, without scores, and if corruptions have different severities:
+    the weights of these would then differ.
     """
     corruptions, severities = ({key[i] for key in scores} for i in (0, 1))
     missing = sorted({(c, s) for c in corruptions for s in severities} - {*scores})

@@ -210,8 +210,8 @@ class ExtraLayers(NamedTuple):
 
 
 NO_EXTRA_LAYERS = ExtraLayers()
-# How squeeze-excite is initialized: "identity" leaves its input unchanged; "authors", as by the
-# authors of Mind the Backbone (arXiv 2303.14744), halves it.
+# Settings of squeeze-excite. Initially "identity" leaves its input unchanged; "authors", as in Mind
+# the Backbone (arXiv 2303.14744), roughly halves it.
 EXCITE_SETTINGS: dict[str, dict[str, Any]] = {
     "identity": {"gate": "twice_sigmoid", "kernel_init": nn.initializers.zeros},
     "authors": {"gate": "sigmoid"},
@@ -258,8 +258,8 @@ class InvertedResidual(nn.Module):
         elif stride == 1 and x.shape[-1] == out:
             y = x + y
         if self.adapter:
-            adapted = gate("alive") * y if "alive" in gates else y
-            y = y + self.adapter(name="adapter")(adapted, train)
+            adapter_input = gate("alive") * y if "alive" in gates else y
+            y = y + self.adapter(name="adapter")(adapter_input, train)
         return y
 
 

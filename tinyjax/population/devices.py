@@ -139,12 +139,10 @@ class DeviceLayout(NamedTuple):
         sharding = NamedSharding(self.mesh, P(MEMBER) if self.num_members > 1 else P())
 
         def shape(leaf):
-            filled = (
-                [len(leaf) + -len(leaf) % self.mesh.shape[MEMBER]] if self.num_members > 1 else []
-            )
-            return jax.ShapeDtypeStruct(
-                (*filled, *leaf.shape[len(filled) :]), leaf.dtype, sharding=sharding
-            )
+            sizes = leaf.shape
+            if self.num_members > 1:  # with the idle members that `place` appends
+                sizes = (len(leaf) + -len(leaf) % self.mesh.shape[MEMBER], *sizes[1:])
+            return jax.ShapeDtypeStruct(sizes, leaf.dtype, sharding=sharding)
 
         return jax.tree.map(shape, members)
 

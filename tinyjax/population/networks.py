@@ -130,7 +130,7 @@ def load_trained(
     task: Task,
     training: Split,
 ) -> list[Network]:
-    """Load members of a finished run, with their trained weights, as for training.
+    """Load members of a finished run as `Network`s, with their trained weights.
 
     which: "last" or "best" of the averaged weights. changes: field -> value, set in their configs.
     """

@@ -45,7 +45,7 @@ def this_machine() -> Machine:
 
 
 class PlannedPopulation(NamedTuple):
-    """The ids of members that share a program, in the order of its first axis."""
+    """The ids of members that share a program, in their order in its arrays."""
 
     members: tuple[str, ...]
     member_batching: str  # "none", "vmap", "map" or "chunks", see `batch_members`
@@ -154,7 +154,8 @@ def estimated_minutes(config: ConfigDict, task: Task, members: Sequence[Member])
 def _split_by_size(group: Sequence[Member], size_key, cost) -> list[list[Member]]:
     """Split the sorted sizes into the cheapest segments, by dynamic programming.
 
-    The cheapest split of the n smallest sizes is a cheapest split of fewer, and a last segment.
+    The cheapest split of the n smallest sizes is that of the m smallest, for some m < n, and one
+    more segment.
     """
     by_size: dict[tuple, list[Member]] = {}
     for member in group:

@@ -34,7 +34,7 @@ from tinyjax.run.text import value_range
 
 WIDTH, HEIGHT = 3.6, 2.9  # of a panel, inches
 MAX_COLUMNS = 3  # of panels
-MAX_INDIVIDUAL_CURVES = 12  # of more members: median and range of groups
+MAX_INDIVIDUAL_CURVES = 12  # with more members, median and range of groups are drawn
 MAX_SIZE_LABELS = 7  # on an axis
 MAX_SIZE_MEANS = 25  # with more sizes, the mean of each has too few members
 DODGE = 1.05  # ratio between the positions of variants of the same size, which would overlap

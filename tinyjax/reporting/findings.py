@@ -1,7 +1,7 @@
-"""Findings of a report: the sentences at its top.
+"""Findings of a report, at its top.
 
-Each rule returns a sentence or None. A difference is stated with its 95 % interval; if the interval
-contains zero, it is called not significant.
+Each rule returns a finding (one or more sentences) or None. A difference is stated with its 95 %
+interval; if the interval contains zero, it is called not significant.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from tinyjax.reporting.summary import Summary, overall_correlation
 from tinyjax.reporting.tables import CLASS_SLICE_PREFIX, Condition, Member, Tables
 from tinyjax.run.text import value_range
 
-MAX_SENTENCES = 8
+MAX_FINDINGS = 8
 
 
 def make_findings(tables: Tables, summary: Summary) -> list[str]:
-    """The first `MAX_SENTENCES` findings, by the order of the rules."""
+    """The first `MAX_FINDINGS` findings, in the order of the rules."""
     rules = (
         describe_experiment,
         describe_divergence,
@@ -41,8 +41,8 @@ def make_findings(tables: Tables, summary: Summary) -> list[str]:
         describe_worst_slice,
         describe_corruption,
     )
-    sentences = [sentence for rule in rules if (sentence := rule(tables, summary))]
-    return sentences[:MAX_SENTENCES]
+    findings = [finding for rule in rules if (finding := rule(tables, summary))]
+    return findings[:MAX_FINDINGS]
 
 
 def describe_experiment(tables: Tables, summary: Summary) -> str:

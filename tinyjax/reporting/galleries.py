@@ -1,4 +1,7 @@
-"""Images of a report: where the smallest network fails and the largest does not, or the worst."""
+"""Galleries of a report: images on which the smallest network fails and the largest does not.
+
+The gallery of a single network has its worst images.
+"""
 
 import json
 from pathlib import Path
@@ -54,7 +57,9 @@ def select_members(tables: Tables) -> list[Member]:
     If several pairs qualify, the one with the largest ratio of sizes is taken. A report with a
     single member shows that one.
     """
-    members = [m for m in tables.members if m.diverged_at < 0 and _folder(tables, m).is_dir()]
+    members = [
+        m for m in tables.members if m.diverged_at < 0 and _detections_folder(tables, m).is_dir()
+    ]
     if len(tables.members) == 1:
         return members
     groups: dict[tuple, list[Member]] = {}
@@ -71,7 +76,7 @@ def load_detections(tables: Tables, member: Member, suite: str) -> dict[str, np.
 
     boxes [D, 4] xyxy in pixels of the file; scores, labels and image [D]; wrong and hits [N].
     """
-    file = _folder(tables, member) / f"{suite}.npz"
+    file = _detections_folder(tables, member) / f"{suite}.npz"
     if not file.exists():
         return None
     with np.load(file) as arrays:
@@ -135,5 +140,5 @@ def _draw_row(
     return row
 
 
-def _folder(tables: Tables, member: Member) -> Path:
+def _detections_folder(tables: Tables, member: Member) -> Path:
     return tables.folder / member.run / "evaluations" / WEIGHTS / member.id

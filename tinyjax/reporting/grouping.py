@@ -98,8 +98,8 @@ def limited_groups(
 def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
     """Start -> pairs (member with that start, member from scratch with all other fields equal).
 
-    Pairs of different runs have different keys; so have pairs with different varied fields, if
-    there are at most `MAX_SETTINGS` settings of these.
+    The key also contains the run if there are several, and the varied fields if they have at most
+    `MAX_SETTINGS` settings.
     """
     from_scratch = {(*_key_without_start(m), m.seed): m for m in members if m.start == SCRATCH}
     pairs = [

@@ -45,7 +45,7 @@ class PageFigure(NamedTuple):
     name: str
     title: str
     file: Path
-    width: int  # of the file, pixels
+    width: int  # on the page, CSS pixels times PIXEL_RATIO
     alt: str
     note: str
 

@@ -282,7 +282,7 @@ def _color(label: int) -> str:
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, label: int, width: int) -> None:
-    """Draw a line with a dark edge just outside the box, so that its pixels stay visible."""
+    """Draw a line with a dark edge just outside the box, so that the object stays visible."""
     x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)  # the last pixel inside
     for line_width, color in ((width + 1, "black"), (width, _color(label))):

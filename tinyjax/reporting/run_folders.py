@@ -19,8 +19,8 @@ WEIGHTS = "last"  # the weights that are reported
 def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
     """Return the runs and sweeps of a folder, name -> path; "" is `folder` itself if it is a run.
 
-    Runs that others in the folder start from are left out, because they are intermediate results,
-    and so are the runs named in `exclude`.
+    Runs named in `exclude` are left out. Runs that others in the folder start from are left out,
+    too, because they are intermediate results.
 
     Raises UserError if there is no run, a run is not finished, or a name is unknown.
     """

@@ -39,9 +39,10 @@ class MemberSummary(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Gain of starting weights over training from scratch on a suite, for P pairs.
+    """Gains of starting weights over training from scratch on a suite.
 
-    A pair is a size and a seed: gains are averaged over settings, see `_pool_settings`.
+    There is one gain for each of P pairs of size and seed: the mean over settings, see
+    `_pool_settings`.
     """
 
     start: str  # with its settings, see `pair_with_scratch`

@@ -24,8 +24,8 @@ def draw(folder: Path, tables: Mapping[str, Sequence[Row]], labels: Mapping[str,
     """
     metric, label = next(iter(labels.items()))
     with rc_context(STYLE):
-        sizes = draw_score_by_size(tables["members"], tables["results"], metric, label)
-        save(sizes, folder / "score_by_size.png")
+        figure = draw_score_by_size(tables["members"], tables["results"], metric, label)
+        save(figure, folder / "score_by_size.png")
         save(draw_losses(tables["members"], tables["metrics"]), folder / "learning.png")
 
 

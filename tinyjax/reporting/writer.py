@@ -11,7 +11,7 @@ from tinyjax.reporting.findings import make_findings
 from tinyjax.reporting.galleries import make_galleries
 from tinyjax.reporting.group_plot import draw_variants
 from tinyjax.reporting.means_table import network_rows
-from tinyjax.reporting.page import PageFigure, render
+from tinyjax.reporting.page import PIXEL_RATIO, PageFigure, render
 from tinyjax.reporting.plotting import STYLE
 from tinyjax.reporting.summary import Summary, summarize
 from tinyjax.reporting.tables import Tables
@@ -73,6 +73,6 @@ def _write_figures(
     for k, (suite, picture, note) in enumerate(galleries):
         file = folder / f"images{k}.png"
         picture.save(file)
-        alt, width = f"Images of {suite}: truth and detections", 2 * picture.width
+        alt, width = f"Images of {suite}: truth and detections", PIXEL_RATIO * picture.width
         figures.append(PageFigure(f"images{k}", "Images", file, width, alt, f"{suite}: {note}"))
     return figures, [reason] if reason else []

@@ -37,7 +37,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
 }
 EXIT_DELAY = 5  # seconds from an error of the main process to its exit, which ends the others
-_calls = count()
+_stop_checks = count()
 
 
 @contextmanager
@@ -235,4 +235,4 @@ def stop_requested(received: Sequence[int]) -> bool:
         return bool(received)
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(next(_calls))
+    return multihost_utils.reached_preemption_sync_point(next(_stop_checks))

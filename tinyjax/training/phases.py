@@ -51,7 +51,7 @@ def train_phases(config: Any, folder: Path, train_run: Callable[[Any, Path], int
 def phase_configs(config: Any, folders: Sequence[Path]) -> list[Any]:
     """The configs of a run's phases, which will be trained in `folders`.
 
-    Raises UserError for a malformed phase, and as `check` does for each config.
+    Raises UserError for a malformed phase, and as `check_config` does for each.
     """
     phases = []
     for previous, fields in zip(("", *folders), config.phases, strict=False):

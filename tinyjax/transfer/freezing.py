@@ -21,7 +21,7 @@ from tinyjax.models.scaling import Architecture
 Rule = tuple[str, float]
 
 TRAIN_REST: Rule = (".*", 1.0)
-_NOT_EXTRA = r"(?!block\d+/adapter/|excite/).*"  # without `layers.ExtraLayers`, which always train
+_NOT_EXTRA = r"(?!block\d+/adapter/|excite/).*"  # all but `layers.ExtraLayers`
 PRESETS = {
     "backbone": rf"backbone/(stem|stage\d+)/{_NOT_EXTRA}",
     "stem": r"backbone/stem/.*",

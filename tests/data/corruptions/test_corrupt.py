@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.data.corruptions import make_corrupted as golden
-from tinyjax.data.corruptions.benchmark import scramble_indices
 from tinyjax.data.corruptions.corrupt import (
     BENCHMARK_CORRUPTIONS,
     SEVERITIES,
@@ -15,6 +14,7 @@ from tinyjax.data.corruptions.corrupt import (
     corrupt,
     expand_corruption_names,
 )
+from tinyjax.data.corruptions.imagenet_c import scramble_indices
 from tinyjax.errors import UserError
 
 PUBLISHED = np.load(golden.GOLDEN)

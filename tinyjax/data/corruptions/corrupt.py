@@ -1,6 +1,6 @@
 """Corrupted images, to measure the robustness of a network.
 
-Two families: the 15 corruptions of the benchmark (`benchmark`), and those of thermal cameras
+Two families: the 15 corruptions of ImageNet-C (`benchmark`), and those of thermal cameras
 (`thermal`), each in five severities. They are applied to an image at the size of its file, before
 it is resized for a network.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from tinyjax.data.corruptions import benchmark, thermal
+from tinyjax.data.corruptions import imagenet_c, thermal
 from tinyjax.errors import UserError, suggest
 
-BENCHMARK_CORRUPTIONS = tuple(function.__name__ for function in benchmark.CORRUPTIONS)
+BENCHMARK_CORRUPTIONS = tuple(function.__name__ for function in imagenet_c.CORRUPTIONS)
 THERMAL_CORRUPTIONS = tuple(function.__name__ for function in thermal.CORRUPTIONS)
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_FUNCTIONS = {f.__name__: f for f in (*benchmark.CORRUPTIONS, *thermal.CORRUPTIONS)}
+_FUNCTIONS = {f.__name__: f for f in (*imagenet_c.CORRUPTIONS, *thermal.CORRUPTIONS)}
 _FAMILIES = {"benchmark": BENCHMARK_CORRUPTIONS, "thermal": THERMAL_CORRUPTIONS}
 
 
@@ -31,14 +31,15 @@ def expand_corruption_names(names: Sequence[str]) -> tuple[str, ...]:
     expanded: dict[str, None] = {}
     for name in names:
         if name not in _FAMILIES and name not in _FUNCTIONS:
-            raise _unknown(name)
+            raise _unknown_corruption(name)
         expanded |= dict.fromkeys(_FAMILIES.get(name, (name,)))
     return tuple(expanded)
 
 
 def suite_corruptions(name: str, suite: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """All (corruption, severity) of a config's suite `name`: each of "corrupt", the names of
-    `expand_corruption_names`, with each of "severities", by default all.
+    """All pairs (corruption, severity) of a config's suite `name`.
+
+    Its "corrupt" is a name or names for `expand_corruption_names`; "severities" is by default all.
 
     Raises UserError as `expand_corruption_names`, and for a severity that does not exist.
     """
@@ -55,8 +56,8 @@ def suite_corruptions(name: str, suite: Mapping[str, Any]) -> list[tuple[str, in
 def corrupt(image: np.ndarray, corruption: str, severity: int, name: str) -> np.ndarray:
     """Corrupt one image: uint8 [H, W, C] of 1 or 3 channels to uint8 of the same shape.
 
-    For a gray image, the result with one channel is one channel of the published result for RGB:
-    equal if nothing is random, equal in distribution if channels are drawn independently.
+    The result for one channel equals a channel of the published result for the same gray image in
+    RGB; only in distribution if channels are drawn independently.
 
     Random numbers are a function of (name, corruption, severity). For `thermal.FIXED_PATTERNS`,
     which belong to the camera, they are a function of (corruption, H, W): the same pattern in all
@@ -67,7 +68,7 @@ def corrupt(image: np.ndarray, corruption: str, severity: int, name: str) -> np.
     Raises UserError for an unknown corruption or severity.
     """
     if corruption not in _FUNCTIONS:
-        raise _unknown(corruption)
+        raise _unknown_corruption(corruption)
     if severity not in SEVERITIES:
         raise UserError(f"corruption {corruption}: severity = {severity!r}; give 1, 2, 3, 4 or 5")
     fixed = corruption in thermal.FIXED_PATTERNS
@@ -82,6 +83,6 @@ def _rng(*seed: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest)))
 
 
-def _unknown(name: str) -> UserError:
+def _unknown_corruption(name: str) -> UserError:
     known = (*_FAMILIES, *_FUNCTIONS)
     return UserError(f"no corruption {str(name)!r}; {suggest(name, known)}")

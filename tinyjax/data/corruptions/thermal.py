@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from tinyjax.data.corruptions.benchmark import smear
+from tinyjax.data.corruptions.imagenet_c import smear
 
 
 def fixed_pattern(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
@@ -34,8 +34,8 @@ def stripes(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def dead_pixels(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Pixels stuck at black or white, fixed for the camera: 0.1 to 2.5 % are defects, of which
-    three quarters are single pixels, the others clusters of 2 x 2 and 3 x 3.
+    """Pixels stuck at black or white, fixed for the camera: defects number 0.1 to 2.5 % of the
+    pixels; three quarters of them are single pixels, the others clusters of 2 x 2 and 3 x 3.
 
     A healthy camera has less than 0.5 %, and interpolates them.
     """
@@ -47,7 +47,7 @@ def dead_pixels(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     level = rng.choice((0, 255), height * width)
     count = math.ceil(fraction * height * width)
     y, x = np.divmod(order[:count], width)
-    defect = np.full((height, width), count)
+    defect = np.full((height, width), count)  # the first defect that covers a pixel; count: none
     for dy, dx in np.ndindex(3, 3):
         hit = (side[:count] > max(dy, dx)) & (y + dy < height) & (x + dx < width)
         np.minimum.at(defect, (y[hit] + dy, x[hit] + dx), np.flatnonzero(hit))

@@ -203,7 +203,7 @@ PUBLISHED_SETS: dict[str, PublishedSet] = {
         "special",
         "HIT-UAV",
         "HIT-UAV.zip",
-        {n: _hit_uav(n, k) for n, k in (("train", 2_029), ("val", 290), ("test", 579))},
+        {name: _hit_uav(name, n) for name, n in (("train", 2_029), ("val", 290), ("test", 579))},
         "CC BY 4.0.",
         "Suo et al., HIT-UAV: A high-altitude infrared thermal dataset for Unmanned Aerial "
         "Vehicle-based object detection, Scientific Data 10, 227 (2023)",

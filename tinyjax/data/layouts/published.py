@@ -46,8 +46,9 @@ class PublishedLayout(NamedTuple):
 
 
 def published_layout(root: AnyPath, layout: str) -> PublishedLayout | None:
-    """The layout of the published set `layout`; None for other layouts. For "auto", that of the set
-    recognized in `root`, but None unless it is special.
+    """The layout of the published set `layout`; None for other layouts.
+
+    For "auto": the layout of the set recognized in `root` if it is "special", else None.
     """
     name = recognize(root) if layout == "auto" else layout
     if name not in PUBLISHED_SETS:
@@ -96,7 +97,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Lis
     published, data_dir = PUBLISHED_SETS[name], _find_root(root, name)
     if split in published.unlabeled:
         raise UserError(f"{published.title}: {split}: {published.unlabeled[split]}")
-    if split in published.splits and (problems := _check_files(data_dir, name, [split])):
+    if split in published.splits and (problems := _missing_path_messages(data_dir, name, [split])):
         raise UserError("; ".join(problems))
     path = _find_path(data_dir, published.splits[split]) if split in published.splits else ""
     if not path and name != "kaist":
@@ -130,7 +131,7 @@ def check_files(source: str | Path, split: str, name: str) -> None:
     with open_source(source) as root:
         data_dir = _find_root(root, name)
         known = split in PUBLISHED_SETS[name].splits
-        if known and (problems := _check_files(data_dir, name, [split])):
+        if known and (problems := _missing_path_messages(data_dir, name, [split])):
             raise UserError("; ".join(problems))
 
 
@@ -162,7 +163,7 @@ def inspect_files(root: AnyPath, name: str) -> tuple[dict[str, int], list[str]]:
         data_dir = _find_root(root, name)
     except UserError as error:
         return {}, [str(error)]
-    problems, counts = _check_files(data_dir, name, published.splits), {}
+    problems, counts = _missing_path_messages(data_dir, name, published.splits), {}
     for split in list_splits(root, name):
         if split in published.splits and _missing_paths(data_dir, published.splits[split]):
             continue
@@ -215,7 +216,7 @@ def _missing_paths(data_dir: AnyPath, files: SplitFiles) -> list[str]:
     return [path for path in files.requires if not _exists(data_dir, path)]
 
 
-def _check_files(data_dir: AnyPath, name: str, splits: Iterable[str]) -> list[str]:
+def _missing_path_messages(data_dir: AnyPath, name: str, splits: Iterable[str]) -> list[str]:
     """A message for each missing path of these splits, without duplicates."""
     published = PUBLISHED_SETS[name]
     problems: dict[str, None] = {}
@@ -266,7 +267,7 @@ def _read_set(data_dir: AnyPath, name: str, split: str, path: str, on_error: OnE
 def _read_pairs(
     data_dir: AnyPath, source: AnyPath, pairs: Iterable[tuple[AnyPath, str]], on_error: OnError
 ) -> Listing:
-    """pairs: images and the names of their xml files, whose corners are used as written."""
+    """Read VOC xml files, whose corners are used as written. pairs: image, stem of its xml file."""
     xmls = {stem(file): file for file in list_files(data_dir / "Annotations", ".xml")}
     annotations = {name: voc.read_xml(file, first_pixel=0) for name, file in xmls.items()}
     entries = []
@@ -285,7 +286,7 @@ def _read_pairs(
 
 
 def _read_flir_aligned(data_dir: AnyPath, split: str, path: str, on_error: OnError) -> Listing:
-    """A line of a list is FLIR_00002_PreviewData, the thermal image's name, or FLIR_00002."""
+    """A line of a list is the stem of a thermal image, FLIR_00002_PreviewData, or FLIR_00002."""
     lines = read_text(data_dir / path).split()
     names = [f"{line.removesuffix('_PreviewData')}_" for line in lines]
     ending = "RGB.jpg" if split.startswith("rgb/") else "PreviewData.jpeg"

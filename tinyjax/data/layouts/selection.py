@@ -33,10 +33,12 @@ def check_where(where: Any) -> None:
     if not isinstance(where, Mapping):
         raise UserError(f"where = {where!r}: give a dict, field -> value or (low, high)")
     for field, wanted in where.items():
-        pair = isinstance(wanted, tuple | list) and [type(v) in (int, float) for v in wanted]
-        if not isinstance(wanted, str | int | float) and pair != [True, True]:
+        is_pair = isinstance(wanted, tuple | list) and [
+            type(v) in (int, float) for v in wanted
+        ] == [True, True]
+        if not is_pair and not isinstance(wanted, str | int | float):
             raise UserError(f"where: {field} = {wanted!r}: give a value, or (low, high)")
-        if pair and not wanted[0] < wanted[1]:
+        if is_pair and not wanted[0] < wanted[1]:
             raise UserError(f"where: {field} = {wanted!r}: low must be less than high")
 
 
@@ -169,8 +171,8 @@ def assign_roles(
     for name in classes:
         if name in listing.ignored:
             raise UserError(
-                f'{listing.source}: category {name!r} is marked "ignore": 1, so it cannot be '
-                "one of classes; leave it out"
+                f"{listing.source}: category {name!r} is marked as ignored by the data set, so it "
+                "cannot be one of classes; leave it out"
             )
     ignored = listing.ignored | {*ignore_classes}
     default = (name for name in listing.categories if name not in ignored | listing.groups)

@@ -10,8 +10,9 @@ without a text file has no objects. Format: https://docs.ultralytics.com/dataset
 The paths in a yaml are often those of another machine. Therefore only the tail of a path is used:
 its longest trailing part that exists next to the yaml. Nothing outside that folder is read.
 
-Terms in this module: `data_dir` is the folder of the yaml, or of images and labels; a
-`location` is a path from it to a folder of images, or to a .txt that lists images.
+Terms in this module: `data_dir` is the folder of the yaml, or of images and labels; `class_file`
+names the classes: the yaml, or a classes.txt; a `location` is a path from `data_dir` to a folder of
+images, or to a .txt that lists images.
 """
 
 import re
@@ -49,13 +50,14 @@ def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
     if not (class_list := find_class_list(root)):
         return []
-    data_dir, file = class_list
-    names = _yaml_splits(file) or _folder_names(data_dir)
+    data_dir, class_file = class_list
+    names = _yaml_splits(class_file) or _folder_names(data_dir)
     return [
         name
         for name in names
         if any(
-            _images(data_dir, file, location) for location in _locations(data_dir, file, name)[0]
+            _images(data_dir, class_file, location)
+            for location in _locations(data_dir, class_file, name)[0]
         )
     ]
 
@@ -69,14 +71,14 @@ def explain_mismatch(root: AnyPath) -> str:
             return f"{message}, or rename it to data.yaml"
     if not (class_list := find_class_list(root)):
         return ""
-    data_dir, file = class_list
+    data_dir, class_file = class_list
     missing = [
         f"{split}: {path}"
-        for split in _yaml_splits(file)
-        for path in _locations(data_dir, file, split)[1]
+        for split in _yaml_splits(class_file)
+        for path in _locations(data_dir, class_file, split)[1]
     ]
     return (
-        f"{file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
+        f"{class_file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
         "put them into images/train and images/val, or train/images and val/images"
     )
 
@@ -90,19 +92,20 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     """
     if not (class_list := find_class_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
-    data_dir, file = class_list
-    names, pose = _class_names(file), _is_yaml(file) and "kpt_shape" in _parse(file)
-    locations, missing = _locations(data_dir, file, split)
+    data_dir, class_file = class_list
+    names = _class_names(class_file)
+    pose = _is_yaml(class_file) and "kpt_shape" in _parse(class_file)
+    locations, missing = _locations(data_dir, class_file, split)
     if missing:
         raise UserError(
-            f"{file}: {split}: {', '.join(missing)}: no trailing part of that path exists "
+            f"{class_file}: {split}: {', '.join(missing)}: no trailing part of that path exists "
             f"next to the yaml, nor images/{split} or {split}/images"
         )
     if not locations:
         raise unknown_split(root, split, list_splits(root))
     entries = []
     for location in locations:
-        images = _images(data_dir, file, location)
+        images = _images(data_dir, class_file, location)
         label_files = _label_files(data_dir, location, [path for _, path in images])
         if images and not label_files:
             folder = data_dir / _label_folder(location)
@@ -117,7 +120,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
             label_file = label_files.get(_label_path(path))
             labels = _read_labels(label_file, names, pose, on_error) if label_file else []
             entries.append(Entry(data_dir / path, {"file_name": name}, labels))
-    return Listing(str(file), entries, names, relative=True)
+    return Listing(str(class_file), entries, names, relative=True)
 
 
 # ---- classes
@@ -190,29 +193,29 @@ def _class_names(file: AnyPath) -> tuple[str, ...]:
 # ---- paths
 
 
-def _yaml_splits(file: AnyPath) -> dict[str, list[str]]:
+def _yaml_splits(class_file: AnyPath) -> dict[str, list[str]]:
     """The paths in the yaml, by split."""
-    return {split: paths for split in SPLITS if (paths := _strings(file, split))}
+    return {split: paths for split in SPLITS if (paths := _strings(class_file, split))}
 
 
-def _strings(file: AnyPath, field: str) -> list[str]:
-    value = _parse(file).get(field) if _is_yaml(file) else None
+def _strings(class_file: AnyPath, field: str) -> list[str]:
+    value = _parse(class_file).get(field) if _is_yaml(class_file) else None
     return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
 
 
-def _locations(data_dir: AnyPath, file: AnyPath, split: str) -> tuple[list[str], list[str]]:
+def _locations(data_dir: AnyPath, class_file: AnyPath, split: str) -> tuple[list[str], list[str]]:
     """The locations of a split's images, and the yaml's paths that do not exist.
 
     If none of the yaml's paths exists, the location is the split's default folder.
     """
-    yaml_splits = _yaml_splits(file)
-    values = _strings(file, split)
+    yaml_splits = _yaml_splits(class_file)
+    values = _strings(class_file, split)
     others = [_path_parts(v) for vs in yaml_splits.values() for v in vs if v not in values]
 
     def is_location(path: AnyPath) -> bool:
         return path.is_dir() or (_is_list(path.name) and path.is_file())
 
-    base = "".join(_strings(file, "path"))
+    base = "".join(_strings(class_file, "path"))
     tails = {value: _existing_tail(data_dir, base, value, is_location, others) for value in values}
     if any(tail is not None for tail in tails.values()):
         existing = [tail for tail in tails.values() if tail is not None]
@@ -257,7 +260,7 @@ def _path_parts(path: str) -> tuple[str, ...]:
 
 
 def _default_folder(data_dir: AnyPath, split: str) -> str:
-    """The conventional folder of a split's images, if it has any; else ""."""
+    """The conventional folder of a split's images; "" if none has images."""
     folders = (f"images/{split}", f"{split}/images", split)
     return next((folder for folder in folders if walk_files(data_dir / folder, SUFFIXES)), "")
 
@@ -269,14 +272,14 @@ def _folder_names(data_dir: AnyPath) -> list[str]:
     return [name for name in names if name not in ("images", "labels")]
 
 
-def _images(data_dir: AnyPath, file: AnyPath, location: str) -> list[tuple[str, str]]:
+def _images(data_dir: AnyPath, class_file: AnyPath, location: str) -> list[tuple[str, str]]:
     """(file name, path from `data_dir`) of a location's images, including subfolders."""
     if not _is_list(location):
         return [
             (path, _join(location, path)) for path, _ in walk_files(data_dir / location, SUFFIXES)
         ]
     lines = [line.strip() for line in read_text(data_dir / location).splitlines() if line.strip()]
-    base = "".join(_strings(file, "path"))
+    base = "".join(_strings(class_file, "path"))
     tails = [_existing_tail(data_dir, base, line, lambda path: path.is_file()) for line in lines]
     paths = [tail or "/".join(_path_parts(line)) for tail, line in zip(tails, lines, strict=True)]
     return [(path, path) for path in paths]
@@ -357,8 +360,8 @@ def _box(values: list[float]) -> tuple[float, float, float, float]:
     if len(values) > 4:
         x, y = values[::2], values[1::2]
         return min(x), min(y), max(x), max(y)
-    x1, y1, w, h = values
-    return x1 - w / 2, y1 - h / 2, x1 + w / 2, y1 + h / 2
+    cx, cy, w, h = values
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
 
 
 def _parse(file: AnyPath) -> dict[str, Any]:

@@ -34,9 +34,7 @@ class Scene(NamedTuple):
     """The content of one image."""
 
     texture: tuple[np.ndarray, ...]  # per CELLS: float32 [2 (night, day), h, w], normal
-    ground_patches: (
-        np.ndarray
-    )  # float64 [P, 8] as SceneItem.parts; added to the ground's temperature
+    ground_patches: np.ndarray  # float64 [P, 8] as SceneItem.parts, added to the ground
     items: tuple[SceneItem, ...]  # from far (high in the image) to near
 
 
@@ -261,7 +259,7 @@ def _pole(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
 
 
 def _bin(rng: np.random.Generator, x: float, y: float) -> np.ndarray:
-    """A box of uniform temperature, warm or cold, of the size of a person or vehicle."""
+    """A box with a lid, warm or cold, of the size of a person or vehicle."""
     half_width, half_height, heat = rng.uniform(2, 7), rng.uniform(3, 7), rng.uniform(0, 1)
     lid = rng.uniform(-2, 2)
     rows = [

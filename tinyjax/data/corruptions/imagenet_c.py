@@ -66,9 +66,9 @@ def glass_blur(image: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     height, width, channels = image.shape
     pixels = np.floor(_blur(image, sigma)).reshape(-1, channels)
     # Rows and columns reach + 1 .. side - reach are scrambled, by offsets of -reach .. reach - 1.
-    inside = tuple(max(side - 2 * reach, 0) for side in (height, width))
+    inner_size = tuple(max(side - 2 * reach, 0) for side in (height, width))
     for _ in range(iterations):
-        offsets = rng.integers(-reach, reach, (2, *inside), np.int8)
+        offsets = rng.integers(-reach, reach, (2, *inner_size), np.int8)
         pixels = pixels[scramble_indices(offsets, reach, (height, width))]
     return _blur(pixels.reshape(image.shape), sigma)
 
