@@ -121,19 +121,19 @@ def write_torchvision_weights(file):
     save_file(state, file)
 
 
-def test_more_steps_compile_no_further_programs(classifier_run, noise_images, tmp_path, compiled):
+def test_more_steps_compile_no_further_programs(noise_images, tmp_path, compiled):
     """Also: the network takes the BatchNorm epsilon of the public weights that it starts from."""
     weights = tmp_path / "weights.safetensors"
     write_torchvision_weights(weights)
     counts = []
-    for steps in (6, 9):  # `classifier_run` has compiled what all runs of a process share
+    for steps in (3, 6, 9):  # the first run also compiles what all runs of a process share
         compiled.clear()
         config = classifier_config.get_config(str(noise_images))
         config.schedule.steps, config.eval_every, config.init = steps, steps, str(weights)
         assert train(config, tmp_path / f"{steps}") == 0
         assert tinyjax.load(tmp_path / f"{steps}").config.model.batchnorm_eps == 1e-3
         counts.append(len(compiled))
-    assert counts[0] == counts[1] > 0
+    assert counts[0] >= counts[1] == counts[2] > 0
 
 
 class StopAtCheck(list):
