@@ -48,7 +48,7 @@ def draw_variants(tables: Tables, summary: Summary) -> ReportFigure | None:
         axes.set_xlabel(tables.metric_label)
         axes.tick_params(labelbottom=True)
     return ReportFigure(
-        "kinds",
+        "variants",
         "Variants",
         figure,
         f"Mean {tables.metric_label} of {len(groups)} variants on {', '.join(tables.suites)}",
