@@ -6,7 +6,10 @@ A thin layer over orbax, which writes each step to a folder and renames it when 
 
 import logging
 import shutil
+import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,8 @@ class Checkpoints:
         state = jax.device_get(state)
         # orbax does not detect a flipped bit in an array; the checksum does.
         checksum = {"crc32": _checksum(state)}
+        hook = sys.unraisablehook
+        sys.unraisablehook = partial(_ignore_closed_loop, hook)
         try:
             self._orbax.save(step, state, force=True, custom_metadata=checksum)
         except Exception as error:  # a full disk raises several types, from several threads
@@ -57,6 +62,7 @@ class Checkpoints:
                 f"{self._free_space()}. Earlier checkpoints are intact: free some space, then run "
                 "the same command again"
             ) from error
+        sys.unraisablehook = hook  # after an error it stays: other writes may fail later
 
     def _free_space(self) -> str:
         if is_remote(self._folder):
@@ -116,3 +122,11 @@ def _checksum(state: Any) -> int:
     for leaf in jax.tree.leaves(state):
         crc = zlib.crc32(np.asarray(leaf).tobytes(), crc)
     return crc
+
+
+def _ignore_closed_loop(hook: Callable[[Any], None], unraisable: Any) -> None:
+    """`sys.unraisablehook` without the tracebacks of writes that fail after the first failed write
+    has closed the event loop of the save.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
