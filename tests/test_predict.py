@@ -26,7 +26,7 @@ LOW = 0.0005  # threshold for a network that was never trained
 @pytest.fixture(scope="module", autouse=True)
 def compile_once():
     """Commands with the same weights share a compiled network."""
-    load = cache(api.load)
+    load = cache(tinyjax.load)  # which binds the package's attribute before it is patched here
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "load", lambda path, weights, _: load(path, weights))
         yield
