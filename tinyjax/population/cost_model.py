@@ -48,7 +48,6 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
     from tinyjax import config as configs
     from tinyjax import models
     from tinyjax.models import flops
-    from tinyjax.models.supernet import merge_architectures
     from tinyjax.population.networks import member_config
     from tinyjax.population.stack import VIEW_FIELDS, may_vary
 
@@ -102,25 +101,31 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         steps = get("schedule.steps", config.schedule.steps)
         return SizeKey(size, backbone, crop_size, get("batch", config.batch), steps, fields)
 
-    @cache
-    def padded_size(keys: tuple[SizeKey, ...]) -> float:
-        architectures = [models.architecture(key.backbone) for key in keys]
-        try:
-            merged = merge_architectures(architectures)
-        except ValueError:
-            return float("inf")
-        widest = max(map(flops.multiply_adds_per_pixel, architectures))
-        return max(keys).size * flops.multiply_adds_per_pixel(merged) / widest
-
     def cost(keys: tuple[SizeKey, ...], num_members: int) -> float:
         _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
         pixel_seconds = task.pixel_seconds * math.prod(crop_size)
         window_seconds = (
-            pixel_seconds + FORWARD_PASSES * padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
+            pixel_seconds + FORWARD_PASSES * _padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
         )
         return task.compile_seconds + num_members * steps * batch * window_seconds
 
-    return CostModel(group_key, size_key, cost, padded_size, parameters, memory)
+    return CostModel(group_key, size_key, cost, _padded_size, parameters, memory)
+
+
+@cache
+def _padded_size(keys: tuple[SizeKey, ...]) -> float:
+    """Multiply-adds per window and member of the supernet; infinite if there is none."""
+    from tinyjax import models
+    from tinyjax.models import flops
+    from tinyjax.models.supernet import merge_architectures
+
+    architectures = [models.architecture(key.backbone) for key in keys]
+    try:
+        merged = merge_architectures(architectures)
+    except ValueError:
+        return float("inf")
+    widest = max(map(flops.multiply_adds_per_pixel, architectures))
+    return max(keys).size * flops.multiply_adds_per_pixel(merged) / widest
 
 
 def plan_table(
