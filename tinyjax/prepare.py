@@ -141,9 +141,9 @@ def convert(args) -> int:
     listed.
     """
     from tinyjax.data import detection, statistics
-    from tinyjax.data.images import open_source
     from tinyjax.data.layouts import arrayrecord
     from tinyjax.data.layouts.listing import raise_error
+    from tinyjax.data.sources import open_source
 
     if args.to.exists() and any(args.to.iterdir()):
         raise UserError(f"--to {args.to}: is not empty; give a new folder")
@@ -172,7 +172,7 @@ def convert(args) -> int:
 def _split_names(args) -> list[str]:
     """The splits to check or convert, those for training first."""
     from tinyjax.data.detection import find_layout
-    from tinyjax.data.images import open_source
+    from tinyjax.data.sources import open_source
 
     with open_source(args.source) as root:
         names = args.split or find_layout(root, args.format).list_splits(root)
@@ -191,8 +191,8 @@ def _describe_published(args) -> tuple[str, list[str], bool]:
     """The name of the published set in the source ("" for any other source), lines that describe
     it, and whether files are missing.
     """
-    from tinyjax.data.images import open_source
     from tinyjax.data.layouts import published
+    from tinyjax.data.sources import open_source
 
     with open_source(args.source) as root:
         name = published.recognize(root) if args.format == "auto" else args.format
@@ -209,7 +209,7 @@ def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | No
     import numpy as np
 
     from tinyjax.data import detection, statistics
-    from tinyjax.data.images import open_source
+    from tinyjax.data.sources import open_source
 
     def shapes_of(split):
         # Errors are reported when the split is loaded.

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyjax.data.images import (
-    GRAY,
-    fit_image,
-    open_source,
-    read_image,
-    to_file,
-    to_network,
-    to_uint8,
-)
+from tinyjax.data.images import GRAY, fit_image, read_image, to_file, to_network, to_uint8
+from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
 

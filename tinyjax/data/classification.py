@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.data import images, streaming
-from tinyjax.data.images import SUFFIXES, AnyPath, ImageFile, Range16, open_source
+from tinyjax.data.images import SUFFIXES, Range16
 from tinyjax.data.layouts.arrayrecord import ImageBytes, RecordImage, import_tfds, load_labels
 from tinyjax.data.layouts.listing import (
     OnError,
@@ -33,6 +33,7 @@ from tinyjax.data.layouts.selection import take_evenly
 from tinyjax.data.options import ClassificationOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import ClassificationSplit
+from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
 from tinyjax.errors import UserError, suggest
 
 
@@ -196,7 +197,7 @@ def _items_from_list(root: AnyPath, split: str) -> list[ImageItem]:
     if split not in lists:
         raise unknown_split(root, split, [*lists])
     (data_dir, file), items = lists[split], []
-    for number, line in enumerate(images.read_bytes(file).decode().splitlines(), start=1):
+    for number, line in enumerate(read_bytes(file).decode().splitlines(), start=1):
         path = line.rpartition(" ")[0] or line
         *_, label, name = PurePosixPath(path).parts if "/" in path else ("", "")
         if not label:

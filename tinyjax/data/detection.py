@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.data import images, streaming
-from tinyjax.data.images import PERCENTILES, AnyPath, Range16, open_source
+from tinyjax.data.images import PERCENTILES, Range16
 from tinyjax.data.layouts.catalog import DETECTION_SETS
 from tinyjax.data.layouts.listing import (
     SPLIT_ALIASES,
@@ -34,6 +34,7 @@ from tinyjax.data.layouts.selection import (
 from tinyjax.data.options import DetectionOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import DetectionSplit, Objects, build_split
+from tinyjax.data.sources import AnyPath, open_source, read_bytes
 from tinyjax.errors import UserError, suggest
 
 LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" tries them
@@ -264,7 +265,7 @@ def _measure_entries(listing: Listing, size: Any, fit: str, on_error: OnError) -
     for entry in _existing_entries(listing, on_error):
         shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))
         if not all(shape):
-            shape = images.image_shape(images.read_bytes(entry.file))
+            shape = images.image_shape(read_bytes(entry.file))
         yield _Sample(entry, np.zeros(0), shape, *images.fit_geometry(shape, size, fit))
 
 

@@ -5,8 +5,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tinyjax.data.images import PERCENTILES, AnyPath, Range16
+from tinyjax.data.images import PERCENTILES, Range16
 from tinyjax.data.layouts.listing import OnError, raise_error
+from tinyjax.data.sources import AnyPath
 from tinyjax.errors import UserError
 
 # Not set in `data.common`.

@@ -15,10 +15,10 @@ from tests.data.loaders import load_detection
 from tinyjax import errors, prepare
 from tinyjax.config import classifier, detector
 from tinyjax.data.detection import find_layout
-from tinyjax.data.images import open_source
 from tinyjax.data.layouts import published
 from tinyjax.data.layouts.catalog import DETECTION_SETS, PUBLISHED_SETS
 from tinyjax.data.loading import load_split
+from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
 FLIR = ("person", "bicycle", "car", "dog", "other vehicle")

@@ -8,8 +8,8 @@ import pytest
 from tests.data.layouts import source_files
 from tests.data.layouts.source_files import assert_same
 from tests.data.loaders import load_detection
-from tinyjax.data.images import open_source
 from tinyjax.data.layouts import yolo
+from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
 SPLITS = {"train": 4, "val": 3}

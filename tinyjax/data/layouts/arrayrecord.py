@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tinyjax.data.images import AnyPath, image_shape, read_bytes, relative_to_pixels
+from tinyjax.data.images import image_shape, relative_to_pixels
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
@@ -25,6 +25,7 @@ from tinyjax.data.layouts.listing import (
     candidate_roots,
     unknown_split,
 )
+from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 from tinyjax.run import progress
 

@@ -14,7 +14,6 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
@@ -26,6 +25,7 @@ from tinyjax.data.layouts.listing import (
     list_folders,
     unknown_split,
 )
+from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 JSON_PATHS = (

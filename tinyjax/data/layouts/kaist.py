@@ -17,7 +17,6 @@ frames.
 
 from xml.etree import ElementTree
 
-from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
@@ -30,6 +29,7 @@ from tinyjax.data.layouts.listing import (
     stem,
     unknown_split,
 )
+from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 CAMERAS = ("visible", "lwir")

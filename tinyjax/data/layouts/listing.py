@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
-from tinyjax.data.images import SUFFIXES, AnyPath, ImageFile, read_bytes
+from tinyjax.data.images import SUFFIXES
+from tinyjax.data.sources import AnyPath, ImageFile, read_bytes
 from tinyjax.errors import UserError, suggest
 
 SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists

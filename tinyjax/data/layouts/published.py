@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyjax.data.images import AnyPath, ImageFile, open_source, read_bytes
 from tinyjax.data.layouts import coco, kaist, voc
 from tinyjax.data.layouts.catalog import PUBLISHED_SETS, SplitFiles
 from tinyjax.data.layouts.listing import (
@@ -30,6 +29,7 @@ from tinyjax.data.layouts.listing import (
     unknown_split,
 )
 from tinyjax.data.layouts.selection import apply_protocol
+from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
 from tinyjax.errors import UserError, shorten
 
 log = logging.getLogger("tinyjax")

@@ -5,8 +5,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from tinyjax.data.images import image_shape, read_bytes, relative_to_pixels
+from tinyjax.data.images import image_shape, relative_to_pixels
 from tinyjax.data.layouts.listing import Entry, Label, Listing
+from tinyjax.data.sources import read_bytes
 from tinyjax.errors import UserError, shorten, suggest
 
 T = TypeVar("T")

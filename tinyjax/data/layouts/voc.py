@@ -13,7 +13,6 @@ import re
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from tinyjax.data.images import AnyPath, read_bytes
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
@@ -28,6 +27,7 @@ from tinyjax.data.layouts.listing import (
     stem,
     unknown_split,
 )
+from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 LISTS = "ImageSets/Main"

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from tinyjax.data.images import SUFFIXES, AnyPath, read_bytes
+from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.listing import (
     SPLIT_ALIASES,
     Entry,
@@ -36,6 +36,7 @@ from tinyjax.data.layouts.listing import (
     unknown_split,
     walk_files,
 )
+from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
