@@ -64,11 +64,11 @@ def yolo_detector(name: str, width: int, height: int) -> Callable[[], Any]:
 
     file, scale = YOLO_SCALES[name]
     source = Path(ultralytics.__file__).parent / "cfg" / "models" / file
-    architecture = yaml.safe_load(source.read_text())
+    architecture = yaml.safe_load(source.read_bytes())
     architecture |= {"nc": NUM_CLASSES, "scales": {"n": [*scale]}}
     with tempfile.TemporaryDirectory() as folder:
         reduced = Path(folder) / "yolo.yaml"
-        reduced.write_text(yaml.safe_dump(architecture))
+        reduced.write_text(yaml.safe_dump(architecture), encoding="utf-8")
         yolo = ultralytics.YOLO(reduced, task="detect")
     parameters = sum(parameter.numel() for parameter in yolo.model.parameters())
     giga_flops = get_flops(yolo.model, [height, width])

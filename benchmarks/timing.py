@@ -113,7 +113,7 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
 def describe_machine(*packages: str) -> str:
     """Return processor, cores, and the versions of jax, flax and `packages`."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             name = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

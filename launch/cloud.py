@@ -60,7 +60,7 @@ def run_commands(job: Job, rendered: Rendered, program: str, install: str) -> in
     record_launch(job)
     for name, text in rendered.files.items():
         with atomic(job_folder(job) / name) as path:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     for command in rendered.commands:
         if code := subprocess.run([str(word) for word in command]).returncode:
             return code

@@ -105,7 +105,7 @@ def job_folder(job: Job) -> Path:
 def record_launch(job: Job) -> None:
     """Write the job to the run folder, where `status` reads the number of shards."""
     with atomic(parse_path(job.workdir) / "launch.json") as path:
-        path.write_text(json.dumps(job._asdict(), indent=1))
+        path.write_text(json.dumps(job._asdict(), indent=1), encoding="utf-8")
 
 
 def shell_line(command: Sequence[Any]) -> str:

@@ -95,7 +95,7 @@ def _start(
         if cores:
             os.sched_setaffinity(0, cores)
 
-    with log.open("a") as stream:
+    with log.open("a", encoding="utf-8") as stream:
         stream.write(f"$ {shell_line(command)}\n")
         stream.flush()
         # In a new session: Ctrl-C does not reach the worker, which gets SIGTERM from us instead.

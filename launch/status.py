@@ -33,7 +33,7 @@ def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
     num_shards = _num_shards(folder)
     for i in range(num_shards):
         files = sorted((folder / "heartbeats").glob(f"{i}-of-{num_shards}.*.json"))
-        heartbeats = [json.loads(file.read_text()) for file in files]
+        heartbeats = [json.loads(file.read_bytes()) for file in files]
         shard_done = done[i::num_shards]
         alive = any(
             heartbeat["state"] != "stopped" and now - heartbeat["time"] < HEARTBEAT_TIMEOUT
@@ -49,9 +49,9 @@ def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
 def _num_shards(folder: Path) -> int:
     """Return the number of shards in launch.json, or else in the name of the newest heartbeat."""
     if (launch_file := folder / "launch.json").exists():
-        return json.loads(launch_file.read_text())["shards"]
+        return json.loads(launch_file.read_bytes())["shards"]
     files = (folder / "heartbeats").glob("*-of-*.json")
-    newest = max(files, key=lambda file: json.loads(file.read_text())["time"], default=None)
+    newest = max(files, key=lambda file: json.loads(file.read_bytes())["time"], default=None)
     return int(newest.name.partition("-of-")[2].partition(".")[0]) if newest else 1
 
 
@@ -79,6 +79,6 @@ def status_table(shards: list[Shard], now: float | None = None) -> str:
 
 def collect(folder: Path) -> None:
     """Write the tables of a sweep. Raises UserError unless all its populations are finished."""
-    task = get_task(json.loads((folder / "config.json").read_text())["task"])
+    task = get_task(json.loads((folder / "config.json").read_bytes())["task"])
     if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), task):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

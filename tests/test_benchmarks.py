@@ -10,7 +10,7 @@ from tinyjax.population.options import select_members
 
 def build_logging_call(file, name):
     def call():
-        with open(file, "a") as lines:
+        with open(file, "a", encoding="utf-8") as lines:
             lines.write(f"{name} {os.getpid()}\n")
 
     return call

@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
-    config = configs.from_run(json.loads((folder / "config.json").read_text()))
+    config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
     task = get_task(config.task)
     training, suites = load_splits(config.task, configs.to_json(config.data))
 

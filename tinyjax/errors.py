@@ -1,6 +1,7 @@
 """Errors that commands report as one line, and their exit codes."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -43,6 +44,7 @@ def exit_code(main: Callable[[], int]) -> int:
     disk, a folder without write permission) or a device that is out of memory; `EX_UNAVAILABLE`
     after a `MachineError`. The message of the error is printed to stderr.
     """
+    replace_unencodable()
     try:
         return main()
     except UserError as error:
@@ -62,3 +64,10 @@ def exit_code(main: Callable[[], int]) -> int:
         reason = str(error).partition("\n")[0]
         print(f"error: {reason}; use a smaller batch, crop or network", file=sys.stderr)
     return 2
+
+
+def replace_unencodable() -> None:
+    """Let the console show "?" for characters that it cannot encode; it would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's streams have no encoding
+            stream.reconfigure(errors="replace")

@@ -314,7 +314,7 @@ def _write_scores(
     write_rows(path.with_suffix(".csv"), [dict(row) for row in rows], columns)
     with atomic(path.with_suffix(".json")) as file:
         record = {"command": command_line(), "config": config.to_dict()}
-        file.write_text(json.dumps(record, indent=2))
+        file.write_text(json.dumps(record, indent=2), encoding="utf-8")
     if replicates:
         _save(path.with_suffix(".npz"), _stack_replicates(replicates, task.monitor))
 

@@ -127,7 +127,7 @@ class Results:
     def write(self, folder: Path) -> None:
         """Write predictions.json and predictions.csv."""
         with atomic(folder / "predictions.json") as path:
-            path.write_text(json.dumps(self.rows, indent=1))
+            path.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
         write_rows(folder / "predictions.csv", map(csv_row, self.rows), COLUMNS)
 
 

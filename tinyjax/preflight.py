@@ -192,7 +192,7 @@ def read_prices(file: Path) -> dict[str, dict[str, float]]:
     import yaml
 
     try:
-        prices = yaml.safe_load(file.read_text())
+        prices = yaml.safe_load(file.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--prices {file}: {str(error).splitlines()[0]}") from error
     for chip, values in prices.items() if isinstance(prices, dict) else [("", prices)]:

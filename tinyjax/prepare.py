@@ -127,7 +127,7 @@ def check(args) -> int:
     log.info("\n".join(report))
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.txt").write_text("\n".join([*description, *report, ""]))
+    (folder / "report.txt").write_text("\n".join([*description, *report, ""]), encoding="utf-8")
     for name, split in splits.items():
         _draw_samples(split, folder / f"{_file_name(name)}.png")
     log.info(f"wrote report.txt and a sheet of samples of each split to {folder}")

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     runtime.enable_compile_cache()
     start_log()
-    config = configs.from_run(json.loads((folder / "config.json").read_text()))
+    config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
     task = get_task(config.task)
     training = task.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}

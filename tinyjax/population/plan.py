@@ -90,7 +90,7 @@ def load_or_make_plan(
     points = {member.id: member.point for member in members}
     points_json = json.dumps(points, sort_keys=True)
     if file.exists():
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_bytes())
         if json.dumps(stored["members"], sort_keys=True) == points_json:
             plan = [
                 PlannedPopulation(tuple(p["members"]), p["member_batching"], p["chunk_size"])
@@ -116,7 +116,7 @@ def populations_of_run(folder: Path) -> list[tuple[str, ...]]:
         raise UserError(f"--workdir {folder}: no run here (no config.json)")
     if not (file := folder / "plan.json").exists():
         return [(run_folder.member_id({}),)]
-    return [tuple(p["members"]) for p in json.loads(file.read_text())["populations"]]
+    return [tuple(p["members"]) for p in json.loads(file.read_bytes())["populations"]]
 
 
 def group_members(
@@ -194,4 +194,6 @@ def _batching_fields(population: PlannedPopulation, member_batching: str) -> dic
 def _write_plan(file: Path, plan: Sequence[PlannedPopulation], points: dict[str, Any]) -> None:
     with atomic(file) as path:
         populations = [population._asdict() for population in plan]
-        path.write_text(json.dumps({"populations": populations, "members": points}, indent=1))
+        path.write_text(
+            json.dumps({"populations": populations, "members": points}, indent=1), encoding="utf-8"
+        )

@@ -37,7 +37,7 @@ def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
     config = configs.from_run(tables.configs[member.run])
     metadata = tables.folder / member.run / "weights" / f"{member.id}.json"
     try:
-        classes = tuple(json.loads(metadata.read_text())["classes"])
+        classes = tuple(json.loads(metadata.read_bytes())["classes"])
         for suite in tables.suites:
             detections = [load_detections(tables, m, suite) for m in members]
             available = [arrays for arrays in detections if arrays is not None]

@@ -93,7 +93,7 @@ def render(
 <title>{name}: tinyjax report</title>
 <link rel="icon" href="data:,">
 <style>
-{(resources / "page.css").read_text()}</style>
+{(resources / "page.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <header>
@@ -104,7 +104,7 @@ def render(
 <main>
 {body}</main>
 <script>
-{(resources / "page.js").read_text()}</script>
+{(resources / "page.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """

@@ -52,7 +52,7 @@ def _find_runs(folder: Path) -> dict[str, Path]:
 
 def starting_weights(folder: Path) -> set[str]:
     """The paths of the starting weights of a run's members."""
-    inits = {json.loads((folder / "config.json").read_text()).get("init", "")}
+    inits = {json.loads((folder / "config.json").read_bytes()).get("init", "")}
     inits |= {row.get("init") or "" for row in read_rows(folder / "members.csv")}
     return inits - {""}
 
@@ -86,10 +86,10 @@ def is_evaluated(folder: Path) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's config, with the data and the in-domain suite (monitor) of its evaluation."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_bytes())
     evaluation = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluation.exists():
-        evaluated = json.loads(evaluation.read_text())["config"]
+        evaluated = json.loads(evaluation.read_bytes())["config"]
         config = {**config, "data": evaluated["data"], "monitor": evaluated["monitor"]}
     return config
 

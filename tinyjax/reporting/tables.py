@@ -156,8 +156,8 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
         resampled.update(_read_resampled(evaluation.with_suffix(".npz"), keys))
         curves.update(_read_curves(path, keys, configs[run]["monitor"], task.monitor))
         file = path / "environment.txt"
-        environment[run] = file.read_text().splitlines() if file.exists() else []
-        evaluated = json.loads(evaluation.with_suffix(".json").read_text())
+        environment[run] = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        evaluated = json.loads(evaluation.with_suffix(".json").read_bytes())
         environment[run].append(f"{EVALUATION_PREFIX}{evaluated['command']}")
     suites = _ordered_suites(configs, {c.suite for rows in scores.values() for c in rows})
     return Tables(

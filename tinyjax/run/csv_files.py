@@ -34,7 +34,7 @@ class MetricsFile:
             self._rows += [dict(zip(METRIC_COLUMNS, row, strict=True)) for row in rows]
             return
         new = not self._file.exists()
-        with self._file.open("a", newline="") as stream:
+        with self._file.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([METRIC_COLUMNS] * new + rows)
 
     def flush(self) -> None:
@@ -45,7 +45,7 @@ class MetricsFile:
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> None:
     """Write a CSV file atomically."""
-    with atomic(file) as path, path.open("w", newline="") as stream:
+    with atomic(file) as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(columns))
         writer.writeheader()
         writer.writerows(rows)
@@ -53,4 +53,4 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str
 
 def read_rows(file: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file."""
-    return list(csv.DictReader(io.StringIO(file.read_text())))
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))

@@ -40,4 +40,4 @@ class Heartbeat:
                 record["seconds_per_step"] = (now - self._step[0]) / (step - self._step[1])
             self._step = now, step
         with log_failure(self._file), atomic(self._file) as path:
-            path.write_text(json.dumps(record))
+            path.write_text(json.dumps(record), encoding="utf-8")

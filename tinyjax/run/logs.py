@@ -36,7 +36,9 @@ def log_to(file: Path, write: bool = True) -> Iterator[None]:
     if not write:
         yield
         return
-    handler = _BucketHandler(file) if is_remote(file) else logging.FileHandler(file)
+    handler = (
+        _BucketHandler(file) if is_remote(file) else logging.FileHandler(file, encoding="utf-8")
+    )
     log.addHandler(handler)
     try:
         yield
@@ -51,7 +53,7 @@ class _BucketHandler(logging.Handler):
     def __init__(self, file: Path):
         super().__init__()
         self._file, self._written = file, time.monotonic()
-        self._text = file.read_text() if file.exists() else ""
+        self._text = file.read_text(encoding="utf-8") if file.exists() else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         self._text += f"{self.format(record)}\n"
@@ -64,7 +66,7 @@ class _BucketHandler(logging.Handler):
 
     def _write(self) -> None:
         with log_failure(self._file):
-            self._file.write_text(self._text)
+            self._file.write_text(self._text, encoding="utf-8")
         self._written = time.monotonic()
 
 

@@ -38,7 +38,7 @@ def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
         is_finished(path) or any(path.glob("populations/*/checkpoints/[0-9]*"))
         for path in (folder, *phases)
     )
-    if has_progress and (stored_json := config_file.read_text()) != config_json:
+    if has_progress and (stored_json := config_file.read_text(encoding="utf-8")) != config_json:
         raise UserError(
             f"{folder}: belongs to a run of another config "
             f"({_first_difference(stored_json, config_json)}); give another --workdir, or the "
@@ -51,9 +51,9 @@ def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
 def create(folder: Path, config_json: str) -> None:
     """Create the folder and record the config, the machine and its packages in it."""
     with atomic(folder / "config.json") as path:
-        path.write_text(config_json)
+        path.write_text(config_json, encoding="utf-8")
     with atomic(folder / "environment.txt") as path:
-        path.write_text(_environment())
+        path.write_text(_environment(), encoding="utf-8")
 
 
 def is_finished(folder: Path) -> bool:

@@ -92,7 +92,7 @@ def processor_name() -> str:
     if device.platform != "cpu":
         return device.device_kind
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     info = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)

@@ -42,11 +42,11 @@ def open_trackers(config: ConfigDict, folder: Path, step: int, stack: ExitStack)
     if config.log.wandb:
         id_file = folder / "wandb-id.txt"
         if not id_file.exists():
-            id_file.write_text(secrets.token_hex(4))
+            id_file.write_text(secrets.token_hex(4), encoding="utf-8")
         run = _extra("wandb", "wandb").init(
             project=config.log.wandb,
             name=folder.name,
-            id=id_file.read_text(),
+            id=id_file.read_text(encoding="utf-8"),
             dir=folder,
             config=config.to_dict(),
             resume="allow",

@@ -38,7 +38,7 @@ def write_weights(file: Path, variables: Any, metadata: dict[str, Any]) -> None:
         save_file(flat, path)
     with atomic(file.with_name(f"{file.name}.json")) as path:
         metadata = _without_nan({"format": FORMAT, **metadata})
-        path.write_text(json.dumps(metadata, indent=2, allow_nan=False))
+        path.write_text(json.dumps(metadata, indent=2, allow_nan=False), encoding="utf-8")
 
 
 def is_tinyjax_file(file: Path) -> bool:
@@ -79,7 +79,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{tensor_file}: broken, or not written by tinyjax ({error})") from error
     try:
-        metadata = json.loads(json_file.read_text())
+        metadata = json.loads(json_file.read_bytes())
     except ValueError as error:
         raise UserError(f"{json_file}: not json ({error})") from error
     advice = "give the file that was written with the weights"
