@@ -190,7 +190,7 @@ CASES = {
     # the source
     "no such source": (lambda f: f / "nowhere", "nowhere: no such folder or .zip"),
     "a text file": (lambda f: broken("a.txt", "hello")(f) / "a.txt", "neither a folder nor a .zip"),
-    "zip cut off": (cut_zip, "neither a folder nor a .zip"),
+    "zip cut off": (cut_zip, "a truncated or broken zip; copy or download it again"),
     "zip with a flipped bit": (damaged_zip, "instances_train.json: cannot be read .*CRC"),
     "zip entry leaves": (zip_with("../evil.png", b""), r"entry '\.\./evil.png' leaves the folder"),
     "zip entry is absolute": (zip_with("/etc/evil", b""), "entry '/etc/evil' leaves the folder"),

@@ -141,7 +141,7 @@ def convert(args) -> int:
     listed.
     """
     from tinyjax.data import detection, statistics
-    from tinyjax.data.layouts import arrayrecord
+    from tinyjax.data.layouts import arrayrecord, recognition
     from tinyjax.data.layouts.listing import raise_error
     from tinyjax.data.sources import open_source
 
@@ -152,7 +152,7 @@ def convert(args) -> int:
     with open_source(args.source) as root:
         listings = {}
         for name in _split_names(args):
-            listing = detection.list_split(root, name, args.format, args.first_pixel, on_error)
+            listing = recognition.list_split(root, name, args.format, args.first_pixel, on_error)
             listings[name] = detection.drop_invalid(listing, name, on_error)
         if len({listing.categories for listing in listings.values()}) > 1:
             categories = "; ".join(f"{name} {each.categories}" for name, each in listings.items())
@@ -171,7 +171,7 @@ def convert(args) -> int:
 
 def _split_names(args) -> list[str]:
     """The splits to check or convert, those for training first."""
-    from tinyjax.data.detection import find_layout
+    from tinyjax.data.layouts.recognition import find_layout
     from tinyjax.data.sources import open_source
 
     with open_source(args.source) as root:
@@ -209,11 +209,12 @@ def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | No
     import numpy as np
 
     from tinyjax.data import detection, statistics
+    from tinyjax.data.layouts.recognition import list_split
     from tinyjax.data.sources import open_source
 
     def shapes_of(split):
         # Errors are reported when the split is loaded.
-        listing = detection.list_split(root, split, args.format, args.first_pixel, lambda *_: None)
+        listing = list_split(root, split, args.format, args.first_pixel, lambda *_: None)
         return detection.image_shapes(listing)
 
     with open_source(args.source) as root:

@@ -4,26 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyjax.data import images, streaming
 from tinyjax.data.images import PERCENTILES, Range16
-from tinyjax.data.layouts.catalog import DETECTION_SETS
-from tinyjax.data.layouts.listing import (
-    SPLIT_ALIASES,
-    Entry,
-    Label,
-    Listing,
-    OnError,
-    candidate_roots,
-    list_files,
-    raise_error,
-)
-from tinyjax.data.layouts.published import published_layout
+from tinyjax.data.layouts.listing import Entry, Label, Listing, OnError, raise_error
+from tinyjax.data.layouts.recognition import list_split
 from tinyjax.data.layouts.selection import (
     apply_protocol,
     assign_roles,
@@ -35,9 +23,7 @@ from tinyjax.data.options import DetectionOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import DetectionSplit, Objects, build_split
 from tinyjax.data.sources import AnyPath, open_source, read_bytes
-from tinyjax.errors import UserError, suggest
-
-LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" tries them
+from tinyjax.errors import UserError
 
 
 def load(options: DetectionOptions) -> DetectionSplit:
@@ -119,24 +105,6 @@ def _select(
     return listing, classes, ignored
 
 
-def list_split(
-    root: AnyPath, split: str, layout: str, first_pixel: int = 1, on_error: OnError = raise_error
-) -> Listing:
-    """The listing of a split, see `DetectionOptions`. Raises UserError if it has no images.
-
-    "val" and "valid" are the same split if only one of them exists.
-    """
-    module = find_layout(root, layout)
-    if split in SPLIT_ALIASES and split not in (names := module.list_splits(root)):
-        split = SPLIT_ALIASES[split] if SPLIT_ALIASES[split] in names else split
-    parameters = signature(module.read_listing).parameters
-    extra = {"first_pixel": first_pixel} if "first_pixel" in parameters else {}
-    listing = module.read_listing(root, split, on_error, **extra)
-    if not listing.entries:
-        raise UserError(f"{listing.source}: split {split!r} has no images")
-    return listing
-
-
 def drop_invalid(listing: Listing, split: str, on_error: OnError = raise_error) -> Listing:
     """The listing in order of file name, without the images and boxes that `load` reports to
     `on_error`. Raises UserError if no image is left.
@@ -163,32 +131,6 @@ def image_shapes(listing: Listing) -> np.ndarray:
         except Exception:  # Pillow raises many types for broken files, which `load` reports
             continue
     return np.array(shapes, np.int64).reshape(-1, 2)
-
-
-def find_layout(root: AnyPath, layout: str) -> Any:
-    """The module that reads `layout`, or for "auto" the first one with splits in `root`.
-
-    Raises UserError for an unknown layout, and if none is recognized; the message then describes
-    the problem of a near match.
-    """
-    known = (*LAYOUTS, *DETECTION_SETS, "auto")
-    if layout not in known:
-        raise UserError(f"layout = {layout!r}: {suggest(layout, known)}")
-    if published := published_layout(root, layout):
-        return published
-    for name in LAYOUTS if layout == "auto" else (layout,):
-        module = import_module(f"tinyjax.data.layouts.{name}")
-        if layout != "auto" or module.list_splits(root):
-            return module
-    for name in ("voc", "yolo"):
-        if message := import_module(f"tinyjax.data.layouts.{name}").explain_mismatch(root):
-            raise UserError(message)
-    if zips := [file for folder in candidate_roots(root) for file in list_files(folder, ".zip")]:
-        raise UserError(f"{zips[0]}: a zip within {root}; give the inner zip as the source")
-    raise UserError(
-        f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
-        "Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md"
-    )
 
 
 # ---- images

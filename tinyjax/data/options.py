@@ -19,7 +19,7 @@ class LoadOptions:
     """Options of all loaders of files.
 
     Attributes:
-        source: a folder or a .zip that is read in place.
+        source: a folder, a .zip that is read in place, YOLO's yaml or a COCO json.
         split: name of the split.
         classes: names in the order of the labels; by default all.
         range16: how deep pixels are mapped to 8 bits, see `images.to_uint8`.
@@ -56,7 +56,7 @@ class DetectionOptions(LoadOptions):
         fit: "letterbox" or "resize", how images are brought to `size`, see `images.fit_image`.
         channels: 1 or 3.
         classes: the scored categories; by default all that the source does not mark as ignored.
-        layout: one of `detection.LAYOUTS` or `catalog.DETECTION_SETS`; "auto": the recognized one.
+        layout: of `recognition.LAYOUTS` or `catalog.DETECTION_SETS`; "auto": the recognized one.
         ignore_classes: categories that are neither objects nor background. A category in neither
             list is background.
         first_pixel: of VOC files, see `voc.read_listing`.

@@ -25,22 +25,21 @@ class ImageFile(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
+LABEL_FILE_SUFFIXES = (".yaml", ".yml", ".json")  # of a label file that is itself a source
+
+
 @contextmanager
 def open_source(source: str | Path) -> Iterator[AnyPath]:
-    """Open a data source and yield its root: a folder, a .zip (read in place), or a yaml's folder.
+    """Open a data source and yield its root: a folder, a .zip (read in place), or a label file.
 
-    Raises UserError if `source` is none of these, if a zip entry has a path outside the zip's root,
-    or if its compression ratio is that of a decompression bomb.
+    A label file is YOLO's yaml or a COCO json; `recognition.find_layout` then reads its layout.
+
+    Raises UserError if `source` is none of these, if a zip is broken, if a zip entry has a path
+    outside the zip's root, or if its compression ratio is that of a decompression bomb.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in LABEL_FILE_SUFFIXES):
         yield path
-    elif path.suffix in (".yaml", ".yml") and path.is_file():
-        if others := [f for f in path.parent.glob("*.y*ml") if f != path]:
-            raise UserError(
-                f"{path}: the folder also has {others[0].name}; give the folder as source"
-            )
-        yield path.parent
     elif path.is_file() and zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
@@ -51,11 +50,29 @@ def open_source(source: str | Path) -> Iterator[AnyPath]:
         with archive as file:
             for entry in file.infolist():
                 _check_entry(path, entry)
+            _normalize_names(file)
             yield zipfile.Path(file)
+    elif path.is_file() and _starts_like_zip(path):
+        raise UserError(f"{path}: a truncated or broken zip; copy or download it again")
     elif path.exists():
-        raise UserError(f"{path}: neither a folder nor a .zip file")
+        raise UserError(
+            f"{path}: neither a folder nor a .zip file; unpack other archives and give the folder"
+        )
     else:
         raise UserError(f"{path}: no such folder or .zip file")
+
+
+def _starts_like_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _normalize_names(archive: zipfile.ZipFile) -> None:
+    """Replace the backslashes that older Windows packers write into the names of entries."""
+    for entry in archive.filelist:
+        # orig_filename, which is compared with the entry's own header, keeps the backslashes.
+        entry.filename = entry.filename.replace("\\", "/")
+    archive.NameToInfo = {entry.filename: entry for entry in archive.filelist}
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:

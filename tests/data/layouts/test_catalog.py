@@ -14,9 +14,9 @@ from tests.data.layouts import source_files
 from tests.data.loaders import load_detection
 from tinyjax import errors, prepare
 from tinyjax.config import classifier, detector
-from tinyjax.data.detection import find_layout
 from tinyjax.data.layouts import published
 from tinyjax.data.layouts.catalog import DETECTION_SETS, PUBLISHED_SETS
+from tinyjax.data.layouts.recognition import find_layout
 from tinyjax.data.loading import load_split
 from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError

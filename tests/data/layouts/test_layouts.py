@@ -9,9 +9,9 @@ from PIL import Image
 from tests.data.layouts import source_files
 from tests.data.layouts.source_files import assert_same
 from tests.data.loaders import load_detection
-from tinyjax.data.detection import find_layout
 from tinyjax.data.layouts import arrayrecord, yolo
 from tinyjax.data.layouts.listing import raise_error
+from tinyjax.data.layouts.recognition import find_layout
 from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 

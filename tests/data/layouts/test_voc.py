@@ -5,8 +5,8 @@ import pytest
 from tests.data.layouts import source_files
 from tests.data.layouts.source_files import assert_same
 from tests.data.loaders import load_detection
-from tinyjax.data.detection import find_layout
 from tinyjax.data.layouts import voc
+from tinyjax.data.layouts.recognition import find_layout
 from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
@@ -77,14 +77,61 @@ def test_error_without_lists_says_what_to_write(layout, tmp_path):
         load_detection(folder, "train", layout=layout)
 
 
-@pytest.mark.parametrize("layout", ["coco", "yolo"])
-def test_xml_without_images_does_not_hide_other_layouts(layout, tmp_path, expected):
-    folder = getattr(source_files, layout)(tmp_path, SPLITS)
+def test_xml_without_images_does_not_hide_yolo(tmp_path, expected):
+    folder = source_files.yolo(tmp_path, SPLITS)
     for name, _, objects in source_files.scenes("train", 4):
         file = folder / "annotations" / name.replace(".png", ".xml")
         source_files.save(file, source_files.voc_xml(name, objects, 1))
-    assert find_layout(folder, "auto").__name__.endswith(layout)
+    assert find_layout(folder, "auto").__name__.endswith("yolo")
     assert_same(load_detection(folder, "train"), expected["train"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_and_xml_in_subfolders(packed, tmp_path, expected):
+    """As CVAT exports the tasks of a project."""
+    folder = source_files.voc(tmp_path / "set", SPLITS)
+    for name, n in SPLITS.items():
+        for i in range(n):
+            for parent, suffix in (("JPEGImages", "png"), ("Annotations", "xml")):
+                file = folder / parent / f"{name}_{i:02d}.{suffix}"
+                (file.parent / "a").mkdir(exist_ok=True)
+                file.rename(file.parent / "a" / file.name)
+        (lists(folder) / f"{name}.txt").write_text("".join(f"a/{name}_{i:02d}\n" for i in range(n)))
+    source = source_files.zip_folder(folder, tmp_path / "set.zip") if packed else folder
+    for name in SPLITS:
+        split = load_detection(source, name, source_files.CLASSES)
+        assert split.names == tuple(f"a/{one}" for one in expected[name].names)
+        assert_same(split._replace(names=expected[name].names), expected[name])
+
+
+@pytest.mark.parametrize("wrap", ["", "mine/"])
+def test_flat_splits_in_subfolders(wrap, tmp_path, expected):
+    folder = source_files.flat_voc(tmp_path / wrap, SPLITS)
+    for file in [*folder.rglob("*.*")]:
+        (file.parent / "a").mkdir(exist_ok=True)
+        file.rename(file.parent / "a" / file.name)
+    assert voc.list_splits(tmp_path) == ["train", "valid"]
+    for name in SPLITS:
+        split = load_detection(tmp_path, name, source_files.CLASSES, first_pixel=0)
+        assert_same(split._replace(names=expected[name].names), expected[name])
+
+
+@pytest.mark.parametrize("folders", [("JPEGImages", "Annotations"), ("images", "Annotations"), ""])
+def test_set_without_splits_is_the_split_all(folders, tmp_path, expected):
+    """Label Studio exports images/ and Annotations/, labelImg one folder."""
+    folder = source_files.voc(tmp_path, {"train": 4})
+    for file in lists(folder).iterdir():
+        file.unlink()
+    for old, new in zip(("JPEGImages", "Annotations"), folders or (".", "."), strict=True):
+        for file in [*(folder / old).iterdir()]:
+            (folder / new).mkdir(exist_ok=True)
+            file.rename(folder / new / file.name)
+        if new != old:
+            (folder / old).rmdir()
+    assert voc.list_splits(folder) == ["all"]
+    assert_same(load_detection(folder, "all", source_files.CLASSES), expected["train"])
+    with pytest.raises(UserError, match=r"without splits; .* or run python -m tinyjax.prepare"):
+        load_detection(folder, "train")
 
 
 @pytest.mark.parametrize("layout", ["voc", "flat_voc"])

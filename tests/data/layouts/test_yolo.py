@@ -236,6 +236,102 @@ def test_yaml_and_home_folder_as_source(tmp_path, expected, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for source in (folder / "data.yaml", "~/set", "~/set/data.yaml"):
         assert_same(load_detection(source, "train"), expected["train"])
-    (folder / "other.yaml").write_text(NAMES)
-    with pytest.raises(UserError, match=r"other.yaml: the folder also has data.yaml; give"):
-        load_detection(folder / "other.yaml", "train")
+    write_yaml(folder, "train: images/val\n", "other.yaml")
+    (folder / "data.yaml").write_text("train: images/train\nnames: [car, person]\n")
+    assert_same(load_detection(folder / "other.yaml", "train"), expected["val"])
+    assert load_detection(folder / "data.yaml", "train").classes == ("car", "person")
+    with pytest.raises(UserError, match=r"other.yaml: a file of YOLO, but format = 'voc'"):
+        load_detection(folder / "other.yaml", "train", layout="voc")
+
+
+def cvat_yolo(folder, lists=True, data="data/"):
+    """CVAT's YOLO 1.1, as https://docs.cvat.ai describes it; older versions write data/ before
+    paths.
+    """
+    source_files.yolo(folder / "plain", SPLITS)
+    for split, cvat in (("train", "train"), ("val", "valid")):
+        rows = []
+        for parent in ("images", "labels"):
+            for file in (folder / "plain" / parent / split).iterdir():
+                source_files.save(folder / f"obj_{cvat}_data" / file.name, file.read_bytes())
+        for name, *_ in source_files.scenes(split, SPLITS[split]):
+            rows.append(f"{data}obj_{cvat}_data/{name}\n")
+            label = folder / f"obj_{cvat}_data" / name.replace(".png", ".txt")
+            label.touch()  # images without objects have an empty file
+        if lists:
+            (folder / f"{cvat}.txt").write_text("".join(rows))
+    shutil.rmtree(folder / "plain")
+    (folder / "obj.names").write_text("person\ncar\n")
+    return folder
+
+
+CVAT_DATA = (
+    "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\nvalid = data/valid.txt\n"
+    "backup = backup/\n"
+)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("files", ["obj.data", "obj.data without data/", "lists", "folders"])
+def test_yolo_of_cvat(files, packed, tmp_path, expected):
+    data = "" if "without" in files else "data/"
+    source = cvat_yolo(tmp_path / "set", lists=files != "folders", data=data)
+    if "obj.data" in files:
+        (source / "obj.data").write_text(CVAT_DATA.replace("data/", data))
+    if packed:
+        source = source_files.zip_folder(source, tmp_path / "set.zip")
+    with open_source(source) as root:
+        assert yolo.list_splits(root) == ["train", "valid"]
+    for name in SPLITS:
+        split = load_detection(source, name)
+        assert_same(split._replace(names=expected[name].names), expected[name])
+
+
+def test_yolo_of_cvat_without_images_is_an_error(tmp_path):
+    folder = cvat_yolo(tmp_path)
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"obj_train_data/train_00.png: no such image \(4 of 4"):
+        load_detection(folder, "train")
+
+
+def test_ultralytics_yolo_of_cvat(tmp_path, expected):
+    folder = source_files.yolo(tmp_path, SPLITS)
+    for name, n in SPLITS.items():
+        rows = [f"data/images/{name}/{one}\n" for one, *_ in source_files.scenes(name, n)]
+        (folder / f"{name}.txt").write_text("".join(rows))
+    write_yaml(folder, "path: ./\ntrain: train.txt\nval: val.txt\n")
+    for name in SPLITS:
+        split = load_detection(folder, name)
+        assert_same(split._replace(names=expected[name].names), expected[name])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_set_without_splits_is_the_split_all(flat, packed, tmp_path, expected):
+    """Label Studio's export; with `flat` a folder of labelImg."""
+    folder = source_files.yolo(tmp_path / "set", {"train": 4})
+    for parent in ("images", "labels"):
+        for file in (folder / parent / "train").iterdir():
+            file.rename(folder / ("" if flat else parent) / file.name)
+        (folder / parent / "train").rmdir()
+    (folder / "data.yaml").unlink()
+    (folder / "notes.json").write_text('{"categories": [], "info": {}}')
+    message = r"train_00.txt: a YOLO label file, but no file names the classes; write .*classes.txt"
+    with pytest.raises(UserError, match=message):
+        load_detection(folder, "train")
+    (folder / "classes.txt").write_text("person\ncar\n")
+    source = source_files.zip_folder(folder, tmp_path / "set.zip") if packed else folder
+    assert_same(load_detection(source, "all"), expected["train"])
+    with pytest.raises(UserError, match=r"no images of a split 'train'; .*prepare .* --split"):
+        load_detection(source, "train")
+
+
+def test_yaml_and_classes_must_agree(tmp_path):
+    folder = source_files.yolo(tmp_path, SPLITS)
+    (folder / "classes.txt").write_text("person\ncar\nboat\n")
+    assert load_detection(folder, "train").classes == ("person", "car")
+    (folder / "classes.txt").write_text("car\nperson\n")
+    with pytest.raises(UserError, match=r"classes.txt: car, person; but .*data.yaml: person, car"):
+        load_detection(folder, "train")
+    assert load_detection(folder / "data.yaml", "train").classes == ("person", "car")

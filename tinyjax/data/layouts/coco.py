@@ -12,6 +12,7 @@ https://cocodataset.org/#format-data.
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from tinyjax.data.layouts.listing import (
@@ -23,6 +24,7 @@ from tinyjax.data.layouts.listing import (
     join_inside,
     list_files,
     list_folders,
+    parent,
     unknown_split,
 )
 from tinyjax.data.sources import AnyPath, read_bytes
@@ -35,6 +37,7 @@ JSON_PATHS = (
     "instances_{}.json",
     "{}.json",
 )
+ROBOFLOW_JSON = "_annotations.coco.json"
 IMAGE_FOLDERS = ("images/{}", "images", "{}", "annotations")
 FIELDS = {
     "images": ("id", "file_name"),
@@ -45,16 +48,31 @@ FIELDS = {
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
-    for data_dir in candidate_roots(root):
+    given = [_split_name(root)] if root.is_file() else []
+    for data_dir in _candidates(root):
         jsons = [f for d in (data_dir, data_dir / "annotations") for f in list_files(d, ".json")]
         # The folder of instances_*.json may also contain captions_*.json and others.
         instances = [f.name for f in jsons if f.name.startswith("instances_")]
-        roboflow = [
-            d.name for d in list_folders(data_dir) if (d / "_annotations.coco.json").is_file()
-        ]
+        roboflow = [d.name for d in list_folders(data_dir) if (d / ROBOFLOW_JSON).is_file()]
         if names := instances or roboflow or [f.name for f in jsons if _is_coco(f)]:
-            return sorted({re.sub(r"^instances_|\.json$", "", name) for name in names})
-    return []
+            return sorted({*given, *(re.sub(r"^instances_|\.json$", "", name) for name in names)})
+    return given
+
+
+def set_folder(file: AnyPath) -> AnyPath:
+    """The folder of the set that a json belongs to, see `JSON_PATHS`."""
+    folder = parent(file)
+    return parent(folder) if folder.name == "annotations" or file.name == ROBOFLOW_JSON else folder
+
+
+def _candidates(root: AnyPath) -> Iterable[AnyPath]:
+    return [set_folder(root)] if root.is_file() else candidate_roots(root)
+
+
+def _split_name(file: AnyPath) -> str:
+    if file.name == ROBOFLOW_JSON:
+        return parent(file).name
+    return re.sub(r"^instances_|\.json$", "", file.name)
 
 
 def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
@@ -104,11 +122,22 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
 
 
 def _find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
-    """The json of a split, and the data set's root."""
-    for data_dir in candidate_roots(root):
-        for pattern in JSON_PATHS:
-            if (file := data_dir / pattern.format(split)).is_file():
-                return file, data_dir
+    """The json of a split, and the data set's root.
+
+    Raises UserError if there is none, or if there are several with different content.
+    """
+    if root.is_file() and split == _split_name(root):
+        return root, set_folder(root)
+    for data_dir in _candidates(root):
+        paths = (data_dir / pattern.format(split) for pattern in JSON_PATHS)
+        if files := [file for file in paths if file.is_file()]:
+            for other in files[1:]:
+                if read_bytes(other) != read_bytes(files[0]) and _is_coco(other):
+                    raise UserError(
+                        f"{files[0]} and {other} both have the split {split!r}; delete one, or "
+                        "give one as the source"
+                    )
+            return files[0], data_dir
     raise unknown_split(root, split, list_splits(root))
 
 

@@ -8,13 +8,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from tinyjax.data.images import SUFFIXES
 from tinyjax.data.sources import AnyPath, ImageFile, read_bytes
 from tinyjax.errors import UserError, suggest
 
 SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists
+
+UNSPLIT = "all"  # the only split of a set without splits
 
 # Called with (problem, message) for an invalid image or box, which is left out if the call returns
 OnError = Callable[[str, str], None]
@@ -57,7 +59,15 @@ def raise_error(problem: str, message: str) -> NoReturn:
 def unknown_split(source: Any, split: str, known: Sequence[str]) -> UserError:
     """The error for a split that does not exist."""
     others = sorted({*known} - {split})
-    return UserError(f"{source}: no images of a split {split!r}; {suggest(split, others)}")
+    message = f"{source}: no images of a split {split!r}; {suggest(split, others)}"
+    if len(others) == 1:
+        message += f". To divide {others[0]!r}: {split_command(source)}"
+    return UserError(message)
+
+
+def split_command(source: Any) -> str:
+    """The command that divides a set into splits."""
+    return f"python -m tinyjax.prepare {str(source).rstrip('/')} --split 0.8,0.2"
 
 
 # ---- folders and files
@@ -89,17 +99,44 @@ def list_files(folder: AnyPath, suffix: str | tuple[str, ...]) -> list[AnyPath]:
     return [path for name, path in _scan_folder(folder) if name.lower().endswith(suffix)]
 
 
-def walk_files(
-    folder: AnyPath, suffix: str | tuple[str, ...], prefix: str = ""
-) -> list[tuple[str, AnyPath]]:
-    """`list_files` of a folder and its subfolders: (path relative to `folder`, file)."""
-    files = []
+def walk_files(folder: AnyPath, suffix: str | tuple[str, ...]) -> list[tuple[str, AnyPath]]:
+    """`list_files` of a folder and its subfolders: (path relative to `folder`, file).
+
+    Links to folders elsewhere are followed. A link to a folder inside or above `folder` is skipped:
+    its files would occur twice.
+
+    Raises UserError for a link without target that may have been a folder.
+    """
+    return [*_walk(folder, suffix, "", folder, set())]
+
+
+def _walk(
+    folder: AnyPath,
+    suffix: str | tuple[str, ...],
+    prefix: str,
+    top: AnyPath,
+    visited: set[Path],
+) -> Iterator[tuple[str, AnyPath]]:
     for name, path in _scan_folder(folder):
         if name.lower().endswith(suffix):
-            files.append((f"{prefix}{name}", path))
+            yield f"{prefix}{name}", path
         elif path.is_dir():
-            files += walk_files(path, suffix, f"{prefix}{name}/")
-    return files
+            if _is_first_visit(path, top, visited):
+                yield from _walk(path, suffix, f"{prefix}{name}/", top, visited)
+        elif isinstance(path, Path) and path.is_symlink() and not path.suffix:
+            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist; remove it")
+
+
+def _is_first_visit(folder: AnyPath, top: AnyPath, visited: set[Path]) -> bool:
+    """Whether a walk from `top` reads this folder nowhere else; adds its real path to `visited`."""
+    if not isinstance(folder, Path) or not isinstance(top, Path):
+        return True  # a zip has no links
+    real, real_top = folder.resolve(), top.resolve()
+    is_inside_or_above = real_top in (real, *real.parents) or real in real_top.parents
+    if real in visited or (folder.is_symlink() and is_inside_or_above):
+        return False
+    visited.add(real)
+    return True
 
 
 def _scan_folder(folder: AnyPath) -> list[tuple[str, AnyPath]]:
@@ -111,7 +148,8 @@ def _scan_folder(folder: AnyPath) -> list[tuple[str, AnyPath]]:
     else:
         paths = _zip_folders(folder.root).get(folder.at, {})
         content = [(name, zipfile.Path(folder.root, path)) for path, name in paths.items()]
-    visible = (pair for pair in content if not pair[0].startswith("."))
+    # macOS adds a folder __MACOSX to its zips.
+    visible = (pair for pair in content if not pair[0].startswith(".") and pair[0] != "__MACOSX")
     return sorted(visible, key=lambda pair: pair[0])
 
 
@@ -131,6 +169,11 @@ def join_inside(root: AnyPath, name: str, source: str) -> AnyPath:
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise UserError(f"{source}: file name {name!r} leaves the data set; give a path inside it")
     return root / str(path)
+
+
+def parent(file: AnyPath) -> AnyPath:
+    """The folder of a file."""
+    return cast(AnyPath, file.parent)
 
 
 def stem(file: AnyPath) -> str:

@@ -5,6 +5,9 @@
 
     <split>/<name>.jpg and <split>/<name>.xml, as Roboflow and labelImg write it
 
+Images and xml files may be in subfolders, the same for both. Without lists or folders of splits,
+all images are the split "all".
+
 Format: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010, and its
 development kit.
 """
@@ -13,7 +16,9 @@ import re
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.listing import (
+    UNSPLIT,
     Entry,
     Label,
     Listing,
@@ -22,15 +27,17 @@ from tinyjax.data.layouts.listing import (
     join_inside,
     list_files,
     list_folders,
-    list_images,
     read_text,
+    split_command,
     stem,
     unknown_split,
+    walk_files,
 )
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 LISTS = "ImageSets/Main"
+SPLITS = ("train", "val", "valid", "test")  # folders whose files may all be in subfolders
 PRESENCE = re.compile(r"\s+(-1|0|1)$")  # of a class in an image, in the devkit's per-class lists
 
 
@@ -45,26 +52,28 @@ def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
     for data_dir in candidate_roots(root):
         if files := list_files(data_dir / LISTS, ".txt"):
-            images = {stem(f) for f in list_images(_folders(data_dir)[0])}
+            images = _by_stem(_folders(data_dir)[0], SUFFIXES)
             lists = {stem(f): f for f in files}
             return [n for n, f in lists.items() if not _is_class_list(n, f, lists, images)]
-        flat = [d.name for d in list_folders(data_dir) if list_files(d, ".xml") and list_images(d)]
-        if flat:
+        if flat := [folder.name for folder in list_folders(data_dir) if _is_split(folder)]:
             return flat
-    return []
+    return [UNSPLIT] if _unsplit_folder(root) else []
+
+
+def has_labels(root: AnyPath) -> bool:
+    """Return whether there are xml files for the images of a split."""
+    splits = list_splits(root)
+    return any(xml and xml.is_file() for split in splits for *_, xml in _find_files(root, split)[0])
 
 
 def explain_mismatch(root: AnyPath) -> str:
     """Why a set that resembles VOC cannot be read as VOC; "" if it does not resemble VOC."""
-    for data_dir in candidate_roots(root):
-        images, xmls = _folders(data_dir)
-        has_lists = bool(list_files(data_dir / LISTS, ".txt"))
-        if list_files(xmls, ".xml") and list_images(images) and not has_lists:
-            return (
-                f"{xmls}: VOC files without splits; write the names of the images, one per line, "
-                f"into {data_dir / LISTS}/train.txt and val.txt"
-            )
-    return ""
+    if list_splits(root) != [UNSPLIT] or not (data_dir := _unsplit_folder(root)):
+        return ""
+    return (
+        f"{_folders(data_dir)[1]}: VOC files without splits; write the names of the images, one "
+        f"per line, into {data_dir / LISTS}/train.txt and val.txt, or run {split_command(root)}"
+    )
 
 
 def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int = 1) -> Listing:
@@ -81,13 +90,13 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int 
     """
     if first_pixel not in (0, 1):
         raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
-    pairs, source, all_xmls = _pairs(root, split)
+    files, source, all_xmls = _find_files(root, split)
     # Files of other splits only add categories.
     annotations = {str(xml): read_xml(xml, first_pixel) for xml in all_xmls}
     entries = []
-    for image, xml in pairs:
+    for file_name, image, xml in files:
         if xml is None:
-            entries.append(Entry(image, {"file_name": image.name}, []))
+            entries.append(Entry(image, {"file_name": file_name}, []))
             continue
         if not xml.is_file():
             on_error("missing label file", f"{xml}: no such file; it is listed in {source}")
@@ -96,55 +105,101 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int 
         if isinstance(annotation, UserError):
             on_error("bad label file", str(annotation))
             continue
-        info = {"file_name": image.name, **annotation.size}
+        info = {"file_name": file_name, **annotation.size}
         entries.append(Entry(image, info, annotation.labels))
     valid = [a for a in annotations.values() if isinstance(a, _Annotation)]
     categories = {label.category for annotation in valid for label in annotation.labels}
     return Listing(source, entries, tuple(sorted(categories)))
 
 
-def _pairs(
+def _find_files(
     root: AnyPath, split: str
-) -> tuple[list[tuple[AnyPath, AnyPath | None]], str, list[AnyPath]]:
-    """(image, xml) of a split, the file or folder that lists them, and all xml files of the set.
+) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
+    """(file name, image, xml) of a split, the file or folder that lists them, and all xml files of
+    the set.
 
-    In the flat layout an image without objects needs no xml.
+    Without lists, an image without objects needs no xml.
     """
-    pairs: list[tuple[AnyPath, AnyPath | None]]
     for data_dir in candidate_roots(root):
         names = data_dir / LISTS / f"{split}.txt"
         if names.is_file():
-            image_folder, xml_folder = _folders(data_dir)
-            images = {stem(f): f for f in list_images(image_folder)}
-            xmls = {stem(f): f for f in list_files(xml_folder, ".xml")}
-            pairs = [
-                (
-                    images.get(name) or join_inside(image_folder, f"{name}.jpg", str(names)),
-                    xmls.get(name) or join_inside(xml_folder, f"{name}.xml", str(names)),
-                )
-                for name, _ in _read_list(names, images)
-            ]
-            return pairs, str(names), list(xmls.values())
+            return _listed_files(data_dir, names)
         folder = data_dir / split
-        if (xml_files := list_files(folder, ".xml")) and (image_files := list_images(folder)):
-            xmls = {stem(f): f for f in xml_files}
-            all_xmls = [xml for d in list_folders(data_dir) for xml in list_files(d, ".xml")]
-            pairs = [(image, xmls.get(stem(image))) for image in image_files]
-            without_image = xmls.keys() - {stem(image) for image in image_files}
-            pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(without_image)]
-            return pairs, str(folder), all_xmls
+        if _is_split(folder):
+            all_xmls = [xml for d in list_folders(data_dir) for _, xml in walk_files(d, ".xml")]
+            return _folder_files(folder, folder), str(folder), all_xmls
+    if split == UNSPLIT and (unsplit := _unsplit_folder(root)):
+        image_folder, xml_folder = _folders(unsplit)
+        xmls = [xml for _, xml in walk_files(xml_folder, ".xml")]
+        return _folder_files(image_folder, xml_folder), str(xml_folder), xmls
     if message := explain_mismatch(root):
         raise UserError(message)
     raise unknown_split(root, split, list_splits(root))
 
 
+def _listed_files(
+    data_dir: AnyPath, names: AnyPath
+) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
+    """As `_find_files`, from a list in `LISTS`."""
+    image_folder, xml_folder = _folders(data_dir)
+    images, xmls = _by_stem(image_folder, SUFFIXES), _by_stem(xml_folder, ".xml")
+    rows: list[tuple[str, AnyPath, AnyPath | None]] = []
+    for name, _ in _read_list(names, images):
+        file_name, image = images.get(name) or (
+            f"{name}.jpg",
+            join_inside(image_folder, f"{name}.jpg", str(names)),
+        )
+        _, xml = xmls.get(name) or ("", join_inside(xml_folder, f"{name}.xml", str(names)))
+        rows.append((file_name, image, xml))
+    return rows, str(names), [xml for _, xml in xmls.values()]
+
+
+def _folder_files(
+    image_folder: AnyPath, xml_folder: AnyPath
+) -> list[tuple[str, AnyPath, AnyPath | None]]:
+    """(file name, image, xml) of the images in a folder, then of xml files without image."""
+    images, xmls = _by_stem(image_folder, SUFFIXES), _by_stem(xml_folder, ".xml")
+    rows = [
+        (path, image, xmls[name][1] if name in xmls else None)
+        for path, image in walk_files(image_folder, SUFFIXES)
+        for name in [_without_suffix(path)]
+    ]
+    without_image = sorted(xmls.keys() - images.keys())
+    return rows + [(f"{n}.jpg", image_folder / f"{n}.jpg", xmls[n][1]) for n in without_image]
+
+
+def _is_split(folder: AnyPath) -> bool:
+    """Whether a folder has images and xml files; if it is named as a split, also in subfolders."""
+    search = walk_files if folder.name in SPLITS else list_files
+    return bool(search(folder, ".xml")) and bool(search(folder, SUFFIXES))
+
+
+def _unsplit_folder(root: AnyPath) -> AnyPath | None:
+    """The first folder of a set whose images have xml files, for a set without splits."""
+    for data_dir in candidate_roots(root):
+        image_folder, xml_folder = _folders(data_dir)
+        xmls = _by_stem(xml_folder, ".xml")
+        if xmls and not xmls.keys().isdisjoint(_by_stem(image_folder, SUFFIXES)):
+            return data_dir
+    return None
+
+
 def _folders(data_dir: AnyPath) -> tuple[AnyPath, AnyPath]:
-    """The folders of the images and of the xml files, each under the name that exists."""
+    """The folders of the images and of the xml files: `data_dir` if no folder has a usual name."""
     images, xmls = (
-        next((data_dir / name for name in names if (data_dir / name).is_dir()), data_dir / names[0])
+        next((folder for name in names if (folder := data_dir / name).is_dir()), data_dir)
         for names in (("JPEGImages", "images"), ("Annotations", "annotations"))
     )
     return images, xmls
+
+
+def _by_stem(folder: AnyPath, suffix: Any) -> dict[str, tuple[str, AnyPath]]:
+    """Path from `folder` without suffix -> (path, file) of the files with this suffix."""
+    return {_without_suffix(path): (path, file) for path, file in walk_files(folder, suffix)}
+
+
+def _without_suffix(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:

@@ -3,6 +3,12 @@
     data.yaml: names, and for each split the folder of its images, or a .txt that lists them
     images/<split>/<name>.jpg and labels/<split>/<name>.txt   or   <split>/images, <split>/labels
 
+    classes.txt: names, one per line, instead of a yaml, as labelImg and Label Studio write it
+    obj.names: names; obj.data: the lists of images; obj_<split>_data: images and text files, as
+    Darknet and CVAT's YOLO 1.1 have them
+
+Without folders or lists of splits, the images in images/ or in the root are the split "all".
+
 A line is "class x y w h", center and size as fractions of the image's width and height, classes
 counted from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, whose enclosing box is used. An image
 without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
@@ -11,12 +17,10 @@ The paths in a yaml are often those of another machine. Therefore only the tail 
 its longest trailing part that exists next to the yaml. Nothing outside that folder is read.
 
 Terms in this module: `data_dir` is the folder of the yaml, or of images and labels; `class_file`
-names the classes: the yaml, or a classes.txt; a `location` is a path from `data_dir` to a folder of
-images, or to a .txt that lists images.
+names the classes: the yaml, a classes.txt or obj.names; `yolo_paths` explains the other terms.
 """
 
 import re
-from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,27 +28,43 @@ import yaml
 
 from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.listing import (
-    SPLIT_ALIASES,
+    UNSPLIT,
     Entry,
     Label,
     Listing,
     OnError,
     candidate_roots,
     list_files,
-    list_folders,
+    parent,
     read_text,
     unknown_split,
     walk_files,
+)
+from tinyjax.data.layouts.yolo_paths import (
+    CLASSES,
+    SPLITS,
+    PathFields,
+    as_strings,
+    default_folder,
+    find_locations,
+    folder_names,
+    is_list,
+    label_files,
+    label_folder,
+    label_path,
+    list_location,
+    split_images,
 )
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
-CLASSES = "classes.txt"
+YAML_SUFFIXES = (".yaml", ".yml")
+DARKNET_NAMES = "obj.names"
 # Folders of classes.txt for a split; labelImg writes one next to the labels of each split.
 CLASS_FOLDERS = ("", "labels")
 SPLIT_CLASS_FOLDERS = ("{}", "labels/{}", "{}/labels", "images/{}")
-SPLITS = ("train", "val", "valid", "test")
+LABEL_LINE = re.compile(rb"^\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 
 
 def list_splits(root: AnyPath) -> list[str]:
@@ -52,15 +72,24 @@ def list_splits(root: AnyPath) -> list[str]:
     if not (class_list := find_class_list(root)):
         return []
     data_dir, class_file = class_list
-    names = _yaml_splits(class_file) or _folder_names(data_dir)
-    return [
-        name
-        for name in names
-        if any(
-            _images(data_dir, class_file, location)
-            for location in _locations(data_dir, class_file, name)[0]
-        )
-    ]
+    fields = _path_fields(class_file)
+    names = [split for split in SPLITS if fields.get(split)] or folder_names(data_dir)
+    existing = [name for name in names if split_images(data_dir, fields, name)]
+    return existing or ([UNSPLIT] if split_images(data_dir, fields, UNSPLIT) else [])
+
+
+def has_labels(root: AnyPath) -> bool:
+    """Return whether an image of a split has a label file."""
+    if not (class_list := find_class_list(root)):
+        return False
+    data_dir, class_file = class_list
+    fields = _path_fields(class_file)
+    for split in list_splits(root):
+        for location, images in split_images(data_dir, fields, split).items():
+            paths = [path for _, path in images]
+            if label_files(data_dir, location, paths).keys() & {*map(label_path, paths)}:
+                return True
+    return False
 
 
 def explain_mismatch(root: AnyPath) -> str:
@@ -69,14 +98,16 @@ def explain_mismatch(root: AnyPath) -> str:
         if len(yamls := _yamls_with_names(data_dir)) > 1:
             names = ", ".join(file.name for file in yamls)
             message = f"{data_dir}: {names} all have names; keep one of them"
-            return f"{message}, or rename it to data.yaml"
+            return f"{message}, rename it to data.yaml, or give it as the source"
     if not (class_list := find_class_list(root)):
-        return ""
+        return _explain_missing_names(root)
     data_dir, class_file = class_list
+    fields = _path_fields(class_file)
     missing = [
         f"{split}: {path}"
-        for split in _yaml_splits(class_file)
-        for path in _locations(data_dir, class_file, split)[1]
+        for split in SPLITS
+        if fields.get(split)
+        for path in find_locations(data_dir, fields, split)[1]
     ]
     return (
         f"{class_file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
@@ -84,19 +115,35 @@ def explain_mismatch(root: AnyPath) -> str:
     )
 
 
+def _explain_missing_names(root: AnyPath) -> str:
+    """A message if images have YOLO's label files, but no file names the classes; else ""."""
+    labels = label_files(root, "", [])
+    for path in (label_path(image) for image, _ in walk_files(root, SUFFIXES)):
+        if path in labels and LABEL_LINE.search(read_bytes(labels[path])):
+            return (
+                f"{labels[path]}: a YOLO label file, but no file names the classes; write "
+                f"{parent(labels[path]) / CLASSES} with one class per line, in order of their "
+                "numbers"
+            )
+    return ""
+
+
 def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     """Read a split's text files; boxes are relative to the image.
 
-    Raises UserError if no file lists the classes, if the split is unknown, or if a path in the yaml
-    does not exist. Reported to `on_error`: an invalid line, a class number that is not listed, a
-    label file without image.
+    Raises UserError if no file lists the classes, if two files number them differently, if the
+    split is unknown, or if a path in the yaml does not exist. Reported to `on_error`: an invalid
+    line, a class number that is not listed, a label file without image.
     """
     if not (class_list := find_class_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
     data_dir, class_file = class_list
     names = _class_names(class_file)
-    pose = _is_yaml(class_file) and "kpt_shape" in _parse(class_file)
-    locations, missing = _locations(data_dir, class_file, split)
+    if not root.is_file():  # a yaml that is the source decides
+        _check_class_files(data_dir, class_file)
+    pose = is_yaml(class_file) and "kpt_shape" in _parse(class_file)
+    fields = _path_fields(class_file)
+    locations, missing = find_locations(data_dir, fields, split)
     if missing:
         raise UserError(
             f"{class_file}: {split}: {', '.join(missing)}: no trailing part of that path exists "
@@ -106,19 +153,19 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
         raise unknown_split(root, split, list_splits(root))
     entries = []
     for location in locations:
-        images = _images(data_dir, class_file, location)
-        label_files = _label_files(data_dir, location, [path for _, path in images])
-        if images and not label_files:
-            folder = data_dir / _label_folder(location)
+        images = list_location(data_dir, fields, location)
+        files = label_files(data_dir, location, [path for _, path in images])
+        if images and not files:
+            folder = data_dir / label_folder(location)
             message = f"{folder}: no label files (*.txt) for the images in {data_dir / location}"
             raise UserError(message)
-        if not _is_list(location):  # the images of a list share label folders with other splits
-            for path in sorted(label_files.keys() - {_label_path(path) for _, path in images}):
+        if not is_list(location):  # the images of a list share label folders with other splits
+            for path in sorted(files.keys() - {label_path(path) for _, path in images}):
                 name = PurePosixPath(path).name
-                message = f"{label_files[path]}: no image {name} in {data_dir / location}"
+                message = f"{files[path]}: no image {name} in {data_dir / location}"
                 on_error("missing image", message)
         for name, path in images:
-            label_file = label_files.get(_label_path(path))
+            label_file = files.get(label_path(path))
             labels = _read_labels(label_file, names, pose, on_error) if label_file else []
             entries.append(Entry(data_dir / path, {"file_name": name}, labels))
     return Listing(str(class_file), entries, names, relative=True)
@@ -132,6 +179,8 @@ def find_class_list(root: AnyPath) -> tuple[AnyPath, AnyPath] | None:
 
     Raises UserError if several classes.txt of a set number the classes differently.
     """
+    if root.is_file():  # the yaml is the source
+        return parent(root), root
     for data_dir in candidate_roots(root):
         for name in YAML_NAMES:
             if (data_dir / name).is_file():
@@ -140,17 +189,33 @@ def find_class_list(root: AnyPath) -> tuple[AnyPath, AnyPath] | None:
             return data_dir, yamls[0]
     for folders in (CLASS_FOLDERS, SPLIT_CLASS_FOLDERS):
         for data_dir in candidate_roots(root):
-            candidates = [
-                (data_dir / folder.format(split) / CLASSES, split)
-                for split in _folder_names(data_dir)
-                for folder in folders
-            ]
             files = [
-                f for f, split in candidates if f.is_file() and _default_folder(data_dir, split)
+                file
+                for split in folder_names(data_dir)
+                for folder in folders
+                if (file := data_dir / folder.format(split) / CLASSES).is_file()
+                and default_folder(data_dir, split) is not None
             ]
             if files:
                 return data_dir, _longest_list(files)
+    for data_dir in candidate_roots(root):
+        files = [file for name in CLASS_FOLDERS if (file := data_dir / name / CLASSES).is_file()]
+        if files and default_folder(data_dir, UNSPLIT) is not None:
+            return data_dir, _longest_list(files)
+        if (file := data_dir / DARKNET_NAMES).is_file():
+            return data_dir, file
     return None
+
+
+def _check_class_files(data_dir: AnyPath, class_file: AnyPath) -> None:
+    """Raise UserError if a yaml and a classes.txt number the classes differently."""
+    names = _class_names(class_file)
+    for file in (data_dir / folder / CLASSES for folder in CLASS_FOLDERS):
+        if file.is_file() and (others := _class_names(file))[: len(names)] != names[: len(others)]:
+            raise UserError(
+                f"{file}: {', '.join(others)}; but {class_file}: {', '.join(names)}; correct one "
+                "of them, or give the yaml as the source"
+            )
 
 
 def _yamls_with_names(data_dir: AnyPath) -> list[AnyPath]:
@@ -158,7 +223,7 @@ def _yamls_with_names(data_dir: AnyPath) -> list[AnyPath]:
     if any((data_dir / name).is_file() for name in YAML_NAMES):
         return []
     yamls = []
-    for file in list_files(data_dir, (".yaml", ".yml")):
+    for file in list_files(data_dir, YAML_SUFFIXES):
         try:
             yamls += [file] if "names" in _parse(file) else []
         except UserError:  # an unrelated yaml
@@ -179,7 +244,7 @@ def _longest_list(files: list[AnyPath]) -> AnyPath:
 
 
 def _class_names(file: AnyPath) -> tuple[str, ...]:
-    if not _is_yaml(file):
+    if not is_yaml(file):
         names: Any = [line.strip() for line in read_text(file).splitlines()]
         names = [name for name in names if name]
     else:
@@ -194,130 +259,21 @@ def _class_names(file: AnyPath) -> tuple[str, ...]:
 # ---- paths
 
 
-def _yaml_splits(class_file: AnyPath) -> dict[str, list[str]]:
-    """The paths in the yaml, by split."""
-    return {split: paths for split in SPLITS if (paths := _strings(class_file, split))}
+def _path_fields(class_file: AnyPath) -> PathFields:
+    """The fields of the yaml, or of Darknet's obj.data, as lists."""
+    fields = _parse(class_file) if is_yaml(class_file) else _darknet_fields(class_file)
+    return {str(name): as_strings(value) for name, value in fields.items()}
 
 
-def _strings(class_file: AnyPath, field: str) -> list[str]:
-    value = _parse(class_file).get(field) if _is_yaml(class_file) else None
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
-
-
-def _locations(data_dir: AnyPath, class_file: AnyPath, split: str) -> tuple[list[str], list[str]]:
-    """The locations of a split's images, and the yaml's paths that do not exist.
-
-    If none of the yaml's paths exists, the location is the split's default folder.
-    """
-    yaml_splits = _yaml_splits(class_file)
-    values = _strings(class_file, split)
-    others = [_path_parts(v) for vs in yaml_splits.values() for v in vs if v not in values]
-
-    def is_location(path: AnyPath) -> bool:
-        return path.is_dir() or (_is_list(path.name) and path.is_file())
-
-    base = "".join(_strings(class_file, "path"))
-    tails = {value: _existing_tail(data_dir, base, value, is_location, others) for value in values}
-    if any(tail is not None for tail in tails.values()):
-        existing = [tail for tail in tails.values() if tail is not None]
-        locations = [f"{p}/images" if (data_dir / p / "images").is_dir() else p for p in existing]
-        return locations, [value for value, tail in tails.items() if tail is None]
-    alias = SPLIT_ALIASES.get(split, split)
-    folder = _default_folder(data_dir, split)
-    if not folder and alias not in yaml_splits:
-        folder = _default_folder(data_dir, alias)
-    return ([folder], []) if folder else ([], values)
-
-
-def _existing_tail(
-    data_dir: AnyPath,
-    base: str,
-    value: str,
-    accept: Callable[[AnyPath], bool],
-    others: Iterable[tuple[str, ...]] = (),
-) -> str | None:
-    """The longest tail of `base`/`value` whose path from `data_dir` is accepted.
-
-    A tail shared with one of `others`, the paths of other splits, does not count: it would not
-    distinguish the splits.
-    """
-    if value in (".", "./"):
-        return ""
-    parts = _path_parts(value)
-    full = _path_parts(base) + parts
-    for length in range(len(full), 0, -1):
-        tail = full[-length:]
-        if length < len(parts) and any(other[-length:] == tail for other in others):
-            return None
-        if accept(data_dir / "/".join(tail)):
-            return "/".join(tail)
-    return None
-
-
-def _path_parts(path: str) -> tuple[str, ...]:
-    """D:\\a\\b, /a/b, ../a/b -> (a, b)"""
-    without_drive = re.sub(r"^[A-Za-z]:", "", path.replace("\\", "/"))
-    return tuple(part for part in without_drive.split("/") if part not in ("", ".", ".."))
-
-
-def _default_folder(data_dir: AnyPath, split: str) -> str:
-    """The conventional folder of a split's images; "" if none has images."""
-    folders = (f"images/{split}", f"{split}/images", split)
-    return next((folder for folder in folders if walk_files(data_dir / folder, SUFFIXES)), "")
-
-
-def _folder_names(data_dir: AnyPath) -> list[str]:
-    """The possible names of splits, from the folders that exist."""
-    parents = (folder for folder in (data_dir, data_dir / "images") if folder.is_dir())
-    names = dict.fromkeys(folder.name for parent in parents for folder in list_folders(parent))
-    return [name for name in names if name not in ("images", "labels")]
-
-
-def _images(data_dir: AnyPath, class_file: AnyPath, location: str) -> list[tuple[str, str]]:
-    """(file name, path from `data_dir`) of a location's images, including subfolders."""
-    if not _is_list(location):
-        return [
-            (path, _join(location, path)) for path, _ in walk_files(data_dir / location, SUFFIXES)
-        ]
-    lines = [line.strip() for line in read_text(data_dir / location).splitlines() if line.strip()]
-    base = "".join(_strings(class_file, "path"))
-    tails = [_existing_tail(data_dir, base, line, lambda path: path.is_file()) for line in lines]
-    paths = [tail or "/".join(_path_parts(line)) for tail, line in zip(tails, lines, strict=True)]
-    return [(path, path) for path in paths]
-
-
-def _label_files(data_dir: AnyPath, location: str, images: list[str]) -> dict[str, AnyPath]:
-    """The label files of a location, by their path from `data_dir` without suffix."""
-    if _is_list(location):
-        folders = dict.fromkeys(_label_folder(path.rpartition("/")[0]) for path in images)
-        files = [(_join(d, f.name), f) for d in folders for f in list_files(data_dir / d, ".txt")]
-    else:
-        folder = _label_folder(location)
-        files = [(_join(folder, path), f) for path, f in walk_files(data_dir / folder, ".txt")]
-    return {_without_suffix(path): f for path, f in files if f.name != CLASSES}
-
-
-def _label_folder(folder: str) -> str:
-    """images/train -> labels/train, train/images -> train/labels; else the images' folder."""
-    before, images, after = f"/{folder}/".rpartition("/images/")
-    return f"{before}/labels/{after}".strip("/") if images else folder
-
-
-def _label_path(image: str) -> str:
-    folder, _, name = image.rpartition("/")
-    return _without_suffix(_join(_label_folder(folder), name))
-
-
-def _without_suffix(path: str) -> str:
-    return path.rpartition(".")[0]
-
-
-def _join(folder: str, path: str) -> str:
-    return f"{folder}/{path}" if folder else path
-
-
-def _is_list(location: str) -> bool:
-    return location.endswith(".txt")
+def _darknet_fields(class_file: AnyPath) -> dict[str, str]:
+    """The lines "field = value" of obj.data next to obj.names; without it, the existing lists."""
+    folder = parent(class_file)
+    if not class_file.name.endswith(".names"):
+        return {}
+    if files := list_files(folder, ".data"):
+        pairs = (line.partition("=") for line in read_text(files[0]).splitlines())
+        return {field.strip(): value.strip() for field, _, value in pairs}
+    return {split: f"{split}.txt" for split in SPLITS if (folder / f"{split}.txt").is_file()}
 
 
 # ---- content
@@ -375,5 +331,6 @@ def _parse(file: AnyPath) -> dict[str, Any]:
     return document
 
 
-def _is_yaml(file: AnyPath) -> bool:
-    return not file.name.endswith(".txt")
+def is_yaml(file: AnyPath) -> bool:
+    """Return whether the file that names the classes is a yaml."""
+    return file.name.lower().endswith(YAML_SUFFIXES)
