@@ -259,6 +259,10 @@ def test_find_files_returns_each_file_once_and_no_hidden_files(photos):
         == expected
     )
     assert predict.find_files([str(photos / "notes.txt")]) == [photos / "notes.txt"]
+    pattern = str(photos / "**" / "*.*g")
+    files = predict.find_files([pattern])
+    (photos / "more" / "A").symlink_to("..")  # sorts before the files next to it
+    assert predict.find_files([pattern]) == files
 
 
 def test_map_ahead_keeps_the_order_and_is_bounded():

@@ -178,7 +178,7 @@ def test_convert_without_valid_images_is_an_error(tmp_path, capsys):
         (["{set}", "--check", "--to", "{set}/x"], "give --check, to check the data, or --to"),
         (["{set}", "--to", "{set}"], "is not empty; give a new folder"),
         (["{set}/nowhere", "--check"], "no such folder"),
-        (["{set}", "--check", "--split", "vall"], "did you mean 'val'"),
+        (["{set}", "--check", "--only", "vall"], "did you mean 'val'"),
         (["{set}", "--check", "--classes", "persn"], "did you mean 'person'"),
         (["{set}", "--check", "--size", "0", "5"], "1 or more"),
         (["{set}", "--check", "--skip-errors"], "--skip-errors: requires --to"),

@@ -228,10 +228,12 @@ def find_files(sources: Iterable[str]) -> list[Path]:
             problem = "no images" if path.is_dir() else "no such file or folder; no images match"
             raise UserError(f"--input {source}: {problem}; known formats: {', '.join(SUFFIXES)}")
         files += matches
-    unique: dict[str, Path] = {}  # two threads must not write the same picture
-    for file in files:
-        unique.setdefault(os.path.abspath(file), file)
-    return list(unique.values())
+    # Two threads must not write the same picture, and a link to a folder above repeats its files.
+    unique: dict[Path, Path] = {}
+    for file in sorted(files, key=lambda file: len(file.parts)):
+        unique.setdefault(file.parent.resolve() / file.name, file)
+    kept = {*unique.values()}
+    return [file for file in dict.fromkeys(files) if file in kept]
 
 
 def check_output(output: Path, files: Iterable[Path]) -> None:

@@ -1,12 +1,19 @@
-"""Prepare: check a data set before training on it, or convert it once to ArrayRecord.
+"""Prepare: check a data set before training on it, divide it, or convert it once to ArrayRecord.
 
     python -m tinyjax.prepare SOURCE --check
+    python -m tinyjax.prepare SOURCE --split 0.8,0.2 [--seed N]
     python -m tinyjax.prepare SOURCE --to DIR [--skip-errors]
 
 SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, an unpacked published set,
-or a prepared set; docs/data.md shows them. --check counts the images and boxes of each split,
-reports invalid and unusual ones, and draws a sheet of samples; the exit code is 2 if training would
-stop at an error. For a published set it also prints the terms of use and the missing files.
+a prepared set, YOLO's yaml or a COCO json; docs/data.md shows them. --check counts the images and
+boxes of each split, reports invalid and unusual ones, and draws a sheet of samples; the exit code
+is 2 if training would stop at an error. For a published set it also prints the terms of use and the
+missing files.
+
+--split divides a set that has no splits, or only train, into train, val and, with a third fraction,
+test. It writes lists next to the images, which it does not move. Images whose names differ only in
+their final number, such as the frames of a video, are in one split. With --format folder it divides
+a folder of classes.
 """
 
 import re
@@ -23,9 +30,12 @@ from tinyjax.errors import UserError, exit_code
 from tinyjax.run.logs import log, start_log
 
 FORMATS = [name for name in (*DETECTION_FORMATS, *CLASSIFICATION_SETS) if name != "synthetic"]
+CLASS_FOLDERS = "folder"
 FLAGS = {
-    "source": {"metavar": "SOURCE", "help": "a folder or a .zip"},
+    "source": {"metavar": "SOURCE", "help": "a folder, a .zip or a label file"},
     "--check": {"action": "store_true", "help": "report on the data"},
+    "--split": {"metavar": "FRACTIONS", "help": "divide into train,val[,test], such as 0.8,0.2"},
+    "--seed": {"type": int, "default": 0, "help": "--split: seed of the random order (default 0)"},
     "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files to this folder"},
     "--skip-errors": {
         "action": "store_true",
@@ -37,11 +47,11 @@ FLAGS = {
         "help": "folder that --check writes to (default: runs/check/<name of source>)",
     },
     "--format": {
-        "choices": FORMATS,
+        "choices": [*FORMATS, CLASS_FOLDERS],
         "default": "auto",
         "help": "the layout, if it is not recognized",
     },
-    "--split": {"action": "append", "metavar": "NAME", "help": "only this split; repeatable"},
+    "--only": {"action": "append", "metavar": "NAME", "help": "only this split; repeatable"},
     "--classes": {"default": "", "metavar": "A+B", "help": "scored categories (default: all)"},
     "--ignore-classes": {
         "default": "",
@@ -77,13 +87,20 @@ FLAGS = {
 
 def main(argv: list[str] | None = None) -> int:
     args = configs.parse_options("prepare", __doc__, argv, FLAGS, required=())
-    if args.check == bool(args.to):
-        raise UserError("give --check, to check the data, or --to DIR, to convert it")
-    if args.check and args.skip_errors:
+    if bool(args.check) + bool(args.to) + (args.split is not None) != 1:
+        raise UserError(
+            "give --check, to check the data, --split FRACTIONS, to divide it, or --to DIR, to "
+            "convert it"
+        )
+    if args.skip_errors and not args.to:
         raise UserError("--skip-errors: requires --to; --check always continues past errors")
+    if args.format == CLASS_FOLDERS and args.split is None:
+        raise UserError(f"--format {CLASS_FOLDERS}: only --split reads folders of classes")
     if args.stride < 1 or min(args.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
     start_log()
+    if args.split is not None:
+        return split(args)
     return check(args) if args.check else convert(args)
 
 
@@ -169,13 +186,65 @@ def convert(args) -> int:
     return 0
 
 
+def split(args) -> int:
+    """Divide a set into splits, print their counts and the command that trains on them."""
+    from tinyjax.data import split_files
+    from tinyjax.data.sources import open_source
+    from tinyjax.data.splitting import parse_fractions
+
+    fractions = parse_fractions(args.split)
+    with open_source(args.source) as root:
+        if not isinstance(root, Path):
+            raise UserError(f"{args.source}: nothing is written into a zip; unpack it first")
+        if args.format == CLASS_FOLDERS:
+            new = split_files.split_class_folders(root, fractions, args.seed)
+        else:
+            new = split_files.split_detection_set(
+                root, args.format, fractions, args.seed, args.first_pixel
+            )
+    log.info("\n".join(_describe_splits(new, args.format)))
+    return 0
+
+
+def _describe_splits(new, data_format: str) -> list[str]:
+    """Lines about new splits: groups, counts, files, and what to run next."""
+    plural = "s" * (new.num_groups > 1)
+    groups = f"{new.num_groups} group{plural} of images, by names up to their final number"
+    if new.contiguous:
+        lines = [f"{groups}: too few to divide, so splits are blocks of consecutive images"]
+        lines.append("warning: images on either side of a border may be similar")
+    else:
+        lines = [f"{groups}: each group is in one split"]
+    for name, by_class in new.counts.items():
+        counts = ", ".join(f"{label} {count}" for label, count in sorted(by_class.items()))
+        lines.append(f"{name}: {new.num_images[name]} images, {counts or 'no objects'}")
+    known = {label for by_class in new.counts.values() for label in by_class}
+    for name, by_class in new.counts.items():
+        if missing := sorted(known - by_class.keys()):
+            lines.append(f"warning: {name} has no {', '.join(missing)}; try another --seed")
+    lines.append(f"wrote {', '.join(str(file) for file in new.files)}")
+    if data_format == CLASS_FOLDERS:
+        images = new.num_images["train"]
+        config = f"configs/imagenet_b.py:format=list,source={new.source},images={images}"
+        lines.append(f"next: data.format = 'list', data.common.source = '{new.source}', such as")
+        return [*lines, f"  python -m tinyjax.train --config {config} --workdir runs/NAME"]
+    config = f"configs/own.py:source={new.source}"
+    if data_format != "auto" and new.source.is_dir():
+        config += f",format={data_format}"
+    train, val, *_ = new.counts
+    if train != "train":
+        config += f",train={train},val={val}"
+    lines.append(f"next: python -m tinyjax.prepare {new.source} --check")
+    return [*lines, f"  python -m tinyjax.train --config {config} --workdir runs/NAME"]
+
+
 def _split_names(args) -> list[str]:
     """The splits to check or convert, those for training first."""
     from tinyjax.data.layouts.recognition import find_layout
     from tinyjax.data.sources import open_source
 
     with open_source(args.source) as root:
-        names = args.split or find_layout(root, args.format).list_splits(root)
+        names = args.only or find_layout(root, args.format).list_splits(root)
     if not names:
         raise UserError(f"{args.source}: no splits in the layout {args.format}")
     training = re.compile(r"(\w+/)?train")  # a camera's name may precede it

@@ -26,6 +26,7 @@ from tinyjax.data.layouts.listing import (
     list_files,
     list_folders,
     list_images,
+    split_command,
     unknown_split,
     walk_files,
 )
@@ -34,7 +35,7 @@ from tinyjax.data.options import ClassificationOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import ClassificationSplit
 from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError, shorten, suggest
 
 
 class ImageItem(NamedTuple):
@@ -221,7 +222,12 @@ def _items_from_folder(root: AnyPath, split: str) -> list[ImageItem]:
                     for path, file in walk_files(class_folder, SUFFIXES)
                 ]
     known = [folder.name for folder in candidates() if any(map(list_images, list_folders(folder)))]
-    raise unknown_split(root, split, known)
+    if not known and (classes := [folder.name for folder in candidates() if list_images(folder)]):
+        raise UserError(
+            f"{root}: folders of classes ({shorten(classes)}) without splits; divide them: "
+            f"{split_command(root)} --format folder, then give data.format = list"
+        )
+    raise unknown_split(root, split, known, " --format folder")
 
 
 def _items_from_tfds(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:

@@ -221,7 +221,7 @@ def test_check_prints_terms_and_counts(tmp_path, capsys):
     assert "terms: Free" in (tmp_path / "report" / "report.txt").read_text()
     assert (tmp_path / "report" / "infrared_train.png").is_file()
     shutil.rmtree(tmp_path / "LLVIP" / "visible" / "test")
-    run(tmp_path / "LLVIP", "--check", "--report", tmp_path / "report", "--split", "visible/train")
+    run(tmp_path / "LLVIP", "--check", "--report", tmp_path / "report", "--only", "visible/train")
     assert "LLVIP: visible/test does not exist; unpack" in capsys.readouterr().out
 
 

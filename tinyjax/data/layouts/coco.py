@@ -48,7 +48,7 @@ FIELDS = {
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
-    given = [_split_name(root)] if root.is_file() else []
+    given = [split_name(root)] if root.is_file() else []
     for data_dir in _candidates(root):
         jsons = [f for d in (data_dir, data_dir / "annotations") for f in list_files(d, ".json")]
         # The folder of instances_*.json may also contain captions_*.json and others.
@@ -69,7 +69,8 @@ def _candidates(root: AnyPath) -> Iterable[AnyPath]:
     return [set_folder(root)] if root.is_file() else candidate_roots(root)
 
 
-def _split_name(file: AnyPath) -> str:
+def split_name(file: AnyPath) -> str:
+    """The split of a json, by its name."""
     if file.name == ROBOFLOW_JSON:
         return parent(file).name
     return re.sub(r"^instances_|\.json$", "", file.name)
@@ -84,7 +85,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     Raises UserError for a file that is not COCO. Reported to `on_error`: an annotation of an
     unknown image or category, or whose bbox is not four numbers.
     """
-    file, data_dir = _find_json(root, split)
+    file, data_dir = find_json(root, split)
     document = _parse(file)
     names = {category["id"]: str(category["name"]) for category in document["categories"]}
     image_ids = {info["id"] for info in document["images"]}
@@ -121,12 +122,12 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     return Listing(str(file), entries, categories, frozenset(ignored), _groups(document))
 
 
-def _find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
+def find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
     """The json of a split, and the data set's root.
 
     Raises UserError if there is none, or if there are several with different content.
     """
-    if root.is_file() and split == _split_name(root):
+    if root.is_file() and split == split_name(root):
         return root, set_folder(root)
     for data_dir in _candidates(root):
         paths = (data_dir / pattern.format(split) for pattern in JSON_PATHS)

@@ -56,12 +56,12 @@ def raise_error(problem: str, message: str) -> NoReturn:
     raise UserError(message)
 
 
-def unknown_split(source: Any, split: str, known: Sequence[str]) -> UserError:
-    """The error for a split that does not exist."""
+def unknown_split(source: Any, split: str, known: Sequence[str], flags: str = "") -> UserError:
+    """The error for a split that does not exist. flags: of the command that divides the set."""
     others = sorted({*known} - {split})
     message = f"{source}: no images of a split {split!r}; {suggest(split, others)}"
     if len(others) == 1:
-        message += f". To divide {others[0]!r}: {split_command(source)}"
+        message += f". To divide {others[0]!r}: {split_command(source)}{flags}"
     return UserError(message)
 
 

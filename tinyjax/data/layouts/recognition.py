@@ -265,7 +265,7 @@ def _explain_unknown(root: AnyPath) -> str:
         names = shorten(folder.name for folder in classes)
         hint += (
             f"; if {names} are classes: for classification give data.format = folder, and divide "
-            f"a set without splits by {split_command(root)}"
+            f"a set without splits by {split_command(root)} --format folder"
         )
     return (
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "

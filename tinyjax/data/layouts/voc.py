@@ -50,29 +50,38 @@ class _Annotation(NamedTuple):
 
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
+    return find_set(root)[1]
+
+
+def find_set(root: AnyPath) -> tuple[AnyPath, list[str]]:
+    """The folder of the set, and the names of its splits; `root` and [] if there are none."""
     for data_dir in candidate_roots(root):
         if files := list_files(data_dir / LISTS, ".txt"):
-            images = _by_stem(_folders(data_dir)[0], SUFFIXES)
+            images = _by_stem(image_and_xml_folder(data_dir)[0], SUFFIXES)
             lists = {stem(f): f for f in files}
-            return [n for n, f in lists.items() if not _is_class_list(n, f, lists, images)]
+            names = [n for n, f in lists.items() if not _is_class_list(n, f, lists, images)]
+            return data_dir, names
         if flat := [folder.name for folder in list_folders(data_dir) if _is_split(folder)]:
-            return flat
-    return [UNSPLIT] if _unsplit_folder(root) else []
+            return data_dir, flat
+    unsplit = _unsplit_folder(root)
+    return (unsplit, [UNSPLIT]) if unsplit else (root, [])
 
 
 def has_labels(root: AnyPath) -> bool:
     """Return whether there are xml files for the images of a split."""
     splits = list_splits(root)
-    return any(xml and xml.is_file() for split in splits for *_, xml in _find_files(root, split)[0])
+    return any(xml and xml.is_file() for split in splits for *_, xml in find_files(root, split)[0])
 
 
 def explain_mismatch(root: AnyPath) -> str:
     """Why a set that resembles VOC cannot be read as VOC; "" if it does not resemble VOC."""
-    if list_splits(root) != [UNSPLIT] or not (data_dir := _unsplit_folder(root)):
+    data_dir, splits = find_set(root)
+    if splits != [UNSPLIT]:
         return ""
+    _, xml_folder = image_and_xml_folder(data_dir)
     return (
-        f"{_folders(data_dir)[1]}: VOC files without splits; write the names of the images, one "
-        f"per line, into {data_dir / LISTS}/train.txt and val.txt, or run {split_command(root)}"
+        f"{xml_folder}: VOC files without splits; write the names of the images, one per line, "
+        f"into {data_dir / LISTS}/train.txt and val.txt, or run {split_command(root)}"
     )
 
 
@@ -90,7 +99,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int 
     """
     if first_pixel not in (0, 1):
         raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
-    files, source, all_xmls = _find_files(root, split)
+    files, source, all_xmls = find_files(root, split)
     # Files of other splits only add categories.
     annotations = {str(xml): read_xml(xml, first_pixel) for xml in all_xmls}
     entries = []
@@ -112,7 +121,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int 
     return Listing(source, entries, tuple(sorted(categories)))
 
 
-def _find_files(
+def find_files(
     root: AnyPath, split: str
 ) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
     """(file name, image, xml) of a split, the file or folder that lists them, and all xml files of
@@ -129,7 +138,7 @@ def _find_files(
             all_xmls = [xml for d in list_folders(data_dir) for _, xml in walk_files(d, ".xml")]
             return _folder_files(folder, folder), str(folder), all_xmls
     if split == UNSPLIT and (unsplit := _unsplit_folder(root)):
-        image_folder, xml_folder = _folders(unsplit)
+        image_folder, xml_folder = image_and_xml_folder(unsplit)
         xmls = [xml for _, xml in walk_files(xml_folder, ".xml")]
         return _folder_files(image_folder, xml_folder), str(xml_folder), xmls
     if message := explain_mismatch(root):
@@ -140,8 +149,8 @@ def _find_files(
 def _listed_files(
     data_dir: AnyPath, names: AnyPath
 ) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
-    """As `_find_files`, from a list in `LISTS`."""
-    image_folder, xml_folder = _folders(data_dir)
+    """As `find_files`, from a list in `LISTS`."""
+    image_folder, xml_folder = image_and_xml_folder(data_dir)
     images, xmls = _by_stem(image_folder, SUFFIXES), _by_stem(xml_folder, ".xml")
     rows: list[tuple[str, AnyPath, AnyPath | None]] = []
     for name, _ in _read_list(names, images):
@@ -177,14 +186,14 @@ def _is_split(folder: AnyPath) -> bool:
 def _unsplit_folder(root: AnyPath) -> AnyPath | None:
     """The first folder of a set whose images have xml files, for a set without splits."""
     for data_dir in candidate_roots(root):
-        image_folder, xml_folder = _folders(data_dir)
+        image_folder, xml_folder = image_and_xml_folder(data_dir)
         xmls = _by_stem(xml_folder, ".xml")
         if xmls and not xmls.keys().isdisjoint(_by_stem(image_folder, SUFFIXES)):
             return data_dir
     return None
 
 
-def _folders(data_dir: AnyPath) -> tuple[AnyPath, AnyPath]:
+def image_and_xml_folder(data_dir: AnyPath) -> tuple[AnyPath, AnyPath]:
     """The folders of the images and of the xml files: `data_dir` if no folder has a usual name."""
     images, xmls = (
         next((folder for name in names if (folder := data_dir / name).is_dir()), data_dir)
