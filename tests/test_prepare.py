@@ -174,8 +174,8 @@ def test_convert_without_valid_images_is_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["{set}"], "give --check, to check the data, or --to DIR"),
-        (["{set}", "--check", "--to", "{set}/x"], "give --check, to check the data, or --to"),
+        (["{set}"], "give --check, to check the data, --split FRACTIONS, to divide it, or --to"),
+        (["{set}", "--check", "--to", "{set}/x"], "give --check, to check the data, --split"),
         (["{set}", "--to", "{set}"], "is not empty; give a new folder"),
         (["{set}/nowhere", "--check"], "no such folder"),
         (["{set}", "--check", "--only", "vall"], "did you mean 'val'"),

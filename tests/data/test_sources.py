@@ -44,7 +44,7 @@ def zip_with_backslashes(folder, target, every=1, prefix=""):
     return target
 
 
-@pytest.mark.parametrize("prefix", ["", "a/", "a/b/"])
+@pytest.mark.parametrize("prefix", ["", "a/", "a/b/c/d/"])
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("layout", WRITERS)
 def test_zip_with_backslashes(layout, every, prefix, tmp_path, expected):

@@ -290,6 +290,20 @@ def test_misspelled_folders_are_named(tmp_path):
         load_detection(folder, "train")
 
 
+def test_misspelled_folders_of_images_are_named(tmp_path):
+    for k, write in enumerate((source_files.coco, source_files.yolo)):
+        folder = write(tmp_path / str(k), SPLITS)
+        (folder / "images").rename(folder / "Images")
+        with pytest.raises(UserError, match=r"no .*; rename .*/Images to images"):
+            load_detection(folder, "train")
+
+
+def test_json_of_another_format_as_source(tmp_path):
+    (tmp_path / "notes.json").write_text('{"categories": []}')
+    with pytest.raises(UserError, match=r"notes.json: not COCO: no list 'images'"):
+        load_detection(tmp_path / "notes.json", "train")
+
+
 def test_folders_of_classes_are_named(tmp_path):
     for name in ("cat", "dog"):
         save(tmp_path / name / "a.png", b"")

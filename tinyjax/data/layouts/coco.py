@@ -49,6 +49,8 @@ FIELDS = {
 def list_splits(root: AnyPath) -> list[str]:
     """The names of the splits that exist."""
     given = [split_name(root)] if root.is_file() else []
+    if given and not root.name.startswith("instances_"):
+        _parse(root)  # raises UserError for another json
     for data_dir in _candidates(root):
         jsons = [f for d in (data_dir, data_dir / "annotations") for f in list_files(d, ".json")]
         # The folder of instances_*.json may also contain captions_*.json and others.

@@ -74,8 +74,14 @@ def split_command(source: Any) -> str:
 
 
 def candidate_roots(root: AnyPath) -> Iterator[AnyPath]:
-    """`root` and the folders up to two levels below: archives often wrap a set once or twice."""
+    """`root` and the folders up to two levels below: archives often wrap a set once or twice.
+
+    Folders that contain nothing but one folder are not counted.
+    """
     yield root
+    while len(content := _scan_folder(root)) == 1 and content[0][1].is_dir():
+        root = content[0][1]
+        yield root
     first = list_folders(root)
     yield from first
     for folder in first:

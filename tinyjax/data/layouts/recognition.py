@@ -63,6 +63,10 @@ def list_split(
     listing = module.read_listing(root, split, on_error, **extra)
     if not listing.entries:
         raise UserError(f"{listing.source}: split {split!r} has no images")
+    if not any(entry.file.is_file() for entry in listing.entries) and (
+        hint := _explain_upper_case(root)
+    ):
+        raise UserError(f"{listing.entries[0].file}: no such image{hint}")
     if isinstance(module, ModuleType):  # a published set may have several layouts
         name = module.__name__.rpartition(".")[2]
         listing = _drop_labeled_elsewhere(root, name, listing, on_error)
@@ -239,9 +243,10 @@ def label_paths(image: str) -> Iterator[tuple[str, str]]:
 
 def _explain_unknown(root: AnyPath) -> str:
     """A message about a folder in no known layout."""
+    hint = _explain_upper_case(root)
     for name in ("voc", "yolo"):
         if message := _import(name).explain_mismatch(root):
-            return message
+            return message + hint
     candidates = [*candidate_roots(root)]
     if zips := [file for folder in candidates for file in list_files(folder, ".zip")]:
         return f"{zips[0]}: a zip within {root}; give the inner zip as the source"
@@ -253,14 +258,6 @@ def _explain_unknown(root: AnyPath) -> str:
                     f"{file}: a file of {tool}, which is not read; export or convert the set to "
                     "COCO, YOLO or Pascal VOC, see docs/data.md"
                 )
-    misspelled = [
-        (folder, name)
-        for parent in candidates
-        for folder in list_folders(parent)
-        for name in FOLDER_NAMES
-        if folder.name != name and folder.name.lower() == name.lower()
-    ]
-    hint = "".join(f"; rename {folder} to {name}" for folder, name in misspelled[:3])
     if classes := next(filter(None, map(class_folders, candidates)), []):
         names = shorten(folder.name for folder in classes)
         hint += (
@@ -271,6 +268,18 @@ def _explain_unknown(root: AnyPath) -> str:
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
         f"Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md{hint}"
     )
+
+
+def _explain_upper_case(root: AnyPath) -> str:
+    """The end of a message that names folders to rename, such as Images; else ""."""
+    folders = (folder for parent in candidate_roots(root) for folder in list_folders(parent))
+    renamed = [
+        f"; rename {folder} to {name}"
+        for folder in folders
+        for name in FOLDER_NAMES
+        if folder.name != name and folder.name.lower() == name.lower()
+    ]
+    return "".join(renamed[:3])
 
 
 def class_folders(data_dir: AnyPath) -> list[AnyPath]:
