@@ -2,6 +2,7 @@
 the functions that search folders and zips for them.
 """
 
+import os
 import re
 import zipfile
 from collections import defaultdict
@@ -79,8 +80,8 @@ def candidate_roots(root: AnyPath) -> Iterator[AnyPath]:
     Folders that contain nothing but one folder are not counted.
     """
     yield root
-    while len(content := _scan_folder(root)) == 1 and content[0][1].is_dir():
-        root = content[0][1]
+    while len(content := _scan_folder(root)) == 1 and content[0].is_folder:
+        root = content[0].path
         yield root
     first = list_folders(root)
     yield from first
@@ -90,7 +91,7 @@ def candidate_roots(root: AnyPath) -> Iterator[AnyPath]:
 
 def list_folders(folder: AnyPath) -> list[AnyPath]:
     """The subfolders of a folder by name, without hidden ones; empty if it does not exist."""
-    return [path for _, path in _scan_folder(folder) if path.is_dir()]
+    return [item.path for item in _scan_folder(folder) if item.is_folder]
 
 
 def list_images(folder: AnyPath) -> list[AnyPath]:
@@ -102,7 +103,7 @@ def list_files(folder: AnyPath, suffix: str | tuple[str, ...]) -> list[AnyPath]:
     """The files in a folder with this suffix in any case, by name, without hidden ones; empty if
     the folder does not exist.
     """
-    return [path for name, path in _scan_folder(folder) if name.lower().endswith(suffix)]
+    return [item.path for item in _scan_folder(folder) if item.name.lower().endswith(suffix)]
 
 
 def walk_files(folder: AnyPath, suffix: str | tuple[str, ...]) -> list[tuple[str, AnyPath]]:
@@ -123,14 +124,14 @@ def _walk(
     top: AnyPath,
     visited: set[Path],
 ) -> Iterator[tuple[str, AnyPath]]:
-    for name, path in _scan_folder(folder):
-        if name.lower().endswith(suffix):
-            yield f"{prefix}{name}", path
-        elif path.is_dir():
-            if _is_first_visit(path, top, visited):
-                yield from _walk(path, suffix, f"{prefix}{name}/", top, visited)
-        elif isinstance(path, Path) and path.is_symlink() and not path.suffix:
-            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist; remove it")
+    for item in _scan_folder(folder):
+        if item.name.lower().endswith(suffix):
+            yield f"{prefix}{item.name}", item.path
+        elif item.is_folder:
+            if _is_first_visit(item.path, top, visited):
+                yield from _walk(item.path, suffix, f"{prefix}{item.name}/", top, visited)
+        elif item.is_link and "." not in item.name and not item.path.exists():
+            raise UserError(f"{item.path}: a link without target; restore it or remove the link")
 
 
 def _is_first_visit(folder: AnyPath, top: AnyPath, visited: set[Path]) -> bool:
@@ -145,18 +146,35 @@ def _is_first_visit(folder: AnyPath, top: AnyPath, visited: set[Path]) -> bool:
     return True
 
 
-def _scan_folder(folder: AnyPath) -> list[tuple[str, AnyPath]]:
-    """(name, path) of a folder's content, by name, without hidden entries."""
+class _Item(NamedTuple):
+    """A file or folder. Its path is made on demand, since most of a large folder is not wanted."""
+
+    name: str
+    is_folder: bool
+    parent: AnyPath
+    zip_path: str = ""  # path in a zip
+    is_link: bool = False
+
+    @property
+    def path(self) -> AnyPath:
+        if isinstance(self.parent, Path):
+            return self.parent / self.name
+        return zipfile.Path(self.parent.root, self.zip_path)
+
+
+def _scan_folder(folder: AnyPath) -> list[_Item]:
+    """A folder's content, by name, without hidden entries; empty if it does not exist."""
     if not folder.is_dir():
         return []
     if isinstance(folder, Path):
-        content: list[tuple[str, AnyPath]] = [(path.name, path) for path in folder.iterdir()]
+        with os.scandir(folder) as entries:  # knows folders without a further system call
+            items = [_Item(e.name, e.is_dir(), folder, "", e.is_symlink()) for e in entries]
     else:
         paths = _zip_folders(folder.root).get(folder.at, {})
-        content = [(name, zipfile.Path(folder.root, path)) for path, name in paths.items()]
+        items = [_Item(name, path.endswith("/"), folder, path) for path, name in paths.items()]
     # macOS adds a folder __MACOSX to its zips.
-    visible = (pair for pair in content if not pair[0].startswith(".") and pair[0] != "__MACOSX")
-    return sorted(visible, key=lambda pair: pair[0])
+    visible = [i for i in items if not i.name.startswith(".") and i.name != "__MACOSX"]
+    return sorted(visible, key=lambda item: item.name)
 
 
 @lru_cache(maxsize=1)

@@ -97,13 +97,13 @@ def find_layout(root: AnyPath, layout: str) -> Any:
             candidates += [name] if _import(name).list_splits(root) else []
         except UserError as error:
             errors.append(error)
-    labeled = [
-        name for name in candidates if name not in LABEL_SUFFIXES or _import(name).has_labels(root)
-    ]
-    if len(labeled) > 1:
-        return _choose(root, labeled)
+    if len(candidates) > 1:  # images and a class list alone do not make a format
+        labeled = [n for n in candidates if n not in LABEL_SUFFIXES or _import(n).has_labels(root)]
+        candidates = labeled or candidates[:1]
+    if len(candidates) > 1:
+        return _choose(root, candidates)
     if candidates:
-        return _import((labeled or candidates)[0])
+        return _import(candidates[0])
     raise errors[0] if errors else UserError(_explain_unknown(root))
 
 
