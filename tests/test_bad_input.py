@@ -310,7 +310,10 @@ CASES = {
     "class 0.5": (broken(TXT, "0.5 .5 .5 .1 .1", "yolo"), "line 1: class 0.5"),
     "pixels": (broken(TXT, "0 40 30 6 9", "yolo"), "line 1: .*is in pixels; give fractions"),
     "a word": (broken(TXT, "\ncar .5 .5 .1 .1", "yolo"), "line 2: .*give numbers"),
-    "too few": (broken(TXT, "0 .5 .5 .1", "yolo"), "line 1: .* has 4 numbers; give class x y width"),
+    "too few": (
+        broken(TXT, "0 .5 .5 .1", "yolo"),
+        "line 1: .* has 4 numbers; give class x y width",
+    ),
     "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: .*give numbers"),
     "no width": (broken(TXT, "0 .5 .5 0 .1", "yolo"), "line 1: box .* is empty"),
     "not text": (broken(TXT, b"\xff\xfe\x00", "yolo"), "train_00.txt: not text"),

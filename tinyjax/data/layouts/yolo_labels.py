@@ -232,9 +232,8 @@ def _likely_formats(lines: Iterable[_Line]) -> set[str]:
 
 def _ambiguous(line: _Line, formats: Iterable[str]) -> str:
     return (
-        f"{line.label.source}: {_shorten(line.text)} may be a polygon of {line.corners} corners, "
-        f"but like others of this split it may have {' or '.join(sorted(formats))}; if it is a "
-        "polygon, start it at another corner"
+        f"{line.label.source}: {_shorten(line.text)} is either a polygon of {line.corners} corners "
+        f"or has {' or '.join(sorted(formats))}, or start the polygon at another corner"
     )
 
 
