@@ -88,6 +88,7 @@ def test_valid_lines(text, tmp_path):
         (f"0 {BOX}" + " 0.5 0.5 2" * 4, r"not a polygon .* write kpt_shape: \[4, 3\] into data"),
         (f"0 {BOX}" + " 0.5 0.5 1" * 4, r"of 8 corners or has 4 key .* kpt_shape: \[4, 3\]"),
         ("0 .8 .8 .2 .2 .75 .75 .85 .8 .8 .7", r"of 5 corners or .* kpt_shape: \[3, 2\] into"),
+        ("0 .8 .8 .2 .2 .75 .75 0 0 .8 .7", r"of 5 corners or .* kpt_shape: \[3, 2\] into"),
         ("0 .8 .8 .2 .2 .75 .75 .9 .85 .8 .7", r"of 5 corners or .* kpt_shape: \[2, 3\] into"),
         ("0 10 20 30 40 50 60 70 80", "is in pixels; give fractions"),
         ("0 .1 .2 .1 .4 .5 2", "is in pixels; give fractions|confidence and a track id"),
@@ -117,6 +118,12 @@ def test_invalid_line_is_an_error_that_shows_it(line, message, tmp_path):
     boxes, messages = skip_errors(folder)
     assert boxes[0] == [[0, 36, 24, 60, 40], [1, 36, 24, 60, 40]]
     assert len(messages) == 1
+
+
+def test_polygon_within_the_box_of_its_first_numbers_is_read(tmp_path):
+    """As key points, all its points lie in their box; but (w, h) lies there as well."""
+    boxes = read_boxes(write(tmp_path, "0 0.25 0.25 0.5 0.25 0.375 0.3125"))
+    assert boxes[0] == [[0, 24, 16, 48, 20]]
 
 
 def test_long_line_is_shortened_in_messages(tmp_path):
