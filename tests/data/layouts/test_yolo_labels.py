@@ -1,4 +1,4 @@
-"""The lines of YOLO's label files and the words of its yaml."""
+"""The lines of YOLO's label files."""
 
 import tempfile
 from pathlib import Path
@@ -11,46 +11,14 @@ from hypothesis import strategies as st
 
 from tests.data.layouts import source_files
 from tests.data.layouts.source_files import HEIGHT, WIDTH, assert_same
+from tests.data.layouts.yolo_sets import BOX, read_boxes, skip_errors, write
 from tests.data.loaders import load_detection
 from tinyjax import errors, prepare
 from tinyjax.errors import UserError
 
-SPLITS = {"train": 3}
-BOX = "0.5 0.5 0.25 0.25"
 # A polygon that no other format fits: it neither ends in an integer nor resembles a box.
 POLYGON = "0 0.9 0.9 0.95 0.95 0.9 0.95 0.85 0.95"
 POLYGON_BOX = [81.6, 57.6, 91.2, 60.8]
-
-
-def write(folder, *texts, yaml=""):
-    """A set whose first images have these label files; returns its folder."""
-    source_files.yolo(folder, SPLITS)
-    for file in (folder / "labels" / "train").iterdir():
-        file.unlink()
-    for i, text in enumerate(texts):
-        source_files.save(folder / "labels" / "train" / f"train_{i:02d}.txt", text)
-    if yaml:
-        (folder / "data.yaml").write_text(f"train: images/train\n{yaml}", encoding="utf-8")
-    return folder
-
-
-def read_boxes(folder, **options):
-    """The boxes of each image, in pixels rounded to 0.01."""
-    split = load_detection(folder, "train", **options)
-    return [
-        [
-            [label, *(round(float(v), 2) for v in box)]
-            for box, label in zip(b[v], lab[v], strict=True)
-        ]
-        for b, lab, v in zip(split.boxes, split.labels, split.valid, strict=True)
-    ]
-
-
-def skip_errors(folder):
-    """The boxes that are read and the messages, if invalid lines are left out."""
-    messages = []
-    boxes = read_boxes(folder, on_error=lambda problem, message: messages.append(message))
-    return boxes, messages
 
 
 # ---- single lines
@@ -213,76 +181,6 @@ def test_key_points_are_skipped_and_their_number_is_checked(tmp_path):
     for shape in ("", "null", "~"):
         write(folder, POLYGON, yaml=f"names: [person, car]\nkpt_shape: {shape}\n")
         assert read_boxes(folder)[0] == [[0, *POLYGON_BOX]]
-
-
-# ---- words of the yaml
-
-WORDS = "no, yes, on, 010, null, 1e3, 2024-01-01, 0x1F, 1_000, ~, 12:30, 1.10, True"
-
-
-@pytest.mark.parametrize("form", ["list", "block", "dict", "quoted keys"])
-def test_class_names_are_read_as_written(form, tmp_path):
-    names = WORDS.split(", ")
-    yaml = {
-        "list": f"names: [{WORDS}]\n",
-        "block": "names:\n" + "".join(f"- {name}\n" for name in names),
-        "dict": "names:\n" + "".join(f"  {i}: {n}\n" for i, n in [*enumerate(names)][::-1]),
-        "quoted keys": "names:\n" + "".join(f"  '{i}': \"{n}\"\n" for i, n in enumerate(names)),
-    }[form]
-    folder = write(tmp_path, f"12 {BOX}", yaml=f"nc: 13\nval: null\ntest:\n{yaml}")
-    split = load_detection(folder, "train")
-    assert split.classes == tuple(names)
-    assert split.labels[0, 0] == 12
-
-
-def test_paths_are_read_as_written(tmp_path):
-    folder = write(tmp_path, f"0 {BOX}")
-    for kind in ("images", "labels"):
-        (folder / kind / "train").rename(folder / kind / "010")
-    for yaml in ("train: images/010", "path: images\ntrain: 010", "train: [~, images/010]"):
-        (folder / "data.yaml").write_text(f"{yaml}\nval: ~\nnames: [a]\n")
-        assert read_boxes(folder)[0] == [[0, 36, 24, 60, 40]]
-
-
-@pytest.mark.parametrize(
-    ("yaml", "message"),
-    [
-        ("nc: 3\nnames: [a, b]", "nc is 3, but names has 2; correct one of them"),
-        ("nc: two\nnames: [a, b]", "nc is two, but names has 2"),
-        ("names: [a, b, a]", "classes 0 and 2 are both 'a'; rename one"),
-        ("names: [a, ' a ']", "classes 0 and 1 are both 'a'"),
-        ("names: [a, '']", "class 1 has no name"),
-        ("names:\n  0: a\n  1:\n", "class 1 has no name"),
-        ("names: {0: a, 0: b}", "not YAML .0: given twice"),
-        ("names: {0: a, 2: b}", "names: .*; give the classes, a list or 0: name"),
-        ("names: {a: 0, b: 1}", "names: .*; give the classes"),
-        ("names: {00: a}", "names: .*; give the classes"),
-        ("names: [a, [b]]", "names: .*; give the classes"),
-        ("names: coco.names", "names: 'coco.names'; give the classes"),
-        ("names: []", r"names: \[\]; give the classes"),
-        ("nc: 2", "names: None; give the classes"),
-        ("names: " + 2000 * "[", "not YAML"),
-    ],
-)
-def test_invalid_class_names_are_an_error(yaml, message, tmp_path):
-    folder = write(tmp_path, f"0 {BOX}", yaml=yaml)
-    with pytest.raises(UserError, match=f"data.yaml: {message}"):
-        load_detection(folder, "train")
-
-
-def test_lines_of_classes_txt_are_class_numbers(tmp_path):
-    folder = write(tmp_path, f"1 {BOX}")
-    (folder / "data.yaml").unlink()
-    for text in (" no \n010\t\n\n\n", "no\r\n010"):
-        (folder / "classes.txt").write_text(text)
-        split = load_detection(folder, "train")
-        assert (split.classes, split.labels[0, 0]) == (("no", "010"), 1)
-    (folder / "classes.txt").write_text("no\n\n010\n")
-    with pytest.raises(UserError, match=r"classes.txt: class 1 has no name; give each"):
-        load_detection(folder, "train")
-    (folder / "classes.txt").write_text("no\nno\n")
-    with pytest.raises(UserError, match=r"classes.txt: classes 0 and 1 are both 'no'"):
-        load_detection(folder, "train")
 
 
 # ---- properties
