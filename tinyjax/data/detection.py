@@ -34,7 +34,7 @@ from tinyjax.data.layouts.selection import (
 from tinyjax.data.options import DetectionOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import DetectionSplit, Objects, build_split
-from tinyjax.data.sources import AnyPath, open_source, read_bytes
+from tinyjax.data.sources import AnyPath, open_source
 from tinyjax.errors import UserError, suggest
 
 LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")  # the order in which "auto" tries them
@@ -159,8 +159,8 @@ def image_shapes(listing: Listing) -> np.ndarray:
     shapes = []
     for entry in listing.entries:
         try:
-            shapes.append(images.image_shape(entry.file.read_bytes()))
-        except Exception:  # Pillow raises many types for broken files, which `load` reports
+            shapes.append(images.image_shape(entry.file))
+        except UserError:  # which `load` reports
             continue
     return np.array(shapes, np.int64).reshape(-1, 2)
 
@@ -264,8 +264,11 @@ def _measure_entries(listing: Listing, size: Any, fit: str, on_error: OnError) -
     """
     for entry in _existing_entries(listing, on_error):
         shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))
-        if not all(shape):
-            shape = images.image_shape(read_bytes(entry.file))
+        try:
+            shape = shape if all(shape) else images.image_shape(entry.file)
+        except UserError as error:
+            on_error("unreadable image", str(error))
+            continue
         yield _Sample(entry, np.zeros(0), shape, *images.fit_geometry(shape, size, fit))
 
 

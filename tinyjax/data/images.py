@@ -1,11 +1,13 @@
 """Decode image files, and fit images to the network's input size."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as OpenedImage
 
 from tinyjax.data.sources import ImageFile
 from tinyjax.errors import UserError, suggest
@@ -13,12 +15,24 @@ from tinyjax.errors import UserError, suggest
 Range16 = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", low, high)
 
 PERCENTILES: Range16 = ("percentiles", 1.0, 99.0)
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+)
 FIT_METHODS = ("letterbox", "resize", "center")
 CENTER_FRACTION = 0.875  # of the largest window that fits: ImageNet's usual evaluation
 MAX_PIXELS = 2**26  # 8192 x 8192: with more, a file is broken or a decompression bomb
 PIXEL_DIGITS = 2  # decimals of pixels: the precision of a relative box with six digits
 GRAY = 114  # padding value of the YOLO family: ImageNet's mean times 255
+SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
+
+# Tags of TIFF 6.0, https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
+SUBFILE_TYPE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 254, 256, 257, 258, 262, 339
+REDUCED_OR_MASK = 0b101  # bits of SUBFILE_TYPE: a thumbnail, a transparency mask
+WHITE_IS_ZERO = 0  # of PHOTOMETRIC
+UNSIGNED, SIGNED = 1, 2  # of SAMPLE_FORMAT
+# libtiff returns pixels in the machine's byte order, but Pillow (11 to 13) swaps these again.
+NATIVE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 # ---- decoding
@@ -29,6 +43,22 @@ def read_image(file: ImageFile, channels: int = 1, range16: Range16 = PERCENTILE
     return _pixels(decode_image(file, channels, range16))
 
 
+def read_pil(image: Image.Image, channels: int = 1, range16: Range16 = PERCENTILES) -> np.ndarray:
+    """An image of Pillow as uint8 [H, W, channels], as `read_image` reads its file.
+
+    Raises UserError as `decode_image` does; 16-bit color is recognized until Pillow decodes it.
+    """
+    name = getattr(image, "filename", "") or f"image of mode {image.mode}"
+    with _name_in_errors(name):
+        if image.format == "TIFF" and isinstance(image, OpenedImage) and image.tile and image.fp:
+            # Pillow maps some files into memory and ignores that orientation swaps their sides.
+            image.fp.seek(0)
+            with _open_bytes(image.fp.read(), name) as copy:
+                return _pixels(_convert(copy, name, channels, range16))
+        _check_header(image, name)
+        return _pixels(_convert(image, name, channels, range16))
+
+
 def decode_image(
     file: ImageFile,
     channels: int = 1,
@@ -37,55 +67,25 @@ def decode_image(
 ) -> Image.Image:
     """Decode an image file to 8 bits in one channel or three.
 
-    Color is converted to gray by luminance (ITU-R 601), gray to color by replication. Deeper pixels
-    (16-bit integers, floats) are mapped to 8 bits by `range16`, see `to_uint8`.
+    Color is converted to gray by luminance (ITU-R 601), gray to color by replication; alpha is
+    left out. Deeper pixels (16-bit and 32-bit integers, floats) are mapped to 8 bits by `range16`,
+    see `to_uint8`. EXIF orientation is applied.
 
     Args:
         min_size: (h, w) of the file -> the smallest (h, w) that is sufficient. A JPEG may then be
             decoded at a half, a quarter or an eighth of its size, which is faster.
 
-    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS` or 16-bit
-    color, or if `channels` is neither 1 nor 3.
+    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS`, 16-bit color,
+    or several pages or frames (except thumbnails in a TIFF, and MPO, whose first picture is read),
+    or if `channels` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
-    try:
-        data = file.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{file}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}"
-                )
-            if _is_deep_color(data):
-                raise UserError(
-                    f"{file}: color with 16 bits per channel, of which only 8 would be read; give "
-                    "8 bits per channel, or one channel"
-                )
-            orientation = _orientation(image)
-            if min_size and image.format == "JPEG":
-                height, width = min_size(_size(image))
-                image.draft(None, (height, width) if orientation >= 5 else (width, height))
-            image.load()
-            # Boxes refer to the upright image, as viewers show it.
-            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-            if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-                deep = np.asarray(upright)
-                if not np.isfinite(deep).all():
-                    raise UserError(f"{file}: some pixels are not finite; replace them by numbers")
-                upright = Image.fromarray(to_uint8(deep, range16))
-            mode = "L" if channels == 1 else "RGB"
-            return upright if upright.mode == mode else upright.convert(mode)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:  # its message names the buffer, not the file
-        raise UserError(f"{file}: not a readable image (unknown format)") from error
-    except Exception as error:  # Pillow's decoders raise many types for broken files
-        raise UserError(f"{file}: not a readable image ({error})") from error
+    with _open(file) as image:
+        return _convert(image, file, channels, range16, min_size)
 
 
-def image_shape(data: bytes) -> tuple[int, int]:
-    """(h, w) of an image file's content, as `read_image` would return it."""
-    with Image.open(io.BytesIO(data)) as image:
+def image_shape(file: ImageFile) -> tuple[int, int]:
+    """(h, w) of an image file, as `read_image` returns it, from the header. Raises UserError."""
+    with _open(file) as image:
         return _size(image)
 
 
@@ -123,25 +123,163 @@ def read_region(
     return _pixels(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
+@contextmanager
+def _open(file: ImageFile) -> Iterator[Image.Image]:
+    with _name_in_errors(file), _open_bytes(file.read_bytes(), file) as image:
+        yield image
+
+
+@contextmanager
+def _open_bytes(data: bytes, file: Any) -> Iterator[Image.Image]:
+    if not data:
+        raise UserError(f"{file}: an empty file")
+    with Image.open(io.BytesIO(data)) as image:
+        _check_header(image, file)
+        yield image
+
+
+@contextmanager
+def _name_in_errors(file: Any) -> Iterator[None]:
+    """Raise UserError with the file's name for all errors of Pillow."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except UnidentifiedImageError as error:  # its message names the buffer, not the file
+        message = f"{file}: not a readable image (a format or variant that Pillow does not read)"
+        raise UserError(message) from error
+    except Exception as error:  # Pillow's decoders raise many types for broken files
+        raise UserError(f"{file}: not a readable image ({error})") from error
+
+
+def _check_header(image: Image.Image, file: Any) -> None:
+    """Select the page, correct what Pillow would decode wrongly, and raise UserError for the rest.
+
+    To be called before anything that decodes, such as `getexif` of a PNG.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{file}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}"
+        )
+    _select_page(image, file)
+    if _has_deep_channels(image) and not _is_deep(image):
+        raise UserError(
+            f"{file}: color with 16 bits per channel, of which only 8 would be read; give 8 bits "
+            "per channel, or one channel (of a thermal camera all three are the same)"
+        )
+    tags = _tiff_tags(image)
+    if SIGNED in tags.get(SAMPLE_FORMAT, ()) and not _is_deep(image):
+        raise UserError(f"{file}: signed pixels of 8 bits; give unsigned ones, or 16 bits")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode == "F":
+        raise UserError(f"{file}: floating-point pixels with WhiteIsZero; give BlackIsZero")
+    if isinstance(image, OpenedImage):
+        image.tile = [_correct_tile(image, tile) for tile in image.tile]
+
+
+def _select_page(image: Image.Image, file: Any) -> None:
+    """Select the only page that is neither a thumbnail nor a mask."""
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":  # phones and thermal cameras add previews and depth
+        return
+    if image.format == "TIFF":
+        pages = []
+        for page in range(count):
+            image.seek(page)
+            if not _tiff_tags(image).get(SUBFILE_TYPE, 0) & REDUCED_OR_MASK:
+                pages.append(page)
+        image.seek(pages[0] if pages else 0)
+        if len(pages) == 1:
+            return
+    raise UserError(f"{file}: {count} pages or frames; give each as an image of its own")
+
+
+def _has_deep_channels(image: Image.Image) -> bool:
+    """Return whether the file has more than 8 bits per channel, as far as Pillow tells."""
+    if tags := _tiff_tags(image):
+        return max(tags.get(BITS, (1,))) > 8
+    if not isinstance(image, OpenedImage) or not image.tile:  # not a file, or already decoded
+        return False
+    args = image.tile[0].args
+    if image.format == "PPM" and isinstance(args, tuple):
+        return args[-1] > 255  # the largest value
+    return image.format == "PNG" and str(args).endswith(";16B")
+
+
+def _correct_tile(image: Image.Image, tile: Any) -> Any:
+    """Pillow's description of how pixels are stored, changed where its decoder would be wrong."""
+    if image.format == "PPM" and image.mode == "I":  # it scales counts to a maximum of 65535
+        if tile.codec_name == "ppm":
+            return tile._replace(codec_name="raw", args="I;16B")
+        if tile.codec_name == "ppm_plain":
+            return tile._replace(args=(tile.args[0], 65535))
+    if tile.codec_name == "libtiff" and tile.args[0] in NATIVE_ORDER:
+        return tile._replace(args=(NATIVE_ORDER[tile.args[0]], *tile.args[1:]))
+    return tile
+
+
+def _convert(
+    image: Image.Image,
+    file: Any,
+    channels: int,
+    range16: Range16,
+    min_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> Image.Image:
+    """`decode_image` of an opened file."""
+    if channels not in (1, 3):
+        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
+    orientation = _orientation(image)
+    if min_size and image.format == "JPEG":
+        height, width = min_size(_size(image))
+        image.draft(None, (height, width) if orientation in SWAPPED else (width, height))
+    image.load()
+    # Boxes refer to the upright image, as viewers show it. Pillow has already turned a TIFF.
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    if _is_deep(upright):
+        deep = np.asarray(upright)
+        if not np.isfinite(deep).all():
+            raise UserError(f"{file}: some pixels are not finite; replace them by numbers")
+        upright = Image.fromarray(to_uint8(_counts(deep, image), range16))
+    mode = "L" if channels == 1 else "RGB"
+    return upright if upright.mode == mode else upright.convert(mode)
+
+
+def _counts(deep: np.ndarray, image: Image.Image) -> np.ndarray:
+    """The values of deep pixels; Pillow ignores some tags of a TIFF."""
+    tags = _tiff_tags(image)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return 65535 - deep
+    if tags.get(BITS) == (32,) and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
+        return deep.view(np.uint32)
+    return deep
+
+
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF by number; empty for other formats."""
+    return getattr(image, "tag_v2", {})
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """uint8 [H, W, C]."""
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation: 1 is upright; from 5 on, rows and columns are swapped."""
+    """The EXIF orientation; 1 is upright."""
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
     """(h, w) of the upright image."""
     height, width = image.height, image.width
-    return (width, height) if _orientation(image) >= 5 else (height, width)
-
-
-def _is_deep_color(data: bytes) -> bool:
-    """Return whether `data` is a PNG of 16-bit color, or with 16-bit alpha (PNG spec, IHDR)."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] != 0
+    if tags := _tiff_tags(image):  # Pillow's size of a TIFF may already be swapped
+        height, width = tags[HEIGHT], tags[WIDTH]
+    return (width, height) if _orientation(image) in SWAPPED else (height, width)
 
 
 def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
@@ -160,6 +298,8 @@ def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
             '("range", low, high), with low < high'
         )
     values = raw.astype(np.float32)
+    if raw.dtype.itemsize > 2 and not np.array_equal(values, raw):  # large integers
+        values = raw.astype(np.float64)
     if name == "percentiles":
         low, high = np.percentile(values, (low, high))
     unit = (values - low) / max(high - low, 1e-6)  # in a uniform image high == low
