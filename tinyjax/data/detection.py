@@ -20,8 +20,10 @@ from tinyjax.data.layouts.listing import (
     Listing,
     OnError,
     candidate_roots,
+    explain_missing,
     list_files,
     raise_error,
+    unread_hint,
 )
 from tinyjax.data.layouts.published import published_layout
 from tinyjax.data.layouts.selection import (
@@ -187,7 +189,7 @@ def find_layout(root: AnyPath, layout: str) -> Any:
         raise UserError(f"{zips[0]}: a zip within {root}; give the inner zip as the source")
     raise UserError(
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
-        "Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md"
+        f"Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md{unread_hint(root)}"
     )
 
 
@@ -237,7 +239,8 @@ def _existing_entries(listing: Listing, on_error: OnError) -> list[Entry]:
         (existing if entry.file.is_file() else missing).append(entry)
     for entry in missing:
         count = f"{len(missing)} of {len(listing.entries)} images in {listing.source} are missing"
-        on_error("missing image", f"{entry.file}: no such image ({count})")
+        message = f"{entry.file}: no such image ({count}){explain_missing(entry.file)}"
+        on_error("missing image", message)
     return sorted(existing, key=_file_name)
 
 

@@ -1,14 +1,22 @@
 """Decode image files, and fit images to the network's input size."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as OpenedImage
 
+from tinyjax.data.image_headers import (
+    SWAPPED,
+    check_header,
+    correct_counts,
+    is_deep,
+    read_orientation,
+    upright_size,
+)
 from tinyjax.data.sources import ImageFile
 from tinyjax.errors import UserError, suggest
 
@@ -21,18 +29,8 @@ SUFFIXES = (
 )
 FIT_METHODS = ("letterbox", "resize", "center")
 CENTER_FRACTION = 0.875  # of the largest window that fits: ImageNet's usual evaluation
-MAX_PIXELS = 2**26  # 8192 x 8192: with more, a file is broken or a decompression bomb
 PIXEL_DIGITS = 2  # decimals of pixels: the precision of a relative box with six digits
 GRAY = 114  # padding value of the YOLO family: ImageNet's mean times 255
-SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
-
-# Tags of TIFF 6.0, https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
-SUBFILE_TYPE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 254, 256, 257, 258, 262, 339
-REDUCED_OR_MASK = 0b101  # bits of SUBFILE_TYPE: a thumbnail, a transparency mask
-WHITE_IS_ZERO = 0  # of PHOTOMETRIC
-UNSIGNED, SIGNED = 1, 2  # of SAMPLE_FORMAT
-# libtiff returns pixels in the machine's byte order, but Pillow (11 to 13) swaps these again.
-NATIVE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 # ---- decoding
@@ -55,7 +53,7 @@ def read_pil(image: Image.Image, channels: int = 1, range16: Range16 = PERCENTIL
             image.fp.seek(0)
             with _open_bytes(image.fp.read(), name) as copy:
                 return _pixels(_convert(copy, name, channels, range16))
-        _check_header(image, name)
+        check_header(image, name)
         return _pixels(_convert(image, name, channels, range16))
 
 
@@ -75,8 +73,8 @@ def decode_image(
         min_size: (h, w) of the file -> the smallest (h, w) that is sufficient. A JPEG may then be
             decoded at a half, a quarter or an eighth of its size, which is faster.
 
-    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS`, 16-bit color,
-    or several pages or frames (except thumbnails in a TIFF, and MPO, whose first picture is read),
+    Raises UserError if Pillow cannot read the file, if it has too many pixels, 16-bit color, or
+    several pages or frames (except thumbnails in a TIFF, and MPO, whose first picture is read),
     or if `channels` is neither 1 nor 3.
     """
     with _open(file) as image:
@@ -86,7 +84,7 @@ def decode_image(
 def image_shape(file: ImageFile) -> tuple[int, int]:
     """(h, w) of an image file, as `read_image` returns it, from the header. Raises UserError."""
     with _open(file) as image:
-        return _size(image)
+        return upright_size(image)
 
 
 def read_region(
@@ -134,7 +132,7 @@ def _open_bytes(data: bytes, file: Any) -> Iterator[Image.Image]:
     if not data:
         raise UserError(f"{file}: an empty file")
     with Image.open(io.BytesIO(data)) as image:
-        _check_header(image, file)
+        check_header(image, file)
         yield image
 
 
@@ -148,75 +146,9 @@ def _name_in_errors(file: Any) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file") from error
     except UnidentifiedImageError as error:  # its message names the buffer, not the file
-        message = f"{file}: not a readable image (a format or variant that Pillow does not read)"
-        raise UserError(message) from error
+        raise UserError(f"{file}: not a readable image (unknown format); convert it") from error
     except Exception as error:  # Pillow's decoders raise many types for broken files
         raise UserError(f"{file}: not a readable image ({error})") from error
-
-
-def _check_header(image: Image.Image, file: Any) -> None:
-    """Select the page, correct what Pillow would decode wrongly, and raise UserError for the rest.
-
-    To be called before anything that decodes, such as `getexif` of a PNG.
-    """
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(
-            f"{file}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}"
-        )
-    _select_page(image, file)
-    if _has_deep_channels(image) and not _is_deep(image):
-        raise UserError(
-            f"{file}: color with 16 bits per channel, of which only 8 would be read; give 8 bits "
-            "per channel, or one channel (of a thermal camera all three are the same)"
-        )
-    tags = _tiff_tags(image)
-    if SIGNED in tags.get(SAMPLE_FORMAT, ()) and not _is_deep(image):
-        raise UserError(f"{file}: signed pixels of 8 bits; give unsigned ones, or 16 bits")
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode == "F":
-        raise UserError(f"{file}: floating-point pixels with WhiteIsZero; give BlackIsZero")
-    if isinstance(image, OpenedImage):
-        image.tile = [_correct_tile(image, tile) for tile in image.tile]
-
-
-def _select_page(image: Image.Image, file: Any) -> None:
-    """Select the only page that is neither a thumbnail nor a mask."""
-    count = getattr(image, "n_frames", 1)
-    if count == 1 or image.format == "MPO":  # phones and thermal cameras add previews and depth
-        return
-    if image.format == "TIFF":
-        pages = []
-        for page in range(count):
-            image.seek(page)
-            if not _tiff_tags(image).get(SUBFILE_TYPE, 0) & REDUCED_OR_MASK:
-                pages.append(page)
-        image.seek(pages[0] if pages else 0)
-        if len(pages) == 1:
-            return
-    raise UserError(f"{file}: {count} pages or frames; give each as an image of its own")
-
-
-def _has_deep_channels(image: Image.Image) -> bool:
-    """Return whether the file has more than 8 bits per channel, as far as Pillow tells."""
-    if tags := _tiff_tags(image):
-        return max(tags.get(BITS, (1,))) > 8
-    if not isinstance(image, OpenedImage) or not image.tile:  # not a file, or already decoded
-        return False
-    args = image.tile[0].args
-    if image.format == "PPM" and isinstance(args, tuple):
-        return args[-1] > 255  # the largest value
-    return image.format == "PNG" and str(args).endswith(";16B")
-
-
-def _correct_tile(image: Image.Image, tile: Any) -> Any:
-    """Pillow's description of how pixels are stored, changed where its decoder would be wrong."""
-    if image.format == "PPM" and image.mode == "I":  # it scales counts to a maximum of 65535
-        if tile.codec_name == "ppm":
-            return tile._replace(codec_name="raw", args="I;16B")
-        if tile.codec_name == "ppm_plain":
-            return tile._replace(args=(tile.args[0], 65535))
-    if tile.codec_name == "libtiff" and tile.args[0] in NATIVE_ORDER:
-        return tile._replace(args=(NATIVE_ORDER[tile.args[0]], *tile.args[1:]))
-    return tile
 
 
 def _convert(
@@ -229,57 +161,25 @@ def _convert(
     """`decode_image` of an opened file."""
     if channels not in (1, 3):
         raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
-    orientation = _orientation(image)
+    orientation = read_orientation(image)
     if min_size and image.format == "JPEG":
-        height, width = min_size(_size(image))
+        height, width = min_size(upright_size(image))
         image.draft(None, (height, width) if orientation in SWAPPED else (width, height))
     image.load()
     # Boxes refer to the upright image, as viewers show it. Pillow has already turned a TIFF.
     upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-    if _is_deep(upright):
+    if is_deep(upright):
         deep = np.asarray(upright)
         if not np.isfinite(deep).all():
             raise UserError(f"{file}: some pixels are not finite; replace them by numbers")
-        upright = Image.fromarray(to_uint8(_counts(deep, image), range16))
+        upright = Image.fromarray(to_uint8(correct_counts(deep, image), range16))
     mode = "L" if channels == 1 else "RGB"
     return upright if upright.mode == mode else upright.convert(mode)
-
-
-def _counts(deep: np.ndarray, image: Image.Image) -> np.ndarray:
-    """The values of deep pixels; Pillow ignores some tags of a TIFF."""
-    tags = _tiff_tags(image)
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        return 65535 - deep
-    if tags.get(BITS) == (32,) and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
-        return deep.view(np.uint32)
-    return deep
-
-
-def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF by number; empty for other formats."""
-    return getattr(image, "tag_v2", {})
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """uint8 [H, W, C]."""
     return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 is upright."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    """(h, w) of the upright image."""
-    height, width = image.height, image.width
-    if tags := _tiff_tags(image):  # Pillow's size of a TIFF may already be swapped
-        height, width = tags[HEIGHT], tags[WIDTH]
-    return (width, height) if _orientation(image) in SWAPPED else (height, width)
 
 
 def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:

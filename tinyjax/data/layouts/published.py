@@ -6,10 +6,9 @@ read by the module of its layout.
 """
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +26,11 @@ from tinyjax.data.layouts.listing import (
     read_text,
     stem,
     unknown_split,
+    warn_once,
 )
 from tinyjax.data.layouts.selection import apply_protocol
 from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
 from tinyjax.errors import UserError, shorten
-
-log = logging.getLogger("tinyjax")
 
 # readme of FLIR ADAS v1
 FLIR_CATEGORIES = {1: "person", 2: "bicycle", 3: "car", 18: "dog", 91: "other vehicle"}
@@ -107,7 +105,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Lis
         filtered = apply_protocol(listing, min_area=0)
         num_labels = sum(len(entry.labels) for entry in listing.entries)
         if dropped := num_labels - sum(len(entry.labels) for entry in filtered.entries):
-            _warn_once(f"{published.title}, {split}: {dropped} boxes without area left out")
+            warn_once(f"{published.title}, {split}: {dropped} boxes without area left out")
         listing = filtered
     order = {category: k for k, category in enumerate(published.classes)}
     unscored = {c for c in listing.categories if order and c not in order}
@@ -116,11 +114,6 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Lis
         ignored=listing.ignored | {*published.ignore_classes} & {*listing.categories},
         groups=listing.groups | unscored,
     )
-
-
-@lru_cache(maxsize=1000)
-def _warn_once(message: str) -> None:
-    log.warning(message)
 
 
 # ---- checks

@@ -26,6 +26,7 @@ from tinyjax.data.layouts.listing import (
     read_text,
     stem,
     unknown_split,
+    warn_unread,
 )
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
@@ -127,6 +128,7 @@ def _pairs(
             return pairs, str(names), list(xmls.values())
         folder = data_dir / split
         if (xml_files := list_files(folder, ".xml")) and (image_files := list_images(folder)):
+            warn_unread(folder)
             xmls = {stem(f): f for f in xml_files}
             all_xmls = [xml for d in list_folders(data_dir) for xml in list_files(d, ".xml")]
             pairs = [(image, xmls.get(stem(image))) for image in image_files]

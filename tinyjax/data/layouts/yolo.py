@@ -28,11 +28,14 @@ from tinyjax.data.layouts.listing import (
     Listing,
     OnError,
     candidate_roots,
+    explain_missing,
     list_files,
     list_folders,
     read_text,
     unknown_split,
+    unread_hint,
     walk_files,
+    warn_unread,
 )
 from tinyjax.data.layouts.yolo_labels import read_labels
 from tinyjax.data.sources import AnyPath, read_bytes
@@ -81,6 +84,7 @@ def explain_mismatch(root: AnyPath) -> str:
     return (
         f"{class_file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
         "put them into images/train and images/val, or train/images and val/images"
+        f"{unread_hint(data_dir)}"
     )
 
 
@@ -112,10 +116,12 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
             message = f"{folder}: no label files (*.txt) for the images in {data_dir / location}"
             raise UserError(message)
         if not _is_list(location):  # the images of a list share label folders with other splits
+            warn_unread(data_dir / location)
             for path in sorted(label_files.keys() - {_label_path(path) for _, path in images}):
                 name = PurePosixPath(path).name
                 message = f"{label_files[path]}: no image {name} in {data_dir / location}"
-                on_error("missing image", message)
+                image = location + path.removeprefix(_label_folder(location)) + ".jpg"
+                on_error("missing image", message + explain_missing(data_dir / image))
         all_images += images
         all_labels += [label_files.get(_label_path(path)) for _, path in images]
     labels = read_labels(all_labels, names, keypoint_shape, on_error)
