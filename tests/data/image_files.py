@@ -1,13 +1,31 @@
-"""Image files as cameras write them: TIFF with any tags and pages, PGM, and oracles for both."""
+"""Image files as cameras write them: TIFF with any tags and pages, PGM, and their pixels."""
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
+RANGE = ("range", 3000, 3600)  # of the counts of `counts`
 SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 FIELD_CODES = {"H": 3, "I": 4}  # of TIFF: SHORT, LONG
+
+
+def counts(shape=(6, 9), seed=0):
+    """Counts of a thermal camera, uint16."""
+    return np.random.default_rng(seed).integers(2900, 3700, shape).astype(np.uint16)
+
+
+def to_8_bits(values, low=3000, high=3600):
+    unit = (values.astype(np.float64) - low) / (high - low)
+    return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+
+
+def save(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
 
 
 def tiff(*pages: np.ndarray, order: str = "<", deflate: bool = False, planar: int = 1, **tags: int):
