@@ -39,8 +39,10 @@ def check_header(image: Image.Image, file: Any) -> None:
     tags = _tiff_tags(image)
     if SIGNED in tags.get(SAMPLE_FORMAT, ()) and not is_deep(image):
         raise UserError(f"{file}: signed pixels of 8 bits; give unsigned ones, or 16 bits")
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode == "F":
-        raise UserError(f"{file}: floating-point pixels with WhiteIsZero; give BlackIsZero")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("F", "I"):
+        raise UserError(
+            f"{file}: WhiteIsZero, but neither 8 nor 16 bits; give pixels with BlackIsZero"
+        )
     if isinstance(image, OpenedImage):
         image.tile = [_correct_tile(image, tile) for tile in image.tile]
 
