@@ -219,6 +219,10 @@ CASES = {
         edit(lambda d: d["annotations"][0].update(image_id=99)),
         "annotation 0: image_id 99 is not the id of an image",
     ),
+    "one image, two ids": (
+        edit(lambda d: d["images"][0].update(file_name="train_01.png")),
+        "images/train_01.png is listed 2 times, as the images with the ids 9, 8; merge",
+    ),
     "two images, one id": (edit(lambda d: d["images"][0].update(id=8)), "images share an id"),
     "an id is a list": (edit(lambda d: d["images"][0].update(id=[8])), r"id \[8\] in 'images'"),
     "three numbers": (bbox([1, 2, 3]), r"annotation 0: bbox \[1, 2, 3\]; give four numbers"),

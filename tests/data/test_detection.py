@@ -93,8 +93,9 @@ def test_first_error_does_not_wait_for_all_images(invalid, tmp_path, monkeypatch
     source = source_files.coco(tmp_path, {"train": 2})
     file = source / "annotations" / "instances_train.json"
     document = json.loads(file.read_text())
-    first = next(i for i in document["images"] if i["file_name"] == "train_00.png")
-    document["images"] += [{**first, "id": 100 + i} for i in range(1000)]
+    for i in range(100, 1100):
+        document["images"].append({"id": i, "file_name": f"train_{i}.png"})
+        (source / "images" / f"train_{i}.png").hardlink_to(source / "images" / "train_01.png")
     if invalid == "image":
         (source / "images" / "train_00.png").write_bytes(b"no image")
     else:

@@ -1,6 +1,5 @@
 """Detection data from files: a layout's listing, validated, decoded and resized."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from tinyjax.data.layouts.catalog import DETECTION_SETS
 from tinyjax.data.layouts.listing import (
     SPLIT_ALIASES,
     Entry,
-    Label,
     Listing,
     OnError,
     candidate_roots,
@@ -33,9 +31,10 @@ from tinyjax.data.layouts.selection import (
     rename_categories,
     take_evenly,
 )
+from tinyjax.data.objects import area_notices, collect_objects, valid_box
 from tinyjax.data.options import DetectionOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
-from tinyjax.data.records import DetectionSplit, Objects, build_split
+from tinyjax.data.records import DetectionSplit, build_split
 from tinyjax.data.sources import AnyPath, open_source
 from tinyjax.errors import UserError, suggest
 
@@ -73,6 +72,7 @@ def load(options: DetectionOptions) -> DetectionSplit:
     )
     samples: list[_Sample] = []
     objects, infos = [], []
+    num_wrong_areas = 0
     with open_source(options.source) as root:
         options.check_streamable(root)
         listing, classes, ignored = _select(root, options)
@@ -81,12 +81,18 @@ def load(options: DetectionOptions) -> DetectionSplit:
         else:
             iterator = _decode_entries(listing, decode, options.on_error)
         for sample in iterator:
-            boxes, background = _collect_objects(
-                sample, classes, ignored, listing.relative, options.on_error
+            image_objects, background, wrong_areas = collect_objects(
+                sample.entry.labels,
+                sample.shape,
+                classes,
+                ignored,
+                listing.relative,
+                options.on_error,
             )
             height, width = sample.shape
             samples.append(sample)
-            objects.append(boxes)
+            objects.append(image_objects)
+            num_wrong_areas += wrong_areas
             extra = {"height": height, "width": width, "background": background}
             infos.append({**sample.entry.info, **extra})
     if not samples:
@@ -101,7 +107,9 @@ def load(options: DetectionOptions) -> DetectionSplit:
         pixels = [sample.image for sample in samples]
     scale = np.stack([sample.scale for sample in samples])
     offset = np.stack([sample.offset for sample in samples])
-    return build_split(pixels, objects, infos, classes, scale, offset)
+    split = build_split(pixels, objects, infos, classes, scale, offset)
+    notices = [*listing.notices, *area_notices(num_wrong_areas, objects)]
+    return split._replace(notices=tuple(notices))
 
 
 def _select(
@@ -148,7 +156,7 @@ def drop_invalid(listing: Listing, split: str, on_error: OnError = raise_error) 
         labels = [
             label
             for label in sample.entry.labels
-            if _box(label, sample.shape, listing.relative, on_error) is not None
+            if valid_box(label, sample.shape, listing.relative, on_error) is not None
         ]
         entries.append(sample.entry._replace(labels=labels))
     if not entries:
@@ -319,62 +327,3 @@ def _check_same_shape(samples: list[_Sample], source: str) -> None:
 
 def _no_images(listing: Listing, split: str) -> UserError:
     return UserError(f"{listing.source}: split {split!r} has no valid images")
-
-
-# ---- boxes
-
-
-def _collect_objects(
-    sample: _Sample,
-    classes: tuple[str, ...],
-    ignored: frozenset[str],
-    relative: bool,
-    on_error: OnError,
-) -> tuple[Objects, dict[str, int]]:
-    """The objects of an image, and the number of objects of each background category."""
-    rows, background = [], Counter[str]()
-    for label in sample.entry.labels:
-        if label.category not in classes and label.category not in ignored:
-            background[label.category] += 1
-            continue
-        if (box := _box(label, sample.shape, relative, on_error)) is None:
-            continue
-        ignore = label.ignore or label.category in ignored
-        class_id = classes.index(label.category) if label.category in classes else 0
-        area = np.prod(box[2:] - box[:2]) if label.area is None else label.area
-        rows.append((box, class_id, ignore, area))
-    boxes, labels, ignore_flags, areas = zip(*rows, strict=True) if rows else ([], [], [], [])
-    objects = Objects(
-        boxes=np.array(boxes, float).reshape(-1, 4),
-        labels=np.array(labels, np.int32),
-        ignore=np.array(ignore_flags, bool),
-        area=np.array(areas, float),
-    )
-    return objects, dict(background)
-
-
-def _box(
-    label: Label, shape: tuple[int, int], relative: bool, on_error: OnError
-) -> np.ndarray | None:
-    """float64 [4] xyxy in pixels of the file; None if it is invalid."""
-    pixels = images.relative_to_pixels(label.box, shape) if relative else label.box
-    box = np.array(pixels, float)
-    if invalid := _invalid_box(box, shape):
-        problem, description = invalid
-        on_error(problem, f"{label.source}: {description}")
-        return None
-    return box
-
-
-def _invalid_box(box: np.ndarray, shape: tuple[int, int]) -> tuple[str, str] | None:
-    """(problem, description) of an invalid box; None if it is valid."""
-    x1, y1, x2, y2 = box.tolist()
-    height, width = shape
-    text = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
-    if not np.isfinite(box).all():
-        return "box not finite", f"box {text} is not finite; give numbers"
-    if x2 <= x1 or y2 <= y1:
-        return "empty box", f"box {text} is empty; width and height must be above 0"
-    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        return "box outside", f"box {text} lies outside its image of {width} x {height} px"
-    return None

@@ -56,6 +56,7 @@ class Listing(NamedTuple):
     ignored: frozenset[str] = frozenset()  # categories that the source marks as ignored
     groups: frozenset[str] = frozenset()  # categories that are scored only if `classes` names them
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
+    notices: tuple[str, ...] = ()  # how ambiguous labels were read, for the report
 
 
 def raise_error(problem: str, message: str) -> NoReturn:
