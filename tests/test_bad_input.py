@@ -341,7 +341,13 @@ CASES = {
     ),
     "counted from 0": (
         broken(XML, source_files.voc_xml("train_00.png", [("car", [0, 3, 9, 9])], 0), "voc"),
+        ",first_pixel=1",
         "object 1: xmin 0, ymin 3: this file counts pixels from 0; give first_pixel=0",
+    ),
+    "first pixel is 2": (
+        lambda f: source_files.voc(f / "set", SPLITS),
+        ",first_pixel=2",
+        "first_pixel = 2: VOC files count pixels from 1, or from 0",
     ),
     "corners swapped": (replaced(XML, "<xmin>", "<xmin>9", "voc"), "object 1: box .* is empty"),
     "no lists": (

@@ -23,7 +23,7 @@ from tinyjax.data.layouts.listing import (
     raise_error,
     unread_hint,
 )
-from tinyjax.data.layouts.published import published_layout
+from tinyjax.data.layouts.published import published_layout, voc_first_pixel
 from tinyjax.data.layouts.selection import (
     apply_protocol,
     assign_roles,
@@ -130,7 +130,11 @@ def _select(
 
 
 def list_split(
-    root: AnyPath, split: str, layout: str, first_pixel: int = 1, on_error: OnError = raise_error
+    root: AnyPath,
+    split: str,
+    layout: str,
+    first_pixel: int | None = None,
+    on_error: OnError = raise_error,
 ) -> Listing:
     """The listing of a split, see `DetectionOptions`. Raises UserError if it has no images.
 
@@ -139,8 +143,9 @@ def list_split(
     module = find_layout(root, layout)
     if split in SPLIT_ALIASES and split not in (names := module.list_splits(root)):
         split = SPLIT_ALIASES[split] if SPLIT_ALIASES[split] in names else split
-    parameters = signature(module.read_listing).parameters
-    extra = {"first_pixel": first_pixel} if "first_pixel" in parameters else {}
+    extra = {}
+    if "first_pixel" in signature(module.read_listing).parameters:
+        extra["first_pixel"] = voc_first_pixel(root, layout) if first_pixel is None else first_pixel
     listing = module.read_listing(root, split, on_error, **extra)
     if not listing.entries:
         raise UserError(f"{listing.source}: split {split!r} has no images")

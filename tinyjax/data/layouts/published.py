@@ -56,6 +56,19 @@ def published_layout(root: AnyPath, layout: str) -> PublishedLayout | None:
     return PublishedLayout(partial(list_splits, name=name), partial(read_listing, name=name))
 
 
+def voc_first_pixel(root: AnyPath, layout: str) -> int | None:
+    """The number of the first pixel in the published VOC set that `layout` reads; None if the files
+    are to decide.
+
+    Own data are often kept in folders with the devkit's names, VOC2007 and VOC2012, and its own
+    files name their database: there, too, the files decide.
+    """
+    name = recognize(root) if layout in ("auto", "voc") else ""
+    if name in ("", "voc2007", "voc2012") or PUBLISHED_SETS[name].layout != "voc":
+        return None
+    return 1
+
+
 def recognize(root: AnyPath) -> str:
     """The name of the published set in `root` or below, by files that only it has; else ""."""
     for data_dir in candidate_roots(root):
@@ -253,8 +266,9 @@ def _read_set(data_dir: AnyPath, name: str, split: str, path: str, on_error: OnE
         return _read_hit_uav(data_dir / path, data_dir / "normal_json" / split)
     if name == "hit_uav":
         return voc.read_listing(data_dir / "normal_xml", split, on_error, first_pixel=0)
-    module = {"coco": coco, "voc": voc}[PUBLISHED_SETS[name].layout]
-    return module.read_listing(data_dir, split, on_error)
+    if PUBLISHED_SETS[name].layout == "voc":
+        return voc.read_listing(data_dir, split, on_error, first_pixel=1)
+    return coco.read_listing(data_dir, split, on_error)
 
 
 def _read_pairs(
@@ -262,7 +276,7 @@ def _read_pairs(
 ) -> Listing:
     """Read VOC xml files, whose corners are used as written. pairs: image, stem of its xml file."""
     xmls = {stem(file): file for file in list_files(data_dir / "Annotations", ".xml")}
-    annotations = {name: voc.read_xml(file, first_pixel=0) for name, file in xmls.items()}
+    annotations = {name: voc.read_xml(file) for name, file in xmls.items()}
     entries = []
     for image, name in pairs:
         if name not in annotations:

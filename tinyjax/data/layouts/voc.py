@@ -13,6 +13,7 @@ import re
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from tinyjax.data.layouts.first_pixel import infer_first_pixels, recognize_tool
 from tinyjax.data.layouts.listing import (
     Entry,
     Label,
@@ -35,11 +36,21 @@ LISTS = "ImageSets/Main"
 PRESENCE = re.compile(r"\s+(-1|0|1)$")  # of a class in an image, in the devkit's per-class lists
 
 
-class _Annotation(NamedTuple):
+class Annotation(NamedTuple):
     """The content of an xml file."""
 
     size: dict[str, int]
-    labels: list[Label]
+    labels: list[Label]  # corners as written
+    tool: str  # see `first_pixel.recognize_tool`
+
+
+class _SplitFiles(NamedTuple):
+    """The files of a split."""
+
+    pairs: list[tuple[AnyPath, AnyPath | None]]  # image, xml
+    source: str  # the file or folder that lists them
+    all_xmls: list[AnyPath]  # of all splits
+    flat: bool  # the xml files are next to the images, not in the devkit's folders
 
 
 def list_splits(root: AnyPath) -> list[str]:
@@ -68,48 +79,60 @@ def explain_mismatch(root: AnyPath) -> str:
     return ""
 
 
-def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int = 1) -> Listing:
+def read_listing(
+    root: AnyPath, split: str, on_error: OnError, first_pixel: int | None = None
+) -> Listing:
     """Read a split's xml files; `difficult` objects are ignored.
 
     The layout has no list of categories; they are collected from all splits and sorted by name.
 
     first_pixel: the number of the first row and column. The challenge counts from 1, and `xmax` and
     `ymax` are inside the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 is for tools that
-    count from 0; their corners are used as written.
+    count from 0; their corners are used as written. None: by evidence from the files of all splits,
+    see `first_pixel.infer_first_pixel`; the listing's notices name the rule.
 
     Raises UserError for an unknown split. Reported to `on_error`: an image without xml, a file
     that is not a VOC xml.
     """
-    if first_pixel not in (0, 1):
-        raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
-    pairs, source, all_xmls = _pairs(root, split)
-    # Files of other splits only add categories.
-    annotations = {str(xml): read_xml(xml, first_pixel) for xml in all_xmls}
+    if first_pixel not in (None, 0, 1):
+        raise UserError(
+            f"first_pixel = {first_pixel!r}: VOC files count pixels from 1, or from 0; by default "
+            "the rule is inferred from the files"
+        )
+    files = _split_files(root, split)
+    # Files of other splits only add categories and evidence.
+    listed = (xml for _, xml in files.pairs if xml and xml.is_file())
+    xmls = {str(xml): xml for xml in (*files.all_xmls, *listed)}
+    annotations = {name: read_xml(xml) for name, xml in xmls.items()}
+    valid = [a for a in annotations.values() if isinstance(a, Annotation)]
+    corners = [(a.tool, [label.box for label in a.labels]) for a in valid]
+    first_pixels, notices = infer_first_pixels(corners, files.flat)
+    if first_pixel is not None:
+        first_pixels, notices = dict.fromkeys(first_pixels, first_pixel), ()
     entries = []
-    for image, xml in pairs:
+    for image, xml in files.pairs:
         if xml is None:
             entries.append(Entry(image, {"file_name": image.name}, []))
             continue
-        if not xml.is_file():
-            on_error("missing label file", f"{xml}: no such file; it is listed in {source}")
+        if str(xml) not in annotations:
+            on_error("missing label file", f"{xml}: no such file; it is listed in {files.source}")
             continue
-        annotation = annotations.get(str(xml)) or read_xml(xml, first_pixel)
+        annotation = annotations[str(xml)]
+        if not isinstance(annotation, UserError):
+            annotation = _count_from_zero(annotation, first_pixels[annotation.tool])
         if isinstance(annotation, UserError):
             on_error("bad label file", str(annotation))
             continue
         info = {"file_name": image.name, **annotation.size}
         entries.append(Entry(image, info, annotation.labels))
-    valid = [a for a in annotations.values() if isinstance(a, _Annotation)]
     categories = {label.category for annotation in valid for label in annotation.labels}
-    return Listing(source, entries, tuple(sorted(categories)))
+    return Listing(files.source, entries, tuple(sorted(categories)), notices=notices)
 
 
-def _pairs(
-    root: AnyPath, split: str
-) -> tuple[list[tuple[AnyPath, AnyPath | None]], str, list[AnyPath]]:
-    """(image, xml) of a split, the file or folder that lists them, and all xml files of the set.
+def _split_files(root: AnyPath, split: str) -> _SplitFiles:
+    """The files of a split. In the flat layout an image without objects needs no xml.
 
-    In the flat layout an image without objects needs no xml.
+    Raises UserError for an unknown split.
     """
     pairs: list[tuple[AnyPath, AnyPath | None]]
     for data_dir in candidate_roots(root):
@@ -123,9 +146,9 @@ def _pairs(
                     images.get(name) or join_inside(image_folder, f"{name}.jpg", str(names)),
                     xmls.get(name) or join_inside(xml_folder, f"{name}.xml", str(names)),
                 )
-                for name, _ in _read_list(names, images)
+                for name in dict.fromkeys(name for name, _ in _read_list(names, images))
             ]
-            return pairs, str(names), list(xmls.values())
+            return _SplitFiles(pairs, str(names), list(xmls.values()), flat=False)
         folder = data_dir / split
         if (xml_files := list_files(folder, ".xml")) and (image_files := list_images(folder)):
             warn_unread(folder)
@@ -134,7 +157,7 @@ def _pairs(
             pairs = [(image, xmls.get(stem(image))) for image in image_files]
             without_image = xmls.keys() - {stem(image) for image in image_files}
             pairs += [(folder / f"{name}.jpg", xmls[name]) for name in sorted(without_image)]
-            return pairs, str(folder), all_xmls
+            return _SplitFiles(pairs, str(folder), all_xmls, flat=True)
     if message := explain_mismatch(root):
         raise UserError(message)
     raise unknown_split(root, split, list_splits(root))
@@ -165,8 +188,8 @@ def _is_class_list(name: str, file: AnyPath, lists: Any, images: Any) -> bool:
     return bool(class_name) and split in lists and all(numbered)
 
 
-def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
-    """The content of a VOC xml, or an error if it is invalid."""
+def read_xml(file: AnyPath) -> Annotation | UserError:
+    """The content of a VOC xml with its corners as written, or an error if it is invalid."""
     try:
         tree = _parse(file)
         size = {
@@ -175,11 +198,12 @@ def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
             if (value := tree.findtext(f"size/{side}")) and float(value) > 0
         }
         nodes = enumerate(tree.iter("object"), start=1)
-        labels = [_label(file, number, node, first_pixel) for number, node in nodes]
-        return _Annotation(size, labels)
+        labels = [_label(file, number, node) for number, node in nodes]
+        database = (tree.findtext("source/database") or "").strip()
+        return Annotation(size, labels, recognize_tool(database))
     except UserError as error:
         return error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return UserError(f"{file}: size: {error}; give numbers")
 
 
@@ -199,20 +223,35 @@ def _name(file: AnyPath, node: ElementTree.Element) -> str:
     return name
 
 
-def _label(file: AnyPath, number: int, node: ElementTree.Element, first_pixel: int) -> Label:
+def _label(file: AnyPath, number: int, node: ElementTree.Element) -> Label:
+    """An object with its corners as written."""
     source = f"{file}: object {number}"
     try:
-        x1, y1, x2, y2 = (
-            float(node.findtext(f"bndbox/{corner}") or "nothing")
-            for corner in ("xmin", "ymin", "xmax", "ymax")
-        )
+        x1, y1, x2, y2 = (_corner(node, name) for name in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
         raise UserError(f"{source}: <bndbox>: {error}; give xmin, ymin, xmax, ymax") from error
-    ignore = (node.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
-    if min(x1, y1) < first_pixel:
-        raise UserError(
-            f"{source}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; "
-            "give first_pixel=0"
-        )
-    box = (x1 - first_pixel, y1 - first_pixel, x2, y2)
-    return Label(source, _name(file, node), box, ignore)
+    difficult = (node.findtext("difficult") or "0").strip().lower()
+    ignore = difficult not in ("0", "false", "unspecified")
+    return Label(source, _name(file, node), (x1, y1, x2, y2), ignore)
+
+
+def _corner(node: ElementTree.Element, name: str) -> float:
+    if not (text := (node.findtext(f"bndbox/{name}") or "").strip()):
+        raise ValueError(f"no {name}")
+    return float(text)
+
+
+def _count_from_zero(annotation: Annotation, first_pixel: int) -> Annotation | UserError:
+    """The annotation with boxes in continuous pixels, or an error if a corner is below
+    `first_pixel`.
+    """
+    labels = []
+    for label in annotation.labels:
+        x1, y1, x2, y2 = label.box
+        if first_pixel and min(x1, y1) < 1:
+            return UserError(
+                f"{label.source}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; "
+                "give first_pixel=0"
+            )
+        labels.append(label._replace(box=(x1 - first_pixel, y1 - first_pixel, x2, y2)))
+    return annotation._replace(labels=labels)
