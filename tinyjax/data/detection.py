@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.data import images, streaming
+from tinyjax.data.image_headers import SWAPPED
 from tinyjax.data.images import PERCENTILES, Range16
 from tinyjax.data.layouts.catalog import DETECTION_SETS
 from tinyjax.data.layouts.listing import (
@@ -315,16 +316,13 @@ def _size_mismatch(entry: Entry, shape: tuple[int, int]) -> str:
     recorded = entry.info.get("height") or height, entry.info.get("width") or width
     if recorded == shape:
         return ""
-    if recorded == (width, height):
-        orientation = images.exif_orientation(read_bytes(entry.file))
-        if orientation >= 5:
-            return (
-                f"{entry.file}: EXIF orientation {orientation} turns the image to {height} x "
-                f"{width} (height x width), but its label file has the size of the unturned "
-                f"pixels, {width} x {height}: its boxes were drawn on those. Remove the tag "
-                "(exiftool -Orientation= FILE), so that pixels and boxes fit, or label the turned "
-                "image"
-            )
+    if recorded == (width, height) and (turn := images.orientation(entry.file)) in SWAPPED:
+        return (
+            f"{entry.file}: EXIF orientation {turn} turns the image to {height} x {width} (height "
+            f"x width), but its label file has the size of the unturned pixels, {width} x "
+            f"{height}: its boxes were drawn on those. Remove the tag (exiftool -Orientation= "
+            "FILE), so that pixels and boxes fit, or label the turned image"
+        )
     return (
         f"{entry.file}: the image is {height} x {width} (height x width), but "
         f"{recorded[0]} x {recorded[1]} in its label file; its boxes would not fit"

@@ -87,6 +87,14 @@ def image_shape(file: ImageFile) -> tuple[int, int]:
         return upright_size(image)
 
 
+def orientation(file: ImageFile) -> int:
+    """The EXIF orientation of an image file: 1 is upright, 5 to 8 swap its sides. Raises
+    UserError.
+    """
+    with _open(file) as image:
+        return read_orientation(image)
+
+
 def read_region(
     file: ImageFile,
     size: tuple[int, int],
@@ -295,9 +303,3 @@ def relative_to_pixels(
     pixels = np.multiply(box, (width, height, width, height))
     x1, y1, x2, y2 = np.round(pixels, PIXEL_DIGITS).tolist()
     return x1, y1, x2, y2
-
-
-def exif_orientation(data: bytes) -> int:
-    """The EXIF orientation of an image file's content: 1 is upright, 5 to 8 swap its sides."""
-    with Image.open(io.BytesIO(data)) as image:
-        return _orientation(image)
