@@ -6,8 +6,8 @@ Arguments, joined by commas: source, a folder, a zip, YOLO's yaml or a COCO json
 yolo, arrayrecord), if it is not recognized or there are several; classes, joined by + (default: all
 in the data); ignore_classes, joined by +; train and val, the names of the two splits; channels, 1
 or 3; height and width of the network's input, required if the images differ in size, and fit,
-letterbox or resize; first_pixel, 0 for VOC files that count pixels from 0; backbone; steps. For
-16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
+letterbox or resize; first_pixel, 0 or 1, of VOC files (default: inferred from them); backbone;
+steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
 """
 
 from tinyjax.config import detector, parse_arg
@@ -29,7 +29,7 @@ def get_config(arg=None):
         height=0,
         width=0,
         fit="letterbox",
-        first_pixel=1,
+        first_pixel=None,
         backbone=config.model.backbone,
         steps=config.schedule.steps,
     )

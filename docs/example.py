@@ -21,8 +21,8 @@ output.mkdir(parents=True, exist_ok=True)
 model = tinyjax.load(run)
 print(model)
 
-# 2. Detect objects. NumPy in, NumPy out: an image [h, w] or [h, w, 3] of any size, uint8 or uint16,
-#    such as np.asarray(PIL.Image.open("photo.png")), or a list of images.
+# 2. Detect objects. NumPy in, NumPy out: an image [h, w] or [h, w, 3] of any size, uint8 or uint16;
+#    a file, model("photo.png"), or PIL.Image.open("photo.png"); or a list of images.
 images = dataset.load(n=4, size=model.input_shape[:2], seed=7).inputs["image"]
 detections = model(images[0])
 for box, score, name in zip(detections.boxes, detections.scores, detections.names, strict=True):

@@ -178,7 +178,10 @@ def test_16_bit_range_and_fit_follow_the_config(tmp_path, image):
         (np.zeros(8, np.uint8), r"\(8,\)"),
         (np.zeros((0, 8), np.uint8), r"\(0, 8\)"),
         ([[1, 2], [3, 4]], "int64"),
-        ("a.jpg", r"give uint8, .*np\.asarray\(PIL\.Image\.open\('a\.jpg'\)\)"),
+        ("a.jpg", r"a\.jpg: no such file"),
+        (ROOT / "README.md", r"README\.md: not a readable image"),
+        ([ROOT / "a.jpg"], r"a\.jpg: no such file"),
+        (Image.new("LAB", (8, 8)), "image of mode LAB: not a readable image"),
     ],
 )
 def test_invalid_images_are_refused(model, images, message):

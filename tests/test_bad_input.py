@@ -219,6 +219,10 @@ CASES = {
         edit(lambda d: d["annotations"][0].update(image_id=99)),
         "annotation 0: image_id 99 is not the id of an image",
     ),
+    "one image, two ids": (
+        edit(lambda d: d["images"][0].update(file_name="train_01.png")),
+        "images/train_01.png is listed 2 times, as the images with the ids 9, 8; merge",
+    ),
     "two images, one id": (edit(lambda d: d["images"][0].update(id=8)), "images share an id"),
     "an id is a list": (edit(lambda d: d["images"][0].update(id=[8])), r"id \[8\] in 'images'"),
     "three numbers": (bbox([1, 2, 3]), r"annotation 0: bbox \[1, 2, 3\]; give four numbers"),
@@ -310,8 +314,11 @@ CASES = {
     "class 0.5": (broken(TXT, "0.5 .5 .5 .1 .1", "yolo"), "line 1: class 0.5"),
     "pixels": (broken(TXT, "0 40 30 6 9", "yolo"), "line 1: .*is in pixels; give fractions"),
     "a word": (broken(TXT, "\ncar .5 .5 .1 .1", "yolo"), "line 2: .*give numbers"),
-    "too few": (broken(TXT, "0 .5 .5 .1", "yolo"), "line 1: 4 numbers; give class x y width"),
-    "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: box .* is not finite"),
+    "too few": (
+        broken(TXT, "0 .5 .5 .1", "yolo"),
+        "line 1: .* has 4 numbers; give class x y width",
+    ),
+    "not a number": (broken(TXT, "0 nan .5 .1 .1", "yolo"), "line 1: .*give numbers"),
     "no width": (broken(TXT, "0 .5 .5 0 .1", "yolo"), "line 1: box .* is empty"),
     "not text": (broken(TXT, b"\xff\xfe\x00", "yolo"), "train_00.txt: not text"),
     "labels elsewhere": (
@@ -334,7 +341,13 @@ CASES = {
     ),
     "counted from 0": (
         broken(XML, source_files.voc_xml("train_00.png", [("car", [0, 3, 9, 9])], 0), "voc"),
+        ",first_pixel=1",
         "object 1: xmin 0, ymin 3: this file counts pixels from 0; give first_pixel=0",
+    ),
+    "first pixel is 2": (
+        lambda f: source_files.voc(f / "set", SPLITS),
+        ",first_pixel=2",
+        "first_pixel = 2: VOC files count pixels from 1, or from 0",
     ),
     "corners swapped": (replaced(XML, "<xmin>", "<xmin>9", "voc"), "object 1: box .* is empty"),
     "no lists": (

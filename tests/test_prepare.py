@@ -66,6 +66,35 @@ def test_check_lists_all_problems(tmp_path, capsys):
         assert words in printed, words
 
 
+def test_check_says_how_ambiguous_labels_were_read(tmp_path, capsys):
+    source = source_files.voc(tmp_path / "set", SPLITS)
+    assert run(source, "--check", "--report", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    rule = "6 VOC files of an unknown tool: pixels counted from 1"
+    assert printed.count(rule) == len(SPLITS)
+    assert "labelImg or CVAT, Label Studio, makesense.ai count from 0" in printed
+    assert run(source, "--check", "--report", tmp_path / "report", "--first-pixel", "1") == 0
+    assert "pixels counted" not in capsys.readouterr().out
+    assert run(source, "--to", tmp_path / "out") == 0
+    assert capsys.readouterr().out.count(rule) == 1
+
+
+def test_check_counts_replaced_areas_and_files_that_are_listed_twice(tmp_path, capsys):
+    source = source_files.coco(tmp_path / "set", SPLITS)
+    file = source / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"][:3]:
+        annotation["area"] = 1
+    file.write_text(json.dumps(document))
+    assert run(source, "--check", "--report", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    assert "3 of 7 boxes have an area of at most 1 or above their width x height" in printed
+    document["images"].append({**document["images"][0], "id": 99})
+    file.write_text(json.dumps(document))
+    assert run(source, "--check", "--report", tmp_path / "report") == 2
+    assert "image listed twice: 1\n" in capsys.readouterr().out
+
+
 def mixed(folder):
     """Images of 64 x 96, and two of 128 x 192 with boxes twice as large."""
     source = source_files.coco(folder, SPLITS)

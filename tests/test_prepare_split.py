@@ -80,11 +80,7 @@ def cvat_voc(folder):
 
 def flat_voc(folder):
     """Roboflow's Pascal VOC without a validation split."""
-    source_files.flat_voc(folder, {"train": N})
-    for name, _, objects in source_files.scenes("train", N):
-        xml = source_files.voc_xml(name, objects, 1)
-        (folder / "train" / name.replace(".png", ".xml")).write_text(xml)
-    return folder
+    return source_files.flat_voc(folder, {"train": N})
 
 
 def train_coco(folder):
@@ -110,11 +106,13 @@ def cvat_coco(folder):
 
 
 def label_studio_coco(folder):
+    """Ids as text, as some tools write them."""
     train_coco(folder)
     file = folder / "annotations" / "instances_train.json"
     document = json.loads(file.read_text())
     for row in document["images"]:
         row["file_name"] = f"images/{row['file_name']}"
+        row["id"] = str(row["id"])
     (folder / "result.json").write_text(json.dumps(document))
     shutil.rmtree(folder / "annotations")
     return folder
@@ -209,18 +207,20 @@ def test_sequences_stay_together(tmp_path, capsys):
     assert set.union(*groups) == set("abcd")
 
 
-def test_yaml_keeps_its_other_fields(tmp_path):
+def test_yaml_keeps_names_and_key_points(tmp_path):
     folder = train_yolo(tmp_path)
-    text = (folder / "data.yaml").read_text() + "kpt_shape: [2, 3]\nnc: 2\n"
-    (folder / "data.yaml").write_text(text)
+    text = (folder / "data.yaml").read_text().partition("names:")[0]
+    for file in (folder / "labels" / "train").iterdir():
+        file.write_text("1 0.5 0.5 0.2 0.2 0.5 0.5 2 0.45 0.5 1\n")
+    (folder / "data.yaml").write_text(f"{text}names: [no, 10]\nkpt_shape: [2, 3]\nnc: 2\n")
     assert run(folder / "data.yaml", "--split", "0.8,0.2") == 0
     assert yaml.safe_load((folder / "split.yaml").read_text()) == {
-        "names": {0: "person", 1: "car"},
+        "names": ["no", "10"],
         "kpt_shape": [2, 3],
-        "nc": 2,
         "train": "split_train.txt",
         "val": "split_val.txt",
     }
+    assert load_detection(folder / "split.yaml", "train").classes == ("no", "10")
 
 
 def test_json_as_source_is_divided(tmp_path, capsys):

@@ -1,11 +1,12 @@
 """The Python interface: a trained network as a function of images, and training.
 
 model = tinyjax.load("runs/mine")
-detections = model(image)  # uint8 [h, w] or [h, w, 3]; any size
+detections = model(image)  # a path, a PIL image, or uint8 [h, w] or [h, w, 3]; any size
 detections.boxes, detections.scores, detections.labels  # a classifier returns names and scores
 detections.draw(image).save("detections.png")
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,15 @@ from PIL import Image
 
 from tinyjax import config as configs
 from tinyjax.core import Variables
-from tinyjax.data.images import PERCENTILES, Range16, fit_image, to_file, to_uint8
+from tinyjax.data.images import (
+    PERCENTILES,
+    Range16,
+    fit_image,
+    read_image,
+    read_pil,
+    to_file,
+    to_uint8,
+)
 from tinyjax.errors import UserError, suggest
 from tinyjax.models import flops
 from tinyjax.population.options import SINGLE_RUN, select_members
@@ -31,6 +40,8 @@ from tinyjax.tasks import get_task
 THRESHOLD = 0.3
 MAX_DRAWN_CLASSES = 3  # in the caption of a classified image
 BATCH = 16  # images per compiled call; 1 for a single image
+
+ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]  # see `Detector.__call__`
 
 
 def train(config: Any, folder: str | Path) -> int:
@@ -65,13 +76,11 @@ class Detections:
         """The class name of each detection."""
         return [self.classes[label] for label in self.labels]
 
-    def draw(self, image: np.ndarray) -> Image.Image:
+    def draw(self, image: ImageInput) -> Image.Image:
         """Draw the detections on the image that the model was called with, and a legend of the
         classes below it. Small images are enlarged, see `pictures.draw_boxes`.
         """
-        gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
-        pixels = to_pixels(image, 1 if gray else 3)
-        picture = pictures.draw_boxes(pixels, predictions=vars(self), threshold=0)
+        picture = pictures.draw_boxes(to_pixels(image, 3), predictions=vars(self), threshold=0)
         return pictures.add_legend(picture, self.classes, ignored=False)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
@@ -122,10 +131,9 @@ class Classification:
     def __len__(self) -> int:
         return len(self.names)
 
-    def draw(self, image: np.ndarray) -> Image.Image:
+    def draw(self, image: ImageInput) -> Image.Image:
         """Draw the image with the highest-scoring classes and their scores above it."""
-        gray = np.ndim(image) == 2 or np.shape(image)[-1] == 1
-        picture = Image.fromarray(pictures.enlarge(to_pixels(image, 1 if gray else 3), 960))
+        picture = Image.fromarray(pictures.enlarge(to_pixels(image, 3), 960))
         pairs = [*zip(self.names, self.scores, strict=True)][:MAX_DRAWN_CLASSES]
         return pictures.add_caption(picture, *(f"{name} {score:.2f}" for name, score in pairs))
 
@@ -170,7 +178,7 @@ class Model:
         """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
 
-    def preprocess(self, image: np.ndarray) -> PreprocessedImage:
+    def preprocess(self, image: ImageInput) -> PreprocessedImage:
         """Fit one image to the network's input. Safe to call from several threads."""
         pixels = to_pixels(image, self.input_shape[2], self.range16)
         rule = self.config.data.common.get("fit", self.default_fit)
@@ -178,9 +186,11 @@ class Model:
         return PreprocessedImage(fitted, pixels.shape[:2], scale, offset)
 
     def _preprocess_all(
-        self, images: np.ndarray | Sequence[np.ndarray]
+        self, images: ImageInput | Sequence[ImageInput]
     ) -> tuple[list[PreprocessedImage], bool]:
         """Preprocess the `images` of `__call__`; also return whether it is a single image."""
+        if isinstance(images, str | os.PathLike | Image.Image):
+            return [self.preprocess(images)], True
         if not isinstance(images, list | tuple):
             images = np.asarray(images)
             if images.ndim != 4:
@@ -219,7 +229,7 @@ class Classifier(Model):
 
     def __call__(
         self,
-        images: np.ndarray | Sequence[np.ndarray],
+        images: ImageInput | Sequence[ImageInput],
         threshold: float = 0,
         classes: str | Iterable[str] | None = None,
     ) -> Classification | list[Classification]:
@@ -260,16 +270,18 @@ class Detector(Model):
 
     def __call__(
         self,
-        images: np.ndarray | Sequence[np.ndarray],
+        images: ImageInput | Sequence[ImageInput],
         threshold: float = THRESHOLD,
         classes: str | Iterable[str] | None = None,
     ) -> Detections | list[Detections]:
         """Detect objects.
 
         Args:
-            images: one image [h, w] or [h, w, C], an array [N, h, w, C], or a list of images that
-                may differ in size. uint8, or uint16, which is mapped to 8 bits as in training. C is
-                1 (gray) or 3 (RGB; from OpenCV give image[..., ::-1]) and may differ from the
+            images: one image, an array [N, h, w, C], or a list of images that may differ in size.
+                An image is an array [h, w] or [h, w, C], a PIL image, or the path of a file. The
+                last two are read as `tinyjax.predict` reads files: EXIF orientation and palettes
+                are applied. Arrays are uint8, or uint16, which is mapped to 8 bits as in training.
+                C is 1 (gray) or 3 (RGB; from OpenCV give image[..., ::-1]) and may differ from the
                 network's.
             threshold: lowest score to keep; 0 keeps all detections that survive suppression.
             classes: names of the classes to keep; by default all.
@@ -278,8 +290,8 @@ class Detector(Model):
             Detections for one image, a list of them for an array [N, h, w, C] or a list. Boxes are
             clipped to the image.
 
-        Raises UserError for images of another shape or dtype, and for an invalid threshold or
-        class.
+        Raises UserError for images of another shape or dtype, for files that cannot be read, and
+        for an invalid threshold or class.
         """
         inputs, single = self._preprocess_all(images)
         results = self.predict(inputs, threshold, classes)
@@ -342,19 +354,23 @@ def load(
     return model_class(Variables(**arrays), config, metadata)
 
 
-def to_pixels(image: np.ndarray, channels: int, range16: Range16 = PERCENTILES) -> np.ndarray:
-    """An image [h, w] or [h, w, 1 or 3] of 8 or 16 bits as uint8 [h, w, channels].
+def to_pixels(image: ImageInput, channels: int, range16: Range16 = PERCENTILES) -> np.ndarray:
+    """A file, a PIL image or an array [h, w] or [h, w, 1 or 3] of 8 or 16 bits, as uint8
+    [h, w, channels].
 
     Color becomes gray by luminance (ITU-R 601), gray becomes color by replication, as in
-    `images.read_image`. Raises UserError for another shape or dtype.
+    `images.read_image`. Raises UserError for a file that cannot be read, and for an array of
+    another shape or dtype.
     """
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image).expanduser(), channels, range16)
+    if isinstance(image, Image.Image):
+        return read_pil(image, channels, range16)
     image = np.asarray(image)
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:
         hint = ""
         if image.dtype.kind == "f":
             hint = "; for values from 0 to 1, give (255 * image).round().astype(np.uint8)"
-        if image.dtype.kind == "U":
-            hint = f"; read a file with np.asarray(PIL.Image.open({str(image)!r}))"
         raise UserError(f"image of {image.dtype}: give uint8, or uint16{hint}")
     shape = image.shape
     if image.ndim == 2:

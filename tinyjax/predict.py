@@ -14,8 +14,9 @@ parent folder of all inputs. The output folder contains
 
 A classifier predicts classes with a score of at least the threshold, without boxes.
 
-A file that cannot be read is skipped with a warning. Exit codes: 0 all files were predicted, 2 a
-file could not be read or the input is invalid, 75 stopped by SIGTERM or Ctrl-C; predictions made
+A file that cannot be read is skipped with a warning. In folders, files of other types are not read;
+images among them, such as heic, are counted in a warning. Exit codes: 0 all files were predicted, 2
+a file could not be read or the input is invalid, 75 stopped by SIGTERM or Ctrl-C; predictions made
 until then are written.
 """
 
@@ -35,6 +36,7 @@ import numpy as np
 
 from tinyjax import config as configs
 from tinyjax.data import images, video
+from tinyjax.data.layouts.listing import describe_unread, select_unread
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.errors import STOPPED, UserError, exit_code
 from tinyjax.run import progress
@@ -134,9 +136,9 @@ class Results:
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
     options = configs.parse_options("predict", __doc__, argv, FLAGS, required=("workdir",))
+    start_log()
     files = find_files(options.input)
     check_output(options.output, files)
-    start_log()
     videos, unreadable = probe_videos(files)
     total = sum(videos[f].frames if f in videos else not is_video(f) for f in files)
 
@@ -214,6 +216,8 @@ def main(argv: list[str] | None = None) -> int:
 def find_files(sources: Iterable[str]) -> list[Path]:
     """Return the image and video files of paths, folders (sorted by name) and patterns.
 
+    A warning counts the files of types that are not read.
+
     Raises UserError for a source without any.
     """
     files: list[Path] = []
@@ -223,10 +227,14 @@ def find_files(sources: Iterable[str]) -> list[Path]:
             files.append(path)
             continue
         paths = path.iterdir() if path.is_dir() else map(Path, glob(source, recursive=True))
-        readable = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not (matches := sorted(p for p in readable if p.is_file())):
+        visible = sorted(p for p in paths if not p.name.startswith(".") and p.is_file())
+        unread = describe_unread(select_unread((str(p), p) for p in visible if not is_video(p)))
+        if not (matches := [p for p in visible if p.suffix.lower() in SUFFIXES]):
             problem = "no images" if path.is_dir() else "no such file or folder; no images match"
-            raise UserError(f"--input {source}: {problem}; known formats: {', '.join(SUFFIXES)}")
+            formats = unread or f"known formats: {', '.join(SUFFIXES)}"
+            raise UserError(f"--input {source}: {problem}; {formats}")
+        if unread:
+            log.warning(f"--input {source}: {unread}")
         files += matches
     # Two threads must not write the same picture, and a link to a folder above repeats its files.
     unique: dict[Path, Path] = {}

@@ -78,9 +78,8 @@ FLAGS = {
     "--stride": {"type": int, "default": 4, "help": "the detector's smallest stride (default 4)"},
     "--first-pixel": {
         "type": int,
-        "default": 1,
         "choices": (0, 1),
-        "help": "number of the first pixel in VOC files (default 1)",
+        "help": "number of the first pixel in VOC files (default: inferred from the files)",
     },
 }
 
@@ -179,7 +178,9 @@ def convert(args) -> int:
             written = arrayrecord.write(renamed, args.to)
     size = sum(file.stat().st_size for file in written.iterdir())
     counts = ", ".join(f"{_file_name(name)} {len(each.entries)}" for name, each in listings.items())
+    notices = dict.fromkeys(notice for each in listings.values() for notice in each.notices)
     lines = ["left out", *statistics.problem_lines(errors)] if errors else []
+    lines += notices
     lines.append(f"{counts} images, {size / 1e6:.1f} MB in {written}")
     lines.append(f"train on it with data.format = 'arrayrecord', data.common.source = '{args.to}'")
     log.info("\n".join(lines))

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.data.layouts import source_files
 from tests.data.loaders import load_detection
@@ -93,8 +94,9 @@ def test_first_error_does_not_wait_for_all_images(invalid, tmp_path, monkeypatch
     source = source_files.coco(tmp_path, {"train": 2})
     file = source / "annotations" / "instances_train.json"
     document = json.loads(file.read_text())
-    first = next(i for i in document["images"] if i["file_name"] == "train_00.png")
-    document["images"] += [{**first, "id": 100 + i} for i in range(1000)]
+    for i in range(100, 1100):
+        document["images"].append({"id": i, "file_name": f"train_{i}.png"})
+        (source / "images" / f"train_{i}.png").hardlink_to(source / "images" / "train_01.png")
     if invalid == "image":
         (source / "images" / "train_00.png").write_bytes(b"no image")
     else:
@@ -173,3 +175,49 @@ def test_where_selects_images(where, expected, flights):
 def test_invalid_where_is_an_error(where, words, flights):
     with pytest.raises(UserError, match=words):
         load_detection(flights, "train", source_files.CLASSES, where=where)
+
+
+def turned(folder, layout, orientation):
+    """A set whose first image is stored turned, with labels for the stored pixels."""
+    source = getattr(source_files, layout)(folder, {"train": 2})
+    (file,) = source.rglob("train_00.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(file).save(file, exif=exif)
+    return source
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_labels_of_unturned_pixels_are_reported_with_the_exif_tag(orientation, layout, tmp_path):
+    source = turned(tmp_path, layout, orientation)
+    message = (
+        rf"train_00.png: EXIF orientation {orientation} turns the image to 96 x 64 .* unturned "
+        r"pixels, 64 x 96: .*Remove the tag \(exiftool -Orientation= FILE\)"
+    )
+    with pytest.raises(UserError, match=message):
+        load_detection(source, "train", size=(96, 96))
+    problems = []
+    load_detection(
+        source, "train", size=(96, 96), on_error=lambda *problem: problems.append(problem)
+    )
+    assert [problem for problem, _ in problems] == ["size mismatch"]
+    streamed = load_detection(source, "train", size=(96, 96), stream=True)
+    with pytest.raises(UserError, match=message):
+        streamed.inputs["image"].read(0)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4])
+def test_orientations_that_keep_the_sides_have_no_size_mismatch(orientation, tmp_path):
+    source = turned(tmp_path, "coco", orientation)
+    assert load_detection(source, "train").inputs["image"].shape == (2, 64, 96, 1)
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc"])
+def test_other_size_mismatches_do_not_mention_exif(layout, tmp_path):
+    source = getattr(source_files, layout)(tmp_path, {"train": 2})
+    (file,) = source.rglob("train_00.png")
+    Image.open(file).transpose(Image.Transpose.ROTATE_90).save(file)
+    message = "the image is 96 x 64 .* but 64 x 96 in its label file; its boxes would not fit"
+    with pytest.raises(UserError, match=message):
+        load_detection(source, "train", size=(96, 96))

@@ -75,6 +75,15 @@ def test_suite_may_be_named_training():
     assert lines[6].startswith("warning: training: 100 % of the objects of class person are small")
 
 
+def test_report_says_how_ambiguous_labels_were_read(tmp_path):
+    source = source_files.flat_voc(tmp_path, {"train": 3, "val": 3})
+    training, suite = load_detection(source, "train"), load_detection(source, "valid")
+    lines = statistics.data_report(training, {"val": suite}, 4)
+    for k, name in ((0, "training"), (2, "val")):
+        assert lines[k].startswith(f"{name}: 3 images")
+        assert lines[k + 1].startswith("  4 VOC files of an unknown tool: pixels counted from 0")
+
+
 def test_ignored_regions_and_background_are_counted(tmp_path):
     folder = source_files.coco(tmp_path, {"train": 5})
     file = folder / "annotations" / "instances_train.json"

@@ -9,7 +9,7 @@ or lists of images, as in DomainNet, where the classes are folder names:
 or a TensorFlow Datasets set, prepared as ArrayRecord, with features "image" and "label".
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,12 +23,15 @@ from tinyjax.data.layouts.arrayrecord import ImageBytes, RecordImage, import_tfd
 from tinyjax.data.layouts.listing import (
     OnError,
     candidate_roots,
+    describe_unread,
     list_files,
     list_folders,
     list_images,
+    list_unread,
     split_command,
     unknown_split,
     walk_files,
+    warn_unread,
 )
 from tinyjax.data.layouts.selection import take_evenly
 from tinyjax.data.options import ClassificationOptions, parse_size
@@ -55,7 +58,7 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
     source, split = options.source, options.split
     size = parse_size(options.size) or (0, 0)
     layouts: dict[str, Callable[[AnyPath, str], list[ImageItem]]] = {
-        "folder": _items_from_folder,
+        "folder": partial(_items_from_folder, classes=options.classes),
         "list": _items_from_list,
         "tfds": partial(_items_from_tfds, stream=options.stream),
     }
@@ -207,7 +210,7 @@ def _items_from_list(root: AnyPath, split: str) -> list[ImageItem]:
     return items
 
 
-def _items_from_folder(root: AnyPath, split: str) -> list[ImageItem]:
+def _items_from_folder(root: AnyPath, split: str, classes: Sequence[str]) -> list[ImageItem]:
     def candidates() -> Iterator[AnyPath]:
         return (folder for data_dir in candidate_roots(root) for folder in list_folders(data_dir))
 
@@ -219,15 +222,27 @@ def _items_from_folder(root: AnyPath, split: str) -> list[ImageItem]:
                 return [
                     ImageItem(file, f"{class_folder.name}/{path}", class_folder.name)
                     for class_folder in list_folders(folder)
-                    for path, file in walk_files(class_folder, SUFFIXES)
+                    for path, file in _class_images(class_folder, classes)
                 ]
     known = [folder.name for folder in candidates() if any(map(list_images, list_folders(folder)))]
-    if not known and (classes := [folder.name for folder in candidates() if list_images(folder)]):
+    if not known and (folders := [folder.name for folder in candidates() if list_images(folder)]):
         raise UserError(
-            f"{root}: folders of classes ({shorten(classes)}) without splits; divide them: "
+            f"{root}: folders of classes ({shorten(folders)}) without splits; divide them: "
             f"{split_command(root)} --format folder, then give data.format = list"
         )
     raise unknown_split(root, split, known, " --format folder")
+
+
+def _class_images(folder: AnyPath, classes: Sequence[str]) -> list[tuple[str, AnyPath]]:
+    """(path, file) of a class's images. Raises UserError if none is of a type that is read."""
+    files = walk_files(folder, SUFFIXES)
+    if not classes or folder.name in classes:
+        if not files and (unread := describe_unread(list_unread(folder))):
+            raise UserError(
+                f"{folder}: only {unread}, or name the other classes in data.common.classes"
+            )
+        warn_unread(folder)
+    return files
 
 
 def _items_from_tfds(root: AnyPath, split: str, stream: bool) -> list[ImageItem]:

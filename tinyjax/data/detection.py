@@ -1,6 +1,5 @@
 """Detection data from files: a layout's listing, validated, decoded and resized."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.data import images, streaming
+from tinyjax.data.image_headers import SWAPPED
 from tinyjax.data.images import PERCENTILES, Range16
-from tinyjax.data.layouts.listing import Entry, Label, Listing, OnError, raise_error
+from tinyjax.data.layouts.listing import Entry, Listing, OnError, explain_missing, raise_error
 from tinyjax.data.layouts.recognition import list_split
 from tinyjax.data.layouts.selection import (
     apply_protocol,
@@ -19,10 +19,11 @@ from tinyjax.data.layouts.selection import (
     rename_categories,
     take_evenly,
 )
+from tinyjax.data.objects import area_notices, collect_objects, valid_box
 from tinyjax.data.options import DetectionOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
-from tinyjax.data.records import DetectionSplit, Objects, build_split
-from tinyjax.data.sources import AnyPath, open_source, read_bytes
+from tinyjax.data.records import DetectionSplit, build_split
+from tinyjax.data.sources import AnyPath, open_source
 from tinyjax.errors import UserError
 
 
@@ -57,6 +58,7 @@ def load(options: DetectionOptions) -> DetectionSplit:
     )
     samples: list[_Sample] = []
     objects, infos = [], []
+    num_wrong_areas = 0
     with open_source(options.source) as root:
         options.check_streamable(root)
         listing, classes, ignored = _select(root, options)
@@ -65,12 +67,18 @@ def load(options: DetectionOptions) -> DetectionSplit:
         else:
             iterator = _decode_entries(listing, decode, options.on_error)
         for sample in iterator:
-            boxes, background = _collect_objects(
-                sample, classes, ignored, listing.relative, options.on_error
+            image_objects, background, wrong_areas = collect_objects(
+                sample.entry.labels,
+                sample.shape,
+                classes,
+                ignored,
+                listing.relative,
+                options.on_error,
             )
             height, width = sample.shape
             samples.append(sample)
-            objects.append(boxes)
+            objects.append(image_objects)
+            num_wrong_areas += wrong_areas
             extra = {"height": height, "width": width, "background": background}
             infos.append({**sample.entry.info, **extra})
     if not samples:
@@ -85,7 +93,9 @@ def load(options: DetectionOptions) -> DetectionSplit:
         pixels = [sample.image for sample in samples]
     scale = np.stack([sample.scale for sample in samples])
     offset = np.stack([sample.offset for sample in samples])
-    return build_split(pixels, objects, infos, classes, scale, offset)
+    split = build_split(pixels, objects, infos, classes, scale, offset)
+    notices = [*listing.notices, *area_notices(num_wrong_areas, objects)]
+    return split._replace(notices=tuple(notices))
 
 
 def _select(
@@ -114,7 +124,7 @@ def drop_invalid(listing: Listing, split: str, on_error: OnError = raise_error) 
         labels = [
             label
             for label in sample.entry.labels
-            if _box(label, sample.shape, listing.relative, on_error) is not None
+            if valid_box(label, sample.shape, listing.relative, on_error) is not None
         ]
         entries.append(sample.entry._replace(labels=labels))
     if not entries:
@@ -127,8 +137,8 @@ def image_shapes(listing: Listing) -> np.ndarray:
     shapes = []
     for entry in listing.entries:
         try:
-            shapes.append(images.image_shape(entry.file.read_bytes()))
-        except Exception:  # Pillow raises many types for broken files, which `load` reports
+            shapes.append(images.image_shape(entry.file))
+        except UserError:  # which `load` reports
             continue
     return np.array(shapes, np.int64).reshape(-1, 2)
 
@@ -179,7 +189,8 @@ def _existing_entries(listing: Listing, on_error: OnError) -> list[Entry]:
         (existing if entry.file.is_file() else missing).append(entry)
     for entry in missing:
         count = f"{len(missing)} of {len(listing.entries)} images in {listing.source} are missing"
-        on_error("missing image", f"{entry.file}: no such image ({count})")
+        message = f"{entry.file}: no such image ({count}){explain_missing(entry.file)}"
+        on_error("missing image", message)
     return sorted(existing, key=_file_name)
 
 
@@ -206,8 +217,11 @@ def _measure_entries(listing: Listing, size: Any, fit: str, on_error: OnError) -
     """
     for entry in _existing_entries(listing, on_error):
         shape = (int(entry.info.get("height") or 0), int(entry.info.get("width") or 0))
-        if not all(shape):
-            shape = images.image_shape(read_bytes(entry.file))
+        try:
+            shape = shape if all(shape) else images.image_shape(entry.file)
+        except UserError as error:
+            on_error("unreadable image", str(error))
+            continue
         yield _Sample(entry, np.zeros(0), shape, *images.fit_geometry(shape, size, fit))
 
 
@@ -238,6 +252,13 @@ def _size_mismatch(entry: Entry, shape: tuple[int, int]) -> str:
     recorded = entry.info.get("height") or height, entry.info.get("width") or width
     if recorded == shape:
         return ""
+    if recorded == (width, height) and (turn := images.orientation(entry.file)) in SWAPPED:
+        return (
+            f"{entry.file}: EXIF orientation {turn} turns the image to {height} x {width} (height "
+            f"x width), but its label file has the size of the unturned pixels, {width} x "
+            f"{height}: its boxes were drawn on those. Remove the tag (exiftool -Orientation= "
+            "FILE), so that pixels and boxes fit, or label the turned image"
+        )
     return (
         f"{entry.file}: the image is {height} x {width} (height x width), but "
         f"{recorded[0]} x {recorded[1]} in its label file; its boxes would not fit"
@@ -255,62 +276,3 @@ def _check_same_shape(samples: list[_Sample], source: str) -> None:
 
 def _no_images(listing: Listing, split: str) -> UserError:
     return UserError(f"{listing.source}: split {split!r} has no valid images")
-
-
-# ---- boxes
-
-
-def _collect_objects(
-    sample: _Sample,
-    classes: tuple[str, ...],
-    ignored: frozenset[str],
-    relative: bool,
-    on_error: OnError,
-) -> tuple[Objects, dict[str, int]]:
-    """The objects of an image, and the number of objects of each background category."""
-    rows, background = [], Counter[str]()
-    for label in sample.entry.labels:
-        if label.category not in classes and label.category not in ignored:
-            background[label.category] += 1
-            continue
-        if (box := _box(label, sample.shape, relative, on_error)) is None:
-            continue
-        ignore = label.ignore or label.category in ignored
-        class_id = classes.index(label.category) if label.category in classes else 0
-        area = np.prod(box[2:] - box[:2]) if label.area is None else label.area
-        rows.append((box, class_id, ignore, area))
-    boxes, labels, ignore_flags, areas = zip(*rows, strict=True) if rows else ([], [], [], [])
-    objects = Objects(
-        boxes=np.array(boxes, float).reshape(-1, 4),
-        labels=np.array(labels, np.int32),
-        ignore=np.array(ignore_flags, bool),
-        area=np.array(areas, float),
-    )
-    return objects, dict(background)
-
-
-def _box(
-    label: Label, shape: tuple[int, int], relative: bool, on_error: OnError
-) -> np.ndarray | None:
-    """float64 [4] xyxy in pixels of the file; None if it is invalid."""
-    pixels = images.relative_to_pixels(label.box, shape) if relative else label.box
-    box = np.array(pixels, float)
-    if invalid := _invalid_box(box, shape):
-        problem, description = invalid
-        on_error(problem, f"{label.source}: {description}")
-        return None
-    return box
-
-
-def _invalid_box(box: np.ndarray, shape: tuple[int, int]) -> tuple[str, str] | None:
-    """(problem, description) of an invalid box; None if it is valid."""
-    x1, y1, x2, y2 = box.tolist()
-    height, width = shape
-    text = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
-    if not np.isfinite(box).all():
-        return "box not finite", f"box {text} is not finite; give numbers"
-    if x2 <= x1 or y2 <= y1:
-        return "empty box", f"box {text} is empty; width and height must be above 0"
-    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        return "box outside", f"box {text} lies outside its image of {width} x {height} px"
-    return None

@@ -1,22 +1,34 @@
 """Decode image files, and fit images to the network's input size."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as OpenedImage
 
+from tinyjax.data.image_headers import (
+    SWAPPED,
+    check_header,
+    correct_counts,
+    is_deep,
+    read_orientation,
+    upright_size,
+)
 from tinyjax.data.sources import ImageFile
 from tinyjax.errors import UserError, suggest
 
 Range16 = tuple[str, float, float]  # ("percentiles", low %, high %) or ("range", low, high)
 
 PERCENTILES: Range16 = ("percentiles", 1.0, 99.0)
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+)
 FIT_METHODS = ("letterbox", "resize", "center")
 CENTER_FRACTION = 0.875  # of the largest window that fits: ImageNet's usual evaluation
-MAX_PIXELS = 2**26  # 8192 x 8192: with more, a file is broken or a decompression bomb
 PIXEL_DIGITS = 2  # decimals of pixels: the precision of a relative box with six digits
 GRAY = 114  # padding value of the YOLO family: ImageNet's mean times 255
 
@@ -29,6 +41,22 @@ def read_image(file: ImageFile, channels: int = 1, range16: Range16 = PERCENTILE
     return _pixels(decode_image(file, channels, range16))
 
 
+def read_pil(image: Image.Image, channels: int = 1, range16: Range16 = PERCENTILES) -> np.ndarray:
+    """An image of Pillow as uint8 [H, W, channels], as `read_image` reads its file.
+
+    Raises UserError as `decode_image` does; 16-bit color is recognized until Pillow decodes it.
+    """
+    name = getattr(image, "filename", "") or f"image of mode {image.mode}"
+    with _name_in_errors(name):
+        if image.format == "TIFF" and isinstance(image, OpenedImage) and image.tile and image.fp:
+            # Pillow maps some files into memory and ignores that orientation swaps their sides.
+            image.fp.seek(0)
+            with _open_bytes(image.fp.read(), name) as copy:
+                return _pixels(_convert(copy, name, channels, range16))
+        check_header(image, name)
+        return _pixels(_convert(image, name, channels, range16))
+
+
 def decode_image(
     file: ImageFile,
     channels: int = 1,
@@ -37,56 +65,34 @@ def decode_image(
 ) -> Image.Image:
     """Decode an image file to 8 bits in one channel or three.
 
-    Color is converted to gray by luminance (ITU-R 601), gray to color by replication. Deeper pixels
-    (16-bit integers, floats) are mapped to 8 bits by `range16`, see `to_uint8`.
+    Color is converted to gray by luminance (ITU-R 601), gray to color by replication; alpha is
+    left out. Deeper pixels (16-bit and 32-bit integers, floats) are mapped to 8 bits by `range16`,
+    see `to_uint8`. EXIF orientation is applied.
 
     Args:
         min_size: (h, w) of the file -> the smallest (h, w) that is sufficient. A JPEG may then be
             decoded at a half, a quarter or an eighth of its size, which is faster.
 
-    Raises UserError if Pillow cannot read the file, if it has more than `MAX_PIXELS` or 16-bit
-    color, or if `channels` is neither 1 nor 3.
+    Raises UserError if Pillow cannot read the file, if it has too many pixels, 16-bit color, or
+    several pages or frames (except thumbnails in a TIFF, and MPO, whose first picture is read),
+    or if `channels` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
-    try:
-        data = file.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{file}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}"
-                )
-            if _is_deep_color(data):
-                raise UserError(
-                    f"{file}: color with 16 bits per channel, of which only 8 would be read; give "
-                    "8 bits per channel, or one channel"
-                )
-            orientation = _orientation(image)
-            if min_size and image.format == "JPEG":
-                height, width = min_size(_size(image))
-                image.draft(None, (height, width) if orientation >= 5 else (width, height))
-            image.load()
-            # Boxes refer to the upright image, as viewers show it.
-            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-            if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-                deep = np.asarray(upright)
-                if not np.isfinite(deep).all():
-                    raise UserError(f"{file}: some pixels are not finite; replace them by numbers")
-                upright = Image.fromarray(to_uint8(deep, range16))
-            mode = "L" if channels == 1 else "RGB"
-            return upright if upright.mode == mode else upright.convert(mode)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:  # its message names the buffer, not the file
-        raise UserError(f"{file}: not a readable image (unknown format)") from error
-    except Exception as error:  # Pillow's decoders raise many types for broken files
-        raise UserError(f"{file}: not a readable image ({error})") from error
+    with _open(file) as image:
+        return _convert(image, file, channels, range16, min_size)
 
 
-def image_shape(data: bytes) -> tuple[int, int]:
-    """(h, w) of an image file's content, as `read_image` would return it."""
-    with Image.open(io.BytesIO(data)) as image:
-        return _size(image)
+def image_shape(file: ImageFile) -> tuple[int, int]:
+    """(h, w) of an image file, as `read_image` returns it, from the header. Raises UserError."""
+    with _open(file) as image:
+        return upright_size(image)
+
+
+def orientation(file: ImageFile) -> int:
+    """The EXIF orientation of an image file: 1 is upright, 5 to 8 swap its sides. Raises
+    UserError.
+    """
+    with _open(file) as image:
+        return read_orientation(image)
 
 
 def read_region(
@@ -123,25 +129,65 @@ def read_region(
     return _pixels(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
 
 
+@contextmanager
+def _open(file: ImageFile) -> Iterator[Image.Image]:
+    with _name_in_errors(file), _open_bytes(file.read_bytes(), file) as image:
+        yield image
+
+
+@contextmanager
+def _open_bytes(data: bytes, file: Any) -> Iterator[Image.Image]:
+    if not data:
+        raise UserError(f"{file}: an empty file")
+    with Image.open(io.BytesIO(data)) as image:
+        check_header(image, file)
+        yield image
+
+
+@contextmanager
+def _name_in_errors(file: Any) -> Iterator[None]:
+    """Raise UserError with the file's name for all errors of Pillow."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except UnidentifiedImageError as error:  # its message names the buffer, not the file
+        raise UserError(f"{file}: not a readable image (unknown format); convert it") from error
+    except Exception as error:  # Pillow's decoders raise many types for broken files
+        raise UserError(f"{file}: not a readable image ({error})") from error
+
+
+def _convert(
+    image: Image.Image,
+    file: Any,
+    channels: int,
+    range16: Range16,
+    min_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> Image.Image:
+    """`decode_image` of an opened file."""
+    if channels not in (1, 3):
+        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
+    orientation = read_orientation(image)
+    if min_size and image.format == "JPEG":
+        height, width = min_size(upright_size(image))
+        image.draft(None, (height, width) if orientation in SWAPPED else (width, height))
+    image.load()
+    # Boxes refer to the upright image, as viewers show it. Pillow has already turned a TIFF.
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    if is_deep(upright):
+        deep = np.asarray(upright)
+        if not np.isfinite(deep).all():
+            raise UserError(f"{file}: some pixels are not finite; replace them by numbers")
+        upright = Image.fromarray(to_uint8(correct_counts(deep, image), range16))
+    mode = "L" if channels == 1 else "RGB"
+    return upright if upright.mode == mode else upright.convert(mode)
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """uint8 [H, W, C]."""
     return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation: 1 is upright; from 5 on, rows and columns are swapped."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    """(h, w) of the upright image."""
-    height, width = image.height, image.width
-    return (width, height) if _orientation(image) >= 5 else (height, width)
-
-
-def _is_deep_color(data: bytes) -> bool:
-    """Return whether `data` is a PNG of 16-bit color, or with 16-bit alpha (PNG spec, IHDR)."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] != 0
 
 
 def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
@@ -160,6 +206,8 @@ def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
             '("range", low, high), with low < high'
         )
     values = raw.astype(np.float32)
+    if raw.dtype.itemsize > 2 and not np.array_equal(values, raw):  # large integers
+        values = raw.astype(np.float64)
     if name == "percentiles":
         low, high = np.percentile(values, (low, high))
     unit = (values - low) / max(high - low, 1e-6)  # in a uniform image high == low

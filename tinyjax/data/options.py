@@ -59,7 +59,7 @@ class DetectionOptions(LoadOptions):
         layout: of `recognition.LAYOUTS` or `catalog.DETECTION_SETS`; "auto": the recognized one.
         ignore_classes: categories that are neither objects nor background. A category in neither
             list is background.
-        first_pixel: of VOC files, see `voc.read_listing`.
+        first_pixel: 0, 1 or None, of VOC files, see `voc.read_listing`.
         rename: category in the source -> new name.
         where: conditions on the fields of images, see `selection.filter_entries`.
         empty, min_area, min_height, small: images and boxes that a protocol excludes, see
@@ -73,7 +73,7 @@ class DetectionOptions(LoadOptions):
     channels: int = 1
     layout: str = "auto"
     ignore_classes: tuple[str, ...] = ()
-    first_pixel: int = 1
+    first_pixel: int | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
     empty: str = "keep"

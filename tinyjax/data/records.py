@@ -27,6 +27,7 @@ class DetectionSplit(NamedTuple):
     names: tuple[str, ...]  # file names
     classes: tuple[str, ...]
     truth: dict[str, Any]  # COCO format, in pixels of the files; see `coco_truth`
+    notices: tuple[str, ...] = ()  # how ambiguous labels were read, for the report
 
 
 class ClassificationSplit(NamedTuple):

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -39,7 +39,7 @@ class NewSplits(NamedTuple):
 
 
 def split_detection_set(
-    root: Path, layout: str, fractions: Sequence[float], seed: int, first_pixel: int = 1
+    root: Path, layout: str, fractions: Sequence[float], seed: int, first_pixel: int | None = None
 ) -> NewSplits:
     """Divide the images of the split "train", or all images of a set that has no such split.
 
@@ -89,14 +89,9 @@ def _splits_to_divide(root: Path, existing: list[str]) -> list[str]:
 def _write_yolo(root: Path, sources: list[str], groups: Groups) -> tuple[list[Path], Path]:
     """In the yaml the splits are train, val and test, whatever the names of the lists."""
     data_dir, class_file = yolo.find_class_list(root) or (root, root)
-    fields = {}
-    if yolo.is_yaml(class_file):
-        fields = yaml.safe_load(class_file.read_bytes())
-        for name in ("path", *yolo.SPLITS):
-            fields.pop(name, None)
-    else:
-        names = yolo.read_listing(root, sources[0], lambda *_: None).categories
-        fields["names"] = dict(enumerate(names))
+    fields: dict[str, Any] = {"names": list(yolo.class_names(class_file))}
+    if shape := yolo.keypoint_shape(class_file):
+        fields["kpt_shape"] = list(shape)
     target = Path(str(data_dir)) / ("split.yaml" if yolo.is_yaml(class_file) else "data.yaml")
     texts = {}
     for split, (name, group) in zip(SPLITS, groups.items(), strict=False):
@@ -135,10 +130,12 @@ def _write_coco(root: Path, sources: list[str], groups: Groups) -> tuple[list[Pa
     texts = {}
     for name, group in groups.items():
         paths = {entry.info["id"]: _relative(entry, data_dir) for entry in group}
-        images = [row for row in document["images"] if row["id"] in paths]
+        rows = ((coco.as_id(row["id"]), row) for row in document["images"])
         chosen = {
-            "images": [{**row, "file_name": paths[row["id"]]} for row in images],
-            "annotations": [row for row in document["annotations"] if row["image_id"] in paths],
+            "images": [{**row, "file_name": paths[k]} for k, row in rows if k in paths],
+            "annotations": [
+                row for row in document["annotations"] if coco.as_id(row["image_id"]) in paths
+            ],
         }
         target = data_dir / "annotations" / f"instances_{name}.json"
         texts[target] = json.dumps({**document, **chosen}, ensure_ascii=False)

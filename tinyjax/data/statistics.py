@@ -28,6 +28,7 @@ class SplitSummary(NamedTuple):
     sides: dict[str, np.ndarray]  # class -> sqrt(w * h) of its objects, px of the network's input
     overhang: list[str]  # images with a box that extends beyond the image
     repeated: list[str]  # images in which a class has the same box twice
+    notices: tuple[str, ...]  # how ambiguous labels were read
 
 
 def summarize(split: DetectionSplit) -> SplitSummary:
@@ -56,6 +57,7 @@ def summarize(split: DetectionSplit) -> SplitSummary:
         sides=sides,
         overhang=overhang,
         repeated=repeated,
+        notices=split.notices,
     )
 
 
@@ -82,13 +84,14 @@ def _thumbnails(split: DetectionSplit) -> np.ndarray:
 
 
 def summary_lines(name: str, summary: SplitSummary) -> list[str]:
-    """A split's counts as text."""
+    """A split's counts as text, and how its ambiguous labels were read."""
     counts = ", ".join(f"{category} {count}" for category, count in summary.objects.items())
     extra = [f"{summary.empty} without objects"] if summary.empty else []
     extra += [f"{summary.ignored} ignored regions"] if summary.ignored else []
     unused = ", ".join(f"{category} {count}" for category, count in summary.background.items())
     extra += [f"background: {unused}"] if unused else []
-    return ["; ".join([f"{name}: {summary.images} images, {counts}", *extra])]
+    counted = "; ".join([f"{name}: {summary.images} images, {counts}", *extra])
+    return [counted, *(f"  {notice}" for notice in summary.notices)]
 
 
 def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:

@@ -107,13 +107,14 @@ def test_prepared_set_keeps_category_groups(tmp_path):
 
 def test_voc_difficult_is_ignored_and_corners_count_from_one(tmp_path):
     image = np.zeros((source_files.HEIGHT, source_files.WIDTH), np.uint8)
-    source_files.save(tmp_path / "train" / "a.jpg.png", source_files.png(image))
+    source_files.save(tmp_path / "JPEGImages" / "a.jpg.png", source_files.png(image))
+    source_files.save(tmp_path / "ImageSets" / "Main" / "train.txt", "a.jpg")
     difficult_object = (
         "<object><name>car</name><difficult>1</difficult><bndbox><xmin>11</xmin><ymin>12</ymin>"
         "<xmax>20</xmax><ymax>30</ymax></bndbox></object>"
     )
     xml = source_files.voc_xml("a.jpg.png", [("car", [4, 5, 10, 20])], 1, difficult_object)
-    source_files.save(tmp_path / "train" / "a.jpg.xml", xml)
+    source_files.save(tmp_path / "Annotations" / "a.jpg.xml", xml)
     split = load_detection(tmp_path, "train")
     assert split.boxes[0, :2].tolist() == [[4, 5, 10, 20], [10, 11, 20, 30]]
     assert split.valid[0, :2].tolist() == [True, False]

@@ -10,7 +10,7 @@ import pytest
 from tests.data.layouts import published_sets as tiny
 from tests.data.layouts import source_files
 from tests.data.loaders import load_detection
-from tinyjax.data.layouts import published, selection
+from tinyjax.data.layouts import listing, published, selection
 from tinyjax.data.layouts.listing import Entry, Label, Listing
 from tinyjax.errors import UserError
 
@@ -18,7 +18,7 @@ from tinyjax.errors import UserError
 def test_llvip_boxes_without_area_are_dropped_and_logged_once(tmp_path, monkeypatch):
     message = []
     monkeypatch.setattr(logging.getLogger("tinyjax"), "warning", message.append)
-    published._warn_once.cache_clear()
+    listing.warn_once.cache_clear()
     tiny.llvip(tmp_path)
     for _ in range(2):
         split = load_detection(tmp_path, "infrared/train", layout="llvip")

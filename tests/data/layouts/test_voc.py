@@ -129,7 +129,8 @@ def test_set_without_splits_is_the_split_all(folders, tmp_path, expected):
         if new != old:
             (folder / old).rmdir()
     assert voc.list_splits(folder) == ["all"]
-    assert_same(load_detection(folder, "all", source_files.CLASSES), expected["train"])
+    split = load_detection(folder, "all", source_files.CLASSES, first_pixel=1)
+    assert_same(split, expected["train"])
     with pytest.raises(UserError, match=r"without splits; .* or run python -m tinyjax.prepare"):
         load_detection(folder, "train")
 
@@ -147,3 +148,37 @@ def test_broken_xml_is_reported_once_by_its_split(layout, tmp_path):
     ((folder_name, message),) = problems["val"]
     assert folder_name == "bad label file"
     assert "val_00.xml: not XML" in message
+
+
+LABELME = (
+    "<annotation><filename>a.png</filename><object><name>car</name><polygon><pt><x>1</x><y>2</y>"
+    "</pt></polygon></object></annotation>"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(">96<", ">inf<"), "size: cannot convert float infinity"),
+        (lambda text: text.replace(">96<", ">wide<"), "size: could not convert .*; give numbers"),
+        (lambda text: LABELME, "object 1: <bndbox>: no xmin; give xmin, ymin, xmax, ymax"),
+        (lambda text: text + text, "not XML"),
+    ],
+)
+def test_xml_that_cannot_be_read_is_one_problem(change, message, tmp_path):
+    folder = source_files.voc(tmp_path, SPLITS)
+    file = folder / "Annotations" / "train_01.xml"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(UserError, match=f"train_01.xml: {message}"):
+        load_detection(folder, "train")
+    problems = []
+    split = load_detection(folder, "train", on_error=lambda *problem: problems.append(problem))
+    assert [problem for problem, _ in problems] == ["bad label file"]
+    assert len(split.names) == 3
+
+
+def test_name_that_is_listed_twice_is_one_image(tmp_path, expected):
+    folder = source_files.voc(tmp_path, SPLITS)
+    file = lists(folder) / "train.txt"
+    file.write_text(file.read_text() * 2)
+    assert_same(load_detection(folder, "train", source_files.CLASSES), expected["train"])

@@ -185,8 +185,9 @@ def _generate_rows(listing: Listing) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, entry in enumerate(listing.entries):
         data = entry.file.read_bytes()
         boxes = [label.box for label in entry.labels]
-        if listing.relative:
-            boxes = [relative_to_pixels(box, image_shape(data)) for box in boxes]
+        if listing.relative and boxes:
+            shape = image_shape(entry.file)
+            boxes = [relative_to_pixels(box, shape) for box in boxes]
         objects = [
             {
                 "box": np.array(box, np.float64),

@@ -2,11 +2,12 @@
 the functions that search folders and zips for them.
 """
 
+import logging
 import os
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn, cast
@@ -15,8 +16,15 @@ from tinyjax.data.images import SUFFIXES
 from tinyjax.data.sources import AnyPath, ImageFile, read_bytes
 from tinyjax.errors import UserError, suggest
 
-SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists
+log = logging.getLogger("tinyjax")
 
+# Pictures, videos and arrays that are not read; they are counted, so that none is silently missing.
+UNREAD_SUFFIXES = (
+    *(".arw", ".ats", ".avi", ".avif", ".cr2", ".csq", ".dng", ".exr", ".fff", ".fits", ".heic"),
+    *(".heif", ".j2k", ".jp2", ".jxl", ".mkv", ".mov", ".mp4", ".nef", ".npy", ".npz", ".pfm"),
+    *(".raw", ".seq", ".svg", ".tga"),
+)
+SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists
 UNSPLIT = "all"  # the only split of a set without splits
 
 # Called with (problem, message) for an invalid image or box, which is left out if the call returns
@@ -50,6 +58,7 @@ class Listing(NamedTuple):
     ignored: frozenset[str] = frozenset()  # categories that the source marks as ignored
     groups: frozenset[str] = frozenset()  # categories that are scored only if `classes` names them
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
+    notices: tuple[str, ...] = ()  # how ambiguous labels were read, for the report
 
 
 def raise_error(problem: str, message: str) -> NoReturn:
@@ -60,10 +69,10 @@ def raise_error(problem: str, message: str) -> NoReturn:
 def unknown_split(source: Any, split: str, known: Sequence[str], flags: str = "") -> UserError:
     """The error for a split that does not exist. flags: of the command that divides the set."""
     others = sorted({*known} - {split})
-    message = f"{source}: no images of a split {split!r}; {suggest(split, others)}"
+    hint = f"{suggest(split, others)}{unread_hint(source)}"
     if len(others) == 1:
-        message += f". To divide {others[0]!r}: {split_command(source)}{flags}"
-    return UserError(message)
+        hint += f". To divide {others[0]!r}: {split_command(source)}{flags}"
+    return UserError(f"{source}: no images of a split {split!r}; {hint}")
 
 
 def split_command(source: Any) -> str:
@@ -144,6 +153,65 @@ def _is_first_visit(folder: AnyPath, top: AnyPath, visited: set[Path]) -> bool:
         return False
     visited.add(real)
     return True
+
+
+def list_unread(folder: AnyPath) -> list[AnyPath]:
+    """The files of `UNREAD_SUFFIXES` in a folder and its subfolders, see `select_unread`."""
+    return select_unread(walk_files(folder, SUFFIXES + UNREAD_SUFFIXES))
+
+
+def select_unread(files: Iterable[tuple[str, AnyPath]]) -> list[AnyPath]:
+    """The files of `UNREAD_SUFFIXES` among (path, file).
+
+    A file next to an image of the same name, such as its temperatures as .npy, is left out.
+    """
+    named = [(path.rpartition(".")[0], file) for path, file in files]
+    images = {name for name, file in named if file.name.lower().endswith(SUFFIXES)}
+    return [
+        file
+        for name, file in named
+        if name not in images and file.name.lower().endswith(UNREAD_SUFFIXES) and not file.is_dir()
+    ]
+
+
+def describe_unread(files: Sequence[AnyPath]) -> str:
+    """The number of files and their types; "" without files."""
+    if not files:
+        return ""
+    suffixes = sorted({PurePosixPath(file.name).suffix.lower() for file in files})
+    count, pronoun = ("1 file", "it") if len(files) == 1 else (f"{len(files)} files", "them")
+    types = ", ".join(suffixes)
+    return f"{count} of a type that is not read ({types}); convert {pronoun} to png"
+
+
+def unread_hint(folder: AnyPath) -> str:
+    """The end of a message that a folder has no images; "" if all its files are read."""
+    unread = describe_unread(list_unread(folder))
+    return f". It has {unread}" if unread else ""
+
+
+def warn_unread(folder: AnyPath) -> None:
+    """Log the number of files in a folder that are not read."""
+    if unread := describe_unread(list_unread(folder)):
+        warn_once(f"{folder}: {unread}")
+
+
+def explain_missing(image: ImageFile) -> str:
+    """The end of a message that an image is missing: a file of its name that is not read; or ""."""
+    if not isinstance(image, AnyPath):
+        return ""
+    folder = parent(image)
+    for suffix in UNREAD_SUFFIXES:
+        for name in (f"{stem(image)}{suffix}", f"{stem(image)}{suffix.upper()}"):
+            if (folder / name).is_file():
+                return f"; {name} is of a type that is not read, convert it to png"
+    return ""
+
+
+@lru_cache(maxsize=1000)
+def warn_once(message: str) -> None:
+    """Log a warning, unless the same one was logged before."""
+    log.warning(message)
 
 
 class _Item(NamedTuple):

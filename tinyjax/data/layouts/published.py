@@ -6,10 +6,9 @@ read by the module of its layout.
 """
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +26,11 @@ from tinyjax.data.layouts.listing import (
     read_text,
     stem,
     unknown_split,
+    warn_once,
 )
 from tinyjax.data.layouts.selection import apply_protocol
 from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
 from tinyjax.errors import UserError, shorten
-
-log = logging.getLogger("tinyjax")
 
 # readme of FLIR ADAS v1
 FLIR_CATEGORIES = {1: "person", 2: "bicycle", 3: "car", 18: "dog", 91: "other vehicle"}
@@ -56,6 +54,19 @@ def published_layout(root: AnyPath, layout: str) -> PublishedLayout | None:
     if layout == "auto" and PUBLISHED_SETS[name].layout != "special":
         return None
     return PublishedLayout(partial(list_splits, name=name), partial(read_listing, name=name))
+
+
+def voc_first_pixel(root: AnyPath, layout: str) -> int | None:
+    """The number of the first pixel in the published VOC set that `layout` reads; None if the files
+    are to decide.
+
+    Own data are often kept in folders with the devkit's names, VOC2007 and VOC2012, and its own
+    files name their database: there, too, the files decide.
+    """
+    name = recognize(root) if layout in ("auto", "voc") else ""
+    if name in ("", "voc2007", "voc2012") or PUBLISHED_SETS[name].layout != "voc":
+        return None
+    return 1
 
 
 def recognize(root: AnyPath) -> str:
@@ -107,7 +118,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Lis
         filtered = apply_protocol(listing, min_area=0)
         num_labels = sum(len(entry.labels) for entry in listing.entries)
         if dropped := num_labels - sum(len(entry.labels) for entry in filtered.entries):
-            _warn_once(f"{published.title}, {split}: {dropped} boxes without area left out")
+            warn_once(f"{published.title}, {split}: {dropped} boxes without area left out")
         listing = filtered
     order = {category: k for k, category in enumerate(published.classes)}
     unscored = {c for c in listing.categories if order and c not in order}
@@ -116,11 +127,6 @@ def read_listing(root: AnyPath, split: str, on_error: OnError, name: str) -> Lis
         ignored=listing.ignored | {*published.ignore_classes} & {*listing.categories},
         groups=listing.groups | unscored,
     )
-
-
-@lru_cache(maxsize=1000)
-def _warn_once(message: str) -> None:
-    log.warning(message)
 
 
 # ---- checks
@@ -260,8 +266,9 @@ def _read_set(data_dir: AnyPath, name: str, split: str, path: str, on_error: OnE
         return _read_hit_uav(data_dir / path, data_dir / "normal_json" / split)
     if name == "hit_uav":
         return voc.read_listing(data_dir / "normal_xml", split, on_error, first_pixel=0)
-    module = {"coco": coco, "voc": voc}[PUBLISHED_SETS[name].layout]
-    return module.read_listing(data_dir, split, on_error)
+    if PUBLISHED_SETS[name].layout == "voc":
+        return voc.read_listing(data_dir, split, on_error, first_pixel=1)
+    return coco.read_listing(data_dir, split, on_error)
 
 
 def _read_pairs(
@@ -269,7 +276,7 @@ def _read_pairs(
 ) -> Listing:
     """Read VOC xml files, whose corners are used as written. pairs: image, stem of its xml file."""
     xmls = {stem(file): file for file in list_files(data_dir / "Annotations", ".xml")}
-    annotations = {name: voc.read_xml(file, first_pixel=0) for name, file in xmls.items()}
+    annotations = {name: voc.read_xml(file) for name, file in xmls.items()}
     entries = []
     for image, name in pairs:
         if name not in annotations:

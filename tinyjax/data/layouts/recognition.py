@@ -24,9 +24,10 @@ from tinyjax.data.layouts.listing import (
     parent,
     raise_error,
     split_command,
+    unread_hint,
     walk_files,
 )
-from tinyjax.data.layouts.published import published_layout, recognize
+from tinyjax.data.layouts.published import published_layout, recognize, voc_first_pixel
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError, shorten, suggest
 
@@ -48,7 +49,11 @@ TOOL_MARKS = {
 
 
 def list_split(
-    root: AnyPath, split: str, layout: str, first_pixel: int = 1, on_error: OnError = raise_error
+    root: AnyPath,
+    split: str,
+    layout: str,
+    first_pixel: int | None = None,
+    on_error: OnError = raise_error,
 ) -> Listing:
     """The listing of a split, see `DetectionOptions`. Raises UserError if it has no images.
 
@@ -58,8 +63,9 @@ def list_split(
     module = find_layout(root, layout)
     if split in SPLIT_ALIASES and split not in (names := module.list_splits(root)):
         split = SPLIT_ALIASES[split] if SPLIT_ALIASES[split] in names else split
-    parameters = signature(module.read_listing).parameters
-    extra = {"first_pixel": first_pixel} if "first_pixel" in parameters else {}
+    extra = {}
+    if "first_pixel" in signature(module.read_listing).parameters:
+        extra["first_pixel"] = voc_first_pixel(root, layout) if first_pixel is None else first_pixel
     listing = module.read_listing(root, split, on_error, **extra)
     if not listing.entries:
         raise UserError(f"{listing.source}: split {split!r} has no images")
@@ -214,7 +220,7 @@ def _label_files(base: AnyPath, layout: str, entries: list[Entry]) -> dict[str, 
 
 def _has_objects(file: AnyPath, layout: str) -> bool:
     if layout == "voc":
-        annotation = voc.read_xml(file, first_pixel=0)
+        annotation = voc.read_xml(file)
         return not isinstance(annotation, UserError) and not all(
             label.ignore for label in annotation.labels
         )
@@ -266,7 +272,7 @@ def _explain_unknown(root: AnyPath) -> str:
         )
     return (
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
-        f"Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md{hint}"
+        f"Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md{hint}{unread_hint(root)}"
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from tinyjax.data.images import image_shape, relative_to_pixels
 from tinyjax.data.layouts.listing import Entry, Label, Listing
-from tinyjax.data.sources import read_bytes
 from tinyjax.errors import UserError, shorten, suggest
 
 T = TypeVar("T")
@@ -135,7 +134,11 @@ def apply_protocol(
         return listing._replace(entries=entries)
 
     def kept_labels(entry: Entry) -> Iterable[Label]:
-        shape = image_shape(read_bytes(entry.file)) if listing.relative and entry.labels else (1, 1)
+        try:
+            shape = image_shape(entry.file) if listing.relative and entry.labels else (1, 1)
+        except UserError:  # `load` reports the image
+            yield from entry.labels
+            return
         for label in entry.labels:
             x1, y1, x2, y2 = relative_to_pixels(label.box, shape) if listing.relative else label.box
             if min_area is not None and max(x2 - x1, 0) * max(y2 - y1, 0) <= min_area:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from tinyjax.data.images import SUFFIXES
+from tinyjax.data.layouts.first_pixel import infer_first_pixels, recognize_tool
 from tinyjax.data.layouts.listing import (
     UNSPLIT,
     Entry,
@@ -32,6 +33,7 @@ from tinyjax.data.layouts.listing import (
     stem,
     unknown_split,
     walk_files,
+    warn_unread,
 )
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError
@@ -41,11 +43,21 @@ SPLITS = ("train", "val", "valid", "test")  # folders whose files may all be in 
 PRESENCE = re.compile(r"\s+(-1|0|1)$")  # of a class in an image, in the devkit's per-class lists
 
 
-class _Annotation(NamedTuple):
+class Annotation(NamedTuple):
     """The content of an xml file."""
 
     size: dict[str, int]
-    labels: list[Label]
+    labels: list[Label]  # corners as written
+    tool: str  # see `first_pixel.recognize_tool`
+
+
+class _SplitFiles(NamedTuple):
+    """The files of a split."""
+
+    rows: list[tuple[str, AnyPath, AnyPath | None]]  # file name, image, xml
+    source: str  # the file or folder that lists them
+    all_xmls: list[AnyPath]  # of all splits
+    flat: bool  # the xml files are next to the images, not in the devkit's folders
 
 
 def list_splits(root: AnyPath) -> list[str]:
@@ -69,8 +81,8 @@ def find_set(root: AnyPath) -> tuple[AnyPath, list[str]]:
 
 def has_labels(root: AnyPath) -> bool:
     """Return whether there are xml files for the images of a split."""
-    splits = list_splits(root)
-    return any(xml and xml.is_file() for split in splits for *_, xml in find_files(root, split)[0])
+    rows = (row for split in list_splits(root) for row in _split_files(root, split).rows)
+    return any(xml and xml.is_file() for *_, xml in rows)
 
 
 def explain_mismatch(root: AnyPath) -> str:
@@ -85,49 +97,60 @@ def explain_mismatch(root: AnyPath) -> str:
     )
 
 
-def read_listing(root: AnyPath, split: str, on_error: OnError, first_pixel: int = 1) -> Listing:
+def read_listing(
+    root: AnyPath, split: str, on_error: OnError, first_pixel: int | None = None
+) -> Listing:
     """Read a split's xml files; `difficult` objects are ignored.
 
     The layout has no list of categories; they are collected from all splits and sorted by name.
 
     first_pixel: the number of the first row and column. The challenge counts from 1, and `xmax` and
     `ymax` are inside the object: box = xmin - 1, ymin - 1, xmax, ymax. 0 is for tools that
-    count from 0; their corners are used as written.
+    count from 0; their corners are used as written. None: by evidence from the files of all splits,
+    see `first_pixel.infer_first_pixel`; the listing's notices name the rule.
 
     Raises UserError for an unknown split. Reported to `on_error`: an image without xml, a file
     that is not a VOC xml.
     """
-    if first_pixel not in (0, 1):
-        raise UserError(f"first_pixel = {first_pixel}: VOC files count pixels from 1, or from 0")
-    files, source, all_xmls = find_files(root, split)
-    # Files of other splits only add categories.
-    annotations = {str(xml): read_xml(xml, first_pixel) for xml in all_xmls}
+    if first_pixel not in (None, 0, 1):
+        raise UserError(
+            f"first_pixel = {first_pixel!r}: VOC files count pixels from 1, or from 0; by default "
+            "the rule is inferred from the files"
+        )
+    files = _split_files(root, split)
+    # Files of other splits only add categories and evidence.
+    listed = (xml for *_, xml in files.rows if xml and xml.is_file())
+    xmls = {str(xml): xml for xml in (*files.all_xmls, *listed)}
+    annotations = {name: read_xml(xml) for name, xml in xmls.items()}
+    valid = [a for a in annotations.values() if isinstance(a, Annotation)]
+    corners = [(a.tool, [label.box for label in a.labels]) for a in valid]
+    first_pixels, notices = infer_first_pixels(corners, files.flat)
+    if first_pixel is not None:
+        first_pixels, notices = dict.fromkeys(first_pixels, first_pixel), ()
     entries = []
-    for file_name, image, xml in files:
+    for file_name, image, xml in files.rows:
         if xml is None:
             entries.append(Entry(image, {"file_name": file_name}, []))
             continue
-        if not xml.is_file():
-            on_error("missing label file", f"{xml}: no such file; it is listed in {source}")
+        if str(xml) not in annotations:
+            on_error("missing label file", f"{xml}: no such file; it is listed in {files.source}")
             continue
-        annotation = annotations.get(str(xml)) or read_xml(xml, first_pixel)
+        annotation = annotations[str(xml)]
+        if not isinstance(annotation, UserError):
+            annotation = _count_from_zero(annotation, first_pixels[annotation.tool])
         if isinstance(annotation, UserError):
             on_error("bad label file", str(annotation))
             continue
         info = {"file_name": file_name, **annotation.size}
         entries.append(Entry(image, info, annotation.labels))
-    valid = [a for a in annotations.values() if isinstance(a, _Annotation)]
     categories = {label.category for annotation in valid for label in annotation.labels}
-    return Listing(source, entries, tuple(sorted(categories)))
+    return Listing(files.source, entries, tuple(sorted(categories)), notices=notices)
 
 
-def find_files(
-    root: AnyPath, split: str
-) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
-    """(file name, image, xml) of a split, the file or folder that lists them, and all xml files of
-    the set.
+def _split_files(root: AnyPath, split: str) -> _SplitFiles:
+    """The files of a split. Without lists, an image without objects needs no xml.
 
-    Without lists, an image without objects needs no xml.
+    Raises UserError for an unknown split.
     """
     for data_dir in candidate_roots(root):
         names = data_dir / LISTS / f"{split}.txt"
@@ -136,37 +159,38 @@ def find_files(
         folder = data_dir / split
         if _is_split(folder):
             all_xmls = [xml for d in list_folders(data_dir) for _, xml in walk_files(d, ".xml")]
-            return _folder_files(folder, folder), str(folder), all_xmls
+            return _SplitFiles(_folder_rows(folder, folder), str(folder), all_xmls, flat=True)
     if split == UNSPLIT and (unsplit := _unsplit_folder(root)):
         image_folder, xml_folder = image_and_xml_folder(unsplit)
         xmls = [xml for _, xml in walk_files(xml_folder, ".xml")]
-        return _folder_files(image_folder, xml_folder), str(xml_folder), xmls
+        flat = str(xml_folder) in (str(unsplit), str(image_folder))
+        return _SplitFiles(_folder_rows(image_folder, xml_folder), str(xml_folder), xmls, flat)
     if message := explain_mismatch(root):
         raise UserError(message)
     raise unknown_split(root, split, list_splits(root))
 
 
-def _listed_files(
-    data_dir: AnyPath, names: AnyPath
-) -> tuple[list[tuple[str, AnyPath, AnyPath | None]], str, list[AnyPath]]:
-    """As `find_files`, from a list in `LISTS`."""
+def _listed_files(data_dir: AnyPath, names: AnyPath) -> _SplitFiles:
+    """The files of a list in `LISTS`."""
     image_folder, xml_folder = image_and_xml_folder(data_dir)
     images, xmls = _by_stem(image_folder, SUFFIXES), _by_stem(xml_folder, ".xml")
     rows: list[tuple[str, AnyPath, AnyPath | None]] = []
-    for name, _ in _read_list(names, images):
+    for name in dict.fromkeys(name for name, _ in _read_list(names, images)):
         file_name, image = images.get(name) or (
             f"{name}.jpg",
             join_inside(image_folder, f"{name}.jpg", str(names)),
         )
         _, xml = xmls.get(name) or ("", join_inside(xml_folder, f"{name}.xml", str(names)))
         rows.append((file_name, image, xml))
-    return rows, str(names), [xml for _, xml in xmls.values()]
+    all_xmls = [xml for _, xml in xmls.values()]
+    return _SplitFiles(rows, str(names), all_xmls, flat=str(xml_folder) == str(data_dir))
 
 
-def _folder_files(
+def _folder_rows(
     image_folder: AnyPath, xml_folder: AnyPath
 ) -> list[tuple[str, AnyPath, AnyPath | None]]:
     """(file name, image, xml) of the images in a folder, then of xml files without image."""
+    warn_unread(image_folder)
     images, xmls = _by_stem(image_folder, SUFFIXES), _by_stem(xml_folder, ".xml")
     rows = [
         (path, image, xmls[name][1] if name in xmls else None)
@@ -227,8 +251,8 @@ def _is_class_list(name: str, file: AnyPath, lists: Any, images: Any) -> bool:
     return bool(class_name) and split in lists and all(numbered)
 
 
-def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
-    """The content of a VOC xml, or an error if it is invalid."""
+def read_xml(file: AnyPath) -> Annotation | UserError:
+    """The content of a VOC xml with its corners as written, or an error if it is invalid."""
     try:
         tree = _parse(file)
         size = {
@@ -237,11 +261,12 @@ def read_xml(file: AnyPath, first_pixel: int) -> _Annotation | UserError:
             if (value := tree.findtext(f"size/{side}")) and float(value) > 0
         }
         nodes = enumerate(tree.iter("object"), start=1)
-        labels = [_label(file, number, node, first_pixel) for number, node in nodes]
-        return _Annotation(size, labels)
+        labels = [_label(file, number, node) for number, node in nodes]
+        database = (tree.findtext("source/database") or "").strip()
+        return Annotation(size, labels, recognize_tool(database))
     except UserError as error:
         return error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return UserError(f"{file}: size: {error}; give numbers")
 
 
@@ -261,20 +286,35 @@ def _name(file: AnyPath, node: ElementTree.Element) -> str:
     return name
 
 
-def _label(file: AnyPath, number: int, node: ElementTree.Element, first_pixel: int) -> Label:
+def _label(file: AnyPath, number: int, node: ElementTree.Element) -> Label:
+    """An object with its corners as written."""
     source = f"{file}: object {number}"
     try:
-        x1, y1, x2, y2 = (
-            float(node.findtext(f"bndbox/{corner}") or "nothing")
-            for corner in ("xmin", "ymin", "xmax", "ymax")
-        )
+        x1, y1, x2, y2 = (_corner(node, name) for name in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
         raise UserError(f"{source}: <bndbox>: {error}; give xmin, ymin, xmax, ymax") from error
-    ignore = (node.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
-    if min(x1, y1) < first_pixel:
-        raise UserError(
-            f"{source}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; "
-            "give first_pixel=0"
-        )
-    box = (x1 - first_pixel, y1 - first_pixel, x2, y2)
-    return Label(source, _name(file, node), box, ignore)
+    difficult = (node.findtext("difficult") or "0").strip().lower()
+    ignore = difficult not in ("0", "false", "unspecified")
+    return Label(source, _name(file, node), (x1, y1, x2, y2), ignore)
+
+
+def _corner(node: ElementTree.Element, name: str) -> float:
+    if not (text := (node.findtext(f"bndbox/{name}") or "").strip()):
+        raise ValueError(f"no {name}")
+    return float(text)
+
+
+def _count_from_zero(annotation: Annotation, first_pixel: int) -> Annotation | UserError:
+    """The annotation with boxes in continuous pixels, or an error if a corner is below
+    `first_pixel`.
+    """
+    labels = []
+    for label in annotation.labels:
+        x1, y1, x2, y2 = label.box
+        if first_pixel and min(x1, y1) < 1:
+            return UserError(
+                f"{label.source}: xmin {x1:g}, ymin {y1:g}: this file counts pixels from 0; "
+                "give first_pixel=0"
+            )
+        labels.append(label._replace(box=(x1 - first_pixel, y1 - first_pixel, x2, y2)))
+    return annotation._replace(labels=labels)

@@ -9,9 +9,8 @@
 
 Without folders or lists of splits, the images in images/ or in the root are the split "all".
 
-A line is "class x y w h", center and size as fractions of the image's width and height, classes
-counted from 0; or "class x1 y1 x2 y2 x3 y3 ..", a polygon, whose enclosing box is used. An image
-without a text file has no objects. Format: https://docs.ultralytics.com/datasets/detect.
+`yolo_labels` reads the lines; classes are counted from 0. An image without a text file has no
+objects. Format: https://docs.ultralytics.com/datasets/detect.
 
 The paths in a yaml are often those of another machine. Therefore only the tail of a path is used:
 its longest trailing part that exists next to the yaml. Nothing outside that folder is read.
@@ -30,18 +29,22 @@ from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.listing import (
     UNSPLIT,
     Entry,
-    Label,
     Listing,
     OnError,
     candidate_roots,
+    explain_missing,
     list_files,
     parent,
     read_text,
     unknown_split,
+    unread_hint,
     walk_files,
+    warn_unread,
 )
+from tinyjax.data.layouts.yolo_labels import read_labels
 from tinyjax.data.layouts.yolo_paths import (
     CLASSES,
+    NULL,
     SPLITS,
     PathFields,
     as_strings,
@@ -112,6 +115,7 @@ def explain_mismatch(root: AnyPath) -> str:
     return (
         f"{class_file}: no images next to it{''.join(f'; {text}' for text in missing)}; "
         "put them into images/train and images/val, or train/images and val/images"
+        f"{unread_hint(data_dir)}"
     )
 
 
@@ -132,16 +136,15 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     """Read a split's text files; boxes are relative to the image.
 
     Raises UserError if no file lists the classes, if two files number them differently, if the
-    split is unknown, or if a path in the yaml does not exist. Reported to `on_error`: an invalid
-    line, a class number that is not listed, a label file without image.
+    split is unknown, or if a path in the yaml does not exist. Reported to `on_error`: a label file
+    without image, and as `read_labels`.
     """
     if not (class_list := find_class_list(root)):
         raise UserError(f"{root}: no data.yaml and no classes.txt; one must name the classes")
     data_dir, class_file = class_list
-    names = _class_names(class_file)
+    names = class_names(class_file)
     if not root.is_file():  # a yaml that is the source decides
         _check_class_files(data_dir, class_file)
-    pose = is_yaml(class_file) and "kpt_shape" in _parse(class_file)
     fields = _path_fields(class_file)
     locations, missing = find_locations(data_dir, fields, split)
     if missing:
@@ -151,7 +154,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
         )
     if not locations:
         raise unknown_split(root, split, list_splits(root))
-    entries = []
+    all_images, all_labels = [], []
     for location in locations:
         images = list_location(data_dir, fields, location)
         files = label_files(data_dir, location, [path for _, path in images])
@@ -160,14 +163,19 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
             message = f"{folder}: no label files (*.txt) for the images in {data_dir / location}"
             raise UserError(message)
         if not is_list(location):  # the images of a list share label folders with other splits
+            warn_unread(data_dir / location)
             for path in sorted(files.keys() - {label_path(path) for _, path in images}):
                 name = PurePosixPath(path).name
                 message = f"{files[path]}: no image {name} in {data_dir / location}"
-                on_error("missing image", message)
-        for name, path in images:
-            label_file = files.get(label_path(path))
-            labels = _read_labels(label_file, names, pose, on_error) if label_file else []
-            entries.append(Entry(data_dir / path, {"file_name": name}, labels))
+                image = location + path.removeprefix(label_folder(location)) + ".jpg"
+                on_error("missing image", message + explain_missing(data_dir / image))
+        all_images += images
+        all_labels += [files.get(label_path(path)) for _, path in images]
+    labels = read_labels(all_labels, names, keypoint_shape(class_file), on_error)
+    entries = [
+        Entry(data_dir / path, {"file_name": name}, image_labels)
+        for (name, path), image_labels in zip(all_images, labels, strict=True)
+    ]
     return Listing(str(class_file), entries, names, relative=True)
 
 
@@ -209,9 +217,9 @@ def find_class_list(root: AnyPath) -> tuple[AnyPath, AnyPath] | None:
 
 def _check_class_files(data_dir: AnyPath, class_file: AnyPath) -> None:
     """Raise UserError if a yaml and a classes.txt number the classes differently."""
-    names = _class_names(class_file)
+    names = class_names(class_file)
     for file in (data_dir / folder / CLASSES for folder in CLASS_FOLDERS):
-        if file.is_file() and (others := _class_names(file))[: len(names)] != names[: len(others)]:
+        if file.is_file() and (others := class_names(file))[: len(names)] != names[: len(others)]:
             raise UserError(
                 f"{file}: {', '.join(others)}; but {class_file}: {', '.join(names)}; correct one "
                 "of them, or give the yaml as the source"
@@ -236,24 +244,49 @@ def _longest_list(files: list[AnyPath]) -> AnyPath:
 
     Raises UserError if another one is not a prefix of it.
     """
-    longest = max(files, key=lambda file: len(_class_names(file)))
+    longest = max(files, key=lambda file: len(class_names(file)))
     for file in files:
-        if (names := _class_names(file)) != _class_names(longest)[: len(names)]:
+        if (names := class_names(file)) != class_names(longest)[: len(names)]:
             raise UserError(f"{file}: other classes than in {longest}; make the two lists the same")
     return longest
 
 
-def _class_names(file: AnyPath) -> tuple[str, ...]:
-    if not is_yaml(file):
-        names: Any = [line.strip() for line in read_text(file).splitlines()]
-        names = [name for name in names if name]
-    else:
+def class_names(file: AnyPath) -> tuple[str, ...]:
+    """The names of classes 0, 1, ..
+
+    Raises UserError if one is missing or given twice, or if the yaml's nc is another number.
+    """
+    if is_yaml(file):
         names = _parse(file).get("names")
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names:
+        if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
+            names = [names[str(i)] for i in range(len(names))]
+    else:
+        names = read_text(file).rstrip().splitlines()
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise UserError(f"{file}: names: {names!r}; give the classes, a list or 0: name, 1: name")
-    return tuple(map(str, names))
+    names = [name.strip() for name in names]
+    for i, name in enumerate(names):
+        if not name:
+            raise UserError(f"{file}: class {i} has no name; give each class a name")
+        if (first := names.index(name)) < i:
+            raise UserError(f"{file}: classes {first} and {i} are both {name!r}; rename one")
+    count = _parse(file).get("nc", "") if is_yaml(file) else ""
+    if count not in (*NULL, str(len(names))):
+        raise UserError(f"{file}: nc is {count}, but names has {len(names)}; correct one of them")
+    return tuple(names)
+
+
+def keypoint_shape(class_file: AnyPath) -> tuple[int, int] | None:
+    """(n, d) of kpt_shape, n key points of d numbers; None if the yaml has none."""
+    shape = _parse(class_file).get("kpt_shape", "") if is_yaml(class_file) else ""
+    match shape:
+        case [str(points), "2" | "3" as size] if points.isdecimal() and int(points) > 0:
+            return int(points), int(size)
+        case str() if shape in NULL:
+            return None
+    raise UserError(
+        f"{class_file}: kpt_shape: {shape!r}; give [number of key points, 2 or 3 numbers each]"
+    )
 
 
 # ---- paths
@@ -262,7 +295,7 @@ def _class_names(file: AnyPath) -> tuple[str, ...]:
 def _path_fields(class_file: AnyPath) -> PathFields:
     """The fields of the yaml, or of Darknet's obj.data, as lists."""
     fields = _parse(class_file) if is_yaml(class_file) else _darknet_fields(class_file)
-    return {str(name): as_strings(value) for name, value in fields.items()}
+    return {name: as_strings(value) for name, value in fields.items()}
 
 
 def _darknet_fields(class_file: AnyPath) -> dict[str, str]:
@@ -276,55 +309,28 @@ def _darknet_fields(class_file: AnyPath) -> dict[str, str]:
     return {split: f"{split}.txt" for split in SPLITS if (folder / f"{split}.txt").is_file()}
 
 
-# ---- content
+# ---- yaml
 
 
-def _read_labels(
-    file: AnyPath, names: tuple[str, ...], pose: bool, on_error: OnError
-) -> list[Label]:
-    labels = []
-    try:
-        lines = read_text(file).splitlines()
-    except UserError as error:
-        on_error("bad label file", str(error))
-        return []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        source = f"{file}: line {number}"
-        try:
-            label, *values = map(float, line.split())
-        except ValueError:
-            on_error("bad label", f"{source}: {line!r}; give numbers: class x y width height")
-            continue
-        if pose:
-            values = values[:4]  # the rest are keypoints
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            message = f"{source}: {1 + len(values)} numbers; give class x y width height"
-            on_error("bad label", message)
-        elif label not in range(len(names)):
-            message = f"{source}: class {line.split()[0]}; give 0 to {len(names) - 1}"
-            on_error("unknown category", message)
-        elif len(values) == 4 and max(values) > 2:
-            message = f"{source}: {line!r} is in pixels; give fractions of the image's size"
-            on_error("bad box", message)
-        else:
-            labels.append(Label(source, names[int(label)], _box(values)))
-    return labels
+class _TextLoader(yaml.SafeLoader):
+    """Keeps scalars as they are written: the classes no, 010 and null are not False, 8 and None."""
 
+    yaml_implicit_resolvers = {  # noqa: RUF012 (pyyaml's)
+        "<": yaml.SafeLoader.yaml_implicit_resolvers["<"]  # the key << merges mappings
+    }
 
-def _box(values: list[float]) -> tuple[float, float, float, float]:
-    if len(values) > 4:
-        x, y = values[::2], values[1::2]
-        return min(x), min(y), max(x), max(y)
-    cx, cy, w, h = values
-    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]}: given twice")
+        return super().construct_mapping(node, deep)
 
 
 def _parse(file: AnyPath) -> dict[str, Any]:
+    """The fields of a yaml; values are text, lists or dicts of text."""
     try:
-        document = yaml.safe_load(read_bytes(file))
-    except (yaml.YAMLError, ValueError) as error:
+        document = yaml.load(read_bytes(file), _TextLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(document, dict):
         raise UserError(f"{file}: not a data.yaml: no fields; it needs names")

@@ -23,6 +23,7 @@ from tinyjax.data.layouts.listing import (
 from tinyjax.data.sources import AnyPath
 
 CLASSES = "classes.txt"
+NULL = ("", "~", "null", "Null", "NULL")  # a field without a value
 SPLITS = ("train", "val", "valid", "test")
 DARKNET_FOLDER = re.compile(r"obj_(\w+)_data")
 
@@ -31,7 +32,7 @@ PathFields = Mapping[str, list[str]]
 
 def as_strings(value: Any) -> list[str]:
     """A field of a yaml as a list; empty if it has no value."""
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
+    return [str(v) for v in (value if isinstance(value, list) else [value]) if v not in NULL]
 
 
 def find_locations(
