@@ -131,10 +131,11 @@ def test_images_and_folders_elsewhere_may_be_links(tmp_path, expected):
         assert_same(load_detection(folder, name), expected[name])
 
 
-def test_links_without_target_are_errors(tmp_path):
+@pytest.mark.parametrize("target", ["nowhere", "more"])
+def test_links_without_target_are_errors(target, tmp_path):
     folder = source_files.yolo(tmp_path, SPLITS)
     link = folder / "images" / "train" / "more"
-    os.symlink("nowhere", link)
+    os.symlink(target, link)
     with pytest.raises(UserError, match=r"train/more: a link without target; restore it"):
         load_detection(folder, "train")
     link.unlink()

@@ -139,7 +139,7 @@ def _walk(
         elif item.is_folder:
             if _is_first_visit(item.path, top, visited):
                 yield from _walk(item.path, suffix, f"{prefix}{item.name}/", top, visited)
-        elif item.is_link and "." not in item.name and not item.path.exists():
+        elif item.is_link and "." not in item.name and not os.path.exists(str(item.path)):
             raise UserError(f"{item.path}: a link without target; restore it or remove the link")
 
 
@@ -236,7 +236,12 @@ def _scan_folder(folder: AnyPath) -> list[_Item]:
         return []
     if isinstance(folder, Path):
         with os.scandir(folder) as entries:  # knows folders without a further system call
-            items = [_Item(e.name, e.is_dir(), folder, "", e.is_symlink()) for e in entries]
+            items = [
+                # os.path.isdir: is_dir raises OSError for a link to itself
+                _Item(e.name, os.path.isdir(e) if link else e.is_dir(), folder, "", link)
+                for e in entries
+                for link in [e.is_symlink()]
+            ]
     else:
         paths = _zip_folders(folder.root).get(folder.at, {})
         items = [_Item(name, path.endswith("/"), folder, path) for path, name in paths.items()]
