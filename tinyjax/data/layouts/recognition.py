@@ -33,7 +33,7 @@ from tinyjax.errors import UserError, shorten, suggest
 
 LAYOUTS = ("arrayrecord", "voc", "yolo", "coco")
 TITLES = {"arrayrecord": "ArrayRecord", "voc": "VOC", "yolo": "YOLO", "coco": "COCO"}
-# Of layouts with a label file per image; LabelMe is not read.
+# Suffixes of the layouts with a label file per image; LabelMe is not read
 LABEL_SUFFIXES = {"voc": ".xml", "yolo": ".txt", "LabelMe": ".json"}
 IMAGE_FOLDERS = ("images", "JPEGImages")
 LABEL_FOLDERS = ("labels", "Annotations", "annotations")
