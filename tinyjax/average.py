@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     start_log()
     config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
     task = get_task(config.task)
-    training, suites = load_splits(config.task, configs.to_json(config.data))
+    training, suites = load_splits(config.task, config.data)
 
     def load_networks(path: Path):
         return load_trained(path, ids, "last", {}, task, training)

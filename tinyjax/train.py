@@ -195,6 +195,7 @@ def set_up(
     from tinyjax.run import runtime
     from tinyjax.run.checkpoints import Checkpoints
     from tinyjax.tasks import get_task
+    from tinyjax.training import run_data
     from tinyjax.training.validation import check_config
 
     # ---- data: stored on the devices as uint8, or streamed
@@ -204,7 +205,10 @@ def set_up(
         check_config(configs.with_fields(config, member.point))
     base, config = config, networks.member_config(config, members[0])
     task = get_task(config.task)
-    training, suites = load_data(task, config, folder)
+    data_file = run_data.record_file(folder, population_folder, members)
+    training, suites = run_data.load_data(task, config, folder, data_file)
+    if distributed.is_main_process():
+        run_folder.record_config(folder, configs.to_json(base))
 
     # ---- networks: build each one, then stack them on the devices as one population
     built = [networks.build_network(base, member, task, training) for member in members]
@@ -249,25 +253,6 @@ def set_up(
         config, task, training, suites, built, layout, checkpoints, state, step,
         lambda state, data: compiled(state, data, hyper, subset), batches, predict, keep_best,
     )  # fmt: skip
-
-
-def load_data(task: Any, config: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The training split and the suites. Raises UserError if a batch is larger than the training
-    split, or the split does not fit on the device.
-    """
-    from tinyjax.run import runtime
-    from tinyjax.tasks.suites import load_splits
-
-    training, suites = load_splits(config.task, configs.to_json(config.data))
-    if config.batch > (size := len(training.names)):
-        raise UserError(
-            f"batch = {config.batch}: the training set has {size} images; give 1 to {size}"
-        )
-    if distributed.is_main_process():
-        log.info("\n".join(task.describe_data(training, suites, config, folder)))
-    if not config.data.stream:
-        runtime.check_dataset_fits(training.inputs)
-    return training, suites
 
 
 def _current_step(layout: Any, state: Any) -> int:

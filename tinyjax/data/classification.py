@@ -88,7 +88,8 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
         pixels: Any
         if options.stream:
             shape = (len(selected), *size, options.channels)
-            pixels = streaming.Images(ImageReader(selected, decode), shape)
+            files = [item.file for item in selected]
+            pixels = streaming.Images(ImageReader(selected, decode), shape, files)
         else:
             pixels, selected = _decode_all(selected, decode, options.on_error)
     if not selected:

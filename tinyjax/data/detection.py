@@ -87,8 +87,12 @@ def load(options: DetectionOptions) -> DetectionSplit:
         _check_same_shape(samples, listing.source)
     pixels: Any
     if options.stream and size:
-        reader = ImageReader([sample.entry for sample in samples], decode)
-        pixels = streaming.Images(reader, (len(samples), *size, options.channels))
+        entries = [sample.entry for sample in samples]
+        pixels = streaming.Images(
+            ImageReader(entries, decode),
+            (len(samples), *size, options.channels),
+            [entry.file for entry in entries],
+        )
     else:
         pixels = [sample.image for sample in samples]
     scale = np.stack([sample.scale for sample in samples])

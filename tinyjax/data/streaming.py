@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyjax.data.sources import ImageFile
+
 PREFETCH_BATCHES = 4
 MAX_TRIES = 10  # of `random_region`, as in torchvision
 
@@ -26,6 +28,7 @@ class Images:
 
     read: Callable[[int], np.ndarray]
     shape: tuple[int, int, int, int]
+    files: Sequence[ImageFile]
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tinyjax import config as configs
 from tinyjax import models
 from tinyjax.core import Split, Task, Variables
+from tinyjax.data.fingerprint import class_difference
 from tinyjax.data.subset import draw_subset
 from tinyjax.errors import UserError
 from tinyjax.models import flops
@@ -133,9 +134,15 @@ def load_trained(
     """Load members of a finished run as `Network`s, with their trained weights.
 
     which: "last" or "best" of the averaged weights. changes: field -> value, set in their configs.
+    Raises UserError if the classes of the training set are no longer those of the weights.
     """
     networks = []
     for stored in load_stored(folder, ids, which):
+        if (classes := tuple(stored.metadata["classes"])) != tuple(training.classes):
+            raise UserError(
+                f"{folder}: the training classes {class_difference(classes, training.classes)}; "
+                "restore the data that these weights were trained on"
+            )
         fields = {"init": "", "reinit": (), "regularizer.strength": 0.0, **changes}
         config = configs.with_fields(stored.config, fields)
         network = build_network(config, stored.member, task, training)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from tinyjax.config.parsing import leaves_with_path
 from tinyjax.errors import UserError
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log
+
+DATA_FILE = "data.json"
+# Fields that may change in a run whose data are recorded: they say where the data are.
+MOVABLE = re.compile(r"data\.(common|train|suites\..+)\.(source|classes)")
 
 
 def member_id(overrides: dict[str, Any]) -> str:
@@ -30,22 +35,42 @@ def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
     write: whether this process writes to the folder.
 
     Raises UserError if the folder, or a phase in it, has a checkpoint or results of another config.
-    A run that failed before its first checkpoint leaves nothing to protect.
+    A run that failed before its first checkpoint leaves nothing to protect. If the data of the run
+    are recorded, they may be in other places: `training.run_data` compares them.
     """
     config_file = folder / "config.json"
-    phases = folder.glob("phase[0-9]*") if config_file.exists() else ()
-    has_progress = any(
-        is_finished(path) or any(path.glob("populations/*/checkpoints/[0-9]*"))
-        for path in (folder, *phases)
-    )
-    if has_progress and (stored_json := config_file.read_text(encoding="utf-8")) != config_json:
-        raise UserError(
-            f"{folder}: belongs to a run of another config "
-            f"({_first_difference(stored_json, config_json)}); give another --workdir, or the "
-            "config that this run was started with"
-        )
+    paths = (folder, *folder.glob("phase[0-9]*")) if config_file.exists() else ()
+    records = [file for path in paths for file in data_records(path)]
+    if any(map(_has_progress, paths)):
+        changes = _config_changes(config_file, config_json)
+        changed = [key for key in changes if not (records and MOVABLE.fullmatch(key))]
+        if changed:
+            raise UserError(
+                f"{folder}: belongs to a run of another config ({changes[changed[0]]}); give "
+                "another --workdir, or the config that this run was started with"
+            )
+        if changes:  # `record_config` stores the new places when the data are known to be the same
+            return
+    elif write:
+        for file in records:
+            file.unlink()
     if write and not is_finished(folder):
         create(folder, config_json)
+
+
+def record_config(folder: Path, config_json: str) -> None:
+    """Replace the config of a run whose data have been moved, and log the changes."""
+    config_file = folder / "config.json"
+    if changes := _config_changes(config_file, config_json):
+        log.info(f"{folder}: the data have been moved ({'; '.join(changes.values())})")
+        with atomic(config_file) as path:
+            path.write_text(config_json, encoding="utf-8")
+
+
+def data_records(folder: Path) -> list[Path]:
+    """The files of a run or a sweep that record its data."""
+    files = (folder / DATA_FILE, *folder.glob(f"populations/*/{DATA_FILE}"))
+    return [file for file in files if file.exists()]
 
 
 def create(folder: Path, config_json: str) -> None:
@@ -68,15 +93,22 @@ def log_if_finished(folder: Path) -> bool:
     return finished
 
 
-def _first_difference(stored_json: str, current_json: str) -> str:
-    stored, current = (
-        dict(leaves_with_path(json.loads(text))) for text in (stored_json, current_json)
-    )
-    for key in sorted(stored.keys() | current.keys()):
-        if stored.get(key) != current.get(key):
-            before, now = stored.get(key, "absent"), current.get(key, "absent")
-            return f"{key}: {before} in the folder, {now} in this config"
-    return "the order of the keys"
+def _has_progress(folder: Path) -> bool:
+    return is_finished(folder) or any(folder.glob("populations/*/checkpoints/[0-9]*"))
+
+
+def _config_changes(config_file: Path, config_json: str) -> dict[str, str]:
+    """Field "a.b" -> how it differs from that of the stored config."""
+    configs = [json.loads(text) for text in (config_file.read_bytes(), config_json)]
+    stored, current = (dict(leaves_with_path(config)) for config in configs)
+    changes = {
+        key: f"{key}: {stored.get(key, 'absent')} in the folder, {current.get(key, 'absent')} in "
+        "this config"
+        for key in sorted(stored.keys() | current.keys())
+        if stored.get(key) != current.get(key)
+    }
+    differs = configs[0] != configs[1]  # an empty group of fields has no leaves
+    return changes or ({"": "a group without fields"} if differs else {})
 
 
 def command_line() -> str:

@@ -1,10 +1,8 @@
 """The splits of a config's `data`: the training set and the suites."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
-from tinyjax import config as configs
 from tinyjax.core import Split
 from tinyjax.tasks import get_task
 
@@ -22,12 +20,7 @@ def load_suites(
     return {name: load(data, data.suites[name], classes=classes) for name in names}
 
 
-@lru_cache(maxsize=1)
-def load_splits(task: str, data_json: str) -> tuple[Split, dict[str, Split]]:
-    """The training split and the uncorrupted suites of a config's `data`, as JSON.
-
-    They are cached, because most populations of a sweep share them.
-    """
-    data = configs.from_json(data_json)
+def load_splits(task: str, data: Any) -> tuple[Split, dict[str, Split]]:
+    """The training split and the uncorrupted suites of a config's `data`."""
     training = get_task(task).load(data, data.train)
     return training, load_suites(task, data, training.classes, uncorrupted_suites(data))

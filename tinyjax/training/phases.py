@@ -36,6 +36,7 @@ def train_phases(config: Any, folder: Path, train_run: Callable[[Any, Path], int
         distributed.barrier(f"phase {number}")
     if not is_main:
         return 0
+    run_folder.record_config(folder, configs.to_json(config))
     copy_weights(folders[-1], folder)
     for table in ("members.csv", "results.csv"):  # results.csv marks the run as finished
         rows = [
