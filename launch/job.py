@@ -19,7 +19,8 @@ from tinyjax.run.files import atomic
 
 # Exit codes of a worker; docs/scaling.md has the table.
 DONE, USER_ERROR = 0, 2
-# Unsuitable machine; stopped after saving; or ended by a signal (abort, kill, segfault, terminate).
+# Unsuitable machine, or a locked shard; stopped after saving; or ended by a signal (abort, kill,
+# segfault, terminate).
 RESTART = (EX_UNAVAILABLE, STOPPED, 134, 137, 139, 143)
 LOCAL_ACCELERATORS = ("cpu", "gpu")
 # Options that are passed to the workers.

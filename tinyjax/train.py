@@ -3,8 +3,8 @@
     python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav [--config.a.b=c]
 
 The same command with the same folder resumes an interrupted run. Exit codes: 0 finished, 2 invalid
-input, 69 the devices or processes are not the expected ones, 75 stopped (SIGTERM or Ctrl-C) and
-saved.
+input, 69 the devices or processes are not the expected ones or another process trains in the
+folder, 75 stopped (SIGTERM or Ctrl-C) and saved.
 """
 
 import sys
@@ -25,6 +25,7 @@ from tinyjax.population.search_space import Member
 from tinyjax.run import distributed, run_folder
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.heartbeat import Heartbeat
+from tinyjax.run.locks import lock_shard
 from tinyjax.run.logs import log, log_to, start_log
 from tinyjax.run.weights import write_weights
 
@@ -75,6 +76,8 @@ def train(
         stop: received signals; when it is no longer empty, the run saves and returns `STOPPED`.
         shard: (i, n): train only populations i, i + n, .. of a sweep.
         member_batching: `--member-batching` of a sweep, see `plan.make_plan`.
+
+    Raises UserError for invalid input, and MachineError if another process trains in the folder.
     """
     from tinyjax.run import runtime
     from tinyjax.tasks import get_task
@@ -87,10 +90,6 @@ def train(
     check_sweep_options(config, is_sweep, shard, member_batching)
     task, is_main = get_task(config.task), distributed.is_main_process()
     runtime.tune_allocator()
-    run_folder.open_folder(folder, configs.to_json(config), is_main)
-    distributed.barrier("run folder is open")
-    if not (folder / "config.json").exists():
-        raise UserError(f"--workdir {folder}: give a folder that all processes share")
     start_log(is_main)
     process = f"{index}-of-{shards}.{distributed.process_index()}"
     heartbeat = Heartbeat(folder / "heartbeats" / f"{process}.json")
@@ -100,20 +99,26 @@ def train(
         return train_members(config, folder, stop, heartbeat, members, reporter)
 
     log_name = "log.txt" if shards == 1 else f"log-{index}-of-{shards}.txt"
-    with log_to(folder / log_name, is_main):
-        if is_sweep:
-            train_population = partial(train_members, config, folder, stop, heartbeat)
-            code = train_sweep(
-                config, task, members, folder, shard, member_batching, train_population
-            )
-        elif run_folder.log_if_finished(folder):
-            code = 0
-        elif config.phases:
-            code = train_phases(config, folder, train_run)
-        else:
-            code = train_run(config, folder)
-        heartbeat.write("stopped" if code else "finished")
-        return code
+    with lock_shard(folder, shard) as shared:
+        run_folder.open_folder(folder, configs.to_json(config), is_main, shared)
+        heartbeat.write("starting")
+        distributed.barrier("run folder is open")
+        if not (folder / "config.json").exists():
+            raise UserError(f"--workdir {folder}: give a folder that all processes share")
+        with log_to(folder / log_name, is_main):
+            if is_sweep:
+                train_population = partial(train_members, config, folder, stop, heartbeat)
+                code = train_sweep(
+                    config, task, members, folder, shard, member_batching, train_population
+                )
+            elif run_folder.log_if_finished(folder):
+                code = 0
+            elif config.phases:
+                code = train_phases(config, folder, train_run)
+            else:
+                code = train_run(config, folder)
+            heartbeat.write("stopped" if code else "finished")
+            return code
 
 
 def train_members(

@@ -1,4 +1,4 @@
-"""Heartbeats: the state of a running process, for `python -m launch status`."""
+"""Heartbeats: the state of a running process, for `python -m launch status` and for messages."""
 
 import json
 import os
@@ -41,3 +41,13 @@ class Heartbeat:
             self._step = now, step
         with log_failure(self._file), atomic(self._file) as path:
             path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def describe(file: Path) -> str:
+    """The process of a heartbeat, as "host a, pid 12, heartbeat 3 s ago"."""
+    try:
+        record = json.loads(file.read_bytes())
+        age = max(0, time.time() - record["time"])
+        return f"host {record['host']}, pid {record['process']}, heartbeat {age:.0f} s ago"
+    except (OSError, ValueError):  # it has just started
+        return "no heartbeat yet"

@@ -29,19 +29,22 @@ def member_id(overrides: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]  # 10,000 members collide with p < 1e-4
 
 
-def open_folder(folder: Path, config_json: str, write: bool = True) -> None:
+def open_folder(folder: Path, config_json: str, write: bool = True, shared: bool = False) -> None:
     """Create the run folder of a config, or check that it belongs to the same config.
 
-    write: whether this process writes to the folder.
+    Args:
+        write: whether this process writes to the folder.
+        shared: whether other processes train in it.
 
-    Raises UserError if the folder, or a phase in it, has a checkpoint or results of another config.
-    A run that failed before its first checkpoint leaves nothing to protect. If the data of the run
-    are recorded, they may be in other places: `training.run_data` compares them.
+    Raises UserError if other processes use the folder with another config, or if the folder, or a
+    phase in it, has a checkpoint or results of another config. A run that failed before its first
+    checkpoint leaves nothing to protect. If the data of the run are recorded, they may be in other
+    places: `training.run_data` compares them.
     """
     config_file = folder / "config.json"
     paths = (folder, *folder.glob("phase[0-9]*")) if config_file.exists() else ()
     records = [file for path in paths for file in data_records(path)]
-    if any(map(_has_progress, paths)):
+    if (shared and paths) or any(map(_has_progress, paths)):
         changes = _config_changes(config_file, config_json)
         changed = [key for key in changes if not (records and MOVABLE.fullmatch(key))]
         if changed:
