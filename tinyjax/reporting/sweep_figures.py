@@ -85,7 +85,8 @@ def draw_losses(members: Sequence[Row], metrics: Iterable[Row]) -> Figure:
         low, high = [min(v) for v in values], [max(v) for v in values]
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(steps, [np.median(v) for v in values], color=color, label=backbone)
-    axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    has_losses = any(losses.values())  # matplotlib cannot scale an axis of none logarithmically
+    axes.set(xlabel="step", ylabel="training loss", yscale="log" if has_losses else "linear")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.legend(title="median and range", **LEGEND_RIGHT)
