@@ -28,7 +28,10 @@ class Shard(NamedTuple):
 def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
     """Return the progress of each shard. Raises UserError if no sweep was started in the folder."""
     count, now = len(plan.populations_of_run(folder)), time.time() if now is None else now
-    done = [run_folder.is_finished(folder / "populations" / str(k)) for k in range(count)]
+    finished = run_folder.is_finished(folder)  # the results of a single run are only here
+    done = [
+        finished or run_folder.is_finished(folder / "populations" / str(k)) for k in range(count)
+    ]
     shards = []
     num_shards = _num_shards(folder)
     for i in range(num_shards):

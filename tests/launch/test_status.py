@@ -112,3 +112,11 @@ def test_shards_without_populations_are_done(tmp_path):
 def test_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no run here"):
         status.shard_states(tmp_path)
+
+
+def test_finished_single_run_is_done(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    heartbeat_of(tmp_path, 0, 1).write("finished")
+    assert [shard.state for shard in status.shard_states(tmp_path)] == ["running"]
+    (tmp_path / "results.csv").touch()
+    assert [(s.state, s.done) for s in status.shard_states(tmp_path)] == [("done", 1)]
