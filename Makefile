@@ -37,7 +37,7 @@ UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
 	--quiet --constraint requirements.lock --no-build-isolation
 
-.venv/.installed: requirements.lock pyproject.toml
+.venv/.installed: requirements.lock pyproject.toml setup.py
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
 		{ echo 'tinyjax needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python' >&2; exit 2; }
 	rm -rf .venv

@@ -19,6 +19,10 @@ after the colon on the command line, which can also set any field:
     python -m tinyjax.train --config configs/own.py:source=mine.zip --workdir runs/mine \
         --config.optimizer.lr=1e-3 --config.model.strides=4,8,16
 
+`configs/own.py` comes with tinyjax; a file of this name in the working directory comes first. In
+the text after the colon, a value with a comma is in quotes: `'configs/own.py:source="a,b.zip"'`.
+`~` is the home folder in all paths.
+
 An unknown field is an error that suggests similar ones; a value of another type is an error, too.
 Sizes are (height, width) in pixels, durations in training steps.
 """

@@ -16,10 +16,11 @@ from typing import Any
 
 import yaml
 
-from launch import status
-from launch.job import Rendered, make_job, shell_line
 from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, exit_code
+
+from . import status
+from .job import Rendered, make_job, shell_line
 
 ENGINES = ("local", "ray", "slurm", "skypilot", "jobset", "gcloud")
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         options.config, worker_options, options.workdir, options.shards, options.accelerator,
         options.at_once, options.restarts,
     )  # fmt: skip
-    engine = import_module(f"launch.{options.engine}")
+    engine = import_module(f".{options.engine}", __package__)
     parameters = _parse_parameters(options.set)
     rendered = engine.render(job, parameters)
     if options.dry_run:

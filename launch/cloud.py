@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from launch.job import Job, Rendered, job_folder, record_launch
 from tinyjax.errors import UserError, suggest
 from tinyjax.run.accelerators import Slice
 from tinyjax.run.files import atomic
+
+from .job import Job, Rendered, job_folder, record_launch
 
 # Run on each machine in the checkout; uv because the machine's Python may be too old.
 INSTALL = (
@@ -33,6 +35,15 @@ def require_slice(job: Job, engine: str) -> Slice:
             f"--accelerator {job.accelerator}: {engine} is for TPU slices; give one such as v6e-8"
         )
     return job.slice
+
+
+def require_checkout(engine: str) -> None:
+    """Raise UserError if the working directory, which the machines get, is not a checkout."""
+    if not Path("tinyjax", "train.py").is_file():
+        raise UserError(
+            f"{engine} copies the working directory to its machines and installs tinyjax from it: "
+            "run this in a checkout of tinyjax"
+        )
 
 
 def fill_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

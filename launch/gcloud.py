@@ -6,8 +6,8 @@ at the end.
 from collections.abc import Mapping
 from typing import Any
 
-from launch.cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
-from launch.job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
+from .cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
+from .job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
 
 DEFAULTS = {
     "zone": None,

@@ -75,7 +75,7 @@ def make_job(
             raise UserError(
                 f"{option}: neither launch nor its workers have this option; see --help"
             )
-    workdir = workdir if "://" in workdir else str(Path(workdir).absolute())
+    workdir = workdir if "://" in workdir else str(parse_path(workdir).absolute())
     folder_name = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")[:30]
     path_hash = hashlib.sha256(workdir.encode()).hexdigest()[:6]  # folders may share a name
     name = f"tj-{folder_name}-{path_hash}"
@@ -83,7 +83,7 @@ def make_job(
 
 
 def worker_command(job: Job, shard: int | str, python: str = "python") -> list[str]:
-    """Return the command that trains a shard, or resumes it, in a checkout.
+    """Return the command that trains a shard, or resumes it, where tinyjax is installed.
 
     shard: its number, or a variable of the engine's shell.
     """

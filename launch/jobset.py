@@ -5,13 +5,14 @@ from typing import Any
 
 import yaml
 
-from launch.cloud import fill_parameters, require_slice, run_commands
-from launch.job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
 from tinyjax.errors import STOPPED
 from tinyjax.run.accelerators import CHIPS_PER_HOST
 
+from .cloud import fill_parameters, require_slice, run_commands
+from .job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
+
 DEFAULTS = {
-    "image": None,  # its working directory is a checkout with installed packages
+    "image": None,  # has tinyjax[tpu,bucket], and in its working directory your config file
     "queue": "",  # local queue of Kueue; empty: no queue
     "namespace": "default",
     "grace": 60,  # seconds from SIGTERM to SIGKILL, for saving

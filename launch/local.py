@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.job import (
+from tinyjax.errors import STOPPED
+from tinyjax.run.distributed import local_stop_requests
+
+from .job import (
     DONE,
     RESTART,
     USER_ERROR,
@@ -22,8 +25,6 @@ from launch.job import (
     shell_line,
     worker_command,
 )
-from tinyjax.errors import STOPPED
-from tinyjax.run.distributed import local_stop_requests
 
 POLL_INTERVAL = 0.2  # seconds
 

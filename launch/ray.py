@@ -5,8 +5,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from launch import extras
-from launch.job import (
+from tinyjax.errors import UserError
+
+from . import extras
+from .job import (
     DONE,
     RESTART,
     Job,
@@ -16,7 +18,6 @@ from launch.job import (
     shell_exit_code,
     worker_command,
 )
-from tinyjax.errors import UserError
 
 ERROR = 1
 EXCLUDED = ["/.git", "/.venv", "/runs", "/launched"]  # paths of the checkout not sent to nodes

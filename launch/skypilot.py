@@ -7,9 +7,17 @@ from typing import Any
 
 import yaml
 
-from launch.cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
-from launch.job import Job, Rendered, job_folder, shell_line, worker_command
 from tinyjax.errors import STOPPED
+
+from .cloud import (
+    INSTALL,
+    PYTHON,
+    fill_parameters,
+    require_checkout,
+    require_slice,
+    run_commands,
+)
+from .job import Job, Rendered, job_folder, shell_line, worker_command
 
 DEFAULTS = {
     "region": "",
@@ -23,8 +31,9 @@ DEFAULTS = {
 def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
     """Return the task, the pool if there is one, and the commands that launch the jobs.
 
-    Raises UserError for an invalid parameter, and as `require_slice` does.
+    Raises UserError for an invalid parameter, outside of a checkout, and as `require_slice` does.
     """
+    require_checkout("skypilot")
     args = fill_parameters(parameters, DEFAULTS)
     shard = "$SKYPILOT_JOB_RANK" if args["pool"] else "$SHARD"
     machine = {

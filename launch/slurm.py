@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch import extras
-from launch.job import (
+from tinyjax.errors import UserError
+
+from . import extras
+from .job import (
     DONE,
     RESTART,
     Job,
@@ -22,7 +24,6 @@ from launch.job import (
     shell_exit_code,
     worker_command,
 )
-from tinyjax.errors import UserError
 
 SIGNAL_DELAY = 120  # seconds between the signal to save and the time limit of a job
 TIME_LIMIT = 24 * 60  # minutes, after which a job is queued again

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_path
 from tinyjax.core import Variables
 from tinyjax.data.images import (
     PERCENTILES,
@@ -56,7 +57,7 @@ def train(config: Any, folder: str | Path) -> int:
     if isinstance(config, str):
         spec, config = config, configs.load(config)
         members = select_members(spec, config)
-    return train(config, Path(folder), members=members)
+    return train(config, parse_path(folder), members=members)
 
 
 @dataclass(frozen=True, eq=False)  # not a NamedTuple, whose len() is its number of fields
@@ -338,7 +339,7 @@ def load(
     """
     if weights not in ("last", "best"):
         raise UserError(f"weights = {weights!r}: {suggest(weights, ('last', 'best'))}")
-    file = Path(path)
+    file = parse_path(path)
     if file.is_dir():
         file = file / "weights" / (member_id({}) + ("-best" if weights == "best" else ""))
     elif file.suffix in (".safetensors", ".json"):

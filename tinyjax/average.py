@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, exit_code
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, start_log
@@ -29,7 +30,7 @@ from tinyjax.run.weights import write_weights
 FLAGS: dict[str, dict[str, Any]] = {
     "--start": {
         "metavar": "DIR",
-        "type": Path,
+        "type": parse_path,
         "help": "run folder of the weights that a single run started from",
     },
     "--fractions": {
@@ -57,7 +58,7 @@ class Average(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("average", __doc__, argv, FLAGS, required=("workdir",))
-    folder, fractions = Path(options.workdir), _parse_fractions(options.fractions)
+    folder, fractions = options.workdir, _parse_fractions(options.fractions)
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 

@@ -71,7 +71,7 @@ class Result(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("evaluate", __doc__, argv, FLAGS, required=("workdir",))
-    folder, weights = Path(options.workdir), options.weights
+    folder, weights = options.workdir, options.weights
     for text in options.overrides:
         if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
             raise UserError(f"{text}: the weights belong to the trained network; leave it out")

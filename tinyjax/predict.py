@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_local_path
 from tinyjax.data import images, video
 from tinyjax.data.layouts.listing import describe_unread, select_unread
 from tinyjax.data.prefetch import map_ahead
@@ -54,12 +55,13 @@ FLAGS = {
     "--input": {
         "required": True,
         "nargs": "+",
+        "type": parse_local_path,
         "metavar": "PATH",
         "help": "images, folders, patterns, videos",
     },
     "--output": {
         "required": True,
-        "type": Path,
+        "type": parse_local_path,
         "metavar": "DIR",
         "help": "folder of the pictures and tables",
     },
@@ -213,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def find_files(sources: Iterable[str]) -> list[Path]:
+def find_files(sources: Iterable[str | Path]) -> list[Path]:
     """Return the image and video files of paths, folders (sorted by name) and patterns.
 
     A warning counts the files of types that are not read.
@@ -222,19 +224,19 @@ def find_files(sources: Iterable[str]) -> list[Path]:
     """
     files: list[Path] = []
     for source in sources:
-        path = Path(source)
+        path = parse_local_path(source)
         if path.is_file():
             files.append(path)
             continue
-        paths = path.iterdir() if path.is_dir() else map(Path, glob(source, recursive=True))
+        paths = path.iterdir() if path.is_dir() else map(Path, glob(str(path), recursive=True))
         visible = sorted(p for p in paths if not p.name.startswith(".") and p.is_file())
         unread = describe_unread(select_unread((str(p), p) for p in visible if not is_video(p)))
         if not (matches := [p for p in visible if p.suffix.lower() in SUFFIXES]):
             problem = "no images" if path.is_dir() else "no such file or folder; no images match"
             formats = unread or f"known formats: {', '.join(SUFFIXES)}"
-            raise UserError(f"--input {source}: {problem}; {formats}")
+            raise UserError(f"--input {path}: {problem}; {formats}")
         if unread:
-            log.warning(f"--input {source}: {unread}")
+            log.warning(f"--input {path}: {unread}")
         files += matches
     # Two threads must not write the same picture, and a link to a folder above repeats its files.
     unique: dict[Path, Path] = {}

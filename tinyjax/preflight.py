@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError, exit_code, suggest
 from tinyjax.population.options import FLAGS, parse_member_batching, select_members
 from tinyjax.run import accelerators
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             "help": f"{', '.join(LOCAL)}, or a TPU slice such as v5litepod-8",
         },
         "--prices": {
-            "type": Path,
+            "type": parse_local_path,
             "default": PRICES,
             "metavar": "FILE",
             "help": f"dollars per chip-hour, in the format of {PRICES.name}",

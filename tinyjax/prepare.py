@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_local_path
 from tinyjax.data.layouts.catalog import CLASSIFICATION_SETS, PUBLISHED_SETS
 from tinyjax.data.loading import DETECTION_FORMATS
 from tinyjax.errors import UserError, exit_code
@@ -32,17 +33,25 @@ from tinyjax.run.logs import log, start_log
 FORMATS = [name for name in (*DETECTION_FORMATS, *CLASSIFICATION_SETS) if name != "synthetic"]
 CLASS_FOLDERS = "folder"
 FLAGS = {
-    "source": {"metavar": "SOURCE", "help": "a folder, a .zip or a label file"},
+    "source": {
+        "metavar": "SOURCE",
+        "type": parse_local_path,
+        "help": "a folder, a .zip or a label file",
+    },
     "--check": {"action": "store_true", "help": "report on the data"},
     "--split": {"metavar": "FRACTIONS", "help": "divide into train,val[,test], such as 0.8,0.2"},
     "--seed": {"type": int, "default": 0, "help": "--split: seed of the random order (default 0)"},
-    "--to": {"type": Path, "metavar": "DIR", "help": "write ArrayRecord files to this folder"},
+    "--to": {
+        "type": parse_local_path,
+        "metavar": "DIR",
+        "help": "write ArrayRecord files to this folder",
+    },
     "--skip-errors": {
         "action": "store_true",
         "help": "--to: leave out invalid images and boxes instead of stopping at the first",
     },
     "--report": {
-        "type": Path,
+        "type": parse_local_path,
         "metavar": "DIR",
         "help": "folder that --check writes to (default: runs/check/<name of source>)",
     },
@@ -111,7 +120,7 @@ def check(args) -> int:
     from tinyjax.data import statistics
     from tinyjax.data.records import DetectionSplit
 
-    folder = args.report or Path("runs") / "check" / Path(args.source).stem
+    folder = args.report or Path("runs") / "check" / args.source.stem
     errors: list[tuple[str, str]] = []
     splits: dict[str, DetectionSplit] = {}
     set_name, description, incomplete = _describe_published(args)

@@ -11,8 +11,8 @@ yet are evaluated first, see `tinyjax.evaluate`. docs/robustness.md defines the 
 import argparse
 import sys
 import time
-from pathlib import Path
 
+from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError, exit_code
 from tinyjax.run.logs import log, start_log
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="folder of a run, a sweep or a study")
+    parser.add_argument("folder", type=parse_local_path, help="folder of a run, a sweep or a study")
     parser.add_argument(
         "--exclude",
         action="append",

@@ -45,7 +45,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 def main(argv: list[str] | None = None) -> int:
     options = configs.parse_options("rgn", __doc__, argv, FLAGS, required=("workdir",))
-    folder = Path(options.workdir)
+    folder = options.workdir
     if options.batches < 1:
         raise UserError(f"--batches {options.batches}: give 1 or more")
 

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
+from tinyjax.config.paths import parse_path
+from tinyjax.config.spec import split_spec
 from tinyjax.errors import STOPPED, UserError, exit_code, suggest
 from tinyjax.population import search_space
 from tinyjax.population.options import FLAGS as SWEEP_FLAGS
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.overrides:
         raise UserError(
             f"{options.overrides[0]}: each stage of a study has its own config; give "
-            f"arguments to the config file, {options.config.partition(':')[0]}:name=value"
+            f"arguments to the config file, {split_spec(options.config)[0]}:name=value"
         )
     folder, shard = options.workdir, parse_shard(options.shard)
     member_batching = parse_member_batching(options.member_batching)
@@ -136,7 +138,7 @@ def load_stages(spec: str, workdir: Path) -> Stages:
     except TypeError as error:
         message = f"{spec}: give get_study two arguments, def get_study(arg, workdir)"
         raise UserError(message) from error
-    stages = get_study(spec.partition(":")[2] or None, workdir)
+    stages = get_study(split_spec(spec)[1], workdir)
     if not isinstance(stages, Mapping) or not stages:
         raise UserError(f"{spec}: get_study must return a dict, name -> {STAGE_FORMAT}")
     return {name: _make_stage(name, value) for name, value in stages.items()}
@@ -146,7 +148,7 @@ def _make_stage(name: str, value: Any) -> Stage | Path:
     from tinyjax.rgn import FLAGS as RGN_FLAGS
 
     if isinstance(value, str | Path):
-        return Path(value)
+        return parse_path(value)
     if not isinstance(value, tuple) or len(value) not in (2, 3):
         raise UserError(f"stage {name}: give {STAGE_FORMAT}")
     config, points, *flags = value

@@ -17,7 +17,7 @@ and fine-tuning, number of seeds, detector and reduction of MobileNetV3 are not:
 import os
 from pathlib import Path
 
-from tinyjax.config import detector, load, parse_arg
+from tinyjax.config import detector, format_arg, load, parse_arg
 from tinyjax.population import search_space as hyper
 from tinyjax.study import init_points
 
@@ -38,8 +38,8 @@ def get_study(arg, workdir):
         hyper.sweep("model.backbone", arg.backbones.split("+")),
         hyper.sweep("seed", range(arg.seeds)),
     ]
-    imagenet = f"source={arg.imagenet},epochs={arg.epochs},images={arg.images}"
-    coco = f"source={arg.coco},epochs={arg.coco_epochs}"
+    imagenet = format_arg(source=arg.imagenet, epochs=arg.epochs, images=arg.images)
+    coco = format_arg(source=arg.coco, epochs=arg.coco_epochs)
     pretrained = load(f"{CONFIGS / 'coco.py'}:{coco}").unlock()
     pretrained.init = str(workdir / "imagenet")
     pretrained.model.strides = fine_tuning_config(arg, "llvip").model.strides  # the head is reused

@@ -11,14 +11,14 @@ init; backbone, the same as in `init`; steps.
 
 from pathlib import Path
 
-from tinyjax.config import load, parse_arg
+from tinyjax.config import format_arg, load, parse_arg
 
 HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, init="", backbone="mobilenetv3/s-2", steps=1500)
-    config = load(f"{HIT_UAV}:backbone={arg.backbone},init={arg.init},steps={arg.steps}")
+    config = load(f"{HIT_UAV}:{format_arg(**arg)}")
     config.regularizer.name, config.eval_every = "rgn", arg.steps
     return config
 

@@ -12,11 +12,13 @@ from tinyjax.config.parsing import (
     to_json,
     with_fields,
 )
+from tinyjax.config.spec import format_arg
 
 __all__ = [
     "classifier",
     "definitions",
     "detector",
+    "format_arg",
     "from_json",
     "from_run",
     "load",

@@ -16,13 +16,13 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from tinyjax.config.defaults import fill_defaults
 from tinyjax.config.paths import parse_path
+from tinyjax.config.spec import find_config_file, split_arg, split_spec
 from tinyjax.errors import UserError, suggest
 
 PREFIX = "--config."
@@ -32,20 +32,21 @@ COMMA = re.compile(r",(?![^([{]*[)\]}])")  # outside of brackets: values may be 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Return the locked config of "configs/x.py" or "configs/x.py:width=0.5,fast".
 
-    The file defines `get_config(arg=None)`; `arg` is the text after the colon.
+    The file defines `get_config(arg=None)`; `arg` is the text after the colon. configs/x.py is the
+    file that comes with tinyjax unless the working directory has one.
     overrides: "--config.a.b=value" each, applied in order.
 
     Raises UserError for a missing file, a file without `get_config`, an unknown field, a value of
     another type than the default's, and as `override` does.
     """
-    path, colon, arg = spec.partition(":")
-    get_config = definitions(spec)["get_config"]
+    path, arg = split_spec(spec)
+    file, get_config = str(find_config_file(spec)), definitions(spec)["get_config"]
     try:
-        config = get_config(arg if colon else None)
+        config = get_config(arg)
     except (TypeError, AttributeError) as error:  # ml_collections: wrong type, unknown field
         # Not traceback.extract_tb, which returns nothing if sys.tracebacklimit is 0.
         frames = traceback.walk_tb(error.__traceback__)
-        numbers = (line for frame, line in frames if frame.f_code.co_filename == str(Path(path)))
+        numbers = (line for frame, line in frames if frame.f_code.co_filename == file)
         lines = "".join(f", line {number}" for number in numbers)
         message = str(error.args[0]).replace("\\n", "\n").strip("'")
         message = re.sub(r'Other fields present: ".*?"(\n|$)', "", message, flags=re.DOTALL)
@@ -59,12 +60,10 @@ def definitions(spec: str, required: str = "get_config") -> dict[str, Any]:
 
     Raises UserError for a missing file, or one that does not define `required`.
     """
-    path = Path(spec.partition(":")[0])
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"--config {spec}: no such Python file: {path}")
-    defined = runpy.run_path(str(path))
+    file = find_config_file(spec)
+    defined = runpy.run_path(str(file))
     if required not in defined:
-        raise UserError(f"--config {spec}: {path} defines no {required}(arg)")
+        raise UserError(f"--config {spec}: {file} defines no {required}(arg)")
     return defined
 
 
@@ -117,16 +116,16 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """Parse the arguments of a config file, "width=0.5,steps=100,fast", and return them, locked.
 
     For use inside `get_config(arg)`. Values are parsed as in `override`; a name alone sets a bool
-    to true. After big_vision's configs/common.py.
+    to true. A value with a comma is in quotes, see `spec.split_arg`. After big_vision's
+    configs/common.py.
 
-    Raises UserError as `override` does.
+    Raises UserError as `override` and `split_arg` do.
     """
     config = ConfigDict(defaults)
-    for item in filter(None, (arg or "").split(",")):
-        name, equals, value = item.partition("=")
+    for name, value in split_arg(arg or ""):
         if name not in config:
             raise UserError(f"config argument {name!r}: {suggest(name, defaults)}")
-        config[name] = _parse(f"config argument {name}", value if equals else None, config, name)
+        config[name] = _parse(f"config argument {name}", value, config, name)
     return config.lock()
 
 

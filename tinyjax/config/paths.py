@@ -1,17 +1,20 @@
-"""Paths of folders on this machine or in a bucket."""
+"""Paths of files and folders on this machine, or in a bucket."""
 
+import os
 from pathlib import Path
 
 from tinyjax.errors import UserError
 
 
-def parse_path(text: str) -> Path:
+def parse_path(path: str | Path) -> Path:
     """Return a local path, or the path of a bucket for "gs://bucket/..".
+
+    "~" is the home folder: a shell replaces it in `--workdir ~/x`, but not in `--workdir=~/x`.
 
     Raises UserError for a bucket if the packages that access it are not installed.
     """
-    if "://" not in text:
-        return Path(text)
+    if "://" not in (text := str(path)):
+        return parse_local_path(text)
     from etils import epath  # its paths have the pathlib methods that are used here
 
     try:
@@ -22,6 +25,13 @@ def parse_path(text: str) -> Path:
     for name in ("gs", "gcs"):  # because other processes write to the bucket
         fsspec.config.conf[name] = {"use_listings_cache": False}
     return epath.Path(text)
+
+
+def parse_local_path(path: str | Path) -> Path:
+    """Return a path on this machine; "~" is the home folder. Raises UserError for a bucket."""
+    if "://" in (text := str(path)):
+        raise UserError(f"{text}: give a path on this machine, not in a bucket")
+    return Path(os.path.expanduser(text))
 
 
 def is_remote(path: Path) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError
 
 # Both support what is used here: `/`, iterdir, is_dir, is_file, read_bytes.
@@ -37,7 +38,7 @@ def open_source(source: str | Path) -> Iterator[AnyPath]:
     Raises UserError if `source` is none of these, if a zip is broken, if a zip entry has a path
     outside the zip's root, or if its compression ratio is that of a decompression bomb.
     """
-    path = Path(source).expanduser()
+    path = parse_local_path(source)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in LABEL_FILE_SUFFIXES):
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):

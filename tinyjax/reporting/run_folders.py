@@ -5,6 +5,7 @@ A study is a folder whose subfolders are runs or sweeps.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def short_names(inits: set[str]) -> dict[str, str]:
 
 def path_key(path: str | Path) -> tuple[str, ...]:
     """The last two parts of a path, which identify a run: a study may be moved, but not renamed."""
-    return Path(path).parts[-2:]
+    return Path(os.path.expanduser(path)).parts[-2:]
 
 
 def is_evaluated(folder: Path) -> bool:

@@ -64,7 +64,7 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
     Raises:
         UserError: there are no such weights, they are broken, or of another architecture.
     """
-    path = parse_path(init).expanduser()
+    path = parse_path(init)
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
     if is_folder := path.is_dir():
