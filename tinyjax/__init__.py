@@ -7,6 +7,7 @@
 `import tinyjax` imports neither JAX nor any other slow module.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from tinyjax.api import load, train
 
 __all__ = ["load", "train"]
+
+# Before jax is imported: 3 hides all but fatal messages of its C++ code. XLA prints an error for
+# each program that compiles for more than two minutes; real errors are exceptions as well.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def __getattr__(name: str) -> Any:

@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             f"--start: {folder} is a sweep, whose members are averaged; leave out --start"
         )
     runtime.tune_allocator()
-    runtime.enable_compile_cache()
     start_log()
+    runtime.enable_compile_cache()
     config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
     task = get_task(config.task)
     training, suites = load_splits(config.task, config.data)

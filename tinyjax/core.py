@@ -1,6 +1,6 @@
 """Types that all packages share: weights, a member's state, a data split, a task.
 
-Imports no other module of tinyjax.
+All modules that compute import this one, which therefore prepares jax.
 """
 
 import math
@@ -14,6 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import register_dataclass
+
+from tinyjax.backends import skip_missing_tpu
+
+skip_missing_tpu()
 
 Arrays = dict[str, Array]  # path -> array
 

@@ -11,12 +11,14 @@ is not sliced, but scored under every corruption, see docs/robustness.md. The co
     <workdir>/evaluations/<weights>.npz    the main score on resampled images
     <workdir>/evaluations/<weights>/       input of `tinyjax.report`; figures of a single run
 
-Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6.
+Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6. If the run folder
+cannot be written, the scores are only printed, with a warning; the exit code is 0.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     from tinyjax.tasks import get_task
 
     runtime.tune_allocator()
-    runtime.enable_compile_cache()
     start_log()
+    runtime.enable_compile_cache()
     groups = _load_groups(folder, weights, options.overrides, options.suites)
     config = groups[0].config
     task = get_task(config.task)
@@ -89,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     passes = len(groups) * (len(clean) + sum(map(len, corrupted.values())))
     bar = progress_bar(total=passes, unit="pass")
     path, rows, replicates, results = folder / "evaluations" / weights, [], {}, {}
+    failures: list[str] = []
     for result in _evaluate_clean(groups, task, clean, bar):
         for id, member in zip(result.group.ids, result.member_results, strict=True):
             for slice_name, scores in member.scores.items():
@@ -96,17 +99,22 @@ def main(argv: list[str] | None = None) -> int:
                 label = _label(result.suite, slice_name)
                 replicates[id, label] = member.replicates[slice_name]
             if member.detections:
-                _save(path / id / f"{result.suite}.npz", member.detections)
+                with _collect_failure(failures):
+                    _save(path / id / f"{result.suite}.npz", member.detections)
         results[result.suite] = result
     for name, corruptions in corrupted.items():
         for corruption in corruptions:
             for id, scores in _score_corrupted(groups, task, name, corruption, bar):
                 rows.append(_row(id, name, "", corruption, scores))
     bar.close()
-    _write_scores(path, rows, replicates, task, config)
+    with _collect_failure(failures):
+        _write_scores(path, rows, replicates, task, config)
     if len(groups) == 1 and len(groups[0].ids) == 1:
-        _report_single_run(groups[0], task, results, path)
+        _report_single_run(groups[0], task, results, path, failures)
     log.info(_summary_table(rows, task))
+    if failures:
+        log.warning(f"the scores are not saved, or not all of them: {failures[0]}")
+        return 0
     figures = f", figures and images to {path}" if path.exists() else ""
     log.info(f"scores are written to {path.with_suffix('.csv')}{figures}")
     return 0
@@ -340,8 +348,21 @@ def _save(file: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def _report_single_run(group: Group, task: Any, results: Mapping[str, Result], path: Path) -> None:
-    """Write tables, figures and the worst images of a single run."""
+@contextmanager
+def _collect_failure(failures: list[str]) -> Iterator[None]:
+    """Append an operating system error of this block to `failures` instead of raising it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        failures.append(f"{error.filename}: {error.strerror}")
+
+
+def _report_single_run(
+    group: Group, task: Any, results: Mapping[str, Result], path: Path, failures: list[str]
+) -> None:
+    """Log the scores of a single run, and write tables, figures and the worst images."""
     if not results:
         return
     suites = {name: result.split for name, result in results.items()}
@@ -349,8 +370,9 @@ def _report_single_run(group: Group, task: Any, results: Mapping[str, Result], p
     if task.to_file_pixels:
         predictions = {n: task.to_file_pixels(p, suites[n]) for n, p in predictions.items()}
     scores = {name: result.member_results[0].scores[""] for name, result in results.items()}
-    task.write_report(path, suites, predictions, scores, group.metadata.get("training", {}))
     log.info(f"step {group.metadata['step']}\n{task.score_table(scores)}")
+    with _collect_failure(failures):
+        task.write_report(path, suites, predictions, scores, group.metadata.get("training", {}))
 
 
 def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any) -> str:

@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             continue
         if code := evaluate.main(["--workdir", str(path)]):
             return code
+        if not run_folders.is_evaluated(path):
+            raise UserError(f"{path}: a report needs its evaluation, which could not be saved")
     start_log()
     start = time.time()
     file = writer.write(tables.read(folder, get_task, options.exclude))

@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
     populations = populations_of_run(folder)
     runtime.tune_allocator()
-    runtime.enable_compile_cache()
     start_log()
+    runtime.enable_compile_cache()
     config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
     task = get_task(config.task)
     training = task.load(config.data, config.data.train)

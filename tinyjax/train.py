@@ -205,7 +205,8 @@ def set_up(
 
     # ---- data: stored on the devices as uint8, or streamed
     log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
-    log.info(f"compiled programs are kept in {runtime.enable_compile_cache()}")
+    if cache := runtime.enable_compile_cache():
+        log.info(f"compiled programs are kept in {cache}")
     for member in members:
         check_config(configs.with_fields(config, member.point))
     base, config = config, networks.member_config(config, members[0])

@@ -42,6 +42,13 @@ def test_home_is_replaced_only_at_the_beginning(parse, home):
     assert parse("~no-such-user/a") == Path("~no-such-user/a")
 
 
+def test_user_without_a_home_folder(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # of an unknown user, without HOME
+    with pytest.raises(UserError, match="~/x: this user has no home folder"):
+        parse_path("~/x")
+    assert parse_path("~x") == Path("~x")
+
+
 def test_local_path_is_not_in_a_bucket():
     with pytest.raises(UserError, match="gs://bucket/a: give a path on this machine"):
         parse_local_path("gs://bucket/a")

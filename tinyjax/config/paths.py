@@ -28,10 +28,16 @@ def parse_path(path: str | Path) -> Path:
 
 
 def parse_local_path(path: str | Path) -> Path:
-    """Return a path on this machine; "~" is the home folder. Raises UserError for a bucket."""
+    """Return a path on this machine; "~" is the home folder.
+
+    Raises UserError for a bucket, and for "~" if this user has no home folder.
+    """
     if "://" in (text := str(path)):
         raise UserError(f"{text}: give a path on this machine, not in a bucket")
-    return Path(os.path.expanduser(text))
+    expanded = os.path.expanduser(text)
+    if text.split("/")[0] == "~" and expanded == text:
+        raise UserError(f"{text}: this user has no home folder; set HOME, or give another path")
+    return Path(expanded)
 
 
 def is_remote(path: Path) -> bool:

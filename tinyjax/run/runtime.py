@@ -1,10 +1,12 @@
 """The runtime: devices and their memory, memory allocation, the compilation cache."""
 
 import ctypes
+import errno
 import os
 import platform
 import re
 import sys
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +16,12 @@ import jax
 import numpy as np
 import psutil
 
+from tinyjax.backends import skip_missing_tpu
+from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError
+from tinyjax.run.logs import log
 
+skip_missing_tpu()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 MADV_HUGEPAGE = 14  # Linux's mman.h
 HUGE_PAGE = 2**21  # bytes
@@ -71,8 +77,9 @@ def tune_allocator() -> None:
         libc.free(ctypes.c_void_p(block))
 
 
-def enable_compile_cache() -> Path:
-    """Enable jax's persistent compilation cache and return its folder.
+def enable_compile_cache() -> Path | None:
+    """Enable jax's persistent compilation cache and return its folder; None, with a warning, if the
+    folder cannot be written.
 
     The folder is $JAX_COMPILATION_CACHE_DIR or a folder per processor in the user's cache. It is
     not in the run folder, which other machines may share: a program that was compiled for another
@@ -80,10 +87,28 @@ def enable_compile_cache() -> Path:
     """
     name = "jax_compilation_cache_dir"
     if jax.config.values[name] is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = caches / "tinyjax" / re.sub(r"[^\w.-]+", "_", processor_name())
-        jax.config.update(name, str(folder))
-    return Path(jax.config.values[name])
+        jax.config.update(name, str(_default_cache()))
+    if "://" in jax.config.values[name]:
+        return parse_path(jax.config.values[name])
+    folder = Path(jax.config.values[name])
+    try:
+        if folder.parts[0] == "~":  # as in containers that run as an unknown user
+            raise FileNotFoundError(errno.ENOENT, "this user has no home folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        jax.config.update(name, None)
+        log.warning(
+            f"compiled programs are not kept: {folder}: {error.strerror}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder that can be written"
+        )
+        return None
+
+
+def _default_cache() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "tinyjax" / re.sub(r"[^\w.-]+", "_", processor_name())
 
 
 def processor_name() -> str:
