@@ -7,6 +7,7 @@ from PIL import Image, ImageColor
 from tinyjax.data.records import DetectionSplit, Objects, build_split, select_images
 from tinyjax.metrics import detection_errors
 from tinyjax.reporting import pictures
+from tinyjax.reporting.fonts import pillow_font
 
 CLASSES = ("person", "car")
 EMPTY = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int)}
@@ -188,8 +189,9 @@ def test_a_long_caption_widens_the_picture(tmp_path):
     name = "a_name_of_some_length.png"
     pictures.save_pairs([(small, small)], tmp_path / "a.png", [name], CLASSES)
     width = Image.open(tmp_path / "a.png").width
-    longest = pictures.CAPTION_FONT.getlength(f"prediction, scores from {pictures.MIN_SCORE}")
-    assert width >= 2 * max(longest, pictures.CAPTION_FONT.getlength(f"truth: {name}"))
+    font = pillow_font("", pictures.CAPTION_HEIGHT)
+    longest = font.getlength(f"prediction, scores from {pictures.MIN_SCORE}")
+    assert width >= 2 * max(longest, font.getlength(f"truth: {name}"))
 
 
 def test_errors_have_thick_lines():

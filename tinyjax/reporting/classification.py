@@ -16,7 +16,8 @@ from tinyjax.metrics.classification import (
     predicted_classes,
 )
 from tinyjax.reporting import pictures, plotting
-from tinyjax.reporting.plotting import COLORS
+from tinyjax.reporting.fonts import class_names
+from tinyjax.reporting.plotting import COLORS, label_text
 from tinyjax.run.csv_files import write_rows
 
 STYLE = {**plotting.STYLE, "text.parse_math": False}  # class names may contain "$"
@@ -72,12 +73,12 @@ def _save_sheet(
     split: ClassificationSplit, logits: np.ndarray, chosen: np.ndarray, path: Path
 ) -> None:
     predicted = predicted_classes(logits[chosen], split.labels[chosen])
-    panels = []
+    panels, names = [], class_names(split.classes)
     for i, label in zip(chosen, predicted, strict=True):
         truth = split.labels[i]
         correct = label == truth
         picture = Image.fromarray(pictures.enlarge(split.inputs["image"][i], 240))
-        lines = split.classes[label], "" if correct else f"not {split.classes[truth]}"
+        lines = names[label], "" if correct else f"not {names[truth]}"
         panels.append(pictures.add_caption(picture, *lines, color=COLORS[6 if correct else 1]))
     rows = [panels[k : k + COLUMNS] for k in range(0, len(panels), COLUMNS)]
     pictures.save(pictures.tile(rows), path)
@@ -92,11 +93,12 @@ def _draw_confusion(
         counts = confusion_matrix(logits[name], split.labels)
         fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(title=name, xlabel="predicted class", ylabel="true class")
+        axes.set(title=label_text(name), xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
         if len(split.classes) <= MAX_CLASS_NAMES:
-            axes.set_xticks(range(len(split.classes)), split.classes, rotation=90)
-            axes.set_yticks(range(len(split.classes)), split.classes)
+            names = [label_text(each) for each in class_names(split.classes)]
+            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_yticks(range(len(names)), names)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -122,9 +124,10 @@ def _draw_per_class(
         shown = [*order[:half], *order[-half:]] if truncated else order
         y = np.arange(len(shown)) + (np.arange(len(shown)) >= half) * truncated
         axes.barh(y, accuracy[shown], color=COLORS[0])
-        axes.set_yticks(y, [split.classes[k] for k in shown])
+        names = [label_text(each) for each in class_names(split.classes)]
+        axes.set_yticks(y, [names[k] for k in shown])
         axes.axvline(np.nanmean(accuracy), color=COLORS[1], label="mean of all classes")
-        axes.set(xlabel="accuracy", title=name, xlim=(0, 1), ylim=(y[-1] + 0.6, -0.6))
+        axes.set(xlabel="accuracy", title=label_text(name), xlim=(0, 1), ylim=(y[-1] + 0.6, -0.6))
         axes.grid(axis="y", visible=False)
     if truncated:
         figure.supylabel(f"the {half} best and {half} worst of {len(order)} classes", fontsize=8)

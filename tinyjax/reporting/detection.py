@@ -13,8 +13,9 @@ from tinyjax.data.records import DetectionSplit
 from tinyjax.metrics import detection_errors
 from tinyjax.metrics.detection_errors import THRESHOLDS, best_threshold_index
 from tinyjax.reporting import plotting
+from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.pictures import save_worst
-from tinyjax.reporting.plotting import COLORS, DASHES, LEGEND_RIGHT, STYLE, save
+from tinyjax.reporting.plotting import COLORS, DASHES, LEGEND_RIGHT, STYLE, label_text, save
 from tinyjax.run.csv_files import write_rows
 
 PAGE_WIDTH = 9  # inches
@@ -78,7 +79,13 @@ def _draw_precision_recall(matches: Mapping[str, detection_errors.Matches]) -> F
             points = 1 + np.count_nonzero(precision)
             label = f"{name}  {_score_text(precision.mean())}"
             axes.plot(recall[:points], precision[:points], label=label, **line)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=suite)
+        axes.set(
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            xlabel="recall",
+            ylabel="precision",
+            title=label_text(suite),
+        )
         axes.set_box_aspect(1)
         axes.legend(**LEGEND_RIGHT, handles=axes.lines, title="AP50 (IoU 0.50)")
     return figure
@@ -111,7 +118,7 @@ def _draw_f1(
             x, f1 = THRESHOLDS[best], curve[best]
             label = f"{name}  {_score_text(f1)}" + ("" if np.isnan(f1) else f" at {x:.3f}")
             handles += row[0].plot(x, f1, marker="o", markersize=4, label=label, **line)
-        row[0].set_title(f"{suite}, IoU 0.50", loc="left")
+        row[0].set_title(f"{label_text(suite)}, IoU 0.50", loc="left")
         row[2].legend(**LEGEND_RIGHT, handles=handles, title="best F1 (dots; gray line: mean)")
     for axes in rows[-1]:
         axes.set(xlabel="score threshold")
@@ -131,7 +138,7 @@ def _draw_confusion(
         len(confusion), side + legend_width, side + 0.3 + 0.8 * legend_width
     )
     for axes, (suite, table) in zip(panels, confusion.items(), strict=True):
-        names = [_class_text(name) for name in matches[suite].classes]
+        names = _class_texts(matches[suite].classes)
         fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(table):
@@ -151,7 +158,7 @@ def _draw_confusion(
         )
         axes.set_yticks(range(len(table)), [*names, "background"])
         axes.set(xlabel="prediction", ylabel="truth (rows add up to 100%)")
-        axes.set_title(f"{suite}: IoU 0.50, scores from {thresholds[suite]:.3f}")
+        axes.set_title(f"{label_text(suite)}: IoU 0.50, scores from {thresholds[suite]:.3f}")
         axes.grid(False)
         for line in (axes.axhline, axes.axvline):
             line(len(table) - 1.5, color="black", linewidth=0.8)
@@ -172,12 +179,12 @@ def _draw_per_class(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
             )
             axes.bar_label(bars, [_score_text(v) for v in values], padding=2, fontsize=7)
         names = [
-            f"{_class_text(row['class'])}\n{row['boxes']:,} boxes, {row['images']:,} images"
-            for row in rows
+            f"{name}\n{row['boxes']:,} boxes, {row['images']:,} images"
+            for name, row in zip(_class_texts([r["class"] for r in rows]), rows, strict=True)
         ]
         axes.set_yticks(y, names, fontsize=7)
         axes.set(xlim=(0, 1.1), ylim=(len(rows) - 0.5, -0.5))
-        axes.set(xlabel="average precision", title=suite)
+        axes.set(xlabel="average precision", title=label_text(suite))
         axes.grid(axis="y", visible=False)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -189,7 +196,7 @@ def _make_panels(count: int, width: float, height: float) -> tuple[Figure, list[
 
 def _legend_size(matches: Mapping[str, detection_errors.Matches]) -> tuple[int, float]:
     """Number of classes, and width in inches of a legend with their names and scores."""
-    names = [_class_text(name) for m in matches.values() for name in m.classes]
+    names = [name for m in matches.values() for name in _class_texts(m.classes)]
     num_classes = max(len(m.classes) for m in matches.values())
     return num_classes, 1.2 + 0.06 * max(map(len, names))
 
@@ -203,8 +210,8 @@ def _class_lines(
 
     values: [C, points].
     """
-    for k, (name, curve) in enumerate(zip(classes, values, strict=True)):
-        yield _class_text(name), curve, {"color": COLORS[k % 6], "linestyle": DASHES[k // 6 % 4]}
+    for k, (name, curve) in enumerate(zip(_class_texts(classes), values, strict=True)):
+        yield name, curve, {"color": COLORS[k % 6], "linestyle": DASHES[k // 6 % 4]}
     if len(classes) > 1:
         num_missing = np.isnan(values).sum(0)
         complete = num_missing == num_missing[0]
@@ -212,8 +219,8 @@ def _class_lines(
         yield "mean", mean, {"color": COLORS[-1], "linewidth": 2.2}
 
 
-def _class_text(name: str) -> str:
-    return plotting.label_text(name, MAX_NAME_LENGTH)
+def _class_texts(classes: Sequence[str]) -> list[str]:
+    return [label_text(name, MAX_NAME_LENGTH) for name in class_names(classes)]
 
 
 def _score_text(value: float) -> str:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyjax.reporting.estimates import nan_mean
+from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.grouping import limited_groups
 from tinyjax.reporting.plotting import ReportFigure, label_text
 from tinyjax.reporting.summary import Summary
@@ -124,6 +125,7 @@ def draw_classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | N
     if not names:
         return None
     columns = [prefix + name for name in names]
+    names = [*class_names(classes), *names[len(classes) :]]
     if len(tables.members) == 1:
         (member,) = tables.members
         rows = [[tables.score(member, Condition(s), c) for c in columns] for s in tables.suites]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from tinyjax.data.records import DetectionSplit
+from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.plotting import COLORS, STYLE, label_text, save
 
 MAX_BARS = 40  # of a histogram
@@ -53,7 +54,7 @@ def _draw_counts(axes: Axes, labels: np.ndarray, classes: Sequence[str]) -> None
     counts = np.bincount(labels, minlength=n)
     bars = axes.barh(range(n), counts, color=COLORS[0])
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2, fontsize=7)
-    axes.set_yticks(range(n), [label_text(name, 20) for name in classes])
+    axes.set_yticks(range(n), [label_text(name, 20) for name in class_names(classes)])
     axes.set(xlabel="boxes", xlim=(0, 1.3 * counts.max()), ylim=(n - 0.4, -0.8))
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="y", visible=False)

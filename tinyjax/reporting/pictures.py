@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from tinyjax.data.images import to_network
 from tinyjax.data.records import DetectionSplit
 from tinyjax.metrics import detection_errors
+from tinyjax.reporting.fonts import class_names, drawable, pillow_font
 from tinyjax.run.files import atomic
 
 COLORS = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
@@ -21,7 +22,8 @@ HATCHING = ((0, 60), (1, 210))  # offset and gray of a dark and a bright line, v
 TEXT_HEIGHT, LINE_HEIGHT, GAP = 20, 34, 8  # scores, captions, space between pictures; pixels
 MIN_SCORE = 0.3  # of drawn predictions
 DEFAULT_WIDTH, CORRECT_WIDTH, WRONG_WIDTH = 3, 1, 4  # of lines, pixels
-SCORE_FONT, CAPTION_FONT = (ImageFont.load_default(height) for height in (TEXT_HEIGHT, 22))
+CAPTION_HEIGHT = 22
+SCORE_FONT = ImageFont.load_default(TEXT_HEIGHT)
 
 
 # ---- sheets of a run
@@ -212,12 +214,15 @@ def tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 def add_caption(picture: Image.Image, *lines: str, color: str = "black") -> Image.Image:
     """A picture with lines of text above it, widened if the text is wider."""
-    width = max([picture.width, *(2 + round(CAPTION_FONT.getlength(line)) for line in lines)])
+    lines = tuple(map(drawable, lines))
+    fonts = [pillow_font(line, CAPTION_HEIGHT) for line in lines]
+    lengths = (font.getlength(line) for font, line in zip(fonts, lines, strict=True))
+    width = max([picture.width, *(2 + round(length) for length in lengths)])
     result = Image.new("RGB", (width, LINE_HEIGHT * len(lines) + picture.height), "white")
     result.paste(picture, (0, LINE_HEIGHT * len(lines)))
     for k, line in enumerate(lines):
         middle = LINE_HEIGHT * k + LINE_HEIGHT // 2
-        ImageDraw.Draw(result).text((2, middle), line, color, font=CAPTION_FONT, anchor="lm")
+        ImageDraw.Draw(result).text((2, middle), line, color, font=fonts[k], anchor="lm")
     return result
 
 
@@ -239,7 +244,10 @@ def add_legend(
     lines: line width -> its meaning. ignored: whether to explain the hatching of ignored regions.
     """
     side = LINE_HEIGHT // 2
-    marks = {name: Image.new("RGB", (side, side), _color(k)) for k, name in enumerate(classes)}
+    marks = {
+        name: Image.new("RGB", (side, side), _color(k))
+        for k, name in enumerate(class_names(classes))
+    }
     if ignored:
         background = np.full((side, side, 3), 128, np.uint8)
         _hatch(background, np.array([0, 0, side, side]))
@@ -250,18 +258,19 @@ def add_legend(
 
     positions, x, y = [], GAP, 0
     for name, mark in marks.items():
-        length = mark.width + GAP + round(CAPTION_FONT.getlength(name))
+        font = pillow_font(name, CAPTION_HEIGHT)
+        length = mark.width + GAP + round(font.getlength(name))
         if x > GAP and x + length > picture.width:
             x, y = GAP, y + LINE_HEIGHT
-        positions.append((x, picture.height + y + LINE_HEIGHT // 2))
+        positions.append((x, picture.height + y + LINE_HEIGHT // 2, font))
         x += length + 3 * GAP
 
     result = Image.new("RGB", (picture.width, picture.height + y + LINE_HEIGHT), "white")
     result.paste(picture)
     pen = ImageDraw.Draw(result)
-    for (name, mark), (x, middle) in zip(marks.items(), positions, strict=True):
+    for (name, mark), (x, middle, font) in zip(marks.items(), positions, strict=True):
         result.paste(mark, (x, middle - side // 2))
-        pen.text((x + mark.width + GAP, middle), name, "black", font=CAPTION_FONT, anchor="lm")
+        pen.text((x + mark.width + GAP, middle), name, "black", font=font, anchor="lm")
     return result
 
 

@@ -15,6 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, NullFormatter
 
+from tinyjax.reporting.fonts import drawable, families
 from tinyjax.run.files import atomic
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,6 +23,7 @@ DASHES = ("-", "--", ":", "-.")
 LEGEND_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.04, 0.5)}
 
 STYLE: dict[Any, Any] = {
+    "font.family": [*families()],
     "font.size": 9,
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -56,7 +58,8 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def label_text(name: str, max_length: int = 30) -> str:
-    """A name as text of a figure: shortened in the middle, and "$" escaped."""
+    """A name as text of a figure: drawable, shortened in the middle, and "$" escaped."""
+    name = drawable(name)
     if len(name) > max_length:
         name = f"{name[: max_length // 2]}…{name[-(max_length // 2 - 1) :]}"
     return name.replace("$", r"\$")

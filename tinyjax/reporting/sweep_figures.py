@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
-from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save
+from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, label_text, save
 
 Row = Mapping[str, str]
 MAX_SIZE_LABELS = 8  # on an axis
@@ -55,7 +55,9 @@ def draw_score_by_size(
         suite_sizes = sorted(by_size)
         means = [np.mean(by_size[size]) for size in suite_sizes]
         deviations = [np.std(by_size[size]) for size in suite_sizes]
-        axes.errorbar(suite_sizes, means, deviations, color=color, capsize=2, label=suite)
+        axes.errorbar(
+            suite_sizes, means, deviations, color=color, capsize=2, label=label_text(suite)
+        )
     axes.set(xscale="log", xlabel="parameters", ylabel=label, ylim=(0, None))
     unique_sizes = sorted({*sizes.values()})
     if len(unique_sizes) <= MAX_SIZE_LABELS:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from tinyjax.reporting.plotting import COLORS, STYLE, save, set_log_ticks
+from tinyjax.reporting.plotting import COLORS, STYLE, label_text, save, set_log_ticks
 from tinyjax.run.csv_files import read_rows
 
 Series = dict[tuple[str, str], np.ndarray]  # (split, metric) -> float64 [points, 2], step and value
@@ -61,7 +61,7 @@ def _draw_scores(
     panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True)
     for axes, (metric, suites) in zip(panels, scores.items(), strict=True):
         for suite, points in suites.items():
-            axes.plot(*points.T, marker="o", markersize=3, label=suite)
+            axes.plot(*points.T, marker="o", markersize=3, label=label_text(suite))
         axes.set(xlabel="step", ylabel=labels[metric], ylim=(0, None), xlim=(0, None))
     panels[0].legend(title="suite")
     return figure

@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
-from tinyjax.reporting.plotting import COLORS, LEGEND_RIGHT, STYLE, save, set_log_ticks
+from tinyjax.reporting.fonts import class_names
+from tinyjax.reporting.plotting import (
+    COLORS,
+    LEGEND_RIGHT,
+    STYLE,
+    label_text,
+    save,
+    set_log_ticks,
+)
 
 MAX_CLASS_NAMES = 20  # in a figure
 
@@ -54,7 +62,7 @@ def draw_interpolation(
         axes: Axes = figure.subplots()
         for suite in dict.fromkeys(row["suite"] for row in rows):
             points = sorted((row["fraction"], row[metric]) for row in rows if row["suite"] == suite)
-            axes.plot(*zip(*points, strict=True), "o-", markersize=3, label=suite)
+            axes.plot(*zip(*points, strict=True), "o-", markersize=3, label=label_text(suite))
         axes.set(xlabel="fraction of the end weights", ylabel=label, ylim=(0, None))
         axes.legend(title="suite", **LEGEND_RIGHT)
         save(figure, path)
@@ -72,13 +80,14 @@ def draw_class_frequency(
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.subplots()
+        names = [label_text(name) for name in class_names([*class_counts])]
         for suite, suite_scores in scores.items():
             points = [
-                (objects, suite_scores[f"AP/{name}"], name)
-                for name, (_, objects) in class_counts.items()
+                (objects, suite_scores[f"AP/{name}"], drawn)
+                for drawn, (name, (_, objects)) in zip(names, class_counts.items(), strict=True)
                 if objects and not math.isnan(suite_scores[f"AP/{name}"])
             ]
-            axes.plot([p[0] for p in points], [p[1] for p in points], "o", label=suite)
+            axes.plot([p[0] for p in points], [p[1] for p in points], "o", label=label_text(suite))
             for objects, score, name in points if len(points) <= MAX_CLASS_NAMES else []:
                 offset: dict[str, Any] = {"xytext": (4, 2), "textcoords": "offset points"}
                 axes.annotate(name, (objects, score), **offset, fontsize=6)
