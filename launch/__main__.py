@@ -11,13 +11,14 @@ codes are those of the worker.
 
 import argparse
 import sys
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import yaml
 
 from tinyjax.config.paths import parse_path
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, exit_code, run_all
 
 from . import status
 from .job import Rendered, make_job, shell_line
@@ -31,12 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] in ("status", "collect"):
         return _run_subcommand(*argv)
     options, worker_options = _parser().parse_known_args(argv)
-    job = make_job(
+    arguments = (
         options.config, worker_options, options.workdir, options.shards, options.accelerator,
         options.at_once, options.restarts,
     )  # fmt: skip
+    job, parameters = run_all(
+        partial(make_job, *arguments), partial(_parse_parameters, options.set)
+    )
     engine = import_module(f".{options.engine}", __package__)
-    parameters = _parse_parameters(options.set)
     rendered = engine.render(job, parameters)
     if options.dry_run:
         print(_as_text(rendered))
@@ -58,13 +61,12 @@ def _run_subcommand(command: str, *folders: str) -> int:
 
 def _parse_parameters(texts: list[str]) -> dict[str, Any]:
     """Parse parameters "key=value". Raises UserError."""
-    parameters = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise UserError(f"--set {text}: give KEY=VALUE, such as partition=gpu")
-        parameters[key] = yaml.safe_load(value)
-    return parameters
+    pairs = [text.partition("=") for text in texts]
+    if mistakes := ["".join(pair) for pair in pairs if not all(pair[:2])]:
+        raise UserError(
+            *(f"--set {text}: give KEY=VALUE, such as partition=gpu" for text in mistakes)
+        )
+    return {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,15 +25,18 @@ def require_slice(job: Job, engine: str) -> Slice:
 
     Raises UserError if the accelerator is not a TPU slice, or the run folder is not in a bucket.
     """
+    mistakes = []
     if "://" not in job.workdir:
-        raise UserError(
+        mistakes.append(
             f"--workdir {job.workdir}: is on this machine's disk; {engine}'s machines share a "
             "bucket, such as gs://bucket/name"
         )
     if not job.slice:
-        raise UserError(
+        mistakes.append(
             f"--accelerator {job.accelerator}: {engine} is for TPU slices; give one such as v6e-8"
         )
+    if mistakes or not job.slice:
+        raise UserError(*mistakes)
     return job.slice
 
 
@@ -49,15 +52,13 @@ def require_checkout(engine: str) -> None:
 def fill_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the engine's parameters, with defaults for those not given.
 
-    Raises UserError for an unknown parameter, and for a missing one whose default is None.
+    Raises UserError for all unknown parameters, and all missing ones whose default is None.
     """
-    for key in given:
-        if key not in defaults:
-            raise UserError(f"--set {key}: {suggest(key, defaults)}")
+    mistakes = [f"--set {key}: {suggest(key, defaults)}" for key in given if key not in defaults]
     parameters = {**defaults, **given}
-    for key, value in parameters.items():
-        if value is None:
-            raise UserError(f"--set {key}=..: must be given")
+    mistakes += [f"--set {key}=..: must be given" for key, v in parameters.items() if v is None]
+    if mistakes:
+        raise UserError(*mistakes)
     return parameters
 
 

@@ -4,7 +4,10 @@ at the end.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from tinyjax.errors import run_all
 
 from .cloud import INSTALL, PYTHON, fill_parameters, require_slice, run_commands
 from .job import RESTART, Job, Rendered, job_folder, shell_line, worker_command
@@ -101,7 +104,9 @@ def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
 
     Raises UserError for an invalid parameter, and as `require_slice` does.
     """
-    args, slice_ = fill_parameters(parameters, DEFAULTS), require_slice(job, "gcloud")
+    args, slice_ = run_all(
+        partial(fill_parameters, parameters, DEFAULTS), partial(require_slice, job, "gcloud")
+    )
     clone = f"[ -d tinyjax ] || git clone {args['source']} tinyjax; cd tinyjax && {INSTALL}"
     files = {
         f"shard-{shard}.sh": SCRIPT.format(

@@ -65,16 +65,17 @@ def make_job(
     restarts: int = 20,
 ) -> Job:
     """Return a job with a name for its run folder. Raises UserError for an invalid argument."""
-    if shards < 1:
-        raise UserError(f"--shards {shards}: give 1 or more")
+    mistakes = [f"--shards {shards}: give 1 or more"] if shards < 1 else []
     known = (*LOCAL_ACCELERATORS, *accelerators.SLICES)
     if accelerator not in known:
-        raise UserError(f"--accelerator {accelerator}: {suggest(accelerator, known)}")
-    for option in overrides:
-        if option.startswith("-") and not option.startswith(WORKER_OPTIONS):
-            raise UserError(
-                f"{option}: neither launch nor its workers have this option; see --help"
-            )
+        mistakes.append(f"--accelerator {accelerator}: {suggest(accelerator, known)}")
+    mistakes += [
+        f"{option}: neither launch nor its workers have this option; see --help"
+        for option in overrides
+        if option.startswith("-") and not option.startswith(WORKER_OPTIONS)
+    ]
+    if mistakes:
+        raise UserError(*mistakes)
     workdir = workdir if "://" in workdir else str(parse_path(workdir).absolute())
     folder_name = re.sub(r"[^a-z0-9]+", "-", Path(workdir).name.lower()).strip("-")[:30]
     path_hash = hashlib.sha256(workdir.encode()).hexdigest()[:6]  # folders may share a name

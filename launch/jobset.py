@@ -1,11 +1,12 @@
 """Google Kubernetes Engine: a JobSet, queued by Kueue, a job per shard and a pod per machine."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import yaml
 
-from tinyjax.errors import STOPPED
+from tinyjax.errors import STOPPED, run_all
 from tinyjax.run.accelerators import CHIPS_PER_HOST
 
 from .cloud import fill_parameters, require_slice, run_commands
@@ -28,7 +29,9 @@ def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
 
     Raises UserError for an invalid parameter, and as `require_slice` does.
     """
-    args = fill_parameters(parameters, DEFAULTS)
+    args, _ = run_all(
+        partial(fill_parameters, parameters, DEFAULTS), partial(require_slice, job, "jobset")
+    )
     template = {"spec": _shard_spec(job, args)}
     shard_job = {"name": "shard", "replicas": job.shards, "template": template}
     manifest = {

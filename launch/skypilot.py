@@ -3,11 +3,12 @@ shard, on its own machines or, with `--set pool=NAME`, on machines of a pool, wh
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import yaml
 
-from tinyjax.errors import STOPPED
+from tinyjax.errors import STOPPED, run_all
 
 from .cloud import (
     INSTALL,
@@ -33,8 +34,11 @@ def render(job: Job, parameters: Mapping[str, Any]) -> Rendered:
 
     Raises UserError for an invalid parameter, outside of a checkout, and as `require_slice` does.
     """
-    require_checkout("skypilot")
-    args = fill_parameters(parameters, DEFAULTS)
+    args, *_ = run_all(
+        partial(fill_parameters, parameters, DEFAULTS),
+        partial(require_slice, job, "skypilot"),
+        partial(require_checkout, "skypilot"),
+    )
     shard = "$SKYPILOT_JOB_RANK" if args["pool"] else "$SHARD"
     machine = {
         "name": job.name,

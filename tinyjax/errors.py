@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 # Exit codes of sysexits.h.
 EX_UNAVAILABLE = 69  # another machine, or another attempt, may succeed
@@ -15,8 +16,14 @@ class UserError(Exception):
     """Invalid input: a file, a field or a value.
 
     The message names the file, the field, the value and a valid value; a command prints it as one
-    line, without a traceback, and ends with exit code 2.
+    line, without a traceback, and ends with exit code 2. Several arguments are several mistakes,
+    printed as a line each.
     """
+
+    def __str__(self) -> str:
+        if len(self.args) < 2:
+            return super().__str__()
+        return "\n  ".join([f"{len(self.args)} mistakes:", *map(str, self.args)])
 
 
 class MachineError(Exception):
@@ -29,6 +36,20 @@ def suggest(name: str, known: Iterable[str]) -> str:
     similar = get_close_matches(str(name), known, n=1, cutoff=0.5)
     advice = f"did you mean {similar[0]!r}? " if similar else ""
     return f"{advice}known: {', '.join(known) or 'none'}"
+
+
+def run_all(*checks: Callable[[], Any]) -> list[Any]:
+    """Run all checks and return their results. Raises one UserError for the mistakes of all."""
+    results: list[Any] = []
+    mistakes: list[str] = []
+    for check in checks:
+        try:
+            results.append(check())
+        except UserError as error:
+            mistakes += error.args
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+    return results
 
 
 def shorten(names: Iterable[str]) -> str:

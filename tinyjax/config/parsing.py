@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,7 +24,7 @@ from ml_collections import ConfigDict
 from tinyjax.config.defaults import fill_defaults
 from tinyjax.config.paths import parse_path
 from tinyjax.config.spec import find_config_file, split_arg, split_spec
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError, run_all, suggest
 
 PREFIX = "--config."
 COMMA = re.compile(r",(?![^([{]*[)\]}])")  # outside of brackets: values may be regular expressions
@@ -78,11 +79,14 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
     Raises UserError for an unknown field, with the most similar ones, and for a value of another
     type.
     """
-    for text in overrides:
-        key, equals, value = text.removeprefix(PREFIX).partition("=")
-        group, name = find_field(config, key)
-        group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
+    run_all(*(partial(_set_text, config, text) for text in overrides))
     return config
+
+
+def _set_text(config: ConfigDict, text: str) -> None:
+    key, equals, value = text.removeprefix(PREFIX).partition("=")
+    group, name = find_field(config, key)
+    group[name] = _parse(f"{PREFIX}{key}", value if equals else None, group, name)
 
 
 def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
@@ -92,8 +96,7 @@ def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     type.
     """
     config = ConfigDict(config.to_dict())
-    for key, value in fields.items():
-        set_field(config, key, value)
+    run_all(*(partial(set_field, config, key, value) for key, value in fields.items()))
     return config.lock()
 
 
@@ -122,10 +125,13 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     Raises UserError as `override` and `split_arg` do.
     """
     config = ConfigDict(defaults)
-    for name, value in split_arg(arg or ""):
+
+    def set_argument(name: str, value: str | None) -> None:
         if name not in config:
             raise UserError(f"config argument {name!r}: {suggest(name, defaults)}")
         config[name] = _parse(f"config argument {name}", value, config, name)
+
+    run_all(*(partial(set_argument, name, value) for name, value in split_arg(arg or "")))
     return config.lock()
 
 

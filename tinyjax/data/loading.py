@@ -85,12 +85,18 @@ def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
 def _check_arguments(
     data_format: str, arguments: Mapping[str, Any], known: Sequence[str], required: Sequence[str]
 ) -> None:
-    for name in arguments.keys() - {*known}:
-        hint = suggest(name, known)
-        raise UserError(f"data: no argument {name!r} of a {data_format} set; {hint}")
-    for name in required:
-        if name not in arguments:
-            raise UserError(f"data: no {name!r}; give data.common.{name}, or one for each split")
+    mistakes = [
+        f"data: no argument {name!r} of a {data_format} set; {suggest(name, known)}"
+        for name in arguments
+        if name not in known
+    ]
+    mistakes += [
+        f"data: no {name!r}; give data.common.{name}, or one for each split"
+        for name in required
+        if name not in arguments
+    ]
+    if mistakes:
+        raise UserError(*mistakes)
 
 
 def _load_synthetic(

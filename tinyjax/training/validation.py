@@ -1,10 +1,12 @@
 """Check a config before anything is loaded or compiled."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tinyjax.config.parsing import leaves_with_path
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError, run_all, suggest
 
 # Ranges of fields for which other values would silently do something unintended.
 BOUNDS = {
@@ -38,65 +40,86 @@ def check_sweep_options(
 
 
 def check_config(config: Any) -> None:
-    """Raise UserError for invalid values in a config that show without its data and network."""
+    """Raise UserError for all invalid values that show without the data and the network."""
     from tinyjax.transfer import freezing
-    from tinyjax.transfer.regularizers import REGULARIZERS
 
-    _check_bounds(config)
-    _check_suites(config)
-    if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
-        raise UserError("subset: a streamed training set (data.stream) is always used in full")
-    if config.reinit and not config.init:
-        raise UserError(
-            f"reinit = {config.reinit!r}: without init all weights start at random values; give "
-            "init, or leave reinit out"
-        )
-    if config.regularizer.name not in REGULARIZERS:
-        name = config.regularizer.name
-        raise UserError(f"regularizer.name = {name!r}: {suggest(name, REGULARIZERS)}")
-    freezing.parse_rules(config.freeze)
+    checks = (_check_bounds, _check_monitor, _check_corruptions, _check_suites, _check_fields)
+    run_all(
+        *(partial(check, config) for check in checks), lambda: freezing.parse_rules(config.freeze)
+    )
 
 
 def _check_bounds(config: Any) -> None:
-    fields = dict(leaves_with_path(config.to_dict()))
+    fields, mistakes = dict(leaves_with_path(config.to_dict())), []
     for name, (low, high) in BOUNDS.items():
         value = fields.get(name, low)  # a detector has no augment.mixup, for example
         if not low <= value <= high or value == math.inf:
             allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise UserError(f"{name} = {value}: give {allowed}")
+            mistakes.append(f"{name} = {value}: give {allowed}")
+    _raise_all(mistakes)
 
 
-def _check_suites(config: Any) -> None:
-    suites = config.data.suites
-    if config.monitor not in suites:
-        raise UserError(
-            f"monitor = {config.monitor!r}: no such suite; {suggest(config.monitor, suites)}"
-        )
-    if "train" in suites:
-        raise UserError(
-            "data.suites: 'train' names the training metrics in metrics.csv; give another name"
-        )
-    if "corrupt" in suites[config.monitor]:
-        raise UserError(
-            f"monitor = {config.monitor!r}: corrupted suites are not scored in training"
-        )
-    for group in ("common", "train"):
-        if "corrupt" in config.data[group]:
-            raise UserError(f"data.{group}.corrupt: only suites are corrupted, by tinyjax.evaluate")
-    data = config.data.to_dict()
-    for arguments in (data["common"], data["train"], *data["suites"].values()):
-        if "where" in arguments:
-            from tinyjax.data.layouts.selection import check_where
+def _check_monitor(config: Any) -> None:
+    suites, monitor = config.data.suites, config.monitor
+    if monitor not in suites:
+        raise UserError(f"monitor = {monitor!r}: no such suite; {suggest(monitor, suites)}")
+    if "corrupt" in suites[monitor]:
+        raise UserError(f"monitor = {monitor!r}: corrupted suites are not scored in training")
 
-            check_where(arguments["where"])
-    for name, arguments in suites.items():
+
+def _check_corruptions(config: Any) -> None:
+    mistakes = [
+        f"data.{group}.corrupt: only suites are corrupted, by tinyjax.evaluate"
+        for group in ("common", "train")
+        if "corrupt" in config.data[group]
+    ]
+    _raise_all(mistakes)
+    for name, arguments in config.data.suites.items():
         if "corrupt" in arguments:
             # imports scipy, which nothing else here needs
             from tinyjax.data.corruptions.corrupt import suite_corruptions
 
             suite_corruptions(name, arguments)
-        if "classes" in arguments:
-            raise UserError(
-                f"data.suites.{name}.classes: suites have the classes of the training set; leave "
-                "it out. Objects of other classes are background"
-            )
+
+
+def _check_suites(config: Any) -> None:
+    from tinyjax.data.layouts.selection import check_where
+
+    data = config.data.to_dict()
+    checks = [
+        partial(check_where, arguments["where"])
+        for arguments in (data["common"], data["train"], *data["suites"].values())
+        if "where" in arguments
+    ]
+    mistakes = [
+        f"data.suites.{name}.classes: suites have the classes of the training set; leave it out. "
+        "Objects of other classes are background"
+        for name, arguments in data["suites"].items()
+        if "classes" in arguments
+    ]
+    if "train" in data["suites"]:
+        mistakes.append(
+            "data.suites: 'train' names the training metrics in metrics.csv; give another name"
+        )
+    run_all(*checks, partial(_raise_all, mistakes))
+
+
+def _check_fields(config: Any) -> None:
+    from tinyjax.transfer.regularizers import REGULARIZERS
+
+    mistakes = []
+    if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
+        mistakes.append("subset: a streamed training set (data.stream) is always used in full")
+    if config.reinit and not config.init:
+        mistakes.append(
+            f"reinit = {config.reinit!r}: without init all weights start at random values; give "
+            "init, or leave reinit out"
+        )
+    if (name := config.regularizer.name) not in REGULARIZERS:
+        mistakes.append(f"regularizer.name = {name!r}: {suggest(name, REGULARIZERS)}")
+    _raise_all(mistakes)
+
+
+def _raise_all(mistakes: Sequence[str]) -> None:
+    if mistakes:
+        raise UserError(*mistakes)
