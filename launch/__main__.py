@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tinyjax.config.paths import parse_path
-from tinyjax.errors import UserError, exit_code, run_all
+from tinyjax.errors import UserError, run_all, run_command
 
 from . import status
 from .job import Rendered, make_job, shell_line
@@ -114,4 +114,4 @@ def _as_text(rendered: Rendered) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from tinyjax.errors import UserError, exit_code, suggest
+from tinyjax.errors import UserError, run_command, suggest
 
 COMMANDS = {
     "prepare": "check a data set, or convert it to ArrayRecord",
@@ -48,7 +48,7 @@ def _module(command: str) -> str:
 
 def run() -> int:
     """Run the command line of this process and return its exit code."""
-    return exit_code(main)
+    return run_command(main)
 
 
 if __name__ == "__main__":

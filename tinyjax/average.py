@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_path
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
@@ -246,4 +246,4 @@ def _report(rows: Sequence[dict[str, Any]], task: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

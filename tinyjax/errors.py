@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -56,6 +57,18 @@ def shorten(names: Iterable[str]) -> str:
     """The first three names, and the number of further names."""
     first, more = (names := [*names])[:3], len(names) - 3
     return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Run the `main` of this process's command and return its exit code, see `exit_code`.
+
+    Names of files are UTF-8 in data sets and in the output. Python would read and write them in the
+    locale's encoding, which cannot be changed later; in another one the process starts again.
+    """
+    if sys.getfilesystemencoding().lower() != "utf-8" and sys.executable:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    return exit_code(main)
 
 
 def exit_code(main: Callable[[], int]) -> int:

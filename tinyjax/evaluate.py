@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.config.parsing import PREFIX
-from tinyjax.errors import UserError, exit_code, shorten, suggest
+from tinyjax.errors import UserError, run_command, shorten, suggest
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
@@ -395,4 +395,4 @@ def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -39,7 +39,7 @@ from tinyjax.config.paths import parse_local_path
 from tinyjax.data import images, video
 from tinyjax.data.layouts.listing import describe_unread, select_unread
 from tinyjax.data.prefetch import map_ahead
-from tinyjax.errors import STOPPED, UserError, exit_code
+from tinyjax.errors import STOPPED, UserError, run_command
 from tinyjax.run import progress
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.distributed import local_stop_requests
@@ -345,4 +345,4 @@ def csv_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
-from tinyjax.errors import UserError, exit_code, suggest
+from tinyjax.errors import UserError, run_command, suggest
 from tinyjax.population.options import FLAGS, parse_member_batching, select_members
 from tinyjax.run import accelerators
 from tinyjax.run.accelerators import GIB
@@ -290,4 +290,4 @@ def _describe_cost(
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -27,7 +27,7 @@ from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
 from tinyjax.data.layouts.catalog import CLASSIFICATION_SETS, PUBLISHED_SETS
 from tinyjax.data.loading import DETECTION_FORMATS
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, run_command
 from tinyjax.run.logs import log, start_log
 
 FORMATS = [name for name in (*DETECTION_FORMATS, *CLASSIFICATION_SETS) if name != "synthetic"]
@@ -374,4 +374,4 @@ def _draw_samples(split, file: Path, count: int = 12) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -13,7 +13,7 @@ import sys
 import time
 
 from tinyjax.config.paths import parse_local_path
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, run_command
 from tinyjax.run.logs import log, start_log
 
 
@@ -56,4 +56,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.errors import UserError, exit_code
+from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.progress import progress_bar
@@ -134,4 +134,4 @@ def _add_to_results(file: Path, means: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_path
 from tinyjax.config.spec import split_spec
-from tinyjax.errors import STOPPED, UserError, exit_code, suggest
+from tinyjax.errors import STOPPED, UserError, run_command, suggest
 from tinyjax.population import search_space
 from tinyjax.population.options import FLAGS as SWEEP_FLAGS
 from tinyjax.population.options import SINGLE_RUN, parse_member_batching, parse_shard
@@ -237,4 +237,4 @@ def init_points(*folders: str | Path) -> Sequence[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

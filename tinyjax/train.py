@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyjax import config as configs
-from tinyjax.errors import STOPPED, UserError, exit_code
+from tinyjax.errors import STOPPED, UserError, run_command
 from tinyjax.population import options as sweep_options
 from tinyjax.population.options import SINGLE_RUN
 from tinyjax.population.search_space import Member
@@ -388,4 +388,4 @@ def write_results(setup: Setup, outcome: Outcome, folder: Path, reporter: Any) -
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

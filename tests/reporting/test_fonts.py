@@ -1,5 +1,6 @@
 """Names in scripts that a machine has fonts for, and names in scripts that it has not."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -25,7 +26,7 @@ from tinyjax.reporting import (
 CHINESE = ("人", "汽车", "自行车")
 ARABIC = ("شخص", "سيارة")
 EMOJI = ("🚗", "🚶🏽‍♀️")
-CACHED = (fonts.families, fonts._best_font, fonts._warn_once, fonts.pillow_font)
+CACHED = (fonts.families, fonts._best_font, fonts.pillow_font)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,7 @@ def only_dejavu(monkeypatch, caplog):
     """A machine with one font, in a process that has not warned yet."""
     monkeypatch.setattr(fonts, "FAMILIES", fonts.FAMILIES[:1])
     monkeypatch.setattr(fonts.log, "propagate", True)
+    monkeypatch.setattr(fonts, "_replacements", itertools.count())
     monkeypatch.setitem(plotting.STYLE, "font.family", ["DejaVu Sans"])
     monkeypatch.setitem(plotting.STYLE, "savefig.dpi", 40)
     clear_caches()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import count
 from unicodedata import category
 
 from matplotlib import get_cachedir
@@ -23,6 +24,7 @@ FAMILIES = (
     *(f"Noto Sans {script}" for script in ("Telugu", "Thai", "Ethiopic", "Symbols2")),
     *("Noto Emoji", "Segoe UI Emoji", "Symbola", "Unifont"),
 )
+_replacements = count()
 
 
 @cache
@@ -48,7 +50,12 @@ def drawable(text: str) -> str:
     known = _characters(_best_font(text))
     if all(c in known for c in text):
         return text
-    _warn_once()
+    if next(_replacements) == 0:  # atomic: threads draw the pictures of predictions
+        log.warning(
+            "no font of this machine has all characters of some names: pictures and figures show "
+            "class numbers or code points instead; install a font such as Noto Sans CJK, then "
+            f"delete {get_cachedir()}/fontlist*.json"
+        )
     return "".join(c if c in known else f"<{ord(c):X}>" for c in text)
 
 
@@ -76,12 +83,3 @@ def _best_font(text: str) -> str:
 @cache
 def _characters(file: str) -> frozenset[str]:
     return frozenset(map(chr, FT2Font(file).get_charmap()))
-
-
-@cache
-def _warn_once() -> None:
-    log.warning(
-        "no font of this machine has all characters of some names: pictures and figures show class "
-        "numbers or code points instead; install a font such as Noto Sans CJK, then delete "
-        f"{get_cachedir()}/fontlist*.json"
-    )
