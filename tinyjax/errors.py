@@ -65,9 +65,11 @@ def run_command(main: Callable[[], int]) -> int:
     Names of files are UTF-8 in data sets and in the output. Python would read and write them in the
     locale's encoding, which cannot be changed later; in another one the process starts again.
     """
-    if sys.getfilesystemencoding().lower() != "utf-8" and sys.executable:
+    is_utf8 = sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1"
+    if not is_utf8 and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"  # also for the processes that this one starts
         os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return exit_code(main)
 
 
