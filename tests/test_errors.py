@@ -75,7 +75,7 @@ def test_arguments_of_data():
     data = configs.detector().data.unlock()
     data.format, data.common = "coco", {"sorce": "a", "chanels": 1}
     messages = mistakes_of(lambda: load_split(data, data.train))
-    matches(messages, "'sorce'.*'source'", "'chanels'.*'channels'", "no 'source'", "no 'split'")
+    matches(messages, "no arguments 'chanels', 'sorce' of a coco set", "no 'source'", "no 'split'")
 
 
 SWEEP = ["--config=c.py", "--shards=2"]

@@ -85,11 +85,14 @@ def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
 def _check_arguments(
     data_format: str, arguments: Mapping[str, Any], known: Sequence[str], required: Sequence[str]
 ) -> None:
-    mistakes = [
-        f"data: no argument {name!r} of a {data_format} set; {suggest(name, known)}"
-        for name in arguments
-        if name not in known
-    ]
+    mistakes = []
+    unknown = [name for name in arguments if name not in known]
+    if len(unknown) == 1:
+        hint = suggest(unknown[0], known)
+        mistakes = [f"data: no argument {unknown[0]!r} of a {data_format} set; {hint}"]
+    elif unknown:  # all in one line, because often the format is the mistake
+        names = ", ".join(map(repr, unknown))
+        mistakes = [f"data: no arguments {names} of a {data_format} set; known: {', '.join(known)}"]
     mistakes += [
         f"data: no {name!r}; give data.common.{name}, or one for each split"
         for name in required
