@@ -106,6 +106,20 @@ def test_link_to_a_folder_that_is_read_anyway(layout, target, tmp_path, expected
     assert_same(split._replace(names=expected["train"].names), expected["train"])
 
 
+def test_set_above_a_link_is_not_read(tmp_path):
+    """A COCO set two folders above, which the link leads to, is not a second format."""
+    source_files.coco(tmp_path, SPLITS)
+    folder = source_files.flat_voc(tmp_path / "inner", SPLITS)
+    os.symlink("../..", folder / "train" / "all")
+    assert load_detection(folder, "train", source_files.CLASSES, first_pixel=0).names
+
+
+def test_folder_with_only_a_link_to_itself_is_not_read_forever(tmp_path):
+    os.symlink(".", tmp_path / "all")
+    with pytest.raises(UserError, match="no known layout"):
+        load_detection(tmp_path, "train", source_files.CLASSES)
+
+
 def test_links_to_each_other_end(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

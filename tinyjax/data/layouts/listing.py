@@ -86,16 +86,22 @@ def split_command(source: Any) -> str:
 def candidate_roots(root: AnyPath) -> Iterator[AnyPath]:
     """`root` and the folders up to two levels below: archives often wrap a set once or twice.
 
-    Folders that contain nothing but one folder are not counted.
+    Folders that contain nothing but one folder are not counted. Links to folders inside or above
+    `root` are skipped.
     """
-    yield root
-    while len(content := _scan_folder(root)) == 1 and content[0].is_folder:
-        root = content[0].path
+
+    def subfolders(folder: AnyPath) -> list[AnyPath]:
+        folders = (item for item in _scan_folder(folder) if item.is_folder)
+        return [f.path for f in folders if not (f.is_link and _is_inside_or_above(f.path, top))]
+
+    yield (top := root)
+    while len(_scan_folder(root)) == 1 and (folders := subfolders(root)):
+        (root,) = folders
         yield root
-    first = list_folders(root)
+    first = subfolders(root)
     yield from first
     for folder in first:
-        yield from list_folders(folder)
+        yield from subfolders(folder)
 
 
 def list_folders(folder: AnyPath) -> list[AnyPath]:
@@ -147,12 +153,18 @@ def _is_first_visit(folder: AnyPath, top: AnyPath, visited: set[Path]) -> bool:
     """Whether a walk from `top` reads this folder nowhere else; adds its real path to `visited`."""
     if not isinstance(folder, Path) or not isinstance(top, Path):
         return True  # a zip has no links
-    real, real_top = folder.resolve(), top.resolve()
-    is_inside_or_above = real_top in (real, *real.parents) or real in real_top.parents
-    if real in visited or (folder.is_symlink() and is_inside_or_above):
+    real = folder.resolve()
+    if real in visited or (folder.is_symlink() and _is_inside_or_above(folder, top)):
         return False
     visited.add(real)
     return True
+
+
+def _is_inside_or_above(folder: AnyPath, top: AnyPath) -> bool:
+    if not isinstance(folder, Path) or not isinstance(top, Path):
+        return False
+    real, real_top = folder.resolve(), top.resolve()
+    return real_top in (real, *real.parents) or real in real_top.parents
 
 
 def list_unread(folder: AnyPath) -> list[AnyPath]:

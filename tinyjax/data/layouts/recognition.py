@@ -130,12 +130,12 @@ def _choose(root: AnyPath, names: list[str]) -> Any:
         return _import(PUBLISHED_SETS[name].layout)
     files = {name: _example_files(root, name) for name in names}
     layouts = " and ".join(
-        f"{TITLES[name]} ({len(paths)} file{'s' * (len(paths) > 1)}, such as {paths[0]})"
+        f"{TITLES[name]} ({len(paths)} file{'s' * (len(paths) != 1)}, such as {', '.join(paths[:1])})"
         for name, paths in files.items()
     )
     sources = []
     if isinstance(root, Path):  # a file in a zip cannot be a source
-        sources += [str(root / files["coco"][0])] if "coco" in names else []
+        sources += [str(root / path) for path in files.get("coco", [])[:1]]
         if "yolo" in names and (class_list := yolo.find_class_list(root)):
             sources += [str(class_list[1])] if yolo.is_yaml(class_list[1]) else []
     given = f", or give {' or '.join(sources)} as the source" if sources else ""
