@@ -130,7 +130,7 @@ def _choose(root: AnyPath, names: list[str]) -> Any:
         return _import(PUBLISHED_SETS[name].layout)
     files = {name: _example_files(root, name) for name in names}
     layouts = " and ".join(
-        f"{TITLES[name]} ({len(paths)} file{'s' * (len(paths) != 1)}, such as {', '.join(paths[:1])})"
+        f"{TITLES[name]} ({len(paths)} file{'s' * (len(paths) != 1)}, such as {(*paths, '')[0]})"
         for name, paths in files.items()
     )
     sources = []
