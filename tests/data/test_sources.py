@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from tests.data.layouts import source_files
-from tests.data.layouts.source_files import assert_same
+from tests.data.layouts.source_files import WRITERS, assert_same
 from tests.data.loaders import load_classification, load_detection
 from tests.miniatures import write_noise_images
 from tinyjax.data.layouts.listing import walk_files
@@ -15,12 +15,7 @@ from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
 SPLITS = {"train": 4, "val": 3}
-WRITERS = {
-    "coco": source_files.coco,
-    "voc": source_files.voc,
-    "yolo": source_files.yolo,
-    "roboflow yolo": source_files.roboflow_yolo,
-}
+LAYOUTS = ("coco", "voc", "yolo", "roboflow yolo")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,7 @@ def zip_with_backslashes(folder, target, every=1, prefix=""):
 
 @pytest.mark.parametrize("prefix", ["", "a/", "a/b/c/d/"])
 @pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_zip_with_backslashes(layout, every, prefix, tmp_path, expected):
     source = WRITERS[layout](tmp_path / "set", SPLITS)
     source = zip_with_backslashes(source, tmp_path / "set.zip", every, prefix)
@@ -63,7 +58,7 @@ def test_backslashes_do_not_leave_the_zip(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_zip_of_macos(layout, tmp_path, expected):
     folder = WRITERS[layout](tmp_path / "set", SPLITS)
     source = source_files.zip_folder(folder, tmp_path / "set.zip", "mine/")
@@ -92,8 +87,7 @@ def test_truncated_zip_is_an_error(fraction, tmp_path):
 @pytest.mark.parametrize("target", ["../{}", ".", "..", "../..", "a"])
 @pytest.mark.parametrize("layout", ["yolo", "roboflow yolo", "flat voc"])
 def test_link_to_a_folder_that_is_read_anyway(layout, target, tmp_path, expected):
-    writer = {**WRITERS, "flat voc": source_files.flat_voc}[layout]
-    folder = writer(tmp_path, SPLITS)
+    folder = WRITERS[layout](tmp_path, SPLITS)
     for images in {file.parent for file in folder.rglob("train_*.*")}:
         (images / "a").mkdir()
         for file in images.glob("train_00.*"):

@@ -137,6 +137,16 @@ def roboflow_yolo(folder: Path, splits: dict[str, int]) -> Path:
     return folder / "out"
 
 
+WRITERS = {
+    "coco": coco,
+    "roboflow coco": roboflow_coco,
+    "voc": voc,
+    "flat voc": flat_voc,
+    "yolo": yolo,
+    "roboflow yolo": roboflow_yolo,
+}
+
+
 def zip_folder(folder: Path, target: Path, prefix: str = "") -> Path:
     with zipfile.ZipFile(target, "w") as file:
         for path in sorted(folder.rglob("*")):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data.layouts import source_files
-from tests.data.layouts.source_files import assert_same
+from tests.data.layouts.source_files import WRITERS, assert_same
 from tests.data.loaders import load_detection
 from tinyjax.data.layouts import arrayrecord, yolo
 from tinyjax.data.layouts.listing import raise_error
@@ -16,14 +16,6 @@ from tinyjax.data.sources import open_source
 from tinyjax.errors import UserError
 
 SPLITS = {"train": 5, "val": 3}
-WRITERS = {
-    "coco": source_files.coco,
-    "roboflow coco": source_files.roboflow_coco,
-    "voc": source_files.voc,
-    "flat voc": source_files.flat_voc,
-    "yolo": source_files.yolo,
-    "roboflow yolo": source_files.roboflow_yolo,
-}
 
 
 @pytest.fixture(scope="module")
