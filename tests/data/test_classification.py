@@ -89,11 +89,58 @@ def test_size_fit_channels_and_classes(folder):
         ({"source": "nowhere"}, "nowhere: no such folder or .zip"),
         ({"layout": "folders"}, "did you mean 'folder'"),
         ({"size": (0, 8)}, r"size = \(0, 8\): give \(height, width\)"),
+        ({"size": None}, r"size = None: give data\.common\.size"),
+        ({"fit": "crop"}, "fit = 'crop': known: letterbox"),
+        ({"range16": ("range", 0)}, r"range16 = \('range', 0\): give .*low < high"),
     ],
 )
 def test_invalid_options_are_errors(folder, more, message):
     with pytest.raises(UserError, match=message):
         load_classification(**{"source": folder, "split": "train", "size": (8, 8), **more})
+
+
+LINES = {
+    "Linux": "{0} {1}\n",
+    "Windows": "{0} {1}\r\n",
+    "blank lines": "\n{0}   {1} \n \n",
+    "tabs": "{0}\t{1}\n",
+    "no numbers": "{0}\n",
+    "dots": "./{0} {1}\n",
+}
+
+
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("backslashes", [False, True])
+@pytest.mark.parametrize("form", LINES)
+def test_lists_as_different_tools_write_them(folder, form, backslashes, head):
+    (folder / "train" / "dog" / "0.png").rename(folder / "train" / "dog" / "my 0.png")
+    paths = sorted(folder.glob("train/*/*.png"))
+    classes = ("cat", "dog", "owl")
+    text = ""
+    for path in paths:
+        name = str(path.relative_to(folder)).replace("/", "\\" if backslashes else "/")
+        text += LINES[form].format(name, classes.index(path.parent.name))
+    (folder / "list.txt").write_bytes(head + text.encode())
+    split = load_classification(folder, "list", (8, 8), layout="list")
+    expected = load_classification(folder, "train", (8, 8))
+    assert split.names == expected.names
+    np.testing.assert_array_equal(split.labels, expected.labels)
+    np.testing.assert_array_equal(split.inputs["image"], expected.inputs["image"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train/k\u00e4se/0.png 0".encode("latin-1"), "not text in UTF-8"),
+        (b"0.png 0", "line 1: '0.png 0': give <path with a folder> <number>"),
+        (b"a/0.png 0\na/1.png 1", "line 2: class a has 1, but 0 before; the class is the name"),
+        (b"a/0.png 0\nb/0.png 0", "line 2: number 0 has b, but a before; the class is the name"),
+    ],
+)
+def test_wrong_lists_are_errors(folder, content, message):
+    (folder / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"list\.txt.*{message}"):
+        load_classification(folder, "list", (8, 8), layout="list")
 
 
 def test_unreadable_image_is_an_error_or_skipped(folder):

@@ -9,6 +9,7 @@ or lists of images, as in DomainNet, where the classes are folder names:
 or a TensorFlow Datasets set, prepared as ArrayRecord, with features "image" and "label".
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from tinyjax.data.layouts.listing import (
     list_folders,
     list_images,
     list_unread,
+    read_text,
     split_command,
     unknown_split,
     walk_files,
@@ -37,8 +39,10 @@ from tinyjax.data.layouts.selection import take_evenly
 from tinyjax.data.options import ClassificationOptions, parse_size
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.data.records import ClassificationSplit
-from tinyjax.data.sources import AnyPath, ImageFile, open_source, read_bytes
+from tinyjax.data.sources import AnyPath, ImageFile, open_source
 from tinyjax.errors import UserError, shorten, suggest
+
+LIST_LINE = re.compile(r"\s*(.+?)(?:\s+(\d+))?\s*")  # of a list: <path> <number>
 
 
 class ImageItem(NamedTuple):
@@ -56,7 +60,9 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
     cannot be read.
     """
     source, split = options.source, options.split
-    size = parse_size(options.size) or (0, 0)
+    if (size := parse_size(options.size)) is None:
+        raise UserError("size = None: give data.common.size, (height, width) in pixels")
+    images.check_options(options.channels, options.range16, options.fit)
     layouts: dict[str, Callable[[AnyPath, str], list[ImageItem]]] = {
         "folder": partial(_items_from_folder, classes=options.classes),
         "list": _items_from_list,
@@ -202,13 +208,31 @@ def _items_from_list(root: AnyPath, split: str) -> list[ImageItem]:
     if split not in lists:
         raise unknown_split(root, split, [*lists])
     (data_dir, file), items = lists[split], []
-    for number, line in enumerate(read_bytes(file).decode().splitlines(), start=1):
-        path = line.rpartition(" ")[0] or line
-        *_, label, name = PurePosixPath(path).parts if "/" in path else ("", "")
-        if not label:
-            raise UserError(f"{file}, line {number}: {line!r}: give <path with a folder> <number>")
-        items.append(ImageItem(data_dir / path, f"{label}/{name}", label))
+    pairs: dict[str, str] = {}  # class -> number, and number -> class
+    for position, line in enumerate(read_text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, number = _parse_list_line(line)
+        if len(path.parts) < 2:
+            raise UserError(
+                f"{file}, line {position}: {line!r}: give <path with a folder> <number>"
+            )
+        *_, label, name = path.parts
+        for one, other in (("class " + label, number), ("number " + number, label)):
+            if number and pairs.setdefault(one, other) != other:
+                raise UserError(
+                    f"{file}, line {position}: {one} has {other}, but {pairs[one]} before; the "
+                    "class is the name of the image's folder, and each class has one number"
+                )
+        items.append(ImageItem(data_dir / str(path), f"{label}/{name}", label))
     return items
+
+
+def _parse_list_line(line: str) -> tuple[PurePosixPath, str]:
+    """The path and the number of a list's line; the number is "" if there is none."""
+    match = LIST_LINE.fullmatch(line)
+    path, number = match.groups(default="") if match else ("", "")
+    return PurePosixPath(path.replace("\\", "/")), number
 
 
 def _items_from_folder(root: AnyPath, split: str, classes: Sequence[str]) -> list[ImageItem]:

@@ -42,6 +42,7 @@ def load(options: DetectionOptions) -> DetectionSplit:
     file; a box that is empty, not finite or outside its image.
     """
     size = parse_size(options.size)
+    images.check_options(options.channels, options.range16, options.fit)
     if options.fit == "center":
         raise UserError("fit = 'center': boxes may lie outside the image; give letterbox or resize")
     if options.stream and size is None:

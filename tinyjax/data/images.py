@@ -167,8 +167,7 @@ def _convert(
     min_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> Image.Image:
     """`decode_image` of an opened file."""
-    if channels not in (1, 3):
-        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
+    _check_channels(channels)
     orientation = read_orientation(image)
     if min_size and image.format == "JPEG":
         height, width = min_size(upright_size(image))
@@ -199,12 +198,8 @@ def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
 
     Raises UserError for any other rule, or if low is not below high.
     """
+    _check_range16(rule)
     name, low, high = rule
-    if name not in ("percentiles", "range") or not low < high:
-        raise UserError(
-            f'range16 = {rule!r}: give ("percentiles", low, high) or '
-            '("range", low, high), with low < high'
-        )
     values = raw.astype(np.float32)
     if raw.dtype.itemsize > 2 and not np.array_equal(values, raw):  # large integers
         values = raw.astype(np.float64)
@@ -212,6 +207,42 @@ def to_uint8(raw: np.ndarray, rule: Range16) -> np.ndarray:
         low, high = np.percentile(values, (low, high))
     unit = (values - low) / max(high - low, 1e-6)  # in a uniform image high == low
     return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+
+
+# ---- options
+
+
+def check_options(channels: int, range16: Range16, fit: str) -> None:
+    """Raise UserError for an invalid option, which would otherwise be reported for each image, or
+    only for the first one that needs it.
+    """
+    _check_channels(channels)
+    _check_range16(range16)
+    _check_fit(fit)
+
+
+def _check_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        raise UserError(f"channels = {channels}: give 1 (gray) or 3 (color)")
+
+
+def _check_range16(rule: Any) -> None:
+    match rule:
+        case ("range", int() | float() as low, int() | float() as high) if low < high:
+            return
+        case ("percentiles", int() | float() as low, int() | float() as high) if (
+            0 <= low < high <= 100
+        ):
+            return
+    raise UserError(
+        f'range16 = {rule!r}: give ("percentiles", low, high), in percent, or '
+        '("range", low, high), with low < high'
+    )
+
+
+def _check_fit(method: str) -> None:
+    if method not in FIT_METHODS:
+        raise UserError(f"fit = {method!r}: {suggest(method, FIT_METHODS)}")
 
 
 # ---- fitting to the network's input
@@ -263,8 +294,7 @@ def fit_geometry(
     shape: tuple[int, int], size: tuple[int, int], method: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scale and offset of `fit_image` for an image of `shape` (h, w). Raises as it does."""
-    if method not in FIT_METHODS:
-        raise UserError(f"fit = {method!r}: {suggest(method, FIT_METHODS)}")
+    _check_fit(method)
     (h, w), (height, width) = shape, size
     if method == "center":
         ratio = max(height / h, width / w) / CENTER_FRACTION

@@ -213,6 +213,9 @@ def test_other_mistakes_are_errors(folder, tmp_path):
 
     fails("nowhere: no such folder", source=tmp_path / "nowhere")
     fails(r"no images of a split 'vall'; did you mean 'val'\?", split="vall")
+    # The images have 8 bits and are all invalid if an option is checked with each of them.
+    fails(r"range16 = \('foo', 1, 2\): give", range16=("foo", 1, 2), on_error=lambda *_: None)
+    fails(r"fit = 'crop': known: letterbox", fit="crop", on_error=lambda *_: None)
     fails(r"instances_val\.json: no category 'persn'; did you mean 'person'\?", classes=("persn",))
     fails("no category 'blurr'; did you mean 'blur'", ignore_classes=("blurr",))
     fails("'person' is named twice", classes=("person", "person"))
