@@ -196,8 +196,24 @@ def test_convert_without_valid_images_is_an_error(tmp_path, capsys):
     for file in (source / "images").glob("val*"):
         file.unlink()
     assert run(source, "--to", tmp_path / "out", "--skip-errors") == 2
-    assert "split 'val' has no valid images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    output = capsys.readouterr()
+    assert "split 'val' has no valid images" in output.err
+    assert "val_00.png: no such image (3 of 3" in output.out + output.err
+    assert run(source, "--check", "--report", tmp_path / "report") == 2
+    output = capsys.readouterr()
+    assert "val_00.png: no such image (3 of 3" in output.out + output.err
+
+
+def test_reports_of_two_versions_of_a_set_have_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("set.v1", "set.v2"):
+        source_files.coco(tmp_path / name, SPLITS)
+        assert run(name, "--check") == 0
+        assert (tmp_path / "runs/check" / name / "report.txt").exists()
+    monkeypatch.chdir(tmp_path / "set.v1")
+    assert run(".", "--check") == 0
+    assert (tmp_path / "set.v1/runs/check/set.v1/report.txt").exists()
 
 
 @pytest.mark.parametrize(

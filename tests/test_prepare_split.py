@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
@@ -325,3 +326,14 @@ def test_what_cannot_be_divided(write, argv, message, tmp_path, capsys):
     assert run(source, *argv) == 2
     assert message in capsys.readouterr().err
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_commands_to_run_next_quote_names_with_spaces(tmp_path, capsys):
+    source = source_files.coco(tmp_path / "my set", {"default": 4})
+    capsys.readouterr()
+    assert run(source, "--split", "0.5,0.5") == 0
+    printed = capsys.readouterr()
+    lines = (printed.out + printed.err).splitlines()
+    commands = [shlex.split(line.removeprefix("next: ")) for line in lines if "-m tinyjax" in line]
+    assert commands[0][3:] == [str(source), "--check"]
+    assert commands[1][3:5] == ["--config", f"configs/own.py:source={source}"]

@@ -17,8 +17,10 @@ a folder of classes.
 """
 
 import re
+import shlex
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,8 @@ def check(args) -> int:
     from tinyjax.data import statistics
     from tinyjax.data.records import DetectionSplit
 
-    folder = args.report or Path("runs") / "check" / args.source.stem
+    source = args.source.resolve()
+    folder = args.report or Path("runs/check") / (source.name if source.is_dir() else source.stem)
     errors: list[tuple[str, str]] = []
     splits: dict[str, DetectionSplit] = {}
     set_name, description, incomplete = _describe_published(args)
@@ -132,7 +135,8 @@ def check(args) -> int:
     size, size_lines = (args.size, []) if args.size else _common_size(args, names, _collect(errors))
     for name in names:
         classes = next(iter(splits.values())).classes if splits else ()  # as in training
-        splits[name] = _load(args, name, size, _collect(errors), classes)
+        with _explained_by(errors):
+            splits[name] = _load(args, name, size, _collect(errors), classes)
     summaries = {name: statistics.summarize(split) for name, split in splits.items()}
     train = next(iter(splits))
     labels = ", ".join(f"{k} {name}" for k, name in enumerate(splits[train].classes))
@@ -177,8 +181,9 @@ def convert(args) -> int:
     with open_source(args.source) as root:
         listings = {}
         for name in _split_names(args):
-            listing = recognition.list_split(root, name, args.format, args.first_pixel, on_error)
-            listings[name] = detection.drop_invalid(listing, name, on_error)
+            with _explained_by(errors):
+                entire = recognition.list_split(root, name, args.format, args.first_pixel, on_error)
+                listings[name] = detection.drop_invalid(entire, name, on_error)
         if len({listing.categories for listing in listings.values()}) > 1:
             categories = "; ".join(f"{name} {each.categories}" for name, each in listings.items())
             raise UserError(f"{args.source}: the splits have different categories: {categories}")
@@ -237,15 +242,19 @@ def _describe_splits(new, data_format: str) -> list[str]:
         images = new.num_images["train"]
         config = f"configs/imagenet_b.py:format=list,source={new.source},images={images}"
         lines.append(f"next: data.format = 'list', data.common.source = '{new.source}', such as")
-        return [*lines, f"  python -m tinyjax.train --config {config} --workdir runs/NAME"]
+        return [*lines, _train_command(config)]
     config = f"configs/own.py:source={new.source}"
     if data_format != "auto" and new.source.is_dir():
         config += f",format={data_format}"
     train, val, *_ = new.counts
     if train != "train":
         config += f",train={train},val={val}"
-    lines.append(f"next: python -m tinyjax.prepare {new.source} --check")
-    return [*lines, f"  python -m tinyjax.train --config {config} --workdir runs/NAME"]
+    lines.append(f"next: python -m tinyjax.prepare {shlex.quote(str(new.source))} --check")
+    return [*lines, _train_command(config)]
+
+
+def _train_command(config: str) -> str:
+    return f"  python -m tinyjax.train --config {shlex.quote(config)} --workdir runs/NAME"
 
 
 def _split_names(args) -> list[str]:
@@ -317,6 +326,19 @@ def _common_size(args, names: list[str], on_error) -> tuple[tuple[int, int] | No
 def _collect(errors: list[tuple[str, str]]):
     """An `on_error` that appends to a list."""
     return lambda problem, message: errors.append((problem, message))
+
+
+@contextmanager
+def _explained_by(errors: list[tuple[str, str]]) -> Iterator[None]:
+    """Log the problems so far if UserError is raised: they explain that no image is left."""
+    from tinyjax.data import statistics
+
+    try:
+        yield
+    except UserError:
+        if errors:
+            log.info("\n".join(statistics.problem_lines(errors)))
+        raise
 
 
 def _range16(args) -> dict[str, Any]:

@@ -64,12 +64,13 @@ def load_split(
         published.check_files(arguments["source"], arguments["split"], data_format)
         layout = PUBLISHED_SETS[data_format].layout
     fields = {"layout": layout, "stream": stream, "corruption": corruption, **arguments, **extra}
-    loaded = load(options_type(**fields))
-    if problems:
-        from tinyjax.data.statistics import problem_lines
+    try:
+        return load(options_type(**fields))
+    finally:  # they also explain an error, such as that no image is left
+        if problems:
+            from tinyjax.data.statistics import problem_lines
 
-        log.warning("\n".join([f"{arguments['split']}: left out", *problem_lines(problems)]))
-    return loaded
+            log.warning("\n".join([f"{arguments['split']}: left out", *problem_lines(problems)]))
 
 
 def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:

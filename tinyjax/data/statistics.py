@@ -124,7 +124,7 @@ def percentile_table(title: str, values: Mapping[str, np.ndarray]) -> list[str]:
     for name, row in values.items():
         if len(row):
             percentiles = np.percentile(row, (5, 25, 50, 75, 95))
-            out.append(f"  {name:<20}" + "".join(f"{value:>7.1f}" for value in percentiles))
+            out.append(f"  {name:<20}" + "".join(f" {value:>6.1f}" for value in percentiles))
     return out
 
 
