@@ -281,7 +281,7 @@ CASES = {
     "scored and ignored": (coco, ",classes=car,ignore_classes=car", "'car' is named twice"),
     # options
     "no such format": (coco, ",format=coc", "data.format = 'coc': did you mean 'coco'"),
-    "another format": (coco, ",format=voc", "no images of a split 'train'; known: none"),
+    "another format": (coco, ",format=voc", "of a split 'train'; no split in this format"),
     "no such rule": (coco, ",height=32,width=32,fit=crop", "fit = 'crop': known: letterbox"),
     "height alone": (coco, ",height=64", "give both height and width, or neither"),
     "for files, not scenes": (

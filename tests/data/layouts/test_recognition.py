@@ -290,6 +290,16 @@ def test_misspelled_folders_are_named(tmp_path):
         load_detection(folder, "train")
 
 
+def test_misspelled_folders_next_to_a_yaml_are_named(tmp_path):
+    folder = source_files.yolo(tmp_path, SPLITS)
+    (folder / "data.yaml").write_text("names: [person, car]")
+    (folder / "images").rename(folder / "Images")
+    (folder / "labels").rename(folder / "Labels")
+    with pytest.raises(UserError, match=r"rename .*/Labels to labels") as error:
+        load_detection(folder, "train")
+    assert "prepare" not in str(error.value)
+
+
 def test_misspelled_folders_of_images_are_named(tmp_path):
     for k, write in enumerate((source_files.coco, source_files.yolo)):
         folder = write(tmp_path / str(k), SPLITS)

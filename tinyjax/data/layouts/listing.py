@@ -5,6 +5,7 @@ the functions that search folders and zips for them.
 import logging
 import os
 import re
+import shlex
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ UNREAD_SUFFIXES = (
     *(".raw", ".seq", ".svg", ".tga"),
 )
 SPLIT_ALIASES = {"val": "valid", "valid": "val"}  # Roboflow writes valid; used if only one exists
+FOLDER_NAMES = ("images", "labels", "train", "val", "valid", "test", "JPEGImages")
 UNSPLIT = "all"  # the only split of a set without splits
 
 # Called with (problem, message) for an invalid image or box, which is left out if the call returns
@@ -66,18 +68,33 @@ def raise_error(problem: str, message: str) -> NoReturn:
     raise UserError(message)
 
 
+def explain_upper_case(root: AnyPath) -> str:
+    """The end of a message that names folders to rename, such as Images; else ""."""
+    folders = (folder for parent in candidate_roots(root) for folder in list_folders(parent))
+    renamed = [
+        f"; rename {folder} to {name}"
+        for folder in folders
+        for name in FOLDER_NAMES
+        if folder.name != name and folder.name.lower() == name.lower()
+    ]
+    return "".join(renamed[:3])
+
+
 def unknown_split(source: Any, split: str, known: Sequence[str], flags: str = "") -> UserError:
     """The error for a split that does not exist. flags: of the command that divides the set."""
     others = sorted({*known} - {split})
-    hint = f"{suggest(split, others)}{unread_hint(source)}"
-    if len(others) == 1:
+    advice = suggest(split, others) if others else "no split in this format; correct data.format"
+    renaming = explain_upper_case(source)
+    hint = f"{advice}{renaming}{unread_hint(source)}"
+    if len(others) == 1 and not renaming:
         hint += f". To divide {others[0]!r}: {split_command(source)}{flags}"
     return UserError(f"{source}: no images of a split {split!r}; {hint}")
 
 
 def split_command(source: Any) -> str:
     """The command that divides a set into splits."""
-    return f"python -m tinyjax.prepare {str(source).rstrip('/')} --split 0.8,0.2"
+    folder = shlex.quote(str(source).rstrip("/"))
+    return f"python -m tinyjax.prepare {folder} --split 0.8,0.2"
 
 
 # ---- folders and files
@@ -212,6 +229,8 @@ def explain_missing(image: ImageFile) -> str:
     """The end of a message that an image is missing: a file of its name that is not read; or ""."""
     if not isinstance(image, AnyPath):
         return ""
+    if isinstance(image, Path) and image.is_symlink():
+        return "; it is a link without target, restore the target or remove the link"
     folder = parent(image)
     for suffix in UNREAD_SUFFIXES:
         for name in (f"{stem(image)}{suffix}", f"{stem(image)}{suffix.upper()}"):

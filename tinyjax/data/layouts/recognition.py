@@ -18,6 +18,7 @@ from tinyjax.data.layouts.listing import (
     Listing,
     OnError,
     candidate_roots,
+    explain_upper_case,
     list_files,
     list_folders,
     list_images,
@@ -37,7 +38,6 @@ TITLES = {"arrayrecord": "ArrayRecord", "voc": "VOC", "yolo": "YOLO", "coco": "C
 LABEL_SUFFIXES = {"voc": ".xml", "yolo": ".txt", "LabelMe": ".json"}
 IMAGE_FOLDERS = ("images", "JPEGImages")
 LABEL_FOLDERS = ("labels", "Annotations", "annotations")
-FOLDER_NAMES = ("images", "labels", "train", "val", "valid", "test", "JPEGImages")
 # What the json and xml files of tools contain whose own formats are not read
 TOOL_MARKS = {
     "LabelMe": rb'"shapes"\s*:',
@@ -70,7 +70,7 @@ def list_split(
     if not listing.entries:
         raise UserError(f"{listing.source}: split {split!r} has no images")
     if not any(entry.file.is_file() for entry in listing.entries) and (
-        hint := _explain_upper_case(root)
+        hint := explain_upper_case(root)
     ):
         raise UserError(f"{listing.entries[0].file}: no such image{hint}")
     if isinstance(module, ModuleType):  # a published set may have several layouts
@@ -249,7 +249,7 @@ def label_paths(image: str) -> Iterator[tuple[str, str]]:
 
 def _explain_unknown(root: AnyPath) -> str:
     """A message about a folder in no known layout."""
-    hint = _explain_upper_case(root)
+    hint = explain_upper_case(root)
     for name in ("voc", "yolo"):
         if message := _import(name).explain_mismatch(root):
             return message + hint
@@ -274,18 +274,6 @@ def _explain_unknown(root: AnyPath) -> str:
         f"{root}: no known layout: COCO has annotations/*.json, YOLO a data.yaml, VOC "
         f"Annotations/*.xml and ImageSets/Main/*.txt; see docs/data.md{hint}{unread_hint(root)}"
     )
-
-
-def _explain_upper_case(root: AnyPath) -> str:
-    """The end of a message that names folders to rename, such as Images; else ""."""
-    folders = (folder for parent in candidate_roots(root) for folder in list_folders(parent))
-    renamed = [
-        f"; rename {folder} to {name}"
-        for folder in folders
-        for name in FOLDER_NAMES
-        if folder.name != name and folder.name.lower() == name.lower()
-    ]
-    return "".join(renamed[:3])
 
 
 def class_folders(data_dir: AnyPath) -> list[AnyPath]:
