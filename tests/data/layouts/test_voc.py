@@ -177,6 +177,13 @@ def test_xml_that_cannot_be_read_is_one_problem(change, message, tmp_path):
     assert len(split.names) == 3
 
 
+def test_lists_of_file_names(tmp_path, expected):
+    folder = source_files.voc(tmp_path, SPLITS)
+    file = lists(folder) / "train.txt"
+    file.write_text("".join(f"{name}.png\n" for name in file.read_text().split()))
+    assert_same(load_detection(folder, "train", source_files.CLASSES), expected["train"])
+
+
 def test_name_that_is_listed_twice_is_one_image(tmp_path, expected):
     folder = source_files.voc(tmp_path, SPLITS)
     file = lists(folder) / "train.txt"

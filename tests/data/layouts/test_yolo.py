@@ -335,3 +335,14 @@ def test_yaml_and_classes_must_agree(tmp_path):
     with pytest.raises(UserError, match=r"classes.txt: car, person; but .*data.yaml: person, car"):
         load_detection(folder, "train")
     assert load_detection(folder / "data.yaml", "train").classes == ("person", "car")
+
+
+def test_image_whose_label_file_is_not_text_is_left_out(tmp_path, expected):
+    folder = source_files.yolo(tmp_path, SPLITS)
+    (folder / "labels/train/train_01.txt").write_bytes("0 .5 .5 .1 .1".encode("utf-16"))
+    with pytest.raises(UserError, match=r"train_01\.txt: not text in UTF-8"):
+        load_detection(folder, "train")
+    problems = []
+    split = load_detection(folder, "train", on_error=lambda *problem: problems.append(problem))
+    assert [problem for problem, _ in problems] == ["bad label file"]
+    assert split.names == tuple(n for n in expected["train"].names if n != "train_01.png")

@@ -236,11 +236,16 @@ def _without_suffix(path: str) -> str:
 
 
 def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
-    """(name, whether a presence number follows) of a list's lines; names may contain spaces."""
+    """(name, whether a presence number follows) of a list's lines; names may contain spaces, and
+    the suffix of the image is left out.
+    """
     rows = []
     for line in filter(None, map(str.strip, read_text(file).splitlines())):
         name = line if line in images else PRESENCE.sub("", line)
-        rows.append((name, name != line))
+        has_number = name != line
+        if name not in images and name.lower().endswith(SUFFIXES):
+            name = _without_suffix(name)
+        rows.append((name, has_number))
     return rows
 
 

@@ -175,6 +175,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
     entries = [
         Entry(data_dir / path, {"file_name": name}, image_labels)
         for (name, path), image_labels in zip(all_images, labels, strict=True)
+        if image_labels is not None
     ]
     return Listing(str(class_file), entries, names, relative=True)
 

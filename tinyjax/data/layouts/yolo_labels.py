@@ -51,8 +51,9 @@ def read_labels(
     names: Sequence[str],
     keypoint_shape: tuple[int, int] | None,
     on_error: OnError,
-) -> list[list[Label]]:
-    """The labels in each label file of a split; none for None. Boxes are fractions, xyxy.
+) -> list[list[Label] | None]:
+    """The labels in each label file of a split; none for None. Boxes are fractions, xyxy. The
+    result is None for a file that is not text.
 
     Args:
         names: the name of each class.
@@ -62,16 +63,19 @@ def read_labels(
     with key points; a class number without a name.
     """
     lines = [_read_lines(file, names, keypoint_shape, on_error) if file else [] for file in files]
-    likely = _likely_formats(line for file_lines in lines for line in file_lines if line.corners)
-    labels: list[list[Label]] = []
+    likely = _likely_formats(line for rows in lines for line in rows or () if line.corners)
+    labels: list[list[Label] | None] = []
     for file_lines in lines:
-        labels.append([])
+        if file_lines is None:
+            labels.append(None)
+            continue
+        labels.append(file_labels := [])
         for line in file_lines:
             if formats := likely & line.formats.keys():
                 if line.is_fraction:
                     on_error("bad label", _ambiguous(line, formats))
             elif line.is_fraction:
-                labels[-1].append(line.label)
+                file_labels.append(line.label)
     return labels
 
 
@@ -80,12 +84,12 @@ def _read_lines(
     names: Sequence[str],
     keypoint_shape: tuple[int, int] | None,
     on_error: OnError,
-) -> list[_Line]:
+) -> list[_Line] | None:
     try:
         texts = read_text(file).splitlines()
     except UserError as error:
         on_error("bad label file", str(error))
-        return []
+        return None
     lines = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
