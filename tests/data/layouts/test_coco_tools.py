@@ -354,3 +354,10 @@ def test_zip_with_a_document_of_each_tool(tmp_path, expected):
     source = source_files.zip_folder(keypoints(tmp_path / "set"), tmp_path / "set.zip")
     assert coco.list_splits(zipfile.Path(source)) == ["train", "val"]
     assert_same(load_detection(source, "val"), expected["val"])
+
+
+def test_images_in_the_folder_of_fiftyone(tmp_path, expected):
+    folder = source_files.coco(tmp_path, SPLITS)
+    (folder / "images").rename(folder / "data")
+    for name, split in expected.items():
+        assert_same(load_detection(folder, name), split)

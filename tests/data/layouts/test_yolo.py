@@ -346,3 +346,14 @@ def test_image_whose_label_file_is_not_text_is_left_out(tmp_path, expected):
     split = load_detection(folder, "train", on_error=lambda *problem: problems.append(problem))
     assert [problem for problem, _ in problems] == ["bad label file"]
     assert split.names == tuple(n for n in expected["train"].names if n != "train_01.png")
+
+
+@pytest.mark.parametrize("value", ["list.txt", "[images/train, list.txt]"])
+def test_image_that_is_listed_twice_is_one_image(value, tmp_path, expected):
+    folder = source_files.yolo(tmp_path, SPLITS)
+    paths = [f"./{path.relative_to(folder)}\n" for path in folder.glob("images/train/*.png")]
+    (folder / "list.txt").write_text("".join(paths * 2))
+    write_yaml(folder, f"train: {value}\nval: images/val\n")
+    split = load_detection(folder, "train")
+    assert len(split.names) == SPLITS["train"]
+    np.testing.assert_array_equal(split.boxes, expected["train"].boxes)

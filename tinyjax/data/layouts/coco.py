@@ -2,7 +2,7 @@
 
     annotations/instances_<split>.json   or   annotations/<split>.json, <split>.json,
                                               annotations/person_keypoints_<split>.json
-    images/<file_name>                   or   images/<split>/, <split>/, the json's folder
+    images/<file_name>                   or   images/<split>/, <split>/, data/, the json's folder
 
     <split>/_annotations.coco.json       as Roboflow exports it, with the images in that folder
 
@@ -44,7 +44,7 @@ JSON_PATHS = (
     "person_keypoints_{}.json",
 )
 ROBOFLOW_JSON = "_annotations.coco.json"
-IMAGE_FOLDERS = ("images/{}", "images", "{}", "annotations")
+IMAGE_FOLDERS = ("images/{}", "images", "{}", "annotations", "data")  # data: FiftyOne
 FIELDS = {
     "images": ("id", "file_name"),
     "categories": ("id", "name"),

@@ -154,7 +154,7 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
         )
     if not locations:
         raise unknown_split(root, split, list_splits(root))
-    all_images, all_labels = [], []
+    rows: dict[str, tuple[str, AnyPath | None]] = {}  # a list may name an image twice
     for location in locations:
         images = list_location(data_dir, fields, location)
         files = label_files(data_dir, location, [path for _, path in images])
@@ -169,12 +169,13 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
                 message = f"{files[path]}: no image {name} in {data_dir / location}"
                 image = location + path.removeprefix(label_folder(location)) + ".jpg"
                 on_error("missing image", message + explain_missing(data_dir / image))
-        all_images += images
-        all_labels += [files.get(label_path(path)) for _, path in images]
-    labels = read_labels(all_labels, names, keypoint_shape(class_file), on_error)
+        for name, path in images:
+            rows.setdefault(path, (name, files.get(label_path(path))))
+    label_paths = [label_file for _, label_file in rows.values()]
+    labels = read_labels(label_paths, names, keypoint_shape(class_file), on_error)
     entries = [
         Entry(data_dir / path, {"file_name": name}, image_labels)
-        for (name, path), image_labels in zip(all_images, labels, strict=True)
+        for (path, (name, _)), image_labels in zip(rows.items(), labels, strict=True)
         if image_labels is not None
     ]
     return Listing(str(class_file), entries, names, relative=True)
