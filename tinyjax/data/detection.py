@@ -10,7 +10,14 @@ import numpy as np
 from tinyjax.data import images, streaming
 from tinyjax.data.image_headers import SWAPPED
 from tinyjax.data.images import PERCENTILES, Range16
-from tinyjax.data.layouts.listing import Entry, Listing, OnError, explain_missing, raise_error
+from tinyjax.data.layouts.listing import (
+    Entry,
+    Listing,
+    OnError,
+    existing_file,
+    explain_missing,
+    raise_error,
+)
 from tinyjax.data.layouts.recognition import list_split
 from tinyjax.data.layouts.selection import (
     apply_protocol,
@@ -191,7 +198,10 @@ def _existing_entries(listing: Listing, on_error: OnError) -> list[Entry]:
     existing: list[Entry] = []
     missing: list[Entry] = []
     for entry in listing.entries:
-        (existing if entry.file.is_file() else missing).append(entry)
+        if file := existing_file(entry.file):
+            existing.append(entry._replace(file=file))
+        else:
+            missing.append(entry)
     for entry in missing:
         count = f"{len(missing)} of {len(listing.entries)} images in {listing.source} are missing"
         message = f"{entry.file}: no such image ({count}){explain_missing(entry.file)}"

@@ -1,6 +1,7 @@
 """COCO, VOC, YOLO and ArrayRecord give the same arrays for the same set."""
 
 import json
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -213,3 +214,21 @@ def test_voc_images_without_xml_are_background(tmp_path):
     (folder / "train" / "train_04.xml").unlink()  # the one without objects
     split = load_detection(folder, "train", first_pixel=0)
     assert split.valid.sum(1).tolist() == [1, 2, 3, 1, 0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".txt", ".xml", ".json"])
+@pytest.mark.parametrize("layout", WRITERS)
+def test_names_in_decomposed_unicode_match(layout, suffix, tmp_path, expected):
+    """macOS decomposes the names of files, while other systems and texts compose them."""
+    folder = WRITERS[layout](tmp_path / "set", SPLITS)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if file.suffix in (".txt", ".xml", ".json"):
+            file.write_text(file.read_text().replace("train_00", "trän_00"))
+        if "train_00" in file.name:
+            form = "NFD" if file.suffix == suffix else "NFC"
+            file.rename(file.with_name(normalize(form, file.name.replace("train_00", "trän_00"))))
+    split = load_detection(folder, "train", source_files.CLASSES)
+    by_image = dict(zip(split.names, split.boxes.tolist(), strict=True))
+    (name,) = (n for n in by_image if "00" in n)
+    assert by_image[name] == expected["train"].boxes[0].tolist()
+    assert len(by_image) == SPLITS["train"]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from tinyjax.data.layouts.listing import existing_file
 from tinyjax.data.sources import AnyPath
 
 Parts = tuple[str, ...]
@@ -62,6 +63,6 @@ def _find_folder(
     trailing = [path[skipped:] for path in [*paths][:MAX_TRIED] if _is_inside(path[skipped:])]
     for path in trailing:
         for folder in folders:
-            if folder.joinpath(*path).is_file():
+            if existing_file(folder.joinpath(*path)):
                 return folder
     return None

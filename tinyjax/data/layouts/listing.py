@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -297,6 +298,24 @@ def join_inside(root: AnyPath, name: str, source: str) -> AnyPath:
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise UserError(f"{source}: file name {name!r} leaves the data set; give a path inside it")
     return root / str(path)
+
+
+def path_key(path: str) -> str:
+    """A path without its suffix, by which images and label files are matched.
+
+    macOS decomposes the accents in names of files; text files and other systems compose them.
+    """
+    return unicodedata.normalize("NFC", path.rpartition(".")[0])
+
+
+def existing_file(file: ImageFile) -> ImageFile | None:
+    """The file, or one whose name differs only in its Unicode form; None if neither exists."""
+    if file.is_file():
+        return file
+    if isinstance(file, AnyPath) and not file.name.isascii():
+        names = (unicodedata.normalize(form, file.name) for form in ("NFC", "NFD"))
+        return next((other for n in names if (other := parent(file) / n).is_file()), None)
+    return None
 
 
 def parent(file: AnyPath) -> AnyPath:

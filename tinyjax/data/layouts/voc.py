@@ -13,6 +13,7 @@ development kit.
 """
 
 import re
+import unicodedata
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -28,6 +29,7 @@ from tinyjax.data.layouts.listing import (
     join_inside,
     list_files,
     list_folders,
+    path_key,
     read_text,
     split_command,
     stem,
@@ -195,7 +197,7 @@ def _folder_rows(
     rows = [
         (path, image, xmls[name][1] if name in xmls else None)
         for path, image in walk_files(image_folder, SUFFIXES)
-        for name in [_without_suffix(path)]
+        for name in [path_key(path)]
     ]
     without_image = sorted(xmls.keys() - images.keys())
     return rows + [(f"{n}.jpg", image_folder / f"{n}.jpg", xmls[n][1]) for n in without_image]
@@ -227,12 +229,8 @@ def image_and_xml_folder(data_dir: AnyPath) -> tuple[AnyPath, AnyPath]:
 
 
 def _by_stem(folder: AnyPath, suffix: Any) -> dict[str, tuple[str, AnyPath]]:
-    """Path from `folder` without suffix -> (path, file) of the files with this suffix."""
-    return {_without_suffix(path): (path, file) for path, file in walk_files(folder, suffix)}
-
-
-def _without_suffix(path: str) -> str:
-    return path.rpartition(".")[0]
+    """`path_key` of the path from `folder` -> (path, file) of the files with this suffix."""
+    return {path_key(path): (path, file) for path, file in walk_files(folder, suffix)}
 
 
 def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
@@ -240,11 +238,12 @@ def _read_list(file: AnyPath, images: Any) -> list[tuple[str, bool]]:
     the suffix of the image is left out.
     """
     rows = []
-    for line in filter(None, map(str.strip, read_text(file).splitlines())):
+    text = unicodedata.normalize("NFC", read_text(file))  # as in `path_key`
+    for line in filter(None, map(str.strip, text.splitlines())):
         name = line if line in images else PRESENCE.sub("", line)
         has_number = name != line
         if name not in images and name.lower().endswith(SUFFIXES):
-            name = _without_suffix(name)
+            name = path_key(name)
         rows.append((name, has_number))
     return rows
 

@@ -17,6 +17,7 @@ from tinyjax.data.layouts.listing import (
     list_folders,
     list_images,
     parent,
+    path_key,
     read_text,
     walk_files,
 )
@@ -150,14 +151,14 @@ def _listed_image(data_dir: AnyPath, base: str, line: str) -> str:
 
 
 def label_files(data_dir: AnyPath, location: str, images: list[str]) -> dict[str, AnyPath]:
-    """The label files of a location, by their path from `data_dir` without suffix."""
+    """The label files of a location, by the `path_key` of their path from `data_dir`."""
     if is_list(location):
         folders = dict.fromkeys(label_folder(path.rpartition("/")[0]) for path in images)
         files = [(_join(d, f.name), f) for d in folders for f in list_files(data_dir / d, ".txt")]
     else:
         folder = label_folder(location)
         files = [(_join(folder, path), f) for path, f in walk_files(data_dir / folder, ".txt")]
-    return {_without_suffix(path): f for path, f in files if f.name != CLASSES}
+    return {path_key(path): f for path, f in files if f.name != CLASSES}
 
 
 def label_folder(folder: str) -> str:
@@ -167,13 +168,9 @@ def label_folder(folder: str) -> str:
 
 
 def label_path(image: str) -> str:
-    """The path of an image's label file, without suffix."""
+    """The `path_key` of an image's label file."""
     folder, _, name = image.rpartition("/")
-    return _without_suffix(_join(label_folder(folder), name))
-
-
-def _without_suffix(path: str) -> str:
-    return path.rpartition(".")[0]
+    return path_key(_join(label_folder(folder), name))
 
 
 def _join(folder: str, path: str) -> str:
