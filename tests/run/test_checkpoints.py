@@ -75,6 +75,15 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(folder, damage, caplog, mo
     assert same(Checkpoints(folder).restore(state(0)), state(2))
 
 
+def test_failed_reads_in_threads_are_silent(folder, monkeypatch):
+    """Reads that fail after the first one has closed their event loop print no tracebacks."""
+    shown = []
+    monkeypatch.setattr("sys.unraisablehook", shown.append)
+    remove_manifest(folder / "2")
+    Checkpoints(folder).restore(state(0))
+    assert not shown
+
+
 def test_only_damaged_checkpoints_are_an_error(folder):
     for step in "12":
         flip_a_bit(folder / step)

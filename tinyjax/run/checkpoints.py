@@ -52,8 +52,7 @@ class Checkpoints:
         state = jax.device_get(state)
         # orbax does not detect a flipped bit in an array; the checksum does.
         checksum = {"crc32": _checksum(state)}
-        hook = sys.unraisablehook
-        sys.unraisablehook = partial(_ignore_closed_loop, hook)
+        hook = _hide_closed_loop()
         try:
             self._orbax.save(step, state, force=True, custom_metadata=checksum)
         except Exception as error:  # a full disk raises several types, from several threads
@@ -92,11 +91,13 @@ class Checkpoints:
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
         """Return the state of a step and an empty string, or None and what is wrong with it."""
+        hook = _hide_closed_loop()
         try:
             state = self._orbax.load(step, abstract)
             intact = self._orbax.metadata(step).custom_metadata["crc32"] == _checksum(state)
         except Exception as error:  # orbax raises many types for missing and truncated files
             return None, _first_line(error) or "unreadable"
+        sys.unraisablehook = hook  # after an error it stays: other reads may fail later
         return state, "" if intact else "checksum mismatch"
 
     def _rename_damaged(self, damaged: dict[int, str]) -> None:
@@ -124,9 +125,16 @@ def _checksum(state: Any) -> int:
     return crc
 
 
+def _hide_closed_loop() -> Callable[[Any], None]:
+    """Install `_ignore_closed_loop` and return the hook that was there."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_ignore_closed_loop, hook)
+    return hook
+
+
 def _ignore_closed_loop(hook: Callable[[Any], None], unraisable: Any) -> None:
-    """`sys.unraisablehook` without the tracebacks of writes that fail after the first failed write
-    has closed the event loop of the save.
+    """`sys.unraisablehook` without the tracebacks of reads and writes that fail after the first
+    failure has closed their event loop.
     """
     if str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
