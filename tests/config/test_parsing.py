@@ -164,6 +164,7 @@ def test_overrides_win_over_arguments(file):
     ("arg", "message"),
     [
         ("stps=7", r"config argument 'stps': did you mean 'steps'\?"),
+        ("name=a,b", r"config argument 'b': known: .*; if it follows a comma in a value, quote"),
         ("steps=x", r"config argument steps = 'x': expected an int"),
         ("steps", r"config argument steps: needs a value"),
     ],

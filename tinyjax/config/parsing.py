@@ -128,7 +128,8 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
 
     def set_argument(name: str, value: str | None) -> None:
         if name not in config:
-            raise UserError(f"config argument {name!r}: {suggest(name, defaults)}")
+            quoting = "" if value else '; if it follows a comma in a value, quote that value: "a,b"'
+            raise UserError(f"config argument {name!r}: {suggest(name, defaults)}{quoting}")
         config[name] = _parse(f"config argument {name}", value, config, name)
 
     run_all(*(partial(set_argument, name, value) for name, value in split_arg(arg or "")))
