@@ -48,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_subcommand(command: str, *folders: str) -> int:
-    if len(folders) != 1 or not parse_path(folders[0]).is_dir():
-        raise UserError(f"{command} {' '.join(folders)}: give one run folder")
-    folder = parse_path(folders[0])
+    if len(folders) != 1:
+        raise UserError(f"{command}: give one run folder, got {len(folders)}")
+    if not (folder := parse_path(folders[0])).is_dir():
+        raise UserError(f"{command} {folder}: no such folder")
     if command == "collect":
         status.collect(folder)
         print(f"{folder / 'results.csv'}")
@@ -71,8 +72,8 @@ def _parse_parameters(texts: list[str]) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m launch",
-        description=__doc__,
+        prog=f"python -m {__package__}",
+        description=__doc__.replace("python -m launch", f"python -m {__package__}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Other options are passed to the workers, such as --config.schedule.steps=9.",
         allow_abbrev=False,

@@ -109,5 +109,5 @@ def test_runs_in_the_home_folder(home):
 
 def test_launch_writes_to_the_home_folder(home):
     assert make_job("c.py", (), "~/x", 2).workdir == str(home / "x")
-    with pytest.raises(UserError, match="give one run folder"):
+    with pytest.raises(UserError, match="no such folder"):
         launch.main(["status", "~/x"])
