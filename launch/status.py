@@ -1,13 +1,13 @@
 """The progress of a sweep's shards, read from its run folder."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax.errors import UserError
 from tinyjax.population import plan
-from tinyjax.run import run_folder
+from tinyjax.run import heartbeat, run_folder
+from tinyjax.run.files import read_json
 from tinyjax.run.text import text_table
 from tinyjax.tasks import get_task
 from tinyjax.training import sweep
@@ -36,11 +36,11 @@ def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
     num_shards = _num_shards(folder)
     for i in range(num_shards):
         files = sorted((folder / "heartbeats").glob(f"{i}-of-{num_shards}.*.json"))
-        heartbeats = [json.loads(file.read_bytes()) for file in files]
+        heartbeats = [record for file in files if (record := heartbeat.read(file))]
         shard_done = done[i::num_shards]
         alive = any(
-            heartbeat["state"] != "stopped" and now - heartbeat["time"] < HEARTBEAT_TIMEOUT
-            for heartbeat in heartbeats
+            record["state"] != "stopped" and now - record["time"] < HEARTBEAT_TIMEOUT
+            for record in heartbeats
         )
         state = "running" if alive else "stopped" if heartbeats else "missing"
         if all(shard_done):
@@ -52,9 +52,10 @@ def shard_states(folder: Path, now: float | None = None) -> list[Shard]:
 def _num_shards(folder: Path) -> int:
     """Return the number of shards in launch.json, or else in the name of the newest heartbeat."""
     if (launch_file := folder / "launch.json").exists():
-        return json.loads(launch_file.read_bytes())["shards"]
+        return read_json(launch_file)["shards"]
     files = (folder / "heartbeats").glob("*-of-*.json")
-    newest = max(files, key=lambda file: json.loads(file.read_bytes())["time"], default=None)
+    times = {file: record["time"] for file in files if (record := heartbeat.read(file))}
+    newest = max(times, key=lambda file: times[file], default=None)
     return int(newest.name.partition("-of-")[2].partition(".")[0]) if newest else 1
 
 
@@ -68,13 +69,13 @@ def status_table(shards: list[Shard], now: float | None = None) -> str:
             "state": shard.state,
             "populations": f"{shard.done} of {shard.populations}",
         }
-        for heartbeat in shard.heartbeats or [{}]:
-            step = heartbeat.get("state")
-            if "step" in heartbeat:
-                step = f"{heartbeat['step']} of {heartbeat['steps']}"
-            age = f"{now - heartbeat['time']:.0f} s ago" if heartbeat else "never"
-            row |= {"step": step, "s/step": heartbeat.get("seconds_per_step")}
-            rows.append(row | {"heartbeat": age, "machine": heartbeat.get("host")})
+        for record in shard.heartbeats or [{}]:
+            step = record.get("state")
+            if "step" in record:
+                step = f"{record['step']} of {record['steps']}"
+            age = f"{now - record['time']:.0f} s ago" if record else "never"
+            row |= {"step": step, "s/step": record.get("seconds_per_step")}
+            rows.append(row | {"heartbeat": age, "machine": record.get("host")})
             row = {}  # blank for further processes of the shard
     columns = ("shard", "state", "populations", "step", "s/step", "heartbeat", "machine")
     return text_table(rows, columns)
@@ -82,6 +83,6 @@ def status_table(shards: list[Shard], now: float | None = None) -> str:
 
 def collect(folder: Path) -> None:
     """Write the tables of a sweep. Raises UserError unless all its populations are finished."""
-    task = get_task(json.loads((folder / "config.json").read_bytes())["task"])
+    task = get_task(read_json(folder / "config.json")["task"])
     if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), task):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

@@ -140,3 +140,20 @@ def test_run_is_not_continued_with_another_config(finished, noise_images, capsys
     assert "optimizer.lr: 0.002 in the folder, 0.5 in this config" in error
     assert "Traceback" not in error
     assert read_contents(finished) == before
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", "Expecting value"), ("[]", "a list, not an")])
+def test_damaged_config_is_an_error(finished, noise_images, capsys, text, problem):
+    (finished / "config.json").write_text(text)
+    argv = ["--config", config_path("classifier", noise_images), "--workdir", str(finished)]
+    assert exit_code(lambda: train_main(argv)) == 2
+    message = f"error: {finished}/config.json: this file is damaged ({problem}"
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_finished_run_is_not_compared_with_other_data(finished, noise_images, capsys):
+    path = config_path("classifier", noise_images)
+    argv = ["--config", path, "--workdir", str(finished), "--config.data.common.source=elsewhere"]
+    assert train_main(argv) == 0
+    output = capsys.readouterr().out
+    assert "elsewhere in this config; not compared, because the run is finished" in output

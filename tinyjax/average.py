@@ -12,7 +12,6 @@ BatchNorm's running statistics are re-estimated. The command writes results.csv 
 <workdir>/figures/averages.png.
 """
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from tinyjax import config as configs
 from tinyjax.config.paths import parse_path
 from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.files import read_json
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
 from tinyjax.run.weights import write_weights
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     start_log()
     runtime.enable_compile_cache()
-    config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
+    config = configs.from_run(read_json(folder / "config.json"))
     task = get_task(config.task)
     training, suites = load_splits(config.task, config.data)
 

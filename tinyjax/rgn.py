@@ -9,7 +9,6 @@ backbone is trained. --freeze leaves out the parameters that will stay frozen. T
 "rgn" of results.csv. docs/transfer.md explains the numbers.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from tinyjax import config as configs
 from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
+from tinyjax.run.files import read_json
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.progress import progress_bar
 from tinyjax.run.text import value_range
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime.tune_allocator()
     start_log()
     runtime.enable_compile_cache()
-    config = configs.from_run(json.loads((folder / "config.json").read_bytes()))
+    config = configs.from_run(read_json(folder / "config.json"))
     task = get_task(config.task)
     training = task.load(config.data, config.data.train)
     changes = {"freeze": tuple(options.freeze)}

@@ -104,6 +104,25 @@ def test_number_of_shards_is_that_of_the_last_heartbeat(tmp_path, clock):
     ]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"state": "trains"}'])
+def test_damaged_heartbeat_is_as_none(tmp_path, clock, text):
+    folder = make_sweep_folder(tmp_path / "run", 4)
+    heartbeat_of(folder, 0, 2).write("trains")
+    file = folder / "heartbeats" / "1-of-2.0.json"
+    file.write_text(text)
+    states = [shard.state for shard in status.shard_states(folder, NOW)]
+    assert states == ["running", "missing"]
+    assert heartbeats.describe(file) == "no heartbeat yet"
+
+
+@pytest.mark.parametrize("name", ["plan.json", "launch.json"])
+def test_damaged_record_is_an_error(tmp_path, name):
+    folder = make_sweep_folder(tmp_path / "run", 4)
+    (folder / name).write_text("")
+    with pytest.raises(UserError, match=rf"{name}: this file is damaged \(Expecting value"):
+        status.shard_states(folder)
+
+
 def test_shards_without_populations_are_done(tmp_path):
     folder = make_sweep_folder(tmp_path / "run", 1, 2, done=(0,))
     assert [shard.state for shard in status.shard_states(folder, NOW)] == ["done", "done"]

@@ -20,7 +20,7 @@ from tinyjax.errors import UserError
 from tinyjax.population.cost_model import CostModel, cost_model
 from tinyjax.population.search_space import Member
 from tinyjax.run import run_folder
-from tinyjax.run.files import atomic
+from tinyjax.run.files import atomic, read_json
 
 MAX_MEMBERS = 64  # per population; its results are written only when it finishes
 MEMORY_FRACTION = 0.7  # of a device's memory for a step, as the cost model estimates it
@@ -90,7 +90,7 @@ def load_or_make_plan(
     points = {member.id: member.point for member in members}
     points_json = json.dumps(points, sort_keys=True)
     if file.exists():
-        stored = json.loads(file.read_bytes())
+        stored = read_json(file)
         if json.dumps(stored["members"], sort_keys=True) == points_json:
             plan = [
                 PlannedPopulation(tuple(p["members"]), p["member_batching"], p["chunk_size"])
@@ -116,7 +116,7 @@ def populations_of_run(folder: Path) -> list[tuple[str, ...]]:
         raise UserError(f"--workdir {folder}: no run here (no config.json)")
     if not (file := folder / "plan.json").exists():
         return [(run_folder.member_id({}),)]
-    return [tuple(p["members"]) for p in json.loads(file.read_bytes())["populations"]]
+    return [tuple(p["members"]) for p in read_json(file)["populations"]]
 
 
 def group_members(

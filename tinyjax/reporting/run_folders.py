@@ -3,7 +3,6 @@
 A study is a folder whose subfolders are runs or sweeps.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from tinyjax.errors import UserError, suggest
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
+from tinyjax.run.files import read_json
 
 WEIGHTS = "last"  # the weights that are reported
 
@@ -53,7 +53,7 @@ def _find_runs(folder: Path) -> dict[str, Path]:
 
 def starting_weights(folder: Path) -> set[str]:
     """The paths of the starting weights of a run's members."""
-    inits = {json.loads((folder / "config.json").read_bytes()).get("init", "")}
+    inits = {read_json(folder / "config.json").get("init", "")}
     inits |= {row.get("init") or "" for row in read_rows(folder / "members.csv")}
     return inits - {""}
 
@@ -87,10 +87,10 @@ def is_evaluated(folder: Path) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's config, with the data and the in-domain suite (monitor) of its evaluation."""
-    config = json.loads((folder / "config.json").read_bytes())
+    config = read_json(folder / "config.json")
     evaluation = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluation.exists():
-        evaluated = json.loads(evaluation.read_bytes())["config"]
+        evaluated = read_json(evaluation)["config"]
         config = {**config, "data": evaluated["data"], "monitor": evaluated["monitor"]}
     return config
 

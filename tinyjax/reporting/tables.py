@@ -3,7 +3,6 @@
 A study is a folder whose subfolders are runs or sweeps; it has the members of all of them.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tinyjax.core import Task
 from tinyjax.errors import UserError
 from tinyjax.reporting import run_folders
 from tinyjax.run.csv_files import read_rows
+from tinyjax.run.files import read_json
 
 FIXED_COLUMNS = (
     "member", "phase", "seed", "backbone", "parameters", "backbone_parameters",
@@ -157,7 +157,7 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
         curves.update(_read_curves(path, keys, configs[run]["monitor"], task.monitor))
         file = path / "environment.txt"
         environment[run] = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        evaluated = json.loads(evaluation.with_suffix(".json").read_bytes())
+        evaluated = read_json(evaluation.with_suffix(".json"))
         environment[run].append(f"{EVALUATION_PREFIX}{evaluated['command']}")
     suites = _ordered_suites(configs, {c.suite for rows in scores.values() for c in rows})
     return Tables(

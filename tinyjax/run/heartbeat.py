@@ -10,6 +10,8 @@ from typing import Any
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import WRITE_INTERVAL, log_failure
 
+FIELDS = {"state", "time", "host", "process"}  # of every record
+
 
 class Heartbeat:
     """The file in which a process regularly records its state and its machine."""
@@ -45,9 +47,16 @@ class Heartbeat:
 
 def describe(file: Path) -> str:
     """The process of a heartbeat, as "host a, pid 12, heartbeat 3 s ago"."""
+    if not (record := read(file)):  # it has just started
+        return "no heartbeat yet"
+    age = max(0, time.time() - record["time"])
+    return f"host {record['host']}, pid {record['process']}, heartbeat {age:.0f} s ago"
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """The record of a heartbeat, or None if there is none or the file is damaged."""
     try:
         record = json.loads(file.read_bytes())
-        age = max(0, time.time() - record["time"])
-        return f"host {record['host']}, pid {record['process']}, heartbeat {age:.0f} s ago"
-    except (OSError, ValueError):  # it has just started
-        return "no heartbeat yet"
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.keys() >= FIELDS else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from tinyjax.config.parsing import leaves_with_path
 from tinyjax.errors import UserError
-from tinyjax.run.files import atomic
+from tinyjax.run.files import atomic, read_json
 from tinyjax.run.logs import log
 
 DATA_FILE = "data.json"
@@ -53,6 +53,9 @@ def open_folder(folder: Path, config_json: str, write: bool = True, shared: bool
                 "another --workdir, or the config that this run was started with"
             )
         if changes:  # `record_config` stores the new places when the data are known to be the same
+            if is_finished(folder):
+                differences = "; ".join(changes.values())
+                log.warning(f"{folder}: {differences}; not compared, because the run is finished")
             return
     elif write:
         for file in records:
@@ -102,7 +105,7 @@ def _has_progress(folder: Path) -> bool:
 
 def _config_changes(config_file: Path, config_json: str) -> dict[str, str]:
     """Field "a.b" -> how it differs from that of the stored config."""
-    configs = [json.loads(text) for text in (config_file.read_bytes(), config_json)]
+    configs = [read_json(config_file), json.loads(config_json)]
     stored, current = (dict(leaves_with_path(config)) for config in configs)
     changes = {
         key: f"{key}: {stored.get(key, 'absent')} in the folder, {current.get(key, 'absent')} in "
