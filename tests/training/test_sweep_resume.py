@@ -43,7 +43,7 @@ def test_stopped_sweep_is_finished_by_shards(config, train_once, tmp_path, capsy
     assert "saved at step" in out
     argv = ["--config", config, "--workdir", str(folder)]
     assert train_main([*argv, "--shard", "1/2"]) == 0
-    message = "shard 1 of 2 is finished; other shards still train populations 0"
+    message = "shard 1 of 2 is finished; not yet finished by other shards: populations 0"
     assert message in capsys.readouterr().out
     assert not (folder / "results.csv").exists()
     assert train_main([*argv, "--shard", "0/2"]) == 0

@@ -66,7 +66,7 @@ def train_sweep(
         return 0
     if missing := collect_tables(folder, len(populations), task):
         log.info(
-            f"shard {index} of {shards} is finished; other shards still train populations "
+            f"shard {index} of {shards} is finished; not yet finished by other shards: populations "
             f"{', '.join(map(str, missing))}"
         )
         return 0
