@@ -1,4 +1,4 @@
-"""Mistakes that are found together are reported together."""
+"""Several mistakes are reported in one message."""
 
 import re
 

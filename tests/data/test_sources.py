@@ -129,11 +129,11 @@ def test_links_to_each_other_end(tmp_path):
 def test_images_and_folders_elsewhere_may_be_links(tmp_path, expected):
     elsewhere = source_files.yolo(tmp_path / "elsewhere", SPLITS)
     folder = tmp_path / "set"
-    for kind in ("images", "labels"):
-        (folder / kind / "train").mkdir(parents=True)
-        for file in (elsewhere / kind / "train").iterdir():
-            os.symlink(file, folder / kind / "train" / file.name)
-        os.symlink(elsewhere / kind / "val", folder / kind / "val")
+    for subfolder in ("images", "labels"):
+        (folder / subfolder / "train").mkdir(parents=True)
+        for file in (elsewhere / subfolder / "train").iterdir():
+            os.symlink(file, folder / subfolder / "train" / file.name)
+        os.symlink(elsewhere / subfolder / "val", folder / subfolder / "val")
     shutil.copy(elsewhere / "data.yaml", folder)
     for name in SPLITS:
         assert_same(load_detection(folder, name), expected[name])

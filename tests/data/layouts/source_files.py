@@ -129,9 +129,9 @@ def yolo_line(category: str, box) -> str:
 def roboflow_yolo(folder: Path, splits: dict[str, int]) -> Path:
     plain = yolo(folder / "plain", splits)
     for split in splits:
-        for kind in ("images", "labels"):
-            for file in (plain / kind / split).iterdir():
-                save(folder / "out" / roboflow(split) / kind / file.name, file.read_bytes())
+        for subfolder in ("images", "labels"):
+            for file in (plain / subfolder / split).iterdir():
+                save(folder / "out" / roboflow(split) / subfolder / file.name, file.read_bytes())
     paths = "".join(f"{split}: ../{roboflow(split)}/images\n" for split in splits)
     save(folder / "out" / "data.yaml", f"{paths}nc: 2\nnames: [{', '.join(CLASSES)}]\n")
     return folder / "out"

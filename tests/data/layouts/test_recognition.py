@@ -155,8 +155,8 @@ def test_labels_only_in_another_file(layout, other, tmp_path):
     if other == "txt":
         file, text = image.with_suffix(".txt"), source_files.yolo_line(*box)
     elif other.startswith("xml"):
-        beside = image.parent if other == "xml" else folder / "Annotations"
-        file, text = beside / "train_03.xml", voc_xml(image.name, [box], 1)
+        label_folder = image.parent if other == "xml" else folder / "Annotations"
+        file, text = label_folder / "train_03.xml", voc_xml(image.name, [box], 1)
     elif other == "LabelMe":
         shape = {"label": "person", "points": [[4, 5], [10, 20]], "shape_type": "rectangle"}
         file, text = image.with_suffix(".json"), json.dumps({"version": "5", "shapes": [shape]})

@@ -71,10 +71,10 @@ def test_yaml_paths(layout, case, packed, tmp_path, expected):
 )
 def test_unconventional_folder_names(path, value, tmp_path, expected):
     folder = source_files.yolo(tmp_path, SPLITS)
-    for kind in ("images", "labels"):
+    for subfolder in ("images", "labels"):
         for old, new in (("train", "one"), ("val", "two")):
-            (folder / "frames" / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / old).rename(folder / "frames" / kind / new)
+            (folder / "frames" / subfolder).mkdir(parents=True, exist_ok=True)
+            (folder / subfolder / old).rename(folder / "frames" / subfolder / new)
     write_yaml(folder, f"{path}train: {value.format('one')}\nval: {value.format('two')}\n")
     for name in SPLITS:
         assert_same(load_detection(folder, name), expected[name])
@@ -194,14 +194,14 @@ def labelimg(folder, class_folder):
     source_files.yolo(folder, SPLITS)
     (folder / "data.yaml").unlink()
     if class_folder == "{}":  # images and labels in one folder
-        for kind in ("images", "labels"):
+        for subfolder in ("images", "labels"):
             for name in SPLITS:
-                shutil.copytree(folder / kind / name, folder / name, dirs_exist_ok=True)
-            shutil.rmtree(folder / kind)
+                shutil.copytree(folder / subfolder / name, folder / name, dirs_exist_ok=True)
+            shutil.rmtree(folder / subfolder)
     elif class_folder == "{}/labels":
         for name in SPLITS:
-            for kind in ("images", "labels"):
-                shutil.move(folder / kind / name, folder / name / kind)
+            for subfolder in ("images", "labels"):
+                shutil.move(folder / subfolder / name, folder / name / subfolder)
     for name in SPLITS:
         source_files.save(folder / class_folder.format(name) / "classes.txt", "person\ncar\n")
         source_files.save(folder / class_folder.format(name) / "backup" / "notes.md", "no split")

@@ -26,8 +26,8 @@ def test_class_names_are_read_as_written(form, tmp_path):
 
 def test_paths_are_read_as_written(tmp_path):
     folder = write(tmp_path, f"0 {BOX}")
-    for kind in ("images", "labels"):
-        (folder / kind / "train").rename(folder / kind / "010")
+    for subfolder in ("images", "labels"):
+        (folder / subfolder / "train").rename(folder / subfolder / "010")
     for yaml in ("train: images/010", "path: images\ntrain: 010", "train: [~, images/010]"):
         (folder / "data.yaml").write_text(f"{yaml}\nval: ~\nnames: [a]\n")
         assert read_boxes(folder)[0] == [[0, 36, 24, 60, 40]]
