@@ -15,7 +15,7 @@ from tests.tiny_backbones import TINY, TINY_WIDE
 from tinyjax import errors, evaluate, models, predict
 from tinyjax.api import train
 from tinyjax.errors import UserError
-from tinyjax.models import torch_names
+from tinyjax.models import mobilenetv3
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import FORMAT
 from tinyjax.train import STOPPED
@@ -117,7 +117,7 @@ def write_torchvision_weights(file):
             continue
         axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[leaf.ndim]
         array = np.ascontiguousarray(np.transpose(leaf, axes))
-        state[torch_names.torchvision_name(path, arch)] = array
+        state[mobilenetv3.torchvision_name(path, arch)] = array
     save_file(state, file)
 
 

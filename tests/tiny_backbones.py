@@ -5,7 +5,7 @@ without squeeze-excite, and both activations.
 """
 
 from tinyjax.models import mobilenetv3
-from tinyjax.models.scaling import Architecture, Block
+from tinyjax.models.scaling import Architecture, MBConv
 
 TINY, TINY_WIDE = "mobilenetv3/tiny", "mobilenetv3/tiny-wide"
 # Two stages, up to stride 8: only for detectors with a `neck_width`, or for features.
@@ -16,11 +16,11 @@ def _architecture(width: int) -> Architecture:
     return Architecture(
         stem=width,
         stages=(
-            (Block(3, 2, width, width, width, "relu"),),
-            (Block(3, 2, 2 * width, width, 0, "relu"),),
-            (Block(3, 2, 2 * width, width, width, "hard_swish"),),
-            (Block(3, 1, 2 * width, width, 0, "hard_swish"),),
-            (Block(3, 2, 2 * width, 2 * width, width, "hard_swish"),),
+            (MBConv(3, 2, width, width, width, "relu"),),
+            (MBConv(3, 2, 2 * width, width, 0, "relu"),),
+            (MBConv(3, 2, 2 * width, width, width, "hard_swish"),),
+            (MBConv(3, 1, 2 * width, width, 0, "hard_swish"),),
+            (MBConv(3, 2, 2 * width, 2 * width, width, "hard_swish"),),
         ),
         head=3 * width,
         hidden=2 * width,

@@ -1,12 +1,16 @@
 """Outputs of torchvision's and timm's own networks, stored under references/ for test_parity.py.
 
-Run as `python tests/models/make_references.py` with torch 2.13.0, torchvision 0.28.0, timm 1.0.31
-(CPU builds suffice). Weights are not stored: both sides draw them by name, see `draw`.
+Run as `python tests/models/make_references.py [name ..]` with torch 2.13.0, torchvision 0.28.0 and
+timm 1.0.31; with names, only references whose names contain one of them are made. Weights are not
+stored: both sides draw them by name, see `draw`.
 """
 
 import json
+import sys
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +18,7 @@ FOLDER = Path(__file__).parent / "references"
 SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
 LOGITS = 40  # every 40th logit is stored
+STATISTICS = 8  # every 8th running statistic is stored
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -29,9 +34,9 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (size * random.standard_normal(shape)).astype(np.float32)
 
 
-def image() -> np.ndarray:
-    """The input, f32[SHAPE], NHWC."""
-    return np.random.RandomState(0).standard_normal(SHAPE).astype(np.float32)
+def image(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """The input, f32[B, H, W, C]."""
+    return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
 
 
 def digest(feature: np.ndarray) -> np.ndarray:
@@ -40,101 +45,133 @@ def digest(feature: np.ndarray) -> np.ndarray:
     return np.stack([feature.mean((0, 1, 2)), *corners])
 
 
-def networks():
-    """Yield (file name, model, modules that output the features of stem and blocks)."""
-    import torch
+class Reference(NamedTuple):
+    """A network of another library; images and features have the layout NCHW unless converted."""
 
-    library = torch.library.Library("torchvision", "DEF")
-    for operation in (
-        "nms",
-        "qnms",
-    ):  # compiled operations that torchvision lacks with a CPU build of torch
-        library.define(f"{operation}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    import timm
+    name: str  # library.family.variant
+    model: Any
+    levels: Iterable[Any]  # modules whose outputs are features; the last one at a stride counts
+    to_nhwc: Callable[[Any], Any] = lambda out: out.permute(0, 2, 3, 1)
+    shape: tuple[int, int, int, int] = SHAPE  # of the input, NHWC
+    train: bool = False  # also store the running statistics after one step in training mode
+
+
+def networks() -> Iterator[Reference]:
+    yield from efficientnets()
+    yield from mobilenets()
+    yield from resnets()
+
+
+def from_timm(name: str, model: Any, stages: int) -> Reference:
+    return Reference(name, model, [model.bn1, *model.blocks[:stages]])
+
+
+def efficientnets() -> Iterator[Reference]:
     import torchvision.models as tv
-    from timm.models import efficientnet as timm_efficientnet
-    from torchvision.models import mobilenetv3 as tv_mobilenetv3
-
-    def from_timm(model, stages):
-        return model, [model.bn1, *model.blocks[:stages]]
-
-    def from_torchvision(model):
-        return model, [*model.features[:-1]]
+    from timm.models import efficientnet
 
     for k in range(8):
-        model = timm_efficientnet._gen_efficientnet(
+        model = efficientnet._gen_efficientnet(
             "efficientnet_b0", 1.46**-k, 1.45**-k, num_classes=CLASSES
         )
-        yield f"timm.efficientnet.{f'b-{k}' if k else 'b0'}", *from_timm(model, 7)
+        yield from_timm(f"timm.efficientnet.{f'b-{k}' if k else 'b0'}", model, 7)
+    model = tv.efficientnet_b0(num_classes=CLASSES)
+    yield Reference("torchvision.efficientnet.b0", model, model.features[:-1])
+
+
+def mobilenets() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+    from torchvision.models import mobilenetv3
+
     for k in range(7):
-        conf = tv_mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=1.46**-k)
+        conf = mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=1.46**-k)
         model = tv.MobileNetV3(*conf, num_classes=CLASSES)
-        yield f"torchvision.mobilenetv3.s-{k}", *from_torchvision(model)
-    large = tv.mobilenet_v3_large(num_classes=CLASSES)
-    yield "torchvision.mobilenetv3.large", *from_torchvision(large)
-    yield "torchvision.efficientnet.b0", *from_torchvision(tv.efficientnet_b0(num_classes=CLASSES))
+        yield Reference(f"torchvision.mobilenetv3.s-{k}", model, model.features[:-1])
+    model = tv.mobilenet_v3_large(num_classes=CLASSES)
+    yield Reference("torchvision.mobilenetv3.large", model, model.features[:-1])
     for size, stages in (("small", 5), ("large", 6)):
         model = timm.create_model(f"mobilenetv3_{size}_100", num_classes=CLASSES)
-        yield f"timm.mobilenetv3.{size}", *from_timm(model, stages)
+        yield from_timm(f"timm.mobilenetv3.{size}", model, stages)
 
 
-def multiply_adds(model, size: int) -> int:
-    """Count the multiply-adds of convolutions and linear layers for one size x size image."""
+def resnets() -> Iterator[Reference]:
+    import torchvision.models as tv
+
+    for depth in (18, 34, 50, 101):
+        model = getattr(tv, f"resnet{depth}")(num_classes=CLASSES)
+        levels = [model.bn1, model.layer1, model.layer2, model.layer3, model.layer4]
+        # The network overwrites the output of bn1 by its ReLU.
+        yield Reference(f"torchvision.resnet.{depth}", model, levels, train=depth == 18)
+
+
+def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:
+    """Count the multiply-adds of convolutions and linear layers for one image [C, H, W]."""
     import torch
 
     total = []
 
     def count(module, _inputs, out):
-        total.append(module.weight.numel() * out[0, 0].numel())  # [1, C, H, W] or [1, C]
+        positions = out.numel() // module.weight.shape[0]
+        total.append(module.weight.numel() * positions)
 
     types = (torch.nn.Conv2d, torch.nn.Linear)
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, types)]
-    model(torch.zeros(1, 3, size, size))
+    model(torch.zeros(1, *shape))
     for hook in hooks:
         hook.remove()
     return sum(total)
 
 
-def reference(model, levels) -> dict[str, np.ndarray]:
+def compute(reference: Reference) -> dict[str, np.ndarray]:
     """Return what test_parity.py compares: logits, digests of features, shapes, counts."""
     import torch
 
-    model.eval()
+    model, (_, height, _, channels) = reference.model.eval(), reference.shape
+    counts = [multiply_adds(model, (channels, size, size)) for size in (224, 320)]
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     drawn = {name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()}
     model.load_state_dict(drawn, strict=False)
-
-    counts = [multiply_adds(model, size) for size in (224, 320)]
+    outputs = []
+    for level in reference.levels:
+        level.register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
+    logits = model(torch.from_numpy(image(reference.shape)).permute(0, 3, 1, 2))
     features = {}  # the last output at each stride
-
-    def keep(_module, _inputs, out):
-        features[SHAPE[1] // out.shape[2]] = digest(out.permute(0, 2, 3, 1).numpy())
-
-    for level in levels:
-        level.register_forward_hook(keep)
-    x = torch.from_numpy(image()).permute(0, 3, 1, 2)
-    logits = model(x).numpy()[:, ::LOGITS]
+    for out in outputs:
+        nhwc = reference.to_nhwc(out).numpy()
+        features[height // nhwc.shape[1]] = digest(nhwc)
+    statistics = {}
+    if reference.train:
+        model.train()(torch.from_numpy(image(reference.shape)).permute(0, 3, 1, 2))
+        updated = model.state_dict()
+        names = sorted(name for name in updated if "running_" in name)
+        values = np.concatenate([updated[name].numpy() for name in names])
+        statistics = {"statistics": values[::STATISTICS]}
     return {
-        "logits": logits,
+        "logits": logits.numpy()[:, ::LOGITS],
+        **statistics,
         **{f"feature{stride}": feature for stride, feature in features.items()},
         "shapes": np.array(json.dumps(shapes)),
         "multiply_adds": np.array(counts),
     }
 
 
-def main() -> None:
+def main(only: list[str]) -> None:
     import torch
 
     FOLDER.mkdir(exist_ok=True)
     with torch.no_grad():
-        for name, model, levels in networks():
-            arrays = reference(model, levels)
+        for reference in networks():
+            if only and not any(text in reference.name for text in only):
+                continue
+            arrays = compute(reference)
             sizes = {k: np.abs(v).mean() for k, v in arrays.items() if v.dtype == np.float32}
             texts = {k: f"{size:.2f}" for k, size in sizes.items()}
-            print(name, arrays["multiply_adds"], texts)  # the sizes should be near 1
-            np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
+            # The sizes should be near 1.
+            print(reference.name, arrays["multiply_adds"], texts)
+            np.savez_compressed(FOLDER / f"{reference.name}.npz", **arrays)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -101,24 +101,33 @@ def test_bfloat16_features_with_float32_parameters_and_logits(name):
     }
 
 
-def test_multipliers_scale_a_base_network():
-    model = models.build("efficientnet/b0", width=0.5, depth=0.6)
-    assert model.arch == scaling.efficientnet(0.5, 0.6)
-    assert models.build("mobilenetv3/large", width=0.5).arch == scaling.mobilenetv3_large(0.5)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("efficientnet/b0@w0.5d0.6", scaling.efficientnet(0.5, 0.6)),
+        ("mobilenetv3/large@w.5", scaling.mobilenetv3_large(0.5)),
+        ("resnet/18@w0.25", scaling.resnet18(0.25)),
+        ("resnet/50@d0.5", scaling.resnet50(depth=0.5)),
+    ],
+)
+def test_multipliers_scale_a_network(name, expected):
+    assert models.build(name).arch == models.architecture(name) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "multipliers", "message"),
+    ("name", "message"),
     [
-        ("efficientnet/b-9", {}, r"'efficientnet/b-9' is unknown; did you mean 'efficientnet/b-"),
-        ("mobilenetv2/s-3", {}, r"mobilenetv3/s-3'\? known: efficientnet/b0, .*mobilenetv3/s-6"),
-        ("efficientnet", {}, "'efficientnet' is unknown"),
-        ("efficientnet/b-3", {"width": 0.5}, "'efficientnet/b-3' is already scaled"),
-        ("mobilenetv3/small", {"depth": 0.5}, "no multiplier 'depth'; .*known: width"),
-        ("efficientnet/b0", {"depth": 0}, "depth=0: .* positive"),
-        ("mobilenetv3/small", {"width": float("nan")}, "width=nan: .* positive"),
+        ("efficientnet/b-9", r"'efficientnet/b-9' is unknown; did you mean 'efficientnet/b-"),
+        ("mobilenetv2/s-3", r"mobilenetv3/s-3'\? known: efficientnet/b0, .*mobilenetv3/s-6"),
+        ("efficientnet", "'efficientnet' is unknown"),
+        ("resnet/19@w0.5", "'resnet/19' is unknown; did you mean 'resnet/18'"),
+        ("efficientnet/b-3@w0.5", "efficientnet/b-3 has no multipliers; .*efficientnet/b0, "),
+        ("mobilenetv3/small@d0.5", "mobilenetv3/small has no multiplier of its depth"),
+        ("efficientnet/b0@d0", "depth=0.0: .* positive"),
+        ("mobilenetv3/small@0.5", "give multipliers as in mobilenetv3/small@w0.5"),
+        ("mobilenetv3/small@", "give multipliers as in mobilenetv3/small@w0.5"),
     ],
 )
-def test_invalid_names_and_multipliers_are_rejected(name, multipliers, message):
+def test_invalid_names_and_multipliers_are_rejected(name, message):
     with pytest.raises(UserError, match=message):
-        models.build(name, **multipliers)
+        models.build(name)

@@ -31,11 +31,15 @@ SIZES = {
     "mobilenetv3/s-4": (320632, 95632, 59408, 7.73, (8, 8, 8, 16, 24)),
     "mobilenetv3/s-5": (204280, 51280, 34808, 6.19, (8, 8, 8, 8, 16)),
     "mobilenetv3/s-6": (136984, 31984, 20168, 5.03, (8, 8, 8, 8, 16)),
+    "resnet/18": (11689512, 11176512, 11176512, 1814.07, (64, 64, 128, 256, 512)),
+    "resnet/34": (21797672, 21284672, 21284672, 3663.76, (64, 64, 128, 256, 512)),
+    "resnet/50": (25557032, 23508032, 23508032, 4089.18, (64, 256, 512, 1024, 2048)),
+    "resnet/101": (44549160, 42500160, 42500160, 7801.41, (64, 256, 512, 1024, 2048)),
 }
 # Each other variant has the same layers, so counting its operations shows little more.
 FAST = [
     name
-    if name in ("efficientnet/b-3", "mobilenetv3/large", "mobilenetv3/s-4")
+    if name in ("efficientnet/b-3", "mobilenetv3/large", "mobilenetv3/s-4", "resnet/18")
     else pytest.param(name, marks=pytest.mark.slow)
     for name in SIZES
 ]
@@ -73,7 +77,7 @@ def test_multiply_adds_match_the_source_library(name):
     model = models.build(name, 1000)
     adds = flops.count_multiply_adds(model, (1, 224, 224, 3))
     assert round(adds / 1e6, 2) == SIZES[name][3]
-    source = "timm" if name.startswith("efficientnet") else "torchvision"
+    source = next(iter(models.family(name).TORCH_FORMATS))
     stored = name.replace("/small", "/s-0").replace("/", ".")
     reference = np.load(FOLDER / f"{source}.{stored}.npz")["multiply_adds"]
     assert adds == reference[0]

@@ -47,4 +47,4 @@ def test_mobilenet_variants_keep_depth_and_round_like_torchvision():
     assert [len(stage) for stage in arch.stages] == [1, 2, 3, 2, 3]
     assert (arch.stem, arch.head, arch.hidden) == (8, 192, 328)
     # expansion and squeeze are scaled and rounded separately, not derived from the rounded input
-    assert arch.stages[4][0] == scaling.Block(5, 2, 96, 32, 24, "hard_swish")
+    assert arch.stages[4][0] == scaling.MBConv(5, 2, 96, 32, 24, "hard_swish")

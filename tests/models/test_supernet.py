@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tinyjax import models
-from tinyjax.models.scaling import Architecture, Block
+from tinyjax.models.scaling import Architecture, MBConv
 from tinyjax.models.supernet import GATES, gate_values, merge_architectures
 
 
@@ -17,7 +17,7 @@ def architectures(family, *names):
 
 def block(out, expand=24, **settings):
     defaults = {"kernel": 3, "stride": 1, "squeeze": 0, "act": "relu"}
-    return Block(**{**defaults, **settings}, expand=expand, out=out)
+    return MBConv(**{**defaults, **settings}, expand=expand, out=out)
 
 
 def one_stage(stem, *blocks, head=16):
@@ -87,7 +87,7 @@ def test_skip_that_only_the_supernet_would_have_is_closed():
     ("settings", "message"),
     [
         ({"kernel": 5}, "differ in kernel of stage 1, block 0"),
-        ({"act": "silu", "squeeze": 8}, "differ in activation and squeeze-excite of stage 1"),
+        ({"act": "silu", "squeeze": 8}, "differ in squeeze and act of stage 1"),
     ],
 )
 def test_error_names_what_cannot_be_shared(settings, message):

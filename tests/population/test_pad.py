@@ -16,7 +16,7 @@ from tinyjax.detectors.point import PointDetector
 from tinyjax.errors import UserError
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
-from tinyjax.models.scaling import Architecture, Block
+from tinyjax.models.scaling import Architecture, MBConv
 from tinyjax.models.supernet import gate_values, merge_architectures
 from tinyjax.population.pad import check_zero_padding, pad, unpad
 
@@ -36,7 +36,7 @@ def small_backbone(stem, outs, depths, expand, act, squeeze, head, hidden=0):
             stride = 2 if i == 0 and stage else 1
             # In stage 1 a block of width `expand` may have no expansion.
             expanded = expand * inputs if stage else expand
-            blocks.append(Block(3, stride, expanded, out, squeeze and squeeze + inputs, act))
+            blocks.append(MBConv(3, stride, expanded, out, squeeze and squeeze + inputs, act))
             inputs = out
         stages.append(tuple(blocks))
     return Architecture(stem, tuple(stages), head, hidden)

@@ -33,7 +33,8 @@ SHARED: Fields = {  # fields of both tasks
     ),
     "model.backbone": (
         "mobilenetv3/s-1",
-        "family/variant: efficientnet/b0, b-1 to b-7, mobilenetv3/large, small, s-1 to s-6",
+        "family/variant, such as mobilenetv3/s-1, efficientnet/b-3 or resnet/18@w0.25; "
+        "docs/backbones.md lists all",
     ),
     "model.batchnorm_eps": (
         0.0,

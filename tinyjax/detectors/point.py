@@ -37,6 +37,14 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
+    required = {*strides} if config.model.neck_width else {*strides, 16}
+    if missing := required - {*backbone.arch.strides}:
+        raise UserError(
+            f"model.backbone = {config.model.backbone!r}: this detector needs features at strides "
+            f"{', '.join(map(str, sorted(missing)))}, but the backbone has them at "
+            f"{', '.join(map(str, backbone.arch.strides))} only; change model.strides or "
+            "model.backbone"
+        )
     return PointDetector(
         backbone, classes, strides, config.model.neck_width, config.model.neck_repeats
     )

@@ -5,6 +5,6 @@ Code outside this package never handles the nested variable dicts of linen.
 """
 
 from tinyjax.models.functional import Arrays, apply, init
-from tinyjax.models.registry import FAMILIES, architecture, build, variants
+from tinyjax.models.registry import FAMILIES, architecture, build, family, variants
 
-__all__ = ["FAMILIES", "Arrays", "apply", "architecture", "build", "init", "variants"]
+__all__ = ["FAMILIES", "Arrays", "apply", "architecture", "build", "family", "init", "variants"]

@@ -8,20 +8,27 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.inverted_residual import InvertedResidual, timm_name, torchvision_name
+from tinyjax.models.torch_names import TorchFormat
 
 BASES = {"b0": scaling.efficientnet}
 VARIANTS = {
     f"b-{k}" if k else "b0": scaling.efficientnet(scaling.WIDTH_RATIO**-k, scaling.DEPTH_RATIO**-k)
     for k in range(8)
 }
+TORCH_FORMATS = {
+    "timm": TorchFormat(timm_name, eps=1e-5),
+    "torchvision": TorchFormat(torchvision_name, eps=1e-5),
+}
 
 
 class Model(nn.Module):
-    """x [B, H, W, C] -> (logits f32[B, classes] or None, {stride: features}).
+    """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
-    For the features see `layers.forward_features`; they have the compute dtype `dtype`. Without
-    `classes` the network ends after its stages: it has no 1x1 convolution (`head`) and no
-    classifier. `eps` and `momentum` (torch's convention) are timm's.
+    Features are the last outputs at each stride, [B, H/stride, W/stride, C], in the compute dtype
+    `dtype`; odd sizes are rounded up at each level. Without `classes` the network ends after its
+    stages: it has no 1x1 convolution (`head`) and no classifier. `eps` and `momentum` (torch's
+    convention) are timm's.
     """
 
     preserves_zeros = True
@@ -42,12 +49,14 @@ class Model(nn.Module):
             momentum=self.momentum,
         )
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
-        features = layers.forward_features(
-            x.astype(self.dtype), train, self.arch, "silu", conv, excite, self.extra_layers
+        block = partial(InvertedResidual, conv=conv, excite=excite)
+        x = conv(self.arch.stem, 3, 2, act="silu", name="stem")(x.astype(self.dtype), train)
+        features = {2: x} | layers.forward_stages(
+            x, train, self.arch, block, self.extra_layers, self.eps, self.momentum
         )
         if self.classes is None:
             return None, features
         y = conv(self.arch.head, act="silu", name="head")(features[32], train)
-        y = y.mean((1, 2)).astype(jnp.promote_types(y.dtype, jnp.float32))
+        y = layers.spatial_mean(y)
         classifier = layers.Dense(self.classes, initializers.uniform_fan_out, name="classifier")
         return classifier(y), features

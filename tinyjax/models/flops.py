@@ -65,15 +65,12 @@ def _layer_shapes(model: nn.Module, shapes: Any) -> list[tuple[tuple[int, ...], 
 def multiply_adds_per_pixel(arch: Architecture) -> float:
     """Return the multiply-adds of stem and blocks per pixel of a one-channel input.
 
-    This is a cheap measure for comparing architectures. Squeeze-excite is omitted: its cost does
-    not grow with the input size.
+    This is a cheap measure for comparing the architectures of a family.
     """
-    area, inputs = 1 / 4, arch.stem  # area: output positions per pixel of the network's input
-    total = 9 * arch.stem * area
+    total, inputs = arch.stem_kernel**2 * arch.stem / 4, arch.stem
+    area = 1 / arch.stem_stride**2  # output positions per pixel of the network's input
     for block in (block for stage in arch.stages for block in stage):
-        if block.expand != inputs:
-            total += inputs * block.expand * area
         area /= block.stride**2
-        total += (block.kernel**2 + block.out) * block.expand * area
+        total += block.multiply_adds(inputs) * area
         inputs = block.out
     return total

@@ -62,6 +62,13 @@ def uniform_fan_out(key: Array, shape: tuple[int, ...]) -> Any:
     return Initializer(jnp.zeros(shape), 1 / math.sqrt(_fan_out(shape)), uniform=True)
 
 
+def uniform_fan_in(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
+    """Uniform in ±1 / sqrt(k k C_in), torch's default for kernels of linear layers and
+    convolutions.
+    """
+    return Initializer(jnp.zeros(shape), 1 / math.sqrt(math.prod(shape[:-1])), uniform=True)
+
+
 def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
     """Normal with standard deviation 0.01, as in the linear layers of torchvision's MobileNetV3."""
     return Initializer(jnp.zeros(shape), 0.01)

@@ -6,7 +6,7 @@ once at every position of its output; `flops.count_multiply_adds` relies on this
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tinyjax.models.initializers import he_fan_out
-from tinyjax.models.scaling import Architecture, Block, make_divisible
+from tinyjax.models.scaling import Architecture, make_divisible
 from tinyjax.ops.conv import conv2d
 
 # A module class sets `preserves_zeros = True` if channels with zero inputs and zero parameters have
@@ -44,12 +44,20 @@ class Dense(nn.Module):
 
     features: int
     kernel_init: Callable = he_fan_out
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+        y = x @ kernel.astype(x.dtype)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        return y
+
+
+def spatial_mean(x: Array) -> Array:
+    """x [B, H, W, C] -> means [B, C], in at least float32."""
+    return x.mean((1, 2)).astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def batch_norm(
@@ -218,74 +226,45 @@ EXCITE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class InvertedResidual(nn.Module):
-    """MBConv: expand 1x1, depthwise, squeeze-excite, project 1x1, and a skip if shapes are equal.
+def add_adapter(
+    adapter: Callable | None, y: Array, train: bool, alive: Array | None = None
+) -> Array:
+    """Add the adapter's output to the output of a block, inside its compact method.
 
-    `conv` and `excite` are ConvBN and SqueezeExcite with the family's settings. `spec.gates` names
-    the block's gates: untrained 0/1 numbers among the parameters, see `models.supernet`.
+    adapter: an `Adapter` with the family's settings; None: no adapter. alive: the block's gate.
     """
-
-    preserves_zeros = True
-
-    spec: Block
-    conv: Callable
-    excite: Callable
-    adapter: Callable | None = None  # an `Adapter` with the family's settings
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        kernel, stride, expand, out, squeeze, act, gates = self.spec
-
-        @cache
-        def gate(name):
-            return self.param(name, nn.initializers.ones, ()).astype(x.dtype)
-
-        y = x
-        if expand != x.shape[-1]:
-            y = self.conv(expand, act=act, name="expand")(y, train)
-        if "expands" in gates:
-            expands = gate("expands")
-            y = expands * y + (1 - expands) * _resize_channels(x, expand)
-        depthwise = self.conv(expand, kernel, stride, groups=expand, act=act, name="depthwise")
-        y = depthwise(y, train)
-        if squeeze:
-            y = self.excite(squeeze, name="se")(y)
-        y = self.conv(out, name="project")(y, train)
-        if "alive" in gates:
-            y = gate("alive") * y
-        if "skip" in gates:
-            y = gate("skip") * _resize_channels(x, out) + y
-        elif stride == 1 and x.shape[-1] == out:
-            y = x + y
-        if self.adapter:
-            adapter_input = gate("alive") * y if "alive" in gates else y
-            y = y + self.adapter(name="adapter")(adapter_input, train)
+    if adapter is None:
         return y
+    return y + adapter(name="adapter")(y if alive is None else alive * y, train)
 
 
-def _resize_channels(x: Array, channels: int) -> Array:
+def resize_channels(x: Array, channels: int) -> Array:
     """x [..., C] -> [..., channels]: truncate, or pad with zeros."""
     missing = max(channels - x.shape[-1], 0)
     return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
 class Stage(nn.Module):
-    """A sequence of blocks, with their extra layers."""
+    """A sequence of blocks, with their extra layers.
+
+    block: builds the module of a block, `block(spec, adapter=adapter, name=name)`.
+    """
 
     preserves_zeros = True
 
-    specs: tuple[Block, ...]
-    conv: partial
-    excite: Callable
+    specs: tuple[Any, ...]
+    block: Callable
     extra_layers: ExtraLayers
+    eps: float
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        batch_norm_settings = {name: self.conv.keywords[name] for name in ("eps", "momentum")}
-        adapter = partial(Adapter, **batch_norm_settings) if self.extra_layers.adapters else None
+        adapter = None
+        if self.extra_layers.adapters:
+            adapter = partial(Adapter, self.eps, self.momentum)
         for i, spec in enumerate(self.specs):
-            block = InvertedResidual(spec, self.conv, self.excite, adapter, name=f"block{i}")
-            x = block(x, train)
+            x = self.block(spec, adapter=adapter, name=f"block{i}")(x, train)
         if self.extra_layers.excite:
             squeeze = make_divisible(x.shape[-1] / 4)
             settings = EXCITE_SETTINGS[self.extra_layers.excite]
@@ -293,28 +272,25 @@ class Stage(nn.Module):
         return x
 
 
-def forward_features(
+def forward_stages(
     x: Array,
     train: bool,
     arch: Architecture,
-    act: str,
-    conv: partial,
-    excite: Callable,
+    block: Callable,
     extra_layers: ExtraLayers,
+    eps: float,
+    momentum: float,
 ) -> dict[int, Array]:
-    """Apply stem and stages, and return the last output at each stride.
+    """Apply the stages to the output of the stem, and return the last output at each stride.
 
-    Call it inside a compact method.
+    Call it inside a compact method. block: see `Stage`. eps, momentum: of the adapters' BatchNorm.
 
     Returns:
-        For x [B, H, W, 1 or 3]: {2: [B, H/2, W/2, C2], 4: .., 8: .., 16: .., 32: ..}; odd sizes
-        are rounded up at each level. In networks without a stage at stride 2, entry 2 is the stem's
-        output.
+        {stride: [B, H/stride, W/stride, C]} for an image of [H, W]; odd sizes are rounded up at
+        each level.
     """
-    x, stride = conv(arch.stem, 3, 2, act=act, name="stem")(x, train), 2
-    features = {stride: x}
-    for n, specs in enumerate(arch.stages, 1):
-        x = Stage(specs, conv, excite, extra_layers, name=f"stage{n}")(x, train)
-        stride *= math.prod(spec.stride for spec in specs)
+    features = {}
+    for n, (specs, stride) in enumerate(zip(arch.stages, arch.strides, strict=True), 1):
+        x = Stage(specs, block, extra_layers, eps, momentum, name=f"stage{n}")(x, train)
         features[stride] = x
     return features

@@ -1,6 +1,7 @@
 """The backbone families; `build` returns a backbone by name."""
 
-from collections.abc import Callable
+import re
+from importlib import import_module
 from typing import Any
 
 import flax.linen as nn
@@ -8,25 +9,55 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from tinyjax.errors import UserError, suggest
-from tinyjax.models import efficientnet, mobilenetv3
 from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
 from tinyjax.models.scaling import Architecture
 
-# Each module defines Model, VARIANTS (name -> Architecture) and BASES (name -> scaling rule).
-FAMILIES: dict[str, Any] = {"efficientnet": efficientnet, "mobilenetv3": mobilenetv3}
+# Modules that define Model, VARIANTS (name -> Architecture), BASES (variant -> scaling rule) and
+# TORCH_FORMATS (library -> `torch_names.TorchFormat`).
+FAMILIES = ("efficientnet", "mobilenetv3", "resnet")
+
+_MULTIPLIERS = re.compile(r"(?:w(?P<width>\d*\.?\d+))?(?:d(?P<depth>\d*\.?\d+))?")
+
+
+def family(name: str) -> Any:
+    """Return the module of the family of the backbone `name`, or of the family `name`."""
+    return import_module(f"tinyjax.models.{name.partition('/')[0]}")
 
 
 def variants() -> list[str]:
-    """Return all names that `build` accepts, such as "efficientnet/b-3"."""
-    return [f"{name}/{variant}" for name, family in FAMILIES.items() for variant in family.VARIANTS]
+    """Return all names that `build` accepts without multipliers, such as "efficientnet/b-3"."""
+    return [f"{name}/{variant}" for name in FAMILIES for variant in family(name).VARIANTS]
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of the backbone `name`. Raises UserError if the name is unknown."""
-    if name not in variants():
-        raise UserError(f"model {name!r} is unknown; {suggest(name, variants())}")
-    family, variant = name.split("/")
-    return FAMILIES[family].VARIANTS[variant]
+    """Return the architecture of the backbone `name`.
+
+    name: one of `variants()`; an unscaled one may be followed by multipliers of its width and, for
+    some families, its depth: "resnet/18@w0.25" or "resnet/18@w0.25d0.5".
+
+    Raises UserError if the name is unknown, or the network does not accept these multipliers.
+    """
+    variant_name, at, text = name.partition("@")
+    if variant_name not in variants():
+        known = variants()
+        raise UserError(f"model {variant_name!r} is unknown; {suggest(variant_name, known)}")
+    variant = variant_name.partition("/")[2]
+    if not at:
+        return family(name).VARIANTS[variant]
+    match = _MULTIPLIERS.fullmatch(text)
+    if not match or not text:
+        raise UserError(f"model {name!r}: give multipliers as in {variant_name}@w0.5 or @w0.5d0.5")
+    if not (rule := family(name).BASES.get(variant)):
+        scalable = [f"{f}/{v}" for f in FAMILIES for v in family(f).BASES]
+        raise UserError(
+            f"model {name!r}: {variant_name} has no multipliers; models that have: "
+            f"{', '.join(scalable)}"
+        )
+    multipliers = {field: float(value) for field, value in match.groupdict().items() if value}
+    accepted = rule.__annotations__.keys() - {"return"}
+    if unknown := multipliers.keys() - accepted:
+        raise UserError(f"model {name!r}: {variant_name} has no multiplier of its {min(unknown)}")
+    return rule(**multipliers)
 
 
 def build(
@@ -36,40 +67,20 @@ def build(
     eps: float = 0,
     supernet: Architecture | None = None,
     extra_layers: ExtraLayers = NO_EXTRA_LAYERS,
-    **multipliers: float,
 ) -> nn.Module:
     """Build the backbone `name`; `model(x, train)` returns (logits, {stride: features}).
 
     Args:
-        name: "family/variant", one of `variants()`.
+        name: "family/variant", see `architecture`.
         classes: number of logits; None builds no classifier, and logits are None.
         dtype: compute dtype; parameters and running statistics are always float32.
         eps: BatchNorm's epsilon; 0 selects the family's default.
         supernet: architecture that replaces the backbone's own, see `merge_architectures`.
         extra_layers: adapters and squeeze-excite that the family does not have.
-        multipliers: `width` and, for EfficientNet, `depth` relative to an unscaled network, for
-            sizes between the variants: `build("efficientnet/b0", width=0.5, depth=0.6)`.
 
-    Raises:
-        UserError: the name is unknown, or the network does not accept these multipliers.
+    Raises UserError as `architecture` does.
     """
     arch = architecture(name)
-    family_name, variant = name.split("/")
-    family = FAMILIES[family_name]
-    if multipliers:
-        arch = _scale(name, family.BASES.get(variant), multipliers)
     overrides = {"eps": eps} if eps else {}
-    return family.Model(supernet or arch, classes, dtype, extra_layers=extra_layers, **overrides)
-
-
-def _scale(
-    name: str, base: Callable[..., Architecture] | None, multipliers: dict[str, float]
-) -> Architecture:
-    if base is None:
-        names = ", ".join(multipliers)
-        raise UserError(f"model {name!r} is already scaled: drop {names}, or use an unscaled model")
-    accepted = base.__annotations__.keys() - {"return"}
-    if unknown := multipliers.keys() - accepted:
-        field = min(unknown)
-        raise UserError(f"model {name!r}: no multiplier {field!r}; {suggest(field, accepted)}")
-    return base(**multipliers)
+    model = family(name).Model
+    return model(supernet or arch, classes, dtype, extra_layers=extra_layers, **overrides)

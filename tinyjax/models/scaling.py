@@ -1,20 +1,32 @@
-"""Architectures as static data: two series of scaled-down backbones, each with one scaling rule.
+"""Architectures as static data, and the rules that scale convolutional networks down.
 
 EfficientNet B-1..B-7 scale B0 down by inverse compound scaling: width 1.46^-k and depth 1.45^-k,
 rounded as in timm (the scaling-rule search published with arXiv 2508.02927). That paper's rule for
 MobileNetV3 is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k and keep
 its depth, which gave the most regular of the series that we compared.
+
+A stage is a tuple of blocks of one type. A block type is a frozen dataclass with `stride`, `out`
+(channels), and what `models.supernet` needs in order to merge networks of several sizes:
+
+    CHANNELS     fields that are channel counts, 0 for a layer that is absent; networks that share
+                 a supernet must agree in all other fields
+    GATES        the gates that the block's module implements, in its field `gates`
+    gate_values  (input channels) -> name -> 0 or 1, for GATES and for layers that may be absent
 """
 
 import math
-from typing import NamedTuple
+import operator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, ClassVar, NamedTuple
 
 from tinyjax.errors import UserError
 
 WIDTH_RATIO, DEPTH_RATIO = 1.46, 1.45
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class MBConv:
     """An inverted residual; all numbers except `kernel` and `stride` are channel counts."""
 
     kernel: int
@@ -23,16 +35,61 @@ class Block(NamedTuple):
     out: int
     squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
     act: str
-    gates: tuple[str, ...] = ()  # the `supernet.GATES` that differ between a supernet's networks
+    gates: tuple[str, ...] = ()  # those in which a supernet's networks differ
+
+    CHANNELS: ClassVar = ("expand", "out", "squeeze")
+    GATES: ClassVar = ("skip", "alive", "expands")
+
+    def gate_values(self, inputs: int) -> dict[str, int]:
+        skip = self.stride == 1 and inputs == self.out
+        return {"skip": int(skip), "alive": 1, "expands": int(self.expand != inputs)}
+
+    def multiply_adds(self, inputs: int) -> int:
+        """Per output position, without squeeze-excite, whose cost does not grow with the input."""
+        expansion = inputs * self.expand * self.stride**2 if self.expand != inputs else 0
+        return expansion + (self.kernel**2 + self.out) * self.expand
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A block of ResNet: two 3x3 convolutions, or with a bottleneck 1x1, 3x3, 1x1."""
+
+    stride: int  # of the first or only 3x3 convolution
+    width: int  # channels between the convolutions
+    out: int
+    bottleneck: bool
+    gates: tuple[str, ...] = ()
+
+    CHANNELS: ClassVar = ("width", "out")
+    GATES: ClassVar = ("alive",)
+
+    def gate_values(self, inputs: int) -> dict[str, int]:
+        return {"alive": 1, "projects": int(self.stride > 1 or inputs != self.out)}
+
+    def multiply_adds(self, inputs: int) -> int:
+        """Per output position."""
+        projection = inputs * self.out * self.gate_values(inputs)["projects"]
+        if self.bottleneck:
+            reduction = inputs * self.width * self.stride**2
+            return projection + reduction + (9 * self.width + self.out) * self.width
+        return projection + 9 * (inputs + self.out) * self.width
 
 
 class Architecture(NamedTuple):
-    """A backbone: `stages`, and channels of the `stem` (stride 2), `head` and `hidden` layers."""
+    """A backbone: `stages`, and channels of the `stem`, `head` and `hidden` layers."""
 
     stem: int
-    stages: tuple[tuple[Block, ...], ...]
-    head: int
-    hidden: int = 0  # MobileNetV3's linear layer between pooling and classifier; 0: none
+    stages: tuple[tuple[Any, ...], ...]
+    head: int = 0  # the layers between the last stage and pooling; 0: none
+    hidden: int = 0  # the linear layer between pooling and classifier; 0: none
+    stem_kernel: int = 3
+    stem_stride: int = 2  # including pooling
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride at the end of each stage."""
+        factors = (math.prod(block.stride for block in stage) for stage in self.stages)
+        return tuple(accumulate(factors, operator.mul, initial=self.stem_stride))[1:]
 
 
 # kernel, stride of the first block, expansion, channels, repeats (EfficientNet, table 1)
@@ -87,7 +144,7 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
         for i in range(math.ceil(repeats * depth)):
             stride = first_stride if i == 0 else 1
             # The squeeze width is a quarter of the input channels, not of the expanded channels.
-            blocks.append(Block(kernel, stride, inputs * expansion, out, inputs // 4, "silu"))
+            blocks.append(MBConv(kernel, stride, inputs * expansion, out, inputs // 4, "silu"))
             inputs = out
         stages.append(tuple(blocks))
     return Architecture(stem, tuple(stages), head=make_divisible(1280 * width))
@@ -106,10 +163,10 @@ def mobilenetv3_large(width: float = 1.0) -> Architecture:
 def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
     _check_positive(width=width)
 
-    def block(kernel: int, stride: int, expand: int, out: int, excite: bool, act: str) -> Block:
+    def block(kernel: int, stride: int, expand: int, out: int, excite: bool, act: str) -> MBConv:
         expand = make_divisible(expand * width)
         squeeze = make_divisible(expand // 4) if excite else 0
-        return Block(kernel, stride, expand, make_divisible(out * width), squeeze, act)
+        return MBConv(kernel, stride, expand, make_divisible(out * width), squeeze, act)
 
     stages = tuple(tuple(block(*row) for row in stage) for stage in table)
     return Architecture(
@@ -118,6 +175,42 @@ def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
         head=6 * stages[-1][-1].out,
         hidden=make_divisible(hidden * width),
     )
+
+
+def resnet18(width: float = 1.0, depth: float = 1.0) -> Architecture:
+    """Scale ResNet-18, as `_resnet` does."""
+    return _resnet((2, 2, 2, 2), False, width, depth)
+
+
+def resnet34(width: float = 1.0, depth: float = 1.0) -> Architecture:
+    """Scale ResNet-34, as `_resnet` does."""
+    return _resnet((3, 4, 6, 3), False, width, depth)
+
+
+def resnet50(width: float = 1.0, depth: float = 1.0) -> Architecture:
+    """Scale ResNet-50, as `_resnet` does."""
+    return _resnet((3, 4, 6, 3), True, width, depth)
+
+
+def resnet101(width: float = 1.0, depth: float = 1.0) -> Architecture:
+    """Scale ResNet-101, as `_resnet` does."""
+    return _resnet((3, 4, 23, 3), True, width, depth)
+
+
+def _resnet(repeats: tuple[int, ...], bottleneck: bool, width: float, depth: float) -> Architecture:
+    """Scale every channel count by `width`, and `repeats` by `depth`, rounded up; our own rule.
+
+    Raises UserError if a multiplier is not positive.
+    """
+    _check_positive(width=width, depth=depth)
+    stages = []
+    for stage, count in enumerate(repeats):
+        channels = make_divisible(64 * 2**stage * width)
+        out = 4 * channels if bottleneck else channels
+        first_stride = 2 if stage else 1
+        strides = (first_stride, *(1,) * (math.ceil(count * depth) - 1))
+        stages.append(tuple(Residual(stride, channels, out, bottleneck) for stride in strides))
+    return Architecture(make_divisible(64 * width), tuple(stages), stem_kernel=7, stem_stride=4)
 
 
 def _check_positive(**multipliers: float) -> None:

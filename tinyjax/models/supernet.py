@@ -12,16 +12,19 @@ networks are expressed by gates: 0/1 numbers, one per network, in the blocks tha
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, fields, replace
 from itertools import zip_longest
+from typing import Any
 
-from tinyjax.models.scaling import Architecture, Block
+from tinyjax.models.scaling import Architecture
 
 GATES = ("skip", "alive", "expands")
 ABSENT_BLOCK_GATES = {"skip": 1, "alive": 0}
 
 Position = tuple[int, int]  # stage, counted from 1, and block, counted from 0
-# At one position, for each network: input channels and block; None beyond the network's depth.
-AlignedBlocks = list[tuple[int, Block | None]]
+# At one position, for each network: input channels and block, of one of the types in
+# `models.scaling`; None beyond the network's depth.
+AlignedBlocks = list[tuple[int, Any]]
 
 
 def merge_architectures(archs: Iterable[Architecture]) -> Architecture:
@@ -30,36 +33,39 @@ def merge_architectures(archs: Iterable[Architecture]) -> Architecture:
     It contains every block of every network; each layer has the largest number of channels.
 
     Raises ValueError, with the reason, if they cannot share an architecture: they differ in the
-    number of stages, or in a block's kernel, stride, activation or presence of squeeze-excite.
+    number of stages, or in the type of a block or a field that is not in its `CHANNELS`.
     """
     archs = list(dict.fromkeys(archs))
     if len(archs) == 1:
         return archs[0]
-    counts = {
-        "stages": {len(arch.stages) for arch in archs},
-        "hidden layers": {int(arch.hidden > 0) for arch in archs},
+    properties: dict[str, set] = {
+        "number of stages": {len(arch.stages) for arch in archs},
+        "presence of a hidden layer": {arch.hidden > 0 for arch in archs},
+        "stem": {(arch.stem_kernel, arch.stem_stride) for arch in archs},
     }
-    for name, numbers in counts.items():
-        if len(numbers) > 1:
-            raise ValueError(f"backbones of {sorted(numbers)} {name} cannot share a program")
+    for name, values in properties.items():
+        if len(values) > 1:
+            raise ValueError(f"backbones that differ in {name} cannot share a program")
     stem, head, hidden = (max(getattr(a, n) for a in archs) for n in ("stem", "head", "hidden"))
-    stages: list[list[Block]] = [[] for _ in archs[0].stages]
+    stages: list[list[Any]] = [[] for _ in archs[0].stages]
     inputs = stem
     for position, aligned in _align_blocks(archs):
         block = _merge_blocks(position, aligned, inputs)
         stages[position[0] - 1].append(block)
         inputs = block.out
-    return Architecture(stem, tuple(map(tuple, stages)), head, hidden)
+    return archs[0]._replace(stem=stem, stages=tuple(map(tuple, stages)), head=head, hidden=hidden)
 
 
 def gate_values(arch: Architecture, supernet: Architecture) -> dict[str, int]:
     """Return the gates of `arch` as a part of `supernet`: path of a gate -> 0 or 1."""
+    if arch == supernet:
+        return {}
     values = {}
     for (stage, number), ((_, block), (inputs, member_block)) in _align_blocks([supernet, arch]):
-        gates = dict.fromkeys(GATES, 1) | ABSENT_BLOCK_GATES
+        gates = dict.fromkeys(block.gates, 1) | ABSENT_BLOCK_GATES
         if member_block:
-            gates = _block_gates(inputs, member_block)
-        for name in block.gates if block else ():
+            gates = member_block.gate_values(inputs)
+        for name in block.gates:
             values[f"stage{stage}/block{number}/{name}"] = gates[name]
     return values
 
@@ -73,37 +79,43 @@ def _align_blocks(archs: Sequence[Architecture]) -> Iterator[tuple[Position, Ali
             inputs = [b.out if b else i for i, b in zip(inputs, blocks, strict=True)]
 
 
-def _block_gates(inputs: int, block: Block) -> dict[str, int]:
-    """Return the gates of a block with `inputs` input channels."""
-    skip = block.stride == 1 and inputs == block.out
-    return dict(zip(GATES, map(int, (skip, True, block.expand != inputs)), strict=True))
-
-
-def _merge_blocks(position: Position, aligned: AlignedBlocks, inputs: int) -> Block:
+def _merge_blocks(position: Position, aligned: AlignedBlocks, inputs: int) -> Any:
     """Return the supernet's block at this position; it has `inputs` input channels."""
     blocks = [block for _, block in aligned if block]
-    settings: dict[str, set] = {
-        "kernel": {b.kernel for b in blocks},
-        "stride": {b.stride for b in blocks},
-        "activation": {b.act for b in blocks},
-        "squeeze-excite": {b.squeeze > 0 for b in blocks},
-    }
-    conflicts = [name for name, values in settings.items() if len(values) > 1]
-    expand, squeeze = (max(getattr(b, name) for b in blocks) for name in ("expand", "squeeze"))
+    block_type, conflicts = type(blocks[0]), []
+    if any(type(block) is not block_type for block in blocks):
+        conflicts.append("type")
+    else:
+        names = [field.name for field in fields(block_type)]
+        # A layer must be present in all networks or in none.
+        settings = {
+            name: {v > 0 if name in block_type.CHANNELS else v for v in values}
+            for name, *values in zip(names, *map(astuple, blocks), strict=True)
+        }
+        conflicts += [name for name, values in settings.items() if len(values) > 1]
+    if conflicts:
+        raise _conflict_error(position, conflicts)
+    largest = {name: max(getattr(b, name) for b in blocks) for name in block_type.CHANNELS}
     out = max(b.out if b else i for i, b in aligned)  # an absent block is the identity
-    merged = blocks[0]._replace(expand=expand, out=out, squeeze=squeeze)
-    if len(blocks) < len(aligned) and merged.stride > 1:
-        conflicts.append("number of blocks")  # an absent block cannot change the resolution
-    ungated = _block_gates(inputs, merged)
-    gates = [_block_gates(i, b) if b else ungated | ABSENT_BLOCK_GATES for i, b in aligned]
-    if not ungated["expands"] and any(g["expands"] for g in gates):
+    merged = replace(blocks[0], **{**largest, "out": out})
+    ungated = merged.gate_values(inputs)
+    absent = {name: ABSENT_BLOCK_GATES.get(name, value) for name, value in ungated.items()}
+    gates = [b.gate_values(i) if b else absent for i, b in aligned]
+    varied = [name for name in ungated if {g[name] for g in gates} != {ungated[name]}]
+    conflicts = [name for name in varied if name not in block_type.GATES]
+    # An absent block cannot change the resolution.
+    if len(blocks) < len(aligned) and (merged.stride > 1 or "alive" not in block_type.GATES):
+        conflicts.append("number of blocks")
+    if not ungated.get("expands", 1) and "expands" in varied:
         conflicts.append("expansion")  # in `merged`, expanded and input channels are equal
     if conflicts:
-        stage, number = position
-        raise ValueError(
-            f"backbones that differ in {' and '.join(conflicts)} of stage {stage}, block {number} "
-            "cannot share a program"
-        )
-    return merged._replace(
-        gates=tuple(name for name in GATES if {g[name] for g in gates} != {ungated[name]})
+        raise _conflict_error(position, conflicts)
+    return replace(merged, gates=tuple(varied)) if varied else merged
+
+
+def _conflict_error(position: Position, conflicts: list[str]) -> ValueError:
+    stage, number = position
+    return ValueError(
+        f"backbones that differ in {' and '.join(conflicts)} of stage {stage}, block {number} "
+        "cannot share a program"
     )

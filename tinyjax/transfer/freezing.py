@@ -6,12 +6,9 @@ with or without weight decay. A BatchNorm whose running statistics (paths ".../m
 frozen normalizes with them and keeps them.
 """
 
-import math
-import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import accumulate
 
 from ml_collections import ConfigDict
 
@@ -155,9 +152,7 @@ def preset_for(library: str, number: int, arch: Architecture) -> tuple[str, ...]
         raise UserError(f"{library}: {number} is not a valid number of frozen stages")
     if num_frozen < 2:
         return ("stem",)[:num_frozen]
-    stage_strides = (math.prod(block.stride for block in stage) for stage in arch.stages)
-    strides = accumulate(stage_strides, operator.mul, initial=2)
-    last = max(k for k, stride in enumerate(strides) if stride <= 2**num_frozen)
+    last = sum(stride <= 2**num_frozen for stride in arch.strides)
     return (f"stage<={last}",) if last else ("stem",)
 
 

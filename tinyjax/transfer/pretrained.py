@@ -1,4 +1,4 @@
-"""Backbone weights published by timm and torchvision, converted to our names and layout.
+"""Published backbone weights, by timm, torchvision and others, in our names and layout.
 
 The names in a file identify the library, but not timm's tf_ variants. These have the same names as
 other variants, but were trained with other padding and a BatchNorm epsilon of 1e-3: they are
@@ -7,8 +7,8 @@ converted without an error into a network that computes something else.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
+import flax.linen as nn
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,13 +16,16 @@ from numpy.typing import ArrayLike
 from tinyjax import models
 from tinyjax.errors import UserError, shorten
 from tinyjax.models import torch_names
-from tinyjax.models.scaling import Architecture
+from tinyjax.models.torch_names import TorchFormat
 from tinyjax.transfer import torch_checkpoint
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # red, green, blue
+# Stands for an epsilon of 0: no float32 sum with a variance above 1e-12 changes, and the padding of
+# a population, whose variance is 0, stays finite.
+FROZEN_EPS = 1e-20
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _OPTIONAL_LAYERS = ("head", "hidden", "classifier")  # absent in files for feature extraction
+_DETECTOR_BODY = "backbone.body."
 
 
 def read_state_dict(file: Path) -> dict[str, np.ndarray]:
@@ -46,43 +49,50 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file}: not a .safetensors file that NumPy can hold ({error})") from error
 
 
-def detect_library(names: Iterable[str]) -> Literal["timm", "torchvision"]:
-    """Return the library that uses these names in a state dict. Raises UserError for neither."""
-    if "conv_stem.weight" in names:
-        return "timm"
-    if "features.0.0.weight" in names:
-        return "torchvision"
+def detect_library(names: Iterable[str], backbone: str) -> str:
+    """Return the library that uses these names in the state dict of `backbone`.
+
+    Raises UserError if none does.
+    """
+    arch, names = models.architecture(backbone), set(names)
+    formats = models.family(backbone).TORCH_FORMATS
+    stems = {library: format_.name("stem/kernel", arch) for library, format_ in formats.items()}
+    for library, name in stems.items():
+        if name in names:
+            return library
     raise UserError(
-        "weights of neither timm nor torchvision: no conv_stem.weight and no features.0.0.weight "
-        f"among {shorten(names)}"
+        f"weights of none of {', '.join(stems)}: no {' and no '.join(stems.values())} among "
+        f"{shorten(sorted(names))}"
     )
 
 
 def convert_state_dict(
-    state: Mapping[str, np.ndarray], arch: Architecture, family: str
-) -> tuple[dict[str, np.ndarray], float]:
+    state: Mapping[str, np.ndarray], backbone: str
+) -> tuple[dict[str, np.ndarray], float, TorchFormat]:
     """Convert a published state dict to the weights of our backbone.
 
     Args:
-        state: of a network for 3 channels and any number of classes; its head, its hidden layer
-            and its classifier may each be absent.
-        arch: the architecture of the network.
-        family: a key of `models.FAMILIES`.
+        state: of a classifier of any number of classes, whose head, hidden layer and classifier may
+            each be absent; or of a detector by torchvision, of which the backbone is used.
+        backbone: the name of the network.
 
     Returns:
         path -> float32 array, parameters and running statistics alike, with paths relative to the
-        backbone and in our layout (`models.torch_names`); and the BatchNorm epsilon, which depends
-        on the library: 1e-3 for MobileNetV3 by torchvision, else 1e-5.
+        backbone and in our layout (`models.torch_names`); the BatchNorm epsilon of the weights, 0
+        if the network has no BatchNorm; and the format of the weights.
 
     Raises:
-        UserError: names or shapes are not those of this architecture, or of neither library.
+        UserError: names or shapes are not those of this architecture, or of no known library.
     """
-    library = detect_library(state)
-    name_of = torch_names.NAME_FUNCTIONS[library]
-    state = {name: x for name, x in state.items() if not name.endswith("num_batches_tracked")}
-    classes = state.get(name_of("classifier/bias", arch), np.empty(1)).size
-    shapes = _backbone_shapes(arch, family, max(classes, 1))
-    names = {path: name_of(path, arch) for path in shapes}
+    state, is_frozen = _backbone_of_detector(state)
+    arch, family = models.architecture(backbone), models.family(backbone)
+    library = detect_library(state, backbone)
+    format_ = family.TORCH_FORMATS[library]
+    state = {name: x for name, x in state.items() if not torch_names.NO_WEIGHTS.fullmatch(name)}
+    outputs = (state.get(format_.name(f"classifier/{leaf}", arch)) for leaf in ("bias", "kernel"))
+    classes = next((len(np.atleast_1d(array)) for array in outputs if array is not None), 1)
+    shapes = _backbone_shapes(family.Model(arch, classes), format_.channels)
+    names = {path: format_.name(path, arch) for path in shapes}
     for layer in _OPTIONAL_LAYERS:
         paths = [path for path in names if path.startswith(f"{layer}/")]
         if not any(names[path] in state for path in paths):
@@ -91,7 +101,7 @@ def convert_state_dict(
     arrays, mismatches = {}, []
     for path, name in names.items():
         if name in state:
-            array = _convert_array(state[name], shapes[path])
+            array = _convert_array(format_, path, state[name], shapes[path])
             if array is None:
                 mismatches.append(f"{name} {state[name].shape} for {path} {shapes[path]}")
             else:
@@ -107,11 +117,28 @@ def convert_state_dict(
             f"{problem}: {shorten(names)}" for problem, names in problems.items() if names
         )
         raise UserError(
-            f"{library} weights of another architecture than {_variant_name(arch, family)} "
-            f"({text}): set model.backbone to the network they were trained for, or give weights "
-            "of this one"
+            f"{library} weights of another architecture than {backbone} ({text}): set "
+            "model.backbone to the network they were trained for, or give weights of this one"
         )
-    return arrays, 1e-3 if (family, library) == ("mobilenetv3", "torchvision") else 1e-5
+    return arrays, FROZEN_EPS if is_frozen else format_.eps, format_
+
+
+def _backbone_of_detector(
+    state: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the backbone's state dict, and whether torchvision runs its BatchNorm with epsilon 0.
+
+    torchvision's detectors keep a ResNet as "backbone.body". Those with frozen BatchNorm, which has
+    no counter of batches, are evaluated with epsilon 0 (`overwrite_eps`).
+    """
+    body = {
+        name.removeprefix(_DETECTOR_BODY): value
+        for name, value in state.items()
+        if name.startswith(_DETECTOR_BODY)
+    }
+    if not body:
+        return dict(state), False
+    return body, not any(name.endswith("num_batches_tracked") for name in body)
 
 
 def adapt_to_normalization(
@@ -124,27 +151,29 @@ def adapt_to_normalization(
     """Adapt weights trained on pixels (x - mean) / std to pixels (x - new_mean) / new_std.
 
     The ratio of the standard deviations scales the stem's kernel, the difference of the means
-    shifts its BatchNorm's mean. The stem's output is unchanged wherever its window lies inside the
-    image; at the border, the zeros of the padding now represent another gray level.
+    shifts its BatchNorm's mean or its bias. The stem's output is unchanged wherever its window lies
+    inside the image; at the border, the zeros of the padding now represent another gray level.
 
     Args:
         arrays: of `convert_state_dict`, with the stem's kernel [k, k, C, out].
         mean, std, new_mean, new_std: of pixels in [0, 1], a number or one per channel [C];
-            `IMAGENET_MEAN` and `IMAGENET_STD` for most public weights.
+            those of public weights are in their `TorchFormat`.
 
     Returns:
         All arrays; the two changed ones are computed in float64 and keep their dtype.
     """
-    kernel, bn_mean = arrays["stem/kernel"].astype(np.float64), arrays["stem/bn/mean"]
+    kernel = arrays["stem/kernel"].astype(np.float64)
     # old pixels = scale * new pixels + shift, by channel
     channels = kernel.shape[2:3]
     scale = np.broadcast_to(np.divide(new_std, std), channels)
     shift = np.broadcast_to(np.divide(np.subtract(new_mean, mean), std), channels)
-    new_bn_mean = bn_mean - np.einsum("hwco,c->o", kernel, shift)
+    output_shift = np.einsum("hwco,c->o", kernel, shift)
+    has_batchnorm = "stem/bn/mean" in arrays
+    path, sign = ("stem/bn/mean", -1) if has_batchnorm else ("stem/bias", 1)
     return {
         **arrays,
         "stem/kernel": (kernel * scale[:, None]).astype(arrays["stem/kernel"].dtype),
-        "stem/bn/mean": new_bn_mean.astype(bn_mean.dtype),
+        path: (arrays[path] + sign * output_shift).astype(arrays[path].dtype),
     }
 
 
@@ -167,23 +196,18 @@ def convert_stem_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
             )
 
 
-def _backbone_shapes(arch: Architecture, family: str, classes: int) -> dict[str, tuple[int, ...]]:
+def _backbone_shapes(model: nn.Module, channels: int) -> dict[str, tuple[int, ...]]:
     """Return path -> shape of the backbone's parameters and running statistics."""
-    model = models.FAMILIES[family].Model(arch, classes)
-    params, stats = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 3)))
+    params, stats = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, channels)))
     return {path: leaf.shape for path, leaf in {**params, **stats}.items()}
 
 
-def _convert_array(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+def _convert_array(
+    format_: TorchFormat, path: str, value: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray | None:
     """Convert to our layout, as float32 [shape]; None if the result has another shape."""
     try:
-        array = torch_names.from_torch_layout(value, len(shape))
+        array = format_.convert(path, value, shape)
     except ValueError:  # of another rank
         return None
     return np.array(array, np.float32, order="C") if array.shape == shape else None
-
-
-def _variant_name(arch: Architecture, family: str) -> str:
-    variants = models.FAMILIES[family].VARIANTS.items()
-    variant = next((name for name, variant_arch in variants if variant_arch == arch), "scaled")
-    return f"{family}/{variant}"

@@ -20,7 +20,6 @@ from jax import Array
 from tinyjax.config.paths import parse_path
 from tinyjax.data.augmentation import MEAN, STD
 from tinyjax.errors import UserError, shorten
-from tinyjax.models import architecture
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.text import text_table
@@ -79,15 +78,12 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
             backbone=model["backbone"],
             classes=tuple(metadata["classes"]),
         )
-    family = backbone.partition("/")[0]
     state = pretrained.read_state_dict(path)
     try:
-        arrays, eps = pretrained.convert_state_dict(state, architecture(backbone), family)
+        arrays, eps, source = pretrained.convert_state_dict(state, backbone)
     except UserError as error:
         raise UserError(f"init: {path}, for {backbone}: {error}") from error
-    arrays = pretrained.adapt_to_normalization(
-        arrays, pretrained.IMAGENET_MEAN, pretrained.IMAGENET_STD, MEAN, STD
-    )
+    arrays = pretrained.adapt_to_normalization(arrays, source.mean, source.std, MEAN, STD)
     arrays = {f"backbone/{name}": array for name, array in arrays.items()}
     return StartingWeights(str(path), arrays, eps)
 

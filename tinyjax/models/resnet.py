@@ -1,0 +1,105 @@
+"""ResNet-18, 34, 50 and 101 (arXiv 1512.03385), as torchvision and timm build them: the stride of a
+bottleneck is in its 3x3 convolution ("V1.5").
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
+from tinyjax.ops.pooling import max_pool
+
+BASES = {
+    "18": scaling.resnet18,
+    "34": scaling.resnet34,
+    "50": scaling.resnet50,
+    "101": scaling.resnet101,
+}
+VARIANTS = {name: base() for name, base in BASES.items()}
+
+
+class ResidualBlock(nn.Module):
+    """Convolutions 3x3, 3x3 or 1x1, 3x3, 1x1, added to the input or to its 1x1 projection.
+
+    conv: ConvBN with the settings of the network. In a supernet, `spec.gates` may hold "alive", see
+    `models.supernet`: the input is not negative, so that an absent block is the identity.
+    """
+
+    preserves_zeros = True
+
+    spec: scaling.Residual
+    conv: Callable
+    adapter: Callable | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        stride, width, out = self.spec.stride, self.spec.width, self.spec.out
+        if self.spec.bottleneck:
+            y = self.conv(width, act="relu", name="conv1")(x, train)
+            y = self.conv(width, 3, stride, act="relu", name="conv2")(y, train)
+            y = self.conv(out, name="conv3")(y, train)
+        else:
+            y = self.conv(width, 3, stride, act="relu", name="conv1")(x, train)
+            y = self.conv(out, 3, name="conv2")(y, train)
+        if stride > 1 or x.shape[-1] != out:
+            x = self.conv(out, 1, stride, name="shortcut")(x, train)
+        alive = None
+        if "alive" in self.spec.gates:
+            alive = self.param("alive", nn.initializers.ones, ()).astype(x.dtype)
+            y = alive * y
+        return layers.add_adapter(self.adapter, nn.relu(x + y), train, alive)
+
+
+class Model(nn.Module):
+    """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
+
+    Features are those of `efficientnet.Model`; entry 2 is the stem's output before pooling.
+    """
+
+    preserves_zeros = True
+
+    arch: scaling.Architecture
+    classes: int | None = None
+    dtype: DTypeLike = jnp.float32
+    eps: float = 1e-5
+    momentum: float = 0.1
+    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+        conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
+        block = partial(ResidualBlock, conv=conv)
+        x = conv(self.arch.stem, 7, 2, act="relu", name="stem")(x.astype(self.dtype), train)
+        features = {2: x} | layers.forward_stages(
+            max_pool(x), train, self.arch, block, self.extra_layers, self.eps, self.momentum
+        )
+        if self.classes is None:
+            return None, features
+        classifier = layers.Dense(self.classes, initializers.uniform_fan_in, name="classifier")
+        return classifier(layers.spatial_mean(features[32])), features
+
+
+def torchvision_name(path: str, arch: scaling.Architecture) -> str:
+    """E.g. "stage3/block0/conv2/bn/mean" -> "layer3.0.bn2.running_mean"; also timm's name."""
+    layer, is_norm, leaf = split_path(path)
+    match layer:
+        case ["stem"]:
+            module = "bn1" if is_norm else "conv1"
+        case ["classifier"]:
+            module = "fc"
+        case [stage, block, "shortcut"]:
+            module = f"layer{parse_number(stage)}.{parse_number(block)}.downsample.{is_norm:d}"
+        case [stage, block, conv]:
+            module = f"layer{parse_number(stage)}.{parse_number(block)}."
+            module += f"{'bn' if is_norm else 'conv'}{parse_number(conv)}"
+        case _:
+            raise ValueError(f"{path!r} is not a path of a backbone")
+    return f"{module}.{leaf}"
+
+
+TORCH_FORMATS = {"torchvision": TorchFormat(torchvision_name, eps=1e-5)}
