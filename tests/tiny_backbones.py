@@ -33,3 +33,6 @@ mobilenetv3.VARIANTS |= {
     "tiny-wide": _architecture(16),
     "tiny-shallow": _tiny._replace(stages=_tiny.stages[1:3]),
 }
+
+# One small network of each family, by name.
+MINIS = {"efficientnet": "efficientnet/b-7", "mobilenetv3": TINY, "resnet": "resnet/18@w0.125"}

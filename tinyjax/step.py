@@ -165,7 +165,7 @@ def make_step(
             scale = _repeat(params, [multiplier.get(path, 1) for path, _ in params.shapes])
             gradient = jnp.where(scale == 0, 0, gradient)
         norm = optax.tree.norm(gradient)
-        is_kernel = np.array([len(shape) > 1 for _, shape in params.shapes])
+        is_kernel = np.array([path.endswith("kernel") for path, _ in params.shapes])
         ratios = _gradient_ratios(state, gradient)
         if ratios is not None:
             scale *= _repeat(params, rgn.auto_lr_multipliers(ratios, is_kernel, hyper["auto_rgn"]))

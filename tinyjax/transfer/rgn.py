@@ -21,7 +21,11 @@ from tinyjax.transfer.freezing import PRESETS
 
 EPSILON = 1e-8  # as in Mind the Backbone
 AVERAGING_STEPS = 5  # in the running mean of ratios, as in surgical fine-tuning
-BLOCK_LAYERS = ("stem", "expand", "depthwise", "se", "project")  # from the input to the output
+# Layers of the blocks of all families, from the input to the output.
+BLOCK_LAYERS = (
+    *("downsample", "conv1", "conv2", "conv3", "ghost1"),
+    *("expand", "attention", "depthwise", "se", "project", "ghost2", "mlp", "shortcut"),
+)
 
 
 def kernel_rgn(gradient: Array, weights: Array) -> Array:
@@ -68,11 +72,13 @@ def auto_lr_multipliers(ratios: Array, mask: np.ndarray, power: Array) -> Array:
 
 
 def in_backbone_rgn(path: str) -> bool:
-    """Return whether a tensor counts in `backbone_rgn`.
+    """Return whether a tensor counts in `backbone_rgn`: a kernel outside of squeeze-excite.
 
-    The authors freeze BatchNorm and leave out squeeze-excite.
+    The authors freeze BatchNorm and leave out squeeze-excite; that biases, LayerNorm and position
+    embeddings do not count either, in the families that have them, is our choice.
     """
-    return bool(re.fullmatch(PRESETS["backbone"], path)) and not re.search(r"/(bn|se)/", path)
+    is_backbone = re.fullmatch(PRESETS["backbone"], path)
+    return bool(is_backbone) and path.endswith("/kernel") and "/se/" not in path
 
 
 def layer_rows(

@@ -1,0 +1,191 @@
+"""What must work for the backbones of every family: freezing, layer decay, gradient norms,
+adapters, regularizers, averages, and a training step.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tiny_backbones import MINIS
+from tinyjax import models, step
+from tinyjax.core import ModelFunctions, Variables
+from tinyjax.models.classifier import Classifier
+from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
+from tinyjax.transfer import freezing, regularizers, rgn
+from tinyjax.transfer.weight_averaging import weighted_sum
+
+SIDE, CLASSES = 32, 3
+BOTH = ExtraLayers(adapters=True, excite="identity")
+# Training compiles for seconds; these two have all layers that matter here.
+FAST = ("mobilenetv3", "resnet")
+trained = pytest.mark.parametrize(
+    "name",
+    [
+        name if family in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for family, name in MINIS.items()
+    ],
+)
+every = pytest.mark.parametrize("name", MINIS.values())
+
+
+def build(name, extra_layers=NO_EXTRA_LAYERS):
+    return Classifier(models.build(name, CLASSES, extra_layers=extra_layers))
+
+
+def init(model, seed=0):
+    return Variables(*models.init(model, seed, (1, SIDE, SIDE, 1)))
+
+
+def paths_of(name, extra_layers=NO_EXTRA_LAYERS):
+    """Paths in the order of the layers' creation, parameters first."""
+    model = build(name, extra_layers)
+    params, stats = jax.eval_shape(lambda: init(model))
+    return [*params, *stats]
+
+
+def test_every_family_has_a_small_network():
+    assert MINIS.keys() == set(models.FAMILIES)
+
+
+@every
+def test_presets_freeze_stem_and_stages(name):
+    paths = paths_of(name, BOTH)
+    stages = len(models.architecture(name).stages)
+    extra = {path for path in paths if re.search("/(adapter|excite)/", path)}
+    assert extra
+
+    def frozen(preset):
+        multipliers = freezing.freeze_multipliers(paths, (preset,))
+        return {path for path, multiplier in multipliers.items() if multiplier == 0}
+
+    def trunk(stage):
+        prefixes = ["backbone/stem/", *(f"backbone/stage{n}/" for n in range(1, stage + 1))]
+        return {path for path in paths if path.startswith(tuple(prefixes))} - extra
+
+    for stage in range(1, stages + 1):
+        assert frozen(f"stage<={stage}") == trunk(stage) > trunk(stage - 1)
+    assert frozen("stem") == trunk(0) != set()
+    assert frozen("backbone") == trunk(stages)
+    after_stages = {path for path in paths if "/stage" not in path and "/stem/" not in path}
+    assert {path.split("/")[1] for path in after_stages} <= {"head", "hidden", "classifier"}
+    assert frozen("all but head") == {p for p in paths if not p.startswith("backbone/classifier/")}
+
+
+@every
+def test_layer_decay_grows_from_the_stem_to_the_last_block(name):
+    paths, arch = paths_of(name), models.architecture(name)
+    multipliers = freezing.layer_decay_multipliers(paths, 0.5)
+    blocks = [
+        f"backbone/stage{s}/block{b}/"
+        for s, stage in enumerate(arch.stages, 1)
+        for b in range(len(stage))
+    ]
+    for layer, prefix in enumerate(["backbone/stem/", *blocks]):
+        values = {multipliers[path] for path in paths if path.startswith(prefix)}
+        assert values == {0.5 ** (len(blocks) + 1 - layer)}, prefix
+    rest = [path for path in paths if not path.startswith(("backbone/stem/", *blocks))]
+    assert {multipliers[path] for path in rest} == {1.0}
+
+
+@every
+def test_relative_gradient_norm_counts_kernels_in_the_order_of_depth(name):
+    paths = paths_of(name)
+    counted = sorted(filter(rgn.in_backbone_rgn, paths), key=rgn.depth_key)
+    kernels = {p for p in paths if p.startswith(("backbone/stem", "backbone/stage"))}
+    assert {*counted} == {p for p in kernels if p.endswith("/kernel") and "/se/" not in p}
+    assert counted[0].startswith("backbone/stem/")
+    blocks = [tuple(map(int, re.findall(r"(?:stage|block)(\d+)", path))) for path in counted]
+    assert blocks == sorted(blocks)
+    # Every block has a kernel, and its layers have a place in the order.
+    assert len({*blocks}) == 1 + sum(map(len, models.architecture(name).stages))
+    layers = {path.split("/")[3] for path in counted if "/block" in path}
+    assert layers <= {*rgn.BLOCK_LAYERS}
+
+
+@trained
+def test_extra_layers_start_as_the_identity(name):
+    plain, extended = build(name), build(name, BOTH)
+    extended_variables = init(extended)
+    variables = Variables(
+        *(
+            {path: tree[path] for path in tree if not re.search("/(adapter|excite)/", path)}
+            for tree in extended_variables
+        )
+    )
+    x = jax.random.normal(jax.random.key(1), (2, SIDE, SIDE, 1))
+    outputs = [
+        jax.jit(lambda v, model=model: models.apply(model, *v, x, train=False)[0])(trees)
+        for model, trees in ((plain, variables), (extended, extended_variables))
+    ]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
+    assert np.std(outputs[0]) > 0
+
+
+def model_functions(model):
+    def loss(variables, frozen_batchnorm, batch, key, hyper):
+        logits, stats = models.apply(
+            model, *variables, batch["image"], train=True, frozen_batchnorm=frozen_batchnorm
+        )
+        log_probabilities = jax.nn.log_softmax(logits)
+        value = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], 1).mean()
+        return value, (stats, {})
+
+    return ModelFunctions(lambda seed: init(model, seed), loss, lambda *_: {})
+
+
+@trained
+def test_training_with_frozen_stem_and_regularizer(name):
+    """All that trains receives a gradient and moves; the stem does not; averages of two networks
+    are networks.
+    """
+    model = build(name, BOTH)
+    functions = model_functions(model)
+    first, second = init(model), init(model, 1)
+    paths = [path for tree in first for path in tree]
+    multipliers = freezing.freeze_multipliers(paths, ("stem",))
+    trainable = step.select_trainable(multipliers)
+    tx = step.make_optimizer("adamw", 0.9, 0.999, 1.0)
+    state = step.init_state(first, tx, trainable)
+    vector = state.weights.params.vector
+    is_regularized = np.concatenate(
+        [
+            np.full(size, regularizers.is_regularized(path), np.float32)
+            for (path, _), size in zip(
+                state.weights.params.shapes, state.weights.params.sizes, strict=True
+            )
+        ]
+    )
+    hyper = {
+        "seed": 0, "lr": 1e-2, "weight_decay": 0.05, "ema": 0.5,
+        "regularizer": {"strength": 0.1, "start": vector, "importance": is_regularized},
+    }  # fmt: skip
+    batch = {
+        "image": jax.random.normal(jax.random.key(0), (4, SIDE, SIDE, 1)),
+        "label": jnp.arange(4) % CLASSES,
+    }
+    train_step = jax.jit(step.make_step(functions, tx, lambda step: 1.0, trainable))
+    losses = []
+    for _ in range(4):
+        state, metrics = train_step(state, batch, hyper)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    assert int(state.diverged_at) == -1
+    assert float(metrics["regularizer"]) > 0
+    after = state.variables(state.weights)
+    unchanged = {
+        path
+        for before, tree in zip(first, after, strict=True)
+        for path in tree
+        if np.array_equal(tree[path], before[path])
+    }
+    assert unchanged == {path for path in paths if path.startswith("backbone/stem/")}
+
+    average = weighted_sum([first, second], [0.5, 0.5])
+    predict = jax.jit(
+        lambda variables: models.apply(model, *variables, batch["image"], train=False)
+    )
+    assert np.isfinite(predict(average)[0]).all()
+    assert np.array_equal(predict(weighted_sum([first, second], [1, 0]))[0], predict(first)[0])
