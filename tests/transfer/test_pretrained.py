@@ -15,6 +15,7 @@ from tests.transfer import torch_files
 from tinyjax import models
 from tinyjax.data import augmentation
 from tinyjax.errors import UserError
+from tinyjax.models.layers import batch_norm
 from tinyjax.models.torch_names import IMAGENET_MEAN, IMAGENET_STD
 from tinyjax.transfer import pretrained
 
@@ -94,6 +95,40 @@ def test_efficientnet_of_torchvision():
         1e-5,
         len(state),
     )
+
+
+@pytest.mark.parametrize(
+    ("stem", "frozen", "expected_eps"),
+    [
+        ("torchvision.resnet.18", True, pretrained.FROZEN_EPS),
+        ("torchvision.resnet.18", False, 1e-5),
+        ("torchvision.mobilenetv3.large", True, 1e-5),
+    ],
+)
+def test_backbone_of_a_detector_by_torchvision(stem, frozen, expected_eps):
+    """The body has the names of the classifier, or of its `features`."""
+    _, family, variant = stem.split(".")
+    classifier = empty_state(stem)
+    body = {
+        f"backbone.body.{name.removeprefix('features.')}": value
+        for name, value in classifier.items()
+        if not name.startswith(("fc.", "classifier."))
+    }
+    detector = {**body, "backbone.fpn.inner_blocks.0.0.weight": np.zeros((8, 8, 1, 1))}
+    if not frozen:
+        detector["backbone.body.bn1.num_batches_tracked"] = np.array(1)
+    arrays, eps, _ = pretrained.convert_state_dict(detector, f"{family}/{variant}")
+    assert (eps, len(arrays)) == (expected_eps, len(body))
+
+
+def test_epsilon_of_frozen_batchnorm_is_0_in_float32():
+    """Also for small variances; padded channels, of variance 0, stay 0."""
+    var = jnp.float32([1e-12, 1e-3, 1.0])
+    assert np.array_equal(var + jnp.float32(pretrained.FROZEN_EPS), var)
+    zero = jnp.zeros(1)
+    settings = {"train": False, "eps": pretrained.FROZEN_EPS, "momentum": 0.1}
+    y, *_ = batch_norm(jnp.zeros((1, 1, 1, 1)), zero, zero, zero, zero, **settings)
+    assert y == 0
 
 
 def test_real_file_without_classifier_in_half_precision():

@@ -5,6 +5,7 @@ other variants, but were trained with other padding and a BatchNorm epsilon of 1
 converted without an error into a network that computes something else.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def convert_state_dict(
     Raises:
         UserError: names or shapes are not those of this architecture, or of no known library.
     """
-    state, is_frozen = _backbone_of_detector(state)
+    state, detector_eps = _backbone_of_detector(state)
     arch, family = models.architecture(backbone), models.family(backbone)
     library = detect_library(state, backbone)
     format_ = family.TORCH_FORMATS[library]
@@ -120,25 +121,25 @@ def convert_state_dict(
             f"{library} weights of another architecture than {backbone} ({text}): set "
             "model.backbone to the network they were trained for, or give weights of this one"
         )
-    return arrays, FROZEN_EPS if is_frozen else format_.eps, format_
+    return arrays, detector_eps or format_.eps, format_
 
 
-def _backbone_of_detector(
-    state: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], bool]:
-    """Return the backbone's state dict, and whether torchvision runs its BatchNorm with epsilon 0.
+def _backbone_of_detector(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+    """Return the state dict and BatchNorm epsilon of the backbone of a detector by torchvision.
 
-    torchvision's detectors keep a ResNet as "backbone.body". Those with frozen BatchNorm, which has
-    no counter of batches, are evaluated with epsilon 0 (`overwrite_eps`).
+    The backbone is "backbone.body"; that of a MobileNet is the classifier's `features`. Detectors
+    with a ResNet and frozen BatchNorm, which has no counter of batches, are evaluated with epsilon
+    0 (`overwrite_eps`), all others with 1e-5. Without a detector, epsilon is 0.
     """
     body = {
-        name.removeprefix(_DETECTOR_BODY): value
+        re.sub(r"^(?=\d)", "features.", name.removeprefix(_DETECTOR_BODY)): value
         for name, value in state.items()
         if name.startswith(_DETECTOR_BODY)
     }
     if not body:
-        return dict(state), False
-    return body, not any(name.endswith("num_batches_tracked") for name in body)
+        return dict(state), 0
+    is_frozen = not any(name.endswith("num_batches_tracked") for name in body)
+    return body, FROZEN_EPS if is_frozen and "conv1.weight" in body else 1e-5
 
 
 def adapt_to_normalization(
