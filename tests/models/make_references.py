@@ -152,6 +152,7 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
         "logits": logits.numpy()[:, ::LOGITS],
         **statistics,
         **{f"feature{stride}": feature for stride, feature in features.items()},
+        "input_shape": np.array(reference.shape),
         "shapes": np.array(json.dumps(shapes)),
         "multiply_adds": np.array(counts),
     }

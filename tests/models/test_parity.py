@@ -10,6 +10,7 @@ from tests.models.make_references import (
     CLASSES,
     FOLDER,
     LOGITS,
+    SHAPE,
     STATISTICS,
     digest,
     draw,
@@ -26,9 +27,13 @@ FAST = (
 )
 
 
+def input_shape(stored):
+    return tuple(stored["input_shape"]) if "input_shape" in stored else SHAPE
+
+
 def load(stem, shapes):
     """The stored arrays, our model, its flat shapes, and the source library's name of each path."""
-    source, family, variant = stem.split(".")
+    source, family, variant = stem.split(".", 2)
     model = models.build(f"{family}/{variant}", CLASSES)
     source_format = models.family(family).TORCH_FORMATS[source]
     model = model.clone(eps=source_format.eps)
@@ -64,10 +69,10 @@ def test_logits_and_features_match_the_source_library(stem, shapes):
     stored, model, *flat, names, convert = load(stem, shapes)
     params, stats = draw_weights(stored, flat, names, convert)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=False)[0])
-    logits, features = run(params, stats, image())
+    logits, features = run(params, stats, image(input_shape(stored)))
     outputs = {f"feature{k}": digest(np.asarray(f)) for k, f in features.items()}
     outputs["logits"] = logits[:, ::LOGITS]
-    assert outputs.keys() == set(stored) - {"shapes", "multiply_adds", "statistics"}
+    assert outputs.keys() == set(stored) - {"input_shape", "shapes", "multiply_adds", "statistics"}
     for key, value in outputs.items():
         scale = np.abs(stored[key]).mean()
         np.testing.assert_allclose(value, stored[key], atol=1e-4 * scale, rtol=1e-4, err_msg=key)
@@ -80,7 +85,9 @@ def test_running_statistics_of_a_training_step_match_the_source_library(stem, sh
     stored, model, *flat, names, convert = load(stem, shapes)
     params, stats = draw_weights(stored, flat, names, convert)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=True)[1])
-    updated = {names[path]: leaf for path, leaf in run(params, stats, image()).items()}
+    updated = {
+        names[path]: leaf for path, leaf in run(params, stats, image(input_shape(stored))).items()
+    }
     values = np.concatenate([updated[name] for name in sorted(updated)])[::STATISTICS]
     np.testing.assert_allclose(values, stored["statistics"], rtol=1e-3, atol=1e-4)
 

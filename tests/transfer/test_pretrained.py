@@ -42,10 +42,10 @@ def empty_state(stem: str) -> dict[str, np.ndarray]:
     return {name: np.empty(shape, np.float32) for name, shape in shapes_of(stem).items()}
 
 
-def make_forward(name):
+def make_forward(name, channels=3):
     """Return (eps, arrays, images) -> logits of the network, compiled once for all eps."""
     model = models.build(name, CLASSES)
-    params, _ = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 3)))
+    params, _ = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, channels)))
 
     @jax.jit
     def run(eps, arrays, x):
@@ -76,6 +76,19 @@ def test_mobilenet_of_both_libraries_matches_their_logits(tmp_path):
         assert eps == expected_eps
         assert relative_error(run(eps, arrays, image()), stem) < 1e-4
         assert relative_error(run(wrong_eps, arrays, image()), stem) > 1e-2
+
+
+@pytest.mark.parametrize("stem", ["torchvision.resnet.18"])
+def test_checkpoint_of_a_training_script_matches_its_librarys_logits(stem, tmp_path):
+    """A nested state dict, with the prefix that DataParallel adds to all names."""
+    _, family, variant = stem.split(".", 2)
+    state = {f"module.{name}": value for name, value in draw_state(stem).items()}
+    torch_files.save_state_dict(tmp_path / "checkpoint.pth", state, nested=True)
+    state = pretrained.read_state_dict(tmp_path / "checkpoint.pth")
+    arrays, eps, source = pretrained.convert_state_dict(state, f"{family}/{variant}")
+    run = make_forward(f"{family}/{variant}", source.channels)
+    shape = tuple(np.load(FOLDER / f"{stem}.npz")["input_shape"])
+    assert relative_error(run(eps or 1e-5, arrays, image(shape)), stem) < 1e-4
 
 
 def test_efficientnet_of_timm_matches_its_logits(tmp_path):

@@ -49,15 +49,21 @@ def write_checkpoint(
     return file
 
 
-def save_state_dict(file: Path, state: dict[str, np.ndarray]) -> Path:
-    """Write a state dict as torch.save does."""
+def save_state_dict(file: Path, state: dict[str, np.ndarray], nested: bool = False) -> Path:
+    """Write a state dict as torch.save does.
+
+    nested: within a training script's checkpoint {"state_dict": .., "epoch": 3}.
+    """
     entries = {}
     for key, (name, value) in enumerate(state.items()):
         stride = tuple(step // value.itemsize for step in value.strides)
         storage = b"torch\n" + STORAGES[value.dtype.name].encode()
         entries[name] = push_tensor(value.shape, stride, key=str(key), storage=storage)
     storages = {str(key): value.tobytes() for key, value in enumerate(state.values())}
-    return write_checkpoint(file, push_dict(entries), storages)
+    program = push_dict(entries)
+    if nested:
+        program = push_dict({"state_dict": program, "epoch": push_value(3)})
+    return write_checkpoint(file, program, storages)
 
 
 class RunsCommand:
