@@ -119,7 +119,9 @@ def _padded_size(keys: tuple[SizeKey, ...]) -> float:
     from tinyjax.models import flops
     from tinyjax.models.supernet import merge_architectures
 
-    architectures = [models.architecture(key.backbone) for key in keys]
+    architectures = [*dict.fromkeys(models.architecture(key.backbone) for key in keys)]
+    if len(architectures) == 1:
+        return max(keys).size
     try:
         merged = merge_architectures(architectures)
     except ValueError:
