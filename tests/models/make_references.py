@@ -6,6 +6,7 @@ stored: both sides draw them by name, see `draw`.
 """
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "references"
 SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
+# Convolutions that no ReLU follows: LightCNN's, whose residual sums also grow without BatchNorm.
+LINEAR = re.compile(r"\.filter\.")
 LOGITS = 40  # every 40th logit is stored
 STATISTICS = 8  # every 8th running statistic is stored
 
@@ -30,7 +33,8 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
         return random.uniform(0.5, 1.4, shape).astype(np.float32)
-    size = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:]))
+    gain = 0.5 if LINEAR.search(name) else 2
+    size = 0.1 if len(shape) == 1 else np.sqrt(gain / np.prod(shape[1:]))
     return (size * random.standard_normal(shape)).astype(np.float32)
 
 
@@ -48,18 +52,20 @@ def digest(feature: np.ndarray) -> np.ndarray:
 class Reference(NamedTuple):
     """A network of another library; images and features have the layout NCHW unless converted."""
 
-    name: str  # library.family.variant
+    name: str  # library.family.variant; a further input follows as .HEIGHTxWIDTH
     model: Any
     levels: Iterable[Any]  # modules whose outputs are features; the last one at a stride counts
     to_nhwc: Callable[[Any], Any] = lambda out: out.permute(0, 2, 3, 1)
     shape: tuple[int, int, int, int] = SHAPE  # of the input, NHWC
     train: bool = False  # also store the running statistics after one step in training mode
+    sizes: tuple[int, ...] = (224, 320)  # sides of the images whose multiply-adds are counted
 
 
 def networks() -> Iterator[Reference]:
     yield from efficientnets()
     yield from mobilenets()
     yield from resnets()
+    yield from lightcnns()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -105,6 +111,17 @@ def resnets() -> Iterator[Reference]:
         yield Reference(f"torchvision.resnet.{depth}", model, levels, train=depth == 18)
 
 
+def lightcnns() -> Iterator[Reference]:
+    from tests.models.lightcnn_torch import LightCNN
+
+    for variant in ("9", "29", "29v2"):
+        model = LightCNN(variant, CLASSES)
+        shape = (1, 128, 128, 1)
+        yield Reference(
+            f"LightCNN.lightcnn.{variant}", model, model.levels(), shape=shape, sizes=(128,)
+        )
+
+
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:
     """Count the multiply-adds of convolutions and linear layers for one image [C, H, W]."""
     import torch
@@ -128,8 +145,8 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
     import torch
 
     model, (_, height, _, channels) = reference.model.eval(), reference.shape
-    counts = [multiply_adds(model, (channels, size, size)) for size in (224, 320)]
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    counts = [multiply_adds(model, (channels, size, size)) for size in reference.sizes]
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     drawn = {name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()}
     model.load_state_dict(drawn, strict=False)
@@ -153,6 +170,7 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
         **statistics,
         **{f"feature{stride}": feature for stride, feature in features.items()},
         "shapes": np.array(json.dumps(shapes)),
+        "input": np.array(reference.shape),
         "multiply_adds": np.array(counts),
     }
 
