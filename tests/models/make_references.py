@@ -33,6 +33,8 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
         return random.uniform(0.5, 1.4, shape).astype(np.float32)
+    if len(shape) == 3 and shape[0] == 1:  # class tokens and position embeddings
+        return (0.5 * random.standard_normal(shape)).astype(np.float32)
     gain = 0.5 if LINEAR.search(name) else 2
     size = 0.1 if len(shape) == 1 else np.sqrt(gain / np.prod(shape[1:]))
     return (size * random.standard_normal(shape)).astype(np.float32)
@@ -66,6 +68,7 @@ def networks() -> Iterator[Reference]:
     yield from mobilenets()
     yield from resnets()
     yield from lightcnns()
+    yield from vits()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -120,6 +123,27 @@ def lightcnns() -> Iterator[Reference]:
         yield Reference(
             f"LightCNN.lightcnn.{variant}", model, model.levels(), shape=shape, sizes=(128,)
         )
+
+
+def vits() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+
+    def reference(name, model, norm, shape, sizes=(224, 320)):
+        def to_nhwc(tokens):
+            rows, columns = shape[1] // 16, shape[2] // 16
+            return tokens[:, 1:].reshape(1, rows, columns, tokens.shape[-1])
+
+        return Reference(name, model, [norm], to_nhwc, shape, sizes=sizes)
+
+    for variant, height, width in (("tiny", 160, 192), ("small", 64, 96), ("base", 256, 256)):
+        name = f"vit_{variant}_patch16_224"
+        model = timm.create_model(name, num_classes=CLASSES, dynamic_img_size=True)
+        shape = (1, height, width, 3)
+        yield reference(f"timm.vit.{variant}.{height}x{width}", model, model.norm, shape)
+    # It accepts images of this size only, and hides linear layers from `multiply_adds`.
+    model = tv.vit_b_16(num_classes=CLASSES)
+    yield reference("torchvision.vit.base", model, model.encoder.ln, (1, 224, 224, 3), sizes=())
 
 
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:

@@ -44,7 +44,7 @@ FAST = [
     for name in SIZES
 ]
 # Networks of other input channels or levels; their own tests check their sizes.
-OTHERS = ("lightcnn/9", "lightcnn/29", "lightcnn/29v2")
+OTHERS = ("lightcnn/9", "lightcnn/29", "lightcnn/29v2", "vit/tiny", "vit/small", "vit/base")
 TINIES = (TINY, TINY_SHALLOW, TINY_WIDE)
 # Parameters of S-0..S-6 up to the last convolution (torchvision's `model.features`).
 SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)

@@ -22,6 +22,7 @@ ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 FAST = (
     "LightCNN.lightcnn.9",
     "timm.efficientnet.b-7",
+    "timm.vit.tiny.160x192",
     "torchvision.mobilenetv3.large",
     "torchvision.mobilenetv3.s-6",
     "torchvision.resnet.18",
@@ -55,7 +56,7 @@ def test_names_and_shapes_are_one_to_one(stem, shapes):
     state_dict = json.loads(str(stored["shapes"]))
     assert sorted(names.values()) == sorted(state_dict)
     for path, leaf in {**params, **stats}.items():
-        value = np.empty(state_dict[names[path]])
+        value = np.zeros(state_dict[names[path]])
         assert convert(path, value, leaf.shape).shape == leaf.shape, path
 
 

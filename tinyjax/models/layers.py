@@ -285,6 +285,7 @@ class Stage(nn.Module):
     """A sequence of blocks, with their extra layers.
 
     block: builds the module of a block, `block(spec, adapter=adapter, name=name)`.
+    norm_eps: of a LayerNorm after the blocks; 0: none.
     """
 
     preserves_zeros = True
@@ -294,6 +295,7 @@ class Stage(nn.Module):
     extra_layers: ExtraLayers
     eps: float
     momentum: float
+    norm_eps: float = 0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -302,6 +304,8 @@ class Stage(nn.Module):
             adapter = partial(Adapter, self.eps, self.momentum)
         for i, spec in enumerate(self.specs):
             x = self.block(spec, adapter=adapter, name=f"block{i}")(x, train)
+        if self.norm_eps:
+            x = LayerNorm(self.norm_eps, name="norm")(x)
         if self.extra_layers.excite:
             squeeze = make_divisible(x.shape[-1] / 4)
             settings = EXCITE_SETTINGS[self.extra_layers.excite]
@@ -317,10 +321,12 @@ def forward_stages(
     extra_layers: ExtraLayers,
     eps: float,
     momentum: float,
+    norm_eps: float = 0,
 ) -> dict[int, Array]:
     """Apply the stages to the output of the stem, and return the last output at each stride.
 
-    Call it inside a compact method. block: see `Stage`. eps, momentum: of the adapters' BatchNorm.
+    Call it inside a compact method. block, norm_eps: see `Stage`. eps, momentum: of the adapters'
+    BatchNorm.
 
     Returns:
         {stride: [B, H/stride, W/stride, C]} for an image of [H, W]; odd sizes are rounded up at
@@ -328,6 +334,7 @@ def forward_stages(
     """
     features = {}
     for n, (specs, stride) in enumerate(zip(arch.stages, arch.strides, strict=True), 1):
-        x = Stage(specs, block, extra_layers, eps, momentum, name=f"stage{n}")(x, train)
+        stage = Stage(specs, block, extra_layers, eps, momentum, norm_eps, name=f"stage{n}")
+        x = stage(x, train)
         features[stride] = x
     return features

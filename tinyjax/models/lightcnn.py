@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, torch_names
 from tinyjax.models.scaling import Architecture
-from tinyjax.models.torch_names import TorchFormat, parse_number
+from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import conv2d
 from tinyjax.ops.pooling import max_pool, mean_pool
 
@@ -194,7 +194,7 @@ SEQUENTIAL_GROUPS = (2, 4, 6, 7)
 
 def authors_name(path: str, arch: Architecture) -> str:
     """E.g. "stage3/block0/conv2/kernel" -> "block3.0.conv2.filter.weight"."""
-    *layer, leaf = path.split("/")
+    layer, _, leaf = split_path(path)
     is_sequential = all(len(stage) == 1 for stage in arch.stages)  # LightCNN-9
     match layer:
         case ["stem"]:
@@ -212,7 +212,7 @@ def authors_name(path: str, arch: Architecture) -> str:
                 module = f"{group}.{'conv_a' if conv == 'conv1' else 'conv'}.filter"
         case _:
             raise ValueError(f"{path!r} is not a path of a backbone")
-    return f"{module}.{'weight' if leaf == 'kernel' else leaf}"
+    return f"{module}.{leaf}"
 
 
 def convert(path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
