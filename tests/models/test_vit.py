@@ -147,7 +147,7 @@ def test_presets_and_layer_decay():
     for leaf in ("kernel", "bias", "class_token", "positions"):
         assert decay[f"backbone/stem/{leaf}"] == 0.5**13
     assert decay["backbone/stage1/block0/norm1/scale"] == 0.5**12
-    assert decay["backbone/stage1/block11/fc2/bias"] == 0.5
+    assert decay["backbone/stage1/block11/project/bias"] == 0.5
     assert decay["backbone/stage1/norm/scale"] == decay["backbone/classifier/kernel"] == 1
 
 
@@ -244,7 +244,10 @@ def test_published_weights_of_both_libraries(tmp_path):
     assert pretrained.detect_library(state, "vit/tiny") == "timm"
     arrays, eps, _ = pretrained.convert_state_dict(state, "vit/tiny")
     assert eps == 0
-    assert arrays["stage1/block7/qkv/kernel"][3, 400] == drawn["blocks.7.attn.qkv.weight"][400, 3]
+    assert (
+        arrays["stage1/block7/attention/qkv/kernel"][3, 400]
+        == drawn["blocks.7.attn.qkv.weight"][400, 3]
+    )
     np.testing.assert_array_equal(arrays["stem/class_token"], drawn["cls_token"][0, 0])
     np.testing.assert_array_equal(arrays["stem/positions"], drawn["pos_embed"][0])
 

@@ -50,13 +50,13 @@ def write_checkpoint(
 
 
 def save_state_dict(file: Path, state: dict[str, np.ndarray], key: str = "") -> Path:
-    """Write a state dict as torch.save does; with `key`, as an entry of a dict."""
+    """Write a state dict as torch.save does. key: of a dict that holds the state dict."""
     entries = {}
-    for number, (name, value) in enumerate(state.items()):
+    for i, (name, value) in enumerate(state.items()):
         stride = tuple(step // value.itemsize for step in value.strides)
         storage = b"torch\n" + STORAGES[value.dtype.name].encode()
-        entries[name] = push_tensor(value.shape, stride, key=str(number), storage=storage)
-    storages = {str(number): value.tobytes() for number, value in enumerate(state.values())}
+        entries[name] = push_tensor(value.shape, stride, key=str(i), storage=storage)
+    storages = {str(i): value.tobytes() for i, value in enumerate(state.values())}
     program = push_dict(entries)
     return write_checkpoint(file, push_dict({key: program}) if key else program, storages)
 

@@ -5,6 +5,7 @@ timm and torchvision build them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -21,6 +22,9 @@ from tinyjax.ops.conv import patch_conv
 
 GRID = 14  # rows and columns of the position table, for images of 224 x 224
 NORM_EPS = 1e-6
+
+
+Linear = partial(layers.Dense, kernel_init=initializers.transformer_normal)
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,25 @@ class Stem(nn.Module):
         return patches + patch_positions.astype(x.dtype), class_token.astype(x.dtype)
 
 
-def attention(qkv: Array, heads: int) -> Array:
-    """Scaled dot-product attention: queries, keys and values [..., N, 3 D] -> [..., N, D].
+class Attention(nn.Module):
+    """Self-attention of several heads: tokens [..., N, D] -> [..., N, D].
 
-    The softmax is at least float32.
+    Its softmax is at least float32.
     """
-    *shape, channels = qkv.shape
-    q, k, v = jnp.moveaxis(qkv.reshape(*shape, 3, heads, channels // (3 * heads)), -3, 0)
-    scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / math.sqrt(q.shape[-1])
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    weights = nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(*shape, channels // 3)
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        *shape, d = x.shape
+        qkv = Linear(3 * d, name="qkv")(x).reshape(*shape, 3, self.heads, d // self.heads)
+        q, k, v = jnp.moveaxis(qkv, -3, 0)
+        at_least_float32 = jnp.promote_types(x.dtype, jnp.float32)
+        q = q / math.sqrt(q.shape[-1])
+        scores = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=at_least_float32)
+        weights = nn.softmax(scores).astype(x.dtype)
+        y = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
+        return Linear(d, name="project")(y)
 
 
 class Block(nn.Module):
@@ -121,16 +133,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        def dense(features, name):
-            return layers.Dense(features, initializers.transformer_normal, name=name)
-
-        d = self.spec.out
         y = layers.LayerNorm(NORM_EPS, name="norm1")(x)
-        y = attention(dense(3 * d, "qkv")(y), self.spec.heads)
-        x = x + dense(d, "proj")(y)
+        x = x + Attention(self.spec.heads, name="attention")(y)
         y = layers.LayerNorm(NORM_EPS, name="norm2")(x)
-        y = nn.gelu(dense(self.spec.hidden, "fc1")(y), approximate=False)
-        x = x + dense(d, "fc2")(y)
+        y = nn.gelu(Linear(self.spec.hidden, name="expand")(y), approximate=False)
+        x = x + Linear(self.spec.out, name="project")(y)
         return layers.add_adapter(self.adapter, x, train)
 
 
@@ -166,15 +173,32 @@ class Model(nn.Module):
         if self.classes is None:
             return None, features
         y = tokens[:, 0, 0]
-        classifier = layers.Dense(self.classes, initializers.transformer_normal, name="classifier")
-        return classifier(y.astype(jnp.promote_types(y.dtype, jnp.float32))), features
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return Linear(self.classes, name="classifier")(y), features
 
 
 # ---- names in state dicts
 
+_TIMM_LAYERS = {
+    "norm1": "norm1.",
+    "attention/qkv": "attn.qkv.",
+    "attention/project": "attn.proj.",
+    "norm2": "norm2.",
+    "expand": "mlp.fc1.",
+    "project": "mlp.fc2.",
+}
+_TORCHVISION_LAYERS = {
+    "norm1": "ln_1.",
+    "attention/qkv": "self_attention.in_proj_",
+    "attention/project": "self_attention.out_proj.",
+    "norm2": "ln_2.",
+    "expand": "mlp.0.",
+    "project": "mlp.3.",
+}
+
 
 def timm_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage1/block3/qkv/kernel" -> "blocks.3.attn.qkv.weight"."""
+    """E.g. "stage1/block3/attention/qkv/kernel" -> "blocks.3.attn.qkv.weight"."""
     layer, _, leaf = split_path(path)
     match layer, leaf:
         case ["stem"], "class_token":
@@ -182,21 +206,18 @@ def timm_name(path: str, arch: Architecture) -> str:
         case ["stem"], "positions":
             return "pos_embed"
         case ["stem"], _:
-            module = "patch_embed.proj"
+            return f"patch_embed.proj.{leaf}"
         case ["classifier"], _:
-            module = "head"
+            return f"head.{leaf}"
         case ["stage1", "norm"], _:
-            module = "norm"
-        case ["stage1", block, name], _:
-            parents = {"qkv": "attn.", "proj": "attn.", "fc1": "mlp.", "fc2": "mlp."}
-            module = f"blocks.{parse_number(block)}.{parents.get(name, '')}{name}"
-        case _:
-            raise ValueError(f"{path!r} is not a path of a backbone")
-    return f"{module}.{leaf}"
+            return f"norm.{leaf}"
+        case ["stage1", block, *names], _:
+            return f"blocks.{parse_number(block)}.{_TIMM_LAYERS['/'.join(names)]}{leaf}"
+    raise ValueError(f"{path!r} is not a path of a backbone")
 
 
 def torchvision_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage1/block3/fc1/kernel" -> "encoder.layers.encoder_layer_3.mlp.0.weight"."""
+    """E.g. "stage1/block3/expand/kernel" -> "encoder.layers.encoder_layer_3.mlp.0.weight"."""
     layer, _, leaf = split_path(path)
     match layer, leaf:
         case ["stem"], "class_token":
@@ -204,24 +225,15 @@ def torchvision_name(path: str, arch: Architecture) -> str:
         case ["stem"], "positions":
             return "encoder.pos_embedding"
         case ["stem"], _:
-            module = "conv_proj."
+            return f"conv_proj.{leaf}"
         case ["classifier"], _:
-            module = "heads.head."
+            return f"heads.head.{leaf}"
         case ["stage1", "norm"], _:
-            module = "encoder.ln."
-        case ["stage1", block, name], _:
-            names = {
-                "norm1": "ln_1.",
-                "qkv": "self_attention.in_proj_",
-                "proj": "self_attention.out_proj.",
-                "norm2": "ln_2.",
-                "fc1": "mlp.0.",
-                "fc2": "mlp.3.",
-            }
-            module = f"encoder.layers.encoder_layer_{parse_number(block)}.{names[name]}"
-        case _:
-            raise ValueError(f"{path!r} is not a path of a backbone")
-    return f"{module}{leaf}"
+            return f"encoder.ln.{leaf}"
+        case ["stage1", block, *names], _:
+            layer_name = _TORCHVISION_LAYERS["/".join(names)]
+            return f"encoder.layers.encoder_layer_{parse_number(block)}.{layer_name}{leaf}"
+    raise ValueError(f"{path!r} is not a path of a backbone")
 
 
 def convert(path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
