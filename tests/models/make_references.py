@@ -1,11 +1,12 @@
 """Outputs of torchvision's and timm's own networks, stored under references/ for test_parity.py.
 
-Run as `python tests/models/make_references.py [name ..]` with torch 2.13.0, torchvision 0.28.0 and
+Run as `python -m tests.models.make_references [name ..]` with torch 2.13.0, torchvision 0.28.0 and
 timm 1.0.31; with names, only references whose names contain one of them are made. Weights are not
 stored: both sides draw them by name, see `draw`.
 """
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "references"
 SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
+# Convolutions that no ReLU follows: LightCNN's, whose residual sums also grow without BatchNorm.
+LINEAR = re.compile(r"\.filter\.")
 LOGITS = 40  # every 40th logit is stored
 STATISTICS = 8  # every 8th running statistic is stored
 
@@ -30,7 +33,10 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
         return random.uniform(0.5, 1.4, shape).astype(np.float32)
-    size = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:]))
+    if len(shape) == 3 and shape[0] == 1:  # class tokens and position embeddings
+        return (0.5 * random.standard_normal(shape)).astype(np.float32)
+    gain = 0.5 if LINEAR.search(name) else 2
+    size = 0.1 if len(shape) == 1 else np.sqrt(gain / np.prod(shape[1:]))
     return (size * random.standard_normal(shape)).astype(np.float32)
 
 
@@ -48,18 +54,21 @@ def digest(feature: np.ndarray) -> np.ndarray:
 class Reference(NamedTuple):
     """A network of another library; images and features have the layout NCHW unless converted."""
 
-    name: str  # library.family.variant
+    name: str  # library.family.variant; a further input follows as .HEIGHTxWIDTH
     model: Any
     levels: Iterable[Any]  # modules whose outputs are features; the last one at a stride counts
     to_nhwc: Callable[[Any], Any] = lambda out: out.permute(0, 2, 3, 1)
     shape: tuple[int, int, int, int] = SHAPE  # of the input, NHWC
     train: bool = False  # also store the running statistics after one step in training mode
+    sizes: tuple[int, ...] = (224, 320)  # sides of the images whose multiply-adds are counted
 
 
 def networks() -> Iterator[Reference]:
     yield from efficientnets()
     yield from mobilenets()
     yield from resnets()
+    yield from lightcnns()
+    yield from vits()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -105,6 +114,38 @@ def resnets() -> Iterator[Reference]:
         yield Reference(f"torchvision.resnet.{depth}", model, levels, train=depth == 18)
 
 
+def lightcnns() -> Iterator[Reference]:
+    from tests.models.lightcnn_torch import LightCNN
+
+    for variant in ("9", "29", "29v2"):
+        model = LightCNN(variant, CLASSES)
+        shape = (1, 128, 128, 1)
+        yield Reference(
+            f"LightCNN.lightcnn.{variant}", model, model.levels(), shape=shape, sizes=(128,)
+        )
+
+
+def vits() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+
+    def reference(name, model, norm, shape, sizes=(224, 320)):
+        def to_nhwc(tokens):
+            rows, columns = shape[1] // 16, shape[2] // 16
+            return tokens[:, 1:].reshape(1, rows, columns, tokens.shape[-1])
+
+        return Reference(name, model, [norm], to_nhwc, shape, sizes=sizes)
+
+    for variant, height, width in (("tiny", 160, 192), ("small", 64, 96), ("base", 256, 256)):
+        name = f"vit_{variant}_patch16_224"
+        model = timm.create_model(name, num_classes=CLASSES, dynamic_img_size=True)
+        shape = (1, height, width, 3)
+        yield reference(f"timm.vit.{variant}.{height}x{width}", model, model.norm, shape)
+    # It accepts images of this size only, and hides linear layers from `multiply_adds`.
+    model = tv.vit_b_16(num_classes=CLASSES)
+    yield reference("torchvision.vit.base", model, model.encoder.ln, (1, 224, 224, 3), sizes=())
+
+
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:
     """Count the multiply-adds of convolutions and linear layers for one image [C, H, W]."""
     import torch
@@ -128,8 +169,8 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
     import torch
 
     model, (_, height, _, channels) = reference.model.eval(), reference.shape
-    counts = [multiply_adds(model, (channels, size, size)) for size in (224, 320)]
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    counts = [multiply_adds(model, (channels, size, size)) for size in reference.sizes]
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     drawn = {name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()}
     model.load_state_dict(drawn, strict=False)
@@ -152,8 +193,8 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
         "logits": logits.numpy()[:, ::LOGITS],
         **statistics,
         **{f"feature{stride}": feature for stride, feature in features.items()},
-        "input_shape": np.array(reference.shape),
         "shapes": np.array(json.dumps(shapes)),
+        "input": np.array(reference.shape),
         "multiply_adds": np.array(counts),
     }
 

@@ -86,7 +86,7 @@ def test_backbone_inside_a_larger_module():
     )
 
 
-@pytest.mark.parametrize("name", ["efficientnet/b-7", "mobilenetv3/s-6"])
+@pytest.mark.parametrize("name", ["efficientnet/b-7", "mobilenetv3/s-6", "lightcnn/9", "vit/tiny"])
 def test_bfloat16_features_with_float32_parameters_and_logits(name):
     model, shape = models.build(name, 5, dtype=jnp.bfloat16), (2, 64, 64, 3)
 

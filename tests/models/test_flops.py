@@ -43,6 +43,8 @@ FAST = [
     else pytest.param(name, marks=pytest.mark.slow)
     for name in SIZES
 ]
+# Networks of other input channels or levels; their own tests check their sizes.
+OTHERS = ("lightcnn/9", "lightcnn/29", "lightcnn/29v2", "vit/tiny", "vit/small", "vit/base")
 TINIES = (TINY, TINY_SHALLOW, TINY_WIDE)
 # Parameters of S-0..S-6 up to the last convolution (torchvision's `model.features`).
 SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)
@@ -53,7 +55,7 @@ def without(params, *prefixes):
 
 
 def test_table_covers_every_variant():
-    assert set(models.variants()) == {*SIZES, "mobilenetv3/s-0", *TINIES}
+    assert set(models.variants()) == {*SIZES, *OTHERS, "mobilenetv3/s-0", *TINIES}
     assert models.build("mobilenetv3/s-0") == models.build("mobilenetv3/small")
 
 

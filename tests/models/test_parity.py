@@ -1,6 +1,7 @@
 """Evaluation mode against the outputs of timm's and torchvision's own networks."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -20,20 +21,27 @@ from tinyjax import models
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 FAST = (
+    "LightCNN.lightcnn.9",
     "timm.efficientnet.b-7",
+    "timm.vit.tiny.160x192",
     "torchvision.mobilenetv3.large",
     "torchvision.mobilenetv3.s-6",
     "torchvision.resnet.18",
 )
 
+every_reference = pytest.mark.parametrize(
+    "stem", [stem if stem in FAST else pytest.param(stem, marks=pytest.mark.slow) for stem in ALL]
+)
 
-def input_shape(stored):
-    return tuple(stored["input_shape"]) if "input_shape" in stored else SHAPE
+
+def split_stem(stem):
+    """E.g. "timm.vit.tiny.160x192" -> ("timm", "vit", "tiny")."""
+    return re.fullmatch(r"(\w+)\.(\w+)\.(.+?)(?:\.\d+x\d+)?", stem).groups()
 
 
 def load(stem, shapes):
     """The stored arrays, our model, its flat shapes, and the source library's name of each path."""
-    source, family, variant = stem.split(".", 2)
+    source, family, variant = split_stem(stem)
     model = models.build(f"{family}/{variant}", CLASSES)
     source_format = models.family(family).TORCH_FORMATS[source]
     model = model.clone(eps=source_format.eps)
@@ -52,27 +60,25 @@ def draw_weights(stored, flat, names, convert):
     return [{path: weight(path, leaf) for path, leaf in tree.items()} for tree in flat]
 
 
-@pytest.mark.parametrize("stem", ALL)
+@every_reference
 def test_names_and_shapes_are_one_to_one(stem, shapes):
     stored, _, params, stats, names, convert = load(stem, shapes)
     state_dict = json.loads(str(stored["shapes"]))
     assert sorted(names.values()) == sorted(state_dict)
     for path, leaf in {**params, **stats}.items():
-        value = np.empty(state_dict[names[path]])
+        value = np.zeros(state_dict[names[path]])
         assert convert(path, value, leaf.shape).shape == leaf.shape, path
 
 
-@pytest.mark.parametrize(
-    "stem", [stem if stem in FAST else pytest.param(stem, marks=pytest.mark.slow) for stem in ALL]
-)
+@every_reference
 def test_logits_and_features_match_the_source_library(stem, shapes):
     stored, model, *flat, names, convert = load(stem, shapes)
     params, stats = draw_weights(stored, flat, names, convert)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=False)[0])
-    logits, features = run(params, stats, image(input_shape(stored)))
+    logits, features = run(params, stats, image(tuple(stored.get("input", SHAPE))))
     outputs = {f"feature{k}": digest(np.asarray(f)) for k, f in features.items()}
     outputs["logits"] = logits[:, ::LOGITS]
-    assert outputs.keys() == set(stored) - {"input_shape", "shapes", "multiply_adds", "statistics"}
+    assert outputs.keys() == set(stored) - {"shapes", "input", "multiply_adds", "statistics"}
     for key, value in outputs.items():
         scale = np.abs(stored[key]).mean()
         np.testing.assert_allclose(value, stored[key], atol=1e-4 * scale, rtol=1e-4, err_msg=key)
@@ -86,7 +92,8 @@ def test_running_statistics_of_a_training_step_match_the_source_library(stem, sh
     params, stats = draw_weights(stored, flat, names, convert)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=True)[1])
     updated = {
-        names[path]: leaf for path, leaf in run(params, stats, image(input_shape(stored))).items()
+        names[path]: leaf
+        for path, leaf in run(params, stats, image(tuple(stored.get("input", SHAPE)))).items()
     }
     values = np.concatenate([updated[name] for name in sorted(updated)])[::STATISTICS]
     np.testing.assert_allclose(values, stored["statistics"], rtol=1e-3, atol=1e-4)

@@ -83,11 +83,11 @@ def test_checkpoint_of_a_training_script_matches_its_librarys_logits(stem, tmp_p
     """A nested state dict, with the prefix that DataParallel adds to all names."""
     _, family, variant = stem.split(".", 2)
     state = {f"module.{name}": value for name, value in draw_state(stem).items()}
-    torch_files.save_state_dict(tmp_path / "checkpoint.pth", state, nested=True)
+    torch_files.save_state_dict(tmp_path / "checkpoint.pth", state, "state_dict")
     state = pretrained.read_state_dict(tmp_path / "checkpoint.pth")
     arrays, eps, source = pretrained.convert_state_dict(state, f"{family}/{variant}")
     run = make_forward(f"{family}/{variant}", source.channels)
-    shape = tuple(np.load(FOLDER / f"{stem}.npz")["input_shape"])
+    shape = tuple(np.load(FOLDER / f"{stem}.npz")["input"])
     assert relative_error(run(eps or 1e-5, arrays, image(shape)), stem) < 1e-4
 
 

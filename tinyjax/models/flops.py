@@ -20,8 +20,8 @@ def count_multiply_adds(model: nn.Module, *shapes: Any) -> int:
     """Return the multiply-adds of convolutions and linear layers in one forward pass.
 
     There are twice as many FLOPs. A module with a `kernel` applies it once at every position of its
-    output, so the count does not depend on how XLA computes the layer. A layer that is called twice
-    counts twice.
+    output, or of the first of several outputs, so the count does not depend on how XLA computes the
+    layer. A layer that is called twice counts twice.
 
     Args:
         model: any module built from `tinyjax.models.layers`, called as `model(*inputs, train)`.
@@ -50,7 +50,7 @@ def _layer_shapes(model: nn.Module, shapes: Any) -> list[tuple[tuple[int, ...], 
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             kernel = nn.unbox(module.get_variable("params", "kernel"))
-            layers.append((out.shape, kernel.shape))
+            layers.append((jax.tree.leaves(out)[0].shape, kernel.shape))
         return out
 
     def init_with_zeros():

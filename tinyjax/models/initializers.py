@@ -69,9 +69,22 @@ def uniform_fan_in(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
     return Initializer(jnp.zeros(shape), 1 / math.sqrt(math.prod(shape[:-1])), uniform=True)
 
 
+def xavier_fan_in(key: Array, shape: tuple[int, ...]) -> Any:
+    """Uniform with variance 1 / (k k C_in), Caffe's "xavier"."""
+    return Initializer(jnp.zeros(shape), math.sqrt(3 / math.prod(shape[:-1])), uniform=True)
+
+
 def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
     """Normal with standard deviation 0.01, as in the linear layers of torchvision's MobileNetV3."""
     return Initializer(jnp.zeros(shape), 0.01)
+
+
+def transformer_normal(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
+    """Normal with standard deviation 0.02, as in Swin and ConvNeXt.
+
+    The libraries truncate it at 100 standard deviations.
+    """
+    return Initializer(jnp.zeros(shape), 0.02)
 
 
 def draw_params(key: Array, initializers: dict[str, Initializer]) -> dict[str, Array]:

@@ -16,7 +16,7 @@ from jax import Array
 
 from tinyjax.models.initializers import he_fan_out
 from tinyjax.models.scaling import Architecture, make_divisible
-from tinyjax.ops.conv import conv2d
+from tinyjax.ops.conv import conv2d, patch_conv
 
 # A module class sets `preserves_zeros = True` if channels with zero inputs and zero parameters have
 # outputs of exactly zero, and do not influence other channels. Zero-padded networks of several
@@ -171,6 +171,43 @@ class ConvBN(nn.Module):
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
 
 
+class LayerNorm(nn.Module):
+    """Normalize x [..., C] over its channels; statistics and arithmetic are at least float32."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centered = x32 - x32.mean(-1, keepdims=True)
+        var = (centered * centered).mean(-1, keepdims=True)
+        return (centered * jax.lax.rsqrt(var + self.eps) * scale + bias).astype(x.dtype)
+
+
+class PatchEmbedding(nn.Module):
+    """A linear layer of patches of size x size: [B, H, W, C] -> [B, H/size, W/size, features].
+
+    The input is padded with zeros at the bottom and right to a multiple of `size`.
+    """
+
+    preserves_zeros = True
+
+    features: int
+    size: int
+    kernel_init: Callable = he_fan_out
+    norm_eps: float = 0  # of a LayerNorm after it; 0: none
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y = patch_conv(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        return LayerNorm(self.norm_eps, name="norm")(y) if self.norm_eps else y
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate computed from the spatial means of all channels."""
 
@@ -248,6 +285,7 @@ class Stage(nn.Module):
     """A sequence of blocks, with their extra layers.
 
     block: builds the module of a block, `block(spec, adapter=adapter, name=name)`.
+    norm_eps: of a LayerNorm after the blocks; 0: none.
     """
 
     preserves_zeros = True
@@ -257,6 +295,7 @@ class Stage(nn.Module):
     extra_layers: ExtraLayers
     eps: float
     momentum: float
+    norm_eps: float = 0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -265,6 +304,8 @@ class Stage(nn.Module):
             adapter = partial(Adapter, self.eps, self.momentum)
         for i, spec in enumerate(self.specs):
             x = self.block(spec, adapter=adapter, name=f"block{i}")(x, train)
+        if self.norm_eps:
+            x = LayerNorm(self.norm_eps, name="norm")(x)
         if self.extra_layers.excite:
             squeeze = make_divisible(x.shape[-1] / 4)
             settings = EXCITE_SETTINGS[self.extra_layers.excite]
@@ -280,10 +321,12 @@ def forward_stages(
     extra_layers: ExtraLayers,
     eps: float,
     momentum: float,
+    norm_eps: float = 0,
 ) -> dict[int, Array]:
     """Apply the stages to the output of the stem, and return the last output at each stride.
 
-    Call it inside a compact method. block: see `Stage`. eps, momentum: of the adapters' BatchNorm.
+    Call it inside a compact method. block, norm_eps: see `Stage`. eps, momentum: of the adapters'
+    BatchNorm.
 
     Returns:
         {stride: [B, H/stride, W/stride, C]} for an image of [H, W]; odd sizes are rounded up at
@@ -291,6 +334,7 @@ def forward_stages(
     """
     features = {}
     for n, (specs, stride) in enumerate(zip(arch.stages, arch.strides, strict=True), 1):
-        x = Stage(specs, block, extra_layers, eps, momentum, name=f"stage{n}")(x, train)
+        stage = Stage(specs, block, extra_layers, eps, momentum, norm_eps, name=f"stage{n}")
+        x = stage(x, train)
         features[stride] = x
     return features

@@ -63,6 +63,13 @@ class TorchFormat(NamedTuple):
     # pixels in [0, 1] are normalized to (x - mean) / std
     mean: float | tuple[float, ...] = IMAGENET_MEAN
     std: float | tuple[float, ...] = IMAGENET_STD
+    # (segment of the names in older files, the segment that replaces it)
+    old_names: tuple[tuple[str, str], ...] = ()
+
+    def current_name(self, name: str) -> str:
+        """Return the present name of an entry that older files name differently."""
+        segments = dict(self.old_names)
+        return ".".join(segments.get(segment, segment) for segment in name.split("."))
 
 
 def split_path(path: str) -> tuple[list[str], bool, str]:

@@ -123,7 +123,7 @@ def regularizer_arrays(
         )  # fmt: skip
     variables = fetch(members[0])
     paths = [path for path in variables.params if path in population.trainable.paths]
-    has_member_axis = np.ndim(members[1]["seed"]) > 0
+    has_member_axis = np.ndim(members[1]["seed"]) > 0  # a scalar in a single member
 
     def concatenate(leaves):
         flat = (

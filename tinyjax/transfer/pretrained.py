@@ -89,7 +89,11 @@ def convert_state_dict(
     arch, family = models.architecture(backbone), models.family(backbone)
     library = detect_library(state, backbone)
     format_ = family.TORCH_FORMATS[library]
-    state = {name: x for name, x in state.items() if not torch_names.NO_WEIGHTS.fullmatch(name)}
+    state = {
+        format_.current_name(name): x
+        for name, x in state.items()
+        if not torch_names.NO_WEIGHTS.fullmatch(name)
+    }
     outputs = (state.get(format_.name(f"classifier/{leaf}", arch)) for leaf in ("bias", "kernel"))
     classes = next((len(np.atleast_1d(array)) for array in outputs if array is not None), 1)
     shapes = _backbone_shapes(family.Model(arch, classes), format_.channels)
