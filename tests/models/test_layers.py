@@ -1,5 +1,6 @@
 """BatchNorm, convolution and initial weights, against their definitions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from tests.tiny_backbones import TINY_SHALLOW
 from tinyjax import models
 from tinyjax.models import initializers
-from tinyjax.models.layers import BatchNorm, ConvBN, SqueezeExcite
+from tinyjax.models.layers import BatchNorm, ConvBN, LayerNorm, PatchEmbedding, SqueezeExcite
 
 EPS, MOMENTUM = 1e-3, 0.3
 
@@ -92,6 +93,51 @@ def test_squeeze_excite():
     x = np.float32([[[[0, 1], [1, 0]]]])  # channel means 0.5, 0.5; squeezed 2; gates 0.7, 0
     y = model.apply({"params": params}, x)
     np.testing.assert_allclose(y, [[[[0, 0], [0.7, 0]]]], atol=1e-6)
+
+
+def test_layer_norm_of_each_position():
+    x = (100 + np.random.default_rng(0).standard_normal((2, 3, 8))).astype(np.float32)
+    params = {"scale": np.arange(8.0, dtype=np.float32), "bias": np.ones(8, np.float32)}
+    y = LayerNorm(1e-3).apply({"params": params}, x)
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    expected = (x - mean) / np.sqrt(var + 1e-3) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_norm_statistics_are_float32_in_bfloat16():
+    x = jnp.asarray(30 + np.random.default_rng(0).standard_normal((4, 256)), jnp.bfloat16)
+    params = {"scale": np.ones(256, np.float32), "bias": np.zeros(256, np.float32)}
+    y = LayerNorm(1e-6).apply({"params": params}, x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    # bfloat16 has 8 bits; the mean of 30 alone would be off by up to 0.06
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2**-8, atol=1e-3)
+
+
+class Embedding(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return PatchEmbedding(5, 4, norm_eps=1e-6, name="stem")(x)
+
+
+def test_patch_embedding_in_a_network_without_statistics():
+    shape = (2, 6, 9, 3)
+    params, stats = models.init(Embedding(), 0, shape)
+    assert stats == {}
+    assert {path: leaf.shape for path, leaf in params.items()} == {
+        "stem/kernel": (4, 4, 3, 5),
+        "stem/bias": (5,),
+        "stem/norm/scale": (5,),
+        "stem/norm/bias": (5,),
+    }
+    x = jax.random.normal(jax.random.key(0), shape)
+    for train in (False, True):
+        y, updated = models.apply(Embedding(), params, stats, x, train=train)
+        assert y.shape == (2, 2, 3, 5)
+        np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
+        np.testing.assert_allclose(y.std(-1), 1, rtol=1e-3)
+        assert updated == {}
 
 
 def he_initializers(**shapes):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from tinyjax.ops.conv import conv2d
+from tinyjax.ops.conv import conv2d, patch_conv
 
 
 def xla_conv(x, kernel, stride, groups):
@@ -121,3 +121,14 @@ def test_depthwise_is_not_lowered_to_an_xla_convolution_on_cpu(stride):
     gradients = jax.grad(lambda x, kernel: conv2d(x, kernel, stride, 4).sum(), (0, 1))
     assert "convolution(" not in compiled_text(gradients)
     assert "convolution(" in compiled_text(lambda x, kernel: xla_conv(x, kernel, stride, 4))
+
+
+@pytest.mark.parametrize(("shape", "k"), [((8, 12, 3), 4), ((5, 7, 2), 2), ((1, 3, 3), 4)])
+def test_patch_conv_pads_at_the_bottom_and_right(shape, k):
+    x = jax.random.normal(jax.random.key(0), (2, *shape))
+    kernel = jax.random.normal(jax.random.key(1), (k, k, shape[-1], 5))
+    missing = [(0, -side % k) for side in shape[:2]]
+    expected = lax.conv_general_dilated(
+        x, kernel, (k, k), missing, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+    np.testing.assert_allclose(patch_conv(x, kernel), expected, rtol=1e-4, atol=1e-5)

@@ -240,6 +240,11 @@ def test_unpad_inverts_pad():
     np.testing.assert_array_equal(restored["a"], tree["a"])
 
 
+def test_pad_of_an_empty_tree():
+    assert pad({}, {}) == {}
+    assert pad({}, {"a": (2,)})["a"].dtype == np.float32
+
+
 def test_pad_rejects_unknown_paths_and_smaller_shapes():
     with pytest.raises(ValueError, match="no shape to pad b to"):
         pad({"b": np.zeros(2)}, {"a": (2,)})

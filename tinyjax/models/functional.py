@@ -40,7 +40,7 @@ def init(model: nn.Module, seed: ArrayLike, *shapes: tuple[int, ...]) -> tuple[A
 @partial(jax.jit, static_argnames=("model", "shapes"))
 def _trace_init(model, key, shapes):
     variables = model.init(key, *map(jnp.zeros, shapes), train=False)
-    return _flatten(variables["params"]), _flatten(variables["stats"])
+    return _flatten(variables["params"]), _flatten(variables.get("stats", {}))
 
 
 def apply(
@@ -80,7 +80,7 @@ def apply(
     if not train:
         return model.apply(variables, *inputs, train=False, method=method), stats
     out, updated = model.apply(variables, *inputs, train=True, mutable=["stats"], method=method)
-    return out, _flatten(updated["stats"])
+    return out, _flatten(updated.get("stats", {}))
 
 
 _flatten = partial(flatten_dict, sep="/")

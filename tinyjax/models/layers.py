@@ -16,7 +16,7 @@ from jax import Array
 
 from tinyjax.models.initializers import he_fan_out
 from tinyjax.models.scaling import Architecture, make_divisible
-from tinyjax.ops.conv import conv2d
+from tinyjax.ops.conv import conv2d, patch_conv
 
 # A module class sets `preserves_zeros = True` if channels with zero inputs and zero parameters have
 # outputs of exactly zero, and do not influence other channels. Zero-padded networks of several
@@ -169,6 +169,43 @@ class ConvBN(nn.Module):
         else:
             y = conv2d(x, kernel.astype(x.dtype), self.stride, self.groups)
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
+
+
+class LayerNorm(nn.Module):
+    """Normalize x [..., C] over its channels; statistics and arithmetic are at least float32."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centered = x32 - x32.mean(-1, keepdims=True)
+        var = (centered * centered).mean(-1, keepdims=True)
+        return (centered * jax.lax.rsqrt(var + self.eps) * scale + bias).astype(x.dtype)
+
+
+class PatchEmbedding(nn.Module):
+    """A linear layer of patches of size x size: [B, H, W, C] -> [B, H/size, W/size, features].
+
+    The input is padded with zeros at the bottom and right to a multiple of `size`.
+    """
+
+    preserves_zeros = True
+
+    features: int
+    size: int
+    kernel_init: Callable = he_fan_out
+    norm_eps: float = 0  # of a LayerNorm after it; 0: none
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y = patch_conv(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        return LayerNorm(self.norm_eps, name="norm")(y) if self.norm_eps else y
 
 
 class SqueezeExcite(nn.Module):

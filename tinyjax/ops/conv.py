@@ -55,6 +55,25 @@ def _xla_conv(x, kernel, *, stride, groups):
     )  # fmt: skip
 
 
+def patch_conv(x: Array, kernel: Array) -> Array:
+    """Convolution whose stride is the kernel's size: one matrix product of all patches.
+
+    Args:
+        x: [B, H, W, C], float; padded with zeros at the bottom and right to a multiple of k.
+        kernel: [k, k, C, D], the same dtype as `x`.
+
+    Returns:
+        [B, ceil(H / k), ceil(W / k), D] in the dtype of `x`.
+    """
+    k, _, c, d = kernel.shape
+    b, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % k), (0, -width % k), (0, 0)))
+    rows, columns = x.shape[1] // k, x.shape[2] // k
+    patches = x.reshape(b, rows, k, columns, k, c).swapaxes(2, 3)  # b h i w j c -> b h w i j c
+    y = patches.reshape(b * rows * columns, k * k * c) @ kernel.reshape(k * k * c, d)
+    return y.reshape(b, rows, columns, d)
+
+
 MAX_IMAGE_CHANNELS = 4  # inputs with more channels are not treated as images in `_dense`
 
 # ---- CPU: dispatch by kernel

@@ -123,8 +123,7 @@ def regularizer_arrays(
         )  # fmt: skip
     variables = fetch(members[0])
     paths = [path for path in variables.params if path in population.trainable.paths]
-    # A layer's mean is a vector in a single member.
-    has_member_axis = np.ndim(next(iter(variables.stats.values()))) > 1
+    has_member_axis = np.ndim(members[1]["seed"]) > 0  # a scalar in a single member
 
     def concatenate(leaves):
         flat = (

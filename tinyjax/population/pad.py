@@ -27,7 +27,7 @@ def pad(tree: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """
     if unknown := tree.keys() - shapes.keys():
         raise ValueError(f"no shape to pad {min(unknown)} to")
-    dtype = np.result_type(*(np.asarray(leaf).dtype for leaf in tree.values()))
+    dtype = np.result_type(np.float32, *(np.asarray(leaf).dtype for leaf in tree.values()))
     padded = {path: np.zeros(shape, dtype) for path, shape in shapes.items()}
     for path, leaf in tree.items():
         shape, target = np.shape(leaf), shapes[path]
