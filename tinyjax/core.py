@@ -56,8 +56,11 @@ class Packed:
 
 
 def pack(arrays: Arrays) -> Packed:
-    """Pack one member's arrays, which share a dtype, in their order."""
-    vector = jnp.concatenate([*map(jnp.ravel, arrays.values())]) if arrays else jnp.zeros(0)
+    """Pack one member's arrays, which share a dtype, in their order.
+
+    Without arrays the vector has one element, because orbax cannot save empty arrays.
+    """
+    vector = jnp.concatenate([*map(jnp.ravel, arrays.values())]) if arrays else jnp.zeros(1)
     return Packed(vector, tuple((path, leaf.shape) for path, leaf in arrays.items()))
 
 

@@ -5,10 +5,13 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from tinyjax.core import Variables
 from tinyjax.errors import UserError
 from tinyjax.run.checkpoints import Checkpoints
+from tinyjax.step import init_state
 
 
 def state(seed):
@@ -90,3 +93,16 @@ def test_only_damaged_checkpoints_are_an_error(folder):
     for _ in range(2):  # running the same command again must not start over
         with pytest.raises(UserError, match=r"every checkpoint is damaged .*; to start again give"):
             Checkpoints(folder).restore(state(0))
+
+
+def test_state_of_a_network_without_running_statistics(tmp_path):
+    network = Variables({"norm/scale": jnp.arange(3.0)}, {})
+    trained = init_state(network, optax.scale_by_adam())
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, trained)
+    restored = checkpoints.restore(trained)
+    checkpoints.close()
+    assert same(restored, trained)
+    params, stats = restored.variables(restored.weights)
+    np.testing.assert_array_equal(params["norm/scale"], [0, 1, 2])
+    assert stats == {}
