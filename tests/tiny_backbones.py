@@ -4,7 +4,7 @@ Importing this module registers them. They have all features of their family: bl
 without squeeze-excite, and both activations.
 """
 
-from tinyjax.models import mobilenetv3
+from tinyjax.models import convnext, mobilenetv3, swin
 from tinyjax.models.scaling import Architecture, MBConv
 
 TINY, TINY_WIDE = "mobilenetv3/tiny", "mobilenetv3/tiny-wide"
@@ -33,3 +33,8 @@ mobilenetv3.VARIANTS |= {
     "tiny-wide": _architecture(16),
     "tiny-shallow": _tiny._replace(stages=_tiny.stages[1:3]),
 }
+
+# As `make_references` builds them with torchvision.
+MICRO_CONVNEXT, MICRO_SWIN = "convnext/micro", "swin/micro"
+convnext.VARIANTS["micro"] = convnext.make_architecture(8, (1, 1, 1, 1))
+swin.VARIANTS["micro"] = swin.make_architecture(8, (2, 1, 1, 1), heads=1)

@@ -48,7 +48,7 @@ def digest(feature: np.ndarray) -> np.ndarray:
 class Reference(NamedTuple):
     """A network of another library; images and features have the layout NCHW unless converted."""
 
-    name: str  # library.family.variant
+    name: str  # library.family.variant; a further input follows as .HEIGHTxWIDTH
     model: Any
     levels: Iterable[Any]  # modules whose outputs are features; the last one at a stride counts
     to_nhwc: Callable[[Any], Any] = lambda out: out.permute(0, 2, 3, 1)
@@ -60,6 +60,8 @@ def networks() -> Iterator[Reference]:
     yield from efficientnets()
     yield from mobilenets()
     yield from resnets()
+    yield from convnexts()
+    yield from swins()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -105,6 +107,40 @@ def resnets() -> Iterator[Reference]:
         yield Reference(f"torchvision.resnet.{depth}", model, levels, train=depth == 18)
 
 
+def convnexts() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+    from torchvision.models.convnext import CNBlockConfig
+
+    widths = (8, 16, 32, 64)
+    settings = [CNBlockConfig(*pair, 1) for pair in zip(widths, (*widths[1:], None), strict=True)]
+    micro = tv.ConvNeXt(settings, num_classes=CLASSES)
+    tiny = tv.convnext_tiny(num_classes=CLASSES)
+    for name, model in (("micro", micro), ("tiny", tiny)):
+        yield Reference(f"torchvision.convnext.{name}", model, model.features[1::2])
+    model = timm.create_model("convnext_tiny", num_classes=CLASSES)
+    yield Reference("timm.convnext.tiny", model, model.stages)
+
+
+def swins() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+
+    micro = tv.SwinTransformer([4, 4], 8, [2, 1, 1, 1], [1, 2, 4, 8], [7, 7], num_classes=CLASSES)
+    tiny = tv.swin_t(num_classes=CLASSES)
+    for name, model, shape in (
+        ("micro", micro, SHAPE),
+        ("tiny", tiny, SHAPE),
+        ("tiny.256x192", tiny, (1, 256, 192, 3)),
+    ):
+        levels = model.features[1::2]
+        yield Reference(f"torchvision.swin.{name}", model, levels, lambda out: out, shape)
+    # On maps that are no multiples of the window, timm computes something else.
+    name, size = "swin_tiny_patch4_window7_224", (224, 448)
+    model = timm.create_model(name, num_classes=CLASSES, img_size=size, strict_img_size=False)
+    yield Reference("timm.swin.tiny", model, model.layers, lambda out: out, (1, *size, 3))
+
+
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:
     """Count the multiply-adds of convolutions and linear layers for one image [C, H, W]."""
     import torch
@@ -129,7 +165,7 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
 
     model, (_, height, _, channels) = reference.model.eval(), reference.shape
     counts = [multiply_adds(model, (channels, size, size)) for size in (224, 320)]
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     drawn = {name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()}
     model.load_state_dict(drawn, strict=False)
@@ -153,6 +189,7 @@ def compute(reference: Reference) -> dict[str, np.ndarray]:
         **statistics,
         **{f"feature{stride}": feature for stride, feature in features.items()},
         "shapes": np.array(json.dumps(shapes)),
+        "input": np.array(reference.shape),
         "multiply_adds": np.array(counts),
     }
 

@@ -10,15 +10,18 @@ from tests.models.make_references import (
     CLASSES,
     FOLDER,
     LOGITS,
+    SHAPE,
     STATISTICS,
     digest,
     draw,
     image,
 )  # fmt: skip
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN
 from tinyjax import models
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 FAST = (
+    *(f"torchvision.{name.replace('/', '.')}" for name in (MICRO_CONVNEXT, MICRO_SWIN)),
     "timm.efficientnet.b-7",
     "torchvision.mobilenetv3.large",
     "torchvision.mobilenetv3.s-6",
@@ -28,7 +31,7 @@ FAST = (
 
 def load(stem, shapes):
     """The stored arrays, our model, its flat shapes, and the source library's name of each path."""
-    source, family, variant = stem.split(".")
+    source, family, variant, *_ = stem.split(".")
     model = models.build(f"{family}/{variant}", CLASSES)
     source_format = models.family(family).TORCH_FORMATS[source]
     model = model.clone(eps=source_format.eps)
@@ -64,10 +67,10 @@ def test_logits_and_features_match_the_source_library(stem, shapes):
     stored, model, *flat, names, convert = load(stem, shapes)
     params, stats = draw_weights(stored, flat, names, convert)
     run = jax.jit(lambda params, stats, x: models.apply(model, params, stats, x, train=False)[0])
-    logits, features = run(params, stats, image())
+    logits, features = run(params, stats, image(tuple(stored.get("input", SHAPE))))
     outputs = {f"feature{k}": digest(np.asarray(f)) for k, f in features.items()}
     outputs["logits"] = logits[:, ::LOGITS]
-    assert outputs.keys() == set(stored) - {"shapes", "multiply_adds", "statistics"}
+    assert outputs.keys() == set(stored) - {"shapes", "input", "multiply_adds", "statistics"}
     for key, value in outputs.items():
         scale = np.abs(stored[key]).mean()
         np.testing.assert_allclose(value, stored[key], atol=1e-4 * scale, rtol=1e-4, err_msg=key)

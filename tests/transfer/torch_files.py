@@ -49,15 +49,16 @@ def write_checkpoint(
     return file
 
 
-def save_state_dict(file: Path, state: dict[str, np.ndarray]) -> Path:
-    """Write a state dict as torch.save does."""
+def save_state_dict(file: Path, state: dict[str, np.ndarray], key: str = "") -> Path:
+    """Write a state dict as torch.save does. key: of a dict that holds the state dict."""
     entries = {}
-    for key, (name, value) in enumerate(state.items()):
+    for i, (name, value) in enumerate(state.items()):
         stride = tuple(step // value.itemsize for step in value.strides)
         storage = b"torch\n" + STORAGES[value.dtype.name].encode()
-        entries[name] = push_tensor(value.shape, stride, key=str(key), storage=storage)
-    storages = {str(key): value.tobytes() for key, value in enumerate(state.values())}
-    return write_checkpoint(file, push_dict(entries), storages)
+        entries[name] = push_tensor(value.shape, stride, key=str(i), storage=storage)
+    storages = {str(i): value.tobytes() for i, value in enumerate(state.values())}
+    program = push_dict(entries)
+    return write_checkpoint(file, push_dict({key: program}) if key else program, storages)
 
 
 class RunsCommand:

@@ -74,6 +74,14 @@ def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
     return Initializer(jnp.zeros(shape), 0.01)
 
 
+def transformer_normal(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
+    """Normal with standard deviation 0.02, as in Swin and ConvNeXt.
+
+    The libraries truncate it at 100 standard deviations.
+    """
+    return Initializer(jnp.zeros(shape), 0.02)
+
+
 def draw_params(key: Array, initializers: dict[str, Initializer]) -> dict[str, Array]:
     """Draw float32 weights, each of which depends only on `key`, its path and its initializer."""
     if not initializers:
