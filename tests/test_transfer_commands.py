@@ -11,7 +11,7 @@ import pytest
 
 import tinyjax
 from tests.configs import classifier, detector, sweep_classifier, sweep_starting_weights
-from tests.tiny_backbones import TINY
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN, TINY
 from tinyjax import average, config, rgn
 from tinyjax.core import Variables
 from tinyjax.errors import UserError
@@ -306,6 +306,31 @@ def test_other_regularizers(phased, noise_images, tmp_path):
         assert penalties[point][0] == 0 < penalties[point][-1]
     assert 0 < distances[(1.0,)] < distances["rgn", 0.0]  # auto_rgn only reduces learning rates
     assert penalties[(1.0,)] == []  # no member of its population is regularized
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", [MICRO_CONVNEXT, MICRO_SWIN])
+def test_regularized_run_and_average_of_networks_without_batchnorm(
+    backbone, noise_images, tmp_path
+):
+    def run_config(seed, **fields):
+        run = classifier.get_config(str(noise_images))
+        run.seed, run.model.backbone = seed, backbone
+        return config.with_fields(run, fields)
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train_run(run_config(0), first) == 0
+    regularizer = {"regularizer.name": "ewc", "regularizer.strength": 1.0}
+    fields = {"init": str(first), "regularizer.batches": 2, **regularizer}
+    assert train_run(run_config(1, **fields), second) == 0
+    start, trained = read_params(first), read_params(second)
+    assert start.keys() == trained.keys()
+    assert any(not np.array_equal(start[path], trained[path]) for path in start)
+    argv = ["--workdir", str(second), "--start", str(first), "--fractions", "0.5", "--batches", "2"]
+    assert average.main(argv) == 0
+    mean, _ = read_weights(second / "averages" / "fraction-0.5")
+    for path, leaf in mean["params"].items():
+        np.testing.assert_allclose(leaf, (start[path] + trained[path]) / 2, atol=1e-6)
 
 
 def test_regularizer_needs_starting_weights(noise_images, tmp_path):

@@ -4,7 +4,8 @@ Importing this module registers them. They have all features of their family: bl
 without squeeze-excite, and both activations.
 """
 
-from tinyjax.models import mobilenetv3
+from tinyjax.models import convnext, lightcnn, mobilenetv3, swin, vit
+from tinyjax.models.lightcnn import MaxFeatureMapBlock
 from tinyjax.models.scaling import Architecture, MBConv
 
 TINY, TINY_WIDE = "mobilenetv3/tiny", "mobilenetv3/tiny-wide"
@@ -34,5 +35,35 @@ mobilenetv3.VARIANTS |= {
     "tiny-shallow": _tiny._replace(stages=_tiny.stages[1:3]),
 }
 
+# As `make_references` builds them with torchvision.
+MICRO_CONVNEXT, MICRO_SWIN = "convnext/micro", "swin/micro"
+convnext.VARIANTS["micro"] = convnext.make_architecture(8, (1, 1, 1, 1))
+swin.VARIANTS["micro"] = swin.make_architecture(8, (2, 1, 1, 1), heads=1)
+
+
+def lightcnn_architecture(pooling: str = "max") -> Architecture:
+    """One stage with a residual block and a group, and the last pooling."""
+    residual = MaxFeatureMapBlock((3, 3), 4, residual=True, stride=2, pooling=pooling)
+    group = MaxFeatureMapBlock((1, 3), 6, pooling=pooling)
+    last = MaxFeatureMapBlock((), 6, stride=2, pooling=pooling)
+    return Architecture(4, ((residual, group), (last,)), hidden=3, stem_kernel=5, stem_stride=1)
+
+
+MICRO_VIT, MICRO_LIGHTCNN = "vit/micro", "lightcnn/micro"
+vit.VARIANTS["micro"] = vit.make_architecture(16, heads=2, depth=2)
+lightcnn.VARIANTS["micro"] = lightcnn_architecture()
+
+REGISTERED = (
+    *(TINY, TINY_WIDE, TINY_SHALLOW, MICRO_CONVNEXT, MICRO_SWIN, MICRO_VIT, MICRO_LIGHTCNN),
+)
+
 # One small network of each family, by name.
-MINIS = {"efficientnet": "efficientnet/b-7", "mobilenetv3": TINY, "resnet": "resnet/18@w0.125"}
+MINIS = {
+    "efficientnet": "efficientnet/b-7",
+    "mobilenetv3": TINY,
+    "resnet": "resnet/18@w0.125",
+    "convnext": MICRO_CONVNEXT,
+    "swin": MICRO_SWIN,
+    "vit": MICRO_VIT,
+    "lightcnn": MICRO_LIGHTCNN,
+}

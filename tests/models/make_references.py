@@ -69,6 +69,8 @@ def networks() -> Iterator[Reference]:
     yield from resnets()
     yield from lightcnns()
     yield from vits()
+    yield from convnexts()
+    yield from swins()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -144,6 +146,40 @@ def vits() -> Iterator[Reference]:
     # It accepts images of this size only, and hides linear layers from `multiply_adds`.
     model = tv.vit_b_16(num_classes=CLASSES)
     yield reference("torchvision.vit.base", model, model.encoder.ln, (1, 224, 224, 3), sizes=())
+
+
+def convnexts() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+    from torchvision.models.convnext import CNBlockConfig
+
+    widths = (8, 16, 32, 64)
+    settings = [CNBlockConfig(*pair, 1) for pair in zip(widths, (*widths[1:], None), strict=True)]
+    micro = tv.ConvNeXt(settings, num_classes=CLASSES)
+    tiny = tv.convnext_tiny(num_classes=CLASSES)
+    for name, model in (("micro", micro), ("tiny", tiny)):
+        yield Reference(f"torchvision.convnext.{name}", model, model.features[1::2])
+    model = timm.create_model("convnext_tiny", num_classes=CLASSES)
+    yield Reference("timm.convnext.tiny", model, model.stages)
+
+
+def swins() -> Iterator[Reference]:
+    import timm
+    import torchvision.models as tv
+
+    micro = tv.SwinTransformer([4, 4], 8, [2, 1, 1, 1], [1, 2, 4, 8], [7, 7], num_classes=CLASSES)
+    tiny = tv.swin_t(num_classes=CLASSES)
+    for name, model, shape in (
+        ("micro", micro, SHAPE),
+        ("tiny", tiny, SHAPE),
+        ("tiny.256x192", tiny, (1, 256, 192, 3)),
+    ):
+        levels = model.features[1::2]
+        yield Reference(f"torchvision.swin.{name}", model, levels, lambda out: out, shape)
+    # On maps that are no multiples of the window, timm computes something else.
+    name, size = "swin_tiny_patch4_window7_224", (224, 448)
+    model = timm.create_model(name, num_classes=CLASSES, img_size=size, strict_img_size=False)
+    yield Reference("timm.swin.tiny", model, model.layers, lambda out: out, (1, *size, 3))
 
 
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:

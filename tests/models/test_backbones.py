@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny_backbones import TINY
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN, TINY
 from tinyjax import models
 from tinyjax.errors import UserError
 from tinyjax.models import flops, scaling
@@ -22,6 +22,8 @@ quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
     "name",
     [
         TINY,
+        MICRO_CONVNEXT,
+        MICRO_SWIN,
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
@@ -86,7 +88,10 @@ def test_backbone_inside_a_larger_module():
     )
 
 
-@pytest.mark.parametrize("name", ["efficientnet/b-7", "mobilenetv3/s-6", "lightcnn/9", "vit/tiny"])
+@pytest.mark.parametrize(
+    "name",
+    ["efficientnet/b-7", "mobilenetv3/s-6", "convnext/tiny", "swin/tiny", "lightcnn/9", "vit/tiny"],
+)
 def test_bfloat16_features_with_float32_parameters_and_logits(name):
     model, shape = models.build(name, 5, dtype=jnp.bfloat16), (2, 64, 64, 3)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny_backbones import TINY, TINY_SHALLOW
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN, TINY, TINY_SHALLOW
 from tinyjax import models
 from tinyjax.detectors.necks import Neck
 from tinyjax.detectors.point import PointDetector
@@ -39,7 +39,7 @@ def features(model, params, stats, train=False):
         TINY_SHALLOW,
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("mobilenetv3/s-6", "efficientnet/b-7")
+            for name in ("mobilenetv3/s-6", "efficientnet/b-7", MICRO_CONVNEXT, MICRO_SWIN)
         ),
     ],
 )
@@ -89,8 +89,9 @@ def test_extra_layers_receive_gradients():
             assert (np.asarray((second if hidden else first)[path]) != 0).any(), path
 
 
-def test_presets_keep_extra_layers_trainable():
-    model = models.build(TINY, extra_layers=BOTH)
+@pytest.mark.parametrize("name", [TINY, MICRO_CONVNEXT, MICRO_SWIN])
+def test_presets_keep_extra_layers_trainable(name):
+    model = models.build(name, extra_layers=BOTH)
     params, stats = jax.eval_shape(lambda: models.init(model, 0, X.shape))
     paths = [f"backbone/{path}" for path in (*params, *stats)]
     for preset, stages in (("backbone", 5), ("stage<=2", 2)):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.models.make_references import FOLDER
-from tests.tiny_backbones import TINY, TINY_SHALLOW, TINY_WIDE
+from tests.tiny_backbones import REGISTERED
 from tinyjax import models
 from tinyjax.models import flops
 from tinyjax.models.layers import ConvBN, Dense
 
 # Parameters with 1000 classes, without the classifier's last layer, of stem and stages; million
-# multiply-adds at 224 x 224; channels at strides 2, 4, 8, 16, 32.
+# multiply-adds at 224 x 224; channels at strides (2, if there are five) 4, 8, 16, 32.
 SIZES = {
     "efficientnet/b0": (5288548, 4007548, 3595388, 385.81, (16, 24, 40, 112, 320)),
     "efficientnet/b-1": (2523976, 1642976, 1451136, 201.90, (16, 16, 32, 80, 216)),
@@ -35,17 +35,19 @@ SIZES = {
     "resnet/34": (21797672, 21284672, 21284672, 3663.76, (64, 64, 128, 256, 512)),
     "resnet/50": (25557032, 23508032, 23508032, 4089.18, (64, 256, 512, 1024, 2048)),
     "resnet/101": (44549160, 42500160, 42500160, 7801.41, (64, 256, 512, 1024, 2048)),
+    "convnext/tiny": (28589128, 27820128, 27818592, 4455.53, (96, 192, 384, 768)),
+    "swin/tiny": (28288354, 27519354, 27517818, 4350.43, (96, 192, 384, 768)),
 }
 # Each other variant has the same layers, so counting its operations shows little more.
 FAST = [
     name
-    if name in ("efficientnet/b-3", "mobilenetv3/large", "mobilenetv3/s-4", "resnet/18")
+    if name.startswith(("convnext/", "swin/"))
+    or name in ("efficientnet/b-3", "mobilenetv3/large", "mobilenetv3/s-4", "resnet/18")
     else pytest.param(name, marks=pytest.mark.slow)
     for name in SIZES
 ]
 # Networks of other input channels or levels; their own tests check their sizes.
 OTHERS = ("lightcnn/9", "lightcnn/29", "lightcnn/29v2", "vit/tiny", "vit/small", "vit/base")
-TINIES = (TINY, TINY_SHALLOW, TINY_WIDE)
 # Parameters of S-0..S-6 up to the last convolution (torchvision's `model.features`).
 SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)
 
@@ -55,7 +57,7 @@ def without(params, *prefixes):
 
 
 def test_table_covers_every_variant():
-    assert set(models.variants()) == {*SIZES, *OTHERS, "mobilenetv3/s-0", *TINIES}
+    assert set(models.variants()) == {*SIZES, *OTHERS, "mobilenetv3/s-0", *REGISTERED}
     assert models.build("mobilenetv3/s-0") == models.build("mobilenetv3/small")
 
 
@@ -83,7 +85,7 @@ def test_multiply_adds_match_the_source_library(name):
     stored = name.replace("/small", "/s-0").replace("/", ".")
     reference = np.load(FOLDER / f"{source}.{stored}.npz")["multiply_adds"]
     assert adds == reference[0]
-    if name in ("efficientnet/b-3", "mobilenetv3/s-4"):
+    if name in ("efficientnet/b-3", "mobilenetv3/s-4", "swin/tiny"):
         assert flops.count_multiply_adds(model, (1, 320, 320, 3)) == reference[1]
 
 
@@ -99,9 +101,10 @@ def test_without_classes_only_the_trunk_is_built(name):
     params, stem = jax.tree.leaves(variables["params"]), variables["params"]["stem"]["kernel"]
     missing = 2 * jax.tree.leaves(stem)[0].size  # the table counts a stem of three channels
     assert sum(leaf.size for leaf in params) + missing == SIZES[name][2]
+    strides = (2, 4, 8, 16, 32)[-len(SIZES[name][4]) :]
     assert {stride: f.shape for stride, f in features.items()} == {
         stride: (2, -(-65 // stride), 96 // stride, channels)
-        for stride, channels in zip((2, 4, 8, 16, 32), SIZES[name][4], strict=True)
+        for stride, channels in zip(strides, SIZES[name][4], strict=True)
     }
 
 

@@ -205,11 +205,15 @@ def test_initial_weights_of_convolutions(initializer, shape, groups, std):
 
 def test_initial_weights_of_linear_layers():
     shape = (200, 400)
-    uniform, normal = (
-        initializers.uniform_fan_out(None, shape),
-        initializers.small_normal(None, shape),
+    weights = initializers.draw_params(
+        jax.random.key(0),
+        {
+            "a": initializers.uniform_fan_out(None, shape),
+            "b": initializers.small_normal(None, shape),
+            "c": initializers.transformer_normal(None, shape),
+        },
     )
-    weights = initializers.draw_params(jax.random.key(0), {"a": uniform, "b": normal})
     assert np.abs(weights["a"]).max() == pytest.approx(0.05, rel=1e-3)
     assert weights["a"].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.01)
     assert weights["b"].std() == pytest.approx(0.01, rel=0.01)
+    assert weights["c"].std() == pytest.approx(0.02, rel=0.01)

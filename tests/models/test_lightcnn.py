@@ -7,13 +7,12 @@ import pytest
 
 from tests.models.make_references import FOLDER, draw
 from tests.models.test_backbones import quick_jit
+from tests.tiny_backbones import lightcnn_architecture
 from tests.transfer import torch_files
 from tests.transfer.test_pretrained import shapes_of
 from tinyjax import models
 from tinyjax.models import flops, lightcnn
 from tinyjax.models.layers import ExtraLayers
-from tinyjax.models.lightcnn import MaxFeatureMapBlock
-from tinyjax.models.scaling import Architecture
 from tinyjax.models.supernet import merge_architectures
 from tinyjax.transfer import pretrained
 from tinyjax.transfer.freezing import freeze_multipliers, layer_decay_multipliers
@@ -26,14 +25,6 @@ SIZES = {
     "29v2": (80013, 30959200, 10475872, 3617.1),
 }
 INPUT = (1, 128, 128, 1)
-
-
-def tiny_architecture(pooling):
-    """One stage with a residual block and a group, and the last pooling."""
-    residual = MaxFeatureMapBlock((3, 3), 4, residual=True, stride=2, pooling=pooling)
-    group = MaxFeatureMapBlock((1, 3), 6, pooling=pooling)
-    last = MaxFeatureMapBlock((), 6, stride=2, pooling=pooling)
-    return Architecture(4, ((residual, group), (last,)), hidden=3, stem_kernel=5, stem_stride=1)
 
 
 @pytest.mark.parametrize("variant", SIZES)
@@ -85,7 +76,7 @@ def test_hidden_layer_reads_any_map():
 @pytest.mark.parametrize("pooling", lightcnn.POOLINGS)
 def test_every_parameter_receives_a_gradient(pooling):
     extra_layers = ExtraLayers(adapters=True, excite="authors")
-    model = lightcnn.Model(tiny_architecture(pooling), 3, extra_layers=extra_layers)
+    model = lightcnn.Model(lightcnn_architecture(pooling), 3, extra_layers=extra_layers)
     x = jax.random.normal(jax.random.key(0), (4, 11, 20, 1))
     params, stats = models.init(model, 0, x.shape)
     # Zeros in a new adapter's kernel would hide its BatchNorm from the gradient.

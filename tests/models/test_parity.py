@@ -17,11 +17,13 @@ from tests.models.make_references import (
     draw,
     image,
 )  # fmt: skip
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN
 from tinyjax import models
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.npz"))
 FAST = (
     "LightCNN.lightcnn.9",
+    *(f"torchvision.{name.replace('/', '.')}" for name in (MICRO_CONVNEXT, MICRO_SWIN)),
     "timm.efficientnet.b-7",
     "timm.vit.tiny.160x192",
     "torchvision.mobilenetv3.large",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tinyjax import models
+from tinyjax.models import convnext, swin
 from tinyjax.models.scaling import Architecture, MBConv
 from tinyjax.models.supernet import GATES, gate_values, merge_architectures
 
@@ -100,6 +101,22 @@ def test_families_cannot_share_a_supernet():
     archs = [models.architecture(name) for name in ("mobilenetv3/s-1", "efficientnet/b-1")]
     with pytest.raises(ValueError, match="cannot share a program"):
         merge_architectures(archs)
+
+
+@pytest.mark.parametrize(
+    "archs",
+    [
+        [convnext.make_architecture(width, (1, 2)) for width in (8, 16)],
+        [convnext.make_architecture(8, (1, depth)) for depth in (1, 2)],
+        [swin.make_architecture(width, (1, 2), heads=2) for width in (8, 16)],
+        [swin.make_architecture(8, (1, depth), heads=2) for depth in (1, 2)],
+        [swin.make_architecture(8, (1, 2), heads) for heads in (1, 2)],
+    ],
+)
+def test_networks_with_layer_norm_share_a_program_only_with_equal_ones(archs):
+    with pytest.raises(ValueError, match=r"differ in .* of stage .* cannot share a program"):
+        merge_architectures(archs)
+    assert merge_architectures(archs[:1] * 2) == archs[0]
 
 
 def test_absent_block_passes_its_input_through_and_gets_no_gradient():

@@ -9,6 +9,7 @@ import pytest
 from tests.configs.classifier import get_config
 from tests.tiny_backbones import TINY, TINY_WIDE
 from tinyjax.errors import UserError
+from tinyjax.models import convnext, swin
 from tinyjax.population import search_space
 from tinyjax.population.cost_model import cost_model
 from tinyjax.population.options import parse_member_batching
@@ -145,6 +146,23 @@ def test_members_that_do_not_fit_in_memory_are_computed_in_chunks(tmp_path, monk
     assert load_or_make_plan(config, TASK, members, file, "map") == [
         population._replace(member_batching="map", chunk_size=0)
     ]
+
+
+def test_networks_with_layer_norm_of_two_sizes_get_a_program_each(monkeypatch):
+    names = ["convnext/micro", "convnext/wider", "swin/micro", "swin/wider"]
+    convnext_wider = convnext.make_architecture(16, (1, 1, 1, 1))
+    swin_wider = swin.make_architecture(16, (2, 1, 1, 1), heads=1)
+    monkeypatch.setitem(convnext.VARIANTS, "wider", convnext_wider)
+    monkeypatch.setitem(swin.VARIANTS, "wider", swin_wider)
+    members = [
+        Member(f"{name}-{seed}", {"model.backbone": name, "seed": seed})
+        for name in names
+        for seed in (0, 1)
+    ]
+    model = cost_model(get_config(), TASK)
+    groups = group_members(members, model.group_key, model.size_key, model.cost)
+    backbones = [[member.point["model.backbone"] for member in group] for group in groups]
+    assert sorted(backbones) == [[name, name] for name in names]
 
 
 def test_costs_follow_a_members_batch_and_steps():

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.models.make_references import CLASSES, FOLDER, LOGITS, draw, image
+from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN
 from tests.transfer import torch_files
 from tinyjax import models
 from tinyjax.data import augmentation
@@ -98,6 +99,38 @@ def test_efficientnet_of_timm_matches_its_logits(tmp_path):
     run = make_forward("efficientnet/b-7")
     assert relative_error(run(eps, arrays, image()), "timm.efficientnet.b-7") < 1e-4
     assert relative_error(run(1e-3, arrays, image()), "timm.efficientnet.b-7") > 1e-3
+
+
+def save_as_safetensors(file, state):
+    save_file(state, file.with_suffix(".safetensors"))
+    return file.with_suffix(".safetensors")
+
+
+def save_as_training_script(file, state):
+    """As a script that trains in DataParallel and saves more than the network."""
+    index = {"features.1.0.attn.relative_position_index": np.zeros(49 * 49, np.int64)}
+    state = {f"module.{name}": value for name, value in (state | index).items()}
+    return torch_files.save_state_dict(file.with_suffix(".pth"), state, key="state_dict")
+
+
+@pytest.mark.parametrize(
+    ("name", "save"), [(MICRO_CONVNEXT, save_as_safetensors), (MICRO_SWIN, save_as_training_script)]
+)
+def test_files_of_networks_with_layer_norm_match_their_logits(name, save, tmp_path):
+    stem = f"torchvision.{name.replace('/', '.')}"
+    state = pretrained.read_state_dict(save(tmp_path / "model", draw_state(stem)))
+    arrays, eps, _ = pretrained.convert_state_dict(state, name)
+    assert eps == 0  # no BatchNorm
+    assert relative_error(make_forward(name)(eps, arrays, image()), stem) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["convnext/tiny", "swin/tiny"])
+def test_library_of_networks_with_layer_norm_is_detected(name):
+    for library in ("timm", "torchvision"):
+        state = empty_state(f"{library}.{name.replace('/', '.')}")
+        arrays, *_ = pretrained.convert_state_dict(state, name)
+        assert pretrained.detect_library(state, name) == library
+        assert len(arrays) == len(state)
 
 
 def test_efficientnet_of_torchvision():

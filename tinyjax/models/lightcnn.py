@@ -6,7 +6,6 @@ They were trained on gray images of 128 x 128 pixels in [0, 1] without normaliza
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, torch_names
-from tinyjax.models.scaling import Architecture
+from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import conv2d
 from tinyjax.ops.pooling import max_pool, mean_pool
@@ -29,28 +28,17 @@ POOLINGS: dict[str, Callable[[Array], Array]] = {
 
 
 @dataclass(frozen=True)
-class MaxFeatureMapBlock:
-    """Pooling if the stride is 2, then convolutions, each followed by max-feature-map."""
+class MaxFeatureMapBlock(FixedBlock):
+    """Pooling if the stride is 2, then convolutions, each followed by max-feature-map.
+
+    Max-feature-map splits channels at the middle, where zero padding would move the halves.
+    """
 
     kernels: tuple[int, ...]  # of the convolutions; only the last one changes the channels
     out: int
     residual: bool = False  # the block adds its (pooled) input to its output
     stride: int = 1
     pooling: str = "max"  # a key of POOLINGS
-
-    # Max-feature-map splits channels at the middle, where zero padding would move the halves.
-    CHANNELS: ClassVar = ()
-    GATES: ClassVar = ()
-    gates: ClassVar = ()
-
-    def gate_values(self, inputs: int) -> dict[str, int]:
-        return {}
-
-    def multiply_adds(self, inputs: int) -> int:
-        """Per output position."""
-        *first_kernels, last_kernel = self.kernels or (0,)
-        areas = sum(size**2 for size in first_kernels) * inputs + last_kernel**2 * self.out
-        return 2 * inputs * areas
 
 
 def _architecture(depths: tuple[int, ...], pooling: str = "max") -> Architecture:

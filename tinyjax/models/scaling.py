@@ -75,6 +75,18 @@ class Residual:
         return projection + 9 * (inputs + self.out) * self.width
 
 
+@dataclass(frozen=True)
+class FixedBlock:
+    """Base of blocks that allow no zero padding: only equal networks share a program."""
+
+    CHANNELS: ClassVar = ()
+    GATES: ClassVar = ()
+    gates: ClassVar = ()
+
+    def gate_values(self, inputs: int) -> dict[str, int]:
+        return {}
+
+
 class Architecture(NamedTuple):
     """A backbone: `stages`, and channels of the `stem`, `head` and `hidden` layers."""
 

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from tinyjax.models import initializers, layers, torch_names
-from tinyjax.models.scaling import Architecture
+from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import patch_conv
 
@@ -28,25 +28,17 @@ Linear = partial(layers.Dense, kernel_init=initializers.transformer_normal)
 
 
 @dataclass(frozen=True)
-class EncoderBlock:
-    """Self-attention and a hidden layer, each after a LayerNorm and added to its input."""
+class EncoderBlock(FixedBlock):
+    """Self-attention and a hidden layer, each after a LayerNorm and added to its input.
+
+    LayerNorm averages over channels, so only equal networks share a program.
+    """
 
     out: int  # channels of the tokens
     heads: int
     hidden: int
 
     stride: ClassVar = 1
-    # LayerNorm over channels does not allow zero padding.
-    CHANNELS: ClassVar = ()
-    GATES: ClassVar = ()
-    gates: ClassVar = ()
-
-    def gate_values(self, inputs: int) -> dict[str, int]:
-        return {}
-
-    def multiply_adds(self, inputs: int) -> int:
-        """Per token, without attention products."""
-        return (4 * inputs + 2 * self.hidden) * self.out
 
 
 def make_architecture(width: int, heads: int, depth: int = 12) -> Architecture:
