@@ -6,6 +6,7 @@ stored: both sides draw them by name, see `draw`.
 """
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "references"
 SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
+# Convolutions of ShuffleNetV2 and GhostNet that no ReLU follows; in other families they are few.
+LINEAR = re.compile(r"branch1\.0|branch2\.3|ghost2|shortcut")
 LOGITS = 40  # every 40th logit is stored
 STATISTICS = 8  # every 8th running statistic is stored
 
@@ -30,7 +33,8 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
         return random.uniform(0.5, 1.4, shape).astype(np.float32)
-    size = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:]))
+    gain = 0.5 if LINEAR.search(name) else 2
+    size = 0.1 if len(shape) == 1 else np.sqrt(gain / np.prod(shape[1:]))
     return (size * random.standard_normal(shape)).astype(np.float32)
 
 
@@ -60,6 +64,8 @@ def networks() -> Iterator[Reference]:
     yield from efficientnets()
     yield from mobilenets()
     yield from resnets()
+    yield from shufflenets()
+    yield from ghostnets()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -103,6 +109,40 @@ def resnets() -> Iterator[Reference]:
         levels = [model.bn1, model.layer1, model.layer2, model.layer3, model.layer4]
         # The network overwrites the output of bn1 by its ReLU.
         yield Reference(f"torchvision.resnet.{depth}", model, levels, train=depth == 18)
+
+
+def shufflenets() -> Iterator[Reference]:
+    import torchvision.models as tv
+    from torchvision.models._utils import _make_divisible
+
+    networks = {
+        version: getattr(tv, f"shufflenet_v2_x{version.replace('.', '_')}")(num_classes=CLASSES)
+        for version in ("0.5", "1.0", "1.5", "2.0")
+    }
+    for k in range(1, 7):
+        channels = [_make_divisible(c * 1.46**-k, 4) for c in (24, 116, 232, 464, 1024)]
+        networks[f"n-{k}"] = tv.ShuffleNetV2([4, 8, 4], channels, num_classes=CLASSES)
+    for version, model in networks.items():
+        levels = [model.conv1, model.maxpool, model.stage2, model.stage3, model.stage4]
+        name = f"torchvision.shufflenetv2.{version}"
+        yield Reference(name, model, levels, train=version == "0.5")
+
+
+def ghostnets() -> Iterator[Reference]:
+    from timm.models import ghostnet
+
+    def to_nhwc(out):
+        """Interleave the halves of the channels, which is our order."""
+        first, second = out.permute(0, 2, 3, 1).chunk(2, -1)
+        interleaved = out.new_empty(second.shape[:3] + out.shape[1:2])
+        interleaved[..., ::2], interleaved[..., 1::2] = first, second
+        return interleaved
+
+    widths = {"0.5": 0.5, "1.0": 1.0, "1.3": 1.3, **{f"g-{k}": 1.46**-k for k in range(1, 8)}}
+    for version, width in widths.items():
+        model = ghostnet._create_ghostnet("ghostnet_100", width, num_classes=CLASSES)
+        reference = from_timm(f"timm.ghostnet.{version}", model, 9)
+        yield reference._replace(to_nhwc=to_nhwc, train=version == "0.5")
 
 
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:

@@ -244,6 +244,15 @@ def resize_channels(x: Array, channels: int) -> Array:
     return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
+def interleave(first: Array, second: Array) -> Array:
+    """[..., C], [..., C] -> [..., 2 C]: channels 2 i of the first, 2 i + 1 of the second.
+
+    Unlike a concatenation it keeps the zero padding of a population at the end of the axis. XLA
+    compiles it to code that is as fast.
+    """
+    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
+
+
 class Stage(nn.Module):
     """A sequence of blocks, with their extra layers.
 

@@ -14,7 +14,7 @@ from tinyjax.models.scaling import Architecture
 
 # Modules that define Model, VARIANTS (name -> Architecture), BASES (variant -> scaling rule) and
 # TORCH_FORMATS (library -> `torch_names.TorchFormat`).
-FAMILIES = ("efficientnet", "mobilenetv3", "resnet")
+FAMILIES = ("efficientnet", "mobilenetv3", "resnet", "shufflenetv2", "ghostnet")
 
 _MULTIPLIERS = re.compile(r"(?:w(?P<width>\d*\.?\d+))?(?:d(?P<depth>\d*\.?\d+))?")
 
