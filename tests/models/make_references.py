@@ -119,7 +119,7 @@ def shufflenets() -> Iterator[Reference]:
         version: getattr(tv, f"shufflenet_v2_x{version.replace('.', '_')}")(num_classes=CLASSES)
         for version in ("0.5", "1.0", "1.5", "2.0")
     }
-    for k in range(1, 7):
+    for k in range(1, 6):
         channels = [_make_divisible(c * 1.46**-k, 4) for c in (24, 116, 232, 464, 1024)]
         networks[f"n-{k}"] = tv.ShuffleNetV2([4, 8, 4], channels, num_classes=CLASSES)
     for version, model in networks.items():

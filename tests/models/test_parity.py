@@ -24,7 +24,7 @@ FAST = (
     "torchvision.mobilenetv3.large",
     "torchvision.mobilenetv3.s-6",
     "torchvision.resnet.18",
-    "torchvision.shufflenetv2.n-6",
+    "torchvision.shufflenetv2.n-5",
     "timm.ghostnet.g-7",
 )
 

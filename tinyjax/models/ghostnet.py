@@ -17,12 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
-from tinyjax.models.torch_names import (
-    TorchFormat,
-    from_torch_layout,
-    parse_number,
-    split_path,
-)
+from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 
 BASES = {"1.0": scaling.ghostnet}
 VARIANTS = {
@@ -67,18 +62,18 @@ class GhostBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        stride, expand, out = self.spec.stride, self.spec.expand, self.spec.out
-        depthwise = partial(self.conv, size=self.spec.kernel, stride=stride)
-        inputs = x.shape[-1]
+        kernel, stride, out = self.spec.kernel, self.spec.stride, self.spec.out
+        expand = self.spec.expand
         y = GhostModule(expand, "relu", self.conv, name="ghost1")(x, train)
         if stride > 1:
-            y = depthwise(expand, groups=expand, name="depthwise")(y, train)
+            y = self.conv(expand, kernel, stride, groups=expand, name="depthwise")(y, train)
         if self.spec.squeeze:
             y = self.excite(self.spec.squeeze, name="se")(y)
         y = GhostModule(out, "identity", self.conv, name="ghost2")(y, train)
-        if stride > 1 or inputs != out:
-            x = depthwise(inputs, groups=inputs, name="shortcut_depthwise")(x, train)
-            x = self.conv(out, name="shortcut_conv")(x, train)
+        if stride > 1 or x.shape[-1] != out:
+            x = layers.DepthwiseShortcut(
+                out, kernel, stride, "identity", self.conv, name="shortcut"
+            )(x, train)
         return layers.add_adapter(self.adapter, x + y, train)
 
 
@@ -131,13 +126,13 @@ _MODULES = {
     "se/expand": ("se.conv_expand", ""),
     "ghost2/primary": ("ghost2.primary_conv.0", "ghost2.primary_conv.1"),
     "ghost2/cheap": ("ghost2.cheap_operation.0", "ghost2.cheap_operation.1"),
-    "shortcut_depthwise": ("shortcut.0", "shortcut.1"),
-    "shortcut_conv": ("shortcut.2", "shortcut.3"),
+    "shortcut/depthwise": ("shortcut.0", "shortcut.1"),
+    "shortcut/project": ("shortcut.2", "shortcut.3"),
 }
 # layers that read interleaved channels, other than depthwise convolutions
-_INTERLEAVED_INPUTS = ("ghost1/primary", "ghost2/primary", "se/reduce", "shortcut_conv", "head")
+_INTERLEAVED_INPUTS = ("ghost1/primary", "ghost2/primary", "se/reduce", "shortcut/project", "head")
 # layers whose outputs are in the order of interleaved channels
-_INTERLEAVED_OUTPUTS = ("stem", "depthwise", "se/expand", "shortcut_depthwise", "shortcut_conv")
+_INTERLEAVED_OUTPUTS = ("stem", "depthwise", "se/expand", "shortcut/depthwise", "shortcut/project")
 
 
 def timm_name(path: str, arch: scaling.Architecture) -> str:

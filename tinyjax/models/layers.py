@@ -171,6 +171,28 @@ class ConvBN(nn.Module):
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
 
 
+class DepthwiseShortcut(nn.Module):
+    """Depthwise and 1x1 convolution, each with BatchNorm, around a block with a stride or another
+    number of output channels.
+
+    act: of the 1x1 convolution. conv: ConvBN with the settings of the network.
+    """
+
+    preserves_zeros = True
+
+    features: int
+    size: int
+    stride: int
+    act: str
+    conv: Callable
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        c = x.shape[-1]
+        x = self.conv(c, self.size, self.stride, groups=c, name="depthwise")(x, train)
+        return self.conv(self.features, act=self.act, name="project")(x, train)
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate computed from the spatial means of all channels."""
 

@@ -3,7 +3,9 @@
 EfficientNet B-1..B-7 scale B0 down by inverse compound scaling: width 1.46^-k and depth 1.45^-k,
 rounded as in timm (the scaling-rule search published with arXiv 2508.02927). That paper's rule for
 MobileNetV3 is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k and keep
-its depth, which gave the most regular of the series that we compared.
+its depth, which gave the most regular of the series that we compared. The ladders of ShuffleNetV2
+(N-1..N-5) and GhostNet (G-1..G-7) are our own, from no paper: width 1.46^-k of the 1.0 network,
+down to about 20,000 parameters of stem and stages.
 
 A stage is a tuple of blocks of one type. A block type is a frozen dataclass with `stride`, `out`
 (channels), and what `models.supernet` needs in order to merge networks of several sizes:

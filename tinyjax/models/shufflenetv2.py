@@ -1,4 +1,4 @@
-"""ShuffleNetV2 (arXiv 1807.11164) 0.5, 1.0, 1.5 and 2.0, and smaller siblings N-1..N-6 of our own,
+"""ShuffleNetV2 (arXiv 1807.11164) 0.5, 1.0, 1.5 and 2.0, and smaller siblings N-1..N-5 of our own,
 as torchvision builds them.
 """
 
@@ -20,7 +20,7 @@ VARIANTS = {
         name: scaling.shufflenetv2_of_channels(*channels)
         for name, channels in scaling.SHUFFLENETV2_CHANNELS.items()
     },
-    **{f"n-{k}": scaling.shufflenetv2(scaling.WIDTH_RATIO**-k) for k in range(1, 7)},
+    **{f"n-{k}": scaling.shufflenetv2(scaling.WIDTH_RATIO**-k) for k in range(1, 6)},
 }
 
 
@@ -28,8 +28,8 @@ class ShuffleUnit(nn.Module):
     """Convolutions 1x1, depthwise 3x3, 1x1 of the second half of the channels, interleaved with the
     first half.
 
-    With a stride, both branches read all channels, and the first one is a depthwise 3x3 and a 1x1
-    convolution. conv: ConvBN with the settings of the network.
+    With a stride, they read all channels, and the first half of the output is a shortcut with
+    depthwise and 1x1 convolutions. conv: ConvBN with the settings of the network.
     """
 
     # Only the input of a unit with a stride can have padded channels: in a supernet all networks
@@ -42,17 +42,15 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        stride, inputs, half = self.spec.stride, x.shape[-1], self.spec.out // 2
-        depthwise = partial(self.conv, size=3, stride=stride)
+        stride, half = self.spec.stride, self.spec.out // 2
         if stride > 1:
-            first = depthwise(inputs, groups=inputs, name="shortcut_depthwise")(x, train)
-            first = self.conv(half, act="relu", name="shortcut_conv")(first, train)
-            y = x
+            shortcut = layers.DepthwiseShortcut(half, 3, stride, "relu", self.conv, name="shortcut")
+            first, y = shortcut(x, train), x
         else:
             first, y = x[..., :half], x[..., half:]
-        y = self.conv(half, act="relu", name="conv1")(y, train)
-        y = depthwise(half, groups=half, name="depthwise")(y, train)
-        y = self.conv(half, act="relu", name="conv2")(y, train)
+        y = self.conv(half, act="relu", name="expand")(y, train)
+        y = self.conv(half, 3, stride, groups=half, name="depthwise")(y, train)
+        y = self.conv(half, act="relu", name="project")(y, train)
         return layers.add_adapter(self.adapter, layers.interleave(first, y), train)
 
 
@@ -96,16 +94,16 @@ class Model(nn.Module):
 
 # layer of a unit -> torchvision's branch, and number of the convolution in it
 _BRANCHES = {
-    "shortcut_depthwise": ("branch1", 0),
-    "shortcut_conv": ("branch1", 2),
-    "conv1": ("branch2", 0),
+    "shortcut/depthwise": ("branch1", 0),
+    "shortcut/project": ("branch1", 2),
+    "expand": ("branch2", 0),
     "depthwise": ("branch2", 3),
-    "conv2": ("branch2", 5),
+    "project": ("branch2", 5),
 }
 
 
 def torchvision_name(path: str, arch: scaling.Architecture) -> str:
-    """E.g. "stage3/block0/conv2/bn/mean" -> "stage4.0.branch2.6.running_mean"."""
+    """E.g. "stage3/block0/project/bn/mean" -> "stage4.0.branch2.6.running_mean"."""
     layer, is_norm, leaf = split_path(path)
     match layer:
         case ["stem"]:
@@ -114,8 +112,8 @@ def torchvision_name(path: str, arch: scaling.Architecture) -> str:
             module = f"conv5.{is_norm:d}"
         case ["classifier"]:
             module = "fc"
-        case [stage, block, conv]:
-            branch, number = _BRANCHES[conv]
+        case [stage, block, *names]:
+            branch, number = _BRANCHES["/".join(names)]
             module = f"stage{parse_number(stage) + 1}.{parse_number(block)}."
             module += f"{branch}.{number + is_norm}"
         case _:
