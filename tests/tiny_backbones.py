@@ -4,9 +4,9 @@ Importing this module registers them. They have all features of their family: bl
 without squeeze-excite, and both activations.
 """
 
-from tinyjax.models import convnext, lightcnn, mobilenetv3, swin, vit
+from tinyjax.models import convnext, ghostnet, lightcnn, mobilenetv3, shufflenetv2, swin, vit
 from tinyjax.models.lightcnn import MaxFeatureMapBlock
-from tinyjax.models.scaling import Architecture, MBConv
+from tinyjax.models.scaling import Architecture, GhostBottleneck, MBConv, ShuffleUnit
 
 TINY, TINY_WIDE = "mobilenetv3/tiny", "mobilenetv3/tiny-wide"
 # Two stages, up to stride 8: only for detectors with a `neck_width`, or for features.
@@ -53,8 +53,44 @@ MICRO_VIT, MICRO_LIGHTCNN = "vit/micro", "lightcnn/micro"
 vit.VARIANTS["micro"] = vit.make_architecture(16, heads=2, depth=2)
 lightcnn.VARIANTS["micro"] = lightcnn_architecture()
 
+TINY_SHUFFLENETV2 = "shufflenetv2/tiny"
+shufflenetv2.VARIANTS["tiny"] = Architecture(
+    stem=4,
+    stages=(
+        (ShuffleUnit(2, 12), ShuffleUnit(1, 12)),
+        (ShuffleUnit(2, 16),),
+        (ShuffleUnit(2, 24),),
+    ),
+    head=32,
+    stem_stride=4,
+)
+
+TINY_GHOSTNET, TINY_GHOSTNET_WIDE = "ghostnet/tiny", "ghostnet/tiny-wide"
+
+
+def _ghostnet(width: int) -> Architecture:
+    return Architecture(
+        stem=width,
+        stages=(
+            (GhostBottleneck(3, 1, width, width, 0),),
+            (GhostBottleneck(3, 2, 2 * width, width, width),),
+            (GhostBottleneck(5, 2, 2 * width, width, 0),),
+            (
+                GhostBottleneck(3, 2, 2 * width, width, 0),
+                GhostBottleneck(3, 1, 2 * width, 2 * width, width),
+            ),
+            (GhostBottleneck(5, 2, 2 * width, 2 * width, 0),),
+        ),
+        head=3 * width,
+        hidden=16,
+    )
+
+
+ghostnet.VARIANTS |= {"tiny": _ghostnet(8), "tiny-wide": _ghostnet(12)}
+
 REGISTERED = (
     *(TINY, TINY_WIDE, TINY_SHALLOW, MICRO_CONVNEXT, MICRO_SWIN, MICRO_VIT, MICRO_LIGHTCNN),
+    *(TINY_SHUFFLENETV2, TINY_GHOSTNET, TINY_GHOSTNET_WIDE),
 )
 
 # One small network of each family, by name.
@@ -66,4 +102,6 @@ MINIS = {
     "swin": MICRO_SWIN,
     "vit": MICRO_VIT,
     "lightcnn": MICRO_LIGHTCNN,
+    "shufflenetv2": TINY_SHUFFLENETV2,
+    "ghostnet": TINY_GHOSTNET,
 }

@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from tests.tiny_backbones import TINY, TINY_SHALLOW
+from tests.tiny_backbones import TINY, TINY_GHOSTNET, TINY_SHALLOW, TINY_SHUFFLENETV2
 from tinyjax import models
+from tinyjax.detectors import point
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.necks import upsample
 from tinyjax.detectors.point import PointDetector
+from tinyjax.errors import UserError
 from tinyjax.models import flops
 
 SMALL = [f"mobilenetv3/s-{k}" for k in range(1, 7)] + [f"efficientnet/b-{k}" for k in range(2, 8)]
@@ -46,6 +49,26 @@ def test_outputs_have_one_row_per_cell(strides, size):
     assert logits.dtype == offsets.dtype == jnp.float32
 
 
+def build_with_strides(backbone, strides):
+    fields = {"strides": strides, "neck_width": 0, "neck_repeats": 1, "backbone": "a"}
+    return point.build(backbone, ConfigDict({"model": fields}), 5)
+
+
+def test_a_pooled_stem_is_a_level_at_stride_4():
+    backbone = models.build(TINY_SHUFFLENETV2)
+    model = build_with_strides(backbone, (4, 8))
+    params, stats = init_shapes(model)
+    assert params["neck/lateral4/kernel"].shape[2] == backbone.arch.stem
+    x = jax.ShapeDtypeStruct((2, 72, 50, 1), jnp.float32)
+    (logits, _), _ = jax.eval_shape(
+        lambda p, s, x: models.apply(model, p, s, x, train=False), params, stats, x
+    )
+    assert logits.shape == (2, 18 * 13 + 9 * 7, 5)
+    short = backbone.clone(arch=backbone.arch._replace(stages=backbone.arch.stages[:1]))
+    with pytest.raises(UserError, match="at strides 16, but the backbone has them at 4, 8 only"):
+        build_with_strides(short, (4, 8))
+
+
 def test_rows_are_in_the_order_of_the_grid():
     """A bright spot changes the outputs of nearby cells most, at both levels."""
     model = PointDetector(models.build(TINY), 2)
@@ -68,6 +91,8 @@ def test_rows_are_in_the_order_of_the_grid():
         (TINY_SHALLOW, 16),
         pytest.param("mobilenetv3/s-5", 0, marks=pytest.mark.slow),
         pytest.param("efficientnet/b-7", 0, marks=pytest.mark.slow),
+        pytest.param(TINY_SHUFFLENETV2, 0, marks=pytest.mark.slow),
+        pytest.param(TINY_GHOSTNET, 0, marks=pytest.mark.slow),
     ],
 )
 def test_every_parameter_receives_a_gradient(name, neck_width):

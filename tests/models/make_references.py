@@ -18,8 +18,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "references"
 SHAPE = (1, 64, 96, 3)  # not square, to detect a swap of height and width
 CLASSES = 1000
-# Convolutions that no ReLU follows: LightCNN's, whose residual sums also grow without BatchNorm.
-LINEAR = re.compile(r"\.filter\.")
+# Convolutions that no ReLU follows, where they are many: in ShuffleNetV2, GhostNet and LightCNN.
+LINEAR = re.compile(r"branch1\.0|branch2\.3|ghost2|shortcut|\.filter\.")
 LOGITS = 40  # every 40th logit is stored
 STATISTICS = 8  # every 8th running statistic is stored
 
@@ -71,6 +71,8 @@ def networks() -> Iterator[Reference]:
     yield from vits()
     yield from convnexts()
     yield from swins()
+    yield from shufflenets()
+    yield from ghostnets()
 
 
 def from_timm(name: str, model: Any, stages: int) -> Reference:
@@ -180,6 +182,46 @@ def swins() -> Iterator[Reference]:
     name, size = "swin_tiny_patch4_window7_224", (224, 448)
     model = timm.create_model(name, num_classes=CLASSES, img_size=size, strict_img_size=False)
     yield Reference("timm.swin.tiny", model, model.layers, lambda out: out, (1, *size, 3))
+
+
+def shufflenets() -> Iterator[Reference]:
+    import torchvision.models as tv
+    from torchvision.models._utils import _make_divisible
+
+    networks = {
+        version: getattr(tv, f"shufflenet_v2_x{version.replace('.', '_')}")(num_classes=CLASSES)
+        for version in ("0.5", "1.0", "1.5", "2.0")
+    }
+    for k in range(1, 6):
+        channels = [_make_divisible(c * 1.46**-k, 4) for c in (24, 116, 232, 464, 1024)]
+        networks[f"n-{k}"] = tv.ShuffleNetV2([4, 8, 4], channels, num_classes=CLASSES)
+    for version, model in networks.items():
+        levels = [model.conv1, model.maxpool, model.stage2, model.stage3, model.stage4]
+        name = f"torchvision.shufflenetv2.{version}"
+        yield Reference(name, model, levels, train=version == "0.5")
+
+
+def ghostnets() -> Iterator[Reference]:
+    import torch
+    from timm.layers import make_divisible
+    from timm.models import ghostnet
+
+    def to_nhwc(out):
+        """Interleave the halves of the channels, which is our order."""
+        first, second = out.permute(0, 2, 3, 1).chunk(2, -1)
+        interleaved = out.new_empty(second.shape[:3] + out.shape[1:2])
+        interleaved[..., ::2], interleaved[..., 1::2] = first, second
+        return interleaved
+
+    widths = {"0.5": 0.5, "1.0": 1.0, "1.3": 1.3, **{f"g-{k}": 1.46**-k for k in range(1, 8)}}
+    for version, width in widths.items():
+        model = ghostnet._create_ghostnet("ghostnet_100", width, num_classes=CLASSES)
+        if version.startswith("g-"):  # our ladder also scales the hidden layer
+            hidden = make_divisible(1280 * width, 4)
+            model.conv_head = torch.nn.Conv2d(model.conv_head.in_channels, hidden, 1)
+            model.classifier = torch.nn.Linear(hidden, CLASSES)
+        reference = from_timm(f"timm.ghostnet.{version}", model, 9)
+        yield reference._replace(to_nhwc=to_nhwc, train=version == "0.5")
 
 
 def multiply_adds(model: Any, shape: tuple[int, ...]) -> int:

@@ -113,6 +113,8 @@ def test_bfloat16_features_with_float32_parameters_and_logits(name):
         ("mobilenetv3/large@w.5", scaling.mobilenetv3_large(0.5)),
         ("resnet/18@w0.25", scaling.resnet18(0.25)),
         ("resnet/50@d0.5", scaling.resnet50(depth=0.5)),
+        ("shufflenetv2/1.0@w0.5", scaling.shufflenetv2(0.5)),
+        ("ghostnet/1.0@w0.5", scaling.ghostnet(0.5)),
     ],
 )
 def test_multipliers_scale_a_network(name, expected):
@@ -129,6 +131,9 @@ def test_multipliers_scale_a_network(name, expected):
         ("efficientnet/b-3@w0.5", "efficientnet/b-3 has no multipliers; .*efficientnet/b0, "),
         ("mobilenetv3/small@d0.5", "mobilenetv3/small has no multiplier of its depth"),
         ("efficientnet/b0@d0", "depth=0.0: .* positive"),
+        ("shufflenetv2/1.0@w0", "width=0.0: .* positive"),
+        ("ghostnet/1.0@w0", "width=0.0: .* positive"),
+        ("shufflenetv2/0.5@w0.5", "shufflenetv2/0.5 has no multipliers"),
         ("mobilenetv3/small@0.5", "give multipliers as in mobilenetv3/small@w0.5"),
         ("mobilenetv3/small@", "give multipliers as in mobilenetv3/small@w0.5"),
     ],

@@ -81,6 +81,17 @@ def test_presets_freeze_stem_and_stages(name):
 
 
 @every
+def test_features_have_the_strides_of_the_architecture(name):
+    model = models.build(name)
+    output, _ = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), jnp.ones((1, 64, 96, 1)), train=False)
+    )
+    shapes = {stride: feature.shape[1:3] for stride, feature in output[1].items()}
+    assert {*model.arch.feature_strides} <= shapes.keys()
+    assert all(shape == (64 // stride, 96 // stride) for stride, shape in shapes.items())
+
+
+@every
 def test_layer_decay_grows_from_the_stem_to_the_last_block(name):
     paths = paths_of(name)
     multipliers = freezing.layer_decay_multipliers(paths, 0.5)

@@ -37,17 +37,43 @@ SIZES = {
     "resnet/101": (44549160, 42500160, 42500160, 7801.41, (64, 256, 512, 1024, 2048)),
     "convnext/tiny": (28589128, 27820128, 27818592, 4455.53, (96, 192, 384, 768)),
     "swin/tiny": (28288354, 27519354, 27517818, 4350.43, (96, 192, 384, 768)),
+    "shufflenetv2/0.5": (1366792, 341792, 143136, 40.48, (24, 24, 48, 96, 192)),
+    "shufflenetv2/1.0": (2278604, 1253604, 776420, 144.91, (24, 24, 116, 232, 464)),
+    "shufflenetv2/1.5": (3503624, 2478624, 1755680, 295.76, (24, 24, 176, 352, 704)),
+    "shufflenetv2/2.0": (7393996, 5344996, 3342052, 583.25, (24, 24, 244, 488, 976)),
+    "shufflenetv2/n-1": (1295504, 594504, 371904, 70.95, (16, 16, 80, 160, 316)),
+    "shufflenetv2/n-2": (763868, 282868, 178228, 35.61, (12, 12, 56, 108, 216)),
+    "shufflenetv2/n-3": (466624, 137624, 88424, 17.93, (8, 8, 36, 76, 148)),
+    "shufflenetv2/n-4": (293964, 68964, 45220, 10.35, (8, 8, 24, 52, 104)),
+    "shufflenetv2/n-5": (189940, 32940, 22020, 5.05, (4, 4, 16, 36, 68)),
+    "ghostnet/0.5": (2587292, 1306292, 651252, 42.33, (8, 12, 20, 56, 80)),
+    "ghostnet/1.0": (5182508, 3901508, 2515908, 141.15, (16, 24, 40, 112, 160)),
+    "ghostnet/1.3": (7358820, 6077820, 4217020, 227.00, (20, 32, 52, 144, 208)),
+    "ghostnet/g-1": (2719222, 1842222, 1194530, 71.92, (12, 16, 28, 76, 108)),
+    "ghostnet/g-2": (1486552, 885552, 578496, 37.87, (8, 12, 20, 52, 76)),
+    "ghostnet/g-3": (837470, 424470, 280530, 22.17, (8, 8, 12, 36, 52)),
+    "ghostnet/g-4": (485322, 204322, 136626, 11.82, (4, 8, 8, 24, 36)),
+    "ghostnet/g-5": (292576, 99576, 67992, 7.58, (4, 4, 8, 16, 24)),
+    "ghostnet/g-6": (182516, 49516, 34384, 5.67, (4, 4, 4, 12, 16)),
+    "ghostnet/g-7": (119356, 26356, 19056, 4.48, (4, 4, 4, 8, 12)),
 }
 # Each other variant has the same layers, so counting its operations shows little more.
 FAST = [
     name
     if name.startswith(("convnext/", "swin/"))
     or name in ("efficientnet/b-3", "mobilenetv3/large", "mobilenetv3/s-4", "resnet/18")
+    or name in ("shufflenetv2/n-5", "ghostnet/g-7")
     else pytest.param(name, marks=pytest.mark.slow)
     for name in SIZES
 ]
 # Networks of other input channels or levels; their own tests check their sizes.
 OTHERS = ("lightcnn/9", "lightcnn/29", "lightcnn/29v2", "vit/tiny", "vit/small", "vit/base")
+LADDERS = {
+    "efficientnet": ("b0", *(f"b-{k}" for k in range(1, 8))),
+    "mobilenetv3": ("small", *(f"s-{k}" for k in range(1, 7))),
+    "shufflenetv2": ("1.0", *(f"n-{k}" for k in range(1, 6))),
+    "ghostnet": ("1.0", *(f"g-{k}" for k in range(1, 8))),
+}
 # Parameters of S-0..S-6 up to the last convolution (torchvision's `model.features`).
 SMALL_FEATURES = (927008, 442040, 238168, 119416, 63152, 36536, 21896)
 
@@ -74,6 +100,17 @@ def test_parameter_counts_of_mobilenet_features(shapes):
     for k, size in enumerate(SMALL_FEATURES):
         name = f"mobilenetv3/s-{k}" if k else "mobilenetv3/small"
         assert flops.count_parameters(without(shapes(name)[0], "hidden/", "classifier/")) == size
+
+
+@pytest.mark.parametrize("family", LADDERS)
+def test_parameters_decrease_from_rung_to_rung(family, shapes):
+    for prefixes in (("classifier/",), ("head/", "hidden/", "classifier/")):
+        counts = [
+            flops.count_parameters(without(shapes(f"{family}/{rung}")[0], *prefixes))
+            for rung in LADDERS[family]
+        ]
+        assert counts == sorted(set(counts), reverse=True)
+    assert 15_000 < counts[-1] < 25_000
 
 
 @pytest.mark.parametrize("name", FAST)

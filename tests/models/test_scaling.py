@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyjax.models import efficientnet, mobilenetv3, scaling
+from tinyjax.models import efficientnet, flops, ghostnet, mobilenetv3, scaling, shufflenetv2
 
 # k -> stem, repeats x channels of the stages, head
 EFFICIENTNETS = {
@@ -48,3 +48,48 @@ def test_mobilenet_variants_keep_depth_and_round_like_torchvision():
     assert (arch.stem, arch.head, arch.hidden) == (8, 192, 328)
     # expansion and squeeze are scaled and rounded separately, not derived from the rounded input
     assert arch.stages[4][0] == scaling.MBConv(5, 2, 96, 32, 24, "hard_swish")
+
+
+def test_shufflenet_rungs_round_to_multiples_of_four():
+    arch = shufflenetv2.VARIANTS["n-3"]
+    assert [{unit.out for unit in stage} for stage in arch.stages] == [{36}, {76}, {148}]
+    assert (arch.stem, arch.head) == (8, 328)
+    assert shufflenetv2.VARIANTS["1.0"] == scaling.shufflenetv2()
+    # The published network of half the width has other channels than half of each.
+    assert shufflenetv2.VARIANTS["0.5"] != scaling.shufflenetv2(0.5)
+
+
+def test_ghostnet_rungs_scale_the_hidden_layer_that_published_networks_keep():
+    arch = ghostnet.VARIANTS["g-3"]
+    assert (arch.stem, arch.head, arch.hidden) == (8, 308, 412)
+    assert {ghostnet.VARIANTS[name].hidden for name in ("0.5", "1.0", "1.3")} == {1280}
+    # The squeeze width is a quarter of the expanded channels, rounded again.
+    assert arch.stages[4][0] == scaling.GhostBottleneck(5, 1, 40, 12, 12)
+    blocks = [b for arch in ghostnet.VARIANTS.values() for stage in arch.stages for b in stage]
+    assert all(b.expand % 2 == b.out % 2 == 0 for b in blocks)
+
+
+@pytest.mark.parametrize(
+    ("arch", "stages", "features"),
+    [
+        (scaling.resnet18(), (4, 8, 16, 32), (4, 8, 16, 32)),
+        (scaling.shufflenetv2(), (8, 16, 32), (4, 8, 16, 32)),
+        (scaling.ghostnet(), (2, 4, 4, 8, 8, 16, 16, 32, 32), (2, 4, 8, 16, 32)),
+    ],
+)
+def test_strides_of_stages_and_of_features(arch, stages, features):
+    assert (arch.strides, arch.feature_strides) == (stages, features)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        scaling.GhostBottleneck(3, 1, 32, 16, 0),
+        scaling.GhostBottleneck(5, 1, 32, 24, 0),
+        scaling.GhostBottleneck(5, 2, 32, 24, 0),
+    ],
+)
+def test_multiply_adds_of_a_block_equal_those_of_its_layers(block):
+    arch = scaling.Architecture(16, ((block,),))
+    adds = flops.count_multiply_adds(ghostnet.Model(arch), (1, 32, 64, 1))
+    assert adds == flops.multiply_adds_per_pixel(arch) * 32 * 64

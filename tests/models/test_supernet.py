@@ -36,6 +36,7 @@ def test_supernet_of_one_architecture_is_itself():
     [
         ("mobilenetv3", [f"s-{k}" for k in range(1, 7)]),
         ("efficientnet", [f"b-{k}" for k in range(1, 8)]),
+        ("ghostnet", [f"g-{k}" for k in range(1, 7)]),
     ],
 )
 def test_supernet_contains_a_whole_family(family, names, shapes):
@@ -95,6 +96,20 @@ def test_error_names_what_cannot_be_shared(settings, message):
     a, b = one_stage(8, block(16)), one_stage(8, block(16, **settings))
     with pytest.raises(ValueError, match=message):
         merge_architectures([a, b])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        # A unit splits its input at half of its own channels.
+        (("shufflenetv2/n-4", "shufflenetv2/n-5"), "differ in out of stage 1, block 0"),
+        # G-7 has as many channels before the block as after it, and no layers in its shortcut.
+        (("ghostnet/g-6", "ghostnet/g-7"), "differ in shortcut of stage 7, block 3"),
+    ],
+)
+def test_sizes_that_cannot_share_a_supernet(names, message):
+    with pytest.raises(ValueError, match=f"{message} cannot share a program"):
+        merge_architectures(map(models.architecture, names))
 
 
 def test_families_cannot_share_a_supernet():

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.configs.classifier import get_config
-from tests.tiny_backbones import TINY, TINY_WIDE
+from tests.tiny_backbones import TINY, TINY_GHOSTNET, TINY_GHOSTNET_WIDE, TINY_WIDE
 from tinyjax.errors import UserError
 from tinyjax.models import convnext, swin
 from tinyjax.population import search_space
@@ -100,6 +100,22 @@ def test_only_fields_outside_the_program_vary_within_a_population(tmp_path):
     assert len(programs) == 8  # 2 families x 2 batches x 2 values of `freeze`
     assert all(len(fields) == 1 for fields in programs)
     assert {population.member_batching for population in plan} == {"vmap"}
+
+
+def test_sizes_that_cannot_share_a_program_have_populations_of_their_own(tmp_path):
+    config = get_config()
+    config.schedule.steps = 10  # compiling dominates the cost
+    shufflenets, ghostnets = (
+        ("shufflenetv2/n-4", "shufflenetv2/n-5"),
+        (TINY_GHOSTNET, TINY_GHOSTNET_WIDE),
+    )
+    backbones = sweep("model.backbone", [*shufflenets, *ghostnets])
+    members = search_space.make_members(config, product([backbones, sweep("seed", [0, 1])]))
+    plan = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
+    names = {member.id: member.point["model.backbone"] for member in members}
+    populations = [sorted(names[id] for id in population.members) for population in plan]
+    expected = [2 * [name] for name in shufflenets] + [sorted(2 * ghostnets)]
+    assert sorted(populations) == sorted(expected)
 
 
 def test_a_plan_is_written_once_and_reused(tmp_path):

@@ -149,6 +149,9 @@ def test_backbone_lr_scale_and_layer_decay():
     [
         ("mobilenetv3/s-6", ("stage<=1", "stage<=2", "stage<=4", "stage<=5")),
         ("efficientnet/b-7", ("stage<=2", "stage<=3", "stage<=5", "stage<=7")),
+        # Its features at stride 4 are those of the stem.
+        ("shufflenetv2/n-5", ("stem", "stage<=1", "stage<=2", "stage<=3")),
+        ("ghostnet/g-7", ("stage<=3", "stage<=5", "stage<=7", "stage<=9")),
     ],
 )
 def test_presets_for_numbers_of_other_libraries(backbone, presets):

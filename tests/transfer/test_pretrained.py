@@ -79,7 +79,14 @@ def test_mobilenet_of_both_libraries_matches_their_logits(tmp_path):
         assert relative_error(run(wrong_eps, arrays, image()), stem) > 1e-2
 
 
-@pytest.mark.parametrize("stem", ["torchvision.resnet.18"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "torchvision.resnet.18",
+        pytest.param("torchvision.shufflenetv2.0.5", marks=pytest.mark.slow),
+        pytest.param("timm.ghostnet.0.5", marks=pytest.mark.slow),
+    ],
+)
 def test_checkpoint_of_a_training_script_matches_its_librarys_logits(stem, tmp_path):
     """A nested state dict, with the prefix that DataParallel adds to all names."""
     _, family, variant = stem.split(".", 2)
@@ -90,6 +97,43 @@ def test_checkpoint_of_a_training_script_matches_its_librarys_logits(stem, tmp_p
     run = make_forward(f"{family}/{variant}", source.channels)
     shape = tuple(np.load(FOLDER / f"{stem}.npz")["input"])
     assert relative_error(run(eps or 1e-5, arrays, image(shape)), stem) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        *("torchvision.shufflenetv2.n-5", "timm.ghostnet.g-7"),
+        *("torchvision.convnext.micro", "torchvision.swin.micro"),
+    ],
+)
+def test_both_formats_of_a_file_give_the_same_weights(stem, tmp_path):
+    _, family, variant = stem.split(".", 2)
+    backbone, state = f"{family}/{variant}", draw_state(stem)
+    save_file(state, tmp_path / "model.safetensors")
+    prefixed = {f"module.{name}": value for name, value in state.items()}
+    torch_files.save_state_dict(tmp_path / "model.pth", prefixed, "state_dict")
+    results = [
+        pretrained.convert_state_dict(pretrained.read_state_dict(tmp_path / name), backbone)[0]
+        for name in ("model.safetensors", "model.pth")
+    ]
+    assert len(results[0]) == len(shapes_of(stem))
+    for path, array in results[0].items():
+        np.testing.assert_array_equal(results[1][path], array)
+
+
+def test_channels_of_ghostnet_are_interleaved():
+    state = draw_state("timm.ghostnet.g-7")
+    arrays, *_ = pretrained.convert_state_dict(state, "ghostnet/g-7")
+    order = [0, 2, 1, 3]  # of the stem's four channels: the halves alternate
+    stem, kernel = (
+        state[f"{name}.weight"] for name in ("conv_stem", "blocks.0.0.ghost1.primary_conv.0")
+    )
+    np.testing.assert_array_equal(arrays["stem/kernel"], stem.transpose(2, 3, 1, 0)[..., order])
+    np.testing.assert_array_equal(arrays["stem/bn/mean"], state["bn1.running_mean"][order])
+    expected = kernel.transpose(2, 3, 1, 0)[:, :, order]
+    np.testing.assert_array_equal(arrays["stage1/block0/ghost1/primary/kernel"], expected)
+    head = state["blocks.9.0.bn1.weight"]
+    np.testing.assert_array_equal(arrays["head/bn/scale"], head)
 
 
 def test_efficientnet_of_timm_matches_its_logits(tmp_path):
@@ -274,6 +318,9 @@ def test_mismatches_are_named(message):
         ("timm.mobilenetv3.small", "efficientnet/b0"),
         ("torchvision.mobilenetv3.s-6", "mobilenetv3/s-5"),
         ("torchvision.mobilenetv3.large", "mobilenetv3/small"),
+        ("torchvision.shufflenetv2.n-5", "shufflenetv2/n-4"),
+        ("timm.ghostnet.g-7", "ghostnet/g-6"),
+        ("timm.ghostnet.g-7", "efficientnet/b-7"),
     ],
 )
 def test_weights_of_another_architecture_are_rejected_in_one_line(stem, other):

@@ -146,7 +146,10 @@ def test_regularizer_is_the_gradient_of_its_penalty(name):
 
 def test_auto_rgn_in_the_step():
     """The kernel with the largest ratio trains at the full rate, the other at its fraction."""
-    params = {"a": jnp.full((2, 2), 1.0), "b": jnp.full((2, 2), 4.0), "bias": jnp.ones(2)}
+    kernels = {
+        f"{name}/kernel": jnp.full((2, 2), value) for name, value in (("a", 1.0), ("b", 4.0))
+    }
+    params = {**kernels, "bias": jnp.ones(2)}
 
     def loss(variables, frozen_batchnorm, batch, key, hyper):
         return sum(leaf.sum() for leaf in variables.params.values()), ({"m": jnp.zeros(1)}, {})

@@ -38,11 +38,11 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
     required = {*strides} if config.model.neck_width else {*strides, 16}
-    if missing := required - {*backbone.arch.strides}:
+    if missing := required - {*backbone.arch.feature_strides}:
         raise UserError(
             f"model.backbone = {config.model.backbone!r}: this detector needs features at strides "
             f"{', '.join(map(str, sorted(missing)))}, but the backbone has them at "
-            f"{', '.join(map(str, backbone.arch.strides))} only; change model.strides or "
+            f"{', '.join(map(str, backbone.arch.feature_strides))} only; change model.strides or "
             "model.backbone"
         )
     return PointDetector(

@@ -171,6 +171,28 @@ class ConvBN(nn.Module):
         return ACTIVATIONS[self.act](BatchNorm(self.eps, self.momentum, name="bn")(y, train))
 
 
+class DepthwiseShortcut(nn.Module):
+    """Depthwise and 1x1 convolution, each with BatchNorm, around a block with a stride or another
+    number of output channels.
+
+    act: of the 1x1 convolution. conv: ConvBN with the settings of the network.
+    """
+
+    preserves_zeros = True
+
+    features: int
+    size: int
+    stride: int
+    act: str
+    conv: Callable
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        c = x.shape[-1]
+        x = self.conv(c, self.size, self.stride, groups=c, name="depthwise")(x, train)
+        return self.conv(self.features, act=self.act, name="project")(x, train)
+
+
 class LayerNorm(nn.Module):
     """Normalize x [..., C] over its channels; statistics and arithmetic are at least float32."""
 
@@ -279,6 +301,15 @@ def resize_channels(x: Array, channels: int) -> Array:
     """x [..., C] -> [..., channels]: truncate, or pad with zeros."""
     missing = max(channels - x.shape[-1], 0)
     return jnp.pad(x[..., :channels], [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+
+
+def interleave(first: Array, second: Array) -> Array:
+    """[..., C], [..., C] -> [..., 2 C]: channels 2 i of the first, 2 i + 1 of the second.
+
+    Unlike a concatenation it keeps the zero padding of a population at the end of the axis. XLA
+    compiles it to code that is as fast.
+    """
+    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
 
 
 class Stage(nn.Module):

@@ -14,7 +14,10 @@ from tinyjax.models.scaling import Architecture
 
 # Modules that define Model, VARIANTS (name -> Architecture), BASES (variant -> scaling rule) and
 # TORCH_FORMATS (library -> `torch_names.TorchFormat`).
-FAMILIES = ("efficientnet", "mobilenetv3", "resnet", "convnext", "swin", "vit", "lightcnn")
+FAMILIES = (
+    *("efficientnet", "mobilenetv3", "shufflenetv2", "ghostnet"),
+    *("resnet", "convnext", "swin", "vit", "lightcnn"),
+)
 
 _MULTIPLIERS = re.compile(r"(?:w(?P<width>\d*\.?\d+))?(?:d(?P<depth>\d*\.?\d+))?")
 

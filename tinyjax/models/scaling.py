@@ -3,7 +3,9 @@
 EfficientNet B-1..B-7 scale B0 down by inverse compound scaling: width 1.46^-k and depth 1.45^-k,
 rounded as in timm (the scaling-rule search published with arXiv 2508.02927). That paper's rule for
 MobileNetV3 is not public; we scale the width of torchvision's MobileNetV3-Small by 1.46^-k and keep
-its depth, which gave the most regular of the series that we compared.
+its depth, which gave the most regular of the series that we compared. The ladders of ShuffleNetV2
+(N-1..N-5) and GhostNet (G-1..G-7) are our own, from no paper: width 1.46^-k of the 1.0 network,
+down to about 20,000 parameters of stem and stages.
 
 A stage is a tuple of blocks of one type. A block type is a frozen dataclass with `stride`, `out`
 (channels), and what `models.supernet` needs in order to merge networks of several sizes:
@@ -64,11 +66,11 @@ class Residual:
     GATES: ClassVar = ("alive",)
 
     def gate_values(self, inputs: int) -> dict[str, int]:
-        return {"alive": 1, "projects": int(self.stride > 1 or inputs != self.out)}
+        return {"alive": 1, "shortcut": int(self.stride > 1 or inputs != self.out)}
 
     def multiply_adds(self, inputs: int) -> int:
         """Per output position."""
-        projection = inputs * self.out * self.gate_values(inputs)["projects"]
+        projection = inputs * self.out * self.gate_values(inputs)["shortcut"]
         if self.bottleneck:
             reduction = inputs * self.width * self.stride**2
             return projection + reduction + (9 * self.width + self.out) * self.width
@@ -87,6 +89,45 @@ class FixedBlock:
         return {}
 
 
+@dataclass(frozen=True)
+class ShuffleUnit(FixedBlock):
+    """A unit of ShuffleNetV2; half of its output channels come from each of its two branches.
+
+    It splits its input at half its channels; the halves of a padded network would be others.
+    """
+
+    stride: int
+    out: int
+
+
+@dataclass(frozen=True)
+class GhostBottleneck:
+    """A bottleneck of two ghost modules; all numbers except `kernel` and `stride` are channels."""
+
+    kernel: int  # of the depthwise convolutions that have the stride
+    stride: int
+    expand: int  # between the ghost modules
+    out: int
+    squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
+    gates: tuple[str, ...] = ()
+
+    CHANNELS: ClassVar = ("expand", "out", "squeeze")
+    GATES: ClassVar = ()
+
+    def gate_values(self, inputs: int) -> dict[str, int]:
+        return {"shortcut": int(self.stride > 1 or inputs != self.out)}
+
+    def multiply_adds(self, inputs: int) -> int:
+        """Per output position, without squeeze-excite, whose cost does not grow with the input."""
+        depthwise, total = self.kernel**2, (self.expand + 9) * self.out // 2
+        total += (inputs + 9) * self.expand // 2 * self.stride**2
+        if self.stride > 1:
+            total += depthwise * self.expand
+        if self.gate_values(inputs)["shortcut"]:
+            total += (depthwise + self.out) * inputs
+        return total
+
+
 class Architecture(NamedTuple):
     """A backbone: `stages`, and channels of the `stem`, `head` and `hidden` layers."""
 
@@ -102,6 +143,11 @@ class Architecture(NamedTuple):
         """The stride at the end of each stage."""
         factors = (math.prod(block.stride for block in stage) for stage in self.stages)
         return tuple(accumulate(factors, operator.mul, initial=self.stem_stride))[1:]
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """The strides of all features from the stem's last output, pooled or not, to the end."""
+        return tuple(sorted({self.stem_stride, *self.strides}))
 
 
 # kernel, stride of the first block, expansion, channels, repeats (EfficientNet, table 1)
@@ -133,6 +179,30 @@ _SMALL = (
     ((5, 2, 96, 40, True, "hard_swish"), *((5, 1, 240, 40, True, "hard_swish"),) * 2),
     ((5, 1, 120, 48, True, "hard_swish"), (5, 1, 144, 48, True, "hard_swish")),
     ((5, 2, 288, 96, True, "hard_swish"), *((5, 1, 576, 96, True, "hard_swish"),) * 2),
+)
+# channels of the stem, the stages and the head (ShuffleNetV2, table 5, as torchvision builds it)
+SHUFFLENETV2_CHANNELS = {
+    "0.5": (24, 48, 96, 192, 1024),
+    "1.0": (24, 116, 232, 464, 1024),
+    "1.5": (24, 176, 352, 704, 1024),
+    "2.0": (24, 244, 488, 976, 2048),
+}
+# kernel, stride, expanded channels, channels, squeeze-excite (GhostNet, table 1); stages as in timm
+_GHOSTNET = (
+    ((3, 1, 16, 16, False),),
+    ((3, 2, 48, 24, False),),
+    ((3, 1, 72, 24, False),),
+    ((5, 2, 72, 40, True),),
+    ((5, 1, 120, 40, True),),
+    ((3, 2, 240, 80, False),),
+    (
+        (3, 1, 200, 80, False),
+        *((3, 1, 184, 80, False),) * 2,
+        (3, 1, 480, 112, True),
+        (3, 1, 672, 112, True),
+    ),
+    ((5, 2, 672, 160, True),),
+    ((5, 1, 960, 160, False), (5, 1, 960, 160, True)) * 2,
 )
 
 
@@ -223,6 +293,49 @@ def _resnet(repeats: tuple[int, ...], bottleneck: bool, width: float, depth: flo
         strides = (first_stride, *(1,) * (math.ceil(count * depth) - 1))
         stages.append(tuple(Residual(stride, channels, out, bottleneck) for stride in strides))
     return Architecture(make_divisible(64 * width), tuple(stages), stem_kernel=7, stem_stride=4)
+
+
+def shufflenetv2(width: float = 1.0) -> Architecture:
+    """Scale every channel count of ShuffleNetV2 1.0 by `width`; our own rule.
+
+    Channels are rounded to multiples of 4, so that both halves of a unit have the same, even number
+    of channels; a larger divisor would not give the published 1.0 network, with 116 channels. The
+    published 0.5, 1.5 and 2.0 networks follow no rule, see `SHUFFLENETV2_CHANNELS`.
+
+    Raises UserError if `width` is not positive.
+    """
+    _check_positive(width=width)
+    channels = (make_divisible(c * width, 4) for c in SHUFFLENETV2_CHANNELS["1.0"])
+    return shufflenetv2_of_channels(*channels)
+
+
+def shufflenetv2_of_channels(stem: int, *outs_and_head: int) -> Architecture:
+    """Return the ShuffleNetV2 with these channels of the stem, the three stages and the head."""
+    *outs, head = outs_and_head
+    stages = tuple(
+        (ShuffleUnit(2, out), *(ShuffleUnit(1, out),) * (repeats - 1))
+        for out, repeats in zip(outs, (4, 8, 4), strict=True)
+    )
+    return Architecture(stem, stages, head=head, stem_stride=4)
+
+
+def ghostnet(width: float = 1.0) -> Architecture:
+    """Scale every channel count of GhostNet by `width`, rounded to multiples of 4, as timm does.
+
+    timm keeps the 1280 units of the hidden layer; we scale them, too. Raises UserError if `width`
+    is not positive.
+    """
+    _check_positive(width=width)
+
+    def scale(channels: float) -> int:
+        return make_divisible(channels * width, 4)
+
+    def block(kernel: int, stride: int, expand: int, out: int, excite: bool) -> GhostBottleneck:
+        squeeze = make_divisible(scale(expand) / 4, 4) if excite else 0
+        return GhostBottleneck(kernel, stride, scale(expand), scale(out), squeeze)
+
+    stages = tuple(tuple(block(*row) for row in stage) for stage in _GHOSTNET)
+    return Architecture(scale(16), stages, head=stages[-1][-1].expand, hidden=scale(1280))
 
 
 def _check_positive(**multipliers: float) -> None:
