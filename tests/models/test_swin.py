@@ -36,7 +36,7 @@ def test_shifted_windows_do_not_connect_opposite_borders(sides):
         nn.unbox(attention.init(jax.random.key(0), x)),
     )
     first_output = lambda x: attention.apply(params, x)[0, 0, 0].sum()  # noqa: E731
-    gradient = np.abs(jax.grad(first_output)(x)[0]).max(-1)
+    gradient = np.abs(jax.jit(jax.grad(first_output))(x)[0]).max(-1)
     # The other 4 positions of a shifted window are those at the opposite border.
     size = [3 if side > 7 else 7 for side in sides]
     inside, outside = gradient[: size[0], : size[1]], gradient.copy()
