@@ -96,7 +96,9 @@ def check_values_and_gradients(size, dtype):
         pytest.param((3, 2, 2, 2, 5, 2, 2), "float32", id="input-smaller-than-kernel"),
         pytest.param((6, 7, 5, 3, 1, 2, 1), "float32", id="pointwise"),
         pytest.param((8, 9, 5, 4, 3, 1, 1), "float32", id="dense"),
+        pytest.param((9, 8, 5, 4, 3, 2, 1), "float32", id="dense-stride-2"),
         pytest.param((9, 8, 1, 4, 3, 2, 1), "float32", id="one-channel-image"),
+        pytest.param((9, 8, 3, 32, 7, 2, 1), "float32", id="resnet-stem"),
         pytest.param((6, 6, 4, 6, 3, 1, 2), "float32", id="grouped"),
     ],
 )
@@ -109,6 +111,20 @@ def test_values_and_gradients(size, dtype):
 @given(sizes(), st.sampled_from(("float32", "bfloat16")))
 def test_values_and_gradients_of_random_sizes(size, dtype):
     check_values_and_gradients(size, dtype)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 11])
+def test_depthwise_kernel_gradient_of_any_batch(batch):
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(batch, 5, 6, 3)), jnp.float32) for _ in range(2))
+    kernel = jnp.zeros((3, 3, 1, 3))
+    actual, expected = (
+        jax.jit(lambda kernel, conv=conv: jax.vjp(lambda k: conv(x, k, 1, 3), kernel)[1](dy))(
+            kernel
+        )
+        for conv in (conv2d, xla_conv)
+    )
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -1,36 +1,61 @@
-"""Pooling against its definition, window by window."""
+"""Pooling against its definition, window by window, and against XLA's reduce_window."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from tinyjax.ops.pooling import max_pool, mean_pool
+from tinyjax.ops.pooling import max_pool, max_pool_2x2, mean_pool_2x2
+
+shapes = pytest.mark.parametrize("shape", [(8, 6), (7, 9), (1, 2)])
 
 
-def pool_by_window(x, size, stride, padding, reduce):
-    """Reduce each window [B, h, w, C] of the pixels inside the image."""
-    height, width = (-(-side // stride) for side in x.shape[1:3])
+def pool_by_window(x, size, padding, reduce):
+    """Reduce each window [B, h, w, C], with a stride of 2, of the pixels inside the image."""
+    height, width = (-(-side // 2) for side in x.shape[1:3])
     out = np.empty((x.shape[0], height, width, x.shape[3]), x.dtype)
     for i in range(height):
         for j in range(width):
-            top, left = i * stride - padding, j * stride - padding
+            top, left = 2 * i - padding, 2 * j - padding
             window = x[:, max(top, 0) : top + size, max(left, 0) : left + size]
             out[:, i, j] = reduce(window, axis=(1, 2))
     return out
 
 
-@pytest.mark.parametrize("shape", [(8, 6), (5, 7), (1, 2)])
-@pytest.mark.parametrize(("size", "padding"), [(3, 1), (2, 0)])
-def test_max_pool(shape, size, padding):
+@shapes
+def test_maxima(shape):
     x = np.random.default_rng(0).standard_normal((2, *shape, 3)).astype(np.float32) - 3
-    expected = pool_by_window(x, size, 2, padding, np.max)
-    np.testing.assert_array_equal(max_pool(x, size, 2), expected)
+    np.testing.assert_array_equal(max_pool(x), pool_by_window(x, 3, 1, np.max))
+    np.testing.assert_array_equal(max_pool_2x2(x), pool_by_window(x, 2, 0, np.max))
 
 
-@pytest.mark.parametrize("shape", [(8, 6), (5, 7), (1, 2)])
-def test_mean_pool(shape):
+@shapes
+def test_means(shape):
     x = np.random.default_rng(0).standard_normal((2, *shape, 3)).astype(np.float32)
-    expected = pool_by_window(x, 2, 2, 0, np.mean)
-    np.testing.assert_allclose(mean_pool(x), expected, rtol=1e-5, atol=1e-6)
-    gradient = jax.grad(lambda x: mean_pool(x).sum())(x)
+    expected = pool_by_window(x, 2, 0, np.mean)
+    np.testing.assert_allclose(mean_pool_2x2(x), expected, rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda x: mean_pool_2x2(x).sum())(x)
     np.testing.assert_allclose(gradient.sum(), expected.size, rtol=1e-5)
+
+
+def xla_max_pool(x):
+    padding = [(0, 0), (1, 1), (1, 1), (0, 0)]
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+
+@shapes
+def test_gradient_of_equal_maxima(shape):
+    """Both give the gradient of equal values to the first of a window, as torch does."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 3, (2, *shape, 4)), jnp.float32)
+    dy = jnp.asarray(rng.normal(size=xla_max_pool(x).shape), jnp.float32)
+
+    def gradient(pool, x, dy):
+        return jax.vjp(pool, x)[1](dy)[0]
+
+    dx = gradient(max_pool, x, dy)
+    np.testing.assert_allclose(dx, gradient(xla_max_pool, x, dy), rtol=1e-6, atol=1e-6)
+    of_members = jax.vmap(lambda x, dy: gradient(max_pool, x, dy))
+    stacked = of_members(jnp.stack([x, -x]), jnp.stack([dy, dy]))
+    np.testing.assert_array_equal(stacked[0], dx)

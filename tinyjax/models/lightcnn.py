@@ -18,12 +18,12 @@ from tinyjax.models import initializers, layers, torch_names
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import conv2d
-from tinyjax.ops.pooling import max_pool, mean_pool
+from tinyjax.ops.pooling import max_pool_2x2, mean_pool_2x2
 
 HIDDEN_SIZE = 8  # height and width of the map that the hidden layer reads
 POOLINGS: dict[str, Callable[[Array], Array]] = {
-    "max": lambda x: max_pool(x, 2, 2),
-    "max + mean": lambda x: max_pool(x, 2, 2) + mean_pool(x),
+    "max": max_pool_2x2,
+    "max + mean": lambda x: max_pool_2x2(x) + mean_pool_2x2(x),
 }
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
@@ -75,6 +76,8 @@ def patch_conv(x: Array, kernel: Array) -> Array:
 
 
 MAX_IMAGE_CHANNELS = 4  # inputs with more channels are not treated as images in `_dense`
+MIN_STEM_FEATURES = 32  # outputs of a stem larger than 3 x 3 that XLA computes faster
+SUMMED_IMAGES = 8  # at a time, in the gradient of a depthwise kernel
 
 # ---- CPU: dispatch by kernel
 
@@ -123,7 +126,7 @@ def _pad(x, half):
     return jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
 
 
-def _taps(padded, k, stride, height, width):
+def shifted_taps(padded, k, stride, height, width):
     """Yield, for each of the k * k kernel positions, the slice [B, height, width, C] of the padded
     input that this position is multiplied with.
     """
@@ -132,6 +135,42 @@ def _taps(padded, k, stride, height, width):
             rows = slice(i, i + (height - 1) * stride + 1, stride)
             columns = slice(j, j + (width - 1) * stride + 1, stride)
             yield padded[:, rows, columns]
+
+
+def sum_of_taps(tap_grad, k, stride, input_shape, output_shape):
+    """Sum the gradients of an input over the k * k taps, for one phase of its grid at a time.
+
+    Input row s * m + a (stride s, phase a) receives gradients only through the taps
+    t = a + k // 2 (mod s), from output row m + (a + k // 2 - t) / s. Dilating the outputs'
+    gradient by the stride, the alternative, wastes operations on zeros.
+
+    Args:
+        tap_grad: function of tap i, j and the window of the outputs, padded by k // 2; it returns
+            the gradient [B, h, w, C] through this tap.
+        input_shape, output_shape: [B, H, W, C] and [B, h, w, D].
+    """
+    half, (height, width) = k // 2, output_shape[1:3]
+
+    def taps_of_phase(phase):  # -> [(tap, first row of the padded outputs)]
+        return [
+            (t, half + (phase + half - t) // stride)
+            for t in range(k)
+            if (phase + half - t) % stride == 0
+        ]
+
+    def phase_grad(a, b):
+        return sum(
+            tap_grad(i, j, np.s_[:, top : top + height, left : left + width])
+            for i, top in taps_of_phase(a)
+            for j, left in taps_of_phase(b)
+        )
+
+    if stride == 1:
+        return phase_grad(0, 0)
+    rows = [jnp.stack([phase_grad(a, b) for b in range(stride)], 3) for a in range(stride)]
+    dx = jnp.stack(rows, 2)  # b h a w b c -> b (h a) (w b) c
+    dx = dx.reshape(dx.shape[0], height * stride, width * stride, dx.shape[-1])
+    return dx[:, : input_shape[1], : input_shape[2]]
 
 
 # ---- 1 x 1, and dense
@@ -146,12 +185,13 @@ def _pointwise(x, kernel):
 def _dense(x, kernel, stride):
     """Shifted multiply-adds if the input has few channels, as images do; else XLA's convolution.
 
+    XLA also computes the stem of a ResNet, 7 x 7 to 64 features: multiply-adds take twice the time.
     Vmap over members turns XLA's convolution into a loop. By default, vmap would make it a grouped
     convolution, which is slow in XLA.
     """
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
-    if x.shape[3] <= MAX_IMAGE_CHANNELS:
-        taps = _taps(_pad(x, k // 2), k, stride, height, width)
+    if x.shape[3] <= MAX_IMAGE_CHANNELS and (k == 3 or kernel.shape[3] < MIN_STEM_FEATURES):
+        taps = shifted_taps(_pad(x, k // 2), k, stride, height, width)
         return sum(
             tap[..., c : c + 1] * weight[c]
             for tap, weight in zip(taps, kernel.reshape(k * k, *kernel.shape[2:]), strict=True)
@@ -171,20 +211,24 @@ def _dense(x, kernel, stride):
 
 
 def _dense_input_grad(x, kernel, dy, stride):
-    """Convolve `dy`, dilated by the stride, with the flipped and transposed kernel."""
-    _, height, width, _ = x.shape
-    trailing = [  # zeros at the end of each axis
-        side - (n - 1) * stride - 1 for side, n in zip((height, width), dy.shape[1:3], strict=True)
-    ]
-    dilation = ((0, 0, 0), *((0, n, stride - 1) for n in trailing), (0, 0, 0))
-    dy = lax.pad(dy, jnp.zeros((), dy.dtype), dilation)
-    return _dense(dy, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+    """Convolve `dy` with the flipped and transposed kernel; with a stride, one matrix product for
+    each tap. In XLA's convolution of `dy`, dilated by the stride, most products are with zeros.
+    """
+    if stride == 1:
+        return _dense(dy, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+    padded = _pad(dy, kernel.shape[0] // 2)
+
+    def tap_grad(i, j, window):
+        b, h, w, d = padded[window].shape
+        return (padded[window].reshape(b * h * w, d) @ kernel[i, j].T).reshape(b, h, w, -1)
+
+    return sum_of_taps(tap_grad, kernel.shape[0], stride, x.shape, dy.shape)
 
 
 def _dense_kernel_grad(x, kernel, dy, stride):
     """One matrix product per kernel row: that row's taps of the input, times `dy`."""
     k, (b, height, width, d) = kernel.shape[0], dy.shape
-    taps = [*_taps(_pad(x, k // 2), k, stride, height, width)]
+    taps = [*shifted_taps(_pad(x, k // 2), k, stride, height, width)]
     rows = (jnp.concatenate(taps[i * k : i * k + k], -1) for i in range(k))
     dy = dy.reshape(b * height * width, d)
     # b h w (j c), b h w d -> (j c) d, for each i
@@ -197,56 +241,42 @@ def _dense_kernel_grad(x, kernel, dy, stride):
 def _depthwise(x, kernel, stride):
     """Sum over taps of shifted input times weight per channel: k * k fused multiply-adds."""
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
-    taps = _taps(_pad(x, k // 2), k, stride, height, width)
+    taps = shifted_taps(_pad(x, k // 2), k, stride, height, width)
     return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(k * k, -1), strict=True))
 
 
 def _depthwise_input_grad(x, kernel, dy, stride):
-    """The transposed convolution, computed for one phase of the input grid at a time.
+    padded = _pad(dy, kernel.shape[0] // 2)
 
-    Input row s * m + a (stride s, phase a) receives gradients only through the taps
-    t = a + k // 2 (mod s), from output row m + (a + k // 2 - t) / s. Dilating `dy` by the stride,
-    the alternative, wastes multiplications on zeros.
-    """
-    k, half, (height, width) = kernel.shape[0], kernel.shape[0] // 2, dy.shape[1:3]
-    padded = _pad(dy, half)
+    def tap_grad(i, j, window):
+        return padded[window] * kernel[i, j, 0]
 
-    def taps_of_phase(phase):  # -> [(tap, first row of the padded dy)]
-        return [
-            (t, half + (phase + half - t) // stride)
-            for t in range(k)
-            if (phase + half - t) % stride == 0
-        ]
-
-    def phase_grad(a, b):
-        return sum(
-            padded[:, top : top + height, left : left + width] * kernel[i, j, 0]
-            for i, top in taps_of_phase(a)
-            for j, left in taps_of_phase(b)
-        )
-
-    if stride == 1:
-        return phase_grad(0, 0)
-    rows = [jnp.stack([phase_grad(a, b) for b in range(stride)], 3) for a in range(stride)]
-    dx = jnp.stack(rows, 2)  # b h a w b c -> b (h a) (w b) c
-    dx = dx.reshape(dx.shape[0], height * stride, width * stride, dx.shape[-1])
-    return dx[:, : x.shape[1], : x.shape[2]]
+    return sum_of_taps(tap_grad, kernel.shape[0], stride, x.shape, dy.shape)
 
 
 def _depthwise_kernel_grad(x, kernel, dy, stride):
-    """All k * k sums in one pass over the input and `dy`, in at least float32.
+    """Sums over all positions of input times `dy`, in at least float32.
 
-    For a 3 x 3 kernel the batch is summed first, so that threads can share the spatial axes. For
-    larger kernels, whose inputs are small, all axes are summed at once.
+    A few images are summed first, for one kernel row at a time. These loops are short enough for
+    the compiler to unroll them, so that it vectorizes the loop over channels.
     """
-    k, (_, height, width, channels) = kernel.shape[0], dy.shape
+    k, (b, height, width, channels) = kernel.shape[0], dy.shape
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    taps = _taps(_pad(x, k // 2), k, stride, height, width)
-    products = [(tap * dy).astype(dtype) for tap in taps]
-    axes = (0,) if k == 3 else (0, 1, 2)
-    zeros = [jnp.zeros((), dtype)] * len(products)
-    sums = lax.reduce(
-        products, zeros, lambda a, b: [s + t for s, t in zip(a, b, strict=True)], axes
-    )
+    images = min(b, SUMMED_IMAGES)
+
+    def split_batch(array):  # (n images) .. -> n images ..
+        array = jnp.pad(array, ((0, -b % images), *[(0, 0)] * 3))
+        return array.reshape(-1, images, *array.shape[1:])
+
+    dy = split_batch(dy)
+    taps = [split_batch(tap) for tap in shifted_taps(_pad(x, k // 2), k, stride, height, width)]
+    sums = []
+    for i in range(k):
+        products = [(tap * dy).astype(dtype) for tap in taps[i * k : i * k + k]]
+        sums += lax.reduce(products, [jnp.zeros((), dtype)] * k, _add_all, (1,))
     sums = [s.reshape(-1, channels).sum(0) for s in sums]
     return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _add_all(terms, others):
+    return [a + b for a, b in zip(terms, others, strict=True)]
