@@ -3,7 +3,6 @@
 python docs/make_backbones.py
 """
 
-import re
 from pathlib import Path
 
 import jax
@@ -34,7 +33,7 @@ def table() -> str:
             for rest in ((), ("classifier/",), AFTER_STAGES)
         )
         adds = flops.count_multiply_adds(model, shape) / 1e6
-        levels = ", ".join(map(str, model.arch.strides))
+        levels = ", ".join(map(str, model.arch.feature_strides))
         cells = [f"`{name}`", *(f"{n:,}" for n in counts), f"{adds:,.1f} M", levels]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -42,12 +41,8 @@ def table() -> str:
 
 def page() -> str:
     """Return the page with a new table."""
-    return re.sub(
-        f"(?<={START}\n).*?(?=\n{END})",
-        lambda _: table(),
-        PAGE.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    return f"{head}{START}\n{table()}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_presets_and_layer_decay():
     for leaf in ("kernel", "bias", "class_token", "positions"):
         assert decay[f"backbone/stem/{leaf}"] == 0.5**13
     assert decay["backbone/stage1/block0/norm1/scale"] == 0.5**12
-    assert decay["backbone/stage1/block11/project/bias"] == 0.5
+    assert decay["backbone/stage1/block11/mlp/project/bias"] == 0.5
     assert decay["backbone/stage1/norm/scale"] == decay["backbone/classifier/kernel"] == 1
 
 

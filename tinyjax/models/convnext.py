@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -81,11 +80,9 @@ class ConvNeXtBlock(nn.Module):
         out = self.spec.out
         if self.spec.stride > 1:
             x = Downsample(out, name="downsample")(x)
-        dense = partial(layers.Dense, kernel_init=initializers.transformer_normal)
         y = DepthwiseConv(name="depthwise")(x)
         y = layers.LayerNorm(NORM_EPS, name="norm")(y)
-        y = nn.gelu(dense(EXPANSION * out, name="expand")(y), approximate=False)
-        y = dense(out, name="project")(y)
+        y = layers.Mlp(EXPANSION * out, name="mlp")(y)
         scale = self.param("layer_scale", nn.initializers.constant(LAYER_SCALE), (out,))
         return layers.add_adapter(self.adapter, x + scale.astype(y.dtype) * y, train)
 
@@ -126,17 +123,27 @@ class Model(nn.Module):
 # ---- names and layouts in state dicts
 
 _TORCHVISION_LAYERS = {
-    **{"depthwise": ".block.0", "norm": ".block.2", "expand": ".block.3", "project": ".block.5"},
+    **{
+        "depthwise": ".block.0",
+        "norm": ".block.2",
+        "mlp/expand": ".block.3",
+        "mlp/project": ".block.5",
+    },
     **{"downsample/norm": ".0", "downsample/conv": ".1"},
 }
 _TIMM_LAYERS = {
-    **{"depthwise": ".conv_dw", "norm": ".norm", "expand": ".mlp.fc1", "project": ".mlp.fc2"},
+    **{
+        "depthwise": ".conv_dw",
+        "norm": ".norm",
+        "mlp/expand": ".mlp.fc1",
+        "mlp/project": ".mlp.fc2",
+    },
     **{"downsample/norm": ".downsample.0", "downsample/conv": ".downsample.1"},
 }
 
 
 def torchvision_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage3/block0/expand/kernel" -> "features.5.0.block.3.weight".
+    """E.g. "stage3/block0/mlp/expand/kernel" -> "features.5.0.block.3.weight".
 
     torchvision gives stages odd numbers, and the layers between them even ones.
     """
@@ -158,7 +165,7 @@ def torchvision_name(path: str, arch: Architecture) -> str:
 
 
 def timm_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage3/block0/expand/kernel" -> "stages.2.blocks.0.mlp.fc1.weight"."""
+    """E.g. "stage3/block0/mlp/expand/kernel" -> "stages.2.blocks.0.mlp.fc1.weight"."""
     layer, _, leaf = split_path(path)
     match layer:
         case ["stem", *norm]:

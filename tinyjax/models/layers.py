@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tinyjax.models.initializers import he_fan_out
+from tinyjax.models.initializers import he_fan_out, transformer_normal
 from tinyjax.models.scaling import Architecture, make_divisible
 from tinyjax.ops.conv import conv2d, patch_conv
 
@@ -228,6 +228,17 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         y = patch_conv(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
         return LayerNorm(self.norm_eps, name="norm")(y) if self.norm_eps else y
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between: x [..., C] -> [..., C]. hidden: units between them."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = Dense(self.hidden, transformer_normal, name="expand")(x)
+        return Dense(x.shape[-1], transformer_normal, name="project")(nn.gelu(y, approximate=False))
 
 
 class SqueezeExcite(nn.Module):

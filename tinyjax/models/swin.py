@@ -158,11 +158,9 @@ class SwinBlock(nn.Module):
         if self.spec.stride > 1:
             x = PatchMerging(out, name="downsample")(x)
         norm = partial(layers.LayerNorm, NORM_EPS)
-        dense = partial(layers.Dense, kernel_init=initializers.transformer_normal)
         attention = WindowAttention(self.spec.heads, self.spec.shifted, name="attention")
         x = x + attention(norm(name="norm1")(x))
-        y = dense(EXPANSION * out, name="expand")(norm(name="norm2")(x))
-        x = x + dense(out, name="project")(nn.gelu(y, approximate=False))
+        x = x + layers.Mlp(EXPANSION * out, name="mlp")(norm(name="norm2")(x))
         return layers.add_adapter(self.adapter, x, train)
 
 
@@ -212,14 +210,14 @@ _LAYERS = {
     "attention/project": ".attn.proj",
     "norm2": ".norm2",
 }
-_TORCHVISION_LAYERS = _LAYERS | {"expand": ".mlp.0", "project": ".mlp.3"}
+_TORCHVISION_LAYERS = _LAYERS | {"mlp/expand": ".mlp.0", "mlp/project": ".mlp.3"}
 _TORCHVISION_LAYERS |= {"downsample/norm": ".norm", "downsample/reduction": ".reduction"}
-_TIMM_LAYERS = _LAYERS | {"expand": ".mlp.fc1", "project": ".mlp.fc2"}
+_TIMM_LAYERS = _LAYERS | {"mlp/expand": ".mlp.fc1", "mlp/project": ".mlp.fc2"}
 _TIMM_LAYERS |= {f"downsample/{name}": f".downsample.{name}" for name in ("norm", "reduction")}
 
 
 def torchvision_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage3/block0/expand/kernel" -> "features.5.0.mlp.0.weight".
+    """E.g. "stage3/block0/mlp/expand/kernel" -> "features.5.0.mlp.0.weight".
 
     torchvision gives stages odd numbers, and the layers between them even ones.
     """
@@ -241,7 +239,7 @@ def torchvision_name(path: str, arch: Architecture) -> str:
 
 
 def timm_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage3/block0/expand/kernel" -> "layers.2.blocks.0.mlp.fc1.weight"."""
+    """E.g. "stage3/block0/mlp/expand/kernel" -> "layers.2.blocks.0.mlp.fc1.weight"."""
     layer, _, leaf = split_path(path)
     match layer:
         case ["stem", *norm]:

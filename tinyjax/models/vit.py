@@ -128,8 +128,7 @@ class Block(nn.Module):
         y = layers.LayerNorm(NORM_EPS, name="norm1")(x)
         x = x + Attention(self.spec.heads, name="attention")(y)
         y = layers.LayerNorm(NORM_EPS, name="norm2")(x)
-        y = nn.gelu(Linear(self.spec.hidden, name="expand")(y), approximate=False)
-        x = x + Linear(self.spec.out, name="project")(y)
+        x = x + layers.Mlp(self.spec.hidden, name="mlp")(y)
         return layers.add_adapter(self.adapter, x, train)
 
 
@@ -176,16 +175,16 @@ _TIMM_LAYERS = {
     "attention/qkv": "attn.qkv.",
     "attention/project": "attn.proj.",
     "norm2": "norm2.",
-    "expand": "mlp.fc1.",
-    "project": "mlp.fc2.",
+    "mlp/expand": "mlp.fc1.",
+    "mlp/project": "mlp.fc2.",
 }
 _TORCHVISION_LAYERS = {
     "norm1": "ln_1.",
     "attention/qkv": "self_attention.in_proj_",
     "attention/project": "self_attention.out_proj.",
     "norm2": "ln_2.",
-    "expand": "mlp.0.",
-    "project": "mlp.3.",
+    "mlp/expand": "mlp.0.",
+    "mlp/project": "mlp.3.",
 }
 
 
@@ -209,7 +208,7 @@ def timm_name(path: str, arch: Architecture) -> str:
 
 
 def torchvision_name(path: str, arch: Architecture) -> str:
-    """E.g. "stage1/block3/expand/kernel" -> "encoder.layers.encoder_layer_3.mlp.0.weight"."""
+    """E.g. "stage1/block3/mlp/expand/kernel" -> "encoder.layers.encoder_layer_3.mlp.0.weight"."""
     layer, _, leaf = split_path(path)
     match layer, leaf:
         case ["stem"], "class_token":
