@@ -1,5 +1,5 @@
 """What must work for the backbones of every family: freezing, layer decay, gradient norms,
-adapters, regularizers, averages, and a training step.
+adapters, regularizers, averages, and a training step; and which of them share a program.
 """
 
 import re
@@ -12,15 +12,16 @@ import pytest
 from tests.tiny_backbones import MINIS
 from tinyjax import models, step
 from tinyjax.core import ModelFunctions, Variables
+from tinyjax.errors import UserError
 from tinyjax.models.classifier import Classifier
 from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
+from tinyjax.models.supernet import merge_architectures
 from tinyjax.transfer import freezing, regularizers, rgn
 from tinyjax.transfer.weight_averaging import weighted_sum
 
 SIDE, CLASSES = 32, 3
 BOTH = ExtraLayers(adapters=True, excite="identity")
-# Training compiles for seconds; these two have all layers that matter here.
-FAST = ("mobilenetv3", "resnet")
+FAST = ("resnet",)  # training compiles for seconds
 trained = pytest.mark.parametrize(
     "name",
     [
@@ -89,6 +90,51 @@ def test_features_have_the_strides_of_the_architecture(name):
     shapes = {stride: feature.shape[1:3] for stride, feature in output[1].items()}
     assert {*model.arch.feature_strides} <= shapes.keys()
     assert all(shape == (64 // stride, 96 // stride) for stride, shape in shapes.items())
+
+
+@every
+def test_preset_for_batchnorm(name):
+    paths = paths_of(name)
+    statistics = {path for path in paths if path.endswith(("/mean", "/var"))}
+    if not statistics:
+        with pytest.raises(UserError, match="'batchnorm': this network has no BatchNorm"):
+            freezing.freeze_multipliers(paths, ("batchnorm",))
+        return
+    multipliers = freezing.freeze_multipliers(paths, ("batchnorm",))
+    frozen = {path for path, multiplier in multipliers.items() if multiplier == 0}
+    assert {path.rpartition("/")[0] for path in frozen} == {
+        path.rpartition("/")[0] for path in statistics
+    }
+
+
+SHARED = {  # whether these backbones of a family share a program
+    ("efficientnet/b-5", "efficientnet/b-6"): True,
+    ("mobilenetv3/s-5", "mobilenetv3/s-6"): True,
+    ("resnet/18@w0.125", "resnet/18@w0.25"): True,
+    ("resnet/18", "resnet/34"): True,
+    ("resnet/50@w0.25d0.5", "resnet/101"): True,
+    ("resnet/34", "resnet/50"): False,
+    ("ghostnet/0.5", "ghostnet/1.3"): True,
+    ("ghostnet/g-1", "ghostnet/g-6"): True,
+    ("ghostnet/g-6", "ghostnet/g-7"): False,
+    ("shufflenetv2/n-4", "shufflenetv2/n-5"): False,
+    ("convnext/micro", "convnext/tiny"): False,
+    ("swin/micro", "swin/tiny"): False,
+    ("vit/tiny", "vit/small"): False,
+    ("lightcnn/9", "lightcnn/29"): False,
+    ("lightcnn/29", "lightcnn/29v2"): False,
+}
+
+
+@pytest.mark.parametrize(("names", "shared"), SHARED.items())
+def test_what_shares_a_program(names, shared):
+    architectures = [*map(models.architecture, names)]
+    if shared:
+        merged = merge_architectures(architectures)
+        assert merged.stem == max(arch.stem for arch in architectures)
+    else:
+        with pytest.raises(ValueError, match="cannot share a program"):
+            merge_architectures(architectures)
 
 
 @every

@@ -217,7 +217,7 @@ def check_padded_training(
         pytest.param("mobilenetv3/s-1", "detect", "adamw", "no", 0, marks=pytest.mark.slow),
         pytest.param("efficientnet/b-1", "detect", "sgd", "array", 0, marks=pytest.mark.slow),
         pytest.param("mobilenetv3/s-1", "detect", "sgd", "structure", 1, marks=pytest.mark.slow),
-        ("resnet/18", "classify", "sgd", "no", 0),
+        pytest.param("resnet/18", "classify", "sgd", "no", 0, marks=pytest.mark.slow),
         pytest.param("ghostnet/1.0", "classify", "adamw", "no", 0, marks=pytest.mark.slow),
         pytest.param("resnet/18", "classify", "adamw", "array", 1, marks=pytest.mark.slow),
         pytest.param("resnet/50", "detect", "sgd", "structure", 0, marks=pytest.mark.slow),

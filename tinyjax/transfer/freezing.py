@@ -66,6 +66,8 @@ def freeze_multipliers(paths: Iterable[str], freeze: Sequence[str | Rule]) -> di
     multipliers: dict[str, float] = {}
     for pattern, multiplier in parse_rules(freeze):
         matches = [path for path in paths if re.fullmatch(pattern, path)]
+        if not matches and pattern == PRESETS["batchnorm"]:
+            raise UserError("freeze: 'batchnorm': this network has no BatchNorm")
         if not matches:
             closest = get_close_matches(pattern, paths, n=1, cutoff=0)
             raise UserError(
