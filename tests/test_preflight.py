@@ -5,8 +5,8 @@ import math
 import jax
 import pytest
 
-from tests.configs import sweep, sweep_classifier
-from tests.tiny_backbones import TINY
+from tests.configs import classifier, sweep, sweep_classifier
+from tests.tiny_backbones import MINIS, TINY
 from tinyjax import preflight
 from tinyjax.errors import UserError
 from tinyjax.population import compiler
@@ -59,6 +59,16 @@ def test_six_members_on_four_chips(tmp_path, run_preflight, monkeypatch):
     assert demand == pytest.approx(6 * 4 * milliseconds / 1e3 * 10, rel=0.01)
     assert spot == pytest.approx(demand / 4, rel=1e-3)
     assert lines[-1] == "the sweep fits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MINIS.values())
+def test_backbones_of_every_family_compile_for_a_chip(run_preflight, noise_images, name):
+    config = f"{classifier.__file__}:{noise_images}"
+    backbone = f"--config.model.backbone={name}"
+    code, out = run_preflight("--accelerator", "v5litepod-1", backbone, config=config)
+    assert code == 0, out
+    assert out.splitlines()[-1] == "the sweep fits"
 
 
 @pytest.mark.slow
