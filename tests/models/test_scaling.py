@@ -84,12 +84,16 @@ def test_strides_of_stages_and_of_features(arch, stages, features):
 @pytest.mark.parametrize(
     "block",
     [
+        scaling.ShuffleUnit(1, 16),
+        scaling.ShuffleUnit(2, 24),
         scaling.GhostBottleneck(3, 1, 32, 16, 0),
         scaling.GhostBottleneck(5, 1, 32, 24, 0),
         scaling.GhostBottleneck(5, 2, 32, 24, 0),
     ],
 )
 def test_multiply_adds_of_a_block_equal_those_of_its_layers(block):
-    arch = scaling.Architecture(16, ((block,),))
-    adds = flops.count_multiply_adds(ghostnet.Model(arch), (1, 32, 64, 1))
+    is_shuffle = isinstance(block, scaling.ShuffleUnit)
+    family, stem_stride = (shufflenetv2, 4) if is_shuffle else (ghostnet, 2)
+    arch = scaling.Architecture(16, ((block,),), stem_stride=stem_stride)
+    adds = flops.count_multiply_adds(family.Model(arch), (1, 32, 64, 1))
     assert adds == flops.multiply_adds_per_pixel(arch) * 32 * 64

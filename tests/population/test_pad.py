@@ -1,6 +1,7 @@
 """A network padded to a supernet trains as it does without padding: 20 steps in float64."""
 
 import itertools
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,9 +16,17 @@ from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.losses import detection_loss
 from tinyjax.detectors.point import PointDetector
 from tinyjax.errors import UserError
+from tinyjax.models import scaling
 from tinyjax.models.classifier import Classifier
-from tinyjax.models.layers import NO_EXTRA_LAYERS, ExtraLayers
-from tinyjax.models.scaling import Architecture, GhostBottleneck, MBConv, Residual
+from tinyjax.models.ghostnet import GhostBottleneck
+from tinyjax.models.layers import (
+    NO_EXTRA_LAYERS,
+    ConvBN,
+    ExtraLayers,
+    SqueezeExcite,
+    resize_channels,
+)
+from tinyjax.models.scaling import Architecture, MBConv, Residual
 from tinyjax.models.supernet import gate_values, merge_architectures
 from tinyjax.population.pad import check_zero_padding, pad, unpad
 
@@ -231,19 +240,25 @@ def test_padded_training_equals_unpadded_training(name, task, optimizer, freezin
     check_padded_training(name, task, architectures[index], architectures, optimizer, freezing)
 
 
-def test_padded_training_of_a_small_ghostnet():
-    """Three blocks, because every further one takes seconds to compile."""
-
-    def architecture(width):
-        blocks = (
-            GhostBottleneck(3, 1, width, width, 0),
-            GhostBottleneck(5, 4, 2 * width, width, width),
-            GhostBottleneck(5, 4, width, 2 * width, 0),
-        )
-        return Architecture(width, tuple((block,) for block in blocks), 2 * width, hidden=width)
-
-    narrow, wide = architecture(8), architecture(12)
-    check_padded_training("ghostnet/1.0", "classify", narrow, (narrow, wide), "adamw", "no")
+def test_padded_channels_of_a_ghost_bottleneck_are_the_last_ones():
+    """Outputs of a narrow block, and of the same block padded to a wide one."""
+    excite = partial(SqueezeExcite, act="relu", gate="hard_sigmoid")
+    narrow, wide = (
+        GhostBottleneck(scaling.GhostBottleneck(3, 2, 2 * width, width, width), ConvBN, excite)
+        for width in (8, 12)
+    )
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    trees = models.init(narrow, 0, x.shape)
+    wide_x = resize_channels(x, 6)
+    wide_shapes = map(shapes_of, jax.eval_shape(lambda: models.init(wide, 0, wide_x.shape)))
+    padded = [pad(tree, shapes) for tree, shapes in zip(trees, wide_shapes, strict=True)]
+    run = jax.jit(partial(models.apply, train=True), static_argnums=0)
+    (y, stats), (wide_y, wide_stats) = run(narrow, *trees, x), run(wide, *padded, wide_x)
+    np.testing.assert_allclose(wide_y[..., :8], y, rtol=1e-5, atol=1e-6)
+    assert (y != 0).all()
+    assert not wide_y[..., 8:].any()
+    for path, leaf in pad(stats, shapes_of(wide_stats)).items():
+        np.testing.assert_allclose(wide_stats[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize(

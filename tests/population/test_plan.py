@@ -102,20 +102,18 @@ def test_only_fields_outside_the_program_vary_within_a_population(tmp_path):
     assert {population.member_batching for population in plan} == {"vmap"}
 
 
-def test_sizes_that_cannot_share_a_program_have_populations_of_their_own(tmp_path):
+def test_sizes_share_a_program_where_their_blocks_can_be_padded(tmp_path):
     config = get_config()
     config.schedule.steps = 10  # compiling dominates the cost
-    shufflenets, ghostnets = (
-        ("shufflenetv2/n-4", "shufflenetv2/n-5"),
-        (TINY_GHOSTNET, TINY_GHOSTNET_WIDE),
-    )
-    backbones = sweep("model.backbone", [*shufflenets, *ghostnets])
+    # Networks of equal width, except for the head, can be padded; the units of others cannot.
+    alone, equal = ["shufflenetv2/n-5"], ["shufflenetv2/1.0@w0.103", "shufflenetv2/1.0@w0.104"]
+    groups = [alone, equal, [TINY_GHOSTNET, TINY_GHOSTNET_WIDE]]
+    backbones = sweep("model.backbone", [name for group in groups for name in group])
     members = search_space.make_members(config, product([backbones, sweep("seed", [0, 1])]))
     plan = load_or_make_plan(config, TASK, members, tmp_path / "plan.json")
     names = {member.id: member.point["model.backbone"] for member in members}
     populations = [sorted(names[id] for id in population.members) for population in plan]
-    expected = [2 * [name] for name in shufflenets] + [sorted(2 * ghostnets)]
-    assert sorted(populations) == sorted(expected)
+    assert sorted(populations) == sorted(sorted(2 * group) for group in groups)
 
 
 def test_a_plan_is_written_once_and_reused(tmp_path):

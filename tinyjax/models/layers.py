@@ -317,8 +317,8 @@ def resize_channels(x: Array, channels: int) -> Array:
 def interleave(first: Array, second: Array) -> Array:
     """[..., C], [..., C] -> [..., 2 C]: channels 2 i of the first, 2 i + 1 of the second.
 
-    Unlike a concatenation it keeps the zero padding of a population at the end of the axis. XLA
-    compiles it to code that is as fast.
+    Unlike a concatenation it keeps the zero padding of a population at the end of the axis. A step
+    of GhostNet takes about 5 % longer on CPU than with concatenations.
     """
     return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
 

@@ -93,11 +93,20 @@ class FixedBlock:
 class ShuffleUnit(FixedBlock):
     """A unit of ShuffleNetV2; half of its output channels come from each of its two branches.
 
-    It splits its input at half its channels; the halves of a padded network would be others.
+    It splits its input at half its channels; the halves of a padded network would be others. Only
+    the stem and the head of networks that share a program may have different widths.
     """
 
     stride: int
     out: int
+
+    def multiply_adds(self, inputs: int) -> int:
+        """Per output position."""
+        half = self.out // 2
+        if self.stride == 1:
+            return (2 * half + 9) * half
+        shortcut = (9 + half) * inputs
+        return shortcut + (inputs * self.stride**2 + 9 + half) * half
 
 
 @dataclass(frozen=True)
