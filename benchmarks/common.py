@@ -9,6 +9,7 @@ NETS = (
     "efficientnet/b-3",
     "efficientnet/b-5",
 )
+OTHER_NETS = ("resnet/50", "shufflenetv2/1.0", "ghostnet/1.0", "convnext/tiny", "swin/tiny")
 BATCH, SIDE, CLASSES = 16, 160, 1000
 
 

@@ -9,7 +9,7 @@ guard. torch runs forward, backward and SGD.
 import argparse
 
 from benchmarks import timing, tinyjax_calls, torch_calls
-from benchmarks.common import BATCH, NETS, SIDE
+from benchmarks.common import BATCH, NETS, OTHER_NETS, SIDE
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--net", nargs="*", default=NETS)
+    parser.add_argument("--net", nargs="*", default=NETS + OTHER_NETS)
     options = parser.parse_args(argv)
     print(timing.describe_machine(*torch_calls.PACKAGES))
     print(f"classification, batch {BATCH}, {SIDE} x {SIDE}; ratio: tinyjax / other")

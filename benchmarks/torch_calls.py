@@ -59,13 +59,31 @@ def torch_loader(
 
 def torch_network(name: str, classes: int) -> Any:
     """Build the network of timm or torchvision with the layers of our classifier `name`,
-    "family/variant".
+    "family/variant", without dropout and stochastic depth.
     """
     torchvision = import_torchvision()
+    import timm
     from timm.models import efficientnet
     from torchvision.models import mobilenetv3
 
     family, variant = name.split("/")
+    match family:
+        case "resnet":
+            return getattr(torchvision.models, f"resnet{variant}")(num_classes=classes)
+        case "shufflenetv2":
+            version = variant.replace(".", "_")
+            return getattr(torchvision.models, f"shufflenet_v2_x{version}")(num_classes=classes)
+        case "ghostnet":
+            width = round(100 * float(variant))
+            return timm.create_model(f"ghostnet_{width:03}", num_classes=classes, drop_rate=0)
+        case "convnext":
+            return timm.create_model(f"convnext_{variant}", num_classes=classes)
+        case "swin":
+            model = getattr(torchvision.models, f"swin_{variant[0]}")(num_classes=classes)
+            for module in model.modules():
+                if isinstance(module, torchvision.ops.StochasticDepth):
+                    module.p = 0.0
+            return model
     k = 0 if variant in ("b0", "small") else int(variant.rpartition("-")[2])
     if family == "efficientnet":
         return efficientnet._gen_efficientnet(
