@@ -77,6 +77,7 @@ def patch_conv(x: Array, kernel: Array) -> Array:
 
 MAX_IMAGE_CHANNELS = 4  # inputs with more channels are not treated as images in `_dense`
 MIN_STEM_FEATURES = 32  # outputs of a stem larger than 3 x 3 that XLA computes faster
+MIN_LOOP = 7  # smallest depthwise kernel that is applied `_by_halves`
 SUMMED_IMAGES = 8  # at a time, in the gradient of a depthwise kernel
 
 # ---- CPU: dispatch by kernel
@@ -241,17 +242,40 @@ def _dense_kernel_grad(x, kernel, dy, stride):
 def _depthwise(x, kernel, stride):
     """Sum over taps of shifted input times weight per channel: k * k fused multiply-adds."""
     k, (height, width) = kernel.shape[0], (-(-side // stride) for side in x.shape[1:3])
-    taps = shifted_taps(_pad(x, k // 2), k, stride, height, width)
-    return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(k * k, -1), strict=True))
+    weights = kernel.reshape(k * k, -1)
+
+    def multiply_add(x):
+        taps = shifted_taps(_pad(x, k // 2), k, stride, height, width)
+        return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
+
+    return _by_halves(multiply_add, x) if k >= MIN_LOOP else multiply_add(x)
+
+
+def _by_halves(function, batch):
+    """Apply `function` to the two halves of the batch in a loop.
+
+    XLA copies the multiply-adds of a convolution into every operation that reads its output, e.g.
+    three of a LayerNorm. It does not fuse operations with those inside a loop, nor does a barrier
+    prevent fusion on CPU.
+    """
+    if len(batch) % 2:
+        return function(batch)
+    halves = lax.map(function, batch.reshape(2, -1, *batch.shape[1:]))
+    return halves.reshape(-1, *halves.shape[2:])
 
 
 def _depthwise_input_grad(x, kernel, dy, stride):
-    padded = _pad(dy, kernel.shape[0] // 2)
+    k = kernel.shape[0]
 
-    def tap_grad(i, j, window):
-        return padded[window] * kernel[i, j, 0]
+    def transposed(dy):
+        padded = _pad(dy, k // 2)
 
-    return sum_of_taps(tap_grad, kernel.shape[0], stride, x.shape, dy.shape)
+        def tap_grad(i, j, window):
+            return padded[window] * kernel[i, j, 0]
+
+        return sum_of_taps(tap_grad, k, stride, x.shape, dy.shape)
+
+    return _by_halves(transposed, dy) if k >= MIN_LOOP else transposed(dy)
 
 
 def _depthwise_kernel_grad(x, kernel, dy, stride):
