@@ -15,14 +15,14 @@ HYPER = {"seed": 0, "lr": 0.1, "weight_decay": 0.01, "ema": 0.9}
 
 def loss(variables, frozen_batchnorm, batch, key, hyper):
     x, y = batch
-    error = x @ variables.params["w"] + variables.params["b"] - y
+    error = x @ variables.params["kernel"] + variables.params["bias"] - y
     stats = {"mean": 0.5 * variables.stats["mean"] + 0.5 * x.mean()}
     return (error**2).mean(), (stats, {"error": jnp.abs(error).mean()})
 
 
 def init(seed):
     w = jax.random.normal(jax.random.key(seed), (3, 1))
-    return Variables({"w": w, "b": jnp.zeros(1)}, {"mean": jnp.float32(0)})
+    return Variables({"kernel": w, "bias": jnp.zeros(1)}, {"mean": jnp.float32(0)})
 
 
 MODEL = ModelFunctions(init, loss, lambda *_: {})
@@ -61,7 +61,9 @@ def assert_equals_optax(state, tx):
 
 def test_adamw_equals_optax_adamw():
     state, _ = train(make_optimizer("adamw", 0.9, 0.999, 1e9), 5)
-    assert_equals_optax(state, optax.adamw(0.1, weight_decay=0.01, mask={"w": True, "b": False}))
+    assert_equals_optax(
+        state, optax.adamw(0.1, weight_decay=0.01, mask={"kernel": True, "bias": False})
+    )
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov"])
@@ -80,8 +82,10 @@ def test_sgd_with_clipping_equals_numpy():
     norm = float(optax.tree.norm(gradient))
     assert norm > 0.5
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
-    trained = state.variables(state.weights).params["w"]
-    np.testing.assert_allclose(trained, params["w"] - 0.1 * gradient["w"] * 0.5 / norm, rtol=1e-4)
+    trained = state.variables(state.weights).params["kernel"]
+    np.testing.assert_allclose(
+        trained, params["kernel"] - 0.1 * gradient["kernel"] * 0.5 / norm, rtol=1e-4
+    )
 
 
 def test_ema_averages_parameters_and_statistics():
@@ -89,8 +93,8 @@ def test_ema_averages_parameters_and_statistics():
     params, _ = init(0)
     new, ema = state.variables(state.weights), state.variables(state.ema)
     decay = 0.1  # (1 + 0) / (10 + 0), that of the first step
-    expected = decay * params["w"] + (1 - decay) * new.params["w"]
-    np.testing.assert_allclose(ema.params["w"], expected, rtol=1e-5)
+    expected = decay * params["kernel"] + (1 - decay) * new.params["kernel"]
+    np.testing.assert_allclose(ema.params["kernel"], expected, rtol=1e-5)
     np.testing.assert_allclose(ema.stats["mean"], (1 - decay) * new.stats["mean"], rtol=1e-5)
 
 

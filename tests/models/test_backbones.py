@@ -22,12 +22,11 @@ quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
     "name",
     [
         TINY,
-        MICRO_CONVNEXT,
-        MICRO_SWIN,
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
                 "efficientnet/b-6", "efficientnet/b-7", "mobilenetv3/s-5", "mobilenetv3/s-6",
+                MICRO_CONVNEXT, MICRO_SWIN,
             )
         ),
     ],

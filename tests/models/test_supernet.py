@@ -152,5 +152,5 @@ def test_absent_block_passes_its_input_through_and_gets_no_gradient():
     shallow_stats = {path: leaf for path, leaf in stats.items() if "block1" not in path}
     apply_shallow = jax.jit(partial(models.apply, shallow_model, train=True))
     (_, expected), _ = apply_shallow(shallow_params, shallow_stats, x)
-    assert jnp.allclose(output, expected[2], rtol=1e-6)
+    assert jnp.allclose(output, expected[2], rtol=1e-5, atol=1e-6)
     assert all(not leaf.any() for path, leaf in gradient.items() if "block1" in path)
