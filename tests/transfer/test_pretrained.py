@@ -121,6 +121,15 @@ def test_both_formats_of_a_file_give_the_same_weights(stem, tmp_path):
         np.testing.assert_array_equal(results[1][path], array)
 
 
+def test_prefix_of_data_parallel_is_removed_from_safetensors(tmp_path):
+    file, one = tmp_path / "model.safetensors", np.ones(2, np.float32)
+    save_file({"module.conv1.weight": one, "module.module.bias": one}, file)
+    assert pretrained.read_state_dict(file).keys() == {"conv1.weight", "module.bias"}
+    save_file({"module.w": one, "w": one}, file)
+    with pytest.raises(UserError, match=r"model\.safetensors: duplicate name w, with and without"):
+        pretrained.read_state_dict(file)
+
+
 def test_channels_of_ghostnet_are_interleaved():
     state = draw_state("timm.ghostnet.g-7")
     arrays, *_ = pretrained.convert_state_dict(state, "ghostnet/g-7")

@@ -32,6 +32,8 @@ _DETECTOR_BODY = "backbone.body."
 def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     """Read the state dict of a .safetensors file, or of a .pth, .pt or .bin file by torch.
 
+    The prefix "module.", which DataParallel adds to every name, is removed.
+
     Raises UserError if the file is missing, broken, or in another format.
     """
     from safetensors import SafetensorError
@@ -45,9 +47,13 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         suffixes = ", ".join(_TORCH_SUFFIXES)
         raise UserError(f"{file}: give weights as .safetensors or as {suffixes} by torch")
     try:
-        return load_file(file)
+        state = load_file(file)
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: not a .safetensors file that NumPy can hold ({error})") from error
+    try:
+        return torch_checkpoint.strip_prefix(state)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def detect_library(names: Iterable[str], backbone: str) -> str:

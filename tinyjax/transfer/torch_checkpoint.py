@@ -10,7 +10,7 @@ torch/serialization.py (`_save`) and torch/_tensor.py (`_reduce_ex_internal`).
 import pickletools
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,9 +61,8 @@ def read_torch_checkpoint(file: Path) -> dict[str, np.ndarray]:
     """Read the state dict of a .pth or .pt file: name -> read-only array, bfloat16 as float32.
 
     The state dict is the whole file, or else the entry under the first of `STATE_DICT_KEYS` that
-    holds tensors only: in a file with both raw and averaged weights, the raw ones. The prefix
-    "module.", which DataParallel adds to every name, is removed. Tensors that share a storage share
-    memory.
+    holds tensors only: in a file with both raw and averaged weights, the raw ones. Names are those
+    of `strip_prefix`. Tensors that share a storage share memory.
 
     Raises:
         UserError: the file is not a checkpoint by torch 1.6 or later, is broken or big-endian,
@@ -85,17 +84,26 @@ def read_torch_checkpoint(file: Path) -> dict[str, np.ndarray]:
             def storage(type_name: str, key: str) -> np.ndarray:
                 return _decode_storage(archive.read(f"{folder}/data/{key}"), type_name)
 
-            state = {}
-            for name, tensor in _find_state_dict(content).items():
-                name = name.removeprefix("module.")
-                if name in state:
-                    raise ValueError(f"duplicate name {name}, with and without 'module.'")
-                state[name] = _to_array(name, tensor, storage)
-            return state
+            tensors = strip_prefix(_find_state_dict(content))
+            return {name: _to_array(name, tensor, storage) for name, tensor in tensors.items()}
     except zipfile.BadZipFile as error:
         raise UserError(f"{file}: truncated, or not by torch.save ({error})") from error
     except _READ_ERRORS as error:
         raise UserError(f"{file}: {error}") from error
+
+
+def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove the prefix "module.", which DataParallel adds to every name.
+
+    Raises ValueError if a name occurs with and without it.
+    """
+    stripped = {}
+    for name, value in state.items():
+        name = name.removeprefix("module.")
+        if name in stripped:
+            raise ValueError(f"duplicate name {name}, with and without 'module.'")
+        stripped[name] = value
+    return stripped
 
 
 def _checkpoint_folder(archive: zipfile.ZipFile, file: Path) -> str:
