@@ -38,7 +38,8 @@ def architecture(name: str) -> Architecture:
     name: one of `variants()`; an unscaled one may be followed by multipliers of its width and, for
     some families, its depth: "resnet/18@w0.25" or "resnet/18@w0.25d0.5".
 
-    Raises UserError if the name is unknown, or the network does not accept these multipliers.
+    Raises UserError if the name is unknown, the network does not have these multipliers, or their
+    values are out of range.
     """
     variant_name, at, text = name.partition("@")
     if variant_name not in variants():
@@ -60,7 +61,10 @@ def architecture(name: str) -> Architecture:
     accepted = rule.__annotations__.keys() - {"return"}
     if unknown := multipliers.keys() - accepted:
         raise UserError(f"model {name!r}: {variant_name} has no multiplier of its {min(unknown)}")
-    return rule(**multipliers)
+    try:
+        return rule(**multipliers)
+    except UserError as error:
+        raise UserError(f"model {name!r}: {error}") from error
 
 
 def build(

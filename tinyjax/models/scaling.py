@@ -25,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 from tinyjax.errors import UserError
 
 WIDTH_RATIO, DEPTH_RATIO = 1.46, 1.45
+MAX_MULTIPLIER = 10  # of width and depth; 25 for 0.25 would exhaust the memory
 
 
 @dataclass(frozen=True)
@@ -225,9 +226,9 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
     """Scale EfficientNet-B0 by `width` (every channel count) and `depth` (repeats, rounded up).
 
     Raises:
-        UserError: a multiplier is not positive.
+        UserError: a multiplier is out of range.
     """
-    _check_positive(width=width, depth=depth)
+    _check_multipliers(width=width, depth=depth)
     stem = inputs = make_divisible(32 * width)
     stages = []
     for kernel, first_stride, expansion, channels, repeats in _B0:
@@ -242,17 +243,17 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
 
 
 def mobilenetv3_small(width: float = 1.0) -> Architecture:
-    """Scale MobileNetV3-Small by `width`. Raises UserError if it is not positive."""
+    """Scale MobileNetV3-Small by `width`. Raises UserError if it is out of range."""
     return _mobilenetv3(_SMALL, 1024, width)
 
 
 def mobilenetv3_large(width: float = 1.0) -> Architecture:
-    """Scale MobileNetV3-Large by `width`. Raises UserError if it is not positive."""
+    """Scale MobileNetV3-Large by `width`. Raises UserError if it is out of range."""
     return _mobilenetv3(_LARGE, 1280, width)
 
 
 def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
-    _check_positive(width=width)
+    _check_multipliers(width=width)
 
     def block(kernel: int, stride: int, expand: int, out: int, excite: bool, act: str) -> MBConv:
         expand = make_divisible(expand * width)
@@ -291,9 +292,9 @@ def resnet101(width: float = 1.0, depth: float = 1.0) -> Architecture:
 def _resnet(repeats: tuple[int, ...], bottleneck: bool, width: float, depth: float) -> Architecture:
     """Scale every channel count by `width`, and `repeats` by `depth`, rounded up; our own rule.
 
-    Raises UserError if a multiplier is not positive.
+    Raises UserError if a multiplier is out of range.
     """
-    _check_positive(width=width, depth=depth)
+    _check_multipliers(width=width, depth=depth)
     stages = []
     for stage, count in enumerate(repeats):
         channels = make_divisible(64 * 2**stage * width)
@@ -311,9 +312,9 @@ def shufflenetv2(width: float = 1.0) -> Architecture:
     of channels; a larger divisor would not give the published 1.0 network, with 116 channels. The
     published 0.5, 1.5 and 2.0 networks follow no rule, see `SHUFFLENETV2_CHANNELS`.
 
-    Raises UserError if `width` is not positive.
+    Raises UserError if `width` is out of range.
     """
-    _check_positive(width=width)
+    _check_multipliers(width=width)
     channels = (make_divisible(c * width, 4) for c in SHUFFLENETV2_CHANNELS["1.0"])
     return shufflenetv2_of_channels(*channels)
 
@@ -332,9 +333,9 @@ def ghostnet(width: float = 1.0) -> Architecture:
     """Scale every channel count of GhostNet by `width`, rounded to multiples of 4, as timm does.
 
     timm keeps the 1280 units of the hidden layer; we scale them, too. Raises UserError if `width`
-    is not positive.
+    is out of range.
     """
-    _check_positive(width=width)
+    _check_multipliers(width=width)
 
     def scale(channels: float) -> int:
         return make_divisible(channels * width, 4)
@@ -347,7 +348,9 @@ def ghostnet(width: float = 1.0) -> Architecture:
     return Architecture(scale(16), stages, head=stages[-1][-1].expand, hidden=scale(1280))
 
 
-def _check_positive(**multipliers: float) -> None:
+def _check_multipliers(**multipliers: float) -> None:
     for name, value in multipliers.items():
-        if not value > 0:
-            raise UserError(f"{name}={value!r}: a width or depth multiplier must be positive")
+        if not 0 < value <= MAX_MULTIPLIER:
+            raise UserError(
+                f"{name} = {value:g}: give a multiplier above 0 and of at most {MAX_MULTIPLIER}"
+            )
