@@ -34,6 +34,8 @@ NAME = run_folder.member_id({})
         ({"augment.cutmix": float("inf")}, r"augment\.cutmix = inf: give 0 or more"),
         ({"reinit": ("head/.*",)}, r"reinit = \('head/\.\*',\): without init"),
         ({"freeze": ("backbones",)}, "did you mean 'backbone'"),
+        ({"model.backbone": "resnet/19"}, "'resnet/19' is unknown; did you mean"),
+        ({"model.dtype": "bf16"}, "did you mean 'bfloat16'"),
         ({"data.suites": {"val": {}, "train": {}}}, "data.suites: 'train' names .* another name"),
     ],
 )

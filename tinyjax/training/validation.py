@@ -40,13 +40,23 @@ def check_sweep_options(
 
 
 def check_config(config: Any) -> None:
-    """Raise UserError for all invalid values that show without the data and the network."""
+    """Raise UserError for all invalid values that show without the data and the weights."""
     from tinyjax.transfer import freezing
 
-    checks = (_check_bounds, _check_monitor, _check_corruptions, _check_suites, _check_fields)
+    checks = (
+        *(_check_bounds, _check_monitor, _check_corruptions, _check_suites, _check_fields),
+        _check_model,
+    )
     run_all(
         *(partial(check, config) for check in checks), lambda: freezing.parse_rules(config.freeze)
     )
+
+
+def _check_model(config: Any) -> None:
+    """Raise UserError for an unknown backbone, and for fields of `model` that it does not allow."""
+    from tinyjax.tasks import get_task
+
+    get_task(config.task).build(config, 1)
 
 
 def _check_bounds(config: Any) -> None:
