@@ -43,8 +43,9 @@ def architecture(name: str) -> Architecture:
     """
     variant_name, at, text = name.partition("@")
     if variant_name not in variants():
-        known = variants()
-        raise UserError(f"model {variant_name!r} is unknown; {suggest(variant_name, known)}")
+        of_family = [v for v in variants() if v.startswith(f"{variant_name.partition('/')[0]}/")]
+        advice = suggest(variant_name, of_family or variants())
+        raise UserError(f"model {variant_name!r} is unknown; {advice}")
     variant = variant_name.partition("/")[2]
     if not at:
         return family(name).VARIANTS[variant]
