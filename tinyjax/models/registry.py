@@ -19,7 +19,7 @@ FAMILIES = (
     *("resnet", "convnext", "swin", "vit", "lightcnn"),
 )
 
-_MULTIPLIERS = re.compile(r"(?:w(?P<width>\d*\.?\d+))?(?:d(?P<depth>\d*\.?\d+))?")
+_MULTIPLIERS = re.compile(r"(?:w(?P<width>[0-9]*\.?[0-9]+))?(?:d(?P<depth>[0-9]*\.?[0-9]+))?")
 
 
 def family(name: str) -> Any:

@@ -50,7 +50,8 @@ def is_tinyjax_file(file: Path) -> bool:
 
     try:
         with safe_open(file, "numpy") as tensors:
-            return all(name.startswith(("params/", "stats/")) for name in tensors.keys())  # noqa: SIM118
+            names = tensors.keys()
+            return bool(names) and all(name.startswith(("params/", "stats/")) for name in names)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: broken ({error})") from error
 
