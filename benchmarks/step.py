@@ -1,4 +1,5 @@
-"""A training step, compared with the same network in plain Flax and in torch.
+"""A training step, compared with the same network in torch and, for the networks of our ladders, in
+plain Flax.
 
     python -m benchmarks.step [--rounds 15] [--net mobilenetv3/s-3 ..]
 
@@ -24,10 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     print(timing.HEADER)
     for net in options.net:
         candidates: dict[str, timing.Candidate] = {
-            "tinyjax": (tinyjax_calls.classification_step, (net, BATCH)),
-            "flax.linen.Conv": (tinyjax_calls.classification_step, (net, BATCH, True)),
+            "tinyjax": (tinyjax_calls.classification_step, (net, BATCH))
         }
-        for format_ in torch_calls.FORMATS:
+        if net in NETS:
+            candidates["flax.linen.Conv"] = tinyjax_calls.classification_step, (net, BATCH, True)
+        for format_ in torch_calls.FORMATS if net in NETS else torch_calls.EAGER_FORMATS:
             candidates[f"torch {format_}"] = (torch_calls.torch_step, (net, BATCH, format_))
         timing.print_comparison(net, candidates, options.rounds)
     print("detection, the step of configs/hit_uav.py with its augmentation and loss")

@@ -11,7 +11,8 @@ from typing import Any
 from benchmarks.common import CLASSES, random_images
 
 PACKAGES = ("torch", "torchvision", "timm")
-FORMATS = ("contiguous", "channels_last", "compiled")
+EAGER_FORMATS = ("contiguous", "channels_last")
+FORMATS = (*EAGER_FORMATS, "compiled")
 
 
 def check_installed() -> None:
