@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 from tinyjax.ops.conv import conv2d
@@ -87,7 +86,7 @@ class ConvNeXtBlock(nn.Module):
         return layers.add_adapter(self.adapter, x + scale.astype(y.dtype) * y, train)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {4, 8, 16, 32: features}).
 
     Features are the outputs of the stages, without LayerNorm, [B, H/stride, W/stride, C], in the
@@ -97,23 +96,13 @@ class Model(nn.Module):
     has no BatchNorm; `eps` and `momentum` are those of adapters.
     """
 
-    arch: Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
-
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         kernel_init = initializers.transformer_normal
         stem = layers.PatchEmbedding(
             self.arch.stem, self.arch.stem_kernel, kernel_init, NORM_EPS, name="stem"
         )
-        features = layers.forward_stages(
-            stem(x.astype(self.dtype)), train, self.arch, ConvNeXtBlock,
-            self.extra_layers, self.eps, self.momentum,
-        )  # fmt: skip
+        features = self.forward_stages(stem(x.astype(self.dtype)), train, ConvNeXtBlock)
         if self.classes is None:
             return None, features
         y = layers.LayerNorm(NORM_EPS, name="head")(layers.spatial_mean(features[32]))

@@ -3,11 +3,10 @@
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.inverted_residual import InvertedResidual, timm_name, torchvision_name
 from tinyjax.models.torch_names import TorchFormat
 
@@ -22,7 +21,7 @@ TORCH_FORMATS = {
 }
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
     Features are the last outputs at each stride, [B, H/stride, W/stride, C], in the compute dtype
@@ -32,13 +31,6 @@ class Model(nn.Module):
     """
 
     preserves_zeros = True
-
-    arch: scaling.Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
@@ -51,9 +43,7 @@ class Model(nn.Module):
         excite = partial(layers.SqueezeExcite, act="silu", gate="sigmoid")
         block = partial(InvertedResidual, conv=conv, excite=excite)
         x = conv(self.arch.stem, 3, 2, act="silu", name="stem")(x.astype(self.dtype), train)
-        features = {2: x} | layers.forward_stages(
-            x, train, self.arch, block, self.extra_layers, self.eps, self.momentum
-        )
+        features = {2: x} | self.forward_stages(x, train, block)
         if self.classes is None:
             return None, features
         y = conv(self.arch.head, act="silu", name="head")(features[32], train)

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 
 BASES = {"1.0": scaling.ghostnet}
@@ -77,7 +76,7 @@ class GhostBottleneck(nn.Module):
         return layers.add_adapter(self.adapter, x + y, train)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
     Features are those of `efficientnet.Model`. Without `classes` the network ends after its stages:
@@ -85,13 +84,6 @@ class Model(nn.Module):
     """
 
     preserves_zeros = True
-
-    arch: scaling.Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
@@ -104,9 +96,7 @@ class Model(nn.Module):
         excite = partial(layers.SqueezeExcite, act="relu", gate="hard_sigmoid")
         block = partial(GhostBottleneck, conv=conv, excite=excite)
         x = conv(self.arch.stem, 3, 2, act="relu", name="stem")(x.astype(self.dtype), train)
-        features = {2: x} | layers.forward_stages(
-            x, train, self.arch, block, self.extra_layers, self.eps, self.momentum
-        )
+        features = {2: x} | self.forward_stages(x, train, block)
         if self.classes is None:
             return None, features
         dense = partial(layers.Dense, kernel_init=initializers.uniform_fan_in)

@@ -6,7 +6,6 @@ once at every position of its output; `flops.count_multiply_adds` relies on this
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from tinyjax.models.initializers import he_fan_out, transformer_normal
-from tinyjax.models.scaling import Architecture, make_divisible
 from tinyjax.ops.conv import conv2d, patch_conv
 
 # A module class sets `preserves_zeros = True` if channels with zero inputs and zero parameters have
@@ -321,62 +319,3 @@ def interleave(first: Array, second: Array) -> Array:
     of GhostNet takes about 5 % longer on CPU than with concatenations.
     """
     return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
-
-
-class Stage(nn.Module):
-    """A sequence of blocks, with their extra layers.
-
-    block: builds the module of a block, `block(spec, adapter=adapter, name=name)`.
-    norm_eps: of a LayerNorm after the blocks; 0: none.
-    """
-
-    preserves_zeros = True
-
-    specs: tuple[Any, ...]
-    block: Callable
-    extra_layers: ExtraLayers
-    eps: float
-    momentum: float
-    norm_eps: float = 0
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        adapter = None
-        if self.extra_layers.adapters:
-            adapter = partial(Adapter, self.eps, self.momentum)
-        for i, spec in enumerate(self.specs):
-            x = self.block(spec, adapter=adapter, name=f"block{i}")(x, train)
-        if self.norm_eps:
-            x = LayerNorm(self.norm_eps, name="norm")(x)
-        if self.extra_layers.excite:
-            squeeze = make_divisible(x.shape[-1] / 4)
-            settings = EXCITE_SETTINGS[self.extra_layers.excite]
-            x = SqueezeExcite(squeeze, "relu", **settings, name="excite")(x)
-        return x
-
-
-def forward_stages(
-    x: Array,
-    train: bool,
-    arch: Architecture,
-    block: Callable,
-    extra_layers: ExtraLayers,
-    eps: float,
-    momentum: float,
-    norm_eps: float = 0,
-) -> dict[int, Array]:
-    """Apply the stages to the output of the stem, and return the last output at each stride.
-
-    Call it inside a compact method. block, norm_eps: see `Stage`. eps, momentum: of the adapters'
-    BatchNorm.
-
-    Returns:
-        {stride: [B, H/stride, W/stride, C]} for an image of [H, W]; odd sizes are rounded up at
-        each level.
-    """
-    features = {}
-    for n, (specs, stride) in enumerate(zip(arch.stages, arch.strides, strict=True), 1):
-        stage = Stage(specs, block, extra_layers, eps, momentum, norm_eps, name=f"stage{n}")
-        x = stage(x, train)
-        features[stride] = x
-    return features

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, torch_names
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import conv2d
@@ -131,7 +131,7 @@ def resize_for_hidden(x: Array) -> Array:
     return x if x.shape == shape else jax.image.resize(x, shape, "bilinear", antialias=True)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {1, 2, 4, 8, 16: features}).
 
     Features are the last outputs at each stride, [B, H/stride, W/stride, C], in the compute dtype
@@ -141,20 +141,11 @@ class Model(nn.Module):
     dropout. `eps` and `momentum` are those of adapters: the family has no BatchNorm.
     """
 
-    arch: Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
-
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         arch = self.arch
         x = MaxFeatureMap(arch.stem, arch.stem_kernel, name="stem")(x.astype(self.dtype))
-        features = {1: x} | layers.forward_stages(
-            x, train, arch, Block, self.extra_layers, self.eps, self.momentum
-        )
+        features = {1: x} | self.forward_stages(x, train, Block)
         if self.classes is None:
             return None, features
         y = features[arch.strides[-1]]

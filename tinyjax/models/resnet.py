@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.pooling import max_pool
 
@@ -55,7 +54,7 @@ class ResidualBlock(nn.Module):
         return layers.add_adapter(self.adapter, nn.relu(x + y), train, alive)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
     Features are those of `efficientnet.Model`; entry 2 is the stem's output before pooling.
@@ -63,21 +62,12 @@ class Model(nn.Module):
 
     preserves_zeros = True
 
-    arch: scaling.Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
-
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
         block = partial(ResidualBlock, conv=conv)
         x = conv(self.arch.stem, 7, 2, act="relu", name="stem")(x.astype(self.dtype), train)
-        features = {2: x} | layers.forward_stages(
-            max_pool(x), train, self.arch, block, self.extra_layers, self.eps, self.momentum
-        )
+        features = {2: x} | self.forward_stages(max_pool(x), train, block)
         if self.classes is None:
             return None, features
         classifier = layers.Dense(self.classes, initializers.uniform_fan_in, name="classifier")

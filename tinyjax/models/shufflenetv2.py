@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers, scaling
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.pooling import max_pool
 
@@ -54,7 +53,7 @@ class ShuffleUnit(nn.Module):
         return layers.add_adapter(self.adapter, layers.interleave(first, y), train)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
     Features are those of `efficientnet.Model`; entries 2 and 4 are the stem's output before and
@@ -63,13 +62,6 @@ class Model(nn.Module):
     """
 
     preserves_zeros = True
-
-    arch: scaling.Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
@@ -82,9 +74,7 @@ class Model(nn.Module):
         block = partial(ShuffleUnit, conv=conv)
         x = conv(self.arch.stem, 3, 2, act="relu", name="stem")(x.astype(self.dtype), train)
         pooled = max_pool(x)
-        features = {2: x, 4: pooled} | layers.forward_stages(
-            pooled, train, self.arch, block, self.extra_layers, self.eps, self.momentum
-        )
+        features = {2: x, 4: pooled} | self.forward_stages(pooled, train, block)
         if self.classes is None:
             return None, features
         y = conv(self.arch.head, act="relu", name="head")(features[32], train)

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
 from tinyjax.models import initializers, layers
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 
@@ -164,7 +164,7 @@ class SwinBlock(nn.Module):
         return layers.add_adapter(self.adapter, x, train)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {4, 8, 16, 32: features}).
 
     Features are the outputs of the stages, without LayerNorm, [B, H/stride, W/stride, C], in the
@@ -177,23 +177,13 @@ class Model(nn.Module):
     multiple of the window. Where an axis is shorter than the window, timm's window is, too.
     """
 
-    arch: Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
-
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         kernel_init = initializers.uniform_fan_in
         stem = layers.PatchEmbedding(
             self.arch.stem, self.arch.stem_kernel, kernel_init, NORM_EPS, name="stem"
         )
-        features = layers.forward_stages(
-            stem(x.astype(self.dtype)), train, self.arch, SwinBlock,
-            self.extra_layers, self.eps, self.momentum,
-        )  # fmt: skip
+        features = self.forward_stages(stem(x.astype(self.dtype)), train, SwinBlock)
         if self.classes is None:
             return None, features
         y = layers.spatial_mean(layers.LayerNorm(NORM_EPS, name="head")(features[32]))

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from tinyjax.models import initializers, layers, torch_names
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import patch_conv
@@ -132,7 +133,7 @@ class Block(nn.Module):
         return layers.add_adapter(self.adapter, x, train)
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {16: features}).
 
     The only level is that of the patches after the last LayerNorm, [B, ceil(H/16), ceil(W/16), D]
@@ -142,13 +143,6 @@ class Model(nn.Module):
     are those of adapters: the family has no BatchNorm.
     """
 
-    arch: Architecture
-    classes: int | None = None
-    dtype: DTypeLike = jnp.float32
-    eps: float = 1e-5
-    momentum: float = 0.1
-    extra_layers: layers.ExtraLayers = layers.NO_EXTRA_LAYERS
-
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
         stem = Stem(self.arch.stem, self.arch.stem_kernel, name="stem")
@@ -157,9 +151,7 @@ class Model(nn.Module):
         class_token = jnp.broadcast_to(class_token, (b, 1, 1, d))
         # The tokens form a map of one row, as which adapters and squeeze-excite read them.
         tokens = jnp.concatenate([class_token, patches.reshape(b, 1, h * w, d)], axis=2)
-        ((stride, tokens),) = layers.forward_stages(
-            tokens, train, self.arch, Block, self.extra_layers, self.eps, self.momentum, NORM_EPS
-        ).items()
+        ((stride, tokens),) = self.forward_stages(tokens, train, Block, NORM_EPS).items()
         features = {stride: tokens[:, 0, 1:].reshape(b, h, w, d)}
         if self.classes is None:
             return None, features
