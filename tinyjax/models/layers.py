@@ -236,7 +236,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         y = Dense(self.hidden, transformer_normal, name="expand")(x)
-        return Dense(x.shape[-1], transformer_normal, name="project")(nn.gelu(y, approximate=False))
+        y = 0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))  # GELU; `nn.gelu` takes twice the time
+        return Dense(x.shape[-1], transformer_normal, name="project")(y)
 
 
 class SqueezeExcite(nn.Module):
