@@ -89,7 +89,13 @@ def test_backbone_inside_a_larger_module():
 
 @pytest.mark.parametrize(
     "name",
-    ["efficientnet/b-7", "mobilenetv3/s-6", "convnext/tiny", "swin/tiny", "lightcnn/9", "vit/tiny"],
+    [
+        *("mobilenetv3/s-6", "vit/tiny"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("efficientnet/b-7", "convnext/tiny", "swin/tiny", "lightcnn/9")
+        ),
+    ],
 )
 def test_bfloat16_features_with_float32_parameters_and_logits(name):
     model, shape = models.build(name, 5, dtype=jnp.bfloat16), (2, 64, 64, 3)

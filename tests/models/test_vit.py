@@ -186,6 +186,7 @@ def test_point_detector_refuses_strides_that_the_backbone_lacks(strides, missing
     assert str(error.value) == message
 
 
+@pytest.mark.slow
 def test_point_detector_trains_at_stride_16():
     config, shape = detector_config((16,)), (2, 40, 48, 1)
     model = point.build(vit.Model(TWO_BLOCKS), config, 3)
