@@ -112,22 +112,20 @@ class Model(Backbone):
 # ---- names and layouts in state dicts
 
 _TORCHVISION_LAYERS = {
-    **{
-        "depthwise": ".block.0",
-        "norm": ".block.2",
-        "mlp/expand": ".block.3",
-        "mlp/project": ".block.5",
-    },
-    **{"downsample/norm": ".0", "downsample/conv": ".1"},
+    "depthwise": ".block.0",
+    "norm": ".block.2",
+    "mlp/expand": ".block.3",
+    "mlp/project": ".block.5",
+    "downsample/norm": ".0",
+    "downsample/conv": ".1",
 }
 _TIMM_LAYERS = {
-    **{
-        "depthwise": ".conv_dw",
-        "norm": ".norm",
-        "mlp/expand": ".mlp.fc1",
-        "mlp/project": ".mlp.fc2",
-    },
-    **{"downsample/norm": ".downsample.0", "downsample/conv": ".downsample.1"},
+    "depthwise": ".conv_dw",
+    "norm": ".norm",
+    "mlp/expand": ".mlp.fc1",
+    "mlp/project": ".mlp.fc2",
+    "downsample/norm": ".downsample.0",
+    "downsample/conv": ".downsample.1",
 }
 
 
