@@ -89,7 +89,8 @@ def test_dead_ends_are_the_inputs_that_no_cell_reads():
         assert all(i == cell.level for i in cell.dead_ends)  # input i has level i
 
 
-@pytest.mark.parametrize("strides", [(4, 8), pytest.param((8, 16, 32), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strides", [(4, 8), (8, 16, 32)])
 def test_levels_do_not_depend_on_nodes_that_are_left_out(strides):
     features = random_features(SIZE, CHANNELS)
     features = {stride: x for stride, x in features.items() if stride >= strides[0]}
