@@ -18,7 +18,7 @@ from tinyjax.detectors.necks import (
     upsample,
 )
 from tinyjax.models.layers import BatchNorm
-from tinyjax.ops.pooling import max_pool_2x2
+from tinyjax.ops.pooling import max_pool_2x2, spatial_max
 
 
 class CellSpec(NamedTuple):
@@ -62,7 +62,8 @@ class NASFPN(nn.Module):
     """Backbone features {stride: [B, h, w, c]} -> {stride: [B, h, w, width]} for `strides`.
 
     It fuses five levels, from the finest of `strides` on. Nodes that the levels in `strides` do not
-    depend on are left out of the last repeat. Laterals are 1 x 1 convolutions with BatchNorm;
+    depend on are left out: with one repeat, the two finest levels do not depend on the third and
+    the fifth input. Laterals are 1 x 1 convolutions with BatchNorm;
     levels coarser than all features are max-pooled.
 
     repeats: number of times that the seven cells are stacked, 7 in the paper.
@@ -133,5 +134,5 @@ def fuse(spec: CellSpec, nodes: dict[int, Array]) -> Array:
 
     a, b = map(resample, spec.inputs)
     if spec.gated:
-        b = b * nn.sigmoid(a.max((1, 2), keepdims=True))
+        b = b * nn.sigmoid(spatial_max(a))
     return sum((nodes[i] for i in spec.dead_ends), a + b)
