@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from tests.tiny_backbones import TINY, TINY_GHOSTNET, TINY_SHALLOW, TINY_SHUFFLENETV2
 from tinyjax import models
+from tinyjax.config.defaults import detector
 from tinyjax.detectors import point
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.necks import upsample
@@ -50,8 +50,9 @@ def test_outputs_have_one_row_per_cell(strides, size):
 
 
 def build_with_strides(backbone, strides):
-    fields = {"strides": strides, "neck_width": 0, "neck_repeats": 1, "backbone": "a"}
-    return point.build(backbone, ConfigDict({"model": fields}), 5)
+    config = detector("point")
+    config.model.strides = strides
+    return point.build(backbone, config, 5)
 
 
 def test_a_pooled_stem_is_a_level_at_stride_4():

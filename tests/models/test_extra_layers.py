@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny_backbones import MICRO_CONVNEXT, MICRO_SWIN, TINY, TINY_SHALLOW
 from tinyjax import models
-from tinyjax.detectors.necks import Neck
+from tinyjax.detectors.necks import PAN, NeckConfig
 from tinyjax.detectors.point import PointDetector
 from tinyjax.models.layers import ExtraLayers
 from tinyjax.transfer.freezing import freeze_multipliers
@@ -117,7 +117,7 @@ def test_neck_repeats_add_fusion_paths():
     """The first repeat is the standard neck; each further one starts from the coarsest level."""
     paths = {}
     for repeats in (1, 2, 3):
-        model = PointDetector(models.build(TINY), 2, (4, 8), 0, repeats)
+        model = PointDetector(models.build(TINY), 2, neck=NeckConfig(repeats=repeats))
         params, _ = jax.eval_shape(lambda model=model: models.init(model, 0, (1, 64, 64, 1)))
         paths[repeats] = {path for path in params if path.startswith("neck/")}
     assert paths[1] < paths[2] < paths[3]
@@ -134,7 +134,7 @@ class NeckOfPyramid(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         pyramid = {stride: x[:, :: stride // 4, :: stride // 4] for stride in (4, 8, 16, 32)}
-        return Neck(8, (8, 16), repeats=2, name="neck")(pyramid, train)
+        return PAN(8, (8, 16), repeats=2, name="neck")(pyramid, train)
 
 
 def test_every_parameter_of_a_repeated_neck_receives_a_gradient():

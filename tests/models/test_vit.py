@@ -169,6 +169,7 @@ def detector_config(strides):
         {
             "model": {
                 "backbone": "vit/tiny", "strides": strides, "neck_width": 0, "neck_repeats": 1,
+                "neck": "pan", "neck_separable": True,
             },
             "nms": {"iou_threshold": 0.5, "max_detections": 5, "pre_nms_top_k": 10},
         }

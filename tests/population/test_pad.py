@@ -13,6 +13,7 @@ from tinyjax import models, step
 from tinyjax.core import ModelFunctions, Variables
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.losses import detection_loss
+from tinyjax.detectors.necks import NeckConfig
 from tinyjax.detectors.point import PointDetector
 from tinyjax.errors import UserError
 from tinyjax.models import scaling
@@ -100,7 +101,8 @@ def build_network(name, task, architecture, extra_layers=NO_EXTRA_LAYERS):
     )
     if task == "classify":
         return Classifier(backbone)
-    return PointDetector(backbone, 3, neck_repeats=1 if extra_layers == NO_EXTRA_LAYERS else 2)
+    repeats = 1 if extra_layers == NO_EXTRA_LAYERS else 2
+    return PointDetector(backbone, 3, neck=NeckConfig(repeats=repeats))
 
 
 def model_functions(model, task):

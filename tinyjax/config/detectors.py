@@ -7,13 +7,29 @@ from typing import Any
 
 Fields = dict[str, tuple[Any, str]]  # path "a.b.c" -> default, meaning
 
-POINT: Fields = {
-    "model.strides": ((4, 8), "strides of the head's levels: consecutive ones of 4, 8, 16, 32"),
+NECK: Fields = {  # fields of all detectors with a neck
+    "model.neck": (
+        "pan",
+        "pan: top-down, then bottom-up; fpn: top-down; nasfpn: seven searched cells; bifpn: "
+        "top-down and bottom-up with learned weights",
+    ),
     "model.neck_width": (
         0,
         "channels of the neck and the head; 0: as many as the backbone has at stride 16",
     ),
-    "model.neck_repeats": (1, "number of top-down and bottom-up passes of the neck"),
+    "model.neck_repeats": (
+        1,
+        "number of top-down and bottom-up passes of pan and bifpn, or of repeats of nasfpn's cells",
+    ),
+    "model.neck_separable": (
+        True,
+        "separable convolutions in fpn and nasfpn; False: dense ones, as in the papers",
+    ),
+}
+
+POINT: Fields = {
+    "model.strides": ((4, 8), "strides of the head's levels: consecutive ones of 4, 8, 16, 32"),
+    **NECK,
     "loss.class": (1.0, "weight of the quality focal loss"),
     "loss.box": (2.0, "weight of the DIoU loss"),
     "loss.offset": (0.25, "weight of the L1 loss of the box offsets"),

@@ -1,4 +1,4 @@
-"""The point detector: any backbone, a depthwise neck, and a depthwise head that all levels share.
+"""The point detector: any backbone, any neck, and a depthwise head that all levels share.
 
 It is anchor-free: each cell of a level predicts one box. By default the neck has as many channels
 as the backbone's stride-16 features, at least 16. The head works on the finest strides, at which a
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tinyjax.detectors.boxes import decode as decode_boxes
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.losses import detection_loss
-from tinyjax.detectors.necks import Neck
+from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.errors import UserError
 from tinyjax.models.initializers import he_group_fan_out, small_normal
@@ -33,7 +33,9 @@ PRIOR_PROBABILITY = 0.002  # initial score of each class at each cell
 
 
 def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
-    """Build the detector on a backbone. Raises UserError if `model.strides` is invalid."""
+    """Build the detector on a backbone. Raises UserError if `model.strides` or `model.neck` is
+    invalid.
+    """
     strides = tuple(config.model.strides)
     if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
         raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
@@ -45,9 +47,7 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
             f"{', '.join(map(str, backbone.arch.feature_strides))} only; change model.strides or "
             "model.backbone"
         )
-    return PointDetector(
-        backbone, classes, strides, config.model.neck_width, config.model.neck_repeats
-    )
+    return PointDetector(backbone, classes, strides, config.model.neck_width, neck_config(config))
 
 
 def loss(
@@ -99,13 +99,13 @@ class PointDetector(nn.Module):
     classes: int
     strides: tuple[int, ...] = (4, 8)
     neck_width: int = 0  # channels of neck and head; 0: of the stride-16 features, at least 16
-    neck_repeats: int = 1
+    neck: NeckConfig = NeckConfig()
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
         _, features = self.backbone(x, train)
         width = self.neck_width or max(16, features[16].shape[-1])
-        levels = Neck(width, self.strides, self.neck_repeats, name="neck")(features, train)
+        levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
         return Head(self.classes, name="head")(levels, train)
 
 
