@@ -36,17 +36,7 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     """Build the detector on a backbone. Raises UserError if `model.strides` or `model.neck` is
     invalid.
     """
-    strides = tuple(config.model.strides)
-    if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
-        raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
-    required = {*strides} if config.model.neck_width else {*strides, 16}
-    if missing := required - {*backbone.arch.feature_strides}:
-        raise UserError(
-            f"model.backbone = {config.model.backbone!r}: this detector needs features at strides "
-            f"{', '.join(map(str, sorted(missing)))}, but the backbone has them at "
-            f"{', '.join(map(str, backbone.arch.feature_strides))} only; change model.strides or "
-            "model.backbone"
-        )
+    strides = check_strides(backbone, config)
     return PointDetector(backbone, classes, strides, config.model.neck_width, neck_config(config))
 
 
@@ -82,6 +72,24 @@ def decode(
     grid = make_grid(*image_size, tuple(config.model.strides))
     boxes = decode_boxes(offsets, jnp.asarray(grid.cell_centers), jnp.asarray(grid.cell_strides))
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
+
+
+def check_strides(backbone: nn.Module, config: ConfigDict) -> tuple[int, ...]:
+    """Return `model.strides`. Raises UserError unless they are consecutive, and the backbone has
+    the features that the neck needs.
+    """
+    strides = tuple(config.model.strides)
+    if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
+        raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
+    required = {*strides} if config.model.neck_width else {*strides, 16}
+    if missing := required - {*backbone.arch.feature_strides}:
+        raise UserError(
+            f"model.backbone = {config.model.backbone!r}: this detector needs features at strides "
+            f"{', '.join(map(str, sorted(missing)))}, but the backbone has them at "
+            f"{', '.join(map(str, backbone.arch.feature_strides))} only; change model.strides or "
+            "model.backbone"
+        )
+    return strides
 
 
 # ---- the network
