@@ -4,16 +4,17 @@ Interpolation is a gather on CPU and two matrix products on other platforms: on 
 to 200 times faster, while a TPU reads many times more memory for it than for the products.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 
 
-# custom_vjp must wrap platform_dependent: the reverse order fails.
+# custom_vjp must wrap platform_dependent and custom_vmap: the reverse order fails.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def roi_align(
     features: Array,
@@ -44,7 +45,7 @@ def roi_align(
         float32.
     """
     settings = {"stride": stride, "size": size, "samples": samples, "aligned": aligned}
-    cpu = partial(_gather, **settings)
+    cpu = _fold_members(partial(_gather, **settings))
     default = partial(_matrix_products, **settings)
     return lax.platform_dependent(features, boxes, cpu=cpu, default=default)
 
@@ -61,7 +62,7 @@ def _roi_align_bwd(stride, size, samples, aligned, residuals, dy):
         pool = partial(_matrix_products, boxes=boxes, **settings)
         return jax.vjp(pool, features)[1](dy)[0]
 
-    cpu = partial(_scatter, **settings)
+    cpu = _fold_members(partial(_scatter, **settings))
     gradient = lax.platform_dependent(features, boxes, dy, cpu=cpu, default=default)
     return gradient, jnp.zeros_like(boxes)
 
@@ -175,3 +176,22 @@ def _corners(points, inside, shape, samples) -> Iterator[tuple[Array, Array]]:
             for column, column_weight in columns:
                 index = row[of_row] * width + column[of_column]
                 yield index, row_weight[of_row] * column_weight[of_column]
+
+
+def _fold_members(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Vmap over members of a function of batches [B, ...] applies it to one batch [M * B, ...].
+
+    With a vmap inside the loop over images, eight members take two to three times as long.
+    """
+    folded = custom_vmap(function)
+
+    @folded.def_vmap
+    def _fold(members, batched, *arrays):
+        arrays = tuple(
+            array if is_batched else jnp.broadcast_to(array, (members, *array.shape))
+            for array, is_batched in zip(arrays, batched, strict=True)
+        )
+        out = folded(*(array.reshape(-1, *array.shape[2:]) for array in arrays))
+        return out.reshape(members, -1, *out.shape[1:]), True
+
+    return folded
