@@ -1,12 +1,16 @@
-"""Class-wise non-maximum suppression with fixed shapes, on the device."""
+"""Non-maximum suppression of detections and proposals with fixed shapes, on the device."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from tinyjax.detectors.boxes import iou
+from tinyjax.detectors.deltas import clip
+
+MIN_SIDE = 1e-3  # pixels; smaller proposals are dropped, as in torchvision
 
 
 def class_wise_nms(
@@ -58,3 +62,58 @@ def nms_mask(boxes: Array, labels: Array, iou_threshold: float) -> Array:
         return keep & ~(suppresses[i] & keep[i])
 
     return lax.fori_loop(0, boxes.shape[0], step, jnp.ones(boxes.shape[0], bool))
+
+
+class Proposals(NamedTuple):
+    """K proposals per image, sorted by descending logit; empty slots are at the end."""
+
+    boxes: Array  # float [B, K, 4] xyxy pixels, clipped to the image; 0 in empty slots
+    logits: Array  # float [B, K]; -inf in empty slots
+    valid: Array  # bool [B, K], False in empty slots
+
+
+def select_proposals(
+    logits: Array,
+    boxes: Array,
+    groups: Array,
+    *,
+    image_size: tuple[int, int],
+    iou_threshold: float,
+    max_proposals: int,
+    pre_nms_top_k: int,
+) -> Proposals:
+    """Select the proposals of a region proposal network (arXiv 1506.01497, section 3.3).
+
+    The candidates with the highest logits are clipped to the image, boxes with a side below
+    `MIN_SIDE` are dropped, and greedy NMS suppresses candidates of the same group. Not
+    differentiable: use `stop_gradient`.
+
+    Args:
+        logits: float [B, N], one score per anchor.
+        boxes: float [B, N, 4] decoded boxes, xyxy pixels.
+        groups: int [N], the level of each anchor for NMS within each level, as in torchvision; 0
+            for NMS over all levels.
+        image_size: (height, width), pixels.
+        iou_threshold: if two boxes of a group have a larger IoU, the one with the lower logit is
+            dropped.
+        max_proposals: K, maximum number of proposals per image.
+        pre_nms_top_k: number of candidates per image that NMS considers, of all levels together;
+            the references take as many of each level.
+    """
+    top_k = min(pre_nms_top_k, logits.shape[1])
+    select = partial(
+        _select, groups=groups, image_size=image_size, iou_threshold=iou_threshold,
+        max_proposals=min(max_proposals, top_k), top_k=top_k,
+    )  # fmt: skip
+    return Proposals(*jax.vmap(select)(logits, boxes))
+
+
+def _select(logits, boxes, *, groups, image_size, iou_threshold, max_proposals, top_k):
+    logits, index = lax.top_k(logits, top_k)
+    boxes = clip(boxes[index], image_size)
+    nonempty = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
+    groups = jnp.where(nonempty, groups[index], -1)  # dropped boxes suppress no others
+    kept = nms_mask(boxes, groups, iou_threshold) & nonempty
+    logits, order = lax.top_k(jnp.where(kept, logits, -jnp.inf), max_proposals)
+    valid = kept[order]
+    return jnp.where(valid[:, None], boxes[order], 0), logits, valid
