@@ -131,13 +131,10 @@ def nonempty_slots(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, n
     return image, slot
 
 
-def load_coco(
-    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
-) -> tuple[Any, Any]:
-    """Return truth and detections as instances of `api`, an evaluation package's `COCO` class.
-
-    Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
-    detection ids are 1 + the index in `nonempty_slots(predictions)`.
+def prediction_arrays(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the image, box (float64 [D, 4]), score and label of detections in nonempty slots.
 
     Raises the ValueErrors of `score`.
     """
@@ -148,12 +145,24 @@ def load_coco(
     boxes, scores, labels = (
         np.asarray(predictions[name])[image, slot] for name in ("boxes", "scores", "labels")
     )
-    boxes = boxes.astype(np.float64)
     if not set(np.unique(labels)) <= {c["id"] - 1 for c in truth["categories"]}:
         raise ValueError(
             f"labels {np.unique(labels)}, but truth has {len(truth['categories'])} classes"
         )
+    return image, boxes.astype(np.float64), scores, labels
 
+
+def load_coco(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
+) -> tuple[Any, Any]:
+    """Return truth and detections as instances of `api`, an evaluation package's `COCO` class.
+
+    Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
+    detection ids are 1 + the index in `nonempty_slots(predictions)`.
+
+    Raises the ValueErrors of `score`.
+    """
+    image, boxes, scores, labels = prediction_arrays(predictions, truth)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     rows = zip(
         image.tolist(),
