@@ -147,6 +147,11 @@ DETECTION: Fields = {  # fields of all detectors
     "augment.brightness": (0.1, "range of the offset; 1 is the full gray range"),
     "augment.noise": (0.02, "maximum standard deviation of noise; 1 is the full gray range"),
     "augment.invert": (0.0, "probability of inverted polarity: hot becomes cold"),
+    "score.protocol": (
+        "coco",
+        "rules of the scores: coco; voc2007 or voc: Pascal VOC's, by 11 points or the area under "
+        "the curve; lvis: for federated labels",
+    ),
     "score.size_bins": (
         {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
         "name -> (from, to): side of a square with the area of the object, in pixels of the file",

@@ -105,9 +105,12 @@ def _check_suites(config: Any) -> None:
 
 
 def _check_fields(config: Any) -> None:
+    from tinyjax.metrics.protocols import PROTOCOLS
     from tinyjax.transfer.regularizers import REGULARIZERS
 
     mistakes = []
+    if "score" in config and (protocol := config.score.protocol) not in PROTOCOLS:
+        mistakes.append(f"score.protocol = {protocol!r}: {suggest(protocol, PROTOCOLS)}")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
     if config.reinit and not config.init:
