@@ -68,6 +68,11 @@ SHARED: Fields = {  # fields of both tasks
         {},
         "name -> further arguments of the loader; every suite is scored; docs/robustness.md",
     ),
+    "data.repeat_threshold": (
+        0.0,
+        "repeat training images of classes that fewer than this fraction of the images have, by "
+        "sqrt(threshold / fraction); 0: no repeats; LVIS: 0.001",
+    ),
     "subset.fraction": (1.0, "fraction of the training images to use, drawn by seed"),
     "subset.shots": (
         0,

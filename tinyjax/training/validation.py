@@ -14,7 +14,7 @@ BOUNDS = {
     **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
     **dict.fromkeys(("log_every", "save_every", "eval_every"), (1, math.inf)),
     **dict.fromkeys(("model.batchnorm_eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
-    "subset.fraction": (0, 1),
+    **dict.fromkeys(("subset.fraction", "data.repeat_threshold"), (0, 1)),
     "model.neck_repeats": (1, math.inf),
     **dict.fromkeys(("subset.shots", "optimizer.backbone_lr_scale"), (0, math.inf)),
     "optimizer.layer_decay": (0, 1),
