@@ -381,7 +381,8 @@ def write_results(setup: Setup, outcome: Outcome, folder: Path, reporter: Any) -
         for name, values in scores.items():
             row = {"member": id, "suite": name, "diverged_at": int(diverged_at[i]), **values}
             if task.scores_by_frequency:
-                row |= task.scores_by_frequency(class_counts[i], values)
+                # The groups of an LVIS score are those of its labels.
+                row |= task.scores_by_frequency(class_counts[i], values) | values
             rows.append(row)
     reporter.write_report(setup.suites, outcome.scores, class_counts)
     write_rows(reporter.tables / "results.csv", rows, rows[0])

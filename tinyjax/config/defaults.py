@@ -68,6 +68,11 @@ SHARED: Fields = {  # fields of both tasks
         {},
         "name -> further arguments of the loader; every suite is scored; docs/robustness.md",
     ),
+    "data.repeat_threshold": (
+        0.0,
+        "repeat training images of classes that fewer than this fraction of the images have, by "
+        "sqrt(threshold / fraction); 0: no repeats; LVIS: 0.001",
+    ),
     "subset.fraction": (1.0, "fraction of the training images to use, drawn by seed"),
     "subset.shots": (
         0,
@@ -147,6 +152,11 @@ DETECTION: Fields = {  # fields of all detectors
     "augment.brightness": (0.1, "range of the offset; 1 is the full gray range"),
     "augment.noise": (0.02, "maximum standard deviation of noise; 1 is the full gray range"),
     "augment.invert": (0.0, "probability of inverted polarity: hot becomes cold"),
+    "score.protocol": (
+        "coco",
+        "rules of the scores: coco; voc2007 or voc: Pascal VOC's, by 11 points or the area under "
+        "the curve; lvis: for federated labels",
+    ),
     "score.size_bins": (
         {"<8": (0, 8), "8-16": (8, 16), "16-32": (16, 32), ">32": (32, 100000)},
         "name -> (from, to): side of a square with the area of the object, in pixels of the file",

@@ -70,6 +70,7 @@ def load(options: DetectionOptions) -> DetectionSplit:
     with open_source(options.source) as root:
         options.check_streamable(root)
         listing, classes, ignored = _select(root, options)
+        class_labels = {name: label for label, name in enumerate(classes)}
         if options.stream:
             iterator = _measure_entries(listing, size, options.fit, options.on_error)
         else:
@@ -78,7 +79,7 @@ def load(options: DetectionOptions) -> DetectionSplit:
             image_objects, background, wrong_areas = collect_objects(
                 sample.entry.labels,
                 sample.shape,
-                classes,
+                class_labels,
                 ignored,
                 listing.relative,
                 options.on_error,
@@ -105,7 +106,9 @@ def load(options: DetectionOptions) -> DetectionSplit:
         pixels = [sample.image for sample in samples]
     scale = np.stack([sample.scale for sample in samples])
     offset = np.stack([sample.offset for sample in samples])
-    split = build_split(pixels, objects, infos, classes, scale, offset)
+    split = build_split(
+        pixels, objects, infos, classes, scale, offset, frequencies=listing.frequencies
+    )
     notices = [*listing.notices, *area_notices(num_wrong_areas, objects)]
     return split._replace(notices=tuple(notices))
 

@@ -1,7 +1,7 @@
 """Objects of an image: its labels as arrays, without the invalid ones."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ AREA_TOLERANCE = 1.01  # COCO's boxes are rounded to 0.01 px, its areas are not
 def collect_objects(
     labels: Sequence[Label],
     shape: tuple[int, int],
-    classes: tuple[str, ...],
+    classes: Mapping[str, int],
     ignored: frozenset[str],
     relative: bool,
     on_error: OnError,
@@ -27,6 +27,7 @@ def collect_objects(
 
     Args:
         shape: (h, w) of the file.
+        classes: name -> label.
         relative: boxes are in [0, 1] of the image's width and height.
         on_error: called for each invalid box, see `valid_box`.
     """
@@ -38,7 +39,7 @@ def collect_objects(
         if (box := valid_box(label, shape, relative, on_error)) is None:
             continue
         ignore = label.ignore or label.category in ignored
-        class_id = classes.index(label.category) if label.category in classes else 0
+        class_id = classes.get(label.category, 0)
         box_area = float(np.prod(box[2:] - box[:2]))
         area = box_area if label.area is None else label.area
         if not _is_possible_area(area, box_area):

@@ -5,12 +5,13 @@ right, and pixel (i, j) covers [j, j + 1) x [i, i + 1).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyjax.data.images import to_network
+from tinyjax.data.layouts import federated
 from tinyjax.errors import UserError
 
 
@@ -57,6 +58,7 @@ def build_split(
     scale: np.ndarray,
     offset: np.ndarray,
     slots: int | None = None,
+    frequencies: Mapping[str, str] | None = None,
 ) -> DetectionSplit:
     """Combine per-image records into one `DetectionSplit`.
 
@@ -67,6 +69,7 @@ def build_split(
         scale, offset: [N, 2], from file to network pixels.
         slots: G, the number of box rows per image; by default the next multiple of 8 that fits all
             images, so that most splits have the same shape.
+        frequencies: class -> r, c or f, see `federated`.
 
     Raises UserError if an image has more than `slots` boxes.
     """
@@ -100,25 +103,31 @@ def build_split(
         offset=offset,
         names=tuple(str(info["file_name"]) for info in infos),
         classes=tuple(classes),
-        truth=coco_truth(infos, objects, classes),
+        truth=coco_truth(infos, objects, classes, frequencies or {}),
     )
 
 
 def coco_truth(
-    infos: Sequence[dict[str, Any]], objects: Sequence[Objects], classes: Sequence[str]
+    infos: Sequence[dict[str, Any]],
+    objects: Sequence[Objects],
+    classes: Sequence[str],
+    frequencies: Mapping[str, str],
 ) -> dict[str, Any]:
     """The ground truth in COCO format, in pixels of the files.
 
     Image ids are 0..N-1 in the given order; an id of the source is kept as "source_id", and all
-    other fields are copied. Category ids are 1..len(classes). Annotation ids start at 1, since
-    pycocotools uses id 0 for "no match". An ignored box becomes a crowd box of each class, since
-    pycocotools replaces `ignore` by `iscrowd` and evaluates one class at a time.
+    other fields are copied. Category ids are 1..len(classes), also in federated labels. Annotation
+    ids start at 1, since pycocotools uses id 0 for "no match". An ignored box becomes a crowd box
+    of each class, since pycocotools replaces `ignore` by `iscrowd` and evaluates one class at a
+    time.
     """
     images = []
+    category_ids = {name: c for c, name in enumerate(classes, start=1)}
     annotations: list[dict[str, Any]] = []
     for i, (info, image_objects) in enumerate(zip(infos, objects, strict=True)):
         source_id = {"source_id": info["id"]} if "id" in info else {}
-        images.append({**info, **source_id, "id": i})
+        labeled = federated.to_ids(info, category_ids)
+        images.append({**info, **source_id, **labeled, "id": i})
         rows = zip(*(array.tolist() for array in image_objects), strict=True)
         for (x1, y1, x2, y2), label, ignore, area in rows:
             for c in range(len(classes)) if ignore else (label,):
@@ -133,7 +142,10 @@ def coco_truth(
                         "ignore": int(ignore),
                     }
                 )
-    categories = [{"id": c + 1, "name": name} for c, name in enumerate(classes)]
+    categories = [
+        {"id": c, "name": name} | ({"frequency": frequencies[name]} if name in frequencies else {})
+        for name, c in category_ids.items()
+    ]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 

@@ -60,8 +60,8 @@ def batch_indices(
         step: int32 scalar, counted from 0.
         batch_size: at most `n`.
         n: number of samples in the data set.
-        subset: int32 [n], the indices of the member's samples, at least `batch_size`, padded with
-            -1; None: all samples.
+        subset: int32 [L], the indices of the samples of the member's epochs, at least `batch_size`
+            of which are different, padded with -1; an index may be repeated. None: all samples.
 
     Returns:
         int32 [batch_size]; a batch that straddles two epochs takes from both shuffles.

@@ -36,7 +36,11 @@ def summarize(split: DetectionSplit) -> SplitSummary:
     labels = [split.labels[i][split.valid[i]] for i in range(len(split.names))]
     extent = split.boxes[..., 2:] - split.boxes[..., :2]
     side = np.sqrt(np.maximum(extent.prod(-1), 0))
-    sides = {name: side[split.valid & (split.labels == k)] for k, name in enumerate(split.classes)}
+    object_labels = split.labels[split.valid]
+    order = np.argsort(object_labels, kind="stable")
+    ends = np.bincount(object_labels, minlength=len(split.classes)).cumsum()[:-1]
+    by_class = np.split(side[split.valid][order], ends)
+    sides = dict(zip(split.classes, by_class, strict=True))
     overhang, repeated = [], []
     rows: list[list[tuple]] = [[] for _ in split.names]
     for a in split.truth["annotations"]:

@@ -18,11 +18,13 @@ def class_counts(split: DetectionSplit, mask: np.ndarray) -> dict[str, tuple[int
 
     mask: bool [N], the images to count.
     """
-    result = {}
-    for k, name in enumerate(split.classes):
-        objects = ((split.labels == k) & split.valid)[mask].sum(1)
-        result[name] = int((objects > 0).sum()), int(objects.sum())
-    return result
+    image, slot = np.nonzero(split.valid & mask[:, None])
+    labels, count = split.labels[image, slot], len(split.classes)
+    objects = np.bincount(labels, minlength=count)
+    images = np.bincount(np.unique(image * count + labels) % count, minlength=count)
+    return dict(
+        zip(split.classes, zip(images.tolist(), objects.tolist(), strict=True), strict=True)
+    )
 
 
 def scores_by_frequency(class_counts: ClassCounts, scores: Mapping[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 MAX_DETECTIONS = 100  # per image and class
+AT50, AT75 = 0, 5  # indices in COCO's IoU thresholds, 0.50, 0.55 .. 0.95
 
 
 def score(
@@ -52,11 +53,29 @@ def evaluate(
     bins: Mapping[str, tuple[float, float]],
 ) -> COCOeval_faster:
     """Evaluate all objects and each bin; for arguments and errors see `score`."""
+    return evaluate_areas(predictions, truth, half_open_areas(bins))
+
+
+def evaluate_areas(
+    predictions: Mapping[str, np.ndarray],
+    truth: Mapping[str, Any],
+    areas: Mapping[str, tuple[float, float]],
+    max_detections: int = MAX_DETECTIONS,
+    lvis_style: bool = False,
+    category_ids: Sequence[int] = (),
+) -> COCOeval_faster:
+    """Evaluate all objects, and those in each closed range of `areas` in px^2.
+
+    max_detections: per image and class. lvis_style: with the rules of federated labels.
+    category_ids: of the classes to evaluate; (): all. For the other arguments see `score`.
+    """
     coco = load_coco(predictions, truth, COCO)
-    evaluation = COCOeval_faster(*coco, "bbox", print_function=_no_print)
-    evaluation.params.maxDets = [MAX_DETECTIONS]
-    evaluation.params.areaRng = [(0.0, np.inf), *map(_area_range, bins.values())]
-    evaluation.params.areaRngLbl = ["all", *bins]
+    evaluation = COCOeval_faster(*coco, "bbox", print_function=_no_print, lvis_style=lvis_style)
+    evaluation.params.maxDets = [max_detections]
+    evaluation.params.areaRng = [(0.0, np.inf), *areas.values()]
+    evaluation.params.areaRngLbl = ["all", *areas]
+    if category_ids:
+        evaluation.params.catIds = [*category_ids]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
@@ -66,22 +85,32 @@ def summarize(
     evaluation: COCOeval_faster, truth: Mapping[str, Any], bins: Sequence[str]
 ) -> dict[str, float]:
     """Return the scores that `score` returns, without the counts."""
-    thresholds = evaluation.params.iouThrs
-    at50, at75 = np.searchsorted(thresholds, [0.5 - 1e-6, 0.75 - 1e-6])
     precision = evaluation.eval["precision"][..., 0]  # iou recall class area
     names = {c["id"]: c["name"] for c in truth["categories"]}
-    all_sizes = precision[..., 0]
-    subsets = {names[i]: all_sizes[:, :, k] for k, i in enumerate(evaluation.params.catIds)}
-    subsets |= {name: precision[..., a] for a, name in enumerate(bins, start=1)}
+    scores = average_precisions(precision, [names[i] for i in evaluation.params.catIds], bins)
+    scores["AR100"] = mean_precision(evaluation.eval["recall"][:, :, 0, 0])  # iou class
+    return scores
 
+
+def average_precisions(
+    precision: np.ndarray, classes: Sequence[str], bins: Sequence[str]
+) -> dict[str, float]:
+    """Return "AP", "AP50", "AP75", and "AP/x" and "AP50/x" for each class and bin x.
+
+    precision: float64 [T, R, C, A], at COCO's IoU thresholds and recalls; -1 where a class has no
+        objects. The areas are those of all objects, then of the bins; further ones are ignored.
+    """
+    all_sizes = precision[..., 0]
+    subsets = {name: all_sizes[:, :, k] for k, name in enumerate(classes)}
+    subsets |= {name: precision[..., a] for a, name in enumerate(bins, start=1)}
     scores = {
-        "AP": _mean(all_sizes),
-        "AP50": _mean(all_sizes[at50]),
-        "AP75": _mean(all_sizes[at75]),
+        "AP": mean_precision(all_sizes),
+        "AP50": mean_precision(all_sizes[AT50]),
+        "AP75": mean_precision(all_sizes[AT75]),
     }
     for name, subset in subsets.items():
-        scores |= {f"AP/{name}": _mean(subset), f"AP50/{name}": _mean(subset[at50])}
-    scores["AR100"] = _mean(evaluation.eval["recall"][:, :, 0, 0])  # iou class
+        scores |= {f"AP/{name}": mean_precision(subset)}
+        scores |= {f"AP50/{name}": mean_precision(subset[AT50])}
     return scores
 
 
@@ -131,13 +160,10 @@ def nonempty_slots(predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, n
     return image, slot
 
 
-def load_coco(
-    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
-) -> tuple[Any, Any]:
-    """Return truth and detections as instances of `api`, an evaluation package's `COCO` class.
-
-    Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
-    detection ids are 1 + the index in `nonempty_slots(predictions)`.
+def prediction_arrays(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the image, box (float64 [D, 4]), score and label of detections in nonempty slots.
 
     Raises the ValueErrors of `score`.
     """
@@ -148,12 +174,24 @@ def load_coco(
     boxes, scores, labels = (
         np.asarray(predictions[name])[image, slot] for name in ("boxes", "scores", "labels")
     )
-    boxes = boxes.astype(np.float64)
     if not set(np.unique(labels)) <= {c["id"] - 1 for c in truth["categories"]}:
         raise ValueError(
             f"labels {np.unique(labels)}, but truth has {len(truth['categories'])} classes"
         )
+    return image, boxes.astype(np.float64), scores, labels
 
+
+def load_coco(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], api: type[Any]
+) -> tuple[Any, Any]:
+    """Return truth and detections as instances of `api`, an evaluation package's `COCO` class.
+
+    Annotation ids are 1 + the index in `truth["annotations"]`, because 0 means "no match";
+    detection ids are 1 + the index in `nonempty_slots(predictions)`.
+
+    Raises the ValueErrors of `score`.
+    """
+    image, boxes, scores, labels = prediction_arrays(predictions, truth)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     rows = zip(
         image.tolist(),
@@ -174,17 +212,18 @@ def load_coco(
     return result
 
 
-def _area_range(sides: tuple[float, float]) -> tuple[float, float]:
-    """Convert [low, high) in sides of a square to the closed area range of pycocotools."""
-    low, high = sides
-    return low**2, np.nextafter(high**2, -np.inf)
+def half_open_areas(bins: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Convert [low, high) in sides of a square to the closed area ranges of pycocotools."""
+    return {
+        name: (low**2, float(np.nextafter(high**2, -np.inf))) for name, (low, high) in bins.items()
+    }
 
 
 def _no_print(*_: object) -> None:
     """Replace the print function of the package, which would print for each evaluation."""
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_precision(values: np.ndarray) -> float:
     """Return the mean without -1, pycocotools' value for a class or bin without objects."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")

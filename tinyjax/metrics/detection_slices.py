@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCOeval_faster
 
-from tinyjax.metrics import detection_errors
+from tinyjax.metrics import detection_errors, protocols
 from tinyjax.metrics.detection import count_images_and_boxes, evaluate, summarize
 from tinyjax.metrics.robustness import calibration_error
 from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult
@@ -23,28 +23,24 @@ def evaluate_slices(
     bins: Mapping[str, tuple[float, float]],
     slices: Mapping[str, Slice],
     counts: np.ndarray,
+    protocol: str = "coco",
 ) -> SuiteResult:
     """Evaluate all images and each slice, from one set of predictions.
 
-    Returns the scores of `score` with the calibration error, AP50 on resampled images, and the
-    detections that pass the operating point's threshold.
+    Returns the scores of `protocols.score` with the calibration error, AP50 on resampled images,
+    and the detections that pass the operating point's threshold.
 
     predictions, truth, bins: see `score`. counts: int [B, N], how often each resample contains each
-    image.
+    image. protocol: see `protocols`.
     """
-    evaluation = evaluate(predictions, truth, bins)
-    matches = detection_errors.match(predictions, truth)
+    subsets = {ALL_IMAGES: Slice(np.arange(len(truth["images"]))), **slices}
+    scores = _score_slices(predictions, truth, bins, subsets, protocol)
+    matches = detection_errors.match(*protocols.matching_data(predictions, truth, protocol))
     threshold = detection_errors.operating_point(detection_errors.threshold_curves(matches))
-    scores, replicates = {}, {}
-    for name, subset in {ALL_IMAGES: Slice(np.arange(matches.images)), **slices}.items():
-        if name != ALL_IMAGES:
-            _evaluate_slice(evaluation, subset, truth)
+    replicates = {}
+    for name, subset in subsets.items():
         slice_matches = _select_matches(matches, subset)
-        scores[name] = {
-            **summarize(evaluation, truth, [*bins]),
-            **count_images_and_boxes(_select_truth(truth, subset)),
-            "ECE": detection_calibration_error(slice_matches),
-        }
+        scores[name]["ECE"] = detection_calibration_error(slice_matches)
         replicates[name] = resampled_ap50(slice_matches, counts, subset)
     return SuiteResult(scores, replicates, _passing_detections(predictions, matches, threshold))
 
@@ -92,6 +88,49 @@ def detection_calibration_error(matches: detection_errors.Matches) -> float:
     return calibration_error(
         detections.score[counted], detections.true_positive[counted], MIN_CONFIDENCE
     )
+
+
+def _score_slices(
+    predictions: Mapping[str, np.ndarray],
+    truth: Mapping[str, Any],
+    bins: Mapping[str, tuple[float, float]],
+    subsets: Mapping[str, Slice],
+    protocol: str,
+) -> dict[str, dict[str, float]]:
+    """Return the scores of each slice; all images are the first one."""
+    if protocol != "coco":
+        return {
+            name: protocols.score(*_select(predictions, truth, subset), bins, protocol)
+            for name, subset in subsets.items()
+        }
+    evaluation = evaluate(predictions, truth, bins)
+    scores = {}
+    for name, subset in subsets.items():
+        if name != ALL_IMAGES:
+            _evaluate_slice(evaluation, subset, truth)
+        counts = count_images_and_boxes(_select_truth(truth, subset))
+        scores[name] = {**summarize(evaluation, truth, [*bins]), **counts}
+    return scores
+
+
+def _select(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any], subset: Slice
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return predictions and truth of a slice, with images numbered from 0.
+
+    Detections and objects of other classes are left out.
+    """
+    numbers = {image: k for k, image in enumerate(subset.images.tolist())}
+    rows = {name: np.asarray(array)[subset.images] for name, array in predictions.items()}
+    names = subset.classes or tuple(c["name"] for c in truth["categories"])
+    in_slice = np.array([c["name"] in names for c in truth["categories"]])
+    rows["scores"] = np.where(in_slice[rows["labels"]], rows["scores"], 0)
+    selected = _select_truth(truth, subset)
+    selected["images"] = [{**truth["images"][i], "id": k} for i, k in numbers.items()]
+    selected["annotations"] = [
+        {**a, "image_id": numbers[a["image_id"]]} for a in selected["annotations"]
+    ]
+    return rows, {**truth, **selected}
 
 
 def _evaluate_slice(evaluation: COCOeval_faster, subset: Slice, truth: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.core import Split, Task
 from tinyjax.data import streaming
+from tinyjax.data.repeats import RepeatedSource, draw_repeats
 from tinyjax.data.sampling import ReplicatedBatch, StreamedBatch, gather, shard_rows
 from tinyjax.population.devices import DeviceLayout
 
@@ -25,7 +26,10 @@ def make_input_pipeline(
     if not config.data.stream:
         data = layout.replicate(task.device_arrays(training))
         return lambda start=0, replicated=False: itertools.repeat(data)
-    source = task.stream_source(training, config)
+    source, num_samples = task.stream_source(training, config), len(training.names)
+    if threshold := config.data.repeat_threshold:
+        indices = draw_repeats(task.sample_labels(training), seed, threshold)
+        source, num_samples = RepeatedSource(source, indices), len(indices)
 
     def pipeline(start=0, replicated=False):
         rows, place = (
@@ -33,7 +37,7 @@ def make_input_pipeline(
         )
         batch_type = ReplicatedBatch if replicated else StreamedBatch
         batches = streaming.batches(
-            source, len(training.names), config.batch, seed, start, config.data.workers, rows
+            source, num_samples, config.batch, seed, start, config.data.workers, rows
         )
         return (batch_type(place(batch)) for batch in batches)
 

@@ -12,6 +12,7 @@ from tinyjax import config as configs
 from tinyjax import models
 from tinyjax.core import Split, Task, Variables
 from tinyjax.data.fingerprint import class_difference
+from tinyjax.data.repeats import draw_repeats
 from tinyjax.data.subset import draw_subset
 from tinyjax.errors import UserError
 from tinyjax.models import flops
@@ -30,6 +31,7 @@ class Network(NamedTuple):
     variables: Variables  # before the first step
     lr_multipliers: dict[str, float]  # path -> multiplier of the learning rate
     sample_mask: np.ndarray  # bool [N], the training samples that it uses
+    epoch_samples: np.ndarray  # int32 [L], the same samples, each as often as an epoch has it
     metadata: dict[str, Any]  # for members.csv and the weights' JSON file
     messages: list[str]  # log messages on starting weights and freezing
 
@@ -103,7 +105,12 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     }
     architecture = models.architecture(config.model.backbone)
     mask = sample_mask(config, task, training)
-    return Network(member, config, architecture, variables, multipliers, mask, metadata, messages)
+    samples = epoch_samples(config, task, training, mask)
+    if config.data.repeat_threshold:
+        messages.append(f"an epoch has {len(samples)} samples of {mask.sum()} training images")
+    return Network(
+        member, config, architecture, variables, multipliers, mask, samples, metadata, messages
+    )
 
 
 def sample_mask(config: ConfigDict, task: Task, training: Split) -> np.ndarray:
@@ -121,6 +128,15 @@ def sample_mask(config: ConfigDict, task: Task, training: Split) -> np.ndarray:
             f"{shots}) has {count} images; give a batch of at most {count}"
         )
     return mask
+
+
+def epoch_samples(config: ConfigDict, task: Task, training: Split, mask: np.ndarray) -> np.ndarray:
+    """The samples of an epoch: those of `mask` in ascending order, with repeats: int32 [L]."""
+    samples = np.flatnonzero(mask).astype(np.int32)
+    if threshold := config.data.repeat_threshold:
+        labels = task.sample_labels(training)
+        samples = samples[draw_repeats([labels[i] for i in samples], config.seed, threshold)]
+    return samples
 
 
 def load_trained(

@@ -207,22 +207,22 @@ def _split_multipliers(
 
 
 def _subsets(networks: Sequence[Network], task: Task, training: Split) -> list[dict[str, Any]]:
-    if all(network.sample_mask.all() for network in networks):
+    all_samples = np.arange(len(training.names))
+    if networks[0].config.data.stream or all(
+        np.array_equal(network.epoch_samples, all_samples) for network in networks
+    ):
         return [{} for _ in networks]
+    size = max(len(samples) for samples in (all_samples, *(n.epoch_samples for n in networks)))
     subset_arrays = task.subset_arrays or (lambda split, mask: {})
     return [
         {
-            "indices": _padded_indices(n.sample_mask),
+            "indices": np.pad(
+                n.epoch_samples, (0, size - len(n.epoch_samples)), constant_values=-1
+            ),
             "arrays": subset_arrays(training, n.sample_mask),
         }
         for n in networks
     ]
-
-
-def _padded_indices(mask: np.ndarray) -> np.ndarray:
-    """bool [N] -> int32 [N], the indices where it is True, then -1."""
-    indices = np.flatnonzero(mask)
-    return np.pad(indices, (0, len(mask) - len(indices)), constant_values=-1).astype(np.int32)
 
 
 def _gate_params(architecture: Architecture, merged: Architecture) -> dict[str, np.float32]:

@@ -22,7 +22,7 @@ from tinyjax.data.images import to_file
 from tinyjax.data.loading import load_split
 from tinyjax.data.records import DetectionSplit
 from tinyjax.errors import UserError, suggest
-from tinyjax.metrics import class_frequency
+from tinyjax.metrics import class_frequency, lvis
 from tinyjax.metrics.detection import run_in_processes
 from tinyjax.metrics.slices import Slice, SuiteResult, slices_by_field
 from tinyjax.models.scaling import Architecture
@@ -61,7 +61,8 @@ def describe_data(
 ) -> list[str]:
     """Return the log lines about a run's data, and draw label statistics into `folder`.
 
-    Raises UserError if the training set, or the suite that selects the best weights, has no object.
+    Raises UserError if the training set, or the suite that selects the best weights, has no object,
+    and if `score.protocol` is lvis and the labels of a suite are not federated.
     """
     from tinyjax.data import statistics
     from tinyjax.reporting import label_statistics
@@ -70,6 +71,9 @@ def describe_data(
         raise UserError("data.train: this split has no objects to learn from")
     if not suites[config.monitor].valid.any():
         raise UserError(f"monitor = {config.monitor!r}: this suite has no objects to score")
+    if config.score.protocol == "lvis":
+        for split in suites.values():
+            lvis.check_labels(split.truth)
     label_statistics.draw(training, config.model.strides, folder / "figures" / "labels.png")
     check_duplicates = not config.data.stream
     return statistics.data_report(training, suites, min(config.model.strides), check_duplicates)
@@ -185,9 +189,10 @@ def size_bins(config: ConfigDict) -> dict[str, tuple[float, float]]:
 def score(
     predictions: Sequence[Mapping[str, np.ndarray]], split: DetectionSplit, config: ConfigDict
 ) -> list[dict[str, float]]:
-    """Each member's scores, see `metrics.detection.score`."""
-    bins = size_bins(config)
-    return run_in_processes([(to_file_pixels(p, split), split.truth, bins) for p in predictions])
+    """Each member's scores, see `metrics.protocols.score`."""
+    rules = size_bins(config), config.score.protocol
+    jobs = [(to_file_pixels(p, split), split.truth, *rules) for p in predictions]
+    return run_in_processes(jobs, "tinyjax.metrics.protocols:score")
 
 
 def evaluate_slices(
@@ -198,8 +203,8 @@ def evaluate_slices(
     counts: np.ndarray,
 ) -> list[SuiteResult]:
     """Evaluate each member on a suite and its slices, see `detection_slices.evaluate_slices`."""
-    bins = size_bins(config)
-    jobs = [(to_file_pixels(p, split), split.truth, bins, slices, counts) for p in predictions]
+    suite, protocol = (split.truth, size_bins(config), slices, counts), config.score.protocol
+    jobs = [(to_file_pixels(p, split), *suite, protocol) for p in predictions]
     return run_in_processes(jobs, "tinyjax.metrics.detection_slices:evaluate_slices")
 
 

@@ -14,7 +14,7 @@ BOUNDS = {
     **dict.fromkeys(("batch", "schedule.steps"), (1, math.inf)),
     **dict.fromkeys(("log_every", "save_every", "eval_every"), (1, math.inf)),
     **dict.fromkeys(("model.batchnorm_eps", "augment.mixup", "augment.cutmix"), (0, math.inf)),
-    "subset.fraction": (0, 1),
+    **dict.fromkeys(("subset.fraction", "data.repeat_threshold"), (0, 1)),
     "model.neck_repeats": (1, math.inf),
     **dict.fromkeys(("subset.shots", "optimizer.backbone_lr_scale"), (0, math.inf)),
     "optimizer.layer_decay": (0, 1),
@@ -115,9 +115,12 @@ def _check_suites(config: Any) -> None:
 
 
 def _check_fields(config: Any) -> None:
+    from tinyjax.metrics.protocols import PROTOCOLS
     from tinyjax.transfer.regularizers import REGULARIZERS
 
     mistakes = []
+    if "score" in config and (protocol := config.score.protocol) not in PROTOCOLS:
+        mistakes.append(f"score.protocol = {protocol!r}: {suggest(protocol, PROTOCOLS)}")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
     if config.reinit and not config.init:

@@ -124,12 +124,14 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
         names = builder.info.features["objects"]["category"].names
         metadata = builder.info.metadata
         ignored, groups = (frozenset(json.loads(metadata[name])) for name in ("ignored", "groups"))
+        frequencies = json.loads(metadata.get("frequencies", "{}"))
         entries = [_make_entry(row, names) for row in rows]
     except Exception as error:  # the libraries raise many types for damaged files
         raise UserError(
             f"{data_dir}: split {split!r} cannot be read ({error}); prepare it again"
         ) from error
-    return Listing(f"{data_dir}, split {split!r}", entries, tuple(names), ignored, groups)
+    source = f"{data_dir}, split {split!r}"
+    return Listing(source, entries, tuple(names), ignored, groups, frequencies=frequencies)
 
 
 def write(listings: Mapping[str, Listing], folder: Path) -> Path:
@@ -166,6 +168,7 @@ def write(listings: Mapping[str, Listing], folder: Path) -> Path:
                 metadata=tfds.core.MetadataDict(
                     ignored=json.dumps(sorted(first.ignored)),
                     groups=json.dumps(sorted(first.groups)),
+                    frequencies=json.dumps(dict(first.frequencies)),
                 ),
             )
 

@@ -5,6 +5,7 @@
     images/<file_name>                   or   images/<split>/, <split>/, data/, the json's folder
 
     <split>/_annotations.coco.json       as Roboflow exports it, with the images in that folder
+    annotations/lvis_v1_<split>.json     see `federated`
 
 Format: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014,
 https://cocodataset.org/#format-data.
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any
 
+from tinyjax.data.layouts import federated
 from tinyjax.data.layouts.coco_images import find_images
 from tinyjax.data.layouts.listing import (
     Entry,
@@ -33,15 +35,18 @@ from tinyjax.data.layouts.listing import (
 from tinyjax.data.sources import AnyPath, read_bytes
 from tinyjax.errors import UserError, shorten
 
-TASKS = ("instances_", "person_keypoints_")  # prefixes of COCO's files that have boxes of objects
+# Prefixes of the files of COCO and LVIS that have boxes of objects
+TASKS = ("instances_", "person_keypoints_", "lvis_v1_")
 JSON_PATHS = (
     "annotations/instances_{}.json",
     "annotations/{}.json",
     "annotations/person_keypoints_{}.json",
+    "annotations/lvis_v1_{}.json",
     "{}/_annotations.coco.json",
     "instances_{}.json",
     "{}.json",
     "person_keypoints_{}.json",
+    "lvis_v1_{}.json",
 )
 ROBOFLOW_JSON = "_annotations.coco.json"
 IMAGE_FOLDERS = ("images/{}", "images", "{}", "annotations", "data")  # data: FiftyOne
@@ -97,11 +102,12 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
 
     Categories with `"ignore": 1` and boxes with `iscrowd` or `ignore` 1 are ignored. A group is a
     category without annotations that is the supercategory of others: Roboflow writes one with id 0.
-    Numbers may be written as text.
+    Numbers may be written as text. Federated labels are read as `federated` describes.
 
     Raises UserError for a file that is not COCO, or has an invalid category. Reported to
     `on_error`: an image or annotation without one of its `FIELDS`, an image file that is listed
-    twice, an annotation of an unknown image or category, or whose bbox is not four numbers.
+    twice, an annotation of an unknown image or category, or whose bbox is not four numbers; a
+    federated label of an unknown category.
     """
     file, data_dir = find_json(root, split)
     document = _parse(file)
@@ -113,11 +119,24 @@ def read_listing(root: AnyPath, split: str, on_error: OnError) -> Listing:
             raise UserError(f"{file}: two {field} share an id; give each its own")
     names = {category["id"]: str(category["name"]) for category in categories}
     labels = _read_labels(annotations, {info["id"] for info in infos}, names, file, on_error)
+    infos = [
+        federated.name_categories(
+            info, names, as_id, lambda problem, message: on_error(problem, f"{file}: {message}")
+        )
+        for info in infos
+    ]
     entries = _read_entries(data_dir, file, split, infos, labels, on_error)
     ignored = (names[category["id"]] for category in categories if _flag(category.get("ignore")))
     groups = _groups(categories, {annotation["category_id"] for annotation in annotations})
     unique_names = tuple(dict.fromkeys(names.values()))
-    return Listing(str(file), entries, unique_names, frozenset(ignored), groups)
+    return Listing(
+        str(file),
+        entries,
+        unique_names,
+        frozenset(ignored),
+        groups,
+        frequencies=federated.frequencies(categories),
+    )
 
 
 def find_json(root: AnyPath, split: str) -> tuple[AnyPath, AnyPath]:
@@ -305,7 +324,7 @@ def _valid_rows(
 ) -> list[dict[str, Any]]:
     """The rows of a list that have all `FIELDS`, with ids as `as_id` returns them."""
     rows = []
-    for row in document[field]:
+    for row in map(federated.add_file_name, document[field]):
         if problem := _missing_field(row, field):
             on_error(f"bad entry of {field}", f"{file}: {problem}")
         else:

@@ -9,7 +9,7 @@ import shlex
 import unicodedata
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn, cast
@@ -62,6 +62,7 @@ class Listing(NamedTuple):
     groups: frozenset[str] = frozenset()  # categories that are scored only if `classes` names them
     relative: bool = False  # boxes are in [0, 1] of the image's width and height
     notices: tuple[str, ...] = ()  # how ambiguous labels were read, for the report
+    frequencies: Mapping[str, str] = {}  # category -> r, c or f, see `federated`
 
 
 def raise_error(problem: str, message: str) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tinyjax.data.images import image_shape, relative_to_pixels
+from tinyjax.data.layouts import federated
 from tinyjax.data.layouts.listing import Entry, Label, Listing
 from tinyjax.errors import UserError, shorten, suggest
 
@@ -88,7 +89,8 @@ def rename_categories(listing: Listing, names: Mapping[str, str]) -> Listing:
 
     entries = [
         entry._replace(
-            labels=[label._replace(category=rename(label.category)) for label in entry.labels]
+            info=federated.rename(entry.info, rename),
+            labels=[label._replace(category=rename(label.category)) for label in entry.labels],
         )
         for entry in listing.entries
     ]
@@ -97,6 +99,7 @@ def rename_categories(listing: Listing, names: Mapping[str, str]) -> Listing:
         categories=tuple(dict.fromkeys(map(rename, listing.categories))),
         ignored=frozenset(map(rename, listing.ignored)),
         groups=frozenset(map(rename, listing.groups)),
+        frequencies={rename(name): value for name, value in listing.frequencies.items()},
     )
 
 

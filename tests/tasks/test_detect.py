@@ -1,0 +1,69 @@
+"""The protocol that a config selects for the scores of a detector."""
+
+import numpy as np
+import pytest
+
+from tests.metrics.handmade import predictions_of
+from tinyjax.config import detector
+from tinyjax.data.records import Objects, build_split
+from tinyjax.errors import UserError
+from tinyjax.metrics.slices import resample_counts
+from tinyjax.tasks import detect
+from tinyjax.training.validation import check_config
+
+BOX = (10, 10, 20, 20)
+
+
+def suite(**fields):
+    """One image with a person; its truth is that of `truth_of`."""
+    objects = Objects(np.array([BOX], float), np.zeros(1, int), np.zeros(1, bool), np.ones(1) * 100)
+    info = {"file_name": "a.png", "width": 64, "height": 48, **fields}
+    images = np.zeros((1, 48, 64, 1), np.uint8)
+    return build_split(
+        images, [objects], [info], ("person", "car"), np.ones((1, 2)), np.zeros((1, 2))
+    )
+
+
+def protocol_config(protocol):
+    config = detector()
+    config.score.protocol = protocol
+    return config
+
+
+# A detection of the absent class, and one with an IoU of 0.6
+PREDICTIONS = predictions_of((0, 1, (30, 30, 40, 40), 0.9), (0, 0, (10, 10, 20, 16), 0.8))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "ap"), [("coco", 0.3), ("voc2007", 0.2), ("voc", 0.2), ("lvis", 0.3)]
+)
+def test_the_config_selects_the_protocol(protocol, ap):
+    split = suite(neg_categories=["car"], not_exhaustive_categories=[])
+    config = protocol_config(protocol)
+    (scores,) = detect.score([PREDICTIONS], split, config)
+    # COCO's threshold of 0.60 is reached, Pascal VOC's must be exceeded
+    assert (scores["AP"], scores["AP50"]) == pytest.approx((ap, 1))
+    (result,) = detect.evaluate_slices([PREDICTIONS], split, config, {}, resample_counts(1, 2))
+    assert result.scores[""]["AP"] == pytest.approx(ap)
+    assert ("AP fixed" in scores) == (protocol == "lvis")
+
+
+def test_table_of_scores_without_size_bins():
+    (scores,) = detect.score([PREDICTIONS], suite(), protocol_config("voc"))
+    lines = detect.score_table({"val": scores}).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["val", "all"], ["val", "person"], ["val", "car"]
+    ]  # fmt: skip
+
+
+def test_unknown_protocol_raises():
+    config = protocol_config("lvis1")
+    config.data.suites = {"val": {"split": "val"}}
+    with pytest.raises(UserError, match=r"score.protocol = 'lvis1'.*lvis"):
+        check_config(config)
+
+
+def test_lvis_protocol_needs_federated_labels(tmp_path):
+    config = protocol_config("lvis")
+    with pytest.raises(UserError, match="no image has neg_category_ids"):
+        detect.describe_data(suite(), {"val": suite()}, config, tmp_path)
