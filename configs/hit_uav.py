@@ -2,7 +2,7 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: none);
+Arguments, joined by commas: backbone; detector and neck; steps; batch; lr; init, starting weights (default: none);
 freeze, a preset; probe, number of steps with a frozen backbone before the whole network is trained;
 corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate corrupts.
 """
@@ -13,12 +13,13 @@ from tinyjax.config import detector, parse_arg
 
 
 def get_config(arg=None):
-    config = detector()
+    default = detector()
     arg = parse_arg(
-        arg, backbone=config.model.backbone, steps=11000, batch=config.batch,
-        lr=config.optimizer.lr, init="", freeze="", probe=0, corrupt="",
+        arg, backbone=default.model.backbone, detector="point", neck="pan", steps=11000,
+        batch=default.batch, lr=default.optimizer.lr, init="", freeze="", probe=0, corrupt="",
     )  # fmt: skip
-    config.model.backbone, config.init = arg.backbone, arg.init
+    config = detector(arg.detector)
+    config.model.backbone, config.model.neck, config.init = arg.backbone, arg.neck, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
     if arg.probe:
         config.phases = ({"freeze": ("backbone",), "schedule.steps": arg.probe}, {})

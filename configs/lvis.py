@@ -2,10 +2,11 @@
 
 python -m tinyjax.train --config configs/lvis.py:init=runs/s-3 --workdir runs/s-3-lvis
 
-Arguments: init, starting weights; backbone, the same as in `init`; source, by default
-$TINYJAX_DATA/lvis with annotations/lvis_v1_{train,val}.json and COCO's images in train2017 and
-val2017; images, the number of training images, which sets the length of an epoch; epochs; batch;
-repeat, the threshold of repeat factor sampling, 0 for none; workers, processes that decode images.
+Arguments: init, starting weights; backbone, the same as in `init`; detector and neck; source, by
+default $TINYJAX_DATA/lvis with annotations/lvis_v1_{train,val}.json and COCO's images in train2017
+and val2017; images, the number of training images, which sets the length of an epoch; epochs;
+batch; repeat, the threshold of repeat factor sampling, 0 for none; workers, processes that decode
+images.
 
 Scores are those of LVIS on its federated labels. Its validation set has images of COCO's training
 set, so weights trained on COCO's train2017 must not be scored on it. Invalid boxes are left out and
@@ -18,13 +19,13 @@ from tinyjax.config import detector, parse_arg
 
 
 def get_config(arg=None):
-    config = detector()
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     arg = parse_arg(
-        arg, backbone="mobilenetv3/s-3", init="", source=f"{root}/lvis", images=100_170, epochs=24,
-        batch=64, repeat=0.001, workers=0,
+        arg, backbone="mobilenetv3/s-3", detector="point", neck="pan", init="",
+        source=f"{root}/lvis", images=100_170, epochs=24, batch=64, repeat=0.001, workers=0,
     )  # fmt: skip
-    config.model.backbone, config.init = arg.backbone, arg.init
+    config = detector(arg.detector)
+    config.model.backbone, config.model.neck, config.init = arg.backbone, arg.neck, arg.init
     config.model.strides = (8, 16, 32)
     config.data.format, config.data.stream, config.data.workers = "coco", True, arg.workers
     config.data.on_error = "skip"

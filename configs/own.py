@@ -7,7 +7,7 @@ yolo, arrayrecord), if it is not recognized or there are several; classes, joine
 in the data); ignore_classes, joined by +; train and val, the names of the two splits; channels, 1
 or 3; height and width of the network's input, required if the images differ in size, and fit,
 letterbox or resize; first_pixel, 0 or 1, of VOC files (default: inferred from them); backbone;
-steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
+detector and neck; steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
 
 With task=classify, whole images are classified, and the data are folders train/<class> and
 val/<class>, or format=list or tfds; height and width are required.
@@ -17,7 +17,7 @@ from tinyjax.config import classifier, detector, parse_arg
 from tinyjax.data.images import PERCENTILES
 from tinyjax.errors import UserError, suggest
 
-TASKS = {"detect": detector, "classify": classifier}
+TASKS = ("detect", "classify")
 
 
 def get_config(arg=None):
@@ -36,6 +36,8 @@ def get_config(arg=None):
         fit="",
         first_pixel=None,
         backbone="",
+        detector="",
+        neck="",
         steps=0,
     )
     if arg.task not in TASKS:
@@ -44,7 +46,7 @@ def get_config(arg=None):
         raise UserError("configs/own.py: give source, as in configs/own.py:source=mine.zip")
     if bool(arg.height) != bool(arg.width):
         raise UserError("configs/own.py: give both height and width, or neither")
-    config = TASKS[arg.task]()
+    config = classifier() if arg.task == "classify" else detector(arg.detector or "point")
     config.model.backbone = arg.backbone or config.model.backbone
     config.schedule.steps = arg.steps or config.schedule.steps
     size = (arg.height, arg.width) if arg.height and arg.width else None
@@ -60,6 +62,7 @@ def get_config(arg=None):
     if arg.task == "classify":
         _set_classification(config, arg, size)
     else:
+        config.model.neck = arg.neck or config.model.neck
         config.data.format = arg.format
         config.data.common.fit = arg.fit or "letterbox"
         config.data.common.ignore_classes = tuple(filter(None, arg.ignore_classes.split("+")))
@@ -73,7 +76,7 @@ def _set_classification(config, arg, size):
             "configs/own.py: task=classify: give height and width of the network's input, as in "
             "height=96,width=96"
         )
-    for name in ("ignore_classes", "first_pixel"):
+    for name in ("ignore_classes", "first_pixel", "detector", "neck"):
         if arg[name] not in (None, ""):
             raise UserError(f"configs/own.py: {name} = {arg[name]!r}: only for task=detect")
     if arg.format != "auto":
