@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.detectors.boxes import encode
 from tinyjax.detectors.grid import make_grid
-from tinyjax.detectors.nms import nms_mask
+from tinyjax.detectors.nms import class_wise_nms, nms_mask
 from tinyjax.detectors.point import decode
 
 GRID = make_grid(64, 64, (4, 8))
@@ -65,3 +65,19 @@ def test_decode_returns_sorted_detections_in_fixed_shapes():
     assert float(out["scores"][0, 0]) > 0.8
     assert (np.asarray(out["scores"][0, 1:]) < 1e-6).all()  # the second, equal box is suppressed
     assert (np.diff(np.asarray(out["scores"][0])) <= 0).all()
+
+
+def test_boxes_of_each_class():
+    """The second candidate's box of class 1 is suppressed by the first one's; of class 0, not."""
+    boxes = jnp.array([[[0.0, 0, 10, 10], [20, 20, 30, 30]], [[40, 0, 50, 10], [21, 20, 31, 30]]])
+    scores = jnp.array([[0.9, 0.8], [0.6, 0.7]])
+    nms = jax.jit(lambda scores, boxes: class_wise_nms(scores, boxes, 0.5, 4, 10))
+    out = nms(scores[None], boxes[None])
+    np.testing.assert_array_equal(out["labels"][0, :3], [0, 1, 0])
+    np.testing.assert_allclose(out["scores"][0], [0.9, 0.8, 0.6, 0])
+    np.testing.assert_array_equal(
+        out["boxes"][0, :3], boxes[jnp.array([0, 0, 1]), out["labels"][0, :3]]
+    )
+    agnostic = nms(scores[None], boxes[None, :, :1])
+    expected = nms(scores[None], boxes[None, :, 0])
+    jax.tree.map(np.testing.assert_array_equal, agnostic, expected)

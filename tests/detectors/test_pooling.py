@@ -1,9 +1,10 @@
 """Levels of boxes by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinyjax.detectors.pooling import box_levels
+from tinyjax.detectors.pooling import box_levels, pool_rois
 
 STRIDES = (4, 8, 16, 32)
 
@@ -29,3 +30,14 @@ def test_canonical_size_and_first_stride():
     boxes = squares(27, 28, 56, 112)
     np.testing.assert_array_equal(box_levels(boxes, STRIDES, 56), [0, 1, 2, 3])
     np.testing.assert_array_equal(box_levels(boxes, (8, 16), 56), [0, 0, 1, 1])
+
+
+def test_rois_are_pooled_from_their_level_or_the_finest_one():
+    """Each level is constant, with the value of its stride."""
+    levels = {s: jnp.full((2, 128 // s, 128 // s, 3), float(s)) for s in (16, 8, 4)}
+    rois = jnp.stack([squares(10, 28, 56), squares(56, 10, 100)])
+    pooled = jax.jit(lambda rois: pool_rois(levels, rois, 2, 56.0))(rois)
+    assert pooled.shape == (2, 3, 2, 2, 3)
+    np.testing.assert_array_equal(pooled[..., 0, 0, 0], [[4, 8, 16], [16, 4, 16]])
+    np.testing.assert_array_equal(pooled, pooled[:, :, :1, :1, :1] * jnp.ones((2, 2, 3)))
+    np.testing.assert_array_equal(jax.jit(lambda rois: pool_rois(levels, rois, 2))(rois), 4)

@@ -1,21 +1,18 @@
 """RetinaNet: outputs, loss, training and decoding."""
 
 from functools import partial
-from types import SimpleNamespace
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from tests.population.test_pad import ARCHITECTURES, LEARNING_RATES, SIDE, STEPS, shapes_of, train
+from tests.detectors.padding import check_padded_training
 from tests.tiny_backbones import TINY, TINY_SHALLOW
-from tinyjax import models, step
+from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.config.detectors import SMALL_ANCHORS
-from tinyjax.core import ModelFunctions, Variables
 from tinyjax.data.augmentation import normalize
 from tinyjax.data.synthetic import dataset
 from tinyjax.detectors import deltas as coder
@@ -24,8 +21,6 @@ from tinyjax.detectors.anchor_matching import match
 from tinyjax.detectors.anchors import make_anchors
 from tinyjax.detectors.boxes import iou
 from tinyjax.errors import UserError
-from tinyjax.models.supernet import gate_values, merge_architectures
-from tinyjax.population.pad import check_zero_padding, pad, unpad
 
 ANCHORS = jnp.asarray(make_anchors(16, 16, (4, 8), [[(5.0, 5.0, 2)], [(8.0, 8.0, 1)]]))
 N = len(ANCHORS)
@@ -282,47 +277,6 @@ def test_an_image_is_learned_in_20_steps():
 # ---- zero padding
 
 
-class Subsampled(nn.Module):
-    """A backbone without parameters."""
-
-    preserves_zeros = True
-    arch = SimpleNamespace(feature_strides=(4, 8))
-
-    def __call__(self, x, train):
-        return None, {stride: x[:, ::stride, ::stride] for stride in (4, 8)}
-
-
-def padded_and_unpadded(config, backbones):
-    """Two networks, the second of which is wider, and the gates of the first one in it."""
-    if not backbones:
-        narrow, wide = (
-            retinanet.build(Subsampled(), make_config(**{**config.model, "neck_width": width}), 3)
-            for width in (4, 6)
-        )
-        return narrow, wide, {}
-    config.model.neck_width = 0
-    merged = merge_architectures(ARCHITECTURES[backbones])
-    architecture = ARCHITECTURES[backbones][0]
-    narrow, wide = (
-        retinanet.build(models.build(backbones, None, jnp.float64, supernet=a), config, 3)
-        for a in (architecture, merged)
-    )
-    gates = gate_values(architecture, merged)
-    return narrow, wide, {f"backbone/{path}": np.float64(v) for path, v in gates.items()}
-
-
-def model_functions(model, config):
-    def init(seed):
-        trees = models.init(model, seed, (1, SIDE, SIDE, 3))
-        return Variables(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trees))
-
-    def loss(variables, frozen_batchnorm, batch, key, hyper):
-        apply = partial(models.apply, model, *variables, train=True)
-        return retinanet.loss(apply, batch, key, config.loss.to_dict(), config)
-
-    return ModelFunctions(init, loss, lambda *_: {})
-
-
 ONE_LEVEL = {"strides": (4,), "anchors": SMALL_ANCHORS[:1], "head_depth": 1}
 
 
@@ -336,34 +290,4 @@ ONE_LEVEL = {"strides": (4,), "anchors": SMALL_ANCHORS[:1], "head_depth": 1}
     ],
 )
 def test_padded_training_equals_unpadded_training(fields, backbones):
-    """20 steps of AdamW in float64, see tests/population/test_pad.py."""
-    config = make_config(**fields)
-    with jax.enable_x64(True):
-        narrow, wide, gates = padded_and_unpadded(config, backbones)
-        check_zero_padding(wide, (1, SIDE, SIDE, 3))
-        functions, wide_functions = (model_functions(model, config) for model in (narrow, wide))
-        unpadded = functions.init(0)
-        params, stats = map(shapes_of, jax.eval_shape(wide_functions.init, 0))
-        padded = Variables(pad(unpadded.params | gates, params), pad(unpadded.stats, stats))
-        assert shapes_of(padded.params) != shapes_of(unpadded.params)
-        tx = step.make_optimizer("adamw", 0.9, 0.999, 1.0)
-        rate = LEARNING_RATES["adamw"]
-        hyper, states, losses = {"seed": 0, "weight_decay": 0.05, "ema": 0.9, "lr": rate}, [], []
-        for model, variables in ((functions, unpadded), (wide_functions, padded)):
-            paths = [*variables.params, *variables.stats]
-            trainable = step.select_trainable({path: float(path not in gates) for path in paths})
-            state, values = train(model, variables, tx, trainable, hyper)
-            states.append(state.variables(state.weights))
-            losses.append(values)
-        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
-        assert losses[0][-1] < losses[0][0]
-        for tree, padded_tree in zip(*states, strict=True):
-            unpadded_tree = unpad(padded_tree, shapes_of(tree))
-            for path, leaf in tree.items():
-                atol = 1e-9 * max(np.abs(leaf).max(), STEPS * rate)
-                np.testing.assert_allclose(unpadded_tree[path], leaf, rtol=0, atol=atol)
-            # The padding is still exactly 0: padding again gives the same arrays.
-            padded_again = pad(unpadded_tree, shapes_of(padded_tree))
-            for path, leaf in padded_tree.items():
-                if path not in gates:
-                    np.testing.assert_array_equal(leaf, padded_again[path])
+    check_padded_training(retinanet, make_config(**fields), backbones)

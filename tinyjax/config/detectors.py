@@ -77,4 +77,63 @@ RETINANET: Fields = {
     "nms.pre_nms_top_k": (1000, "number of highest (anchor, class) scores that enter NMS"),
 }
 
-DETECTORS: dict[str, Fields] = {"point": POINT, "retinanet": RETINANET}
+FASTER_RCNN: Fields = {
+    **{name: RETINANET[name] for name in ("model.strides", "model.anchors")},
+    **NECK,
+    "model.neck_width": RETINANET["model.neck_width"],
+    "model.head": (
+        "separable",
+        "convolution of the region proposal network (RPN): separable: depthwise separable; dense: "
+        "3x3, as in the paper",
+    ),
+    "rpn.foreground_iou": RETINANET["matching.foreground_iou"],
+    "rpn.background_iou": (0.3, RETINANET["matching.background_iou"][1]),
+    "rpn.sample_size": (256, "anchors per image that the RPN is trained on"),
+    "rpn.positive_fraction": (0.5, "maximum fraction of positives among them"),
+    "proposals.iou_threshold": (
+        0.7,
+        "IoU from which the proposal with the lower score is dropped, within each level",
+    ),
+    "proposals.max_proposals": (128, "maximum number of proposals per image"),
+    "proposals.pre_nms_top_k": (256, "number of anchors with the highest scores that enter NMS"),
+    "roi.head": (
+        "fc",
+        "box head: fc: fully connected; conv: four convolutions before it; separable: two "
+        "depthwise separable convolutions and a mean",
+    ),
+    "roi.width": (128, "units of each fully connected layer of the box head"),
+    "roi.fc_layers": (1, "number of these layers; the paper's: 2"),
+    "roi.size": (7, "bins per side that a RoI is pooled to"),
+    "roi.canonical_size": (
+        0.0,
+        "side in pixels of RoIs that are pooled from stride 16, half of it from stride 8, and so "
+        "on; 0: all RoIs from the finest level; the FPN paper's: 224",
+    ),
+    "roi.sample_size": (64, "RoIs per image that the box head is trained on"),
+    "roi.positive_fraction": (0.25, "maximum fraction of positives among them"),
+    "roi.foreground_iou": (0.5, "IoU with an object from which a RoI is positive"),
+    "loss.class": (1.0, "weight of the cross-entropy of RoIs"),
+    "loss.box": (1.0, "weight of the smooth L1 loss of the box deltas of RoIs"),
+    "loss.rpn_class": (1.0, "weight of the RPN's cross-entropy"),
+    "loss.rpn_box": (1.0, "weight of the RPN's smooth L1 loss"),
+    "nms.iou_threshold": POINT["nms.iou_threshold"],
+    "nms.max_detections": POINT["nms.max_detections"],
+    "nms.pre_nms_top_k": (1000, "number of highest (proposal, class) scores that enter NMS"),
+}
+
+CASCADE_RCNN: Fields = {
+    **{name: field for name, field in FASTER_RCNN.items() if name != "roi.foreground_iou"},
+    "roi.size": (5, FASTER_RCNN["roi.size"][1]),
+    "roi.foreground_ious": (
+        (0.5, 0.6, 0.7),
+        "for each stage, the IoU with an object from which a RoI is positive",
+    ),
+    "roi.loss_weights": ((1.0, 1.0, 1.0), "for each stage, the weight of its losses"),
+}
+
+DETECTORS: dict[str, Fields] = {
+    "point": POINT,
+    "retinanet": RETINANET,
+    "faster_rcnn": FASTER_RCNN,
+    "cascade_rcnn": CASCADE_RCNN,
+}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tinyjax.detectors.boxes import EPS, area, intersection, iou
+from tinyjax.errors import UserError
 
 MAX_IGNORED = 0.5  # fraction of an anchor's area that an ignored box may cover
 
@@ -59,6 +60,15 @@ def match(
         is_positive |= is_best_anchor
     ignored = covered(anchors, boxes, ignore)
     return Matches(object_index, is_positive, (best < background_iou) & ~is_positive & ~ignored)
+
+
+def check_thresholds(section: str, foreground_iou: float, background_iou: float) -> None:
+    """Raise UserError for thresholds that `match` cannot use. section: of the config."""
+    if not 0 < background_iou <= foreground_iou <= 1:
+        raise UserError(
+            f"{section}.foreground_iou = {foreground_iou}, {section}.background_iou = "
+            f"{background_iou}: give 0 < background_iou <= foreground_iou <= 1"
+        )
 
 
 def best_objects(

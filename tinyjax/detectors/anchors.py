@@ -6,7 +6,12 @@ first; cells, row by row; anchors of a cell.
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from tinyjax.errors import UserError
 
 # (width, height, n): a shape in pixels, with n x n evenly spaced centers per cell
 Anchor = tuple[float, float, int]
@@ -39,6 +44,42 @@ def make_anchors(
 def count_anchors(level_anchors: Sequence[Anchor]) -> int:
     """Return the number of anchors per cell of a level."""
     return sum(n * n for _, _, n in level_anchors)
+
+
+def make_levels(
+    height: int, width: int, strides: Sequence[int], anchors: Sequence[Sequence[Anchor]]
+) -> np.ndarray:
+    """Return the level of each anchor of `make_anchors`: int32 [N], 0 for the finest."""
+    levels = [
+        np.full(-(-height // stride) * -(-width // stride) * count_anchors(level_anchors), level)
+        for level, (stride, level_anchors) in enumerate(zip(strides, anchors, strict=True))
+    ]
+    return np.concatenate(levels).astype(np.int32)
+
+
+def configured_anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
+    """Return `model.anchors` as tuples.
+
+    Raises UserError unless there are valid anchors for each of `model.strides`.
+    """
+    anchors = tuple(tuple(map(tuple, level)) for level in config.model.anchors)
+    if len(anchors) != len(config.model.strides) or not all(anchors):
+        raise UserError(
+            f"model.anchors: {len(anchors)} levels for model.strides = "
+            f"{tuple(config.model.strides)}; give a tuple of anchors for each stride"
+        )
+    for anchor in (anchor for level in anchors for anchor in level):
+        if len(anchor) != 3 or min(anchor) <= 0 or anchor[2] != int(anchor[2]):
+            raise UserError(
+                f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
+                "and n x n centers per cell"
+            )
+    return anchors
+
+
+def all_anchors(config: ConfigDict, image_size: tuple[int, int]) -> Array:
+    """Return the anchors of all levels, `make_anchors` of a config: float32 [N, 4]."""
+    return jnp.asarray(make_anchors(*image_size, config.model.strides, configured_anchors(config)))
 
 
 def make_shapes(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarray:

@@ -20,7 +20,7 @@ def class_wise_nms(
 
     Args:
         scores: float32 [B, N, C] of N candidate boxes.
-        boxes: float32 [B, N, 4] xyxy pixels, for all classes.
+        boxes: float32 [B, N, 4] xyxy pixels, for all classes; or [B, N, C, 4], one for each class.
         iou_threshold: if two boxes of a class have a larger IoU, the one with the lower score is
             suppressed.
         max_detections: K, maximum number of detections per image.
@@ -32,6 +32,7 @@ def class_wise_nms(
         int32 [B, K].
     """
     top_k = min(pre_nms_top_k, scores.shape[1] * scores.shape[2])
+    boxes = boxes.reshape(*scores.shape[:2], -1, 4)
     nms = partial(
         _nms, iou_threshold=iou_threshold, max_detections=min(max_detections, top_k), top_k=top_k
     )
@@ -42,7 +43,8 @@ def class_wise_nms(
 def _nms(scores, boxes, *, iou_threshold, max_detections, top_k):
     classes = scores.shape[1]
     scores, index = lax.top_k(scores.reshape(-1), top_k)
-    boxes, labels = boxes[index // classes], index % classes
+    labels = index % classes
+    boxes = boxes[index // classes, jnp.minimum(labels, boxes.shape[1] - 1)]
     scores = jnp.where(nms_mask(boxes, labels, iou_threshold), scores, 0)
     scores, order = lax.top_k(scores, max_detections)
     return boxes[order], scores, labels[order].astype(jnp.int32)

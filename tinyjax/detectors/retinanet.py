@@ -17,16 +17,14 @@ from jax import Array, lax
 from ml_collections import ConfigDict
 
 from tinyjax.detectors import deltas as coder
+from tinyjax.detectors.anchor_heads import AnchorOutputs, SharedDenseConv
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss
-from tinyjax.detectors.anchor_matching import Matches, match
-from tinyjax.detectors.anchors import Anchor, count_anchors, make_anchors
+from tinyjax.detectors.anchor_matching import Matches, check_thresholds, match
+from tinyjax.detectors.anchors import all_anchors, configured_anchors, count_anchors
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
-from tinyjax.detectors.point import SharedConv, SharedSeparableConv, check_strides
+from tinyjax.detectors.point import SharedSeparableConv, check_strides
 from tinyjax.errors import UserError, suggest
-from tinyjax.models.initializers import small_normal
-from tinyjax.models.layers import BatchNorm
-from tinyjax.ops.conv import conv2d
 
 PRIOR_PROBABILITY = 0.01  # initial score of each class at each anchor
 
@@ -39,14 +37,8 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
 
     Raises UserError for invalid strides, anchors, thresholds of matching, and an unknown head.
     """
-    strides, anchors = check_strides(backbone, config), _anchors(config)
-    _check_anchors(anchors, strides)
-    foreground, background = config.matching.foreground_iou, config.matching.background_iou
-    if not 0 < background <= foreground <= 1:
-        raise UserError(
-            f"matching.foreground_iou = {foreground}, matching.background_iou = {background}: give "
-            "0 < background_iou <= foreground_iou <= 1"
-        )
+    strides, anchors = check_strides(backbone, config), configured_anchors(config)
+    check_thresholds("matching", **config.matching)
     model = config.model
     if model.head not in HEADS:
         raise UserError(f"model.head = {model.head!r}: {suggest(model.head, HEADS)}")
@@ -77,7 +69,7 @@ def loss(
     """
     (logits, deltas), stats = apply(batch["image"])
     _, height, width, _ = batch["image"].shape
-    anchors = _all_anchors(config, (height, width))
+    anchors = all_anchors(config, (height, width))
 
     def match_image(boxes, valid, ignore):
         return match(anchors, boxes, valid, ignore, **config.matching, low_quality=True)
@@ -135,31 +127,8 @@ def decode(
     `nms.class_wise_nms`.
     """
     logits, deltas = outputs
-    boxes = coder.clip(coder.decode(deltas, _all_anchors(config, image_size)), image_size)
+    boxes = coder.clip(coder.decode(deltas, all_anchors(config, image_size)), image_size)
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
-
-
-def _check_anchors(anchors: Sequence[Sequence[Anchor]], strides: tuple[int, ...]) -> None:
-    if len(anchors) != len(strides) or not all(anchors):
-        raise UserError(
-            f"model.anchors: {len(anchors)} levels for model.strides = {strides}; give a tuple of "
-            "anchors for each stride"
-        )
-    for anchor in (anchor for level in anchors for anchor in level):
-        if len(anchor) != 3 or min(anchor) <= 0 or anchor[2] != int(anchor[2]):
-            raise UserError(
-                f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
-                "and n x n centers per cell"
-            )
-
-
-def _anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
-    return tuple(tuple(map(tuple, level)) for level in config.model.anchors)
-
-
-def _all_anchors(config: ConfigDict, image_size: tuple[int, int]) -> Array:
-    """The anchors [N, 4] of all levels."""
-    return jnp.asarray(make_anchors(*image_size, config.model.strides, _anchors(config)))
 
 
 # ---- the network
@@ -232,58 +201,8 @@ class Head(nn.Module):
         return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
 
 
-class SharedDenseConv(nn.Module):
-    """3 x 3 convolution with the same kernel for all levels, BatchNorm for each level, ReLU."""
-
-    preserves_zeros = True
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array, stride: int, train: bool) -> Array:
-        x = SharedConv(self.width, 3, name="conv")(x)
-        return nn.relu(BatchNorm(name=f"bn{stride}")(x, train))
-
-
 # name -> (convolution of the towers, size of the kernels of the last layers)
 HEADS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "separable": (SharedSeparableConv, 1),
     "dense": (SharedDenseConv, 3),
 }
-
-
-class AnchorOutputs(nn.Module):
-    """Last layers: [B, h, w, D] and A anchors per cell -> [B, h w A, features].
-
-    Levels with the same number of anchors per cell share a layer.
-    """
-
-    preserves_zeros = True
-
-    features: int
-    size: int
-    bias_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, x: Array, anchors: int) -> Array:
-        name = f"anchors{anchors}"
-        y = OutputConv(anchors * self.features, self.size, self.bias_init, name=name)(x)
-        return y.reshape(x.shape[0], -1, self.features)  # b h w (a f) -> b (h w a) f
-
-
-class OutputConv(nn.Module):
-    """Convolution with bias, in at least float32: [B, h, w, D] -> [B, h, w, features]."""
-
-    preserves_zeros = True
-
-    features: int
-    size: int
-    bias_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", small_normal, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return conv2d(x, kernel.astype(x.dtype)) + bias

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tinyjax.data.sampling import shard_rows
 from tinyjax.detectors.anchor_losses import smooth_l1_loss
 from tinyjax.detectors.anchor_matching import match
 from tinyjax.detectors.boxes import area
 from tinyjax.detectors.deltas import encode
-from tinyjax.detectors.sampling import balanced_sample
+from tinyjax.detectors.sampling import balanced_sample, image_keys
 
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
@@ -55,7 +54,7 @@ def sample_rois(
     valid = jnp.concatenate([batch["valid"], valid], 1)
     targets = label_rois(candidates, valid, batch, foreground_iou)
     sample = partial(balanced_sample, size=size, max_positives=int(size * positive_fraction))
-    keys = shard_rows(jax.random.split(key, len(proposals) * lax.axis_size(axes)), axes)
+    keys = image_keys(key, len(proposals), axes)
     is_positive = targets.labels > 0
     chosen = jax.vmap(sample)(keys, targets.valid & is_positive, targets.valid & ~is_positive)
     image = jnp.arange(len(proposals))[:, None]

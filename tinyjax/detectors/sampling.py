@@ -1,10 +1,13 @@
 """Random samples of anchors or proposals with fixed shapes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from tinyjax.data.sampling import shard_rows
 
 
 class Sample(NamedTuple):
@@ -47,3 +50,11 @@ def balanced_sample(
         negatives[jnp.clip(slot - num_positives, 0, len(negatives) - 1)],
     )
     return Sample(index, from_positives, slot < num_positives + num_negatives)
+
+
+def image_keys(key: Array, num_images: int, axes: Sequence[str] = ()) -> Array:
+    """Return a key for each of a shard's images [B], whose draws do not depend on the sharding.
+
+    axes: mesh axes that the batch is sharded over.
+    """
+    return shard_rows(jax.random.split(key, num_images * lax.axis_size(axes)), axes)
