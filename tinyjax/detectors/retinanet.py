@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss
 from tinyjax.detectors.anchor_matching import Matches, match
-from tinyjax.detectors.anchors import Anchor, count_anchors, make_anchors
+from tinyjax.detectors.anchors import AnchorLevel, all_boxes, make_levels
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.detectors.point import SharedConv, SharedSeparableConv, check_strides
@@ -39,8 +39,8 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
 
     Raises UserError for invalid strides, anchors, thresholds of matching, and an unknown head.
     """
-    strides, anchors = check_strides(backbone, config), _anchors(config)
-    _check_anchors(anchors, strides)
+    strides = check_strides(backbone, config)
+    anchors_per_cell = tuple(len(level.cell) for level in _levels(config, config.crop_size))
     foreground, background = config.matching.foreground_iou, config.matching.background_iou
     if not 0 < background <= foreground <= 1:
         raise UserError(
@@ -51,7 +51,7 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     if model.head not in HEADS:
         raise UserError(f"model.head = {model.head!r}: {suggest(model.head, HEADS)}")
     return RetinaNet(
-        backbone, classes, strides, tuple(map(count_anchors, anchors)),
+        backbone, classes, strides, anchors_per_cell,
         model.neck_width, neck_config(config), model.head, model.head_depth,
     )  # fmt: skip
 
@@ -139,27 +139,13 @@ def decode(
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
 
 
-def _check_anchors(anchors: Sequence[Sequence[Anchor]], strides: tuple[int, ...]) -> None:
-    if len(anchors) != len(strides) or not all(anchors):
-        raise UserError(
-            f"model.anchors: {len(anchors)} levels for model.strides = {strides}; give a tuple of "
-            "anchors for each stride"
-        )
-    for anchor in (anchor for level in anchors for anchor in level):
-        if len(anchor) != 3 or min(anchor) <= 0 or anchor[2] != int(anchor[2]):
-            raise UserError(
-                f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
-                "and n x n centers per cell"
-            )
-
-
-def _anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
-    return tuple(tuple(map(tuple, level)) for level in config.model.anchors)
-
-
 def _all_anchors(config: ConfigDict, image_size: tuple[int, int]) -> Array:
     """The anchors [N, 4] of all levels."""
-    return jnp.asarray(make_anchors(*image_size, config.model.strides, _anchors(config)))
+    return jnp.asarray(all_boxes(_levels(config, image_size)))
+
+
+def _levels(config: ConfigDict, image_size: tuple[int, int]) -> list[AnchorLevel]:
+    return make_levels(image_size, config.model.strides, config.model.anchors)
 
 
 # ---- the network
