@@ -2,9 +2,9 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; steps; batch; lr; init, starting weights (default: none);
-freeze, a preset; probe, number of steps with a frozen backbone before the whole network is trained;
-corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate corrupts.
+Arguments, joined by commas: detector; backbone; steps; batch; lr; init, starting weights (default:
+none); freeze, a preset; probe, number of steps with a frozen backbone before the whole network is
+trained; corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate corrupts.
 """
 
 import os
@@ -13,11 +13,12 @@ from tinyjax.config import detector, parse_arg
 
 
 def get_config(arg=None):
-    config = detector()
+    default = detector()
     arg = parse_arg(
-        arg, backbone=config.model.backbone, steps=11000, batch=config.batch,
-        lr=config.optimizer.lr, init="", freeze="", probe=0, corrupt="",
+        arg, detector=default.model.detector, backbone=default.model.backbone, steps=11000,
+        batch=default.batch, lr=default.optimizer.lr, init="", freeze="", probe=0, corrupt="",
     )  # fmt: skip
+    config = detector(arg.detector)
     config.model.backbone, config.init = arg.backbone, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
     if arg.probe:

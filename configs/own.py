@@ -6,8 +6,8 @@ Arguments, joined by commas: source, a folder, a zip, YOLO's yaml or a COCO json
 yolo, arrayrecord), if it is not recognized or there are several; classes, joined by + (default: all
 in the data); ignore_classes, joined by +; train and val, the names of the two splits; channels, 1
 or 3; height and width of the network's input, required if the images differ in size, and fit,
-letterbox or resize; first_pixel, 0 or 1, of VOC files (default: inferred from them); backbone;
-steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
+letterbox or resize; first_pixel, 0 or 1, of VOC files (default: inferred from them); detector;
+backbone; steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
 
 With task=classify, whole images are classified, and the data are folders train/<class> and
 val/<class>, or format=list or tfds; height and width are required.
@@ -35,6 +35,7 @@ def get_config(arg=None):
         width=0,
         fit="",
         first_pixel=None,
+        detector="",
         backbone="",
         steps=0,
     )
@@ -44,7 +45,7 @@ def get_config(arg=None):
         raise UserError("configs/own.py: give source, as in configs/own.py:source=mine.zip")
     if bool(arg.height) != bool(arg.width):
         raise UserError("configs/own.py: give both height and width, or neither")
-    config = TASKS[arg.task]()
+    config = detector(arg.detector) if arg.detector else TASKS[arg.task]()
     config.model.backbone = arg.backbone or config.model.backbone
     config.schedule.steps = arg.steps or config.schedule.steps
     size = (arg.height, arg.width) if arg.height and arg.width else None
@@ -73,7 +74,7 @@ def _set_classification(config, arg, size):
             "configs/own.py: task=classify: give height and width of the network's input, as in "
             "height=96,width=96"
         )
-    for name in ("ignore_classes", "first_pixel"):
+    for name in ("ignore_classes", "first_pixel", "detector"):
         if arg[name] not in (None, ""):
             raise UserError(f"configs/own.py: {name} = {arg[name]!r}: only for task=detect")
     if arg.format != "auto":
