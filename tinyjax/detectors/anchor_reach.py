@@ -76,18 +76,17 @@ def count_positives(
     """
     boxes = np.asarray(boxes, np.float64)
     count = np.zeros(len(boxes), np.int64)
-    borders = np.arange(0, images.max(initial=-1) + BLOCK + 1, BLOCK)
-    for block in map(
-        slice, *(np.searchsorted(images, borders[k:][: len(borders) - 1]) for k in (0, 1))
-    ):
+    block_starts = np.searchsorted(images, np.arange(BLOCK, images.max(initial=0) + 1, BLOCK))
+    for rows in np.split(np.arange(len(boxes)), block_starts):
         for anchor, counts, strides in _grids(levels):
-            row, cell = _candidates(boxes[block], anchor, counts, strides, threshold)
-            overlap = _iou(boxes[block][row], anchor + np.tile(cell * strides, 2))
-            anchor_id = (images[block][row] * counts[1] + cell[:, 1]) * counts[0] + cell[:, 0]
+            row, cell = _candidates(boxes[rows], anchor, counts, strides, threshold)
+            row = rows[row]
+            overlap = _iou(boxes[row], anchor + np.tile(cell * strides, 2))
+            anchor_id = (images[row] * counts[1] + cell[:, 1]) * counts[0] + cell[:, 0]
             order = np.lexsort((row, -overlap, anchor_id))
             _, first = np.unique(anchor_id[order], return_index=True)
             assigned = order[first][overlap[order[first]] >= threshold]
-            count[block] += np.bincount(row[assigned], minlength=len(boxes[block]))
+            np.add.at(count, row[assigned], 1)
     return count
 
 

@@ -54,7 +54,8 @@ def fit(
         reach_table(splits, {**REFERENCES, "fitted": (strides, anchors)}),
         "",
         "IoU: share of objects whose best anchor has at least this IoU; positives: anchors per "
-        f"object with an IoU of {THRESHOLDS[0]} or more. To train with the fitted anchors:",
+        f"object with an IoU of {THRESHOLDS[0]} or more",
+        "to train with the fitted anchors, give the config the argument detector=retinanet, and",
         f"  --config.model.strides={','.join(map(str, strides))} "
         f'--config.model.anchors="{anchors}"',
     ]
