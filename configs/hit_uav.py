@@ -2,9 +2,10 @@
 
 python -m tinyjax.train --config configs/hit_uav.py --workdir runs/hit_uav
 
-Arguments, joined by commas: backbone; detector and neck; steps; batch; lr; init, starting weights (default: none);
-freeze, a preset; probe, number of steps with a frozen backbone before the whole network is trained;
-corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate corrupts.
+Arguments, joined by commas: backbone; detector and neck; steps; batch; lr; init, starting weights
+(default: none); freeze, a preset; probe, number of steps with a frozen backbone before the whole
+network is trained; corrupt, benchmark or thermal: adds a suite of 100 images that tinyjax.evaluate
+corrupts.
 """
 
 import os

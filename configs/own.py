@@ -7,7 +7,8 @@ yolo, arrayrecord), if it is not recognized or there are several; classes, joine
 in the data); ignore_classes, joined by +; train and val, the names of the two splits; channels, 1
 or 3; height and width of the network's input, required if the images differ in size, and fit,
 letterbox or resize; first_pixel, 0 or 1, of VOC files (default: inferred from them); backbone;
-detector and neck; steps. For 16-bit images see docs/data.md: --config.data.common.range16=range,0,65535.
+detector and neck; steps. For 16-bit images see docs/data.md:
+--config.data.common.range16=range,0,65535.
 
 With task=classify, whole images are classified, and the data are folders train/<class> and
 val/<class>, or format=list or tfds; height and width are required.

@@ -205,6 +205,31 @@ def test_convert_without_valid_images_is_an_error(tmp_path, capsys):
     assert "val_00.png: no such image (3 of 3" in output.out + output.err
 
 
+def test_fitted_anchors_are_the_sizes_of_the_objects(tmp_path, capsys):
+    """Persons are 6 x 12, cars 20 x 10."""
+    source = source_files.coco(tmp_path / "set", SPLITS)
+    for options in ((), ("--size", 64, 96)):  # with a size, images are not read
+        assert run(source, "--anchors", 2, *options) == 0
+        printed = capsys.readouterr().out
+        assert "2 anchors fitted to 7 objects of train: 4 per cell of stride 4, 1 per" in printed
+        for split, objects in (("train", 5), ("val", 2)):
+            rows = printed[printed.index(f"\n{split} ") :].splitlines()
+            assert [row.split()[:2] for row in rows[2:4]] == [
+                ["person", str(objects)],
+                ["car", str(objects // 2)],
+            ]
+        assert '--config.model.anchors="(((6.0, 12.0, 2),), ((20.0, 10.0, 1),))"' in printed
+    assert run(source, "--anchors", 1, "--levels", 1, "--classes", "car", "--only", "val") == 0
+    assert '=4 --config.model.anchors="(((20.0, 10.0, 1),),)"' in capsys.readouterr().out
+
+
+def test_images_of_several_sizes_need_a_size_to_fit_anchors(tmp_path, capsys):
+    source = mixed(tmp_path / "set")
+    assert run(source, "--anchors", 2) == 2
+    assert "images of 2 sizes; give a size, such as --size 64 96" in capsys.readouterr().err
+    assert run(source, "--anchors", 2, "--size", 64, 96) == 0
+
+
 def test_reports_of_two_versions_of_a_set_have_their_own_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("set.v1", "set.v2"):
@@ -219,13 +244,19 @@ def test_reports_of_two_versions_of_a_set_have_their_own_folders(tmp_path, monke
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["{set}"], "give --check, to check the data, --split FRACTIONS, to divide it, or --to"),
+        (["{set}"], "give --check, to check the data, --split FRACTIONS, to divide it, --to"),
         (["{set}", "--check", "--to", "{set}/x"], "give --check, to check the data, --split"),
         (["{set}", "--to", "{set}"], "is not empty; give a new folder"),
         (["{set}/nowhere", "--check"], "no such folder"),
         (["{set}", "--check", "--only", "vall"], "did you mean 'val'"),
         (["{set}", "--check", "--classes", "persn"], "did you mean 'person'"),
         (["{set}", "--check", "--size", "0", "5"], "1 or more"),
+        (["{set}", "--anchors", "2", "--check"], "give --check, to check the data, --split"),
+        (["{set}", "--anchors", "0"], "give numbers, 1 or more"),
+        (["{set}", "--anchors", "3"], "3 anchors: the objects have 2 different sizes"),
+        (["{set}", "--anchors", "1"], "1 anchors for 2 levels"),
+        (["{set}", "--anchors", "2", "--classes", "persn"], "did you mean 'person'"),
+        (["{set}/nowhere", "--anchors", "2"], "no such folder"),
         (["{set}", "--check", "--skip-errors"], "--skip-errors: requires --to"),
         (
             ["{set}", "--check", "--range16", "range", "0", "all"],

@@ -308,7 +308,7 @@ def prepared(folder):
         (two_jsons, ["--split", "0.8,0.2"], "day, night are separate jsons; give the json"),
         (prepared, ["--split", "0.8,0.2"], "has splits of its own"),
         (train_coco, ["--split", "0.8,0.3"], "--split 0.8,0.3: give the fractions of train, val"),
-        (train_coco, ["--split", "val", "--check"], "--split FRACTIONS, to divide it, or --to"),
+        (train_coco, ["--split", "val", "--check"], "--split FRACTIONS, to divide it, --to"),
         (train_coco, ["--check", "--format", "folder"], "only --split reads folders of classes"),
         (train_coco, ["--split", "0.8,0.2", "--format", "folder"], "no folders of classes: <clas"),
         (nested_classes, ["--split", "0.5,0.5", "--format", "folder"], "more/0.png in subfolders"),

@@ -1,8 +1,10 @@
-"""Prepare: check a data set before training on it, divide it, or convert it once to ArrayRecord.
+"""Prepare: check a data set before training on it, divide it, convert it once to ArrayRecord, or
+fit anchors to it.
 
     python -m tinyjax.prepare SOURCE --check
     python -m tinyjax.prepare SOURCE --split 0.8,0.2 [--seed N]
     python -m tinyjax.prepare SOURCE --to DIR [--skip-errors]
+    python -m tinyjax.prepare SOURCE --anchors K [--levels N] [--centers N] [--size H W]
 
 SOURCE is a folder or a .zip in the layout of COCO, Pascal VOC or YOLO, an unpacked published set,
 a prepared set, YOLO's yaml or a COCO json; docs/data.md shows them. --check counts the images and
@@ -14,10 +16,13 @@ missing files.
 test. It writes lists next to the images, which it does not move. Images whose names differ only in
 their final number, such as the frames of a video, are in one split. With --format folder it divides
 a folder of classes.
+
+--anchors fits K anchors to the objects of the training split, in pixels of the network's input. It
+prints their reach in each split, next to that of other anchors: the share of objects whose best
+anchor has an IoU of 0.5, 0.4 or 0.3, by class; and the options of tinyjax.train that set them.
 """
 
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -28,12 +33,11 @@ from typing import Any
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
 from tinyjax.data.layouts.catalog import CLASSIFICATION_SETS, PUBLISHED_SETS
-from tinyjax.data.loading import DETECTION_FORMATS
+from tinyjax.data.loading import CLASS_FOLDERS, DETECTION_FORMATS
 from tinyjax.errors import UserError, run_command
 from tinyjax.run.logs import log, start_log
 
 FORMATS = [name for name in (*DETECTION_FORMATS, *CLASSIFICATION_SETS) if name != "synthetic"]
-CLASS_FOLDERS = "folder"
 FLAGS = {
     "source": {
         "metavar": "SOURCE",
@@ -42,7 +46,20 @@ FLAGS = {
     },
     "--check": {"action": "store_true", "help": "report on the data"},
     "--split": {"metavar": "FRACTIONS", "help": "divide into train,val[,test], such as 0.8,0.2"},
-    "--seed": {"type": int, "default": 0, "help": "--split: seed of the random order (default 0)"},
+    "--anchors": {"type": int, "metavar": "K", "help": "fit K anchors to the objects"},
+    "--levels": {
+        "type": int,
+        "default": 2,
+        "metavar": "N",
+        "help": "--anchors: number of the detector's strides, from --stride on (default 2)",
+    },
+    "--centers": {
+        "type": int,
+        "default": 2,
+        "metavar": "N",
+        "help": "--anchors: at most N x N centers per cell, for small objects (default 2)",
+    },
+    "--seed": {"type": int, "default": 0, "help": "--split, --anchors: random seed (default 0)"},
     "--to": {
         "type": parse_local_path,
         "metavar": "DIR",
@@ -97,10 +114,11 @@ FLAGS = {
 
 def main(argv: list[str] | None = None) -> int:
     args = configs.parse_options("prepare", __doc__, argv, FLAGS, required=())
-    if bool(args.check) + bool(args.to) + (args.split is not None) != 1:
+    given = bool(args.check), bool(args.to), args.split is not None, args.anchors is not None
+    if sum(given) != 1:
         raise UserError(
-            "give --check, to check the data, --split FRACTIONS, to divide it, or --to DIR, to "
-            "convert it"
+            "give --check, to check the data, --split FRACTIONS, to divide it, --to DIR, to "
+            "convert it, or --anchors K, to fit anchors"
         )
     if args.skip_errors and not args.to:
         raise UserError("--skip-errors: requires --to; --check always continues past errors")
@@ -108,9 +126,13 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--format {CLASS_FOLDERS}: only --split reads folders of classes")
     if args.stride < 1 or min(args.size or (1,)) < 1:
         raise UserError("--stride, --size: give numbers of pixels, 1 or more")
+    if min(args.levels, args.centers, 1 if args.anchors is None else args.anchors) < 1:
+        raise UserError("--anchors, --levels, --centers: give numbers, 1 or more")
     start_log()
     if args.split is not None:
         return split(args)
+    if args.anchors is not None:
+        return fit_anchors(args)
     return check(args) if args.check else convert(args)
 
 
@@ -121,6 +143,7 @@ def check(args) -> int:
     """
     from tinyjax.data import statistics
     from tinyjax.data.records import DetectionSplit
+    from tinyjax.reporting import pictures
 
     source = args.source.resolve()
     folder = args.report or Path("runs/check") / (source.name if source.is_dir() else source.stem)
@@ -158,7 +181,7 @@ def check(args) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.txt").write_text("\n".join([*description, *report, ""]), encoding="utf-8")
     for name, split in splits.items():
-        _draw_samples(split, folder / f"{_file_name(name)}.png")
+        pictures.draw_samples(split, folder / f"{_file_name(name)}.png")
     log.info(f"wrote report.txt and a sheet of samples of each split to {folder}")
     return 2 if errors else 0
 
@@ -217,48 +240,33 @@ def split(args) -> int:
             new = split_files.split_detection_set(
                 root, args.format, fractions, args.seed, args.first_pixel
             )
-    log.info("\n".join(_describe_splits(new, args.format)))
+    log.info("\n".join(split_files.describe(new, args.format)))
     return 0
 
 
-def _describe_splits(new, data_format: str) -> list[str]:
-    """Lines about new splits: groups, counts, files, and what to run next."""
-    plural = "s" * (new.num_groups > 1)
-    groups = f"{new.num_groups} group{plural} of images, by names up to their final number"
-    if new.contiguous:
-        lines = [f"{groups}: too few to divide, so splits are blocks of consecutive images"]
-        lines.append("warning: images on either side of a border may be similar")
-    else:
-        lines = [f"{groups}: each group is in one split"]
-    for name, by_class in new.counts.items():
-        counts = ", ".join(f"{label} {count}" for label, count in sorted(by_class.items()))
-        lines.append(f"{name}: {new.num_images[name]} images, {counts or 'no objects'}")
-    known = {label for by_class in new.counts.values() for label in by_class}
-    for name, by_class in new.counts.items():
-        if missing := sorted(known - by_class.keys()):
-            lines.append(f"warning: {name} has no {', '.join(missing)}; try another --seed")
-    lines.append(f"wrote {', '.join(str(file) for file in new.files)}")
-    if data_format == CLASS_FOLDERS:
-        images = new.num_images["train"]
-        config = f"configs/imagenet_b.py:format=list,source={new.source},images={images}"
-        lines.append(f"next: data.format = 'list', data.common.source = '{new.source}', such as")
-        return [*lines, _train_command(config)]
-    config = f"configs/own.py:source={new.source}"
-    if data_format != "auto" and new.source.is_dir():
-        config += f",format={data_format}"
-    train, val, *_ = new.counts
-    if train != "train":
-        config += f",train={train},val={val}"
-    lines.append(f"next: python -m tinyjax.prepare {shlex.quote(str(new.source))} --check")
-    return [*lines, _train_command(config)]
+def fit_anchors(args) -> int:
+    """Fit anchors to the first split, and print their reach in all splits and how to use them."""
+    from tinyjax.data.layouts.listing import raise_error
+    from tinyjax.data.records import DetectionSplit
+    from tinyjax.detectors import anchor_report
 
-
-def _train_command(config: str) -> str:
-    return f"  python -m tinyjax.train --config {shlex.quote(config)} --workdir runs/NAME"
+    names = _split_names(args)
+    if not args.size:
+        _common_size(args, names, raise_error)
+    # Streamed images are not decoded.
+    stream = args.size is not None and args.source.suffix.lower() != ".zip"
+    splits: dict[str, DetectionSplit] = {}
+    for name in names:
+        classes = next(iter(splits.values())).classes if splits else ()  # as in training
+        splits[name] = _load(args, name, args.size, raise_error, classes, stream)
+    strides = [args.stride * 2**level for level in range(args.levels)]
+    report = anchor_report.fit(splits, args.anchors, strides, args.centers, args.seed)
+    log.info("\n".join(report))
+    return 0
 
 
 def _split_names(args) -> list[str]:
-    """The splits to check or convert, those for training first."""
+    """The splits to read, those for training first."""
     from tinyjax.data.layouts.recognition import find_layout
     from tinyjax.data.sources import open_source
 
@@ -354,7 +362,7 @@ def _range16(args) -> dict[str, Any]:
         ) from None
 
 
-def _load(args, split: str, size, on_error, classes: tuple[str, ...] = ()):
+def _load(args, split: str, size, on_error, classes: tuple[str, ...] = (), stream: bool = False):
     from tinyjax.data.detection import load
     from tinyjax.data.options import DetectionOptions
 
@@ -368,31 +376,10 @@ def _load(args, split: str, size, on_error, classes: tuple[str, ...] = ()):
         channels=args.channels,
         first_pixel=args.first_pixel,
         on_error=on_error,
+        stream=stream,
         **_range16(args),
     )
     return load(options)
-
-
-def _draw_samples(split, file: Path, count: int = 12) -> None:
-    """Draw images at even distances in the split, with their boxes, three per row."""
-    import numpy as np
-    from PIL import Image
-
-    from tinyjax.reporting import pictures
-
-    indices = np.unique(np.linspace(0, len(split.names) - 1, count).round().astype(int))
-    drawn = [
-        pictures.draw_boxes(
-            split.inputs["image"][i],
-            truth={k: getattr(split, k)[i] for k in ("boxes", "labels", "valid", "ignore")},
-        )
-        for i in indices
-    ]
-    width, height = (max(side) + 8 for side in zip(*(image.size for image in drawn), strict=True))
-    page = Image.new("RGB", (3 * width, -(-len(drawn) // 3) * height), "white")
-    for k, image in enumerate(drawn):
-        page.paste(image, (k % 3 * width, k // 3 * height))
-    pictures.add_legend(page, split.classes).save(file)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from tests.detectors import make_anchor_references as references
+from tinyjax.config import detector
 from tinyjax.detectors import deltas
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss, smooth_l1_loss
 from tinyjax.detectors.anchors import (
+    all_boxes,
     count_anchors,
     make_anchors,
+    make_levels,
     make_shapes,
     make_torchvision_anchors,
 )
@@ -60,6 +63,35 @@ def test_anchors_equal_torchvisions(reference):
         references.IMAGE_SIZE, references.LEVEL_SHAPES, references.SIZES, references.ASPECT_RATIOS
     )
     np.testing.assert_array_equal(anchors, reference["anchors"])
+
+
+def test_preset_torchvision_equals_torchvisions():
+    strides = (8, 16, 32, 64, 128)
+    assert [level.grid for level in make_levels((100, 76), strides, ("torchvision",))] == [
+        *references.LEVEL_SHAPES
+    ]
+    expected = make_torchvision_anchors(
+        (100, 76), references.LEVEL_SHAPES, references.SIZES, references.ASPECT_RATIOS
+    )
+    anchors = all_boxes(make_levels((100, 76), strides, ("torchvision",)))
+    np.testing.assert_array_equal(anchors, expected)
+
+
+def test_preset_detectron2_by_hand():
+    """The aspect ratio varies fastest, centers are at index * stride, sides are not rounded."""
+    (level,) = make_levels((16, 10), (8,), ("detectron2",))
+    assert (level.grid, level.strides) == ((2, 2), (8, 8))
+    root = 32 / 2**0.5
+    sides = [(2 * root, root), (32, 32), (root, 2 * root)]
+    sides += [(w * 2 ** (k / 3), h * 2 ** (k / 3)) for k in (1, 2) for w, h in sides]
+    half = np.array(sides) / 2
+    np.testing.assert_allclose(level.cell, np.concatenate([-half, half], 1), rtol=1e-6)
+
+
+def test_preset_small_is_the_default():
+    config = detector("retinanet").model
+    explicit = make_anchors(32, 40, config.strides, config.anchors)
+    np.testing.assert_array_equal(all_boxes(make_levels((32, 40), (4, 8), ("small",))), explicit)
 
 
 # ---- box coder

@@ -51,6 +51,7 @@ def init_shapes(model):
         ("separable", None, [18 * 13 * 13, 9 * 7 * 2], {"anchors2", "anchors13"}),
         # The levels share the layers of their outputs.
         ("dense", [[(9.0, 9.0, 1)] * 3] * 2, [18 * 13 * 3, 9 * 7 * 3], {"anchors3"}),
+        ("separable", ["torchvision"], [18 * 13 * 9, 9 * 7 * 9], {"anchors9"}),
     ],
 )
 def test_outputs_have_one_row_per_anchor(head, anchors, rows, outputs):
@@ -102,6 +103,10 @@ def test_rows_are_in_the_order_of_the_anchors():
         ("model.anchors", (((4.0, 4.0, 1),),), "1 levels for model.strides = (4, 8)"),
         ("model.anchors", (((4.0, 4.0),), ((8.0, 8.0, 1),)), "(4.0, 4.0): give (width, height, n)"),
         ("model.anchors", (((4.0, 0.0, 1),), ((8.0, 8.0, 1),)), "with positive sizes"),
+        ("model.anchors", ((4.0, 4.0, 1), (8.0, 8.0, 1)), "4.0: give (width, height, n)"),
+        ("model.anchors", (4.0, 8.0), "give a tuple of anchors for each stride"),
+        ("model.anchors", ("torchvison",), "did you mean 'torchvision'"),
+        ("model.anchors", ("small", ((8.0, 8.0, 1),)), "or one name"),
         ("model.head", "seperable", "did you mean 'separable'"),
         ("model.strides", (4, 16), "consecutive strides"),
         ("matching.background_iou", 0.6, "background_iou <= foreground_iou"),

@@ -50,7 +50,8 @@ RETINANET: Fields = {
     "model.anchors": (
         SMALL_ANCHORS,
         "for each stride, the anchors of a cell: (width, height, n) in pixels, at n x n centers; "
-        "the default is for objects of 5 to 40 pixels",
+        "or one name: small (the default, for objects of 5 to 40 pixels), torchvision, detectron2; "
+        "`tinyjax.prepare --anchors` fits anchors to a data set",
     ),
     **NECK,
     "model.neck_width": (48, NECK["model.neck_width"][1]),

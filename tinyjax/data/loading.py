@@ -12,7 +12,8 @@ from tinyjax.errors import UserError, suggest
 log = logging.getLogger("tinyjax")
 
 DETECTION_FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *DETECTION_SETS)
-CLASSIFICATION_FORMATS = ("folder", "list", "tfds", *CLASSIFICATION_SETS)
+CLASS_FOLDERS = "folder"
+CLASSIFICATION_FORMATS = (CLASS_FOLDERS, "list", "tfds", *CLASSIFICATION_SETS)
 CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite, which `evaluate` expands to many splits
 
 

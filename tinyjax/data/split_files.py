@@ -9,6 +9,7 @@ Images are neither moved nor copied, and no existing file is overwritten.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts import coco, voc, yolo
 from tinyjax.data.layouts.listing import Entry, candidate_roots, walk_files
 from tinyjax.data.layouts.recognition import class_folders, find_layout, list_split
+from tinyjax.data.loading import CLASS_FOLDERS
 from tinyjax.data.splitting import SPLITS, divide
 from tinyjax.errors import UserError, shorten
 
@@ -188,6 +190,42 @@ def _find_class_folders(root: Path) -> tuple[Path, Path]:
         if class_folders(data_dir):
             return data_dir, data_dir
     raise UserError(f"{root}: no folders of classes: <class>/<name>.jpg for two or more classes")
+
+
+def describe(new: NewSplits, data_format: str) -> list[str]:
+    """Lines about new splits: groups, counts, files, and what to run next."""
+    plural = "s" * (new.num_groups > 1)
+    groups = f"{new.num_groups} group{plural} of images, by names up to their final number"
+    if new.contiguous:
+        lines = [f"{groups}: too few to divide, so splits are blocks of consecutive images"]
+        lines.append("warning: images on either side of a border may be similar")
+    else:
+        lines = [f"{groups}: each group is in one split"]
+    for name, by_class in new.counts.items():
+        counts = ", ".join(f"{label} {count}" for label, count in sorted(by_class.items()))
+        lines.append(f"{name}: {new.num_images[name]} images, {counts or 'no objects'}")
+    known = {label for by_class in new.counts.values() for label in by_class}
+    for name, by_class in new.counts.items():
+        if missing := sorted(known - by_class.keys()):
+            lines.append(f"warning: {name} has no {', '.join(missing)}; try another --seed")
+    lines.append(f"wrote {', '.join(str(file) for file in new.files)}")
+    if data_format == CLASS_FOLDERS:
+        images = new.num_images["train"]
+        config = f"configs/imagenet_b.py:format=list,source={new.source},images={images}"
+        lines.append(f"next: data.format = 'list', data.common.source = '{new.source}', such as")
+        return [*lines, _train_command(config)]
+    config = f"configs/own.py:source={new.source}"
+    if data_format != "auto" and new.source.is_dir():
+        config += f",format={data_format}"
+    train, val, *_ = new.counts
+    if train != "train":
+        config += f",train={train},val={val}"
+    lines.append(f"next: python -m tinyjax.prepare {shlex.quote(str(new.source))} --check")
+    return [*lines, _train_command(config)]
+
+
+def _train_command(config: str) -> str:
+    return f"  python -m tinyjax.train --config {shlex.quote(config)} --workdir runs/NAME"
 
 
 def _relative(entry: Entry, folder: object) -> str:

@@ -4,17 +4,88 @@ They are numpy arrays, so they are constants in compiled programs. The order is:
 first; cells, row by row; anchors of a cell.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from ml_collections import ConfigDict
 
-from tinyjax.errors import UserError
+from tinyjax.config.detectors import SMALL_ANCHORS
+from tinyjax.errors import UserError, suggest
 
 # (width, height, n): a shape in pixels, with n x n evenly spaced centers per cell
 Anchor = tuple[float, float, int]
+
+# Names that stand for anchors in a config, see `make_levels`
+PRESETS = ("small", "torchvision", "detectron2")
+ASPECT_RATIOS = (0.5, 1.0, 2.0)  # h / w, of RetinaNet in torchvision and detectron2
+
+
+class AnchorLevel(NamedTuple):
+    """The anchors of a level: those of the first cell, repeated over a grid of cells."""
+
+    cell: np.ndarray  # float [A, 4], anchors of the cell at the image's upper left corner
+    grid: tuple[int, int]  # number of cells (h, w)
+    strides: tuple[int, int]  # (vertical, horizontal), pixels
+
+
+def make_levels(
+    image_size: tuple[int, int], strides: Sequence[int], anchors: Sequence[Any]
+) -> list[AnchorLevel]:
+    """Return the anchors that a config describes, for an input of (height, width) pixels.
+
+    A level of stride s has ceil(height / s) x ceil(width / s) cells.
+
+    anchors: for each stride, the anchors of a cell, see `make_anchors`; or the name of a preset, as
+        a tuple: ("small",) is `SMALL_ANCHORS`, for strides 4 and 8; ("torchvision",) and
+        ("detectron2",) are RetinaNet's anchors in these libraries, with sizes of 4 s 2^(k/3) for k
+        = 0, 1, 2 and three aspect ratios. Theirs have strides of 8 to 128, but other strides can be
+        given.
+
+    Raises UserError for an unknown preset and invalid anchors.
+    """
+    preset = _preset_name(anchors)
+    if preset in ("torchvision", "detectron2"):
+        level_shapes = [_grid(image_size, stride) for stride in strides]
+        sizes = [[4 * s * 2 ** (k / 3) for k in range(3)] for s in strides]
+        if preset == "torchvision":
+            sizes = [[int(size) for size in level_sizes] for level_sizes in sizes]
+            return _torchvision_levels(image_size, level_shapes, sizes, ASPECT_RATIOS)
+        return _detectron2_levels(level_shapes, strides, sizes, ASPECT_RATIOS)
+    explicit = SMALL_ANCHORS if preset else anchors
+    _check_anchors(explicit, strides)
+    return [
+        AnchorLevel(
+            np.concatenate([_centered_boxes(stride, *anchor) for anchor in level_anchors]),
+            _grid(image_size, stride),
+            (stride, stride),
+        )
+        for stride, level_anchors in zip(strides, explicit, strict=True)
+    ]
+
+
+def configured_levels(config: ConfigDict, image_size: tuple[int, int]) -> list[AnchorLevel]:
+    """Return the anchors of `config.model` for an input of (height, width) pixels. Raises
+    UserError as `make_levels` does.
+    """
+    return make_levels(image_size, config.model.strides, config.model.anchors)
+
+
+def to_tuples(anchors: Any) -> Any:
+    """Nested sequences as nested tuples, so that they are static data of a module."""
+    return tuple(map(to_tuples, anchors)) if isinstance(anchors, tuple | list) else anchors
+
+
+def level_indices(levels: Sequence[AnchorLevel]) -> np.ndarray:
+    """Return the level of each anchor, int32 [N], in the order of `all_boxes`."""
+    counts = [len(level.cell) * math.prod(level.grid) for level in levels]
+    return np.repeat(np.arange(len(levels), dtype=np.int32), counts)
+
+
+def all_boxes(levels: Sequence[AnchorLevel]) -> np.ndarray:
+    """Return the anchors of all levels, float32 [N, 4]."""
+    return np.concatenate([_repeat_over_cells(*level) for level in levels]).astype(np.float32)
 
 
 def make_anchors(
@@ -33,53 +104,7 @@ def make_anchors(
     Returns:
         float32 [N, 4].
     """
-    levels = []
-    for stride, level_anchors in zip(strides, anchors, strict=True):
-        grid = -(-height // stride), -(-width // stride)
-        cell = [_centered_boxes(stride, *anchor) for anchor in level_anchors]
-        levels.append(_repeat_over_cells(np.concatenate(cell), grid, (stride, stride)))
-    return np.concatenate(levels).astype(np.float32)
-
-
-def count_anchors(level_anchors: Sequence[Anchor]) -> int:
-    """Return the number of anchors per cell of a level."""
-    return sum(n * n for _, _, n in level_anchors)
-
-
-def make_levels(
-    height: int, width: int, strides: Sequence[int], anchors: Sequence[Sequence[Anchor]]
-) -> np.ndarray:
-    """Return the level of each anchor of `make_anchors`: int32 [N], 0 for the finest."""
-    levels = [
-        np.full(-(-height // stride) * -(-width // stride) * count_anchors(level_anchors), level)
-        for level, (stride, level_anchors) in enumerate(zip(strides, anchors, strict=True))
-    ]
-    return np.concatenate(levels).astype(np.int32)
-
-
-def configured_anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
-    """Return `model.anchors` as tuples.
-
-    Raises UserError unless there are valid anchors for each of `model.strides`.
-    """
-    anchors = tuple(tuple(map(tuple, level)) for level in config.model.anchors)
-    if len(anchors) != len(config.model.strides) or not all(anchors):
-        raise UserError(
-            f"model.anchors: {len(anchors)} levels for model.strides = "
-            f"{tuple(config.model.strides)}; give a tuple of anchors for each stride"
-        )
-    for anchor in (anchor for level in anchors for anchor in level):
-        if len(anchor) != 3 or min(anchor) <= 0 or anchor[2] != int(anchor[2]):
-            raise UserError(
-                f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
-                "and n x n centers per cell"
-            )
-    return anchors
-
-
-def all_anchors(config: ConfigDict, image_size: tuple[int, int]) -> Array:
-    """Return the anchors of all levels, `make_anchors` of a config: float32 [N, 4]."""
-    return jnp.asarray(make_anchors(*image_size, config.model.strides, configured_anchors(config)))
+    return all_boxes(make_levels((height, width), strides, anchors))
 
 
 def make_shapes(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarray:
@@ -113,12 +138,67 @@ def make_torchvision_anchors(
     Returns:
         float32 [N, 4].
     """
+    return all_boxes(_torchvision_levels(image_size, level_shapes, sizes, aspect_ratios))
+
+
+def _torchvision_levels(image_size, level_shapes, sizes, aspect_ratios) -> list[AnchorLevel]:
+    """The levels of `make_torchvision_anchors`."""
     levels = []
     for (h, w), level_sizes in zip(level_shapes, sizes, strict=True):
         shapes = make_shapes(level_sizes, aspect_ratios)
         cell = np.round(np.concatenate([-shapes, shapes], 1) / 2)
-        levels.append(_repeat_over_cells(cell, (h, w), (image_size[0] // h, image_size[1] // w)))
-    return np.concatenate(levels).astype(np.float32)
+        levels.append(AnchorLevel(cell, (h, w), (image_size[0] // h, image_size[1] // w)))
+    return levels
+
+
+def _detectron2_levels(level_shapes, strides, sizes, aspect_ratios) -> list[AnchorLevel]:
+    """detectron2's anchors: centers at index * stride, and the aspect ratio varies fastest."""
+    levels = []
+    for grid, stride, level_sizes in zip(level_shapes, strides, sizes, strict=True):
+        shapes = np.concatenate([make_shapes([size], aspect_ratios) for size in level_sizes])
+        levels.append(AnchorLevel(np.concatenate([-shapes, shapes], 1) / 2, grid, (stride, stride)))
+    return levels
+
+
+def _preset_name(anchors: Sequence[Any]) -> str:
+    """The name of the preset, or "" if the anchors are explicit."""
+    names = [item for item in anchors if isinstance(item, str)]
+    if not names:
+        return ""
+    if len(anchors) > 1 or names[0] not in PRESETS:
+        raise UserError(
+            f"model.anchors = {tuple(anchors)}: give anchors for each stride, or one name: "
+            f"{suggest(names[0], PRESETS)}"
+        )
+    return names[0]
+
+
+def _check_anchors(anchors: Sequence[Any], strides: Sequence[int]) -> None:
+    if len(anchors) != len(strides) or not all(isinstance(a, tuple | list) and a for a in anchors):
+        raise UserError(
+            f"model.anchors: {len(anchors)} levels for model.strides = {tuple(strides)}; give a "
+            "tuple of anchors for each stride"
+        )
+    for anchor in (anchor for level in anchors for anchor in level):
+        if not _is_anchor(anchor):
+            raise UserError(
+                f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
+                "and n x n centers per cell"
+            )
+
+
+def _is_anchor(anchor: Any) -> bool:
+    return (
+        isinstance(anchor, tuple | list)
+        and len(anchor) == 3
+        and all(isinstance(number, int | float) and number > 0 for number in anchor)
+        and anchor[2] == int(anchor[2])
+    )
+
+
+def _grid(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The number of cells (h, w) of a level."""
+    return -(-image_size[0] // stride), -(-image_size[1] // stride)
 
 
 def _centered_boxes(stride: int, width: float, height: float, n: int) -> np.ndarray:

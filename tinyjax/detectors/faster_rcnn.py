@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_matching import check_thresholds
-from tinyjax.detectors.anchors import Anchor, all_anchors, configured_anchors, count_anchors
+from tinyjax.detectors.anchors import all_boxes, configured_levels, make_levels, to_tuples
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import Proposals, class_wise_nms
 from tinyjax.detectors.point import check_strides
@@ -108,8 +108,9 @@ def build_with_stages(
                 f"roi.foreground_iou(s): {stage.foreground_iou}: give 0 < foreground_iou <= 1"
             )
     model, roi = config.model, config.roi
+    configured_levels(config, (1, 1))  # checks the anchors
     return FasterRCNN(
-        backbone, classes, check_strides(backbone, config), configured_anchors(config),
+        backbone, classes, check_strides(backbone, config), to_tuples(model.anchors),
         model.neck_width, neck_config(config), model.head, ProposalConfig(**config.proposals),
         RoiConfig(*(roi[field] for field in RoiConfig._fields)), stages, class_agnostic,
     )  # fmt: skip
@@ -170,7 +171,7 @@ def loss_with_stages(
     image_size = height, width
     # Only the first call updates running statistics: box heads have no BatchNorm.
     (levels, logits, deltas, proposals), stats = apply(batch["image"], method="propose")
-    anchors = all_anchors(config, image_size)
+    anchors = jnp.asarray(all_boxes(configured_levels(config, image_size)))
     rpn_class_loss, rpn_box_loss = rpn_loss(
         rpn_key, logits, deltas, anchors, batch, **config.rpn, axes=axes
     )
@@ -224,7 +225,7 @@ class FasterRCNN(nn.Module):
     backbone: nn.Module
     classes: int
     strides: tuple[int, ...]
-    anchors: tuple[tuple[Anchor, ...], ...]  # of each level
+    anchors: tuple[Any, ...]  # see `make_levels`
     neck_width: int  # channels of neck and RPN; 0: of the stride-16 features, at least 16
     neck: NeckConfig
     rpn_head: str  # a key of `rpn.CONVS`
@@ -258,11 +259,11 @@ class FasterRCNN(nn.Module):
         _, features = self.backbone(x, train)
         width = self.neck_width or max(16, features[16].shape[-1])
         levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
-        rpn = RPN(tuple(map(count_anchors, self.anchors)), self.rpn_head, name="rpn")
-        logits, deltas = rpn(levels, train)
-        proposals = make_proposals(
-            logits, deltas, (x.shape[1], x.shape[2]), self.strides, self.anchors, self.proposals
-        )
+        image_size = x.shape[1], x.shape[2]
+        anchor_levels = make_levels(image_size, self.strides, self.anchors)
+        anchors_per_cell = tuple(len(level.cell) for level in anchor_levels)
+        logits, deltas = RPN(anchors_per_cell, self.rpn_head, name="rpn")(levels, train)
+        proposals = make_proposals(logits, deltas, image_size, anchor_levels, self.proposals)
         return levels, logits, deltas, proposals
 
     def predict(

@@ -20,7 +20,7 @@ from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_heads import AnchorOutputs, SharedDenseConv
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss
 from tinyjax.detectors.anchor_matching import Matches, check_thresholds, match
-from tinyjax.detectors.anchors import all_anchors, configured_anchors, count_anchors
+from tinyjax.detectors.anchors import all_boxes, configured_levels
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.detectors.point import SharedSeparableConv, check_strides
@@ -37,13 +37,14 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
 
     Raises UserError for invalid strides, anchors, thresholds of matching, and an unknown head.
     """
-    strides, anchors = check_strides(backbone, config), configured_anchors(config)
+    strides = check_strides(backbone, config)
+    anchors_per_cell = tuple(len(level.cell) for level in configured_levels(config, (1, 1)))
     check_thresholds("matching", **config.matching)
     model = config.model
     if model.head not in HEADS:
         raise UserError(f"model.head = {model.head!r}: {suggest(model.head, HEADS)}")
     return RetinaNet(
-        backbone, classes, strides, tuple(map(count_anchors, anchors)),
+        backbone, classes, strides, anchors_per_cell,
         model.neck_width, neck_config(config), model.head, model.head_depth,
     )  # fmt: skip
 
@@ -69,7 +70,7 @@ def loss(
     """
     (logits, deltas), stats = apply(batch["image"])
     _, height, width, _ = batch["image"].shape
-    anchors = all_anchors(config, (height, width))
+    anchors = jnp.asarray(all_boxes(configured_levels(config, (height, width))))
 
     def match_image(boxes, valid, ignore):
         return match(anchors, boxes, valid, ignore, **config.matching, low_quality=True)
@@ -127,7 +128,8 @@ def decode(
     `nms.class_wise_nms`.
     """
     logits, deltas = outputs
-    boxes = coder.clip(coder.decode(deltas, all_anchors(config, image_size)), image_size)
+    anchors = jnp.asarray(all_boxes(configured_levels(config, image_size)))
+    boxes = coder.clip(coder.decode(deltas, anchors), image_size)
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
 
 

@@ -15,7 +15,7 @@ from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_heads import AnchorOutputs, SharedDenseConv
 from tinyjax.detectors.anchor_losses import smooth_l1_loss
 from tinyjax.detectors.anchor_matching import match
-from tinyjax.detectors.anchors import Anchor, make_anchors, make_levels
+from tinyjax.detectors.anchors import AnchorLevel, all_boxes, level_indices
 from tinyjax.detectors.nms import Proposals, select_proposals
 from tinyjax.detectors.point import SharedSeparableConv
 from tinyjax.detectors.sampling import balanced_sample, image_keys
@@ -67,8 +67,7 @@ def make_proposals(
     logits: Array,
     deltas: Array,
     image_size: tuple[int, int],
-    strides: tuple[int, ...],
-    anchors: Sequence[Sequence[Anchor]],
+    levels: Sequence[AnchorLevel],
     config: ProposalConfig,
 ) -> Proposals:
     """Return the proposals of an RPN's outputs, with NMS within each level. They have no gradient.
@@ -76,13 +75,12 @@ def make_proposals(
     Args:
         logits, deltas: see `RPN`.
         image_size: (height, width), pixels.
-        strides, anchors: of each level, see `make_anchors`.
+        levels: the anchors.
     """
-    geometry = *image_size, strides, anchors
     logits, deltas = lax.stop_gradient((logits, deltas))
-    boxes = coder.decode(deltas, jnp.asarray(make_anchors(*geometry)))
-    levels = jnp.asarray(make_levels(*geometry))
-    return select_proposals(logits, boxes, levels, image_size=image_size, **config._asdict())
+    boxes = coder.decode(deltas, jnp.asarray(all_boxes(levels)))
+    groups = jnp.asarray(level_indices(levels))
+    return select_proposals(logits, boxes, groups, image_size=image_size, **config._asdict())
 
 
 @jax.named_scope("rpn_loss")

@@ -51,6 +51,17 @@ def save_samples(
     save_pairs(pairs, path, [split.names[i] for i in chosen], split.classes)
 
 
+def draw_samples(split: DetectionSplit, file: Path, count: int = 12) -> None:
+    """Draw images at even distances in a split, with their boxes, three per row."""
+    indices = np.unique(np.linspace(0, len(split.names) - 1, count).round().astype(int))
+    drawn = [draw_boxes(split.inputs["image"][i], truth_of(split, i)) for i in indices]
+    width, height = (max(side) + GAP for side in zip(*(image.size for image in drawn), strict=True))
+    page = Image.new("RGB", (3 * width, -(-len(drawn) // 3) * height), "white")
+    for k, image in enumerate(drawn):
+        page.paste(image, (k % 3 * width, k // 3 * height))
+    add_legend(page, split.classes).save(file)
+
+
 def save_worst(
     split: DetectionSplit,
     predictions: Mapping[str, np.ndarray],
