@@ -2,7 +2,8 @@
 
 The default is a small variant for small objects: anchors of 4 to 38 pixels, with several centers
 per cell for the smallest ones, and towers of depthwise separable convolutions. `model.head =
-"dense"` has the paper's head, with BatchNorm. Unlike in the paper, the losses are normalized by the
+"dense"` has the paper's head, and `model.anchors = ("torchvision",)` the anchors of torchvision,
+whose weights can be loaded (`torch_names`). Unlike in the paper, the losses are normalized by the
 positives of the whole batch, since an image may have none.
 """
 
@@ -19,16 +20,23 @@ from ml_collections import ConfigDict
 from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss
 from tinyjax.detectors.anchor_matching import Matches, match
-from tinyjax.detectors.anchors import Anchor, count_anchors, make_anchors
+from tinyjax.detectors.anchors import (
+    Anchor,
+    count_anchors,
+    make_anchors,
+    make_torchvision_anchors,
+)
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
-from tinyjax.detectors.point import SharedConv, SharedSeparableConv, check_strides
+from tinyjax.detectors.point import SharedSeparableConv, check_strides
 from tinyjax.errors import UserError, suggest
 from tinyjax.models.initializers import small_normal
-from tinyjax.models.layers import BatchNorm
 from tinyjax.ops.conv import conv2d
 
 PRIOR_PROBABILITY = 0.01  # initial score of each class at each anchor
+TORCHVISION_ANCHORS = ("torchvision",)  # a value of `model.anchors`
+# Those of the paper: sides of 4 strides times these, and h / w.
+SCALES, ASPECT_RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 
 
 # ---- the functions of every detector: build, loss, decode
@@ -39,8 +47,7 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
 
     Raises UserError for invalid strides, anchors, thresholds of matching, and an unknown head.
     """
-    strides, anchors = check_strides(backbone, config), _anchors(config)
-    _check_anchors(anchors, strides)
+    strides = check_strides(backbone, config)
     foreground, background = config.matching.foreground_iou, config.matching.background_iou
     if not 0 < background <= foreground <= 1:
         raise UserError(
@@ -51,7 +58,7 @@ def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     if model.head not in HEADS:
         raise UserError(f"model.head = {model.head!r}: {suggest(model.head, HEADS)}")
     return RetinaNet(
-        backbone, classes, strides, tuple(map(count_anchors, anchors)),
+        backbone, classes, strides, _anchors_per_cell(config, strides),
         model.neck_width, neck_config(config), model.head, model.head_depth,
     )  # fmt: skip
 
@@ -139,7 +146,11 @@ def decode(
     return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
 
 
-def _check_anchors(anchors: Sequence[Sequence[Anchor]], strides: tuple[int, ...]) -> None:
+def _anchors_per_cell(config: ConfigDict, strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The number of anchors per cell, for each level. Raises UserError for invalid anchors."""
+    if _has_torchvision_anchors(config):
+        return (len(SCALES) * len(ASPECT_RATIOS),) * len(strides)
+    anchors = _anchors(config)
     if len(anchors) != len(strides) or not all(anchors):
         raise UserError(
             f"model.anchors: {len(anchors)} levels for model.strides = {strides}; give a tuple of "
@@ -151,6 +162,11 @@ def _check_anchors(anchors: Sequence[Sequence[Anchor]], strides: tuple[int, ...]
                 f"model.anchors: {anchor}: give (width, height, n), with positive sizes in pixels "
                 "and n x n centers per cell"
             )
+    return tuple(map(count_anchors, anchors))
+
+
+def _has_torchvision_anchors(config: ConfigDict) -> bool:
+    return tuple(config.model.anchors) == TORCHVISION_ANCHORS
 
 
 def _anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
@@ -159,7 +175,14 @@ def _anchors(config: ConfigDict) -> tuple[tuple[Anchor, ...], ...]:
 
 def _all_anchors(config: ConfigDict, image_size: tuple[int, int]) -> Array:
     """The anchors [N, 4] of all levels."""
-    return jnp.asarray(make_anchors(*image_size, config.model.strides, _anchors(config)))
+    strides = config.model.strides
+    if _has_torchvision_anchors(config):
+        level_shapes = [(-(-image_size[0] // s), -(-image_size[1] // s)) for s in strides]
+        sizes = [[int(4 * s * scale) for scale in SCALES] for s in strides]
+        anchors = make_torchvision_anchors(image_size, level_shapes, sizes, ASPECT_RATIOS)
+    else:
+        anchors = make_anchors(*image_size, strides, _anchors(config))
+    return jnp.asarray(anchors)
 
 
 # ---- the network
@@ -197,8 +220,8 @@ class RetinaNet(nn.Module):
 class Head(nn.Module):
     """{stride: [B, h, w, D]} -> logits f32[B, N, classes], deltas f32[B, N, 4].
 
-    The levels share the convolutions of two towers; each level has its own BatchNorm, because their
-    statistics differ.
+    The levels share the convolutions of two towers; each level has its own BatchNorm, if any,
+    because their statistics differ.
     """
 
     preserves_zeros = True
@@ -233,7 +256,7 @@ class Head(nn.Module):
 
 
 class SharedDenseConv(nn.Module):
-    """3 x 3 convolution with the same kernel for all levels, BatchNorm for each level, ReLU."""
+    """3 x 3 convolution with bias, ReLU: the same for all levels, initialized as in the paper."""
 
     preserves_zeros = True
 
@@ -241,8 +264,9 @@ class SharedDenseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, stride: int, train: bool) -> Array:
-        x = SharedConv(self.width, 3, name="conv")(x)
-        return nn.relu(BatchNorm(name=f"bn{stride}")(x, train))
+        kernel = self.param("kernel", small_normal, (3, 3, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        return nn.relu(conv2d(x, kernel.astype(x.dtype)) + bias.astype(x.dtype))
 
 
 # name -> (convolution of the towers, size of the kernels of the last layers)
