@@ -87,6 +87,32 @@ def compute(backbone, state):
     return jax.device_get(run(params, stats, batch))
 
 
+@pytest.mark.slow
+def test_a_training_step_reaches_all_parameters():
+    """Of the published network, 91 classes, on a small image."""
+    config = make_config("resnet/50")
+    model = retinanet.build(models.build("resnet/50"), config, 91)
+    params, stats = models.init(model, 0, (1, *SIZE, 3))
+    batch = {
+        "image": jnp.asarray(image(), jnp.float32),
+        "boxes": jnp.asarray([BOXES]), "labels": jnp.asarray([LABELS]),
+        "valid": jnp.ones((1, 3), bool), "ignore": jnp.zeros((1, 3), bool),
+    }  # fmt: skip
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            apply = partial(models.apply, model, params, stats, train=True)
+            return retinanet.loss(apply, batch, None, config.loss.to_dict(), config)
+
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, gradient, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
+
+    value, gradient, params = step(params)
+    assert [path for path, g in gradient.items() if not (g != 0).any()] == []
+    assert float(step(params)[0]) < float(value)
+
+
 @pytest.mark.parametrize(
     "body",
     [body if body == "18" else pytest.param(body, marks=pytest.mark.slow) for body in BODIES],
