@@ -6,6 +6,7 @@ float64. Of large arrays, every n-th number is stored, see `thin`.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ LABELS = (2, 0, 1)
 
 
 # Factors on the drawn weights, so that logits are near 1 and boxes about as large as their anchors
-SCALES = {"bn3.": 0.3, "inner_blocks": 0.02, "cls_logits": 0.7, "bbox_reg": 0.2}
+SCALES = {
+    **{"bn3.": 0.3, "inner_blocks": 0.02, "cls_logits": 0.7},
+    **{"bbox_reg": 0.2, "rpn.head.bbox": 0.3, "predictor.bbox": 0.5},
+}
 
 
 def draw_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -52,17 +56,12 @@ def load_drawn_weights(model: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def nms(boxes, scores, iou_threshold):
-    """Greedy suppression; torchvision's compiled one is not in CPU wheels of torch."""
-    import torch
-    from torchvision.ops import box_iou
-
-    order, kept = scores.argsort(descending=True, stable=True), []
-    overlap = box_iou(boxes, boxes)
-    for i in order.tolist():
-        if not (overlap[i, kept] > iou_threshold).any():
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64)
+def thin_maps(name: str, maps: Mapping[str, Any], finest: int) -> dict[str, np.ndarray]:
+    """Numbers of each map, stored as [1, H, W, C] under its name and stride."""
+    return {
+        f"{name}{finest * 2**i}": thin(y.permute(0, 2, 3, 1).numpy())
+        for i, y in enumerate(maps.values())
+    }
 
 
 def build(body: str) -> Any:
@@ -87,9 +86,7 @@ def compute(body: str) -> dict[str, np.ndarray]:
     """Features, levels, outputs, losses for `BOXES`, and detections."""
     import torch
     from torchvision.models.detection.image_list import ImageList
-    from torchvision.ops import boxes
 
-    boxes.nms = nms
     model = build(body)
     shapes = load_drawn_weights(model)
     model = model.double().eval()
@@ -106,20 +103,13 @@ def compute(body: str) -> dict[str, np.ndarray]:
         [anchors[0].split(counts)],
         [SIZE],
     )
-    scores = outputs["cls_logits"].sigmoid()
-    print(body, "candidates", (scores > SCORE_THRESHOLD).sum().item())
-    print("deviations", {name: round(output.std().item(), 2) for name, output in outputs.items()})
-    print("losses", {name: loss.item() for name, loss in losses.items()})
-    print("mean features", {k: x.abs().mean().item() for k, x in features.items()})
-    print("mean levels", {k: x.abs().mean().item() for k, x in levels.items()})
-    print("scores", detections["scores"], detections["boxes"][:5])
-
-    def nhwc(maps):
-        return {8 * 2**i: y.permute(0, 2, 3, 1).numpy() for i, y in enumerate(maps.values())}
+    candidates = (outputs["cls_logits"].sigmoid() > SCORE_THRESHOLD).sum().item()
+    deviations = {name: round(output.std().item(), 2) for name, output in outputs.items()}
+    print(body, candidates, "candidates; standard deviations, best near 1:", deviations)
 
     return {
-        **{f"feature{stride}": thin(x) for stride, x in nhwc(features).items()},
-        **{f"level{stride}": thin(x) for stride, x in nhwc(levels).items()},
+        **thin_maps("feature", features, 8),
+        **thin_maps("level", levels, 8),
         "logits": thin(outputs["cls_logits"].numpy()),
         "deltas": thin(outputs["bbox_regression"].numpy()),
         "class_loss": losses["classification"].numpy(),
