@@ -26,10 +26,10 @@ from tinyjax.detectors.fpn import FPN
 from tinyjax.detectors.nms import class_wise_nms, select_proposals
 from tinyjax.detectors.pooling import box_levels
 from tinyjax.detectors.roi_heads import BoxHead
-from tinyjax.detectors.torch_names import convert_detector
 from tinyjax.ops.conv import conv2d
 from tinyjax.ops.roi_align import roi_align
 from tinyjax.transfer.pretrained import convert_state_dict
+from tinyjax.transfer.torch_detectors import convert_detector
 
 STRIDES = (4, 8, 16, 32, 64)
 POOLED_STRIDES = STRIDES[:4]

@@ -24,8 +24,8 @@ from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.detectors import retinanet
 from tinyjax.detectors.necks import build_neck, neck_config
-from tinyjax.detectors.torch_names import convert_detector
 from tinyjax.transfer.pretrained import FROZEN_EPS, convert_state_dict
+from tinyjax.transfer.torch_detectors import convert_detector
 
 STRIDES = (8, 16, 32, 64, 128)
 

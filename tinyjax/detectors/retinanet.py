@@ -3,8 +3,8 @@
 The default is a small variant for small objects: anchors of 4 to 38 pixels, with several centers
 per cell for the smallest ones, and towers of depthwise separable convolutions. `model.head =
 "dense"` has the paper's head, and `model.anchors = ("torchvision",)` the anchors of torchvision,
-whose weights can be loaded (`torch_names`). Unlike in the paper, the losses are normalized by the
-positives of the whole batch, since an image may have none.
+whose weights can be loaded (`transfer.torch_detectors`). Unlike in the paper, the losses are
+normalized by the positives of the whole batch, since an image may have none.
 """
 
 import math

@@ -19,13 +19,13 @@ from jax import Array
 
 from tinyjax.config.paths import parse_path
 from tinyjax.data.augmentation import MEAN, STD
-from tinyjax.detectors.torch_names import convert_detector
 from tinyjax.errors import UserError, shorten
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.text import text_table
 from tinyjax.run.weights import is_tinyjax_file, read_weights
 from tinyjax.transfer import pretrained
+from tinyjax.transfer.torch_detectors import convert_detector
 
 # The layers whose outputs are the classes.
 CLASS_LAYERS = r"head/class_out/.*|backbone/classifier/.*"
@@ -58,7 +58,7 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
         init: a run folder, whose last averaged weights are loaded; the folder of a sweep, for its
             member with the same backbone and seed; a .safetensors file of tinyjax; or a
             .safetensors, .pth, .pt or .bin file of timm or torchvision: of a classifier, or of a
-            detector by torchvision, see `torch_names.convert_detector`.
+            detector by torchvision, see `torch_detectors.convert_detector`.
         backbone: the name of the network's backbone, which a file of timm or torchvision must fit.
         seed: the network's seed.
 

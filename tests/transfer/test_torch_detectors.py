@@ -9,11 +9,11 @@ import pytest
 from tests.transfer import torch_files
 from tinyjax import models
 from tinyjax.config import detector
-from tinyjax.detectors.torch_names import convert_detector
 from tinyjax.errors import UserError
 from tinyjax.models.resnet import torchvision_name
 from tinyjax.tasks import detect
 from tinyjax.transfer.starting_weights import fit_to_network, load_starting_weights
+from tinyjax.transfer.torch_detectors import convert_detector
 
 BACKBONE, WIDTH, CLASSES = "resnet/18@w0.0625", 8, 3
 NAMES = {  # our layers -> torchvision's, in order of application
