@@ -46,6 +46,15 @@ def test_a_suppressed_box_suppresses_nothing():
     np.testing.assert_array_equal(kept, [True, False, True])
 
 
+def test_detections_up_to_the_score_threshold_are_dropped():
+    boxes = 20 * jnp.arange(4.0)[None, :, None] + jnp.array([0.0, 0, 10, 10])
+    scores = jnp.array([0.3, 0.7, 0.5, 0.2])[None, :, None]
+    options = {"iou_threshold": 0.5, "max_detections": 4, "pre_nms_top_k": 4}
+    for threshold, expected in ((0.0, [0.7, 0.5, 0.3, 0.2]), (0.3, [0.7, 0.5, 0, 0])):
+        detections = class_wise_nms(scores, boxes, **options, score_threshold=threshold)
+        np.testing.assert_allclose(detections["scores"][0], expected)
+
+
 def test_decode_returns_sorted_detections_in_fixed_shapes():
     box = jnp.array([10.0, 12, 16, 22])
     cells = [3 * 16 + 3, 256 + 9]

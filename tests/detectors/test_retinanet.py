@@ -109,6 +109,10 @@ def test_rows_are_in_the_order_of_the_anchors():
         ("model.anchors", ("small", ((8.0, 8.0, 1),)), "or one name"),
         ("model.head", "seperable", "did you mean 'separable'"),
         ("model.strides", (4, 16), "consecutive strides"),
+        ("model.strides", (4, 8, 16, 32, 64, 128), "at most 5 consecutive strides"),
+        ("model.strides", (64, 128), "the first of them at most 32"),
+        ("model.neck_extra_levels", "p6", "did you mean 'p5'"),
+        ("model.neck_extra_levels", "p5", "the neck pan does not have this option"),
         ("matching.background_iou", 0.6, "background_iou <= foreground_iou"),
     ],
 )

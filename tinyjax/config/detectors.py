@@ -25,10 +25,15 @@ NECK: Fields = {  # fields of all detectors with a neck
         True,
         "separable convolutions in fpn and nasfpn; False: dense ones, as in the papers",
     ),
+    "model.neck_extra_levels": (
+        "pool",
+        "levels of fpn that are coarser than the backbone's features: pool: every second row and "
+        "column; p5 or c5: convolutions of the coarsest output or feature",
+    ),
 }
 
 POINT: Fields = {
-    "model.strides": ((4, 8), "strides of the head's levels: consecutive ones of 4, 8, 16, 32"),
+    "model.strides": ((4, 8), "strides of the head's levels: consecutive ones of 4, 8, .. 128"),
     **NECK,
     "loss.class": (1.0, "weight of the quality focal loss"),
     "loss.box": (2.0, "weight of the DIoU loss"),
@@ -57,8 +62,8 @@ RETINANET: Fields = {
     "model.neck_width": (48, NECK["model.neck_width"][1]),
     "model.head": (
         "separable",
-        "separable: depthwise separable convolutions and 1x1 outputs; dense: 3x3 convolutions and "
-        "3x3 outputs, as in the paper",
+        "separable: depthwise separable convolutions and 1x1 outputs; dense: 3x3 convolutions "
+        "without BatchNorm and 3x3 outputs, as in the paper",
     ),
     "model.head_depth": (
         2,
@@ -73,6 +78,7 @@ RETINANET: Fields = {
     "loss.box": (1.0, "weight of the L1 loss of the box deltas"),
     "loss.focal_alpha": (0.25, "weight of positives in the focal loss; of negatives: 1 - alpha"),
     "loss.focal_gamma": (2.0, "exponent of the focal loss"),
+    "nms.score_threshold": (0.0, "score up to which a detection is dropped"),
     "nms.iou_threshold": POINT["nms.iou_threshold"],
     "nms.max_detections": POINT["nms.max_detections"],
     "nms.pre_nms_top_k": (1000, "number of highest (anchor, class) scores that enter NMS"),

@@ -4,14 +4,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from tinyjax.detectors.point import SharedConv
 from tinyjax.models.initializers import small_normal
-from tinyjax.models.layers import BatchNorm
 from tinyjax.ops.conv import conv2d
 
 
 class SharedDenseConv(nn.Module):
-    """3 x 3 convolution with the same kernel for all levels, BatchNorm for each level, ReLU."""
+    """3 x 3 convolution with bias, ReLU: the same for all levels, initialized as in the paper."""
 
     preserves_zeros = True
 
@@ -19,8 +17,9 @@ class SharedDenseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, stride: int, train: bool) -> Array:
-        x = SharedConv(self.width, 3, name="conv")(x)
-        return nn.relu(BatchNorm(name=f"bn{stride}")(x, train))
+        kernel = self.param("kernel", small_normal, (3, 3, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        return nn.relu(conv2d(x, kernel.astype(x.dtype)) + bias.astype(x.dtype))
 
 
 class AnchorOutputs(nn.Module):

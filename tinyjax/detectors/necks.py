@@ -31,6 +31,7 @@ NECKS = {  # `model.neck` -> module in this folder, class
     "nasfpn": ("nasfpn", "NASFPN"),
     "bifpn": ("bifpn", "BiFPN"),
 }
+EXTRA_LEVELS = ("pool", "p5", "c5")  # see `FPN`
 
 
 # ---- selection by the config
@@ -48,12 +49,18 @@ class NeckConfig(NamedTuple):
 def neck_config(config: ConfigDict) -> NeckConfig:
     """Return the neck that `config.model` describes.
 
-    Raises UserError for an unknown `model.neck`, and for an option that the neck does not have.
+    Raises UserError for an unknown `model.neck` or `model.neck_extra_levels`, and for an option
+    that the neck does not have.
     """
     fields = config.model
     if fields.neck not in NECKS:
         raise UserError(f"model.neck = {fields.neck!r}: {suggest(fields.neck, NECKS)}")
-    neck = NeckConfig(fields.neck, fields.neck_repeats, fields.neck_separable)
+    if fields.neck_extra_levels not in EXTRA_LEVELS:
+        hint = suggest(fields.neck_extra_levels, EXTRA_LEVELS)
+        raise UserError(f"model.neck_extra_levels = {fields.neck_extra_levels!r}: {hint}")
+    neck = NeckConfig(
+        fields.neck, fields.neck_repeats, fields.neck_separable, fields.neck_extra_levels
+    )
     for option, default in NeckConfig._field_defaults.items():
         value = getattr(neck, option)
         if option != "name" and value != default and option not in _options(neck):

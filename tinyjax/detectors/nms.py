@@ -14,7 +14,12 @@ MIN_SIDE = 1e-3  # pixels; smaller proposals are dropped, as in torchvision
 
 
 def class_wise_nms(
-    scores: Array, boxes: Array, iou_threshold: float, max_detections: int, pre_nms_top_k: int
+    scores: Array,
+    boxes: Array,
+    iou_threshold: float,
+    max_detections: int,
+    pre_nms_top_k: int,
+    score_threshold: float = 0.0,
 ) -> dict[str, Array]:
     """Greedy non-maximum suppression within each class, for a batch.
 
@@ -26,6 +31,7 @@ def class_wise_nms(
         max_detections: K, maximum number of detections per image.
         pre_nms_top_k: number of (box, class) pairs per image, those with the highest scores, that
             NMS considers.
+        score_threshold: detections with this score or a lower one are dropped.
 
     Returns:
         boxes float32 [B, K, 4], scores float32 [B, K] (descending, 0 in empty slots), labels
@@ -34,18 +40,20 @@ def class_wise_nms(
     top_k = min(pre_nms_top_k, scores.shape[1] * scores.shape[2])
     boxes = boxes.reshape(*scores.shape[:2], -1, 4)
     nms = partial(
-        _nms, iou_threshold=iou_threshold, max_detections=min(max_detections, top_k), top_k=top_k
-    )
+        _nms, iou_threshold=iou_threshold, max_detections=min(max_detections, top_k), top_k=top_k,
+        score_threshold=score_threshold,
+    )  # fmt: skip
     boxes, scores, labels = jax.vmap(nms)(scores, boxes)
     return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
-def _nms(scores, boxes, *, iou_threshold, max_detections, top_k):
+def _nms(scores, boxes, *, iou_threshold, max_detections, top_k, score_threshold):
     classes = scores.shape[1]
     scores, index = lax.top_k(scores.reshape(-1), top_k)
     labels = index % classes
     boxes = boxes[index // classes, jnp.minimum(labels, boxes.shape[1] - 1)]
-    scores = jnp.where(nms_mask(boxes, labels, iou_threshold), scores, 0)
+    kept = nms_mask(boxes, labels, iou_threshold) & (scores > score_threshold)
+    scores = jnp.where(kept, scores, 0)
     scores, order = lax.top_k(scores, max_detections)
     return boxes[order], scores, labels[order].astype(jnp.int32)
 

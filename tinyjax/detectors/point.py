@@ -25,7 +25,9 @@ from tinyjax.models.initializers import he_group_fan_out, small_normal
 from tinyjax.models.layers import BatchNorm
 from tinyjax.ops.conv import conv2d
 
-STRIDES = (4, 8, 16, 32)
+STRIDES = (4, 8, 16, 32, 64, 128)
+MAX_FEATURE_STRIDE = 32  # the neck makes coarser levels
+MAX_LEVELS = 5  # that all necks can fuse
 PRIOR_PROBABILITY = 0.002  # initial score of each class at each cell
 
 
@@ -79,9 +81,15 @@ def check_strides(backbone: nn.Module, config: ConfigDict) -> tuple[int, ...]:
     the features that the neck needs.
     """
     strides = tuple(config.model.strides)
-    if strides not in {STRIDES[i:j] for i in range(4) for j in range(i + 1, 5)}:
-        raise UserError(f"model.strides = {strides}: give consecutive strides out of {STRIDES}")
-    required = {*strides} if config.model.neck_width else {*strides, 16}
+    choices = {STRIDES[i : i + n] for i in range(4) for n in range(1, MAX_LEVELS + 1)}
+    if strides not in choices:
+        raise UserError(
+            f"model.strides = {strides}: give at most {MAX_LEVELS} consecutive strides out of "
+            f"{STRIDES}, the first of them at most {MAX_FEATURE_STRIDE}"
+        )
+    required = {s for s in strides if s <= MAX_FEATURE_STRIDE}
+    if not config.model.neck_width:
+        required.add(16)
     if missing := required - {*backbone.arch.feature_strides}:
         raise UserError(
             f"model.backbone = {config.model.backbone!r}: this detector needs features at strides "

@@ -2,8 +2,9 @@
 
 The default is a small variant for small objects: anchors of 4 to 38 pixels, with several centers
 per cell for the smallest ones, and towers of depthwise separable convolutions. `model.head =
-"dense"` has the paper's head, with BatchNorm. Unlike in the paper, the losses are normalized by the
-positives of the whole batch, since an image may have none.
+"dense"` has the paper's head, and `model.anchors = ("torchvision",)` the anchors of torchvision,
+whose weights can be loaded (`transfer.torch_detectors`). Unlike in the paper, the losses are
+normalized by the positives of the whole batch, since an image may have none.
 """
 
 import math
@@ -168,8 +169,8 @@ class RetinaNet(nn.Module):
 class Head(nn.Module):
     """{stride: [B, h, w, D]} -> logits f32[B, N, classes], deltas f32[B, N, 4].
 
-    The levels share the convolutions of two towers; each level has its own BatchNorm, because their
-    statistics differ.
+    The levels share the convolutions of two towers; each level has its own BatchNorm, if any,
+    because their statistics differ.
     """
 
     preserves_zeros = True

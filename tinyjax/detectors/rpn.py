@@ -33,7 +33,7 @@ class RPN(nn.Module):
     """{stride: [B, h, w, D]} -> objectness logits f32[B, N], box deltas f32[B, N, 4].
 
     A convolution and the two 1 x 1 outputs after it are shared by the levels; each level has its
-    own BatchNorm. The order of the anchors is that of `make_anchors`.
+    own BatchNorm, if any. The order of the anchors is that of `make_anchors`.
     """
 
     preserves_zeros = True

@@ -80,7 +80,8 @@ def convert_state_dict(
 
     Args:
         state: of a classifier of any number of classes, whose head, hidden layer and classifier may
-            each be absent; or of a detector by torchvision, of which the backbone is used.
+            each be absent; or of a detector by torchvision, of which the backbone is converted
+            here, and neck and heads by `torch_detectors`.
         backbone: the name of the network.
 
     Returns:

@@ -25,6 +25,7 @@ from tinyjax.run.csv_files import read_rows
 from tinyjax.run.text import text_table
 from tinyjax.run.weights import is_tinyjax_file, read_weights
 from tinyjax.transfer import pretrained
+from tinyjax.transfer.torch_detectors import convert_detector
 
 # The layers whose outputs are the classes.
 CLASS_LAYERS = r"head/class_out/.*|backbone/classifier/.*"
@@ -56,7 +57,8 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
     Args:
         init: a run folder, whose last averaged weights are loaded; the folder of a sweep, for its
             member with the same backbone and seed; a .safetensors file of tinyjax; or a
-            .safetensors, .pth, .pt or .bin file of timm or torchvision.
+            .safetensors, .pth, .pt or .bin file of timm or torchvision: of a classifier, or of a
+            detector by torchvision, see `torch_detectors.convert_detector`.
         backbone: the name of the network's backbone, which a file of timm or torchvision must fit.
         seed: the network's seed.
 
@@ -85,6 +87,7 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
         raise UserError(f"init: {path}, for {backbone}: {error}") from error
     arrays = pretrained.adapt_to_normalization(arrays, source.mean, source.std, MEAN, STD)
     arrays = {f"backbone/{name}": array for name, array in arrays.items()}
+    arrays |= convert_detector(state)
     return StartingWeights(str(path), arrays, eps)
 
 
@@ -121,7 +124,8 @@ def fit_to_network(
 
     Args:
         current: path -> array of the newly initialized network, parameters and running statistics.
-        reinit: patterns of the full paths that keep their current arrays.
+        reinit: patterns of the full paths that keep their current arrays; those of the weights are
+            skipped.
         classes: the network's classes.
 
     Raises:
@@ -129,7 +133,12 @@ def fit_to_network(
             side only or differ in shape, the classes differ, or there is nothing to load.
     """
     reinit_paths = _matched_paths(reinit, current)
-    loaded, reshaped = _match_stem_channels(weights.arrays, current)
+    usable = {
+        path: array
+        for path, array in weights.arrays.items()
+        if not any(re.fullmatch(pattern, path) for pattern in reinit)
+    }
+    loaded, reshaped = _match_stem_channels(usable, current)
     shared_modules = set(map(_module, current)) & set(map(_module, loaded))
     mismatches = [
         path
@@ -158,6 +167,8 @@ def fit_to_network(
     if mismatches or (class_layers and classes_differ):
         outputs = loaded[class_layers[0]].shape[-1]
         layer = class_layers[0].rpartition("/")[0]
+        if match := re.fullmatch(r"(.*)/anchors(\d+)", layer):  # of each anchor of a cell
+            layer, outputs = match[1], outputs // int(match[2])
         raise UserError(_class_mismatch(weights, classes, outputs, layer))
     values = {path: jnp.asarray(loaded[path], jnp.float32) for path in paths}
     return FittedWeights(
@@ -165,7 +176,7 @@ def fit_to_network(
         loaded=tuple(paths),
         reshaped=tuple(path for path in reshaped if path in values),
         new=tuple(path for path in current if path not in values),
-        skipped=tuple(path for path in loaded if path not in values),
+        skipped=tuple(path for path in weights.arrays if path not in values),
     )
 
 
