@@ -25,8 +25,8 @@ BATCHNORM_ARRAYS = ("scale", "bias", "mean", "var")
 
 
 @cache
-def paths_of(task=detect, backbone="mobilenetv3/s-6"):
-    config = detector()
+def paths_of(task=detect, backbone="mobilenetv3/s-6", name="point"):
+    config = detector(name)
     config.model.backbone = backbone
     model = task.build(config, 3)
     trees = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 1)))
@@ -56,11 +56,31 @@ def test_presets_freeze_the_modules_they_name():
     assert frozen("stem", "batchnorm") == frozen("stem") | frozen("batchnorm")
 
 
+@pytest.mark.parametrize(
+    ("name", "heads", "num_class_layers"),
+    [
+        ("point", ("head/",), 1),
+        ("retinanet", ("head/",), 2),  # one per number of anchors
+        ("faster_rcnn", ("rpn/", "box_head1/"), 1),
+        ("cascade_rcnn", ("rpn/", "box_head1/", "box_head2/", "box_head3/"), 3),
+    ],
+)
+def test_presets_of_heads(name, heads, num_class_layers):
+    paths = paths_of(name=name)
+    trained = {*paths} - frozen("all but head", paths=paths)
+    assert trained == with_prefix(*heads, paths=paths)
+    assert {path.split("/")[0] + "/" for path in trained} == {*heads}
+    trained = {*paths} - frozen("all but last layer", paths=paths)
+    assert trained == {path for path in paths if "/class_out/" in path}
+    assert len(trained) == 2 * num_class_layers
+
+
 def test_presets_of_a_classifier():
     paths = paths_of(classify)
     classifier = with_prefix("backbone/classifier/", paths=paths)
     assert len(classifier) == 2
     assert frozen("all but head", paths=paths) == {*paths} - classifier
+    assert frozen("all but last layer", paths=paths) == {*paths} - classifier
     after_stages = with_prefix("backbone/head/", "backbone/hidden/", paths=paths)
     assert frozen("backbone", paths=paths) == {*paths} - classifier - after_stages
 

@@ -1,6 +1,7 @@
 """Starting weights: which arrays are loaded, new or skipped, and what is an error."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -29,9 +30,9 @@ REAL = Path(__file__).parent / "real"  # by make_real.py
 CLASSES = ("person", "vehicle", "animal")  # those of `write_untrained_run`
 
 
-def network_arrays(task, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6"):
-    """Return all arrays of a newly initialized network by path."""
-    config = detector() if task is detect else classifier()
+def network_arrays(task, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6", name="point"):
+    """Return all arrays of a newly initialized network by path. name: of the detector."""
+    config = detector(name) if task is detect else classifier()
     config.model.backbone = backbone
     params, stats = models.init(task.build(config, classes), seed, (1, 64, 64, channels))
     return {path: np.asarray(leaf) for path, leaf in {**params, **stats}.items()}
@@ -134,6 +135,32 @@ def test_paths_in_reinit_keep_their_initial_values():
 def test_weights_that_do_not_fit_are_rejected(make, reinit, message):
     with pytest.raises(UserError, match=message):
         fit_to_network(make(), network_arrays(detect), reinit, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "message"),
+    [
+        ("retinanet", ("a", "b"), r"are 2 without names.*reinit = \('head/class_out/\.\*',\)$"),
+        (
+            "faster_rcnn",
+            ("a", "b"),
+            r"are 2 .*class_out/\.\*', 'box_head1/box_",
+        ),
+        (
+            "cascade_rcnn",
+            ("a", "b"),
+            r"box_head1/class_out.*'box_head3/class_out/\.\*'\)$",
+        ),
+    ],
+)
+def test_weights_of_other_classes_are_rejected_for_every_detector(name, classes, message):
+    weights = make_weights(detect, classes, name=name)._replace(classes=())
+    current = network_arrays(detect, name=name)
+    with pytest.raises(UserError, match=message) as error:
+        fit_to_network(weights, current, (), CLASSES)
+    reinit = re.findall(r"'(\S+\.\*)'", str(error.value))
+    fitted = fit_to_network(weights, current, reinit, CLASSES)
+    assert {path.split("/")[1] for path in fitted.new} <= {"class_out", "box_out"}
 
 
 def test_load_from_a_run_folder_or_its_weights_file(tmp_path):

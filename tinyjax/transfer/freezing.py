@@ -23,7 +23,8 @@ PRESETS = {
     "backbone": rf"backbone/(stem|stage\d+)/{_NOT_EXTRA}",
     "stem": r"backbone/stem/.*",
     "batchnorm": r".*bn\d*/(scale|bias|mean|var)",
-    "all but head": r"(?!head/|backbone/classifier/).*",
+    "all but head": r"(?!head/|rpn/|box_head\d+/|backbone/classifier/).*",
+    "all but last layer": r"(?!(head|box_head\d+)/class_out/|backbone/classifier/).*",
 }
 _STAGE_PRESET = re.compile(r"stage<=([1-9])")
 PRESET_NAMES = (*PRESETS, "stage<=1", "stage<=2")  # and so on

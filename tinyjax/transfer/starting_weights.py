@@ -27,8 +27,9 @@ from tinyjax.run.weights import is_tinyjax_file, read_weights
 from tinyjax.transfer import pretrained
 from tinyjax.transfer.torch_detectors import convert_detector
 
-# The layers whose outputs are the classes.
-CLASS_LAYERS = r"head/class_out/.*|backbone/classifier/.*"
+# The layers whose outputs are the classes, and those whose shapes may depend on their number.
+CLASS_LAYERS = r"(head|box_head\d+)/class_out/.*|backbone/classifier/.*"
+CLASS_SHAPES = rf"{CLASS_LAYERS}|box_head\d+/box_out/.*"
 
 
 class StartingWeights(NamedTuple):
@@ -148,7 +149,7 @@ def fit_to_network(
         and _shape(loaded, path) != _shape(current, path)
     ]
     in_both = current.keys() & loaded.keys()
-    if any(path not in in_both or not re.fullmatch(CLASS_LAYERS, path) for path in mismatches):
+    if any(path not in in_both or not re.fullmatch(CLASS_SHAPES, path) for path in mismatches):
         backbone = f", of {weights.backbone}," if weights.backbone else ""
         shapes = (
             f"{p}: {_shape(loaded, p)} in the file, {_shape(current, p)} in the network"
@@ -165,11 +166,10 @@ def fit_to_network(
     class_layers = [path for path in paths if re.fullmatch(CLASS_LAYERS, path)]
     classes_differ = weights.classes and tuple(classes) != weights.classes
     if mismatches or (class_layers and classes_differ):
-        outputs = loaded[class_layers[0]].shape[-1]
-        layer = class_layers[0].rpartition("/")[0]
-        if match := re.fullmatch(r"(.*)/anchors(\d+)", layer):  # of each anchor of a cell
-            layer, outputs = match[1], outputs // int(match[2])
-        raise UserError(_class_mismatch(weights, classes, outputs, layer))
+        layers = dict.fromkeys(
+            re.sub(r"/(anchors\d+/)?\w+$", "", path) for path in [*class_layers, *mismatches]
+        )
+        raise UserError(_class_mismatch(weights, classes, layers, class_layers[:1]))
     values = {path: jnp.asarray(loaded[path], jnp.float32) for path in paths}
     return FittedWeights(
         arrays={**current, **values},
@@ -196,18 +196,37 @@ def _matched_paths(patterns: Sequence[str], paths: Iterable[str]) -> set[str]:
 
 
 def _class_mismatch(
-    weights: StartingWeights, classes: Sequence[str], outputs: int, layer: str
+    weights: StartingWeights,
+    classes: Sequence[str],
+    layers: Iterable[str],
+    class_layer: Sequence[str],
 ) -> str:
-    """Return the error message for weights of other classes, with what to set in the config."""
-    known, advice = f"{outputs} without names", ""
+    """Return the error message for weights of other classes, with what to set in the config.
+
+    Args:
+        layers: those to initialize again.
+        class_layer: the path of an array whose last axis is the classes, if there is one.
+    """
+    known, advice = "others", ""
+    for path in class_layer:
+        known = f"{_count_classes(path, weights.arrays[path].shape[-1])} without names"
     if weights.classes:
         known = shorten(weights.classes)
         advice = "list the classes of the file in data.common, or "
     return (
         f"init: the classes of {weights.source} are {known}, those of this network are "
         f"{shorten(classes)}: {advice}initialize the last layer again with reinit = "
-        f"({layer + '/.*'!r},)"
+        f"{tuple(f'{layer}/.*' for layer in layers)}"
     )
+
+
+def _count_classes(path: str, outputs: int) -> int:
+    """The number of classes of a layer of `CLASS_LAYERS` with this number of outputs: without the
+    anchors of a cell, and without the background.
+    """
+    if match := re.search(r"/anchors(\d+)/", path):
+        return outputs // int(match[1])
+    return outputs - path.startswith("box_head")
 
 
 def describe(fitted: FittedWeights, weights: StartingWeights) -> str:
