@@ -10,15 +10,14 @@ import pytest
 from tests.detectors.padding import Subsampled, check_padded_training
 from tests.detectors.two_stage import (
     SIDE,
-    Trainer,
     check_methods,
     check_shards,
+    check_training,
     make_batch,
     make_config,
     make_loss,
     make_model,
 )
-from tests.tiny_backbones import TINY_SHALLOW
 from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.detectors import cascade_rcnn
@@ -49,7 +48,6 @@ def count(name, **fields):
     ("name", "fields", "expected"),
     [
         ("faster_rcnn", {}, 741_463),
-        ("faster_rcnn", {"roi__head": "separable"}, 452_215),
         ("cascade_rcnn", {"roi__size": 7}, 1_344_863),
         ("cascade_rcnn", {}, 902_495),
         ("cascade_rcnn", {"roi__head": "separable"}, 477_119),
@@ -234,16 +232,9 @@ def test_shards_add_up():
 
 
 @pytest.mark.slow
-def test_training_lowers_every_term():
-    config = make_config("cascade_rcnn", model__neck_width=16)
-    trainer = Trainer(cascade_rcnn, config, TINY_SHALLOW, images=2, lr=3e-3)
-    history, without_gradient = trainer.train(12)
-    assert without_gradient == set()
-    for name in ("class_loss", "box_loss", "rpn_class_loss", "rpn_box_loss"):
-        assert history[-1][name] < history[0][name], name
-    detections = trainer.predict()
-    assert ((detections["boxes"] >= 0) & (detections["boxes"] <= 64)).all()
-    assert ((detections["labels"] >= 0) & (detections["labels"] < 3)).all()
+def test_an_image_is_learned():
+    config = make_config("cascade_rcnn", model__neck_width=16, roi__size=5, roi__width=32)
+    check_training(cascade_rcnn, config, steps=240)
 
 
 @pytest.mark.slow
