@@ -73,27 +73,10 @@ def make_loss(module, config, model, axes=()):
     return loss
 
 
-def check_methods(module, config, num_stages):
-    """The loss runs backbone, neck and RPN once, and then each box head once."""
-    model, (params, stats) = make_model(module, config)
-    methods = []
-
-    def apply(*inputs, method):
-        methods.append(method)
-        return models.apply(model, params, stats, *inputs, train=True, method=method)
-
-    jax.eval_shape(
-        lambda batch, key: module.loss(apply, batch, key, config.loss.to_dict(), config),
-        make_batch(),
-        jax.random.key(0),
-    )
-    assert methods == ["propose"] + ["predict"] * num_stages
-
-
 def check_shards(module, config):
     """Loss, terms, gradients and running statistics of two shards are those of the whole batch."""
     model, variables = make_model(module, config)
-    # Larger outputs: the order of the proposals then does not hang on rounding errors.
+    # Larger logits: rounding errors then do not change the order of the proposals.
     params = {p: 30 * x if p.startswith("rpn/object_out") else x for p, x in variables[0].items()}
     batch, key = make_batch(), jax.random.key(1)
     rows = jnp.array([[0, 3], [1, 2]])  # of `sampling.shard_rows`
