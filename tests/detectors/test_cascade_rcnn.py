@@ -141,7 +141,7 @@ def test_stages_are_trained_on_the_boxes_of_the_previous_one():
         roi__foreground_ious=(0.5, 0.55, 0.6), roi__loss_weights=(1.0, 0.5, 0.25),
         loss__class=2.0, loss__box=3.0, loss__rpn_class=0.0, loss__rpn_box=0.0,
     )  # fmt: skip
-    network, batch = FixedNetwork((SIDE // 4) ** 2 * 13, slots), FIXED_BATCH
+    network, batch = FixedNetwork((SIDE // 4) ** 2 * 11, slots), FIXED_BATCH
 
     def run(batch):
         key, weights = jax.random.key(0), config.loss.to_dict()
@@ -173,7 +173,7 @@ def test_later_stages_do_not_train_earlier_ones():
     config = make_config(
         "cascade_rcnn", roi__loss_weights=(0.0, 0.0, 1.0), roi__foreground_ious=(0.5, 0.2, 0.1)
     )
-    network = FixedNetwork((SIDE // 4) ** 2 * 13, config.roi.sample_size)
+    network = FixedNetwork((SIDE // 4) ** 2 * 11, config.roi.sample_size)
 
     def box_loss(logits, deltas):
         network.logits, network.deltas = logits, deltas

@@ -38,9 +38,9 @@ def sizes_of(config):
 def test_sizes():
     sizes = sizes_of(detector("faster_rcnn"))
     assert sizes["box_head1"] == 303_248  # 7 x 7 x 48 x 128 + 128, 128 x 16 + 16
-    # Depthwise and pointwise kernels, two BatchNorms for each of two levels, and the outputs of 13
-    # and 2 anchors.
-    assert sizes["rpn"] == 9 * 48 + 48 * 48 + 4 * 96 + 49 * 5 * (13 + 2)
+    # Depthwise and pointwise kernels, two BatchNorms for each of two levels, and the outputs of 11
+    # and 1 anchors.
+    assert sizes["rpn"] == 9 * 48 + 48 * 48 + 4 * 96 + 49 * 5 * (11 + 1)
     assert 0.7e6 < sizes["total"] < 0.76e6
 
 

@@ -155,7 +155,7 @@ def loss_with_stages(
     """Return the loss of a batch, and (new running statistics, terms of the loss).
 
     The RoIs of the first stage are a sample of the proposals and the objects. Those of the next
-    stages are the boxes that the previous stage predicts, matched to objects anew.
+    stages are the boxes that the previous stage predicts, matched to objects again.
 
     Args:
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.
