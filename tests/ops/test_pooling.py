@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tinyjax.ops.pooling import max_pool, max_pool_2x2, mean_pool_2x2
+from tinyjax.ops.pooling import max_pool, max_pool_2x2, mean_pool_2x2, spatial_max
 
 shapes = pytest.mark.parametrize("shape", [(8, 6), (7, 9), (1, 2)])
 
@@ -28,6 +28,21 @@ def test_maxima(shape):
     x = np.random.default_rng(0).standard_normal((2, *shape, 3)).astype(np.float32) - 3
     np.testing.assert_array_equal(max_pool(x), pool_by_window(x, 3, 1, np.max))
     np.testing.assert_array_equal(max_pool_2x2(x), pool_by_window(x, 2, 0, np.max))
+    np.testing.assert_array_equal(spatial_max(x), x.max((1, 2), keepdims=True))
+
+
+def test_the_first_of_equal_maxima_receives_the_gradient():
+    """Also where the maximum is not a number, which must not be hidden."""
+    x = jnp.array([[1.0, 3.0, 0.0, 0.0], [3.0, 2.0, 0.0, 0.0], [3.0, jnp.nan, 1.0, 2.0]])
+    x = x[None, :, :, None]
+    pooled, pull_back = jax.vjp(max_pool_2x2, x)
+    np.testing.assert_array_equal(pooled[0, ..., 0], [[3, 0], [jnp.nan, 2]])
+    (gradient,) = pull_back(jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None])
+    expected = [[0, 1, 2, 0], [0, 0, 0, 0], [0, 3, 0, 4]]
+    np.testing.assert_array_equal(gradient[0, ..., 0], expected)
+    assert jnp.isnan(spatial_max(x)).all()
+    gradient = jax.grad(lambda x: spatial_max(x).sum())(x[:, :2])
+    np.testing.assert_array_equal(gradient[0, ..., 0], [[0, 1, 0, 0], [0, 0, 0, 0]])
 
 
 @shapes
@@ -44,9 +59,7 @@ def xla_max_pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-@pytest.mark.parametrize(
-    "shape", [(7, 9), *(pytest.param(s, marks=pytest.mark.slow) for s in ((8, 6), (1, 2)))]
-)
+@shapes
 def test_gradient_of_equal_maxima(shape):
     """Both give the gradient of equal values to the first of a window, as torch does."""
     rng = np.random.default_rng(0)

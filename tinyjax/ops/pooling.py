@@ -58,9 +58,29 @@ def _pad(x, value):
 def max_pool_2x2(x: Array) -> Array:
     """Maximum over windows of 2 x 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
-    As torch's `max_pool2d` with `ceil_mode`.
+    As torch's `max_pool2d` with `ceil_mode`; the first of several equal values of a window receives
+    the gradient. Not `jnp.max`: its gradient divides by the number of values equal to the maximum.
+    Where XLA computes the values again with another rounding, this number is 0 and the gradient
+    NaN.
     """
-    return _split_windows(x).max((2, 4))
+    windows = _split_windows(x)  # b h i w j c
+    rows = _larger(windows[:, :, :, :, 0], windows[:, :, :, :, 1])
+    return _larger(rows[:, :, 0], rows[:, :, 1])
+
+
+def _larger(a, b):
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+def spatial_max(x: Array) -> Array:
+    """Maximum over each map: [B, H, W, C] -> [B, 1, 1, C].
+
+    The first of several equal values receives the gradient. Not `jnp.max`, see `max_pool_2x2`.
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h * w, c)  # b h w c -> b (h w) c
+    is_first = jnp.arange(h * w)[:, None] == jnp.argmax(x, 1)[:, None]
+    return jnp.where(is_first, x, 0).sum(1)[:, None, None]
 
 
 def mean_pool_2x2(x: Array) -> Array:
