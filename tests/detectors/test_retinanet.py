@@ -228,6 +228,7 @@ def make_trainer(config, split, lr):
     return variables, tx.init(variables[0]), train_step, predict
 
 
+@pytest.mark.slow
 def test_training_reaches_all_parameters_and_decode_returns_boxes_in_the_image():
     split = dataset.load(2, (64, 64), seed=3)
     config = make_config(head_depth=1)
@@ -292,7 +293,7 @@ ONE_LEVEL = {"strides": (4,), "anchors": SMALL_ANCHORS[:1], "head_depth": 1}
 @pytest.mark.parametrize(
     ("fields", "backbones"),
     [
-        (ONE_LEVEL, ""),
+        pytest.param(ONE_LEVEL, "", marks=pytest.mark.slow),
         pytest.param({}, "", marks=pytest.mark.slow),
         pytest.param({"head": "dense"}, "", marks=pytest.mark.slow),
         pytest.param({}, "mobilenetv3/s-1", marks=pytest.mark.slow),

@@ -101,6 +101,7 @@ def assert_same_as_in_one_process(folder, outputs, config, devices, *more):
     assert "tinyjax" not in outputs[1]  # only process 0 logs
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(config, tmp_path):
     """One member, whose batch is divided between the two."""
     folder, only_one = tmp_path / "run", ("--sweep.limit", "1")

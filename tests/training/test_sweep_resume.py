@@ -32,6 +32,7 @@ def test_sweep_killed_at_random_times_resumes_bit_identical(config, train_once, 
     assert read_contents(folder) == read_contents(train_once(NAME) / "run")
 
 
+@pytest.mark.slow
 def test_stopped_sweep_is_finished_by_shards(config, train_once, tmp_path, capsys):
     """Of two populations: one process is stopped in the first, two shards train the rest."""
     folder = tmp_path / "run"
