@@ -150,9 +150,33 @@ CASCADE_RCNN: Fields = {
     "roi.loss_weights": ((1.0, 1.0, 1.0), "for each stage, the weight of its losses"),
 }
 
+# Defaults of the detector "faster_rcnn_mobilenet": torchvision's, in the 320 pixel variant.
+_MOBILENET_DEFAULTS: dict[str, Any] = {
+    "model.anchors": ("torchvision_mobilenet",),
+    "model.neck_width": 256,
+    "model.head": "dense",
+    "rpn.foreground_iou": 0.7,
+    "proposals.max_proposals": 150,
+    "proposals.pre_nms_top_k": 150,
+    "proposals.score_threshold": 0.05,
+    "roi.width": 1024,
+    "roi.fc_layers": 2,
+    "roi.samples": 2,
+    "roi.aligned": False,
+    "roi.sample_size": 512,
+    "nms.score_threshold": 0.05,
+    "nms.max_detections": 100,
+}
+FASTER_RCNN_MOBILENET: Fields = {
+    name: (_MOBILENET_DEFAULTS.get(name, default), meaning)
+    for name, (default, meaning) in FASTER_RCNN.items()
+    if name not in NECK or name in _MOBILENET_DEFAULTS
+} | {"model.strides": ((32, 32, 64), "strides of the maps of the pyramid, always these")}
+
 DETECTORS: dict[str, Fields] = {
     "point": POINT,
     "retinanet": RETINANET,
     "faster_rcnn": FASTER_RCNN,
     "cascade_rcnn": CASCADE_RCNN,
+    "faster_rcnn_mobilenet": FASTER_RCNN_MOBILENET,
 }
