@@ -75,6 +75,20 @@ def test_preset_torchvision_equals_torchvisions():
     np.testing.assert_array_equal(anchors, expected)
 
 
+@pytest.mark.parametrize(
+    ("preset", "sizes"),
+    [("torchvision_rpn", [(32,), (64,)]), ("torchvision_mobilenet", [(32, 64, 128, 256, 512)] * 2)],
+)
+def test_presets_of_faster_rcnn_have_torchvisions_anchors(preset, sizes):
+    shapes = [(5, 8), (3, 4)]
+    expected = make_torchvision_anchors((18, 30), shapes, sizes, (0.5, 1.0, 2.0))
+    anchors = all_boxes(make_levels((18, 30), (4, 8), (preset,)))
+    np.testing.assert_array_equal(anchors, expected)
+    half = np.array([[23, 11], [16, 16], [11, 23]])  # of size 32
+    first = anchors[: 3 * len(sizes[0]) : len(sizes[0])]
+    np.testing.assert_array_equal(first, np.concatenate([-half, half], 1))
+
+
 def test_preset_detectron2_by_hand():
     """The aspect ratio varies fastest, centers are at index * stride, sides are not rounded."""
     (level,) = make_levels((16, 10), (8,), ("detectron2",))

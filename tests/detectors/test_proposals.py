@@ -13,20 +13,20 @@ OPTIONS = {"image_size": (50, 60), "iou_threshold": 0.5, "max_proposals": 4, "pr
 FOUR = [[0, 0, 10, 10], [1, 0, 11, 10], [0, 5, 10, 15], [20, 20, 30, 30]]  # IoU 0.818, 0.333
 
 
-def select(logits, boxes, groups=None, **options):
+def select(logits, boxes, level_sizes=None, **options):
     """The proposals of one image."""
     boxes = jnp.asarray(boxes, jnp.float32)
-    groups = jnp.zeros(len(boxes), int) if groups is None else jnp.asarray(groups)
-    run = jax.jit(partial(select_proposals, **{**OPTIONS, **options}))
-    proposals = run(jnp.asarray(logits, jnp.float32)[None], boxes[None], groups)
+    options = {**OPTIONS, "level_sizes": level_sizes or (len(boxes),), **options}
+    run = jax.jit(partial(select_proposals, **options))
+    proposals = run(jnp.asarray(logits, jnp.float32)[None], boxes[None])
     return jax.tree.map(lambda array: np.asarray(array[0]), proposals)
 
 
 @pytest.mark.parametrize(
-    ("groups", "kept"), [([0, 0, 0, 0], [0, 2, 3]), ([0, 1, 0, 1], [0, 1, 2, 3])]
+    ("level_sizes", "kept"), [((4,), [0, 2, 3]), ((1, 3), [0, 1, 2, 3]), ((3, 1), [0, 2, 3])]
 )
-def test_nms_by_hand_over_all_levels_and_within_each(groups, kept):
-    proposals = select([0.9, 0.8, 0.7, 0.6], FOUR, groups)
+def test_nms_by_hand_within_each_level(level_sizes, kept):
+    proposals = select([0.9, 0.8, 0.7, 0.6], FOUR, level_sizes)
     boxes = np.zeros((4, 4))
     boxes[: len(kept)] = np.array(FOUR)[kept]
     np.testing.assert_array_equal(proposals.boxes, boxes)
@@ -53,17 +53,32 @@ def test_only_the_highest_logits_are_candidates():
     np.testing.assert_array_equal(proposals.boxes, [FOUR[0], FOUR[2]])
 
 
+def test_each_level_has_its_own_candidates():
+    """The highest one of two levels; a level with fewer candidates is filled with empty slots."""
+    proposals = select([0.7, 0.9, 0.6], np.array(FOUR)[[2, 0, 3]], (2, 1), pre_nms_top_k=1)
+    np.testing.assert_array_equal(proposals.boxes, [FOUR[0], FOUR[3]])
+    proposals = select([0.7, 0.9, 0.6], np.array(FOUR)[[2, 0, 3]], (2, 1), pre_nms_top_k=2)
+    np.testing.assert_array_equal(proposals.boxes, [FOUR[0], FOUR[2], FOUR[3], [0] * 4])
+    np.testing.assert_array_equal(proposals.valid, [True, True, True, False])
+
+
+def test_low_scores_are_dropped():
+    """The lowest of sigmoids 0.52, 0.5 and 0.48; the threshold itself stays, as in torchvision."""
+    proposals = select([0, 0.08, -0.08], np.array(FOUR)[[0, 2, 3]], score_threshold=0.5)
+    np.testing.assert_array_equal(proposals.boxes[:2], [FOUR[2], FOUR[0]])
+    np.testing.assert_array_equal(proposals.valid, [True, True, False])
+
+
 def test_images_and_members_are_independent():
     boxes = jnp.asarray(FOUR, jnp.float32)
     boxes = jnp.stack([boxes, boxes[::-1], boxes + 3, 2 * boxes]).reshape(2, 2, 4, 4)
     logits = jnp.cos(jnp.arange(16.0)).reshape(2, 2, 4)
-    groups = jnp.array([0, 0, 0, 1])
     run = jax.jit(
-        jax.vmap(lambda logits, boxes: select_proposals(logits, boxes, groups, **OPTIONS))
+        jax.vmap(lambda logits, boxes: select_proposals(logits, boxes, (3, 1), **OPTIONS))
     )
     actual = run(logits, boxes)
     for member in range(2):
         for image in range(2):
-            expected = select(logits[member, image], boxes[member, image], groups)
+            expected = select(logits[member, image], boxes[member, image], (3, 1))
             for array, single in zip(actual, expected, strict=True):
                 np.testing.assert_array_equal(array[member, image], single)

@@ -10,7 +10,7 @@ import pytest
 
 from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_matching import match
-from tinyjax.detectors.anchors import all_boxes, level_indices, make_levels
+from tinyjax.detectors.anchors import all_boxes, level_sizes, make_levels
 from tinyjax.detectors.rpn import RPN, ProposalConfig, make_proposals, rpn_loss
 
 STRIDES, CELL_ANCHORS = (4, 8), (((5.0, 5.0, 2),), ((8.0, 8.0, 1), (4.0, 12.0, 1)))
@@ -128,12 +128,14 @@ def test_losses_of_shards_add_up():
 def test_proposals_are_decoded_clipped_and_suppressed_within_each_level():
     """An anchor of the first level, its neighbor, and one of the second level on the same box."""
     first, second, third = 21, 22, 64 + 2
-    np.testing.assert_array_equal(level_indices(LEVELS)[[63, 64]], [0, 1])
+    assert level_sizes(LEVELS) == (64, 8)
     box = jnp.array([-3.0, 2, 9, 8])
     index = jnp.array([first, second, third])
     deltas = jnp.zeros((1, N, 4)).at[0, index].set(coder.encode(box, ANCHORS[index]))
     logits = jnp.full((1, N), -9.0).at[0, index].set(jnp.array([3.0, 2, 1]))
-    config = ProposalConfig(iou_threshold=0.7, max_proposals=3, pre_nms_top_k=3)
+    config = ProposalConfig(
+        iou_threshold=0.7, max_proposals=3, pre_nms_top_k=3, score_threshold=0.5
+    )
 
     def run(logits, deltas):
         return make_proposals(logits, deltas, (16, 16), LEVELS, config)

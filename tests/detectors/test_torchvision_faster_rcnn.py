@@ -1,6 +1,7 @@
-"""Faster R-CNN by components with torchvision's weights, against its own network, in float64."""
+"""Faster R-CNN with torchvision's weights, against torchvision's own network, in float64."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,19 @@ import numpy as np
 import pytest
 
 from tests.detectors.make_faster_rcnn_references import (
+    ANCHOR_SAMPLES,
     BODIES,
+    BOXES,
     CLASSES,
     FOLDER,
+    LABELS,
+    LOSSES,
     MAX_DETECTIONS,
     MAX_PROPOSALS,
+    MOBILENET,
+    PRE_NMS_TOP_K,
+    PROPOSAL_THRESHOLD,
+    ROI_SAMPLES,
     SCORE_THRESHOLD,
     SIZE,
     image,
@@ -20,67 +29,75 @@ from tests.detectors.make_faster_rcnn_references import (
 )  # fmt: skip
 from tests.detectors.make_retinanet_references import draw_weight
 from tinyjax import models
-from tinyjax.detectors import deltas as coder
-from tinyjax.detectors.anchors import make_torchvision_anchors
-from tinyjax.detectors.fpn import FPN
-from tinyjax.detectors.nms import class_wise_nms, select_proposals
-from tinyjax.detectors.pooling import box_levels
-from tinyjax.detectors.roi_heads import BoxHead
-from tinyjax.ops.conv import conv2d
-from tinyjax.ops.roi_align import roi_align
-from tinyjax.transfer.pretrained import convert_state_dict
+from tinyjax.config import load
+from tinyjax.tasks.detect import get_detector
+from tinyjax.transfer.pretrained import FROZEN_EPS, convert_state_dict
 from tinyjax.transfer.torch_detectors import convert_detector
 
-STRIDES = (4, 8, 16, 32, 64)
-POOLED_STRIDES = STRIDES[:4]
-DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+def make_config(body):
+    """The published network with the counts and thresholds of the references."""
+    name = "mobilenet_v3_large_320" if body == MOBILENET else "resnet50"
+    config = load(f"configs/torchvision.py:name=fasterrcnn_{name}_fpn")
+    if body != MOBILENET:
+        config.model.backbone = f"resnet/{body}"
+    else:
+        config.proposals.score_threshold = PROPOSAL_THRESHOLD
+    config.update_from_flattened_dict({
+        "rpn.sample_size": ANCHOR_SAMPLES, "roi.sample_size": ROI_SAMPLES,
+        "proposals.pre_nms_top_k": PRE_NMS_TOP_K, "proposals.max_proposals": MAX_PROPOSALS,
+        "nms.score_threshold": SCORE_THRESHOLD, "nms.max_detections": MAX_DETECTIONS,
+    })  # fmt: skip
+    return config
 
 
-def float64(arrays, prefix=""):
+def make_batch(dtype):
     return {
-        path.removeprefix(prefix): jnp.asarray(x, jnp.float64)
-        for path, x in arrays.items()
-        if path.startswith(prefix)
-    }
+        "image": jnp.asarray(image(), dtype),
+        "boxes": jnp.asarray([BOXES], dtype), "labels": jnp.asarray([LABELS]),
+        "valid": jnp.ones((1, 3), bool), "ignore": jnp.zeros((1, 3), bool),
+    }  # fmt: skip
 
 
-def propose(levels, weights):
-    """Outputs of the RPN, and the proposals."""
+def compute(body, state):
+    """All intermediate results, loss terms and detections for `image()`."""
+    config = make_config(body)
+    detector, backbone = get_detector(config.model.detector), config.model.backbone
+    arrays, eps, _ = convert_state_dict(state, backbone)
+    assert eps == (1e-5 if body == MOBILENET else FROZEN_EPS)
+    model = detector.build(models.build(backbone, None, jnp.float64, eps), config, CLASSES)
+    weights = {f"backbone/{path}": x for path, x in arrays.items()} | convert_detector(state)
+    shapes = jax.eval_shape(lambda: models.init(model, 0, (1, *SIZE, 3)))
+    params, stats = ({path: jnp.asarray(weights[path], jnp.float64) for path in t} for t in shapes)
+    assert len(params) + len(stats) == len(state)
 
-    def conv(x, name):
-        return conv2d(x, weights[f"rpn/{name}/kernel"]) + weights[f"rpn/{name}/bias"]
+    @jax.jit
+    def run(params, stats, batch):
+        results = {}
 
-    hidden = [jax.nn.relu(conv(levels[stride], "conv")) for stride in STRIDES]
-    logits = jnp.concatenate([conv(x, "object_out/anchors3").reshape(1, -1) for x in hidden], 1)
-    deltas = jnp.concatenate([conv(x, "box_out/anchors3").reshape(1, -1, 4) for x in hidden], 1)
-    shapes = [x.shape[1:3] for x in hidden]
-    sizes = [(8 * stride,) for stride in STRIDES]
-    anchors = make_torchvision_anchors(SIZE, shapes, sizes, (0.5, 1.0, 2.0))
-    level = np.repeat(np.arange(len(STRIDES)), [3 * h * w for h, w in shapes])
-    proposals = select_proposals(
-        logits, coder.decode(deltas, jnp.asarray(anchors)), jnp.asarray(level), image_size=SIZE,
-        iou_threshold=0.7, max_proposals=MAX_PROPOSALS, pre_nms_top_k=logits.shape[1],
-    )  # fmt: skip
-    return logits, deltas, proposals.boxes
+        def apply(*inputs, method=None):
+            out = models.apply(model, params, stats, *inputs, train=False, method=method)
+            results[method] = out[0]
+            return out
 
+        key, loss_weights = jax.random.key(0), config.loss.to_dict()
+        _, (_, terms) = detector.loss(apply, batch, key, loss_weights, config)
+        levels, rpn_logits, rpn_deltas, proposals = results["propose"]
+        outputs, _ = apply(batch["image"])
+        logits, boxes, _ = outputs
+        detections = detector.decode(outputs, SIZE, config)
+        return proposals.valid[0], {
+            **{f"level{i}": levels[stride] for i, stride in enumerate(sorted(levels))},
+            "rpn_logits": rpn_logits, "rpn_deltas": rpn_deltas,
+            "proposals": proposals.boxes[0], "logits": logits[0], "class_boxes": boxes[0],
+            **{name: value[0] for name, value in detections.items()},
+            **{name: terms[name] for name in LOSSES.values()},
+        }  # fmt: skip
 
-def detect(levels, rois, weights):
-    """Pooled features, outputs of the box head, and detections."""
-    index = box_levels(rois, POOLED_STRIDES)[..., None, None, None]
-    pooled = sum(
-        jnp.where(index == i, roi_align(levels[s], rois, s, samples=2, aligned=False), 0)
-        for i, s in enumerate(POOLED_STRIDES)
-    )
-    head = BoxHead(CLASSES, width=1024, fc_layers=2)
-    logits, deltas = models.apply(head, float64(weights, "box_head1/"), {}, pooled, train=False)[0]
-    boxes = coder.clip(coder.decode(deltas, rois[:, :, None], DELTA_WEIGHTS), SIZE)
-    # Each box has one class.
-    scores = jax.nn.softmax(logits)[..., 1:, None] * jnp.eye(CLASSES)
-    detections = class_wise_nms(
-        scores.reshape(1, -1, CLASSES), boxes.reshape(1, -1, 4), iou_threshold=0.5,
-        max_detections=MAX_DETECTIONS, pre_nms_top_k=1000, score_threshold=SCORE_THRESHOLD,
-    )  # fmt: skip
-    return pooled, logits, deltas, detections
+    valid, results = jax.device_get(run(params, stats, make_batch(jnp.float64)))
+    for name in ("proposals", "logits", "class_boxes"):
+        results[name] = results[name][valid]
+    return results
 
 
 @pytest.mark.parametrize(
@@ -91,34 +108,37 @@ def test_every_stage_is_that_of_torchvision(body):
     reference = np.load(FOLDER / f"torchvision.faster_rcnn.{body}.npz")
     shapes = json.loads(str(reference["shapes"]))
     state = {name: draw_weight(name, tuple(shape)) for name, shape in shapes.items()}
-    backbone, eps, _ = convert_state_dict(state, f"resnet/{body}")
-    weights = convert_detector(state)
-    assert len(backbone) + len(weights) == len(state)
-    is_stat = {path: path.endswith(("/mean", "/var")) for path in backbone}
-    trees = [{p: x for p, x in backbone.items() if is_stat[p] == kind} for kind in (False, True)]
-
-    @jax.jit
-    def run(trees, weights, x):
-        network = models.build(f"resnet/{body}", None, jnp.float64, eps)
-        (_, features), _ = models.apply(network, *trees, x, train=False)
-        fpn = FPN(256, STRIDES, separable=False)
-        levels, _ = models.apply(fpn, float64(weights, "neck/"), {}, features, train=False)
-        rpn_logits, rpn_deltas, rois = propose(levels, weights)
-        pooled, logits, deltas, detections = detect(levels, rois, weights)
-        return {
-            **{f"feature{stride}": features[stride] for stride in POOLED_STRIDES},
-            **{f"level{stride}": levels[stride] for stride in STRIDES},
-            "rpn_logits": rpn_logits, "rpn_deltas": rpn_deltas, "proposals": rois[0],
-            "pooled": pooled, "logits": logits[0], "deltas": deltas[0],
-            **{name: value[0] for name, value in detections.items()},
-        }  # fmt: skip
-
     with jax.enable_x64(True):
-        trees, weights = map(float64, trees), float64(weights)
-        actual = jax.device_get(run([*trees], weights, jnp.asarray(image())))
+        actual = compute(body, state)
     actual["labels"] = actual["labels"] + 1  # torchvision counts the background
     assert actual.keys() == {*reference} - {"shapes"}
     for name, value in actual.items():
         expected = reference[name]
         value = value if value.shape == expected.shape else thin(value)
+        assert value.dtype in (np.float64, np.int32)
         np.testing.assert_allclose(value, expected, rtol=1e-8, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", ["50", MOBILENET])
+def test_a_training_step_reaches_all_parameters(body):
+    """Of the published network, 90 classes, on a small image."""
+    config = make_config(body)
+    detector = get_detector(config.model.detector)
+    model = detector.build(models.build(config.model.backbone), config, 90)
+    params, stats = models.init(model, 0, (1, *SIZE, 3))
+
+    @jax.jit
+    def step(params, batch):
+        def loss(params):
+            apply = partial(models.apply, model, params, stats, train=True)
+            key, loss_weights = jax.random.key(0), config.loss.to_dict()
+            return detector.loss(apply, batch, key, loss_weights, config)
+
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, gradient, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
+
+    batch = make_batch(jnp.float32)
+    value, gradient, params = step(params, batch)
+    assert [path for path, g in gradient.items() if not (g != 0).any()] == []
+    assert float(step(params, batch)[0]) < float(value)

@@ -21,7 +21,7 @@ from tests.detectors.make_retinanet_references import (
     thin,
 )  # fmt: skip
 from tinyjax import models
-from tinyjax.config import detector
+from tinyjax.config import load
 from tinyjax.detectors import retinanet
 from tinyjax.detectors.necks import build_neck, neck_config
 from tinyjax.transfer.pretrained import FROZEN_EPS, convert_state_dict
@@ -31,13 +31,9 @@ STRIDES = (8, 16, 32, 64, 128)
 
 
 def make_config(backbone):
-    """RetinaNet as torchvision publishes it; the score threshold is that of the references."""
-    config = detector("retinanet")
-    config.model.backbone, config.model.strides = backbone, STRIDES
-    config.model.anchors = ("torchvision",)
-    config.model.neck, config.model.neck_width = "fpn", 256
-    config.model.neck_separable, config.model.neck_extra_levels = False, "p5"
-    config.model.head, config.model.head_depth = "dense", 4
+    """The published network with another body; the score threshold is that of the references."""
+    config = load("configs/torchvision.py:name=retinanet_resnet50_fpn")
+    config.model.backbone = backbone
     config.nms.score_threshold, config.nms.max_detections = SCORE_THRESHOLD, MAX_DETECTIONS
     return config
 

@@ -1,6 +1,7 @@
 """Whole detectors from torchvision's files, on small networks with torchvision's names."""
 
 import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from tests.transfer import torch_files
 from tinyjax import models
-from tinyjax.config import detector
+from tinyjax.config import detector, load
 from tinyjax.errors import UserError
 from tinyjax.models.resnet import torchvision_name
 from tinyjax.tasks import detect
+from tinyjax.transfer.freezing import freeze_multipliers
 from tinyjax.transfer.starting_weights import fit_to_network, load_starting_weights
 from tinyjax.transfer.torch_detectors import convert_detector
 
@@ -170,17 +172,71 @@ def test_faster_rcnn():
     assert convert_detector(old).keys() == arrays.keys()
 
 
-def test_published_retinanet_has_the_parameters_of_torchvision():
-    """91 classes; with frozen BatchNorm, its scales and biases do not train."""
-    config = make_config(backbone="resnet/50", neck_width=256, head_depth=4)
-    model = detect.build(config, 91)
-    params, stats = jax.eval_shape(lambda: models.init(model, 0, (1, 800, 800, 3)))
-    norms = {path: leaf.size for path, leaf in params.items() if "/bn/" in path}
-    assert sum(leaf.size for leaf in params.values()) == 34_068_119
-    assert sum(leaf.size for leaf in params.values()) - sum(norms.values()) == 34_014_999
-    images = jax.ShapeDtypeStruct((1, 800, 800, 3), np.float32)
-    (logits, deltas), _ = jax.eval_shape(
-        lambda p, s, x: models.apply(model, p, s, x, train=False), params, stats, images
-    )
-    rows = 9 * (100**2 + 50**2 + 25**2 + 13**2 + 7**2)
-    assert (logits.shape, deltas.shape) == ((1, rows, 91), (1, rows, 4))
+def test_mobilenet():
+    """Its pyramid has numbers instead of strides, and the last convolution of the backbone."""
+    random = np.random.default_rng(0)
+    shapes = {
+        **{f"backbone.fpn.inner_blocks.{i}.0": (4, 8, 1, 1) for i in (0, 1)},
+        **{f"backbone.fpn.layer_blocks.{i}.0": (4, 4, 3, 3) for i in (0, 1)},
+        "rpn.head.cls_logits": (15, 4, 1, 1),
+        "rpn.head.bbox_pred": (60, 4, 1, 1),
+    }
+    state = {"backbone.body.0.0.weight": np.zeros((16, 3, 3, 3))}
+    for name, shape in shapes.items():
+        state |= {f"{name}.weight": random.normal(size=shape), f"{name}.bias": np.ones(shape[0])}
+    conv = "backbone.body.16."
+    state[f"{conv}0.weight"] = random.normal(size=(24, 8, 1, 1))
+    leaves = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    state |= {f"{conv}1.{name}": random.normal(size=24) for name in leaves.values()}
+    arrays = convert_detector(state)
+    assert {path.rpartition("/")[0] for path in arrays} == {
+        *("neck/lateral0", "neck/lateral1", "neck/output0", "neck/output1"),
+        *("rpn/object_out/anchors15", "rpn/box_out/anchors15", "last_conv", "last_conv/bn"),
+    }
+    kernel = state[f"{conv}0.weight"].astype(np.float32)
+    np.testing.assert_array_equal(arrays["last_conv/kernel"][0, 0], kernel[:, :, 0, 0].T)
+    for leaf, name in leaves.items():
+        expected = state[f"{conv}1.{name}"].astype(np.float32)
+        np.testing.assert_array_equal(arrays[f"last_conv/bn/{leaf}"], expected)
+
+
+BACKGROUND_BOX = 4 * 1025  # parameters that only torchvision has
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "trained", "frozen", "strides"),
+    [
+        ("retinanet_resnet50_fpn", 91, 34_014_999, 53_120, None),
+        ("fasterrcnn_resnet50_fpn", 90, 41_755_286 - BACKGROUND_BOX, 53_120, (4, 8, 16, 32)),
+        ("fasterrcnn_mobilenet_v3_large_fpn", 90, 19_386_354 - BACKGROUND_BOX, 24_400, (32,)),
+    ],
+)
+def test_published_detectors_have_the_parameters_of_torchvision(
+    name, classes, trained, frozen, strides
+):
+    """91 outputs for classes; scales and biases of BatchNorm do not train.
+
+    strides: of the levels that RoIs are pooled from.
+    """
+    config = load(f"configs/torchvision.py:name={name}")
+    model = detect.build(config, classes)
+    images = jax.ShapeDtypeStruct((1, *config.data.common.size, 3), np.float32)
+    params, stats = jax.eval_shape(lambda: models.init(model, 0, images.shape))
+    sizes = {path: leaf.size for path, leaf in params.items()}
+    factors = freeze_multipliers(params, config.freeze)
+    assert sum(size for path, size in sizes.items() if factors[path] == 0) == frozen
+    assert sum(sizes.values()) == trained + frozen
+
+    apply = partial(models.apply, model, train=False, method="propose" if strides else None)
+    outputs, _ = jax.eval_shape(apply, params, stats, images)
+    if strides:
+        levels, logits, _, proposals = outputs
+        expected = {s: (1, 800 // s, 1344 // s, 256) for s in strides}
+        assert {s: x.shape for s, x in levels.items()} == expected
+        cells = 3 * (200 * 336 + 100 * 168 + 50 * 84 + 25 * 42 + 13 * 21)
+        if strides == (32,):
+            cells = 15 * (2 * 25 * 42 + 13 * 21)
+        assert (logits.shape, proposals.boxes.shape) == ((1, cells), (1, 1000, 4))
+    else:
+        rows = 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)
+        assert [x.shape for x in outputs] == [(1, rows, 91), (1, rows, 4)]

@@ -55,7 +55,8 @@ RETINANET: Fields = {
     "model.anchors": (
         SMALL_ANCHORS,
         "for each stride, the anchors of a cell: (width, height, n) in pixels, at n x n centers; "
-        "or one name: small (the default, for objects of 5 to 40 pixels), torchvision, detectron2; "
+        "or one name: small (the default, for objects of 5 to 40 pixels), torchvision and "
+        "detectron2 (RetinaNet's), torchvision_rpn and torchvision_mobilenet (Faster R-CNN's); "
         "`tinyjax.prepare --anchors` fits anchors to a data set",
     ),
     **NECK,
@@ -102,7 +103,11 @@ FASTER_RCNN: Fields = {
         "IoU from which the proposal with the lower score is dropped, within each level",
     ),
     "proposals.max_proposals": (128, "maximum number of proposals per image"),
-    "proposals.pre_nms_top_k": (256, "number of anchors with the highest scores that enter NMS"),
+    "proposals.pre_nms_top_k": (
+        256,
+        "number of anchors of each level, those with the highest scores, that enter NMS",
+    ),
+    "proposals.score_threshold": (0.0, "score below which a proposal is dropped"),
     "roi.head": (
         "fc",
         "box head: fc: fully connected; conv: four convolutions before it; separable: two "
@@ -115,6 +120,12 @@ FASTER_RCNN: Fields = {
         0.0,
         "side in pixels of RoIs that are pooled from stride 16, half of it from stride 8, and so "
         "on; 0: all RoIs from the finest level; the FPN paper's: 224",
+    ),
+    "roi.samples": (1, "points per side of a bin whose mean is the bin's value; torchvision's: 2"),
+    "roi.aligned": (
+        True,
+        "cells have their center at half a stride; False, as in torchvision: at their corner, and "
+        "RoIs have at least one cell per side",
     ),
     "roi.sample_size": (64, "RoIs per image that the box head is trained on"),
     "roi.positive_fraction": (0.25, "maximum fraction of positives among them"),
@@ -139,9 +150,33 @@ CASCADE_RCNN: Fields = {
     "roi.loss_weights": ((1.0, 1.0, 1.0), "for each stage, the weight of its losses"),
 }
 
+# Defaults of the detector "faster_rcnn_mobilenet": torchvision's, in the 320 pixel variant.
+_MOBILENET_DEFAULTS: dict[str, Any] = {
+    "model.anchors": ("torchvision_mobilenet",),
+    "model.neck_width": 256,
+    "model.head": "dense",
+    "rpn.foreground_iou": 0.7,
+    "proposals.max_proposals": 150,
+    "proposals.pre_nms_top_k": 150,
+    "proposals.score_threshold": 0.05,
+    "roi.width": 1024,
+    "roi.fc_layers": 2,
+    "roi.samples": 2,
+    "roi.aligned": False,
+    "roi.sample_size": 512,
+    "nms.score_threshold": 0.05,
+    "nms.max_detections": 100,
+}
+FASTER_RCNN_MOBILENET: Fields = {
+    name: (_MOBILENET_DEFAULTS.get(name, default), meaning)
+    for name, (default, meaning) in FASTER_RCNN.items()
+    if name not in NECK or name in _MOBILENET_DEFAULTS
+} | {"model.strides": ((32, 32, 64), "strides of the maps of the pyramid, always these")}
+
 DETECTORS: dict[str, Fields] = {
     "point": POINT,
     "retinanet": RETINANET,
     "faster_rcnn": FASTER_RCNN,
     "cascade_rcnn": CASCADE_RCNN,
+    "faster_rcnn_mobilenet": FASTER_RCNN_MOBILENET,
 }

@@ -18,8 +18,8 @@ from tinyjax.errors import UserError, suggest
 Anchor = tuple[float, float, int]
 
 # Names that stand for anchors in a config, see `make_levels`
-PRESETS = ("small", "torchvision", "detectron2")
-ASPECT_RATIOS = (0.5, 1.0, 2.0)  # h / w, of RetinaNet in torchvision and detectron2
+PRESETS = ("small", "torchvision", "torchvision_rpn", "torchvision_mobilenet", "detectron2")
+ASPECT_RATIOS = (0.5, 1.0, 2.0)  # h / w, of the detectors in torchvision and detectron2
 
 
 class AnchorLevel(NamedTuple):
@@ -41,18 +41,18 @@ def make_levels(
         a tuple: ("small",) is `SMALL_ANCHORS`, for strides 4 and 8; ("torchvision",) and
         ("detectron2",) are RetinaNet's anchors in these libraries, with sizes of 4 s 2^(k/3) for k
         = 0, 1, 2 and three aspect ratios. Theirs have strides of 8 to 128, but other strides can be
-        given.
+        given. ("torchvision_rpn",) and ("torchvision_mobilenet",) are those of Faster R-CNN: with
+        the size 8 s, for strides of 4 to 64, and with five sizes at each stride.
 
     Raises UserError for an unknown preset and invalid anchors.
     """
     preset = _preset_name(anchors)
-    if preset in ("torchvision", "detectron2"):
+    if preset and preset != "small":
         level_shapes = [_grid(image_size, stride) for stride in strides]
-        sizes = [[4 * s * 2 ** (k / 3) for k in range(3)] for s in strides]
-        if preset == "torchvision":
-            sizes = [[int(size) for size in level_sizes] for level_sizes in sizes]
-            return _torchvision_levels(image_size, level_shapes, sizes, ASPECT_RATIOS)
-        return _detectron2_levels(level_shapes, strides, sizes, ASPECT_RATIOS)
+        sizes = [_preset_sizes(preset, stride) for stride in strides]
+        if preset == "detectron2":
+            return _detectron2_levels(level_shapes, strides, sizes, ASPECT_RATIOS)
+        return _torchvision_levels(image_size, level_shapes, sizes, ASPECT_RATIOS)
     explicit = SMALL_ANCHORS if preset else anchors
     _check_anchors(explicit, strides)
     return [
@@ -77,10 +77,9 @@ def to_tuples(anchors: Any) -> Any:
     return tuple(map(to_tuples, anchors)) if isinstance(anchors, tuple | list) else anchors
 
 
-def level_indices(levels: Sequence[AnchorLevel]) -> np.ndarray:
-    """Return the level of each anchor, int32 [N], in the order of `all_boxes`."""
-    counts = [len(level.cell) * math.prod(level.grid) for level in levels]
-    return np.repeat(np.arange(len(levels), dtype=np.int32), counts)
+def level_sizes(levels: Sequence[AnchorLevel]) -> tuple[int, ...]:
+    """Return the number of anchors of each level."""
+    return tuple(len(level.cell) * math.prod(level.grid) for level in levels)
 
 
 def all_boxes(levels: Sequence[AnchorLevel]) -> np.ndarray:
@@ -158,6 +157,15 @@ def _detectron2_levels(level_shapes, strides, sizes, aspect_ratios) -> list[Anch
         shapes = np.concatenate([make_shapes([size], aspect_ratios) for size in level_sizes])
         levels.append(AnchorLevel(np.concatenate([-shapes, shapes], 1) / 2, grid, (stride, stride)))
     return levels
+
+
+def _preset_sizes(preset: str, stride: int) -> list[float]:
+    if preset == "torchvision_mobilenet":
+        return [32, 64, 128, 256, 512]
+    if preset == "torchvision_rpn":
+        return [8 * stride]
+    sizes = [4 * stride * 2 ** (k / 3) for k in range(3)]
+    return [int(size) for size in sizes] if preset == "torchvision" else sizes
 
 
 def _preset_name(anchors: Sequence[Any]) -> str:

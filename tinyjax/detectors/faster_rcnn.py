@@ -21,7 +21,7 @@ from tinyjax.detectors.anchor_matching import check_thresholds
 from tinyjax.detectors.anchors import all_boxes, configured_levels, make_levels, to_tuples
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import Proposals, class_wise_nms
-from tinyjax.detectors.point import check_strides
+from tinyjax.detectors.point import MAX_FEATURE_STRIDE, check_strides
 from tinyjax.detectors.pooling import pool_rois
 from tinyjax.detectors.roi_heads import HEADS, BoxHead
 from tinyjax.detectors.roi_losses import label_rois, roi_loss, sample_rois
@@ -29,6 +29,7 @@ from tinyjax.detectors.rpn import CONVS, RPN, ProposalConfig, make_proposals, rp
 from tinyjax.errors import UserError, suggest
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the first stage
+MIN_SIDE = 1e-2  # of detections, pixels, as in torchvision
 
 
 class Stage(NamedTuple):
@@ -45,8 +46,10 @@ class RoiConfig(NamedTuple):
     head: str  # a key of `roi_heads.HEADS`
     width: int
     fc_layers: int
-    size: int  # see `pool_rois`, and the next one
+    size: int  # see `pool_rois`, and the next ones
     canonical_size: float
+    samples: int
+    aligned: bool
 
 
 # ---- the functions of every detector: build, loss, decode
@@ -54,7 +57,8 @@ class RoiConfig(NamedTuple):
 
 def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:
     """Build the detector on a backbone. Raises UserError as `build_with_stages` does."""
-    return build_with_stages(backbone, config, classes, _stages(config), class_agnostic=False)
+    stages = configured_stages(config)
+    return build_with_stages(backbone, config, classes, stages, class_agnostic=False)
 
 
 def loss(
@@ -68,21 +72,23 @@ def loss(
     """Return the loss of a batch, and (new running statistics, terms of the loss), see
     `loss_with_stages`.
     """
-    return loss_with_stages(apply, batch, key, weights, config, axes, _stages(config))
+    return loss_with_stages(apply, batch, key, weights, config, axes, configured_stages(config))
 
 
 def decode(
     outputs: tuple[Array, Array, Array], image_size: tuple[int, int], config: ConfigDict
 ) -> dict[str, Array]:
     """Network outputs -> boxes in input pixels, clipped to the image, scores and labels, see
-    `nms.class_wise_nms`.
+    `nms.class_wise_nms`. Boxes with a side below `MIN_SIDE` are dropped.
     """
     logits, boxes, valid = outputs
     scores = jax.nn.softmax(logits)[..., 1:]  # without the background
-    return class_wise_nms(jnp.where(valid[..., None], scores, 0), boxes, **config.nms)
+    valid = valid[..., None] & (boxes[..., 2:] - boxes[..., :2] >= MIN_SIDE).all(-1)
+    return class_wise_nms(jnp.where(valid, scores, 0), boxes, **config.nms)
 
 
-def _stages(config: ConfigDict) -> tuple[Stage, ...]:
+def configured_stages(config: ConfigDict) -> tuple[Stage, ...]:
+    """The single stage that a config describes."""
     return (Stage(config.roi.foreground_iou),)
 
 
@@ -98,26 +104,41 @@ def build_with_stages(
 ) -> nn.Module:
     """Build a detector with a box head for each stage.
 
-    Raises UserError for invalid strides, anchors, thresholds, fractions and counts, and for an
-    unknown head of the RPN or of the RoIs.
+    Raises UserError for invalid strides and necks, and as `network_fields` does.
     """
-    _check_options(config)
+    fields = network_fields(config, stages)
+    strides, neck = check_strides(backbone, config), neck_config(config)
+    return FasterRCNN(
+        backbone, classes, strides, neck=neck, **fields, class_agnostic=class_agnostic
+    )
+
+
+def network_fields(config: ConfigDict, stages: tuple[Stage, ...]) -> dict[str, Any]:
+    """Return the fields of `FasterRCNN` that do not depend on the backbone and the neck.
+
+    Raises UserError for invalid anchors, thresholds, fractions and counts, and for an unknown head
+    of the RPN or of the RoIs.
+    """
+    _check_options(config, stages)
+    configured_levels(config, (1, 1))  # checks the anchors
+    model, roi = config.model, config.roi
+    return {
+        "anchors": to_tuples(model.anchors),
+        "neck_width": model.neck_width,
+        "rpn_head": model.head,
+        "proposals": ProposalConfig(**config.proposals),
+        "roi": RoiConfig(*(roi[field] for field in RoiConfig._fields)),
+        "stages": stages,
+    }
+
+
+def _check_options(config: ConfigDict, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if not 0 < stage.foreground_iou <= 1:
             raise UserError(
                 f"roi.foreground_iou or foreground_ious: {stage.foreground_iou}: give more than 0, "
                 "and at most 1"
             )
-    model, roi = config.model, config.roi
-    configured_levels(config, (1, 1))  # checks the anchors
-    return FasterRCNN(
-        backbone, classes, check_strides(backbone, config), to_tuples(model.anchors),
-        model.neck_width, neck_config(config), model.head, ProposalConfig(**config.proposals),
-        RoiConfig(*(roi[field] for field in RoiConfig._fields)), stages, class_agnostic,
-    )  # fmt: skip
-
-
-def _check_options(config: ConfigDict) -> None:
     check_thresholds("rpn", config.rpn.foreground_iou, config.rpn.background_iou)
     for field, value, names in (
         ("model.head", config.model.head, CONVS),
@@ -128,7 +149,7 @@ def _check_options(config: ConfigDict) -> None:
     positive = {
         "rpn": ["sample_size"],
         "proposals": ["max_proposals", "pre_nms_top_k"],
-        "roi": ["width", "fc_layers", "size", "sample_size"],
+        "roi": ["width", "fc_layers", "size", "samples", "sample_size"],
     }
     for section, fields in positive.items():
         for field in fields:
@@ -260,16 +281,24 @@ class FasterRCNN(nn.Module):
 
     @nn.compact
     def propose(self, x: Array, train: bool) -> tuple[dict[int, Array], Array, Array, Proposals]:
-        """Images -> levels {stride: [B, h, w, D]}, outputs of the RPN, and proposals."""
-        _, features = self.backbone(x, train)
-        width = self.neck_width or max(16, features[16].shape[-1])
-        levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
+        """Images -> levels for RoIs {stride: [B, h, w, D]}, outputs of the RPN, and proposals."""
+        levels, roi_levels = self.pyramid(x, train)
         image_size = x.shape[1], x.shape[2]
         anchor_levels = make_levels(image_size, self.strides, self.anchors)
         anchors_per_cell = tuple(len(level.cell) for level in anchor_levels)
         logits, deltas = RPN(anchors_per_cell, self.rpn_head, name="rpn")(levels, train)
         proposals = make_proposals(logits, deltas, image_size, anchor_levels, self.proposals)
-        return levels, logits, deltas, proposals
+        return roi_levels, logits, deltas, proposals
+
+    def pyramid(self, x: Array, train: bool) -> tuple[dict[int, Array], dict[int, Array]]:
+        """Images -> levels {stride: [B, h, w, D]}, and those that RoIs are pooled from.
+
+        As in torchvision and detectron2, the latter have no level coarser than all features.
+        """
+        _, features = self.backbone(x, train)
+        width = self.neck_width or max(16, features[16].shape[-1])
+        levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
+        return levels, {s: level for s, level in levels.items() if s <= MAX_FEATURE_STRIDE}
 
     def predict(
         self, levels: dict[int, Array], rois: Array, stage: int, train: bool
@@ -278,7 +307,8 @@ class FasterRCNN(nn.Module):
 
         Each stage contributes its fraction of the gradient of the levels (Cascade R-CNN).
         """
-        pooled = pool_rois(levels, rois, self.roi.size, self.roi.canonical_size)
+        roi = self.roi
+        pooled = pool_rois(levels, rois, roi.size, roi.canonical_size, roi.samples, roi.aligned)
         if len(self.stages) > 1:
             constant = lax.stop_gradient(pooled)
             pooled = constant + (pooled - constant) / len(self.stages)

@@ -1,6 +1,8 @@
 """Non-maximum suppression of detections and proposals with fixed shapes, on the device."""
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax
@@ -85,45 +87,65 @@ class Proposals(NamedTuple):
 def select_proposals(
     logits: Array,
     boxes: Array,
-    groups: Array,
+    level_sizes: Sequence[int],
     *,
     image_size: tuple[int, int],
     iou_threshold: float,
     max_proposals: int,
     pre_nms_top_k: int,
+    score_threshold: float = 0.0,
 ) -> Proposals:
     """Select the proposals of a region proposal network (arXiv 1506.01497, section 3.3).
 
-    The candidates with the highest logits are clipped to the image, boxes with a side below
-    `MIN_SIDE` are dropped, and greedy NMS suppresses candidates of the same group. Not
-    differentiable: use `stop_gradient`.
+    As in torchvision, the candidates of each level with the highest logits are clipped to the
+    image, those with a side below `MIN_SIDE` are dropped, and greedy NMS runs within each level.
+    Not differentiable: use `stop_gradient`.
 
     Args:
         logits: float [B, N], one score per anchor.
         boxes: float [B, N, 4] decoded boxes, xyxy pixels.
-        groups: int [N], the level of each anchor for NMS within each level, as in torchvision; 0
-            for NMS over all levels.
+        level_sizes: number of anchors of each level; their sum is N.
         image_size: (height, width), pixels.
-        iou_threshold: if two boxes of a group have a larger IoU, the one with the lower logit is
+        iou_threshold: if two boxes of a level have a larger IoU, the one with the lower logit is
             dropped.
         max_proposals: K, maximum number of proposals per image.
-        pre_nms_top_k: number of candidates per image that NMS considers, of all levels together;
-            the references take as many of each level.
+        pre_nms_top_k: number of candidates per image and level.
+        score_threshold: candidates with a lower sigmoid of the logit are dropped.
     """
-    top_k = min(pre_nms_top_k, logits.shape[1])
+    top_k = min(pre_nms_top_k, max(level_sizes))
     select = partial(
-        _select, groups=groups, image_size=image_size, iou_threshold=iou_threshold,
-        max_proposals=min(max_proposals, top_k), top_k=top_k,
+        _select, level_sizes=level_sizes, image_size=image_size, iou_threshold=iou_threshold,
+        max_proposals=min(max_proposals, top_k * len(level_sizes)), top_k=top_k,
+        score_threshold=score_threshold,
     )  # fmt: skip
     return Proposals(*jax.vmap(select)(logits, boxes))
 
 
-def _select(logits, boxes, *, groups, image_size, iou_threshold, max_proposals, top_k):
-    logits, index = lax.top_k(logits, top_k)
-    boxes = clip(boxes[index], image_size)
-    nonempty = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
-    groups = jnp.where(nonempty, groups[index], -1)  # dropped boxes suppress no others
-    kept = nms_mask(boxes, groups, iou_threshold) & nonempty
+def _select(
+    logits, boxes, *, level_sizes, image_size, iou_threshold, max_proposals, top_k, score_threshold
+):
+    logits, boxes = _highest(logits, boxes, level_sizes, top_k)
+    boxes = clip(boxes, image_size)
+    is_candidate = (boxes[..., 2:] - boxes[..., :2] >= MIN_SIDE).all(-1)
+    is_candidate &= jax.nn.sigmoid(logits) >= score_threshold
+    suppress = jax.vmap(partial(nms_mask, iou_threshold=iou_threshold))
+    kept = suppress(boxes, is_candidate) & is_candidate  # dropped boxes suppress no others
+    logits, boxes, kept = logits.reshape(-1), boxes.reshape(-1, 4), kept.reshape(-1)
     logits, order = lax.top_k(jnp.where(kept, logits, -jnp.inf), max_proposals)
     valid = kept[order]
     return jnp.where(valid[:, None], boxes[order], 0), logits, valid
+
+
+def _highest(logits, boxes, level_sizes, top_k):
+    """The candidates of each level, sorted: logits [L, top_k] and boxes [L, top_k, 4].
+
+    A level with fewer anchors is filled with empty boxes.
+    """
+    ends = list(accumulate(level_sizes))
+    levels = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        highest, index = lax.top_k(logits[start:end], min(top_k, end - start))
+        missing = top_k - len(index)
+        highest = jnp.pad(highest, (0, missing), constant_values=-jnp.inf)
+        levels.append((highest, jnp.pad(boxes[start + index], ((0, missing), (0, 0)))))
+    return map(jnp.stack, zip(*levels, strict=True))

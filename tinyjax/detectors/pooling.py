@@ -36,9 +36,14 @@ def box_levels(
 
 
 def pool_rois(
-    levels: Mapping[int, Array], rois: Array, size: int, canonical_size: float = 0
+    levels: Mapping[int, Array],
+    rois: Array,
+    size: int,
+    canonical_size: float = 0,
+    samples: int = 1,
+    aligned: bool = True,
 ) -> Array:
-    """Pool each RoI by RoIAlign with one sample per bin.
+    """Pool each RoI by RoIAlign.
 
     Args:
         levels: {stride: [B, h, w, D]}, consecutive strides.
@@ -46,16 +51,17 @@ def pool_rois(
         size: bins per side, P.
         canonical_size: side in pixels of the RoIs that are pooled from stride 16, see `box_levels`;
             all RoIs are then pooled from all levels. 0: all RoIs are pooled from the finest level.
+        samples, aligned: see `roi_align`.
 
     Returns:
         [B, T, P, P, D] in the dtype of the levels.
     """
     strides = tuple(sorted(levels))
     if not canonical_size:
-        return roi_align(levels[strides[0]], rois, strides[0], size)
+        return roi_align(levels[strides[0]], rois, strides[0], size, samples, aligned)
     level = box_levels(rois, strides, canonical_size)[..., None, None, None]
     pooled = [
-        jnp.where(level == i, roi_align(levels[stride], rois, stride, size), 0)
+        jnp.where(level == i, roi_align(levels[stride], rois, stride, size, samples, aligned), 0)
         for i, stride in enumerate(strides)
     ]
     return sum(pooled[1:], pooled[0])

@@ -15,7 +15,7 @@ from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_heads import AnchorOutputs, SharedDenseConv
 from tinyjax.detectors.anchor_losses import smooth_l1_loss
 from tinyjax.detectors.anchor_matching import match
-from tinyjax.detectors.anchors import AnchorLevel, all_boxes, level_indices
+from tinyjax.detectors.anchors import AnchorLevel, all_boxes, level_sizes
 from tinyjax.detectors.nms import Proposals, select_proposals
 from tinyjax.detectors.point import SharedSeparableConv
 from tinyjax.detectors.sampling import balanced_sample, image_keys
@@ -61,6 +61,7 @@ class ProposalConfig(NamedTuple):
     iou_threshold: float
     max_proposals: int
     pre_nms_top_k: int
+    score_threshold: float = 0.0
 
 
 def make_proposals(
@@ -70,7 +71,7 @@ def make_proposals(
     levels: Sequence[AnchorLevel],
     config: ProposalConfig,
 ) -> Proposals:
-    """Return the proposals of an RPN's outputs, with NMS within each level. They have no gradient.
+    """Return the proposals of an RPN's outputs, see `select_proposals`. They have no gradient.
 
     Args:
         logits, deltas: see `RPN`.
@@ -79,8 +80,8 @@ def make_proposals(
     """
     logits, deltas = lax.stop_gradient((logits, deltas))
     boxes = coder.decode(deltas, jnp.asarray(all_boxes(levels)))
-    groups = jnp.asarray(level_indices(levels))
-    return select_proposals(logits, boxes, groups, image_size=image_size, **config._asdict())
+    sizes = level_sizes(levels)
+    return select_proposals(logits, boxes, sizes, image_size=image_size, **config._asdict())
 
 
 @jax.named_scope("rpn_loss")
