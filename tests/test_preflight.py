@@ -31,6 +31,7 @@ def run_preflight(capsys, classifiers):
     return run
 
 
+@pytest.mark.slow
 def test_six_members_on_four_chips(tmp_path, run_preflight, monkeypatch):
     # The printed milliseconds of a step have two decimals: on a slow chip these are precise.
     slice = accelerators.SLICES["v5litepod-4"]

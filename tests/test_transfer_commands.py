@@ -279,6 +279,7 @@ def run_regularizer_sweep(images, start, folder, *only):
     return ids, distances, penalties
 
 
+@pytest.mark.slow
 def test_regularizers_of_a_population(phased, noise_images, tmp_path):
     folder = tmp_path / "run"
     only = ["--sweep.only", "regularizer.name=rgn"]

@@ -36,6 +36,7 @@ from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
 from tinyjax.training.validation import check_config
+from tinyjax.transfer.starting_weights import CLASS_SHAPES
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--stage": {
@@ -230,9 +231,9 @@ def _without_init(config: Any, members: Sequence[Member]) -> tuple[Any, list[Mem
 def init_points(*folders: str | Path) -> Sequence[dict[str, Any]]:
     """Return points of a sweep over starting weights: from scratch, and from each of the folders.
 
-    The layer that outputs the classes is always initialized at random.
+    The layers whose shapes may depend on the classes are always initialized at random.
     """
-    reinit = (r"head/class_out/.*",)
+    reinit = (CLASS_SHAPES,)
     return [{"init": ""}, *({"init": str(folder), "reinit": reinit} for folder in folders)]
 
 

@@ -10,19 +10,16 @@ import pytest
 from tests.detectors.padding import Subsampled, check_padded_training
 from tests.detectors.two_stage import (
     SIDE,
-    Trainer,
-    check_methods,
     check_shards,
+    check_training,
     make_batch,
     make_config,
     make_loss,
     make_model,
 )
-from tests.tiny_backbones import TINY, TINY_SHALLOW
 from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.detectors import faster_rcnn
-from tinyjax.detectors.boxes import iou
 from tinyjax.errors import UserError
 from tinyjax.models.flops import count_parameters
 
@@ -41,9 +38,9 @@ def sizes_of(config):
 def test_sizes():
     sizes = sizes_of(detector("faster_rcnn"))
     assert sizes["box_head1"] == 303_248  # 7 x 7 x 48 x 128 + 128, 128 x 16 + 16
-    # Depthwise and pointwise kernels, two BatchNorms for each of two levels, and the outputs of 13
-    # and 2 anchors.
-    assert sizes["rpn"] == 9 * 48 + 48 * 48 + 4 * 96 + 49 * 5 * (13 + 2)
+    # Depthwise and pointwise kernels, two BatchNorms for each of two levels, and the outputs of 11
+    # and 1 anchors.
+    assert sizes["rpn"] == 9 * 48 + 48 * 48 + 4 * 96 + 49 * 5 * (11 + 1)
     assert 0.7e6 < sizes["total"] < 0.76e6
 
 
@@ -53,11 +50,12 @@ def test_sizes():
         ("model.anchors", (), "0 levels for model.strides = (4,)"),
         ("model.head", "denze", "did you mean 'dense'"),
         ("rpn.background_iou", 0.6, "background_iou <= foreground_iou"),
-        ("rpn.positive_fraction", 1.5, "rpn.positive_fraction = 1.5: give 0 to 1"),
+        ("rpn.positive_fraction", 1.5, "rpn.positive_fraction = 1.5: give at least 1 / "),
+        ("roi.positive_fraction", 0.0, "sample_size = 0.0625, and at most 1"),
         ("proposals.max_proposals", 0, "proposals.max_proposals = 0: give at least 1"),
         ("roi.head", "full", "roi.head = 'full'"),
         ("roi.fc_layers", 0, "roi.fc_layers = 0: give at least 1"),
-        ("roi.foreground_iou", 0.0, "roi.foreground_iou"),
+        ("roi.foreground_iou", 0.0, "0.0: give more than 0, and at most 1"),
     ],
 )
 def test_invalid_configs_are_rejected(path, value, message):
@@ -69,10 +67,6 @@ def test_invalid_configs_are_rejected(path, value, message):
 
 
 # ---- the loss
-
-
-def test_the_loss_runs_each_module_once():
-    check_methods(faster_rcnn, make_config("faster_rcnn"), num_stages=1)
 
 
 def test_loss_with_and_without_objects():
@@ -152,35 +146,12 @@ def test_deltas_of_each_class_are_applied_to_the_proposals():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, {"model__head": "dense", "roi__head": "separable"}])
-def test_training_lowers_every_term(fields):
-    config = make_config("faster_rcnn", model__neck_width=16, **fields)
-    trainer = Trainer(faster_rcnn, config, TINY_SHALLOW, images=2, lr=3e-3)
-    history, without_gradient = trainer.train(12)
-    assert without_gradient == set()
-    for name in ("class_loss", "box_loss", "rpn_class_loss", "rpn_box_loss"):
-        assert history[-1][name] < history[0][name], name
-
-
-@pytest.mark.slow
-def test_an_image_is_learned():
-    """The detections with the highest scores are the objects."""
-    config = make_config(
-        "faster_rcnn", model__neck_width=32, roi__width=64, roi__size=7, roi__sample_size=64,
-        rpn__sample_size=256, proposals__max_proposals=64, proposals__pre_nms_top_k=256,
-    )  # fmt: skip
-    trainer = Trainer(faster_rcnn, config, TINY, images=1, lr=1e-2)
-    trainer.train(60)
-    split, detections = trainer.split, jax.tree.map(lambda x: x[0], trainer.predict())
-    objects = split.boxes[0][split.valid[0]]
-    top = len(objects)
-    overlap = iou(jnp.asarray(objects)[:, None], jnp.asarray(detections["boxes"])[None, :top])
-    same = split.labels[0][split.valid[0]][:, None] == detections["labels"][None, :top]
-    assert ((overlap > 0.5) & same).any(1).all()
-    boxes, scores = detections["boxes"], detections["scores"]
-    assert ((boxes >= 0) & (boxes <= 64)).all()
-    assert (np.diff(scores) <= 0).all()
-    assert ((scores >= 0) & (scores <= 1)).all()
+@pytest.mark.parametrize(
+    ("fields", "steps"), [({}, 150), ({"model__head": "dense", "roi__head": "separable"}, 300)]
+)
+def test_an_image_is_learned(fields, steps):
+    small = {"model__neck_width": 16, "roi__size": 5, "roi__width": 32}
+    check_training(faster_rcnn, make_config("faster_rcnn", **small, **fields), steps)
 
 
 # ---- zero padding

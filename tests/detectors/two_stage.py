@@ -8,11 +8,13 @@ import numpy as np
 import optax
 
 from tests.detectors.padding import Subsampled
+from tests.tiny_backbones import TINY_SHALLOW
 from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.config.detectors import SMALL_ANCHORS
 from tinyjax.data.augmentation import normalize
 from tinyjax.data.synthetic import dataset
+from tinyjax.detectors.boxes import iou
 
 SIDE = 32
 # One level, and few candidates: compiles in half the time.
@@ -71,27 +73,10 @@ def make_loss(module, config, model, axes=()):
     return loss
 
 
-def check_methods(module, config, num_stages):
-    """The loss runs backbone, neck and RPN once, and then each box head once."""
-    model, (params, stats) = make_model(module, config)
-    methods = []
-
-    def apply(*inputs, method):
-        methods.append(method)
-        return models.apply(model, params, stats, *inputs, train=True, method=method)
-
-    jax.eval_shape(
-        lambda batch, key: module.loss(apply, batch, key, config.loss.to_dict(), config),
-        make_batch(),
-        jax.random.key(0),
-    )
-    assert methods == ["propose"] + ["predict"] * num_stages
-
-
 def check_shards(module, config):
     """Loss, terms, gradients and running statistics of two shards are those of the whole batch."""
     model, variables = make_model(module, config)
-    # Larger outputs: the order of the proposals then does not hang on rounding errors.
+    # Larger logits: rounding errors then do not change the order of the proposals.
     params = {p: 30 * x if p.startswith("rpn/object_out") else x for p, x in variables[0].items()}
     batch, key = make_batch(), jax.random.key(1)
     rows = jnp.array([[0, 3], [1, 2]])  # of `sampling.shard_rows`
@@ -116,45 +101,51 @@ def check_shards(module, config):
         jax.tree.map(lambda x, y: close(x.sum(0), y), gradients, gradient)
 
 
-class Trainer:
-    """A network that is trained on all images of a synthetic split at once."""
+def check_training(module, config, steps):
+    """A single image is learned: all terms become small, and the best detections are the objects.
 
-    def __init__(self, module, config, backbone, images, lr):
-        self.split = dataset.load(images, (64, 64), seed=3)
-        image = normalize(jnp.asarray(self.split.inputs["image"]))
-        names = ("boxes", "labels", "valid", "ignore")
-        batch = {"image": image, **{n: jnp.asarray(getattr(self.split, n)) for n in names}}
-        model = module.build(models.build(backbone), config, len(self.split.classes))
-        self.params, self.stats = models.init(model, 0, image.shape)
-        loss, tx = make_loss(module, config, model), optax.adam(lr)
-        self.opt_state = tx.init(self.params)
+    The box loss rises at first: only the objects themselves are positive RoIs then, and later
+    RoIs are farther off.
+    """
+    split = dataset.load(1, (64, 64), seed=3)
+    image = normalize(jnp.asarray(split.inputs["image"]))
+    names = ("boxes", "labels", "valid", "ignore")
+    batch = {"image": image, **{name: jnp.asarray(getattr(split, name)) for name in names}}
+    model = module.build(models.build(TINY_SHALLOW), config, len(split.classes))
+    params, stats = models.init(model, 0, image.shape)
+    loss, tx = make_loss(module, config, model), optax.adam(3e-3)
+    opt_state = tx.init(params)
 
-        @jax.jit
-        def train_step(params, stats, opt_state, key):
-            gradient_of = jax.value_and_grad(loss, has_aux=True)
-            (_, (stats, terms)), gradient = gradient_of(params, stats, batch, key)
-            updates, opt_state = tx.update(gradient, opt_state)
-            return optax.apply_updates(params, updates), stats, opt_state, terms, gradient
+    @jax.jit
+    def train_step(params, stats, opt_state, key):
+        run = jax.value_and_grad(loss, has_aux=True)
+        (_, (stats, terms)), gradient = run(params, stats, batch, key)
+        updates, opt_state = tx.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), stats, opt_state, terms, gradient
 
-        @jax.jit
-        def predict(params, stats):
-            """With the batch's statistics: running statistics take more steps."""
-            outputs, _ = models.apply(model, params, stats, image, train=True)
-            return module.decode(outputs, image.shape[1:3], config)
+    history, without_gradient = [], {*params}
+    for i in range(steps):
+        params, stats, opt_state, terms, gradient = train_step(
+            params, stats, opt_state, jax.random.key(i)
+        )
+        history.append({name: float(term) for name, term in terms.items()})
+        without_gradient -= {path for path, g in gradient.items() if (g != 0).any()}
+    assert without_gradient == set()
+    for name in ("class_loss", "box_loss", "rpn_class_loss", "rpn_box_loss"):
+        early, late = (np.mean([h[name] for h in history[s]]) for s in (np.s_[:30], np.s_[-20:]))
+        assert late < 0.5 * early, name
 
-        self._train_step, self._predict = train_step, predict
+    @jax.jit
+    def predict(params, stats):
+        """With the image's statistics, because running statistics take more steps."""
+        outputs, _ = models.apply(model, params, stats, image, train=True)
+        return module.decode(outputs, image.shape[1:3], config)
 
-    def train(self, steps):
-        """Return the terms of each step, as dicts of floats, and the paths without gradient."""
-        history, without = [], {*self.params}
-        for i in range(steps):
-            *state, terms, gradient = self._train_step(
-                self.params, self.stats, self.opt_state, jax.random.key(i)
-            )
-            self.params, self.stats, self.opt_state = state
-            history.append({name: float(term) for name, term in terms.items()})
-            without -= {path for path, g in gradient.items() if (g != 0).any()}
-        return history, without
-
-    def predict(self):
-        return jax.tree.map(np.asarray, self._predict(self.params, self.stats))
+    boxes, labels, scores = (predict(params, stats)[n][0] for n in ("boxes", "labels", "scores"))
+    assert ((boxes >= 0) & (boxes <= 64)).all()
+    assert (jnp.diff(scores) <= 0).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    objects, classes = split.boxes[0][split.valid[0]], split.labels[0][split.valid[0]]
+    top = len(objects)
+    overlap = iou(jnp.asarray(objects)[:, None], boxes[None, :top])
+    assert ((overlap > 0.5) & (classes[:, None] == labels[None, :top])).any(1).all()

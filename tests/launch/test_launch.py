@@ -52,6 +52,7 @@ def kill_a_worker(launcher):
     return False
 
 
+@pytest.mark.slow
 def test_killed_worker_is_restarted(train_once, noise_images, tmp_path, capsys):
     folder, name = tmp_path / "run", "sweep_two_populations"
     running = launch(config_path(name, noise_images), folder, "local", 2, "--at-once", "2")

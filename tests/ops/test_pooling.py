@@ -59,9 +59,7 @@ def xla_max_pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-@pytest.mark.parametrize(
-    "shape", [(7, 9), *(pytest.param(s, marks=pytest.mark.slow) for s in ((8, 6), (1, 2)))]
-)
+@shapes
 def test_gradient_of_equal_maxima(shape):
     """Both give the gradient of equal values to the first of a window, as torch does."""
     rng = np.random.default_rng(0)

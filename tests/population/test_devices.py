@@ -98,6 +98,7 @@ def check_collectives_within_pairs(collectives):
         assert "replica_groups={{0,1},{2,3},{4,5},{6,7}}" in line or "[4,2]<=[8]" in line, line
 
 
+@pytest.mark.slow
 def test_three_members_over_two_shards_each(train_once, train_on_eight_devices):
     """On a grid of four by two devices, a quarter of which is idle, members train as on one."""
     folder, collectives = train_on_eight_devices(sweep_classifier, "--sweep.limit", "3")

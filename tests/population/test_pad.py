@@ -263,16 +263,24 @@ def test_padded_channels_of_a_ghost_bottleneck_are_the_last_ones():
 
 
 @pytest.mark.parametrize(
-    ("task", "freezing", "extra_layers"),
+    ("name", "task", "freezing", "excite", "index"),
     [
-        ("classify", "array", ExtraLayers(adapters=True, excite="authors")),
-        pytest.param("detect", "no", ExtraLayers(True, "identity"), marks=pytest.mark.slow),
+        ("mobilenetv3/s-1", "classify", "array", "authors", 0),
+        pytest.param("mobilenetv3/s-1", "detect", "no", "identity", 0, marks=pytest.mark.slow),
+        pytest.param("efficientnet/b-1", "classify", "no", "identity", 1, marks=pytest.mark.slow),
+        pytest.param("resnet/18", "classify", "no", "authors", 0, marks=pytest.mark.slow),
+        pytest.param("resnet/18", "classify", "array", "identity", 1, marks=pytest.mark.slow),
+        pytest.param("resnet/50", "classify", "no", "authors", 0, marks=pytest.mark.slow),
+        pytest.param("resnet/50", "classify", "no", "identity", 1, marks=pytest.mark.slow),
+        pytest.param("ghostnet/1.0", "classify", "no", "authors", 0, marks=pytest.mark.slow),
+        pytest.param("shufflenetv2/1.0", "classify", "no", "identity", 0, marks=pytest.mark.slow),
     ],
 )
-def test_padded_training_with_extra_layers(task, freezing, extra_layers):
-    name = "mobilenetv3/s-1"
-    narrow, wide = ARCHITECTURES[name]
-    check_padded_training(name, task, narrow, (narrow, wide), "adamw", freezing, extra_layers)
+def test_padded_training_with_extra_layers(name, task, freezing, excite, index):
+    architectures, extra_layers = ARCHITECTURES[name], ExtraLayers(adapters=True, excite=excite)
+    check_padded_training(
+        name, task, architectures[index], architectures, "adamw", freezing, extra_layers
+    )
 
 
 @pytest.mark.slow

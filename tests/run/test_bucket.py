@@ -83,7 +83,8 @@ def bucket():
     changed.undo()
 
 
-@pytest.mark.parametrize("name", ["classifier", pytest.param("detector", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["classifier", "detector"])
 def test_run_in_a_bucket_is_stopped_and_resumed(name, bucket, train_once, noise_images, capsys):
     local, remote = train_once(name) / "run", parse_path(f"{bucket}/{name}")
     path = config_path(name, noise_images)

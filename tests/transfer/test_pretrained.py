@@ -36,9 +36,9 @@ def draw_state(stem: str) -> dict[str, np.ndarray]:
     return state | {COUNTER: np.array(5)}
 
 
-def empty_state(stem: str) -> dict[str, np.ndarray]:
-    """Return the same with uninitialized values."""
-    return {name: np.empty(shape, np.float32) for name, shape in shapes_of(stem).items()}
+def zero_state(stem: str) -> dict[str, np.ndarray]:
+    """Return weights of the same shapes, all 0."""
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes_of(stem).items()}
 
 
 def make_forward(name, channels=3):
@@ -119,10 +119,24 @@ def test_both_formats_of_a_file_give_the_same_weights(stem, tmp_path):
         np.testing.assert_array_equal(results[1][path], array)
 
 
-def test_prefix_of_data_parallel_is_removed_from_safetensors(tmp_path):
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "model."]
+)
+def test_prefixes_of_wrappers_are_removed_from_safetensors(prefix, tmp_path):
     file, one = tmp_path / "model.safetensors", np.ones(2, np.float32)
-    save_file({"module.conv1.weight": one, "module.module.bias": one}, file)
-    assert pretrained.read_state_dict(file).keys() == {"conv1.weight", "module.bias"}
+    save_file({f"{prefix}conv1.weight": one, f"{prefix}fc.bias": one}, file)
+    assert pretrained.read_state_dict(file).keys() == {"conv1.weight", "fc.bias"}
+
+
+def test_weights_that_are_not_finite_are_rejected():
+    state = draw_state("torchvision.shufflenetv2.n-5")
+    state["conv1.0.weight"] = np.full_like(state["conv1.0.weight"], np.nan)
+    with pytest.raises(UserError, match=r"NaN or infinity in conv1\.0\.weight"):
+        pretrained.convert_state_dict(state, "shufflenetv2/n-5")
+
+
+def test_a_name_with_and_without_prefix_is_rejected_in_safetensors(tmp_path):
+    file, one = tmp_path / "model.safetensors", np.ones(2, np.float32)
     save_file({"module.w": one, "w": one}, file)
     with pytest.raises(UserError, match=r"model\.safetensors: duplicate name w, with and without"):
         pretrained.read_state_dict(file)
@@ -178,14 +192,14 @@ def test_files_of_networks_with_layer_norm_match_their_logits(name, save, tmp_pa
 @pytest.mark.parametrize("name", ["convnext/tiny", "swin/tiny"])
 def test_library_of_networks_with_layer_norm_is_detected(name):
     for library in ("timm", "torchvision"):
-        state = empty_state(f"{library}.{name.replace('/', '.')}")
+        state = zero_state(f"{library}.{name.replace('/', '.')}")
         arrays, *_ = pretrained.convert_state_dict(state, name)
         assert pretrained.detect_library(state, name) == library
         assert len(arrays) == len(state)
 
 
 def test_efficientnet_of_torchvision():
-    state = empty_state("torchvision.efficientnet.b0")
+    state = zero_state("torchvision.efficientnet.b0")
     arrays, eps, _ = pretrained.convert_state_dict(state, "efficientnet/b0")
     assert (pretrained.detect_library(state, "efficientnet/b0"), eps, len(arrays)) == (
         "torchvision",
@@ -205,7 +219,7 @@ def test_efficientnet_of_torchvision():
 def test_backbone_of_a_detector_by_torchvision(stem, frozen, expected_eps):
     """The body has the names of the classifier, or of its `features`."""
     _, family, variant = stem.split(".")
-    classifier = empty_state(stem)
+    classifier = zero_state(stem)
     body = {
         f"backbone.body.{name.removeprefix('features.')}": value
         for name, value in classifier.items()
@@ -258,7 +272,7 @@ def test_bfloat16_file_becomes_float32(tmp_path):
 
 @pytest.mark.parametrize("classes", [1, 7])
 def test_number_of_classes_is_arbitrary(classes):
-    state = empty_state(TV6)
+    state = zero_state(TV6)
     state["classifier.3.weight"] = state["classifier.3.weight"][:classes]
     state["classifier.3.bias"] = state["classifier.3.bias"][:classes]
     arrays, *_ = pretrained.convert_state_dict(state, S6)
@@ -271,7 +285,7 @@ def test_number_of_classes_is_arbitrary(classes):
 )
 def test_head_and_classifier_may_be_absent(prefixes):
     state = {
-        k: v for k, v in empty_state("timm.efficientnet.b-7").items() if not k.startswith(prefixes)
+        k: v for k, v in zero_state("timm.efficientnet.b-7").items() if not k.startswith(prefixes)
     }
     arrays, *_ = pretrained.convert_state_dict(state, B7)
     layers = {path.split("/")[0] for path in arrays}
@@ -283,7 +297,7 @@ def test_head_and_classifier_may_be_absent(prefixes):
 def changed(**changes):
     """Return S-6's state dict by torchvision with changes; None removes a tensor."""
     changes = {name.replace("_", "."): value for name, value in changes.items()}
-    state = {**empty_state(TV6), **changes}
+    state = {**zero_state(TV6), **changes}
     return {name: value for name, value in state.items() if value is not None}
 
 
@@ -332,7 +346,7 @@ def test_mismatches_are_named(message):
 )
 def test_weights_of_another_architecture_are_rejected_in_one_line(stem, other):
     with pytest.raises(UserError, match=f"another architecture than {other}") as error:
-        pretrained.convert_state_dict(empty_state(stem), other)
+        pretrained.convert_state_dict(zero_state(stem), other)
     assert len(str(error.value)) < 1000
     assert "\n" not in str(error.value)
 

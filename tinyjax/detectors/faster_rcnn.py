@@ -109,7 +109,8 @@ def build_with_stages(
     for stage in stages:
         if not 0 < stage.foreground_iou <= 1:
             raise UserError(
-                f"roi.foreground_iou(s): {stage.foreground_iou}: give 0 < foreground_iou <= 1"
+                f"roi.foreground_iou or foreground_ious: {stage.foreground_iou}: give more than 0, "
+                "and at most 1"
             )
     model, roi = config.model, config.roi
     configured_levels(config, (1, 1))  # checks the anchors
@@ -139,8 +140,12 @@ def _check_options(config: ConfigDict) -> None:
             if config[section][field] < 1:
                 raise UserError(f"{section}.{field} = {config[section][field]}: give at least 1")
     for section in ("rpn", "roi"):
-        if not 0 <= (fraction := config[section].positive_fraction) <= 1:
-            raise UserError(f"{section}.positive_fraction = {fraction}: give 0 to 1")
+        size, fraction = config[section].sample_size, config[section].positive_fraction
+        if not 1 <= int(size * fraction) <= size:
+            raise UserError(
+                f"{section}.positive_fraction = {fraction}: give at least 1 / sample_size = "
+                f"{1 / size:g}, and at most 1"
+            )
 
 
 def loss_with_stages(
@@ -155,7 +160,7 @@ def loss_with_stages(
     """Return the loss of a batch, and (new running statistics, terms of the loss).
 
     The RoIs of the first stage are a sample of the proposals and the objects. Those of the next
-    stages are the boxes that the previous stage predicts, matched to objects anew.
+    stages are the boxes that the previous stage predicts, matched to objects again.
 
     Args:
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.

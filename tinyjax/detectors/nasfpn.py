@@ -63,8 +63,8 @@ class NASFPN(nn.Module):
 
     It fuses five levels, from the finest of `strides` on. Nodes that the levels in `strides` do not
     depend on are left out: with one repeat, the two finest levels do not depend on the third and
-    the fifth input. Laterals are 1 x 1 convolutions with BatchNorm;
-    levels coarser than all features are max-pooled.
+    the fifth input. Laterals are 1 x 1 convolutions with BatchNorm; levels coarser than all
+    features are max-pooled.
 
     repeats: number of times that the seven cells are stacked, 7 in the paper.
     separable: see `Cell`.

@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
     """Convolutions 3x3, 3x3 or 1x1, 3x3, 1x1, added to the input or to its 1x1 projection.
 
     conv: ConvBN with the settings of the network. In a supernet, `spec.gates` may hold "alive", see
-    `models.supernet`: the input is not negative, so that an absent block is the identity.
+    `models.supernet`: then an absent block is the identity.
     """
 
     preserves_zeros = True
@@ -48,10 +48,12 @@ class ResidualBlock(nn.Module):
         if stride > 1 or x.shape[-1] != out:
             x = self.conv(out, 1, stride, name="shortcut")(x, train)
         alive = None
+        y = nn.relu(x + y)
         if "alive" in self.spec.gates:
             alive = self.param("alive", nn.initializers.ones, ()).astype(x.dtype)
-            y = alive * y
-        return layers.add_adapter(self.adapter, nn.relu(x + y), train, alive)
+            # An adapter's output may be negative, so that relu(x) is not the identity.
+            y = alive * y + (1 - alive) * x
+        return layers.add_adapter(self.adapter, y, train, alive)
 
 
 class Model(Backbone):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tinyjax.core import Task
+from tinyjax.errors import shorten
 from tinyjax.population.search_space import Member
 
 # Order of magnitude on two cores (docs/performance.md); only ratios matter.
@@ -134,8 +135,8 @@ def plan_table(
     config: ConfigDict, task: Task, members: Sequence[Member], plan: Iterable[Any]
 ) -> str:
     """A plan as text, one line per population: parameters, the fraction of the arithmetic that is
-    not padding, members that a device computes at once with their memory, and estimated minutes on
-    two cores.
+    not padding, members that a device computes at once with their memory, estimated minutes on two
+    cores, and backbones.
     """
     from tinyjax.population.devices import device_layout
     from tinyjax.run.text import text_table
@@ -160,6 +161,7 @@ def plan_table(
                 "in use": f"{used_fraction:.0%}",
                 "GiB": f"{model.memory(max(sizes)) * concurrent / 2**30:.1f}",
                 "min": f"{minutes:.0f}",
+                "backbones": shorten([*dict.fromkeys(key.backbone for key in keys)]),
             }
         )
     programs = "1 program" if len(rows) == 1 else f"{len(rows)} programs"

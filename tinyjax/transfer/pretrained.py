@@ -32,7 +32,7 @@ _DETECTOR_BODY = "backbone.body."
 def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     """Read the state dict of a .safetensors file, or of a .pth, .pt or .bin file by torch.
 
-    The prefix "module.", which DataParallel adds to every name, is removed.
+    The prefixes of wrappers are removed, see `torch_checkpoint.strip_prefix`.
 
     Raises UserError if the file is missing, broken, or in another format.
     """
@@ -90,7 +90,8 @@ def convert_state_dict(
         if the network has no BatchNorm; and the format of the weights.
 
     Raises:
-        UserError: names or shapes are not those of this architecture, or of no known library.
+        UserError: names or shapes are not those of this architecture, or of no known library; or
+            a number is not finite.
     """
     state, detector_eps = _backbone_of_detector(state)
     arch, family = models.architecture(backbone), models.family(backbone)
@@ -131,6 +132,10 @@ def convert_state_dict(
         raise UserError(
             f"{library} weights of another architecture than {backbone} ({text}): set "
             "model.backbone to the network they were trained for, or give weights of this one"
+        )
+    if diverged := [names[path] for path, x in arrays.items() if not np.isfinite(x).all()]:
+        raise UserError(
+            f"NaN or infinity in {shorten(diverged)}: these weights are broken, give others"
         )
     return arrays, detector_eps or format_.eps, format_
 

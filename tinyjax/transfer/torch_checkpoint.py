@@ -8,6 +8,7 @@ torch/serialization.py (`_save`) and torch/_tensor.py (`_reduce_ex_internal`).
 """
 
 import pickletools
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ _DTYPES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
+# torch.compile, DataParallel, and Lightning's usual attribute
+_WRAPPERS = re.compile(r"^(_orig_mod\.)?(module\.)?(_orig_mod\.)?(model\.)?")
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files before torch 1.6
 _LITERALS = (
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
@@ -93,15 +96,15 @@ def read_torch_checkpoint(file: Path) -> dict[str, np.ndarray]:
 
 
 def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the prefix "module.", which DataParallel adds to every name.
+    """Remove the prefixes that wrappers of networks add to every name, see `_WRAPPERS`.
 
-    Raises ValueError if a name occurs with and without it.
+    Raises ValueError if a name occurs with and without them.
     """
     stripped = {}
-    for name, value in state.items():
-        name = name.removeprefix("module.")
+    for wrapped_name, value in state.items():
+        name = _WRAPPERS.sub("", wrapped_name)
         if name in stripped:
-            raise ValueError(f"duplicate name {name}, with and without 'module.'")
+            raise ValueError(f"duplicate name {name}, with and without 'module.' or 'model.'")
         stripped[name] = value
     return stripped
 

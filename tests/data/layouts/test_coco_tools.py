@@ -287,7 +287,8 @@ TRUE_BOXES = {
 }
 SAME = {  # the value in another form
     "text": str,
-    "float": lambda value: float(value) if isinstance(value, int) else value,
+    # True is garbage of an earlier change: as 1.0 it would be another id.
+    "float": lambda value: float(value) if type(value) is int else value,
 }
 GARBAGE = [None, "x?", True, [3], {}, 0.5, "", [1, 2, 3, None], float("nan")]
 
