@@ -122,7 +122,7 @@ def _check_fields(config: Any) -> None:
     mistakes = []
     if "score" in config and (protocol := config.score.protocol) not in PROTOCOLS:
         mistakes.append(f"score.protocol = {protocol!r}: {suggest(protocol, PROTOCOLS)}")
-    if "score" in config and not 0 <= (balance := config.loss.class_balance) < 1:
+    if "score" in config and not 0 <= (balance := config.loss.get("class_balance", 0)) < 1:
         mistakes.append(f"loss.class_balance = {balance}: give 0 or more, less than 1")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
