@@ -10,14 +10,17 @@ from tests.data.layouts import lvis_set
 from tests.tiny_backbones import TINY
 from tinyjax import api, evaluate
 from tinyjax import config as configs
+from tinyjax.population.options import SINGLE_RUN
 from tinyjax.run.csv_files import read_rows
+from tinyjax.run.weights import read_weights
 from tinyjax.tasks import detect
 from tinyjax.training.validation import check_config
 
 
-def tiny_config(source):
+def tiny_config(source, arguments="federated=2"):
     config = configs.load(
-        f"configs/lvis.py:backbone={TINY},source={source},images=6,epochs=4,batch=2,repeat=0.5"
+        f"configs/lvis.py:backbone={TINY},source={source},images=6,epochs=4,batch=2,repeat=0.5,"
+        f"{arguments}"
     )
     config.data.common.size, config.crop_size = (64, 64), (64, 64)
     config.schedule.steps, config.schedule.warmup = 6, 2
@@ -31,6 +34,7 @@ def test_config_reads_the_published_layout(tmp_path, monkeypatch):
     config = configs.load("configs/lvis.py")
     check_config(config)
     assert (config.data.repeat_threshold, config.score.protocol) == (0.001, "lvis")
+    assert (config.loss.federated_classes, config.loss.class_balance) == (50, 0)
     assert config.schedule.steps == 24 * (100_170 // 64)
     training = detect.load(config.data, config.data.train)
     val = detect.load(config.data, config.data.suites.val, training.classes)
@@ -68,6 +72,37 @@ def test_training_on_lvis(tmp_path):
     (again,) = read_rows(folder / "evaluations" / "last.csv")
     assert again["AP"] == row["AP"]
     assert again["AP fixed"] == row["AP fixed"]
+
+
+def first_losses(folder):
+    rows = read_rows(folder / "metrics.csv")
+    return {row["metric"]: float(row["value"]) for row in rows if row["step"] == "1"}
+
+
+@pytest.mark.slow
+def test_a_second_phase_trains_the_last_layer_with_balanced_weights(tmp_path):
+    source, folder = lvis_set.write(tmp_path / "lvis"), tmp_path / "run"
+    config = tiny_config(source, "federated=2,retrain=3,balance=0.9")
+    assert api.train(config, folder) == 0
+    before, after = (
+        read_weights(path / "weights" / SINGLE_RUN.id)[0] for path in (folder / "phase1", folder)
+    )
+    changed = {
+        path
+        for tree in ("params", "stats")
+        for path, leaf in before[tree].items()
+        if (leaf != after[tree][path]).any()
+    }
+    assert changed == {"head/class_out/kernel", "head/class_out/bias"}
+
+    # The same as a run of its own, and without the weights: only the loss of classes differs.
+    config = tiny_config(source)
+    config.init, config.freeze = str(folder / "phase1"), ("all but last layer",)
+    config.schedule.steps, config.schedule.warmup = 3, 0
+    assert api.train(config, tmp_path / "equal") == 0
+    balanced, equal = first_losses(folder / "phase2"), first_losses(tmp_path / "equal")
+    assert balanced["box_loss"] == equal["box_loss"]
+    assert abs(balanced["class_loss"] / equal["class_loss"] - 1) > 0.01
 
 
 @pytest.mark.slow

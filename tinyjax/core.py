@@ -176,6 +176,8 @@ class Task:
     write_report: Callable[..., None]  # (folder, suites, predictions, scores, class counts)
 
     # ---- optional
+    # (split, mask, config) -> arrays that the loss reads besides the numbers of config.loss
+    loss_arrays: Callable[..., dict[str, Any]] | None = None
     # (split, mask) -> device arrays that replace those of the split
     subset_arrays: Callable[..., dict[str, Any]] | None = None
     to_file_pixels: Callable[..., dict[str, Any]] | None = None  # (predictions, split)

@@ -7,6 +7,7 @@ import pytest
 
 from tinyjax.detectors.boxes import decode, encode
 from tinyjax.detectors.grid import make_grid
+from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
 from tinyjax.detectors.losses import covered_cells, detection_loss, quality_focal_loss
 from tinyjax.detectors.matching import assign
 
@@ -38,8 +39,8 @@ def random_outputs(images=1):
 
 
 @jax.jit
-def loss_on_grid(logits, offsets, batch):
-    return detection_loss(logits, offsets, batch, WEIGHTS, GRID)
+def loss_on_grid(logits, offsets, batch, classes=EQUAL_CLASSES):
+    return detection_loss(logits, offsets, batch, WEIGHTS, GRID, (), classes)
 
 
 def test_focal_by_hand():
@@ -62,17 +63,24 @@ def test_covered_cells_have_their_center_in_a_box():
     assert {tuple(c) for c in cells.tolist()} == {(6, 10), (10, 10), (4, 12)}
 
 
-def test_class_loss_equals_the_dense_loss():
-    """The loss over all cells and classes, with the targets of the positives."""
+@pytest.mark.parametrize(
+    ("labels", "weight", "included"),
+    [([1, 0], (1.0, 1.0), (True, True)), ([1, 1], (0.5, 3.0), (False, True))],
+)
+def test_class_loss_equals_the_dense_loss(labels, weight, included):
+    """The loss over all cells and classes, with the targets and weights of the positives."""
     logits, offsets = random_outputs()
-    batch = make_batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[[1, 0]])
-    _, terms = loss_on_grid(logits, offsets, batch)
+    batch = make_batch([[[10, 10, 16, 18], [20, 4, 30, 12]]], [[True, True]], labels=[labels])
+    classes = ClassTerms(jnp.array(weight), jnp.array(included))
+    _, terms = loss_on_grid(logits, offsets, batch, classes)
     pairs = assign_positives(logits, offsets, batch)
     dense = np.zeros((N, 2), np.float32)
-    for g, label in enumerate([1, 0]):
+    for g, label in enumerate(labels):
         kept = np.asarray(pairs.is_positive[g])
         dense[np.asarray(pairs.cell[g])[kept], label] = np.asarray(pairs.target[g])[kept]
-    expected = quality_focal_loss(logits[0], jnp.asarray(dense)).sum() / max(dense.sum(), 1)
+    losses = quality_focal_loss(logits[0], jnp.asarray(dense))
+    losses = losses * np.where(dense > 0, weight, 1) * np.array(included)
+    expected = losses.sum() / max(dense.sum(), 1)
     assert float(terms["class_loss"]) == pytest.approx(float(expected), rel=1e-5)
     assert int(terms["positives"]) == int(pairs.is_positive.sum())
 

@@ -20,6 +20,7 @@ from tinyjax.detectors import retinanet
 from tinyjax.detectors.anchor_matching import match
 from tinyjax.detectors.anchors import make_anchors
 from tinyjax.detectors.boxes import iou
+from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
 from tinyjax.errors import UserError
 
 ANCHORS = jnp.asarray(make_anchors(16, 16, (4, 8), [[(5.0, 5.0, 2)], [(8.0, 8.0, 1)]]))
@@ -144,9 +145,9 @@ match_batch = jax.jit(
 
 
 @jax.jit
-def loss_terms(logits, deltas, batch):
+def loss_terms(logits, deltas, batch, classes=EQUAL_CLASSES):
     matches = match_batch(batch["boxes"], batch["valid"], batch["ignore"])
-    return retinanet.retinanet_loss(logits, deltas, ANCHORS, matches, batch, WEIGHTS)
+    return retinanet.retinanet_loss(logits, deltas, ANCHORS, matches, batch, WEIGHTS, (), classes)
 
 
 def random_outputs(images):
@@ -155,7 +156,10 @@ def random_outputs(images):
     return jnp.asarray(logits, jnp.float32), jnp.asarray(deltas, jnp.float32)
 
 
-def test_loss_equals_the_sum_over_anchors():
+@pytest.mark.parametrize(
+    ("weight", "included"), [((1.0, 1.0), (True, True)), ((0.5, 3.0), (False, True))]
+)
+def test_loss_equals_the_sum_over_anchors(weight, included):
     """Written out in numpy; the second image has no object."""
     logits, deltas = random_outputs(images=2)
     boxes = [[[1, 1, 6, 7], [8, 7, 15, 16], [0, 0, 0, 0]], [[2, 9, 9, 14]] + [[0] * 4] * 2]
@@ -173,16 +177,17 @@ def test_loss_equals_the_sum_over_anchors():
     class_loss, box_loss = 0.0, 0.0
     for b, n in zip(*np.nonzero(is_positive | is_negative), strict=True):
         g = index[b, n]
-        for c in range(2):
+        for c in np.flatnonzero(included):
             if is_positive[b, n] and c == labels[b][g]:
-                class_loss -= 0.25 * (1 - p[b, n, c]) ** 2 * np.log(p[b, n, c])
+                class_loss -= weight[c] * 0.25 * (1 - p[b, n, c]) ** 2 * np.log(p[b, n, c])
             else:
                 class_loss -= 0.75 * p[b, n, c] ** 2 * np.log(1 - p[b, n, c])
         box_loss += distance[b, g, n] * is_positive[b, n]
     positives = is_positive.sum()
     assert positives >= 3
     assert not (is_positive | is_negative).all()
-    value, terms = loss_terms(logits, deltas, batch)
+    classes = ClassTerms(jnp.array(weight), jnp.array(included))
+    value, terms = loss_terms(logits, deltas, batch, classes)
     assert int(terms["positives"]) == positives
     assert float(terms["class_loss"]) == pytest.approx(class_loss / positives, rel=1e-5)
     assert float(terms["box_loss"]) == pytest.approx(box_loss / positives, rel=1e-5)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.detectors.make_roi_references import FILE, WEIGHTS, inputs
+from tinyjax.detectors.long_tail import ClassTerms
 from tinyjax.detectors.roi_losses import RoiTargets, label_rois, roi_loss, sample_rois
 
 OBJECTS = [[10, 10, 20, 20], [30, 10, 40, 30], [0, 0, 0, 0], [50, 50, 70, 70]]
@@ -148,3 +149,42 @@ def test_losses_of_shards_add_up():
     split = jax.tree.map(lambda array: array[:, None], (*outputs, targets))
     sharded = jax.jit(jax.vmap(shard, axis_name="data"))(*split)
     np.testing.assert_allclose([loss.sum() for loss in sharded], whole, rtol=1e-5)
+
+
+# Background, two RoIs of class 1 and one of class 0, and a RoI without loss
+LABELS, LOGITS = [0, 2, 2, 1, 1], [[0.3, -1, 2, 0.5], [0, 1, 1, -2], [1, 0, 3, 0], [2, 1, 0, 1]]
+CLASS_WEIGHTS = [0.5, 2.0, 7.0]
+
+
+def class_loss(classes, sigmoid):
+    rois = jnp.broadcast_to(jnp.array([0.0, 0, 9, 9]), (1, 5, 4))
+    valid = jnp.array([[True, True, True, True, False]])
+    targets = RoiTargets(rois, jnp.array([LABELS]), rois, valid)
+    logits = jnp.array([[*LOGITS, [jnp.inf, 0, 0, 0]]])
+    deltas = jnp.zeros((1, 5, 1, 4))
+    run = jax.jit(lambda *classes: roi_loss(
+        logits, deltas, targets, WEIGHTS, (), ClassTerms(*classes), sigmoid
+    )[0])  # fmt: skip
+    return float(run(*classes))
+
+
+def test_weights_of_classes_in_softmax_by_hand():
+    losses = [
+        weight * (np.log(np.exp(row).sum()) - row[label])
+        for weight, row, label in zip([1, 2.0, 2.0, 0.5], LOGITS, LABELS, strict=False)
+    ]
+    actual = class_loss((jnp.array(CLASS_WEIGHTS), True), sigmoid=False)
+    np.testing.assert_allclose(actual, sum(losses) / 4, rtol=1e-6)
+
+
+def test_federated_loss_by_hand():
+    """Classes 0 and 1 are included; the logit of the background, the first one, has no loss."""
+    expected = 0.0
+    for row, label in zip(LOGITS, LABELS, strict=False):
+        for k in (0, 1):
+            p = 1 / (1 + np.exp(-row[k + 1]))
+            is_target = label == k + 1
+            expected -= CLASS_WEIGHTS[k] * np.log(p) if is_target else np.log(1 - p)
+    included = jnp.array([True, True, False])
+    actual = class_loss((jnp.array(CLASS_WEIGHTS), included), sigmoid=True)
+    np.testing.assert_allclose(actual, expected / 4, rtol=1e-6)

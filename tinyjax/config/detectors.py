@@ -32,12 +32,27 @@ NECK: Fields = {  # fields of all detectors with a neck
     ),
 }
 
+LONG_TAIL: Fields = {  # fields of all class losses, for sets with many rare classes
+    "loss.class_balance": (
+        0.0,
+        "b: positives of a class with n training objects have a weight proportional to "
+        "(1 - b) / (1 - b^n) in the class loss, with mean 1 over classes; 0: equal weights; near "
+        "1: about 1 / n",
+    ),
+    "loss.federated_classes": (
+        0,
+        "number of classes in the class loss of a batch: those of its objects, and random other "
+        "ones; box heads then have sigmoid scores; 0: all classes; LVIS: 50",
+    ),
+}
+
 POINT: Fields = {
     "model.strides": ((4, 8), "strides of the head's levels: consecutive ones of 4, 8, .. 128"),
     **NECK,
     "loss.class": (1.0, "weight of the quality focal loss"),
     "loss.box": (2.0, "weight of the DIoU loss"),
     "loss.offset": (0.25, "weight of the L1 loss of the box offsets"),
+    **LONG_TAIL,
     "nms.iou_threshold": (0.5, "IoU from which the box with the lower score is dropped"),
     "nms.max_detections": (300, "maximum number of detections per frame"),
     "nms.pre_nms_top_k": (1000, "number of highest (cell, class) scores that enter NMS"),
@@ -79,6 +94,7 @@ RETINANET: Fields = {
     "loss.box": (1.0, "weight of the L1 loss of the box deltas"),
     "loss.focal_alpha": (0.25, "weight of positives in the focal loss; of negatives: 1 - alpha"),
     "loss.focal_gamma": (2.0, "exponent of the focal loss"),
+    **LONG_TAIL,
     "nms.score_threshold": (0.0, "score up to which a detection is dropped"),
     "nms.iou_threshold": POINT["nms.iou_threshold"],
     "nms.max_detections": POINT["nms.max_detections"],
@@ -134,6 +150,7 @@ FASTER_RCNN: Fields = {
     "loss.box": (1.0, "weight of the smooth L1 loss of the box deltas of RoIs"),
     "loss.rpn_class": (1.0, "weight of the RPN's cross-entropy"),
     "loss.rpn_box": (1.0, "weight of the RPN's smooth L1 loss"),
+    **LONG_TAIL,
     "nms.score_threshold": RETINANET["nms.score_threshold"],
     "nms.iou_threshold": POINT["nms.iou_threshold"],
     "nms.max_detections": POINT["nms.max_detections"],

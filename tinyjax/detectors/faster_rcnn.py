@@ -6,6 +6,7 @@ separable RPN, few proposals, and RoIs pooled from the finest level with one sam
 functions that take `stages` are shared with Cascade R-CNN, which refines boxes repeatedly.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 from tinyjax.detectors import deltas as coder
 from tinyjax.detectors.anchor_matching import check_thresholds
 from tinyjax.detectors.anchors import all_boxes, configured_levels, make_levels, to_tuples
+from tinyjax.detectors.long_tail import class_terms
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import Proposals, class_wise_nms
 from tinyjax.detectors.point import MAX_FEATURE_STRIDE, check_strides
@@ -30,6 +32,7 @@ from tinyjax.errors import UserError, suggest
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the first stage
 MIN_SIDE = 1e-2  # of detections, pixels, as in torchvision
+SIGMOID_BIAS = -math.log(99)  # of a score of 0.01, as in RetinaNet
 
 
 class Stage(NamedTuple):
@@ -82,7 +85,8 @@ def decode(
     `nms.class_wise_nms`. Boxes with a side below `MIN_SIDE` are dropped.
     """
     logits, boxes, valid = outputs
-    scores = jax.nn.softmax(logits)[..., 1:]  # without the background
+    activation = jax.nn.sigmoid if config.loss.federated_classes else jax.nn.softmax
+    scores = activation(logits)[..., 1:]  # without the background
     valid = valid[..., None] & (boxes[..., 2:] - boxes[..., :2] >= MIN_SIDE).all(-1)
     return class_wise_nms(jnp.where(valid, scores, 0), boxes, **config.nms)
 
@@ -129,6 +133,7 @@ def network_fields(config: ConfigDict, stages: tuple[Stage, ...]) -> dict[str, A
         "proposals": ProposalConfig(**config.proposals),
         "roi": RoiConfig(*(roi[field] for field in RoiConfig._fields)),
         "stages": stages,
+        "class_bias": SIGMOID_BIAS if config.loss.federated_classes else 0.0,
     }
 
 
@@ -182,8 +187,8 @@ def loss_with_stages(
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.
         batch: image float32 [B, H, W, C]; boxes float32 [B, G, 4] (xyxy pixels), labels int [B, G],
             valid bool [B, G], ignore bool [B, G].
-        key: of the samples of anchors and RoIs.
-        weights: scalars of `config.loss`.
+        key: of the samples of anchors, RoIs, and classes of the federated loss.
+        weights: scalars of `config.loss`, and the arrays of `long_tail.loss_arrays`.
         axes: mesh axes that the batch is sharded over; `batch` is then one shard, and loss and
             terms must be summed over shards.
 
@@ -207,6 +212,8 @@ def loss_with_stages(
         size=config.roi.sample_size, positive_fraction=config.roi.positive_fraction,
         foreground_iou=stages[0].foreground_iou, axes=axes,
     )  # fmt: skip
+    classes = class_terms(key, batch, weights, config, axes)
+    sigmoid = bool(config.loss.federated_classes)
     sampled, num_positives = targets.valid, (targets.valid & (targets.labels > 0)).sum()
     losses = []
     for n, stage in enumerate(stages):
@@ -214,7 +221,9 @@ def loss_with_stages(
             boxes = lax.stop_gradient(refine(targets.rois, deltas, stages[n - 1], image_size))
             targets = label_rois(boxes[:, :, 0], sampled, batch, stage.foreground_iou)
         (logits, deltas), _ = apply(levels, targets.rois, n, method="predict")
-        stage_losses = roi_loss(logits, deltas, targets, stage.delta_weights, axes)
+        stage_losses = roi_loss(
+            logits, deltas, targets, stage.delta_weights, axes, classes, sigmoid
+        )
         losses.append(stage.loss_weight * jnp.stack(stage_losses))
     class_loss, box_loss = jnp.stack(losses).sum(0)
 
@@ -259,12 +268,14 @@ class FasterRCNN(nn.Module):
     roi: RoiConfig
     stages: tuple[Stage, ...]
     class_agnostic: bool
+    class_bias: float  # see `BoxHead`
 
     def setup(self) -> None:
         self.box_heads = [
             BoxHead(
                 self.classes, self.roi.width, self.roi.fc_layers, **HEADS[self.roi.head],
-                class_agnostic=self.class_agnostic, name=f"box_head{n}",
+                class_agnostic=self.class_agnostic, class_bias=self.class_bias,
+                name=f"box_head{n}",
             )
             for n in range(1, len(self.stages) + 1)
         ]  # fmt: skip

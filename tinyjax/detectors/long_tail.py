@@ -1,11 +1,63 @@
 """Class weights and class masks of losses for sets with many rare classes."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from ml_collections import ConfigDict
+
+
+class ClassTerms(NamedTuple):
+    """Which classes a class loss has, and with which weights; by default all, with equal ones."""
+
+    weight: Array | float = 1.0  # float [K], of positives of each class; negatives have weight 1
+    included: Array | bool = True  # bool [K]; the other classes have no loss in this batch
+
+
+EQUAL_CLASSES = ClassTerms()
+
+
+def class_terms(
+    key: Array,
+    batch: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    config: ConfigDict,
+    axes: Sequence[str] = (),
+) -> ClassTerms:
+    """Return the terms of a batch by `config.loss`: class-balanced weights, federated loss.
+
+    Args:
+        key: the same on all shards.
+        batch: labels int [B, G] and valid bool [B, G], of this shard.
+        weights: with class_weights [K] and image_counts [K], see `loss_arrays`, where they are
+            used.
+        axes: mesh axes that the batch is spread over.
+    """
+    terms = EQUAL_CLASSES
+    if config.loss.class_balance:
+        terms = terms._replace(weight=weights["class_weights"])
+    if num_classes := config.loss.federated_classes:
+        key = jax.random.fold_in(key, zlib.crc32(b"federated"))
+        labels, valid, counts = batch["labels"], batch["valid"], weights["image_counts"]
+        included = federated_mask(key, labels, valid, counts, num_classes, axes=axes)
+        terms = terms._replace(included=included)
+    return terms
+
+
+def loss_arrays(
+    image_counts: Sequence[int], object_counts: Sequence[int], config: ConfigDict
+) -> dict[str, np.ndarray]:
+    """Return the arrays float32 [K] that `class_terms` reads.
+
+    image_counts, object_counts: of each class in the training set.
+    """
+    balanced = class_balanced_weights(np.array(object_counts), config.loss.class_balance)
+    arrays = {"class_weights": balanced, "image_counts": np.array(image_counts)}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def class_balanced_weights(counts: np.ndarray, beta: float) -> np.ndarray:
@@ -20,8 +72,10 @@ def class_balanced_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     counts = np.asarray(counts, np.float64)
     weights = np.zeros_like(counts)
     trained = counts > 0
-    weights[trained] = (1 - beta) / (1 - beta ** counts[trained])
-    return weights / weights[trained].mean()
+    if trained.any():
+        weights[trained] = (1 - beta) / (1 - beta ** counts[trained])
+        weights /= weights[trained].mean()
+    return weights
 
 
 def federated_mask(

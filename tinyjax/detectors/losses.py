@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from tinyjax.detectors.boxes import center_size, decode, diou, encode
 from tinyjax.detectors.grid import Grid
+from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
 from tinyjax.detectors.matching import assign
 
 
@@ -20,6 +21,7 @@ def detection_loss(
     weights: Mapping[str, Array],
     grid: Grid,
     axes: Sequence[str] = (),
+    classes: ClassTerms = EQUAL_CLASSES,
 ):
     """Return the loss of a batch of B images.
 
@@ -35,6 +37,7 @@ def detection_loss(
         grid: geometry of the N cells.
         axes: mesh axes that the batch is sharded over; `batch` is then one shard, and the
             results must be summed over shards.
+        classes: of the class loss.
 
     Returns:
         The loss f32[], and a dict with its terms class_loss, box_loss and offset_loss, and with
@@ -59,10 +62,13 @@ def detection_loss(
     logit = logits[image, pairs.cell, label]
     ignored_boxes = jnp.where(batch["ignore"][..., None], batch["boxes"], 0)
     not_ignored = ~covered_cells(ignored_boxes, grid)  # [B, N]
-    negative = (quality_focal_loss(logits, 0.0) * not_ignored[..., None]).sum()
+    negatives = jnp.where(classes.included, quality_focal_loss(logits, 0.0), 0)
+    negative = (negatives * not_ignored[..., None]).sum()
     pair_cells = pairs.cell.reshape(positive.shape[0], -1)
     counted = jnp.take_along_axis(not_ignored, pair_cells, 1).reshape(positive.shape)
-    replacement = quality_focal_loss(logit, target) - quality_focal_loss(logit, 0.0) * counted
+    weight = jnp.broadcast_to(classes.weight, logits.shape[-1])[label]
+    replacement = weight * quality_focal_loss(logit, target)
+    replacement -= quality_focal_loss(logit, 0.0) * counted
     class_loss = (negative + jnp.where(positive, replacement, 0).sum()) / total_quality
 
     # Box terms are weighted by the target, so that the best cells have the largest weight. Pairs

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.detectors.boxes import decode as decode_boxes
 from tinyjax.detectors.grid import make_grid
+from tinyjax.detectors.long_tail import class_terms
 from tinyjax.detectors.losses import detection_loss
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
@@ -55,14 +56,15 @@ def loss(
     Args:
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.
         batch: image float32 [B, H, W, C], and the objects, see `losses.detection_loss`.
-        key: for detectors that sample; not used here.
-        weights: scalar weights of the loss's terms, `config.loss`.
+        key: of the classes that the federated loss samples.
+        weights: scalars of `config.loss`, and the arrays of `long_tail.loss_arrays`.
         axes: mesh axes that the batch is sharded over, see `losses.detection_loss`.
     """
     (logits, offsets), stats = apply(batch["image"])
     _, height, width, _ = batch["image"].shape
     grid = make_grid(height, width, tuple(config.model.strides))
-    value, terms = detection_loss(logits, offsets, batch, weights, grid, axes)
+    classes = class_terms(key, batch, weights, config, axes)
+    value, terms = detection_loss(logits, offsets, batch, weights, grid, axes, classes)
     return value, (stats, terms)
 
 

@@ -22,6 +22,7 @@ from tinyjax.detectors.anchor_heads import AnchorOutputs, SharedDenseConv
 from tinyjax.detectors.anchor_losses import sigmoid_focal_loss
 from tinyjax.detectors.anchor_matching import Matches, check_thresholds, match
 from tinyjax.detectors.anchors import all_boxes, configured_levels
+from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms, class_terms
 from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.detectors.point import SharedSeparableConv, check_strides
@@ -64,8 +65,8 @@ def loss(
         apply: `apply(*inputs, method=None) -> (outputs, stats)`, the network in training.
         batch: image float32 [B, H, W, C]; boxes float32 [B, G, 4] (xyxy pixels), labels int [B, G],
             valid bool [B, G], ignore bool [B, G].
-        key: for detectors that sample; not used here.
-        weights: scalars of `config.loss`.
+        key: of the classes that the federated loss samples.
+        weights: scalars of `config.loss`, and the arrays of `long_tail.loss_arrays`.
         axes: mesh axes that the batch is sharded over; `batch` is then one shard, and loss and
             terms must be summed over shards.
     """
@@ -77,7 +78,8 @@ def loss(
         return match(anchors, boxes, valid, ignore, **config.matching, low_quality=True)
 
     matches = jax.vmap(match_image)(batch["boxes"], batch["valid"], batch["ignore"])
-    value, terms = retinanet_loss(logits, deltas, anchors, matches, batch, weights, axes)
+    classes = class_terms(key, batch, weights, config, axes)
+    value, terms = retinanet_loss(logits, deltas, anchors, matches, batch, weights, axes, classes)
     return value, (stats, terms)
 
 
@@ -90,6 +92,7 @@ def retinanet_loss(
     batch: Mapping[str, Array],
     weights: Mapping[str, Array],
     axes: Sequence[str] = (),
+    classes: ClassTerms = EQUAL_CLASSES,
 ) -> tuple[Array, dict[str, Array]]:
     """Return the focal loss of classes and the L1 loss of deltas, per positive anchor.
 
@@ -99,6 +102,7 @@ def retinanet_loss(
         anchors: [N, 4] xyxy pixels.
         matches: arrays [B, N].
         batch, weights, axes: see `loss`.
+        classes: of the class loss.
 
     Returns:
         The loss, and a dict with its terms class_loss and box_loss, and with positives, the number
@@ -111,8 +115,9 @@ def retinanet_loss(
     label = jnp.take_along_axis(batch["labels"], matches.object_index, 1)
     target = is_positive[..., None] & (label[..., None] == jnp.arange(logits.shape[-1]))
     focal = sigmoid_focal_loss(logits, target, weights["focal_alpha"], weights["focal_gamma"])
-    has_class_loss = is_positive | matches.is_negative
-    class_loss = jnp.where(has_class_loss[..., None], focal, 0).sum() / normalizer
+    focal = focal * jnp.where(target, classes.weight, 1)
+    has_class_loss = (is_positive | matches.is_negative)[..., None] & classes.included
+    class_loss = jnp.where(has_class_loss, focal, 0).sum() / normalizer
 
     boxes = jnp.take_along_axis(batch["boxes"], matches.object_index[..., None], 1)
     distance = jnp.abs(deltas - coder.encode(boxes, anchors)).sum(-1)

@@ -36,6 +36,7 @@ class BoxHead(nn.Module):
     convs: int = 0  # 3 x 3 convolutions before them, with D channels
     separable: bool = False  # depthwise separable convolutions, and a mean instead of flattening
     class_agnostic: bool = False
+    class_bias: float = 0.0  # initial bias of the logits
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
@@ -54,7 +55,8 @@ class BoxHead(nn.Module):
         for i in range(2, self.fc_layers + 1):
             x = nn.relu(Dense(self.width, xavier_fan_in, name=f"fc{i}")(x))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        logits = Dense(self.classes + 1, small_normal, name="class_out")(x)
+        bias_init = nn.initializers.constant(self.class_bias)
+        logits = Dense(self.classes + 1, small_normal, bias_init=bias_init, name="class_out")(x)
         boxes = 1 if self.class_agnostic else self.classes
         deltas = Dense(4 * boxes, _delta_normal, name="box_out")(x)
         return logits.reshape(*lead, -1), deltas.reshape(*lead, boxes, 4)

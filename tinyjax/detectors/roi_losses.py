@@ -12,6 +12,7 @@ from tinyjax.detectors.anchor_losses import smooth_l1_loss
 from tinyjax.detectors.anchor_matching import match
 from tinyjax.detectors.boxes import area
 from tinyjax.detectors.deltas import encode
+from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
 from tinyjax.detectors.sampling import balanced_sample, image_keys
 
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
@@ -96,11 +97,13 @@ def roi_loss(
     targets: RoiTargets,
     delta_weights: Sequence[float],
     axes: Sequence[str] = (),
+    classes: ClassTerms = EQUAL_CLASSES,
+    sigmoid: bool = False,
 ) -> tuple[Array, Array]:
     """Return the class loss and the box loss, both per valid RoI of the whole batch.
 
-    They are softmax cross-entropy, and for positives the smooth L1 loss of the deltas of the true
-    class, summed over the four deltas (arXiv 1504.08083, section 2.3).
+    They are cross-entropy, and for positives the smooth L1 loss of the deltas of the true class,
+    summed over the four deltas (arXiv 1504.08083, section 2.3).
 
     Args:
         logits: float [B, S, classes + 1], background first.
@@ -108,11 +111,13 @@ def roi_loss(
         targets: see `sample_rois`.
         delta_weights: factors on the deltas, see `deltas.encode`.
         axes: mesh axes that the batch is sharded over; the losses must be summed over shards.
+        classes: of the class loss; softmax includes all classes.
+        sigmoid: sum of the binary cross-entropies of all classes, without the background's logit,
+            as in Detectron2; else softmax.
     """
     count = jnp.maximum(lax.psum(targets.valid.sum(), axes), 1)
-    label = targets.labels[..., None]
-    cross_entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label, 2)[..., 0]
-    class_loss = jnp.where(targets.valid, cross_entropy, 0).sum() / count
+    cross_entropy = (_sigmoid_losses if sigmoid else _softmax_loss)(logits, targets, classes)
+    class_loss = jnp.where(targets.valid[..., None], cross_entropy, 0).sum() / count
 
     # Other RoIs get a unit box: `where` on the loss alone would let NaN into the gradient.
     is_positive = targets.valid & (targets.labels > 0)
@@ -120,7 +125,23 @@ def roi_loss(
     truth, rois = (
         jnp.where(is_positive[..., None], boxes, unit) for boxes in (targets.boxes, targets.rois)
     )
-    row = jnp.clip(label - 1, 0, deltas.shape[2] - 1)[..., None]  # 0 if class-agnostic
-    predicted = jnp.take_along_axis(deltas, row, 2)[:, :, 0]
+    row = jnp.clip(targets.labels - 1, 0, deltas.shape[2] - 1)  # 0 if class-agnostic
+    predicted = jnp.take_along_axis(deltas, row[..., None, None], 2)[:, :, 0]
     distance = smooth_l1_loss(predicted - encode(truth, rois, delta_weights), BETA).sum(-1)
     return class_loss, jnp.where(is_positive, distance, 0).sum() / count
+
+
+def _softmax_loss(logits: Array, targets: RoiTargets, classes: ClassTerms) -> Array:
+    """Return the cross-entropy of each RoI with the weight of its class, [B, S, 1]."""
+    background = jnp.ones(1, logits.dtype)
+    weight = jnp.broadcast_to(classes.weight, logits.shape[-1] - 1)
+    weight = jnp.concatenate([background, weight])[targets.labels[..., None]]
+    return -weight * jnp.take_along_axis(jax.nn.log_softmax(logits), targets.labels[..., None], 2)
+
+
+def _sigmoid_losses(logits: Array, targets: RoiTargets, classes: ClassTerms) -> Array:
+    """Return the binary cross-entropies of each RoI and class, [B, S, classes]."""
+    logits = logits[..., 1:]
+    target = targets.labels[..., None] == jnp.arange(1, logits.shape[-1] + 1)
+    cross_entropy = jax.nn.softplus(jnp.where(target, -logits, logits))
+    return jnp.where(classes.included, cross_entropy * jnp.where(target, classes.weight, 1), 0)

@@ -43,13 +43,14 @@ class Dense(nn.Module):
     features: int
     kernel_init: Callable = he_fan_out
     use_bias: bool = True
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         y = x @ kernel.astype(x.dtype)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+            y = y + self.param("bias", self.bias_init, (self.features,)).astype(x.dtype)
         return y
 
 

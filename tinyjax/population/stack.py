@@ -24,6 +24,7 @@ from tinyjax.step import select_trainable
 # The fields in which members of a population may differ: numbers that become arrays, and fields
 # that change only weights, padding or subsets. All other fields are part of the program.
 NUMBER_GROUPS = ("augment", "loss")
+PROGRAM_FIELDS = ("loss.federated_classes",)  # exceptions in these groups
 VIEW_FIELDS = ("augment.area", "augment.aspect")  # must be equal if views are streamed
 VARIABLE_FIELDS = (
     *("subset.fraction", "subset.shots"),
@@ -45,7 +46,8 @@ class Population(NamedTuple):
 
 def may_vary(field: str) -> bool:
     """Whether members of one population may differ in a field."""
-    return field in VARIABLE_FIELDS or field.partition(".")[0] in NUMBER_GROUPS
+    is_number = field.partition(".")[0] in NUMBER_GROUPS and field not in PROGRAM_FIELDS
+    return field in VARIABLE_FIELDS or is_number
 
 
 def stack_members(
@@ -71,7 +73,7 @@ def stack_members(
         for network in networks
     ]
     shared, varied = _split_multipliers(multipliers)
-    hypers = _hypers(networks, multipliers, varied)
+    hypers = _hypers(networks, multipliers, varied, task, training)
     subsets = _subsets(networks, task, training)
     if len(networks) == 1:
         return Population(model, select_trainable(shared), variables[0], hypers[0], subsets[0])
@@ -173,6 +175,8 @@ def _hypers(
     networks: Sequence[Network],
     multipliers: Sequence[Mapping[str, float | None]],
     varied: Sequence[str],
+    task: Task,
+    training: Split,
 ) -> list[dict[str, Any]]:
     regularized = any(network.config.regularizer.strength for network in networks)
     auto_rgn = any(network.config.optimizer.auto_rgn for network in networks)
@@ -181,6 +185,8 @@ def _hypers(
         # A path that a member does not have is padding: its multiplier is never read.
         values = {path: 1.0 if (m := multiplier[path]) is None else m for path in varied}
         hyper = hyper_arrays(network.config, values)
+        if task.loss_arrays:
+            hyper["loss"] |= task.loss_arrays(training, network.sample_mask, network.config)
         if regularized:
             hyper["regularizer"] = {"strength": np.float32(network.config.regularizer.strength)}
         if auto_rgn:

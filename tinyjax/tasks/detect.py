@@ -21,6 +21,7 @@ from tinyjax.data.detection import FrameSource
 from tinyjax.data.images import to_file
 from tinyjax.data.loading import load_split
 from tinyjax.data.records import DetectionSplit
+from tinyjax.detectors import long_tail
 from tinyjax.errors import UserError, suggest
 from tinyjax.metrics import class_frequency, lvis
 from tinyjax.metrics.detection import run_in_processes
@@ -93,6 +94,15 @@ def stream_source(split: DetectionSplit, config: ConfigDict) -> FrameSource:
 def sample_labels(split: DetectionSplit) -> list[np.ndarray]:
     """The classes of each image's objects."""
     return [labels[valid] for labels, valid in zip(split.labels, split.valid, strict=True)]
+
+
+def loss_arrays(
+    split: DetectionSplit, mask: np.ndarray, config: ConfigDict
+) -> dict[str, np.ndarray]:
+    """The class weights and counts of the images in `mask`, see `long_tail.loss_arrays`."""
+    counts = class_frequency.class_counts(split, mask).values()
+    images, objects = zip(*counts, strict=True)
+    return long_tail.loss_arrays(images, objects, config)
 
 
 def classes_present(split: DetectionSplit) -> tuple[str, ...]:
@@ -281,6 +291,7 @@ TASK = Task(
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,
+    loss_arrays=loss_arrays,
     to_file_pixels=to_file_pixels,
     slices=slices,
     class_mismatch=class_mismatch,

@@ -22,6 +22,7 @@ BOUNDS = {
     **dict.fromkeys(("optimizer.auto_rgn", "regularizer.strength"), (0, math.inf)),
     "regularizer.batches": (1, math.inf),
     "data.workers": (0, math.inf),
+    "loss.federated_classes": (0, math.inf),
 }
 
 
@@ -121,6 +122,8 @@ def _check_fields(config: Any) -> None:
     mistakes = []
     if "score" in config and (protocol := config.score.protocol) not in PROTOCOLS:
         mistakes.append(f"score.protocol = {protocol!r}: {suggest(protocol, PROTOCOLS)}")
+    if "score" in config and not 0 <= (balance := config.loss.get("class_balance", 0)) < 1:
+        mistakes.append(f"loss.class_balance = {balance}: give 0 or more, less than 1")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
     if config.reinit and not config.init:
