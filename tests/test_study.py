@@ -8,13 +8,16 @@ import pytest
 from tests.configs import study as tiny_study
 from tests.data.layouts import published_sets
 from tests.miniatures import prepare_imagenet2012
+from tests.tiny_backbones import TINY
 from tinyjax import config as configs
 from tinyjax import errors, study, tasks
-from tinyjax.reporting import tables
+from tinyjax.population.cost_model import cost_model
+from tinyjax.reporting import summary, tables
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 
-ULTRASMALL = Path(__file__).parents[1] / "configs" / "studies" / "ultrasmall.py"
+STUDIES = Path(__file__).parents[1] / "configs" / "studies"
+ULTRASMALL, REUSE = STUDIES / "ultrasmall.py", STUDIES / "reuse.py"
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +161,8 @@ def test_invalid_options_are_one_message(argv, message, tmp_path, capsys):
 def test_studies_build_on_each_other(tmp_path, monkeypatch):
     """Training sets, starting weights and steps of the studies on HIT-UAV and Svanstrom."""
     monkeypatch.chdir(tmp_path)
-    runs, config_folder = Path("runs"), ULTRASMALL.parent
-    capacity = study.load_stages(str(config_folder / "capacity.py"), runs / "capacity")
+    runs = Path("runs")
+    capacity = study.load_stages(str(STUDIES / "capacity.py"), runs / "capacity")
     assert {name: len(stage.members) for name, stage in capacity.items()} == {
         "caltech101": 18, "all": 36, "night": 36, "low": 36, "slanted": 36,
     }  # fmt: skip
@@ -170,7 +173,7 @@ def test_studies_build_on_each_other(tmp_path, monkeypatch):
     inits = {member.point["init"] for member in capacity["all"].members}
     assert inits == {"", "runs/capacity/caltech101"}
 
-    freezing = study.load_stages(str(config_folder / "freezing.py"), runs / "freezing")
+    freezing = study.load_stages(str(STUDIES / "freezing.py"), runs / "freezing")
     assert freezing.pop("all") == runs / "capacity" / "all"
     assert {name: len(stage.members) for name, stage in freezing.items()} == {
         "frozen": 18, "neck": 18, "probed": 18, "moved": 36,
@@ -181,11 +184,11 @@ def test_studies_build_on_each_other(tmp_path, monkeypatch):
     assert freezing["moved"].config.init == "runs/freezing/probed"
     assert freezing["probed"].rgn is not None
 
-    visible = study.load_stages(str(config_folder / "visible.py"), runs / "visible")
+    visible = study.load_stages(str(STUDIES / "visible.py"), runs / "visible")
     assert {name: stage.config.monitor for name, stage in visible.items()} == {
         "ir": "ir", "rgb": "rgb",
     }  # fmt: skip
-    rgn = study.load_stages(str(config_folder / "rgn.py"), runs / "rgn")
+    rgn = study.load_stages(str(STUDIES / "rgn.py"), runs / "rgn")
     probed = rgn["untrained"]
     assert (probed.config.init, probed.rgn) == ("", ())
     assert rgn["moved"] == runs / "freezing" / "moved"
@@ -229,6 +232,99 @@ def test_ultrasmall_study(tmp_path):
     # The head that is pretrained on COCO is reused, so the shapes must agree.
     assert stages["coco"].config.model.strides == stages["llvip"].config.model.strides
     assert run_folder.member_id(stages["llvip"].members[0].point) == stages["llvip"].members[0].id
+
+
+def test_reuse_study(tmp_path):
+    """Starting weights and frozen parameters of the arms, and the argument capacity."""
+    stages = study.load_stages(str(REUSE), tmp_path)
+    assert {name: len(stage.members) for name, stage in stages.items()} == {
+        "caltech101": 6, "fpn": 48, "nasfpn": 48, "cascade": 48,
+    }  # fmt: skip
+    classifiers, frozen = str(tmp_path / "caltech101"), ("backbone",)
+    for name in ("fpn", "nasfpn", "cascade"):
+        points = [member.point for member in stages[name].members]
+        assert {(p["init"], p["freeze"], p["model.adapters"]) for p in points} == {
+            ("", (), False),
+            (classifiers, (), False),
+            (classifiers, frozen, False),
+            (classifiers, frozen, True),
+        }
+        assert stages[name].config.schedule.steps == 1200
+    pretrained = {
+        (m.point["model.backbone"], m.point["seed"]) for m in stages["caltech101"].members
+    }
+    assert {(p["model.backbone"], p["seed"]) for p in points} == pretrained
+
+    spec = f"{REUSE}:capacity=runs/capacity,decoders=fpn,seeds=1"
+    (stage,) = study.load_stages(spec, tmp_path).values()
+    assert {m.point["init"] for m in stage.members} == {"", "runs/capacity/caltech101"}
+
+
+@pytest.mark.slow
+def test_trained_share_of_the_reuse_study(tmp_path):
+    """Next to a frozen backbone, 6 to 54 % of the parameters are trained."""
+    stages = study.load_stages(f"{REUSE}:backbones=mobilenetv3/s-1,seeds=1", tmp_path)
+    shares = {}
+    for name in ("fpn", "nasfpn", "cascade"):
+        config, members, _ = stages[name]
+        trained_share = cost_model(config, tasks.get_task(config.task)).trained_share
+        for member in members:
+            point = member.point
+            arm = bool(point["init"]), bool(point["freeze"]), point["model.adapters"]
+            shares.setdefault(arm, []).append(trained_share(member))
+    assert shares[False, False, False] == shares[True, False, False] == [1] * 6
+    frozen = shares[True, True, False]
+    assert frozen == pytest.approx([0.06, 0.13, 0.15, 0.49, 0.20, 0.56], abs=0.01)
+    assert all(np.greater(shares[True, True, True], frozen))
+
+
+SMALL_REUSE = """
+import runpy
+
+def get_study(arg, workdir):
+    stages = runpy.run_path({reuse!r})["get_study"](arg, workdir)
+    for name, (config, points) in stages.items():
+        config.unlock()
+        config.crop_size, config.batch = (64, 64), 2
+        config.schedule.update({{"steps": 2, "warmup": 1}})
+        config.update({{"log_every": 1, "save_every": 2, "eval_every": 2}})
+        if name == "caltech101":
+            config.data.common = {{"source": {images!r}, "size": (32, 32), "channels": 1}}
+            config.data.suites = {{"test": {{"split": "val"}}}}
+            config.crop_size = (32, 32)
+        else:
+            config.data.format = "synthetic"
+            config.data.common, config.data.train = {{"size": (64, 64)}}, {{"n": 6}}
+            config.data.suites = {{"val": {{"n": 4, "seed": 1}}, "shift": {{"n": 4, "day": 1.0}}}}
+            config.data.slices = {{}}
+            points = points[: len(points) // 2]  # one backbone, so the first size
+        stages[name] = (config, points)
+    return stages
+"""
+
+
+@pytest.mark.slow
+def test_reuse_study_in_miniature(noise_images, tmp_path):
+    """All stages and the report, on generated images; one size of each decoder."""
+    text = SMALL_REUSE.format(reuse=str(REUSE), images=str(noise_images))
+    (tmp_path / "small.py").write_text(text)
+    spec, folder = f"{tmp_path}/small.py:backbones={TINY},seeds=2", tmp_path / "run"
+    assert study.main(["--config", spec, "--workdir", str(folder)]) == 0
+    for name in ("fpn", "nasfpn", "cascade"):
+        rows = read_rows(folder / name / "members.csv")
+        frozen = [row for row in rows if row["freeze"] != "()"]
+        assert (len(rows), len(frozen)) == (8, 4)
+        assert all(int(r["trained_parameters"]) < int(r["parameters"]) for r in frozen)
+    page = (folder / "report.html").read_text()
+    assert "Gain of freezing by class" in page
+    contents = tables.read(folder, tasks.get_task)
+    gains = summary.summarize(contents).freezing
+    assert {(gain.treatment, gain.suite) for gain in gains} == {
+        (treatment, suite)
+        for treatment in ("freeze ('backbone',)", "freeze ('backbone',), model.adapters True")
+        for suite in ("val", "shift")
+    }
+    assert all(len(gain.pairs) == 6 for gain in gains)
 
 
 SMALL = """

@@ -96,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         for id, member in zip(result.group.ids, result.member_results, strict=True):
             for slice_name, scores in member.scores.items():
                 rows.append(_row(id, result.suite, slice_name, scores=scores))
-                label = _label(result.suite, slice_name)
-                replicates[id, label] = member.replicates[slice_name]
+            for slice_name, values in member.replicates.items():
+                replicates[id, _label(result.suite, slice_name)] = values
             if member.detections:
                 with _collect_failure(failures):
                     _save(path / id / f"{result.suite}.npz", member.detections)
@@ -287,11 +287,11 @@ def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any)
 
     present: suite -> classes of its objects.
     """
-    from tinyjax.metrics.slices import class_slice
+    from tinyjax.metrics.slices import class_slice, class_slice_name
 
     subsets = {classes for classes in present.values() if classes and {*classes} < {*present[name]}}
     return {
-        f"classes={'+'.join(classes)}": class_slice(len(split.names), classes)
+        class_slice_name(classes): class_slice(len(split.names), classes)
         for classes in sorted(subsets)
     }
 

@@ -42,7 +42,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--stage": {
         "action": "append",
         "metavar": "NAME",
-        "help": "train only this stage; may be repeated",
+        "help": "train only this stage, or print its populations; may be repeated",
     },
     **{name: SWEEP_FLAGS[name] for name in ("--shard", "--member-batching")},
     "--dry-run": {"action": "store_true", "help": "only print the stages"},
@@ -80,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--stage {name}: {suggest(name, stages)}")
     if options.dry_run:
         print(stage_table(stages))
+        for name in options.stage or ():
+            if not isinstance(stage := stages[name], Path):
+                print(f"\n{name}:\n{describe_stage(stage, member_batching)}")
         return 0
     for name, stage in stages.items():
         if isinstance(stage, Path):
@@ -218,6 +221,14 @@ def stage_table(stages: Stages) -> str:
             }
         )
     return text_table(rows, ("stage", "members", "steps", "min", "trained on -> scored on"))
+
+
+def describe_stage(stage: Stage, member_batching: str | None) -> str:
+    """The populations that a stage would train, as a table."""
+    from tinyjax.train import describe_plan
+
+    # The starting weights may not exist yet.
+    return describe_plan(*_without_init(stage.config, stage.members), member_batching)
 
 
 def _without_init(config: Any, members: Sequence[Member]) -> tuple[Any, list[Member]]:

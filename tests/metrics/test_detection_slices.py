@@ -14,7 +14,13 @@ from tests.metrics.handmade import predictions_of, truth_of
 from tinyjax.errors import UserError
 from tinyjax.metrics.detection import evaluate, load_coco, score
 from tinyjax.metrics.detection_slices import evaluate_slices
-from tinyjax.metrics.slices import ALL_IMAGES, Slice, resample_counts, slices_by_field
+from tinyjax.metrics.slices import (
+    ALL_IMAGES,
+    Slice,
+    class_slice_name,
+    resample_counts,
+    slices_by_field,
+)
 
 BINS = {"<16": (0, 16), ">=16": (16, np.inf)}
 N = 12
@@ -118,6 +124,15 @@ def test_resampled_ap50_matches_repeated_images(scene):
                 expected(scene, np.repeat(indices, count[indices]))["AP50"], abs=1e-6
             )
     assert np.ptp(result.replicates[ALL_IMAGES]) > 0.01
+
+
+def test_classes_are_resampled_as_their_slices(scene):
+    slices = {name: Slice(np.arange(N), (name,)) for name in ("car", "person")}
+    result = run_evaluate_slices(scene, slices, resample_counts(N, 6))
+    for name in slices:
+        by_class = result.replicates[class_slice_name([name])]
+        assert by_class == pytest.approx(result.replicates[name])
+        assert np.ptp(by_class) > 0.01
 
 
 def test_resample_without_objects_is_nan(scene):

@@ -4,10 +4,13 @@ import itertools
 import json
 import math
 
+import jax
 import pytest
 
 from tests.configs.classifier import get_config
 from tests.tiny_backbones import TINY, TINY_GHOSTNET, TINY_GHOSTNET_WIDE, TINY_WIDE
+from tinyjax import models
+from tinyjax.config import detector
 from tinyjax.errors import UserError
 from tinyjax.models import convnext, swin
 from tinyjax.population import search_space
@@ -190,6 +193,30 @@ def test_costs_follow_a_members_batch_and_steps():
         4 * (model.cost((small,), 1) - compile_cost)
     )
     assert model.memory(large) > model.memory(small)
+
+
+def test_trained_share_counts_parameters_that_are_not_frozen():
+    model = cost_model(get_config(), TASK)
+    variables = TASK.build(get_config(), 1)
+    params, _ = jax.eval_shape(lambda: models.init(variables, 0, (1, 32, 32, 1)))
+    last = sum(x.size for path, x in params.items() if path.startswith("backbone/classifier/"))
+    frozen = Member("", {"freeze": ("all but last layer",)})
+    assert model.trained_share(Member("", {})) == 1
+    assert model.trained_share(frozen) == last / sum(x.size for x in params.values())
+
+
+def test_costs_follow_the_fields_of_box_heads():
+    config, task = detector("cascade_rcnn"), get_task("detect")
+    config.model.backbone = TINY
+    model = cost_model(config, task)
+    small, wide = (model.size_key(Member("", {"roi.width": width})) for width in (8, 16))
+    per_unit = 25 * config.model.neck_width + 1 + 2 + 4  # fc, its bias, classes, boxes
+    assert model.parameters(wide) - model.parameters(small) == 3 * 8 * per_unit
+    few, many = (
+        model.size_key(Member("", {"proposals.max_proposals": count})) for count in (32, 64)
+    )
+    assert small < wide
+    assert few < many
 
 
 def test_member_batching_needs_a_sweep(tmp_path):

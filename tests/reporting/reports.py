@@ -22,6 +22,7 @@ SIZES = {"s-6": 26e3, "s-5": 40e3, "s-4": 65e3, "s-3": 119e3, "s-2": 235e3, "s-1
 CORRUPTIONS = ("noise", "blur", "contrast")
 BINS = ("<8", "8-16", "16-32", ">32")
 CLASSES = ("person", "vehicle", "animal")
+TRAINING = {"person": (90, 700), "vehicle": (60, 200), "animal": (8, 12)}  # images, objects
 IMAGES = {"val": {"n": 24, "seed": 1}, "shift": {"n": 24, "seed": 2, "day": 1.0}}
 FRAME = (96, 128)
 SLICES = ("time_of_day=day", "time_of_day=night", "altitude_m=60-90")
@@ -83,7 +84,9 @@ def write(
     members, metrics, results, rows = [], [], [], []
     subsets = [name for suite in IMAGES for name in (suite, *(f"{suite}/{s}" for s in SLICES))]
     subsets += ["val-c"] if corrupt else []
-    replicates = np.zeros((len(points), len(subsets), resamples), np.float32)
+    class_subsets = [f"{suite}/classes={name}" for suite in IMAGES for name in CLASSES]
+    parts = [*subsets, *(class_subsets if task == "detect" else ())]
+    replicates = np.zeros((len(points), len(parts), resamples), np.float32)
     resample = np.random.default_rng(1).multinomial
     shares = {name: resample(images, [1 / images] * images, resamples) / images for name in subsets}
     hardness = {name: rng.normal(0, world.images, images) for name in subsets}
@@ -104,8 +107,13 @@ def write(
                 keys = {"member": id, "suite": suite, "diverged_at": -1}
                 norm = {"rgn": 0.02 / true} if rgn else {}
                 results.append({**keys, **_scores(task, float(value.mean()), images), **norm})
+        for s, name in enumerate(parts[len(subsets) :], start=len(subsets)):
+            suite, _, class_name = name.partition("/classes=")
+            factor = _class_factor(CLASSES.index(class_name))
+            replicates[m, s] = factor * replicates[m, subsets.index(suite)]
         rows += _corruption_rows(id, task, true, images) if corrupt else []
         metadata = {"classes": CLASSES, "frame": (*FRAME, 1), "config": config.to_dict()}
+        metadata |= {"training": TRAINING} if task == "detect" else {}
         (folder / "weights").mkdir(exist_ok=True)
         (folder / "weights" / f"{id}.json").write_text(json.dumps(metadata))
         if task == "detect":
@@ -115,7 +123,7 @@ def write(
     write_rows(folder / "results.csv", results, results[0])
     write_rows(folder / "metrics.csv", metrics, METRIC_COLUMNS)
     write_rows(folder / "evaluations" / "last.csv", rows, rows[0])
-    arrays = {"members": np.array(ids), "parts": np.array(subsets), "replicates": replicates}
+    arrays = {"members": np.array(ids), "parts": np.array(parts), "replicates": replicates}
     np.savez(folder / "evaluations" / "last.npz", **arrays)
     return ids
 
@@ -194,13 +202,18 @@ def _scores(task: str, value: float, images: int) -> dict[str, float]:
     if task == "classify":
         return {"mean_class": value, "top1": value + 0.02, "top5": 0.9, **common}
     subsets = {
-        f"{name}/{subset}": factor * value * (0.6 + 0.15 * k)
+        f"{name}/{subset}": factor * value * _class_factor(k)
         for name, factor in (("AP", 0.5), ("AP50", 1.0))
         for group in (CLASSES, BINS)
         for k, subset in enumerate(group)
     }
     totals = {"AP": 0.5 * value, "AP50": value, "AP75": 0.4 * value, "AR100": 0.7 * value}
     return {**totals, **subsets, "boxes": 9 * images, **common}
+
+
+def _class_factor(k: int) -> float:
+    """Score of the k-th class or size, relative to the total."""
+    return 0.6 + 0.15 * k
 
 
 def _write_detections(folder: Path, parameters: float, rng: np.random.Generator) -> None:

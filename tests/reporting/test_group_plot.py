@@ -61,7 +61,7 @@ def test_means_cover_backbones_of_all_variants(tmp_path):
 
 def member(run, start, seed=0, **varied):
     key = f"{run}/{start}{seed}{varied}"
-    fields = ("val", "trained on", "mobilenetv3/s-4", 1, 1, seed, start)
+    fields = ("val", "trained on", "mobilenetv3/s-4", 1, 1, 1, seed, start)
     return tables.Member(key, key, run, *fields, varied, {}, -1, float("nan"))
 
 

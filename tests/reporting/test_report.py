@@ -221,7 +221,7 @@ def test_findings_name_the_capacity_threshold(tmp_path):
 
 
 def test_gains_are_separated_by_settings_and_pooled_settings_are_no_seeds():
-    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, {}, -1, np.nan)
+    base = tables.Member("", "", "", "val", "", "s-2", 10, 10, 1, 0, "scratch", {}, {}, -1, np.nan)
     for settings, names in ((2, {"a (lr 0)", "a (lr 1)"}), (5, {"a"})):
         members = [
             base._replace(key=f"{s}{k}{p}{start}", seed=s, parameters=p, start=start,
@@ -245,7 +245,7 @@ def test_gains_are_separated_by_settings_and_pooled_settings_are_no_seeds():
 
 
 def test_estimate_over_seeds_averages_networks_first():
-    base = tables.Member("", "", "", "val", "", "s-2", 10, 1, 0, "scratch", {}, {}, -1, np.nan)
+    base = tables.Member("", "", "", "val", "", "s-2", 10, 10, 1, 0, "scratch", {}, {}, -1, np.nan)
     members = [base._replace(seed=s, parameters=p) for s in (0, 1) for p in (10, 20)]
     values = np.array([0.1, 0.5, 0.2, 0.6])  # 0.3 and 0.4 by seed
     estimate = estimates.estimate_over_seeds(members, values, np.zeros((4, 5)))

@@ -9,7 +9,7 @@ from faster_coco_eval import COCOeval_faster
 from tinyjax.metrics import detection_errors, protocols
 from tinyjax.metrics.detection import count_images_and_boxes, evaluate, summarize
 from tinyjax.metrics.robustness import calibration_error
-from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult
+from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult, class_slice_name
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's
 # Detections with a lower score do not count in the calibration error: there are thousands of them.
@@ -28,7 +28,7 @@ def evaluate_slices(
     """Evaluate all images and each slice, from one set of predictions.
 
     Returns the scores of `protocols.score` with the calibration error, AP50 on resampled images,
-    and the detections that pass the operating point's threshold.
+    also of each class, and the detections that pass the operating point's threshold.
 
     predictions, truth, bins: see `score`. counts: int [B, N], how often each resample contains each
     image. protocol: see `protocols`.
@@ -41,14 +41,20 @@ def evaluate_slices(
     for name, subset in subsets.items():
         slice_matches = _select_matches(matches, subset)
         scores[name]["ECE"] = detection_calibration_error(slice_matches)
-        replicates[name] = resampled_ap50(slice_matches, counts, subset)
+        by_class = resampled_ap50(slice_matches, counts, subset)
+        mean = detection_errors.mean_over_classes(np.array([*by_class.values()]))
+        replicates[name] = mean.astype(np.float32)
+        if name == ALL_IMAGES:
+            replicates |= {class_slice_name([k]): values for k, values in by_class.items()}
     return SuiteResult(scores, replicates, _passing_detections(predictions, matches, threshold))
 
 
 def resampled_ap50(
     matches: detection_errors.Matches, counts: np.ndarray, subset: Slice
-) -> np.ndarray:
-    """Return a slice's AP50 on resampled images, float32 [B]; NaN for a resample without objects.
+) -> dict[str, np.ndarray]:
+    """Return the AP50 of each class of a slice on resampled images.
+
+    Class -> float32 [B]; NaN for a resample without objects of the class.
 
     If an image is drawn twice, its detections and objects occur twice; this is computed as a weight
     of 2 in the sums of true and false positives.
@@ -76,9 +82,7 @@ def resampled_ap50(
         for b in np.flatnonzero(num_objects):
             index = np.searchsorted(tp[b] / num_objects[b], RECALLS)
             average_precision[row, b] = np.append(envelope[b], 0)[index].mean()
-    valid = ~np.isnan(average_precision)
-    total = np.where(valid, average_precision, 0).sum(0)
-    return np.where(valid.any(0), total / np.maximum(valid.sum(0), 1), np.nan).astype(np.float32)
+    return dict(zip((matches.classes[k] for k in classes), average_precision, strict=True))
 
 
 def detection_calibration_error(matches: detection_errors.Matches) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from tinyjax.errors import UserError, shorten
 
 ALL_IMAGES = ""  # name of the slice with all images and classes
+CLASS_SLICE_PREFIX = "classes="  # of the name of a slice with all images and some classes
 NUM_RESAMPLES = 200
 
 
@@ -24,11 +25,17 @@ def class_slice(num_images: int, classes: tuple[str, ...]) -> Slice:
     return Slice(np.arange(num_images), classes)
 
 
+def class_slice_name(classes: Sequence[str]) -> str:
+    """Return the name of the slice with all images and only these classes."""
+    return f"{CLASS_SLICE_PREFIX}{'+'.join(classes)}"
+
+
 class SuiteResult(NamedTuple):
     """Results of one member on one suite."""
 
     scores: dict[str, dict[str, float]]  # slice -> scores
-    replicates: dict[str, np.ndarray]  # slice -> float32 [B], main score on resampled images
+    # Slice -> float32 [B], main score on resampled images. A detector's also has each single class.
+    replicates: dict[str, np.ndarray]
     detections: dict[str, np.ndarray]  # shown in galleries; {} for a classifier
 
 

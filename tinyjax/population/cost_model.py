@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from tinyjax.core import Task
+from tinyjax.core import Task, Variables
 from tinyjax.errors import shorten
 from tinyjax.population.search_space import Member
 
 # Order of magnitude on two cores (docs/performance.md); only ratios matter.
 MULTIPLY_ADDS_PER_SECOND = 1.2e10
+NETWORK_GROUPS = ("model", "roi", "proposals")  # groups of fields that a network is built from
 FORWARD_PASSES = 3  # a step has the multiply-adds of three forward passes
 
 
@@ -24,7 +25,7 @@ class SizeKey(NamedTuple):
     crop_size: tuple[int, int]  # height, width
     batch: int
     steps: int
-    model: tuple[tuple[str, Any], ...]  # other `model` fields that the member sets
+    network: tuple[tuple[str, Any], ...]  # other fields of `NETWORK_GROUPS` that the member sets
 
 
 class CostModel(NamedTuple):
@@ -35,6 +36,7 @@ class CostModel(NamedTuple):
     cost: Callable[[tuple[SizeKey, ...], int], float]  # (sizes, number of members) -> seconds
     padded_size: Callable[[tuple[SizeKey, ...]], float]  # multiply-adds per window and member
     parameters: Callable[[SizeKey], int]
+    trained_share: Callable[[Member], float]  # fraction of the parameters that are not frozen
     memory: Callable[[SizeKey], int]  # estimated bytes of a member's step
 
 
@@ -51,6 +53,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
     from tinyjax.models import flops
     from tinyjax.population.networks import member_config
     from tinyjax.population.stack import VIEW_FIELDS, may_vary
+    from tinyjax.transfer.freezing import lr_multipliers
 
     def backbone_of(member: Member) -> str:
         return member.point.get("model.backbone", config.model.backbone)
@@ -83,19 +86,33 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         return flops.count_multiply_adds_and_outputs(build(backbone, fields), *shapes(crop_size))
 
     @cache
+    def variables(key: SizeKey) -> Variables:
+        """Shapes instead of arrays."""
+        model, inputs = build(key.backbone, key.network), shapes(config.crop_size)
+        return Variables(*jax.eval_shape(lambda: models.init(model, 0, *inputs)))
+
     def parameters(key: SizeKey) -> int:
-        model, inputs = build(key.backbone, key.model), shapes(config.crop_size)
-        return flops.count_parameters(jax.eval_shape(lambda: models.init(model, 0, *inputs))[0])
+        return flops.count_parameters(variables(key).params)
+
+    def trained_share(member: Member) -> float:
+        params, stats = variables(size_key(member))
+        multipliers = lr_multipliers((*params, *stats), configs.with_fields(config, member.point))
+        trained = {path: leaf for path, leaf in params.items() if multipliers[path]}
+        return flops.count_parameters(trained) / flops.count_parameters(params)
 
     def memory(key: SizeKey) -> int:
         # float32: weights, Adam's two moments, averaged and best weights; and for each layer its
         # output, normalized output, activation, and the gradient of one of them
-        activations = 4 * key.batch * window_costs(key.backbone, key.model, key.crop_size)[1]
+        activations = 4 * key.batch * window_costs(key.backbone, key.network, key.crop_size)[1]
         return 4 * (5 * parameters(key) + activations)
 
     def size_key(member: Member) -> SizeKey:
         backbone, get = backbone_of(member), member.point.get
-        names = (f for f in member.point if f.startswith("model.") and f != "model.backbone")
+        names = (
+            field
+            for field in member.point
+            if field.partition(".")[0] in NETWORK_GROUPS and field != "model.backbone"
+        )
         fields = tuple((field, member.point[field]) for field in sorted(names))
         crop_size = tuple(get("crop_size", config.crop_size))
         size, _ = window_costs(backbone, fields, crop_size)
@@ -110,7 +127,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         )
         return task.compile_seconds + num_members * steps * batch * window_seconds
 
-    return CostModel(group_key, size_key, cost, _padded_size, parameters, memory)
+    return CostModel(group_key, size_key, cost, _padded_size, parameters, trained_share, memory)
 
 
 @cache
@@ -134,17 +151,18 @@ def _padded_size(keys: tuple[SizeKey, ...]) -> float:
 def plan_table(
     config: ConfigDict, task: Task, members: Sequence[Member], plan: Iterable[Any]
 ) -> str:
-    """A plan as text, one line per population: parameters, the fraction of the arithmetic that is
-    not padding, members that a device computes at once with their memory, estimated minutes on two
-    cores, and backbones.
+    """A plan as text, one line per population: parameters and the fraction of them that is trained,
+    the fraction of the arithmetic that is not padding, members that a device computes at once with
+    their memory, estimated minutes on two cores, and backbones.
     """
     from tinyjax.population.devices import device_layout
-    from tinyjax.run.text import text_table
+    from tinyjax.run.text import text_table, value_range
 
     model, by_id = cost_model(config, task), {member.id: member for member in members}
     rows, total = [], 0.0
     for number, population in enumerate(plan):
-        keys = [model.size_key(by_id[id]) for id in population.members]
+        group = [by_id[id] for id in population.members]
+        keys = [model.size_key(member) for member in group]
         sizes = tuple(sorted(set(keys)))
         parameters = [model.parameters(key) for key in sizes]
         used_fraction = sum(key.size for key in keys) / (model.padded_size(sizes) * len(keys))
@@ -157,7 +175,8 @@ def plan_table(
                 "population": number,
                 "members": len(keys),
                 "at once": concurrent,
-                "parameters": f"{min(parameters):,} to {max(parameters):,}",
+                "parameters": value_range(parameters, ","),
+                "trained": value_range([model.trained_share(m) for m in group], ".0%"),
                 "in use": f"{used_fraction:.0%}",
                 "GiB": f"{model.memory(max(sizes)) * concurrent / 2**30:.1f}",
                 "min": f"{minutes:.0f}",

@@ -221,7 +221,7 @@ def draw_gradient_norms(tables: Tables, summary: Summary) -> ReportFigure | None
         correlations = [g for g in plotted if g.suite == suite]
         for g, color in zip(correlations, palette(len(correlations)), strict=True):
             x = [member.rgn for member in g.members]
-            label = f"{label_text(g.variant, 40)}\n{_correlation_text(g.correlation)}".strip()
+            label = f"{label_text(g.variant, 40)}\n{correlation_text(g.correlation)}".strip()
             axes.plot(x, g.drops, "o", color=color, label=label, **_marker_style(len(x)))
         axes.set(xlabel="relative gradient norm", ylabel=f"relative drop of {tables.metric_label}")
         axes.set(xscale="log", title=label_text(suite))
@@ -303,7 +303,8 @@ def _add_legend(axes: Axes, colors: Mapping[str, Any], dashes: Mapping[str, Any]
     axes.legend(handles=lines, **LEGEND_RIGHT)
 
 
-def _correlation_text(correlation: Correlation) -> str:
+def correlation_text(correlation: Correlation) -> str:
+    """A correlation as text of a legend, in two lines."""
     if np.isnan(correlation.value):
         return f"{correlation.networks} networks, r undefined"
     limits = f"{correlation.low:.2f}, {correlation.high:.2f}"

@@ -11,6 +11,7 @@ import numpy as np
 from tinyjax.metrics.bootstrap import CONFIDENCE_LEVEL, Estimate
 from tinyjax.metrics.correlation import Correlation
 from tinyjax.metrics.robustness import worst_slice
+from tinyjax.metrics.slices import CLASS_SLICE_PREFIX
 from tinyjax.reporting.estimates import (
     estimate_difference,
     estimate_over_seeds,
@@ -19,8 +20,8 @@ from tinyjax.reporting.estimates import (
     paired_differences,
 )
 from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
-from tinyjax.reporting.summary import Summary, overall_correlation
-from tinyjax.reporting.tables import CLASS_SLICE_PREFIX, Condition, Member, Tables
+from tinyjax.reporting.summary import FreezingGain, Summary, overall_correlation
+from tinyjax.reporting.tables import Condition, Member, Tables
 from tinyjax.run.text import value_range
 
 MAX_FINDINGS = 8
@@ -35,6 +36,7 @@ def make_findings(tables: Tables, summary: Summary) -> list[str]:
         describe_shift,
         describe_size,
         describe_pretraining,
+        describe_freezing,
         describe_capacity,
         describe_gradient_norms,
         describe_effective_robustness,
@@ -163,6 +165,34 @@ def describe_pretraining(tables: Tables, summary: Summary) -> str | None:
                 f"Compared with training from scratch, {start} {_join_clauses(clauses)} ({counts})."
             )
     return " ".join(sentences) or None
+
+
+def describe_freezing(tables: Tables, summary: Summary) -> str | None:
+    """Gain of frozen parameters, and whether it depends on the trained share."""
+    sentences = []
+    for treatment in dict.fromkeys(gain.treatment for gain in summary.freezing):
+        gains = [gain for gain in summary.freezing if gain.treatment == treatment]
+        changes = _join_clauses([_change_clause(gain) for gain in gains])
+        subject = f"With {treatment} instead of training all parameters, the score"
+        sentences.append(f"{subject} {changes}.")
+        trends = [
+            f"{_correlation_text(gain.correlation)} on {gain.suite}"
+            for gain in gains
+            if not np.isnan(gain.correlation.value)
+        ]
+        if trends:
+            subject = "With the trained share of the parameters, this change"
+            sentences.append(f"{subject} {_join_clauses(trends)}.")
+    return " ".join(sentences) or None
+
+
+def _change_clause(gain: FreezingGain) -> str:
+    members = [frozen for frozen, _ in gain.pairs]
+    change = estimate_over_seeds(members, gain.gains, gain.replicates)
+    if is_significant(change):
+        verb = _choose_verb(change, "rises", "falls")
+        return f"{verb} by {_magnitude_text(change)} on {gain.suite}"
+    return f"does not change significantly on {gain.suite} ({_estimate_text(change)})"
 
 
 def describe_capacity(tables: Tables, summary: Summary) -> str | None:

@@ -1,4 +1,4 @@
-"""Groups of members: networks, variants, and pairs that differ only in their starting weights."""
+"""Groups of members: networks, variants, and pairs that differ in starting weights or freezing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -6,6 +6,9 @@ from tinyjax.reporting.tables import SCRATCH, Member
 
 MAX_VARIANTS = 7  # number of `plotting.COLORS`
 MAX_SETTINGS = 3  # with more settings of the varied fields, gains are averaged over them
+# Fields in which members that differ in freezing may differ: the last two add parameters that are
+# trained next to a frozen backbone.
+FREEZING_FIELDS = ("freeze", "model.adapters", "model.squeeze_excite")
 
 
 def network_key(member: Member) -> tuple:
@@ -118,6 +121,33 @@ def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member,
         start = pair[0].start
         result.setdefault(f"{start} ({settings})" if settings else start, []).append(pair)
     return result
+
+
+def pair_with_unfrozen(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
+    """Label -> pairs (member with frozen parameters, member of the same run, backbone, start and
+    seed that trains all parameters), with all other fields than `FREEZING_FIELDS` equal.
+
+    The label has the fields in which a pair differs. If several members train all parameters, the
+    smallest one is taken, which has neither adapters nor squeeze-excite added.
+    """
+    by_size = sorted(members, key=lambda m: -m.parameters)
+    unfrozen = {_key_without_freezing(m): m for m in by_size if m.trained_share == 1}
+    result: dict[str, list[tuple[Member, Member]]] = {}
+    for member in members:
+        other = unfrozen.get(_key_without_freezing(member))
+        if member.trained_share < 1 and other:
+            differences = [
+                f"{field} {value}"
+                for field in FREEZING_FIELDS
+                if (value := member.varied.get(field)) != other.varied.get(field)
+            ]
+            result.setdefault(", ".join(differences), []).append((member, other))
+    return result
+
+
+def _key_without_freezing(member: Member) -> tuple:
+    varied = (item for item in member.varied.items() if item[0] not in FREEZING_FIELDS)
+    return member.run, member.backbone, member.start, member.seed, *varied
 
 
 def _key_without_start(member: Member) -> tuple:

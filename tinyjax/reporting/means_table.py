@@ -5,7 +5,7 @@ from typing import Any
 
 from tinyjax.metrics.bootstrap import Estimate
 from tinyjax.reporting.estimates import estimate_difference, estimate_score
-from tinyjax.reporting.grouping import group_networks, pair_with_scratch
+from tinyjax.reporting.grouping import group_networks, pair_with_scratch, pair_with_unfrozen
 from tinyjax.reporting.tables import Condition, Member, Tables
 
 
@@ -13,10 +13,15 @@ def network_rows(tables: Tables) -> list[dict[str, Any]]:
     """A row for each network, suite and slice; members that differ only in the seed are a network.
 
     Column "score" is the mean over "seeds" seeds; "gain" is the mean difference from the same
-    network trained from scratch, over "pairs" pairs of equal seed. Both have 95 % intervals.
+    network trained from scratch, over "pairs" pairs of equal seed. If some members have frozen
+    parameters, "freezing_gain" is the mean difference from the same network with all parameters
+    trained. All have 95 % intervals.
     """
     pairs = pair_with_scratch(tables.members)
     scratch_of = {member.key: scratch for p in pairs.values() for member, scratch in p}
+    unfrozen_of = {
+        m.key: other for p in pair_with_unfrozen(tables.members).values() for m, other in p
+    }
     fields = dict.fromkeys(f for m in tables.members for f in {**m.varied, **m.start_fields})
     rows = []
     for members in group_networks(tables.members):
@@ -26,14 +31,17 @@ def network_rows(tables: Tables) -> list[dict[str, Any]]:
             "run": first.run,
             "backbone": first.backbone,
             "parameters": first.parameters,
+            "trained_parameters": first.trained_parameters,
             "multiply_adds": first.multiply_adds,
             "start": first.start,
             **{field: values.get(field, "") for field in fields},
         }
         network_pairs = [(m, scratch_of[m.key]) for m in members if m.key in scratch_of]
+        frozen_pairs = [(m, unfrozen_of[m.key]) for m in members if m.key in unfrozen_of]
         for condition in _uncorrupted_conditions(tables, first):
             score = estimate_score(tables, members, condition)
             gain = estimate_difference(tables, network_pairs, condition)
+            freezing = estimate_difference(tables, frozen_pairs, condition)
             rows.append(
                 {
                     **network,
@@ -43,6 +51,7 @@ def network_rows(tables: Tables) -> list[dict[str, Any]]:
                     **_estimate_columns("score", score),
                     "pairs": gain.seeds if gain else 0,
                     **_estimate_columns("gain", gain),
+                    **(_estimate_columns("freezing_gain", freezing) if unfrozen_of else {}),
                 }
             )
     return rows

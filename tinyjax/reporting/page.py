@@ -166,11 +166,14 @@ def member_columns(tables: Tables, summary: Summary) -> list[Column]:
     rows = [summary.members[member.key] for member in members]
     fields = [{**member.varied, **member.start_fields} for member in members]
     suites = tables.suites if len(tables.suites) > 2 else ()
+    some_frozen = any(member.trained_share < 1 for member in members)
+    trained = [member.trained_parameters if some_frozen else math.nan for member in members]
     columns = [
         Column("member", "text", "hash of the fields that distinguish it", [m.id for m in members]),
         Column("run", "choice", "subfolder of the study", [m.run for m in members]),
         Column("backbone", "choice", "", [m.backbone for m in members]),
         Column("parameters", "number", "", [m.parameters for m in members], ","),
+        Column("trained", "number", "parameters that are not frozen", trained, ","),
         Column("multiply-adds", "number", "per image", [m.multiply_adds for m in members], ","),
         Column("seed", "number", "", [m.seed for m in members], "d"),
         Column("start", "choice", "starting weights", [m.start for m in members]),

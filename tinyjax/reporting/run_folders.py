@@ -132,6 +132,13 @@ def read_gradient_norms(folder: Path) -> dict[tuple, float]:
     return norms
 
 
+def read_class_counts(folder: Path, member: str) -> dict[str, tuple[int, int]]:
+    """A member's class -> numbers of training images and objects; {} if they are unknown."""
+    file = folder / "weights" / f"{member}.json"
+    counts = read_json(file).get("training", {}) if file.exists() else {}
+    return {name: (images, objects) for name, (images, objects) in counts.items()}
+
+
 def last_phase(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """The rows of a run's last phase."""
     phase = rows[-1].get("phase") if rows else None

@@ -1,4 +1,4 @@
-"""The numbers of a report: of members, pairs with scratch, shifted suites and gradient norms."""
+"""The numbers of a report: of members, pairs of members, shifted suites and gradient norms."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from tinyjax.metrics import fits
 from tinyjax.metrics.correlation import Correlation, correlation, mean_rank_correlation
 from tinyjax.metrics.fits import Line, Threshold
 from tinyjax.metrics.robustness import gap, mpc, relative_drop, rpc, worst_slice
+from tinyjax.metrics.slices import CLASS_SLICE_PREFIX
 from tinyjax.reporting.estimates import (
     member_scores,
     nan_mean,
@@ -19,9 +20,10 @@ from tinyjax.reporting.grouping import (
     group_members,
     network_key,
     pair_with_scratch,
+    pair_with_unfrozen,
     variant_labels,
 )
-from tinyjax.reporting.tables import CLASS_SLICE_PREFIX, Condition, Member, Tables
+from tinyjax.reporting.tables import Condition, Member, Tables
 
 
 class MemberSummary(NamedTuple):
@@ -54,6 +56,17 @@ class Gain(NamedTuple):
     threshold: Threshold
 
 
+class FreezingGain(NamedTuple):
+    """Gains of frozen parameters over training all of them on a suite, for P pairs of members."""
+
+    treatment: str  # the fields in which the pairs differ, see `pair_with_unfrozen`
+    suite: str
+    pairs: tuple[tuple[Member, Member], ...]
+    gains: np.ndarray  # [P]
+    replicates: np.ndarray  # [P, B]
+    correlation: Correlation  # between the trained share of the parameters and the gain
+
+
 class RobustnessLine(NamedTuple):
     """Line fitted to the in-domain and shifted scores of M members, for one shifted suite."""
 
@@ -81,6 +94,7 @@ class Summary(NamedTuple):
     members: dict[str, MemberSummary]  # by the member's key
     variants: dict[str, str]  # member key -> its variant, see `variant_labels`
     gains: tuple[Gain, ...]
+    freezing: tuple[FreezingGain, ...]
     lines: tuple[RobustnessLine, ...]
     gradients: tuple[GradientCorrelation, ...]
 
@@ -97,6 +111,7 @@ def summarize(tables: Tables) -> Summary:
         members,
         variant_labels(tables.members),
         tuple(_compute_gains(tables)),
+        tuple(_compute_freezing_gains(tables)),
         lines,
         tuple(_correlate_gradients(tables)),
     )
@@ -175,6 +190,19 @@ def _compute_gains(tables: Tables) -> Iterable[Gain]:
             yield Gain(
                 start, pretrained[0].in_domain, suite, parameters, gains, replicates, threshold
             )
+
+
+def _compute_freezing_gains(tables: Tables) -> Iterable[FreezingGain]:
+    for treatment, pairs in pair_with_unfrozen(tables.members).items():
+        frozen, unfrozen = ([pair[k] for pair in pairs] for k in (0, 1))
+        shares = [member.trained_share for member in frozen]
+        networks = [repr(network_key(member)) for member in frozen]
+        for suite in tables.suites:
+            condition = Condition(suite)
+            paired = paired_differences(tables, (frozen, condition), (unfrozen, condition))
+            if paired is not None:
+                result = correlation(shares, paired[0], networks)
+                yield FreezingGain(treatment, suite, tuple(pairs), *paired, result)
 
 
 def _pool_settings(

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyjax.core import Task
 from tinyjax.errors import UserError
+from tinyjax.metrics.slices import CLASS_SLICE_PREFIX
 from tinyjax.reporting import run_folders
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.files import read_json
@@ -24,7 +25,6 @@ FIXED_COLUMNS = (
 KEY_COLUMNS = ("suite", "slice", "corruption", "severity", "member")  # all others are scores
 SCRATCH = "scratch"
 EVALUATION_PREFIX = "evaluated: "  # of a line that follows those of environment.txt
-CLASS_SLICE_PREFIX = "classes="  # of the name of a slice with all images and some classes
 
 
 class Member(NamedTuple):
@@ -37,6 +37,7 @@ class Member(NamedTuple):
     trained_on: str  # description of its training set
     backbone: str
     parameters: int
+    trained_parameters: int
     multiply_adds: int
     seed: int
     start: str  # end of the path of its starting weights, or "scratch"
@@ -44,6 +45,11 @@ class Member(NamedTuple):
     start_fields: dict[str, str]  # fields that its start determines -> value
     diverged_at: int  # step, -1 if it was trained to the end
     rgn: float  # relative gradient norm, see `run_folders.read_gradient_norms`; NaN: not measured
+
+    @property
+    def trained_share(self) -> float:
+        """The fraction of the parameters that are trained, not frozen."""
+        return self.trained_parameters / self.parameters
 
 
 class Condition(NamedTuple):
@@ -79,9 +85,15 @@ class Tables(NamedTuple):
         return self.task.metrics[self.task.monitor]
 
     def score(self, member: Member, condition: Condition, column: str = "") -> float:
-        """A score, by default the task's main score; NaN if unknown."""
-        row = self.scores[member.key].get(condition, {})
-        return row.get(column or self.metric, math.nan)
+        """A score, by default the task's main score; NaN if unknown.
+
+        The main score of a slice with a single class is also known if only the suite is evaluated.
+        """
+        rows, column = self.scores[member.key], column or self.metric
+        if condition not in rows and condition.slice.startswith(CLASS_SLICE_PREFIX):
+            name = condition.slice.removeprefix(CLASS_SLICE_PREFIX)
+            condition, column = Condition(condition.suite), f"{column}/{name}"
+        return rows.get(condition, {}).get(column, math.nan)
 
     def size(self, member: Member, condition: Condition) -> float:
         """Number of scored objects, or of images for a classifier; NaN if unknown."""
@@ -253,6 +265,7 @@ def _read_members(
                 trained_on=data_values or (f"{run}: {training_set}" if run else training_set),
                 backbone=row["backbone"],
                 parameters=int(row["parameters"]),
+                trained_parameters=int(row["trained_parameters"]),
                 multiply_adds=int(row["multiply_adds"]),
                 seed=int(row["seed"]),
                 start=starts[init] if init else SCRATCH,

@@ -8,6 +8,7 @@ from PIL import Image
 from tinyjax.reporting import curves, heatmaps
 from tinyjax.reporting.correlation_plot import draw_correlations
 from tinyjax.reporting.findings import make_findings
+from tinyjax.reporting.freezing_plot import draw_freezing, draw_freezing_by_class
 from tinyjax.reporting.galleries import make_galleries
 from tinyjax.reporting.group_plot import draw_variants
 from tinyjax.reporting.means_table import network_rows
@@ -25,6 +26,8 @@ FIGURES = (
     curves.draw_score_by_size,
     curves.draw_shift,
     curves.draw_gains,
+    draw_freezing,
+    draw_freezing_by_class,
     curves.draw_gradient_norms,
     draw_correlations,
     heatmaps.draw_training_set_matrix,

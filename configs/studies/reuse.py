@@ -1,0 +1,63 @@
+"""Does freezing the backbone pay off if enough of the detector is trained? Proper Reuse (arXiv
+2204.00484) at our size.
+
+python -m tinyjax.study --config configs/studies/reuse.py --workdir runs/reuse
+
+Three decoders of two sizes each (FPN and NAS-FPN with RetinaNet's head, NAS-FPN with Cascade
+R-CNN's) x {from scratch, fine-tuned, frozen, frozen with adapters} x two backbones x seeds on
+HIT-UAV. Next to a frozen backbone, 7 to 54 % of the parameters are trained. All but the first arm
+start from Caltech-101 in gray: from classifiers that the study trains first, or that those of a
+finished configs/studies/capacity.py, whose folder is the argument capacity. Further arguments,
+joined by commas: backbones and decoders, joined by +; seeds, number of seeds; pretraining, number
+of steps on Caltech-101; steps, on HIT-UAV; lr.
+"""
+
+from pathlib import Path
+
+from tinyjax.config import definitions, format_arg, load, parse_arg
+from tinyjax.population import search_space as hyper
+
+HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
+CAPACITY = definitions(str(Path(__file__).with_name("capacity.py")), "get_study")
+DECODERS = {  # name -> detector, neck, repeats of the neck, its sizes
+    "fpn": ("retinanet", "fpn", 1, hyper.sweep("model.neck_width", (48, 80))),
+    "nasfpn": ("retinanet", "nasfpn", 3, hyper.sweep("model.neck_separable", (True, False))),
+    "cascade": ("cascade_rcnn", "nasfpn", 3, hyper.sweep("roi.head", ("separable", "fc"))),
+}
+
+
+def get_study(arg, workdir):
+    arg = parse_arg(
+        arg, capacity="", backbones="mobilenetv3/s-1+efficientnet/b-2", decoders="+".join(DECODERS),
+        seeds=3, pretraining=4000, steps=1200, lr=0.016,
+    )  # fmt: skip
+    stages, classifiers = {}, f"{arg.capacity or workdir}/caltech101"
+    if not arg.capacity:
+        ladder = format_arg(backbones=arg.backbones, seeds=arg.seeds, pretraining=arg.pretraining)
+        stages["caltech101"] = CAPACITY["get_study"](ladder, workdir)["caltech101"]
+    for name in arg.decoders.split("+"):
+        detector, neck, repeats, sizes = DECODERS[name]
+        options = format_arg(detector=detector, neck=neck, batch=8, lr=arg.lr, steps=arg.steps)
+        config = load(f"{HIT_UAV}:{options}").unlock()
+        config.model.neck_repeats, config.eval_every = repeats, arg.steps
+        members = [
+            hyper.sweep("model.backbone", arg.backbones.split("+")),
+            sizes,
+            arms(classifiers),
+            hyper.sweep("seed", range(arg.seeds)),
+        ]
+        stages[name] = (config, hyper.product(members))
+    return stages
+
+
+def arms(classifiers):
+    """From scratch, fine-tuned, frozen, and frozen with adapters."""
+    fields = ("init", "freeze", "model.adapters")
+    frozen = ("backbone",)
+    values = (
+        ("", (), False),
+        (classifiers, (), False),
+        (classifiers, frozen, False),
+        (classifiers, frozen, True),
+    )
+    return [dict(zip(fields, arm, strict=True)) for arm in values]
