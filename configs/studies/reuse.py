@@ -15,6 +15,7 @@ of steps on Caltech-101; steps, on HIT-UAV; lr.
 from pathlib import Path
 
 from tinyjax.config import definitions, format_arg, load, parse_arg
+from tinyjax.errors import UserError, suggest
 from tinyjax.population import search_space as hyper
 
 HIT_UAV = Path(__file__).parent.parent / "hit_uav.py"
@@ -36,6 +37,10 @@ def get_study(arg, workdir):
         ladder = format_arg(backbones=arg.backbones, seeds=arg.seeds, pretraining=arg.pretraining)
         stages["caltech101"] = CAPACITY["get_study"](ladder, workdir)["caltech101"]
     for name in arg.decoders.split("+"):
+        if name not in DECODERS:
+            raise UserError(
+                f"configs/studies/reuse.py: decoders: {name!r}: {suggest(name, DECODERS)}"
+            )
         detector, neck, repeats, sizes = DECODERS[name]
         options = format_arg(detector=detector, neck=neck, batch=8, lr=arg.lr, steps=arg.steps)
         config = load(f"{HIT_UAV}:{options}").unlock()
