@@ -92,9 +92,13 @@ def test_scores_equal_those_of_training_which_skips_corrupted_suites(run):
 def test_resampled_scores_and_detections_are_saved(run):
     with np.load(run / "evaluations" / "last.npz") as file:
         (member,) = file["members"].tolist()
-        assert file["replicates"].shape == (1, 7, NUM_RESAMPLES)
-        assert file["parts"].tolist()[:2] == ["other", "val"]
-        assert "val/time=day" in file["parts"].tolist()
+        parts = file["parts"].tolist()
+        assert file["replicates"].shape == (1, len(parts), NUM_RESAMPLES)
+        classes = [
+            f"{suite}/classes={name}" for suite in ("other", "val") for name in ("person", "car")
+        ]
+        slices = ["val/altitude=0-50", "val/altitude=50-101", "val/time=day", "val/time=night"]
+        assert sorted(parts) == sorted(["other", "val", *classes, *slices])
         assert str(file["score"]) == "AP50"
     assert member == run_folder.member_id({})
     with np.load(run / "evaluations" / "last" / member / "val.npz") as detections:
