@@ -150,8 +150,8 @@ def _plot_networks(axes: Axes, gain: FreezingGain, color: str, markers: Mapping[
         rows = [index[member.key] for member in members]
         share, marker = 100 * members[0].trained_share, markers[members[0].run]
         estimate = estimate_over_seeds(members, gain.gains[rows], gain.replicates[rows])
-        beside = [share + DODGE] * len(rows)
-        axes.plot(beside, gain.gains[rows], ".", color=color, markersize=4, alpha=0.45)
+        pair_shares = [share + DODGE] * len(rows)
+        axes.plot(pair_shares, gain.gains[rows], ".", color=color, markersize=4, alpha=0.45)
         _plot_estimates(axes, [share], [estimate], color, marker)
 
 
