@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from tests.models.make_references import FOLDER, draw
@@ -14,6 +13,7 @@ from tests.models.test_backbones import quick_jit
 from tests.transfer import torch_files
 from tests.transfer.test_pretrained import shapes_of
 from tinyjax import models, step
+from tinyjax.config import detector
 from tinyjax.core import ModelFunctions, Variables
 from tinyjax.detectors import point
 from tinyjax.errors import UserError
@@ -165,15 +165,10 @@ def test_sizes_cannot_share_a_program():
 
 
 def detector_config(strides):
-    return ConfigDict(
-        {
-            "model": {
-                "backbone": "vit/tiny", "strides": strides, "neck_width": 0, "neck_repeats": 1,
-                "neck": "pan", "neck_separable": True,
-            },
-            "nms": {"iou_threshold": 0.5, "max_detections": 5, "pre_nms_top_k": 10},
-        }
-    )  # fmt: skip
+    config = detector()
+    config.model.backbone, config.model.strides = "vit/tiny", strides
+    config.nms.max_detections, config.nms.pre_nms_top_k = 5, 10
+    return config
 
 
 @pytest.mark.parametrize(("strides", "missing"), [((4, 8), "4, 8"), ((16, 32), "32")])
