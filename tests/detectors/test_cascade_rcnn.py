@@ -36,7 +36,7 @@ def count(name, **fields):
     """Parameters of a detector of 3 classes on mobilenetv3/s-1."""
     config = detector(name)
     config.update_from_flattened_dict({p.replace("__", "."): v for p, v in fields.items()})
-    model = get_detector(name).build(models.build(config.model.backbone), config, 3)
+    model = get_detector(config).build(models.build(config.model.backbone), config, 3)
     params, _ = jax.eval_shape(lambda: models.init(model, 0, (1, 64, 64, 1)))
     return count_parameters(params)
 

@@ -62,7 +62,7 @@ def make_batch(dtype):
 def compute(body, state):
     """All intermediate results, loss terms and detections for `image()`."""
     config = make_config(body)
-    detector, backbone = get_detector(config.model.detector), config.model.backbone
+    detector, backbone = get_detector(config), config.model.backbone
     arrays, eps, _ = convert_state_dict(state, backbone)
     assert eps == (1e-5 if body == MOBILENET else FROZEN_EPS)
     model = detector.build(models.build(backbone, None, jnp.float64, eps), config, CLASSES)
@@ -124,7 +124,7 @@ def test_every_stage_is_that_of_torchvision(body):
 def test_a_training_step_reaches_all_parameters(body):
     """Of the published network, 90 classes, on a small image."""
     config = make_config(body)
-    detector = get_detector(config.model.detector)
+    detector = get_detector(config)
     model = detector.build(models.build(config.model.backbone), config, 90)
     params, stats = models.init(model, 0, (1, *SIZE, 3))
 

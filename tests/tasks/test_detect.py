@@ -1,10 +1,12 @@
-"""The protocol that a config selects for the scores of a detector."""
+"""The detector that a config selects, and the protocol of its scores."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from tests.metrics.handmade import predictions_of
-from tinyjax.config import detector
+from tinyjax.config import detector, with_fields
 from tinyjax.data.records import Objects, build_split
 from tinyjax.errors import UserError
 from tinyjax.metrics.slices import resample_counts
@@ -12,6 +14,36 @@ from tinyjax.tasks import detect
 from tinyjax.training.validation import check_config
 
 BOX = (10, 10, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [*permutations(("point", "retinanet", "faster_rcnn", "cascade_rcnn"), 2)],
+)
+def test_a_config_cannot_change_its_detector(name, other):
+    """Its fields are those of one detector."""
+    config = detector(name)
+    assert detect.get_detector(config).__name__ == f"tinyjax.detectors.{name}"
+    config.model.detector = other
+    message = f"model.detector = '{other}': this config has the fields of another detector, not "
+    with pytest.raises(UserError, match=message):
+        detect.get_detector(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("nms.iou_threshold", 1.5, "0 to 1"),
+        ("nms.max_detections", 0, "1 or more"),
+        ("proposals.iou_threshold", -0.1, "0 to 1"),
+        ("model.neck_width", -1, "0 or more"),
+    ],
+)
+def test_invalid_numbers_of_detectors_are_rejected(path, value, allowed):
+    config = with_fields(detector("faster_rcnn"), {path: value})
+    config.data.suites = {"val": {"split": "val"}}
+    with pytest.raises(UserError, match=f"{path} = {value}: give {allowed}"):
+        check_config(config)
 
 
 def suite(**fields):

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.config.detectors import DETECTORS
+from tinyjax.config.parsing import leaves_with_path
 from tinyjax.core import ModelFunctions, Task, Variables
 from tinyjax.data import sampling
 from tinyjax.data.augmentation import augment_detection, normalize
@@ -22,7 +23,7 @@ from tinyjax.data.images import to_file
 from tinyjax.data.loading import load_split
 from tinyjax.data.records import DetectionSplit
 from tinyjax.detectors import long_tail
-from tinyjax.errors import UserError, suggest
+from tinyjax.errors import UserError, shorten, suggest
 from tinyjax.metrics import class_frequency, lvis
 from tinyjax.metrics.detection import run_in_processes
 from tinyjax.metrics.slices import Slice, SuiteResult, slices_by_field
@@ -127,17 +128,28 @@ def slices(split: DetectionSplit, fields: Mapping[str, Sequence[float]]) -> dict
 # ---- network
 
 
-def get_detector(name: str) -> ModuleType:
-    """The module of a detector, with `build`, `loss` and `decode`. Raises UserError if unknown."""
+def get_detector(config: ConfigDict) -> ModuleType:
+    """The module of a config's detector, with `build`, `loss` and `decode`.
+
+    Raises UserError if it is unknown, and if the config has the fields of another detector.
+    """
+    name = config.model.detector
     if name not in DETECTORS:
         raise UserError(f"model.detector = {name!r}: {suggest(name, DETECTORS)}")
+    fields = {path for path, _ in leaves_with_path(config.to_dict())}
+    if missing := [path for path in DETECTORS[name] if path not in fields]:
+        raise UserError(
+            f"model.detector = {name!r}: this config has the fields of another detector, not "
+            f"{shorten(missing)}; give detector={name} as an argument of the config file, or call "
+            f"detector({name!r}) in it"
+        )
     return import_module(f"tinyjax.detectors.{name}")
 
 
 def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> nn.Module:
     """The network of a config. Raises UserError as `build_backbone` and the detector do."""
     backbone = build_backbone(config, supernet=supernet)
-    return get_detector(config.model.detector).build(backbone, config, classes)
+    return get_detector(config).build(backbone, config, classes)
 
 
 def model_functions(
@@ -157,7 +169,7 @@ def model_functions(
 
     Raises UserError as `build` does, and for transposition of windows that are not square.
     """
-    detector, model = get_detector(config.model.detector), build(config, len(classes), supernet)
+    detector, model = get_detector(config), build(config, len(classes), supernet)
     window = tuple(config.crop_size)
     if config.augment.transpose > 0 and window[0] != window[1]:
         raise UserError(
