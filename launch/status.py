@@ -83,6 +83,7 @@ def status_table(shards: list[Shard], now: float | None = None) -> str:
 
 def collect(folder: Path) -> None:
     """Write the tables of a sweep. Raises UserError unless all its populations are finished."""
-    task = get_task(read_json(folder / "config.json")["task"])
-    if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), task):
+    config = read_json(folder / "config.json")
+    labels = get_task(config["task"]).metrics(config)
+    if missing := sweep.collect_tables(folder, len(plan.populations_of_run(folder)), labels):
         raise UserError(f"{folder}: populations {', '.join(map(str, missing))} are not finished")

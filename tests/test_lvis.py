@@ -8,8 +8,9 @@ import pytest
 
 from tests.data.layouts import lvis_set
 from tests.tiny_backbones import TINY
-from tinyjax import api, evaluate
+from tinyjax import api, evaluate, prepare
 from tinyjax import config as configs
+from tinyjax.population.networks import epoch_samples
 from tinyjax.population.options import SINGLE_RUN
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import read_weights
@@ -72,6 +73,36 @@ def test_training_on_lvis(tmp_path):
     (again,) = read_rows(folder / "evaluations" / "last.csv")
     assert again["AP"] == row["AP"]
     assert again["AP fixed"] == row["AP fixed"]
+
+    # Training from the converted set is the same.
+    assert prepare.main([str(source), "--to", str(tmp_path / "records")]) == 0
+    config = tiny_config(tmp_path / "records")
+    config.data.format = "arrayrecord"
+    assert api.train(config, tmp_path / "converted") == 0
+    assert read_rows(tmp_path / "converted" / "results.csv") == [row]
+
+
+def test_converted_set_has_the_federated_labels_and_repeats(tmp_path):
+    source = lvis_set.write(tmp_path / "lvis")
+    assert prepare.main([str(source), "--to", str(tmp_path / "records")]) == 0
+    config, converted = tiny_config(source), tiny_config(tmp_path / "records")
+    converted.data.format = "arrayrecord"
+    for arguments in (config.data.train, config.data.suites.val):
+        first, second = (detect.load(c.data, arguments) for c in (config, converted))
+        assert first.truth["categories"] == second.truth["categories"]
+        assert [c["frequency"] for c in second.truth["categories"]] == ["f", "c", "r", "r"]
+        assert first.truth["annotations"] == second.truth["annotations"]
+        for a, b in zip(first.truth["images"], second.truth["images"], strict=True):
+            assert a == b
+            assert {"neg_category_ids", "not_exhaustive_category_ids"} <= b.keys()
+        mask = np.ones(len(first.names), bool)
+        epochs = [epoch_samples(config, detect.TASK, split, mask) for split in (first, second)]
+        np.testing.assert_array_equal(*epochs)
+        arrays = [detect.loss_arrays(split, mask, config) for split in (first, second)]
+        for name in arrays[0]:
+            np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+    assert any(image["neg_category_ids"] for image in second.truth["images"])
+    assert any(image["not_exhaustive_category_ids"] for image in second.truth["images"])
 
 
 def first_losses(folder):

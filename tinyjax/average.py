@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         columns = {"average": name, **average.columns}
         rows += [{**columns, "suite": s, **values} for s, values in average.scores.items()]
     write_rows(folder / "averages" / "results.csv", rows, rows[0])
-    _report(rows, task, folder)
+    _report(rows, task, task.metrics(config)[task.monitor], folder)
     return 0
 
 
@@ -230,14 +230,13 @@ def _start_folder(folder: Path, start: Path | None) -> Path:
     return phases[-2]
 
 
-def _report(rows: Sequence[dict[str, Any]], task: Any, folder: Path) -> None:
+def _report(rows: Sequence[dict[str, Any]], task: Any, title: str, folder: Path) -> None:
     from tinyjax.reporting import transfer_figures
 
     scores: dict[str, dict[str, Any]] = {}
     for row in rows:
         table_row = scores.setdefault(row["average"], {"average": row["average"]})
         table_row[row["suite"]] = row[task.monitor]
-    title = task.metrics[task.monitor]
     log.info(f"{title} of averaged weights\n{text_table([*scores.values()])}")
     if "fraction" in rows[0]:
         figure = folder / "figures" / "averages.png"

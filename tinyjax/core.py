@@ -147,7 +147,8 @@ class Task:
     name: str
     inputs: tuple[str, ...]  # names of `Split.inputs`, in the order of the network's arguments
     monitor: str  # the metric that selects the best weights
-    metrics: Mapping[str, str]  # metric -> axis label, the monitor first
+    # (config) -> {metric: axis label} of the main scores, the monitor first
+    metrics: Callable[[Mapping[str, Any]], Mapping[str, str]]
     compile_seconds: float  # approximate, until a program's first step, on two cores
     pixel_seconds: float  # of a step, per pixel of a window, besides multiply-adds
 
@@ -173,7 +174,8 @@ class Task:
     evaluate_slices: Callable[..., list[Any]]
     score_table: Callable[..., str]  # ({suite: scores}) -> text
     plot_samples: Callable[..., None]  # (split, predictions, path)
-    write_report: Callable[..., None]  # (folder, suites, predictions, scores, class counts)
+    # (folder, suites, predictions, scores, class counts, config)
+    write_report: Callable[..., None]
 
     # ---- optional
     # (split, mask, config) -> arrays that the loss reads besides the numbers of config.loss

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         _write_scores(path, rows, replicates, task, config)
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_single_run(groups[0], task, results, path, failures)
-    log.info(_summary_table(rows, task))
+    log.info(_summary_table(rows, task, config))
     if failures:
         log.warning(f"the scores are not saved, or not all of them: {failures[0]}")
         return 0
@@ -372,10 +372,11 @@ def _report_single_run(
     scores = {name: result.member_results[0].scores[""] for name, result in results.items()}
     log.info(f"step {group.metadata['step']}\n{task.score_table(scores)}")
     with _collect_failure(failures):
-        task.write_report(path, suites, predictions, scores, group.metadata.get("training", {}))
+        counts = group.metadata.get("training", {})
+        task.write_report(path, suites, predictions, scores, counts, group.config)
 
 
-def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
+def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any, config: Any) -> str:
     """A table of the main score on every suite and slice: for a sweep, the range over its members;
     for a corruption, the mean over severities.
     """
@@ -385,7 +386,7 @@ def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any) -> str:
     for row in rows:
         label = _label(row["suite"], row["slice"] or row["corruption"])
         scores.setdefault(label, {}).setdefault(row["member"], []).append(row[task.monitor])
-    title = task.metrics[task.monitor]
+    title = task.metrics(config)[task.monitor]
     return text_table(
         [
             {"": label, title: value_range([float(np.mean(v)) for v in members.values()])}

@@ -92,6 +92,23 @@ def test_classes_without_images_are_not_drawn():
     assert masks([[1]], 9, draws=5).all()  # more than there are
 
 
+def test_the_default_is_50_classes_and_roots_of_the_counts():
+    """Of 51 classes without an object, two are left out, usually the one with a single image."""
+    counts = np.full(52, 400)
+    counts[7] = 1
+    drawn = masks([[3]], 50, draws=500, counts=counts)
+    assert (drawn.sum(1) == 50).all()
+    assert drawn[:, 3].all()
+    # It is left out if each of the 49 draws, of n others with weight 20 and this one, is another.
+    left_out = np.prod([20 * n / (20 * n + 1) for n in range(50, 1, -1)])  # 0.84
+    deviation = np.sqrt(left_out * (1 - left_out) / len(drawn))
+    assert abs((~drawn[:, 7]).mean() - left_out) < 5 * deviation
+    default = federated_mask(
+        jax.random.key(0), jnp.array([3]), jnp.array([True]), jnp.array(counts)
+    )
+    np.testing.assert_array_equal(default, drawn[0])
+
+
 def test_presence_is_that_of_the_whole_batch():
     labels = jnp.array([[[0, 0]], [[3, 1]]])  # two shards
     valid = jnp.array([[[True, False]], [[True, False]]])
@@ -166,7 +183,7 @@ def test_invalid_values_are_rejected(field, value, message):
 @pytest.mark.parametrize(
     "name",
     [
-        name if name == "faster_rcnn" else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "retinanet" else pytest.param(name, marks=pytest.mark.slow)
         for name in DETECTORS
         if name != "faster_rcnn_mobilenet"
     ],

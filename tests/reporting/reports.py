@@ -64,10 +64,12 @@ def write(
     rgn: bool = True,
     steps: Sequence[int] = range(50, 1501, 50),
     draw: int = 0,
+    protocol: str = "coco",
 ) -> list[str]:
     """Write a sweep of sizes x starts x seeds, or a run of one member; return the members' ids.
 
     varied: further columns of members.csv, with one value for all members. draw: seed of the noise.
+    protocol: of a detector's scores.
     """
     rng, varied = np.random.default_rng(draw), varied or {}
     points = [(size, start, seed) for size in sizes for start in starts for seed in range(seeds)]
@@ -79,6 +81,9 @@ def write(
         for size, start, seed in points
     ]
     config = _config(task, corrupt, starts[0] if len(starts) == 1 else "")
+    if task == "detect":
+        config.score.protocol = protocol
+    extra = {"APr": 0.125, "APc": 0.25, "APf": 0.375, "AP fixed": 0.5} if protocol == "lvis" else {}
     _write_config(folder, config)
 
     members, metrics, results, rows = [], [], [], []
@@ -102,7 +107,7 @@ def write(
             value = (true - loss) + hardness[name] + rng.normal(0, 0.02, images)
             replicates[m, s] = shares[name] @ value
             keys = {"member": id, "suite": suite, "slice": slice, "corruption": "", "severity": ""}
-            rows.append({**keys, **_scores(task, float(value.mean()), images)})
+            rows.append({**keys, **_scores(task, float(value.mean()), images), **extra})
             if not slice and suite != "val-c":
                 keys = {"member": id, "suite": suite, "diverged_at": -1}
                 norm = {"rgn": 0.02 / true} if rgn else {}

@@ -79,8 +79,9 @@ def test_report_of_several_suites(tmp_path, low_resolution):
 
 
 def test_precision_recall_figure():
-    matches = make_matched_case()[2]
-    (axes,) = detection._draw_precision_recall({"val": matches}).axes
+    split, predictions, matches = make_matched_case()
+    scores = {"val": score(predictions, split.truth, {})}
+    (axes,) = detection._draw_precision_recall({"val": matches}, scores).axes
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
         "val",
         "recall",
@@ -140,3 +141,29 @@ def test_per_class_figure():
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["0.500", "no objects", "0.250", "no objects"]
     assert axes.get_yticklabels()[0].get_text() == "person\n1,500 boxes, 2 images"
+
+
+def test_figures_of_many_classes_show_the_most_frequent_ones(monkeypatch):
+    monkeypatch.setattr(plotting, "MAX_CLASSES", 2)
+    objects = detection_errors.Objects(np.zeros(6, int), np.array([0, 1, 1, 2, 3, 3]), np.ones(6))
+    none = detection_errors.Detections(*np.zeros((6, 0)))
+    matches = detection_errors.Matches(("a", "b", "c", "d"), 1, none, objects, np.ones((4, 101)))
+    scores = {"AP50": 0.25, **{f"AP50/{name}": k / 10 for k, name in enumerate("abcd")}}
+    (axes,) = detection._draw_precision_recall({"val": matches}, {"val": scores}).axes
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["b  0.100", "d  0.300", "mean  0.250"]
+    table = np.arange(25).reshape(5, 5)
+    (axes,) = detection._draw_confusion({"val": matches}, {"val": table}, {"val": 0.5}).axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["b", "d", "missed"]
+    counts = [int(text.get_text().split("\n")[1]) for text in axes.texts]
+    assert counts == [6, 8, 9, 16, 18, 19, 21, 23, 24]
+
+
+def test_figures_name_the_protocol():
+    split, predictions, matches = make_matched_case()
+    scores = {"val": score(predictions, split.truth, {})}
+    (axes,) = detection._draw_precision_recall({"val": matches}, scores, "voc2007").axes
+    assert axes.get_legend().get_title().get_text() == "VOC AP, 11 points (IoU 0.50)"
+    table = {"val": np.eye(3, dtype=int)}
+    (axes,) = detection._draw_confusion({"val": matches}, table, {"val": 0.5}, "voc2007").axes
+    assert "COCO's rules" in axes.get_xlabel()

@@ -9,6 +9,7 @@ from tests.metrics.handmade import predictions_of
 from tinyjax.config import detector, with_fields
 from tinyjax.data.records import Objects, build_split
 from tinyjax.errors import UserError
+from tinyjax.metrics import protocols
 from tinyjax.metrics.slices import resample_counts
 from tinyjax.tasks import detect
 from tinyjax.training.validation import check_config
@@ -86,6 +87,30 @@ def test_table_of_scores_without_size_bins():
     assert [line.split()[:2] for line in lines[1:]] == [
         ["val", "all"], ["val", "person"], ["val", "car"]
     ]  # fmt: skip
+
+
+def test_table_of_lvis_scores():
+    split = suite(neg_categories=["car"], not_exhaustive_categories=[])
+    (scores,) = detect.score([PREDICTIONS], split, protocol_config("lvis"))
+    title, total, *_ = detect.score_table({"val": scores}).splitlines()
+    columns = "suite slice AP AP50 AP75 APr APc APf fixed images boxes"
+    assert title.replace("AP fixed", "fixed").split() == columns.split()
+    assert total.split()[:4] == ["val", "all", "0.300", "1.000"]
+
+
+def test_table_of_many_classes_has_totals_only():
+    (scores,) = detect.score([PREDICTIONS], suite(), protocol_config("voc"))
+    scores |= {f"{metric}/class{k}": 0.5 for k in range(100) for metric in ("AP", "AP50")}
+    assert len(detect.score_table({"val": scores}).splitlines()) == 2
+
+
+def test_main_scores_are_those_of_the_protocol():
+    assert [*detect.metrics(protocol_config("lvis"))] == [
+        "AP50", "AP", "APr", "APc", "APf", "AP fixed"
+    ]  # fmt: skip
+    assert detect.metrics({})["AP50"] == "AP50 (IoU 0.50)"  # of a run before there were protocols
+    for protocol in protocols.PROTOCOLS:
+        assert next(iter(detect.metrics(protocol_config(protocol)))) == detect.TASK.monitor
 
 
 def test_unknown_protocol_raises():

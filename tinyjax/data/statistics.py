@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -118,8 +119,11 @@ def class_table(summaries: Sequence[tuple[str, SplitSummary]]) -> list[str]:
 
 
 def size_table(summary: SplitSummary) -> list[str]:
-    """Percentiles of the sides of each class's objects."""
-    return percentile_table("side of objects, px", summary.sides)
+    """Percentiles of the sides of each class's objects, of `MAX_TABLE_CLASSES` classes."""
+    sides = dict(islice(summary.sides.items(), MAX_TABLE_CLASSES))
+    omitted = len(summary.sides) - len(sides)
+    lines = percentile_table("side of objects, px", sides)
+    return lines + [f".. and {omitted} more classes"] * (omitted > 0)
 
 
 def percentile_table(title: str, values: Mapping[str, np.ndarray]) -> list[str]:

@@ -18,13 +18,14 @@ from pycocotools.cocoeval import COCOeval
 from tinyjax.metrics.detection import MAX_DETECTIONS, load_coco, nonempty_slots
 
 IOU_THRESHOLD = 0.5
+RECALLS = np.linspace(0, 1, 101)  # COCO's
 THRESHOLDS = np.arange(1001) / 1000  # a detection passes if its score is at least the threshold
 
 
 class Detections(NamedTuple):
     """D detections.
 
-    Those that are neither true nor false positives are in an ignored region, or not among the 100
+    Those that are neither true nor false positives are in an ignored region, or not among the
     detections per class and image that pycocotools evaluates.
     """
 
@@ -63,9 +64,16 @@ class Curves(NamedTuple):
     f1: np.ndarray  # 2 true positives / (detections + objects)
 
 
-def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Matches:
-    """Match detections with objects of the same class; for arguments and errors see `score`."""
-    evaluation = _evaluate(predictions, truth)
+def match(
+    predictions: Mapping[str, np.ndarray],
+    truth: Mapping[str, Any],
+    max_detections: int = MAX_DETECTIONS,
+) -> Matches:
+    """Match detections with objects of the same class; for arguments and errors see `score`.
+
+    max_detections: per image and class.
+    """
+    evaluation = _evaluate(predictions, truth, maxDets=[max_detections])
     image, slot = nonempty_slots(predictions)
     score = np.asarray(predictions["scores"], np.float64)[image, slot]
     label = np.asarray(predictions["labels"])[image, slot]
@@ -79,20 +87,25 @@ def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Ma
             true_positive[detections], false_positive[detections] = hits, annotations < 0
             match_score[annotations[hits]] = score[detections[hits]]
 
-    indices = [i for i, a in enumerate(truth["annotations"]) if not a["iscrowd"]]
-    objects = [truth["annotations"][i] for i in indices]
     precision = evaluation.eval["precision"][0, :, :, 0, 0]  # iou recall class area maximum
     return Matches(
         tuple(c["name"] for c in truth["categories"]),
         len(truth["images"]),
         Detections(image, slot, label, score, true_positive, false_positive),
-        Objects(
-            np.array([a["image_id"] for a in objects], int),
-            np.array([a["category_id"] - 1 for a in objects], int),
-            match_score[indices],
-        ),
+        objects_of(truth, match_score),
         # recall class -> class recall; pycocotools writes -1 where a class has no objects
         np.where(precision < 0, np.nan, precision).T,
+    )
+
+
+def objects_of(truth: Mapping[str, Any], match_score: np.ndarray) -> Objects:
+    """Return the objects, without ignored regions. match_score: of each annotation."""
+    indices = [i for i, a in enumerate(truth["annotations"]) if not a["iscrowd"]]
+    objects = [truth["annotations"][i] for i in indices]
+    return Objects(
+        np.array([a["image_id"] for a in objects], int),
+        np.array([a["category_id"] - 1 for a in objects], int),
+        match_score[indices],
     )
 
 

@@ -11,7 +11,6 @@ from tinyjax.metrics.detection import count_images_and_boxes, evaluate, summariz
 from tinyjax.metrics.robustness import calibration_error
 from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult, class_slice_name
 
-RECALLS = np.linspace(0, 1, 101)  # COCO's
 # Detections with a lower score do not count in the calibration error: there are thousands of them.
 # The value is our own choice.
 MIN_CONFIDENCE = 0.1
@@ -35,13 +34,13 @@ def evaluate_slices(
     """
     subsets = {ALL_IMAGES: Slice(np.arange(len(truth["images"]))), **slices}
     scores = _score_slices(predictions, truth, bins, subsets, protocol)
-    matches = detection_errors.match(*protocols.matching_data(predictions, truth, protocol))
+    matches = protocols.match(predictions, truth, protocol)
     threshold = detection_errors.operating_point(detection_errors.threshold_curves(matches))
     replicates = {}
     for name, subset in subsets.items():
         slice_matches = _select_matches(matches, subset)
         scores[name]["ECE"] = detection_calibration_error(slice_matches)
-        by_class = resampled_ap50(slice_matches, counts, subset)
+        by_class = resampled_ap50(slice_matches, counts, subset, protocols.RECALLS[protocol])
         mean = detection_errors.mean_over_classes(np.array([*by_class.values()]))
         replicates[name] = mean.astype(np.float32)
         if name == ALL_IMAGES:
@@ -50,7 +49,10 @@ def evaluate_slices(
 
 
 def resampled_ap50(
-    matches: detection_errors.Matches, counts: np.ndarray, subset: Slice
+    matches: detection_errors.Matches,
+    counts: np.ndarray,
+    subset: Slice,
+    recalls: np.ndarray | None = detection_errors.RECALLS,
 ) -> dict[str, np.ndarray]:
     """Return the AP50 of each class of a slice on resampled images.
 
@@ -58,6 +60,8 @@ def resampled_ap50(
 
     If an image is drawn twice, its detections and objects occur twice; this is computed as a weight
     of 2 in the sums of true and false positives.
+
+    recalls: see `protocols.RECALLS`.
     """
     detections, objects = matches.detections, matches.objects
     names = subset.classes or matches.classes
@@ -80,8 +84,12 @@ def resampled_ap50(
         precision = tp / np.maximum(tp + fp, 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         for b in np.flatnonzero(num_objects):
-            index = np.searchsorted(tp[b] / num_objects[b], RECALLS)
-            average_precision[row, b] = np.append(envelope[b], 0)[index].mean()
+            recall = tp[b] / num_objects[b]
+            if recalls is None:
+                average_precision[row, b] = np.diff(recall, prepend=0) @ envelope[b]
+            else:
+                index = np.searchsorted(recall, recalls)
+                average_precision[row, b] = np.append(envelope[b], 0)[index].mean()
     return dict(zip((matches.classes[k] for k in classes), average_precision, strict=True))
 
 

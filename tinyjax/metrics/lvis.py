@@ -157,13 +157,6 @@ def as_coco(
     Detections that LVIS does not count are dropped, except for classes that are not exhaustively
     labeled: for these, an ignored region covers the whole image.
     """
-    limited = keep_per_image(predictions, MAX_DETECTIONS)
-    labeled = np.zeros((len(truth["images"]), len(truth["categories"])), bool)
-    for image in truth["images"]:
-        labeled[image["id"], _labels(image.get("neg_category_ids", ()))] = True
-    for annotation in truth["annotations"]:
-        labeled[annotation["image_id"], annotation["category_id"] - 1] = True
-    counted = np.take_along_axis(labeled, np.asarray(limited["labels"], np.int64), axis=1)
     regions = [
         {
             "image_id": image["id"],
@@ -177,9 +170,25 @@ def as_coco(
         for category in image.get("not_exhaustive_category_ids", ())
     ]
     return (
-        {**limited, "scores": np.where(counted, limited["scores"], 0)},
+        labeled_detections(predictions, truth),
         {**truth, "annotations": [*truth["annotations"], *regions]},
     )
+
+
+def labeled_detections(
+    predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the 300 detections of each image, without those of classes that it is not labeled
+    for.
+    """
+    limited = keep_per_image(predictions, MAX_DETECTIONS)
+    labeled = np.zeros((len(truth["images"]), len(truth["categories"])), bool)
+    for image in truth["images"]:
+        labeled[image["id"], _labels(image.get("neg_category_ids", ()))] = True
+    for annotation in truth["annotations"]:
+        labeled[annotation["image_id"], annotation["category_id"] - 1] = True
+    counted = np.take_along_axis(labeled, np.asarray(limited["labels"], np.int64), axis=1)
+    return {**limited, "scores": np.where(counted, limited["scores"], 0)}
 
 
 def _labels(category_ids: Sequence[int]) -> np.ndarray:

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyjax.metrics.detection import count_images_and_boxes, prediction_arrays
+from tinyjax.metrics.detection import count_images_and_boxes, nonempty_slots, prediction_arrays
+from tinyjax.metrics.detection_errors import (
+    IOU_THRESHOLD,
+    RECALLS,
+    Detections,
+    Matches,
+    objects_of,
+)
 
 # The challenge uses 0.5 only. Detectron2 reports AP and AP75 over COCO's thresholds, too.
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -27,6 +34,7 @@ class BestObjects(NamedTuple):
     iou: np.ndarray  # float64 [D]; 0 without an object
     annotation: np.ndarray  # int [D], index in `truth["annotations"]`; -1 without an object
     difficult: np.ndarray  # bool [D], whether that object is difficult
+    slot: np.ndarray  # int [D], index in `nonempty_slots(predictions)`
 
 
 def score(
@@ -87,7 +95,8 @@ def find_best_objects(
         index[rows] = np.where(iou[rows] > 0, np.array(indices)[values.argmax(1)], -1)
     order = np.argsort(-scores, kind="stable")
     difficult = np.array([bool(a["iscrowd"]) for a in truth["annotations"]] + [False])[index]
-    return BestObjects(*(a[order] for a in (labels, scores, iou, index, difficult)))
+    slots = np.arange(len(order))
+    return BestObjects(*(a[order] for a in (labels, scores, iou, index, difficult, slots)))
 
 
 def precision_recall(
@@ -98,14 +107,46 @@ def precision_recall(
     num_objects: number of objects that are not difficult, at least 1. Before the first detection
     that counts, the precision is 0.
     """
+    tp, fp = map(np.cumsum, _true_and_false(detections, threshold))
+    return tp / num_objects, tp / np.maximum(tp + fp, 1)
+
+
+def _true_and_false(detections: BestObjects, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each detection is a true, and whether it is a false positive: bool [D]."""
     matched = detections.iou > threshold
     true_positive = np.zeros(len(matched), bool)
     candidates = np.flatnonzero(matched & ~detections.difficult)
     _, first = np.unique(detections.annotation[candidates], return_index=True)
     true_positive[candidates[first]] = True
-    false_positive = ~true_positive & ~(matched & detections.difficult)
-    tp, fp = np.cumsum(true_positive), np.cumsum(false_positive)
-    return tp / num_objects, tp / np.maximum(tp + fp, 1)
+    return true_positive, ~true_positive & ~(matched & detections.difficult)
+
+
+def match(predictions: Mapping[str, np.ndarray], truth: Mapping[str, Any]) -> Matches:
+    """Match detections with objects at an IoU above 0.50; for the arguments see `score`.
+
+    The mean of the result's `precision` is not the challenge's average precision.
+    """
+    best = find_best_objects(predictions, truth)
+    true_positive, false_positive = _true_and_false(best, IOU_THRESHOLD)
+    match_score = np.full(len(truth["annotations"]), -np.inf)
+    match_score[best.annotation[true_positive]] = best.score[true_positive]
+    objects = objects_of(truth, match_score)
+    num_objects = np.bincount(objects.label, minlength=len(truth["categories"]))
+    precision = np.full((len(num_objects), len(RECALLS)), np.nan)
+    for k in np.flatnonzero(num_objects):
+        rows = BestObjects(*(array[best.label == k] for array in best))
+        recall, values = precision_recall(rows, int(num_objects[k]), IOU_THRESHOLD)
+        envelope = np.append(np.maximum.accumulate(values[::-1])[::-1], 0.0)
+        precision[k] = envelope[np.searchsorted(recall, RECALLS)]
+    image, slot = (indices[best.slot] for indices in nonempty_slots(predictions))
+    score = best.score.astype(np.float64)
+    return Matches(
+        tuple(c["name"] for c in truth["categories"]),
+        len(truth["images"]),
+        Detections(image, slot, best.label, score, true_positive, false_positive),
+        objects,
+        precision,
+    )
 
 
 def average_precision(

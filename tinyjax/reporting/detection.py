@@ -10,12 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyjax.data.records import DetectionSplit
-from tinyjax.metrics import detection_errors
+from tinyjax.metrics import detection_errors, protocols
 from tinyjax.metrics.detection_errors import THRESHOLDS, best_threshold_index
 from tinyjax.reporting import plotting
 from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.pictures import save_worst
-from tinyjax.reporting.plotting import COLORS, DASHES, LEGEND_RIGHT, STYLE, label_text, save
+from tinyjax.reporting.plotting import (
+    COLORS,
+    DASHES,
+    LEGEND_RIGHT,
+    STYLE,
+    label_text,
+    most_frequent,
+    save,
+)
 from tinyjax.run.csv_files import write_rows
 
 PAGE_WIDTH = 9  # inches
@@ -27,20 +35,23 @@ def write_report(
     suites: Mapping[str, DetectionSplit],
     predictions: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
+    protocol: str = "coco",
 ) -> None:
     """Write tables and figures of a detector's errors.
 
     Files: figures/precision_recall.png, f1.png, confusion.png, per_class.png; per_class.csv with
     the rows of `detection_errors.per_class_rows`; samples/worst_<suite>.png for suites with errors.
-    Matches are at IoU 0.50; the score threshold of a suite is the one with the highest mean F1.
+    Matches are those of the protocol at IoU 0.50, except in the confusion matrix, see
+    `protocols.confusion_matrix`. The score threshold of a suite is the one with the highest mean
+    F1. Of more than `plotting.MAX_CLASSES` classes, figures show those with the most objects.
 
     Args:
         predictions: suite -> boxes float32 [N, K, 4] in pixels of the files, scores [N, K], labels
             [N, K].
-        scores: suite -> the result of `metrics.detection.score`.
+        scores: suite -> the result of `protocols.score`.
     """
     matches = {
-        name: detection_errors.match(predictions[name], suites[name].truth) for name in suites
+        name: protocols.match(predictions[name], suites[name].truth, protocol) for name in suites
     }
     curves = {name: detection_errors.threshold_curves(m) for name, m in matches.items()}
     thresholds = {name: detection_errors.operating_point(c) for name, c in curves.items()}
@@ -51,15 +62,15 @@ def write_report(
     rows = [{"suite": name, **row} for name, table in tables.items() for row in table]
     write_rows(folder / "per_class.csv", rows, rows[0])
     confusion = {
-        name: detection_errors.confusion_matrix(predictions[name], split.truth, thresholds[name])
+        name: protocols.confusion_matrix(predictions[name], split.truth, thresholds[name], protocol)
         for name, split in suites.items()
     }
     with rc_context(STYLE):
         for name, figure in {
-            "precision_recall": _draw_precision_recall(matches),
+            "precision_recall": _draw_precision_recall(matches, scores, protocol),
             "f1": _draw_f1(matches, curves),
-            "confusion": _draw_confusion(matches, confusion, thresholds),
-            "per_class": _draw_per_class(tables),
+            "confusion": _draw_confusion(matches, confusion, thresholds, protocol),
+            "per_class": _draw_per_class(tables, protocol),
         }.items():
             save(figure, folder / "figures" / f"{name}.png")
     for name, split in suites.items():
@@ -67,17 +78,23 @@ def write_report(
         save_worst(split, predictions[name], matches[name], thresholds[name], path)
 
 
-def _draw_precision_recall(matches: Mapping[str, detection_errors.Matches]) -> Figure:
-    """A panel per suite; the area under each curve is the class's AP50."""
+def _draw_precision_recall(
+    matches: Mapping[str, detection_errors.Matches],
+    scores: Mapping[str, Mapping[str, float]],
+    protocol: str = "coco",
+) -> Figure:
+    """A panel per suite, with AP50 in its legend."""
     num_classes, legend_width = _legend_size(matches)
     height = max(2.4, 0.8 + 0.16 * num_classes)
     figure, panels = _make_panels(len(matches), 2.4 + legend_width, height)
     recall = np.linspace(0, 1, 101)
     for axes, (suite, suite_matches) in zip(panels, matches.items(), strict=True):
-        for name, precision, line in _class_lines(suite_matches.classes, suite_matches.precision):
+        suffixes = _line_suffixes(suite_matches)
+        lines = _class_lines(suite_matches, suite_matches.precision)
+        for suffix, (name, precision, line) in zip(suffixes, lines, strict=True):
             # Precision is 0 beyond the highest recall; only one such point is drawn.
             points = 1 + np.count_nonzero(precision)
-            label = f"{name}  {_score_text(precision.mean())}"
+            label = f"{name}  {_score_text(scores[suite][f'AP50{suffix}'])}"
             axes.plot(recall[:points], precision[:points], label=label, **line)
         axes.set(
             xlim=(0, 1),
@@ -87,7 +104,8 @@ def _draw_precision_recall(matches: Mapping[str, detection_errors.Matches]) -> F
             title=label_text(suite),
         )
         axes.set_box_aspect(1)
-        axes.legend(**LEGEND_RIGHT, handles=axes.lines, title="AP50 (IoU 0.50)")
+        title = protocols.METRICS[protocol]["AP50"]
+        axes.legend(**LEGEND_RIGHT, handles=axes.lines, title=title)
     return figure
 
 
@@ -100,7 +118,6 @@ def _draw_f1(
     figure = Figure(figsize=size, layout="constrained")
     rows = figure.subplots(len(curves), 3, sharex=True, sharey=True, squeeze=False)
     for row, (suite, suite_curves) in zip(rows, curves.items(), strict=True):
-        classes = matches[suite].classes
         threshold = detection_errors.operating_point(suite_curves)
         quantities = {
             "F1": suite_curves.f1,
@@ -108,12 +125,12 @@ def _draw_f1(
             "recall": suite_curves.recall,
         }
         for axes, (quantity, values) in zip(row, quantities.items(), strict=True):
-            for _, curve, line in _class_lines(classes, values):
+            for _, curve, line in _class_lines(matches[suite], values):
                 axes.plot(THRESHOLDS, curve, **line)
             axes.set(ylabel=quantity, xlim=(0, 1), ylim=(0, 1.02))
             axes.axvline(threshold, color="#888888", linewidth=0.8, zorder=1)
         handles = []
-        for name, curve, line in _class_lines(classes, suite_curves.f1):
+        for name, curve, line in _class_lines(matches[suite], suite_curves.f1):
             best = best_threshold_index(curve)
             x, f1 = THRESHOLDS[best], curve[best]
             label = f"{name}  {_score_text(f1)}" + ("" if np.isnan(f1) else f" at {x:.3f}")
@@ -129,8 +146,10 @@ def _draw_confusion(
     matches: Mapping[str, detection_errors.Matches],
     confusion: Mapping[str, np.ndarray],
     thresholds: Mapping[str, float],
+    protocol: str = "coco",
 ) -> Figure:
     """A panel per suite; rows add up to 100 %."""
+    note = "" if protocol == "coco" else "\n(matches by COCO's rules, regardless of the class)"
     num_classes, legend_width = _legend_size(matches)
     cell = float(np.clip(6 / num_classes, 0.42, 0.62))  # inches
     side = cell * (num_classes + 1)
@@ -138,8 +157,11 @@ def _draw_confusion(
         len(confusion), side + legend_width, side + 0.3 + 0.8 * legend_width
     )
     for axes, (suite, table) in zip(panels, confusion.items(), strict=True):
-        names = _class_texts(matches[suite].classes)
+        drawn = _drawn_classes(matches[suite])
+        names = _class_texts([matches[suite].classes[k] for k in drawn])
         fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
+        cells = np.ix_(*[[*drawn, len(table) - 1]] * 2)
+        table, fractions = table[cells], fractions[cells]
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(table):
             if count:
@@ -157,7 +179,7 @@ def _draw_confusion(
             range(len(table)), [*names, "missed"], rotation=45, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(table)), [*names, "background"])
-        axes.set(xlabel="prediction", ylabel="truth (rows add up to 100%)")
+        axes.set(xlabel=f"prediction{note}", ylabel="truth (rows add up to 100%)")
         axes.set_title(f"{label_text(suite)}: IoU 0.50, scores from {thresholds[suite]:.3f}")
         axes.grid(False)
         for line in (axes.axhline, axes.axvline):
@@ -165,11 +187,22 @@ def _draw_confusion(
     return figure
 
 
-def _draw_per_class(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """A panel per suite: bars of AP50 and AP, with counts below the classes' names."""
+def _draw_per_class(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], protocol: str = "coco"
+) -> Figure:
+    """A panel per suite: bars of AP50 and AP, with counts below the classes' names.
+
+    The last row of a table is not a class, but all.
+    """
+    most_boxes = {
+        suite: most_frequent(np.array([row["boxes"] for row in rows]), extra=1)
+        for suite, rows in tables.items()
+    }
+    tables = {suite: [tables[suite][k] for k in rows] for suite, rows in most_boxes.items()}
     max_rows = max(map(len, tables.values()))
     figure, panels = _make_panels(len(tables), 4, 1.0 + 0.36 * max_rows)
-    metrics = {"AP50 (IoU 0.50)": ("AP50", -0.2, 5), "AP (IoU 0.50:0.95)": ("AP", 0.2, 0)}
+    labels = protocols.METRICS[protocol]
+    metrics = {labels["AP50"]: ("AP50", -0.2, 5), labels["AP"]: ("AP", 0.2, 0)}
     for axes, (suite, rows) in zip(panels, tables.items(), strict=True):
         y = np.arange(len(rows))
         for label, (metric, offset, color) in metrics.items():
@@ -196,21 +229,39 @@ def _make_panels(count: int, width: float, height: float) -> tuple[Figure, list[
 
 def _legend_size(matches: Mapping[str, detection_errors.Matches]) -> tuple[int, float]:
     """Number of classes, and width in inches of a legend with their names and scores."""
-    names = [name for m in matches.values() for name in _class_texts(m.classes)]
-    num_classes = max(len(m.classes) for m in matches.values())
+    drawn = {suite: _drawn_classes(m) for suite, m in matches.items()}
+    names = [
+        name
+        for suite, m in matches.items()
+        for name in _class_texts([m.classes[k] for k in drawn[suite]])
+    ]
+    num_classes = max(map(len, drawn.values()))
     return num_classes, 1.2 + 0.06 * max(map(len, names))
 
 
+def _drawn_classes(matches: detection_errors.Matches) -> np.ndarray:
+    """The indices of the classes in figures, see `most_frequent`."""
+    return most_frequent(np.bincount(matches.objects.label, minlength=len(matches.classes)))
+
+
+def _line_suffixes(matches: detection_errors.Matches) -> list[str]:
+    """The suffixes of the scores of the lines of `_class_lines`."""
+    suffixes = [f"/{matches.classes[k]}" for k in _drawn_classes(matches)]
+    return [*suffixes, ""] if len(matches.classes) > 1 else suffixes
+
+
 def _class_lines(
-    classes: Sequence[str], values: np.ndarray
+    matches: detection_errors.Matches, values: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
     """Yield name, curve and line style of each class and, if there are several, of their mean.
 
     The mean ends where the curve of any class ends: over fewer classes, it would jump.
 
-    values: [C, points].
+    values: [C, points], of all classes.
     """
-    for k, (name, curve) in enumerate(zip(_class_texts(classes), values, strict=True)):
+    drawn, classes = _drawn_classes(matches), matches.classes
+    names = _class_texts([classes[k] for k in drawn])
+    for k, (name, curve) in enumerate(zip(names, values[drawn], strict=True)):
         yield name, curve, {"color": COLORS[k % 6], "linestyle": DASHES[k // 6 % 4]}
     if len(classes) > 1:
         num_missing = np.isnan(values).sum(0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from tinyjax.reporting.estimates import nan_mean
 from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.grouping import limited_groups
-from tinyjax.reporting.plotting import ReportFigure, label_text
+from tinyjax.reporting.plotting import MAX_CLASSES, ReportFigure, label_text
 from tinyjax.reporting.summary import Summary
 from tinyjax.reporting.tables import Condition, Member, Tables
 
@@ -121,6 +121,10 @@ def draw_classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | N
         if name.startswith(prefix)
     )
     classes = [name for name in scored if name not in bins]
+    left_out = ""
+    if len(classes) > MAX_CLASSES:
+        left_out = f"The scores of the {len(classes)} classes are in evaluations/last.csv. "
+        classes = []
     names = classes + sorted(scored.keys() & bins.keys(), key=lambda name: bins[name])
     if not names:
         return None
@@ -141,7 +145,8 @@ def draw_classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | N
         "Classes and object sizes",
         _draw_panels(panels, tables.metric_label),
         f"Heat map of {tables.metric_label} by class and object size: {', '.join(names)}",
-        "The size of an object is the side of a square of equal area, in pixels of the file.",
+        left_out
+        + "The size of an object is the side of a square of equal area, in pixels of the file.",
     )
 
 

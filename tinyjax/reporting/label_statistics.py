@@ -11,13 +11,14 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from tinyjax.data.records import DetectionSplit
 from tinyjax.reporting.fonts import class_names
-from tinyjax.reporting.plotting import COLORS, STYLE, label_text, save
+from tinyjax.reporting.plotting import COLORS, STYLE, label_text, most_frequent, save
 
 MAX_BARS = 40  # of a histogram
 
 
 def draw(split: DetectionSplit, strides: Sequence[int], path: Path) -> None:
-    """Draw counts and sizes by class, objects per image, and positions.
+    """Draw counts and sizes by class, objects per image, and positions; of many classes, counts and
+    sizes of the most frequent ones.
 
     Sizes and positions are in pixels of the network's input; dashed lines mark the `strides`
     of the detector's levels. Ignored boxes are left out. Without objects no file is written.
@@ -29,21 +30,26 @@ def draw(split: DetectionSplit, strides: Sequence[int], path: Path) -> None:
 
 
 def _draw(split: DetectionSplit, strides: Sequence[int]) -> Figure:
-    num_classes = len(split.classes)
     images, height, width, _ = split.inputs["image"].shape
     boxes, labels = split.boxes[split.valid], split.labels[split.valid]
+    drawn = most_frequent(np.bincount(labels, minlength=len(split.classes)))
+    num_classes = len(drawn)
     figure = Figure(figsize=(7.2, 4.0 + 0.3 * num_classes), layout="constrained")
     (count_axes, size_axes), (per_image_axes, position_axes) = figure.subplots(
         2, 2, height_ratios=(0.8 + 0.3 * num_classes, 2.4), width_ratios=(2, 3)
     )
     figure.suptitle(
         f"{len(boxes):,} boxes in {images:,} images of {width} x {height} px; "
-        f"{split.ignore.sum():,} ignored boxes left out",
+        f"{split.ignore.sum():,} ignored boxes left out"
+        + f"; the {num_classes} most frequent classes"
+        * (num_classes < len(split.classes)),
         fontsize=9,
     )
-    _draw_counts(count_axes, labels, split.classes)
+    of_drawn = np.isin(labels, drawn)
+    rows = np.searchsorted(drawn, labels[of_drawn])
+    _draw_counts(count_axes, rows, [split.classes[k] for k in drawn])
     size_axes.set_ylim(count_axes.get_ylim())
-    _draw_sizes(size_axes, boxes, labels, num_classes, strides)
+    _draw_sizes(size_axes, boxes[of_drawn], rows, num_classes, strides)
     _draw_objects_per_image(per_image_axes, split.valid.sum(1))
     _draw_positions(position_axes, boxes, (height, width))
     return figure

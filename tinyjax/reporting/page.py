@@ -39,6 +39,15 @@ DEFINITIONS = {
 }
 
 
+SCORE_DEFINITIONS = {  # what the names of scores do not say
+    "APr": "mean over classes with fewer than 10 training images",
+    "APc": "mean over classes with 10 to 99 training images",
+    "APf": "mean over classes with 100 or more training images",
+    "AP fixed": "AP of the 10,000 highest-scored detections of each class, without a limit "
+    "per image (Dave et al. 2021)",
+}
+
+
 class PageFigure(NamedTuple):
     """A figure that was written to a file."""
 
@@ -182,6 +191,11 @@ def member_columns(tables: Tables, summary: Summary) -> list[Column]:
             for field in dict.fromkeys(field for values in fields for field in values)
         ),
         Column("in domain", "number", f"in-domain {metric}", [r.in_domain for r in rows]),
+        *(
+            Column(name, "number", f"in-domain {label}", _in_domain_scores(tables, name))
+            for name, label in tables.metrics.items()
+            if name != tables.metric
+        ),
         Column("shifted", "number", f"{metric}, mean of suites", [r.shifted for r in rows]),
         *(
             Column(suite, "number", metric, [tables.score(m, Condition(suite)) for m in members])
@@ -201,6 +215,10 @@ def member_columns(tables: Tables, summary: Summary) -> list[Column]:
         steps = [m.diverged_at if m.diverged_at >= 0 else math.nan for m in members]
         columns.append(Column("diverged at", "number", "step", steps, ".0f"))
     return [column for column in columns if any(_has_value(cell) for cell in column.cells)]
+
+
+def _in_domain_scores(tables: Tables, column: str) -> list[float]:
+    return [tables.score(m, Condition(m.in_domain), column) for m in tables.members]
 
 
 def _members_html(tables: Tables, summary: Summary) -> str:
@@ -313,8 +331,14 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def _definitions_html(tables: Tables) -> str:
-    metric = f"{tables.metric_label}; the score in all figures unless stated otherwise"
-    return _definition_list({tables.metric: metric, **DEFINITIONS})
+    scores = {
+        name: "; ".join(filter(None, [label, SCORE_DEFINITIONS.get(name)]))
+        for name, label in tables.metrics.items()
+    }
+    scores[tables.metric] += (
+        "; the score in all figures unless stated otherwise. Intervals and ECE follow its rules"
+    )
+    return _definition_list({**scores, **DEFINITIONS})
 
 
 def _join_truncated(values: Sequence[str], max_values: int = 12) -> str:

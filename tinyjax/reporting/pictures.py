@@ -17,6 +17,7 @@ from tinyjax.metrics import detection_errors
 from tinyjax.reporting.fonts import class_names, drawable, pillow_font
 from tinyjax.run.files import atomic
 
+MAX_LEGEND_CLASSES = 80  # as many as COCO has
 COLORS = ("#F0E442", "#56B4E9", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 HATCHING = ((0, 60), (1, 210))  # offset and gray of a dark and a bright line, visible on any image
 TEXT_HEIGHT, LINE_HEIGHT, GAP = 20, 34, 8  # scores, captions, space between pictures; pixels
@@ -257,8 +258,10 @@ def add_legend(
     side = LINE_HEIGHT // 2
     marks = {
         name: Image.new("RGB", (side, side), _color(k))
-        for k, name in enumerate(class_names(classes))
+        for k, name in enumerate(class_names(classes[:MAX_LEGEND_CLASSES]))
     }
+    if (omitted := len(classes) - MAX_LEGEND_CLASSES) > 0:
+        marks[f"and {omitted} more classes"] = Image.new("RGB", (side, side), "white")
     if ignored:
         background = np.full((side, side, 3), 128, np.uint8)
         _hatch(background, np.array([0, 0, side, side]))

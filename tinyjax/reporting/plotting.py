@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -19,6 +20,7 @@ from tinyjax.reporting.fonts import drawable, families
 from tinyjax.run.files import atomic
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MAX_CLASSES = 80  # in a figure, as many as COCO has; LVIS has 1203
 DASHES = ("-", "--", ":", "-.")
 LEGEND_RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.04, 0.5)}
 
@@ -63,6 +65,11 @@ def label_text(name: str, max_length: int = 30) -> str:
     if len(name) > max_length:
         name = f"{name[: max_length // 2]}…{name[-(max_length // 2 - 1) :]}"
     return name.replace("$", r"\$")
+
+
+def most_frequent(counts: np.ndarray, extra: int = 0) -> np.ndarray:
+    """The indices of the `MAX_CLASSES` + `extra` highest counts, in ascending order."""
+    return np.sort(np.argsort(-counts, kind="stable")[: MAX_CLASSES + extra])
 
 
 def palette(count: int) -> Sequence[Any]:

@@ -86,12 +86,13 @@ def is_evaluated(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config, with the data and the in-domain suite (monitor) of its evaluation."""
+    """A run's config, with data, in-domain suite (monitor) and protocol of its evaluation."""
     config = read_json(folder / "config.json")
     evaluation = folder / "evaluations" / f"{WEIGHTS}.json"
     if evaluation.exists():
         evaluated = read_json(evaluation)["config"]
-        config = {**config, "data": evaluated["data"], "monitor": evaluated["monitor"]}
+        fields = ("data", "monitor", "score")
+        config |= {name: evaluated[name] for name in fields if name in evaluated}
     return config
 
 

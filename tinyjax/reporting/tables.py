@@ -82,7 +82,12 @@ class Tables(NamedTuple):
 
     @property
     def metric_label(self) -> str:
-        return self.task.metrics[self.task.monitor]
+        return self.metrics[self.task.monitor]
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Column -> label of the main scores, which are the same in all runs."""
+        return self.task.metrics(next(iter(self.configs.values())))
 
     def score(self, member: Member, condition: Condition, column: str = "") -> float:
         """A score, by default the task's main score; NaN if unknown.
@@ -142,7 +147,8 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
 
     get_task: name -> task.
 
-    Raises UserError as `run_folders.list_runs` does, and for a study with several tasks.
+    Raises UserError as `run_folders.list_runs` does, and for a study with several tasks, or with
+    scores or suites that cannot be compared.
     """
     runs = run_folders.list_runs(folder, exclude)
     configs = {name: run_folders.read_config(path) for name, path in runs.items()}
@@ -154,8 +160,9 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
             f"{folder}: runs of several tasks ({', '.join(sorted(names))}); give a folder with one "
             "task"
         )
-    _check_same_suites(folder, configs)
     task = get_task(*names)
+    _check_same_suites(folder, configs)
+    _check_same_metrics(folder, configs, task)
     members: list[Member] = []
     scores, resampled, curves, environment = {}, {}, {}, {}
     norms = run_folders.read_gradient_norms(folder)
@@ -215,6 +222,17 @@ def _check_same_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -
                     "scores cannot be compared; evaluate them with suites of different names, see "
                     "tinyjax.evaluate --suites"
                 )
+
+
+def _check_same_metrics(folder: Path, configs: Mapping[str, Mapping[str, Any]], task: Task) -> None:
+    """Raise UserError if runs of a study were scored by different protocols."""
+    labels = {run: task.metrics(config)[task.monitor] for run, config in configs.items()}
+    if len({*labels.values()}) > 1:
+        text = ", ".join(f"{run}: {label}" for run, label in labels.items())
+        raise UserError(
+            f"{folder}: the scores of the runs cannot be compared ({text}); evaluate all of them "
+            "with the same --config.score.protocol"
+        )
 
 
 def _depends_on_start(field: str, rows: Sequence[Mapping[str, str]]) -> bool:

@@ -1,16 +1,22 @@
 """Figures of a single run's training: losses, learning rate and scores over the steps."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from tinyjax.reporting.plotting import COLORS, STYLE, label_text, save, set_log_ticks
+from tinyjax.reporting.plotting import (
+    COLORS,
+    STYLE,
+    label_text,
+    make_panels,
+    save,
+    set_log_ticks,
+)
 from tinyjax.run.csv_files import read_rows
 
 Series = dict[tuple[str, str], np.ndarray]  # (split, metric) -> float64 [points, 2], step and value
@@ -20,8 +26,8 @@ def draw(metrics_file: Path, folder: Path, labels: Mapping[str, str]) -> None:
     """Draw a run's metrics.csv (columns step, split, metric, value) into `folder`.
 
     training.png: the loss, its terms (metrics "loss" and "*_loss" of split "train") and the
-    learning rate ("lr"). scores.png: the metrics of `labels` (metric -> axis label, two of them)
-    for each suite. A figure without data is not written.
+    learning rate ("lr"). scores.png: the metrics of `labels` (metric -> axis label) for each
+    suite. A figure without data is not written.
     """
     series = _read_series(metrics_file)
     losses = {m: v for (s, m), v in series.items() if s == "train" and m.endswith("loss")}
@@ -57,8 +63,7 @@ def _draw_training(losses: Mapping[str, np.ndarray], lr: np.ndarray) -> Figure:
 def _draw_scores(
     scores: Mapping[str, Mapping[str, np.ndarray]], labels: Mapping[str, str]
 ) -> Figure:
-    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True)
+    figure, panels = make_panels(len(scores), 3.2, 2.8, max_columns=2, sharex=True)
     for axes, (metric, suites) in zip(panels, scores.items(), strict=True):
         for suite, points in suites.items():
             axes.plot(*points.T, marker="o", markersize=3, label=label_text(suite))

@@ -249,6 +249,7 @@ def write_report(
     predictions: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
     class_counts: Mapping[str, tuple[int, int]],
+    config: ConfigDict,
 ) -> None:
     """Write tables and figures of a single run, see `reporting.classification.write_report`."""
     from tinyjax.reporting import classification
@@ -261,7 +262,7 @@ TASK = Task(
     name="classify",
     inputs=("image",),
     monitor="mean_class",
-    metrics={"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"},
+    metrics=lambda config: {"mean_class": "mean per-class accuracy", "top1": "top-1 accuracy"},
     compile_seconds=25.0,
     pixel_seconds=5e-8,
     load=load,

@@ -24,13 +24,15 @@ from tinyjax.data.loading import load_split
 from tinyjax.data.records import DetectionSplit
 from tinyjax.detectors import long_tail
 from tinyjax.errors import UserError, shorten, suggest
-from tinyjax.metrics import class_frequency, lvis
+from tinyjax.metrics import class_frequency, lvis, protocols
 from tinyjax.metrics.detection import run_in_processes
 from tinyjax.metrics.slices import Slice, SuiteResult, slices_by_field
 from tinyjax.models.scaling import Architecture
 from tinyjax.run.text import text_table
 from tinyjax.tasks import build_backbone
 
+TOTALS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "AP fixed")  # columns of `score_table`
+MAX_TABLE_ROWS = 100  # COCO has 80 classes
 LABELS = ("boxes", "labels", "valid", "ignore")  # fields of a split that training reads
 
 
@@ -78,7 +80,10 @@ def describe_data(
             lvis.check_labels(split.truth)
     label_statistics.draw(training, config.model.strides, folder / "figures" / "labels.png")
     check_duplicates = not config.data.stream
-    return statistics.data_report(training, suites, min(config.model.strides), check_duplicates)
+    lines = statistics.data_report(training, suites, min(config.model.strides), check_duplicates)
+    if config.score.protocol != "coco":
+        lines.append(f"scores: {'; '.join(metrics(config).values())}")
+    return lines
 
 
 def device_arrays(split: DetectionSplit) -> dict[str, jax.Array]:
@@ -204,6 +209,11 @@ def model_functions(
 # ---- results
 
 
+def metrics(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """The main scores of the config's protocol, see `protocols.METRICS`."""
+    return protocols.METRICS[config.get("score", {}).get("protocol", "coco")]
+
+
 def size_bins(config: ConfigDict) -> dict[str, tuple[float, float]]:
     return {name: tuple(sides) for name, sides in config.score.size_bins.items()}
 
@@ -244,18 +254,20 @@ def to_file_pixels(predictions: Mapping[str, Any], split: DetectionSplit) -> dic
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores as text: a row per suite, and for each suite a row per class and size bin."""
+    """Scores as text: a row per suite, and for each suite a row per class and size bin, unless
+    there are more than `MAX_TABLE_ROWS` of them.
+    """
     rows: list[dict[str, Any]] = []
     for suite, values in scores.items():
         counts = {"images": f"{values['images']:.0f}", "boxes": f"{values['boxes']:.0f}"}
-        totals = {name: values[name] for name in ("AP", "AP50", "AP75")}
+        totals = {name: values[name] for name in TOTALS if name in values}
         rows.append({"suite": suite, "slice": "all", **totals, **counts})
-        for key in values:
-            if key.startswith("AP/"):
-                name = key.removeprefix("AP/")
-                row = {"AP": values[key], "AP50": values[f"AP50/{name}"]}
-                rows.append({"suite": suite, "slice": name, **row})
-    return text_table(rows, ("suite", "slice", "AP", "AP50", "AP75", "images", "boxes"))
+        names = [key.removeprefix("AP/") for key in values if key.startswith("AP/")]
+        for name in names if len(names) <= MAX_TABLE_ROWS else ():
+            row = {"AP": values[f"AP/{name}"], "AP50": values[f"AP50/{name}"]}
+            rows.append({"suite": suite, "slice": name, **row})
+    columns = [name for name in TOTALS if any(name in values for values in scores.values())]
+    return text_table(rows, ("suite", "slice", *columns, "images", "boxes"))
 
 
 def plot_samples(split: DetectionSplit, predictions: Mapping[str, np.ndarray], path: Path) -> None:
@@ -271,12 +283,13 @@ def write_report(
     predictions: Mapping[str, Mapping[str, np.ndarray]],
     scores: Mapping[str, Mapping[str, float]],
     class_counts: Mapping[str, tuple[int, int]],
+    config: ConfigDict,
 ) -> None:
     """Write tables and figures of a single run, see `reporting.detection.write_report`."""
     from tinyjax.reporting import detection
     from tinyjax.reporting.transfer_figures import draw_class_frequency
 
-    detection.write_report(folder, suites, predictions, scores)
+    detection.write_report(folder, suites, predictions, scores, config.score.protocol)
     if class_counts:
         draw_class_frequency(class_counts, scores, folder / "figures" / "tail.png")
 
@@ -285,7 +298,7 @@ TASK = Task(
     name="detect",
     inputs=("image",),
     monitor="AP50",
-    metrics={"AP50": "AP50 (IoU 0.50)", "AP": "AP (IoU 0.50:0.95)"},
+    metrics=metrics,
     compile_seconds=45.0,
     pixel_seconds=1e-7,
     load=load,

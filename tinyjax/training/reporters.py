@@ -33,7 +33,7 @@ class PopulationReporter:
 
     def start(self, config: ConfigDict, step: int) -> None:
         """Continue metrics.csv, and show the steps of a restored population on the bar."""
-        self._batch = config.batch
+        self._config = config
         if self._is_main:
             self._metrics = MetricsFile(self.tables / "metrics.csv", step)
         self._start_bar(config.schedule.steps, step)
@@ -57,7 +57,7 @@ class PopulationReporter:
 
     def update_status(self, losses: Sequence[float], diverged_at: np.ndarray) -> None:
         """Show the loss, the speed and the number of diverged members next to the bar."""
-        images = (self._bar.format_dict["rate"] or 0) * self._batch
+        images = (self._bar.format_dict["rate"] or 0) * self._config.batch
         diverged = (diverged_at >= 0).sum()
         suffix = f", {diverged} of {len(diverged_at)} diverged" if diverged else ""
         self._bar.set_postfix_str(f"loss {np.mean(losses):.3f}, {images:.0f} images/s{suffix}")
@@ -98,7 +98,7 @@ class PopulationReporter:
     def _summary(self, scores: Sequence[Mapping[str, float]]) -> str:
         return ", ".join(
             f"{name} {value_range([values[name] for values in scores])}"
-            for name in self._task.metrics
+            for name in self._task.metrics(self._config)
         )
 
 
@@ -154,7 +154,8 @@ class SingleRunReporter(PopulationReporter):
 
         if self._is_main:
             metrics = self._folder / "metrics.csv"
-            training_curves.draw(metrics, self._folder / "figures", self._task.metrics)
+            labels = self._task.metrics(self._config)
+            training_curves.draw(metrics, self._folder / "figures", labels)
 
     def finish(self, remaining: int) -> None:
         self._bar.close()
@@ -167,7 +168,9 @@ class SingleRunReporter(PopulationReporter):
         self, suites: Mapping[str, Split], scores: Scores, class_counts: Sequence[Any]
     ) -> None:
         """Write tables and figures of the last evaluation."""
-        self._task.write_report(self._folder, suites, self._predictions, scores[0], class_counts[0])
+        self._task.write_report(
+            self._folder, suites, self._predictions, scores[0], class_counts[0], self._config
+        )
 
     def log_results(self, scores: Scores) -> None:
         for name, values in scores[0].items():

@@ -1,7 +1,7 @@
 """Train the populations of a sweep one after the other, and write its tables and figures."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def train_sweep(
     bar.close()
     if not is_main:
         return 0
-    if missing := collect_tables(folder, len(populations), task):
+    if missing := collect_tables(folder, len(populations), task.metrics(config)):
         log.info(
             f"shard {index} of {shards} is finished; not yet finished by other shards: populations "
             f"{', '.join(map(str, missing))}"
@@ -78,10 +78,12 @@ def population_folders(folder: Path, num_populations: int) -> list[Path]:
     return [folder / "populations" / str(number) for number in range(num_populations)]
 
 
-def collect_tables(folder: Path, num_populations: int, task: Task) -> list[int]:
+def collect_tables(folder: Path, num_populations: int, labels: Mapping[str, str]) -> list[int]:
     """Write a sweep's tables and figures from those of its populations.
 
     Returns the numbers of the unfinished populations; nothing is written if there are any.
+
+    labels: see `Task.metrics`.
     """
     from tinyjax.reporting import sweep_figures
 
@@ -92,7 +94,7 @@ def collect_tables(folder: Path, num_populations: int, task: Task) -> list[int]:
         name: [row for path in folders for row in read_rows(path / f"{name}.csv")]
         for name in ("members", "metrics", "results")
     }
-    sweep_figures.draw(folder / "figures", tables, task.metrics)
+    sweep_figures.draw(folder / "figures", tables, labels)
     for name, rows in tables.items():  # results.csv comes last: it marks the sweep as finished
         columns = dict.fromkeys(column for row in rows for column in row)
         write_rows(folder / f"{name}.csv", rows, columns)
