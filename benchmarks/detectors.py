@@ -1,19 +1,30 @@
-"""Detection in one image, from pixels to boxes, compared with YOLO networks of Ultralytics that are
-reduced to about the parameters of MobileNetV3 S-1.
+"""The cost of each detector with each neck, or of trained detectors.
 
-python -m benchmarks.detectors runs/hit_uav .. [--size 320 256] [--rounds 100]
+    python -m benchmarks.detectors [--detector retinanet ..] [--neck fpn ..] [--rounds 10]
+
+Without runs: a training step of configs/hit_uav.py, and the prediction of one image, compared with
+the default detector.
+
+    python -m benchmarks.detectors runs/hit_uav .. [--size 320 256] [--rounds 100]
+
+With runs: detection in one image, from pixels to boxes, compared with YOLO networks of Ultralytics
+that are reduced to about the parameters of MobileNetV3 S-1.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import timing, tinyjax_calls
+from tinyjax.config.detectors import DETECTORS
 
+BATCH = 16
+NECKS = ("pan", "fpn", "nasfpn", "bifpn")
+DEFAULT = ("point", "pan")
 NUM_CLASSES = 3
 # File in ultralytics/cfg/models, depth, width, maximum number of channels.
 YOLO_SCALES = {
@@ -24,21 +35,61 @@ YOLO_SCALES = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", help="folders of finished detectors")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", help="folders of finished detectors")
+    parser.add_argument("--detector", nargs="+", choices=DETECTORS, default=[*DETECTORS])
+    parser.add_argument("--neck", nargs="+", choices=NECKS, default=NECKS)
     parser.add_argument("--size", nargs=2, type=int, default=(320, 256), metavar=("W", "H"))
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int)
     options = parser.parse_args(argv)
-    width, height = options.size
+    if options.runs:
+        width, height = options.size
+        compare_runs(options.runs, width, height, options.rounds or 100)
+    else:
+        compare_detectors(options.detector, options.neck, options.rounds or 10)
+
+
+def compare_detectors(detectors: Sequence[str], necks: Sequence[str], rounds: int) -> None:
+    """Print a row for each detector and neck: a training step, and the prediction of one image."""
+    print(timing.describe_machine())
+    print(f"configs/hit_uav.py, batch {BATCH}; ratio: to {' with '.join(DEFAULT)}")
+    print(f"{'':<24}{'ms per step':>16}{'ratio':>8}{'ms per image':>16}{'ratio':>8}")
+    for detector in detectors:
+        pairs = dict.fromkeys([DEFAULT, *((detector, neck) for neck in necks)])
+        configs = {
+            (name, neck): f"{tinyjax_calls.DETECTOR}:detector={name},neck={neck}"
+            for name, neck in pairs
+        }
+        seconds = [
+            timing.compare({key: (build, (file,)) for key, file in configs.items()}, rounds).seconds
+            for build in (detection_step, tinyjax_calls.detection_inference)
+        ]
+        for neck in necks:
+            line = f"{detector:<16}{neck:<8}"
+            for times in seconds:
+                ratio = timing.median_ratio(times[detector, neck], times[DEFAULT])
+                line += f"{timing.milliseconds(times[detector, neck]):>16}{ratio:>8.2f}"
+            print(line, flush=True)
+
+
+def detection_step(config: str) -> Callable[[], Any]:
+    """Build a call of a training step."""
+    return tinyjax_calls.detection_step(BATCH, config=config)
+
+
+def compare_runs(runs: Sequence[str], width: int, height: int, rounds: int) -> None:
+    """Print the time of an image for each trained detector, and for reduced YOLO networks."""
     candidates: dict[str, timing.Candidate] = {
-        Path(run).name: (tinyjax_detector, (run, width, height)) for run in options.runs
+        Path(run).name: (tinyjax_detector, (run, width, height)) for run in runs
     }
     for name in YOLO_SCALES:
         candidates[name] = (yolo_detector, (name, width, height))
     print(timing.describe_machine("ultralytics", "torch"))
-    print(f"one gray image of {width} x {height}; ratio: {Path(options.runs[0]).name} / other")
+    print(f"one gray image of {width} x {height}; ratio: {Path(runs[0]).name} / other")
     print(timing.HEADER)
-    timing.print_comparison("", candidates, options.rounds)
+    timing.print_comparison("", candidates, rounds)
 
 
 def tinyjax_detector(run: str, width: int, height: int) -> Callable[[], Any]:

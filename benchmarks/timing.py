@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from multiprocessing.connection import Connection
@@ -21,12 +21,12 @@ Candidate = tuple[Callable[..., Callable[[], Any]], tuple]  # builds the timed c
 class Comparison(NamedTuple):
     """Times of all candidates, by name."""
 
-    seconds: dict[str, list[float]]  # of each round
-    build_seconds: dict[str, float]
+    seconds: dict[Any, list[float]]  # of each round
+    build_seconds: dict[Any, float]
     unavailable: list[str]  # one line per candidate that could not be built
 
 
-def compare(candidates: dict[str, Candidate], rounds: int) -> Comparison:
+def compare(candidates: Mapping[Any, Candidate], rounds: int) -> Comparison:
     """Time the candidates in turn.
 
     A call must return only when its result is ready. A candidate's build function may raise
@@ -47,7 +47,7 @@ def compare(candidates: dict[str, Candidate], rounds: int) -> Comparison:
             unavailable.append(f"{name}: {reply}")
         else:
             pipes[name], build_seconds[name] = pipe, reply
-    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    seconds: dict[Any, list[float]] = {name: [] for name in pipes}
     try:
         for round_ in range(WARMUP_ROUNDS + rounds):
             for name, pipe in pipes.items():

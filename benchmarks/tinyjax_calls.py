@@ -9,6 +9,8 @@ import numpy as np
 from benchmarks.common import CLASSES, SIDE, random_images
 from benchmarks.flax_conv import use_flax_conv
 
+DETECTOR = "configs/hit_uav.py"
+IMAGE_SHAPE, CLASS_NAMES = (256, 320, 1), ("person", "car", "bicycle")  # of HIT-UAV
 HYPER = {"seed": 0, "lr": 0.01, "weight_decay": 1e-4, "ema": 0.999}
 
 
@@ -52,18 +54,39 @@ def batch_step(step: Callable, method: str) -> Callable:
 
 
 def detection_step(
-    batch: int, flax_conv: bool = False, fields: Mapping[str, Any] | None = None
+    batch: int,
+    flax_conv: bool = False,
+    fields: Mapping[str, Any] | None = None,
+    config: str = DETECTOR,
 ) -> Callable[[], Any]:
-    """Build a call of one step of configs/hit_uav.py, with its augmentation, loss and optimizer, on
-    random images.
+    """Build a call of one step of a config, with its augmentation, loss and optimizer, on random
+    images.
 
-    fields: config fields to change, such as `freeze`.
+    fields: config fields to change, such as `freeze`. config: its file and arguments.
     """
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
-    step, state, data, hyper = _make_detector_step(batch, fields or {})
+    step, state, data, hyper = _make_detector_step(batch, fields or {}, config)
     return _compile_step(step, state, data, hyper, flax_conv)
+
+
+def detection_inference(config: str = DETECTOR) -> Callable[[], Any]:
+    """Build a call that predicts the boxes in one image, with initial weights."""
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+
+    import jax
+
+    from tinyjax import config as configs
+    from tinyjax.tasks.detect import model_functions
+
+    model = model_functions(configs.load(config), CLASS_NAMES, {"image": IMAGE_SHAPE})
+    variables = jax.jit(model.init)(0)
+    image = np.random.default_rng(0).integers(0, 255, (1, *IMAGE_SHAPE), np.uint8)
+    program = jax.jit(model.predict).lower(variables, {"image": image}).compile()
+    return lambda: program(variables, {"image": image})["scores"].block_until_ready()
 
 
 def detection_flops(batch: int, fields: Mapping[str, Any]) -> float:
@@ -123,7 +146,7 @@ def make_classifier_step(net: str):
     return *_make_step(functions, "nesterov"), jax.tree.map(jnp.asarray, HYPER)
 
 
-def _make_detector_step(batch: int, fields: Mapping[str, Any]):
+def _make_detector_step(batch: int, fields: Mapping[str, Any], config_file: str = DETECTOR):
     """Return the step of a detector, its initial state, random images and hyperparameters."""
     import jax.numpy as jnp
 
@@ -131,17 +154,17 @@ def _make_detector_step(batch: int, fields: Mapping[str, Any]):
     from tinyjax.population.stack import hyper_arrays
     from tinyjax.tasks.detect import model_functions
 
-    config, rng = configs.load("configs/hit_uav.py"), np.random.default_rng(0)
+    config, rng = configs.load(config_file), np.random.default_rng(0)
     config = configs.with_fields(config, fields)
     corners = rng.uniform(0, 200, (batch, 64, 2)).astype(np.float32)
     data = {
-        "image": jnp.asarray(rng.integers(0, 255, (batch, 256, 320, 1), np.uint8)),
+        "image": jnp.asarray(rng.integers(0, 255, (batch, *IMAGE_SHAPE), np.uint8)),
         "boxes": jnp.asarray(np.concatenate([corners, corners + 20], -1)),
         "labels": jnp.asarray(rng.integers(0, 3, (batch, 64)), jnp.int32),
         "valid": jnp.asarray(rng.random((batch, 64)) < 0.2),
         "ignore": jnp.zeros((batch, 64), bool),
     }
-    model = model_functions(config, ("person", "car", "bicycle"), {"image": (256, 320, 1)})
+    model = model_functions(config, CLASS_NAMES, {"image": IMAGE_SHAPE})
     step, state = _make_step(model, config.optimizer.name, config)
     return step, state, data, hyper_arrays(config)
 

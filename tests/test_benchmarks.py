@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from benchmarks import coverage, sweep, timing, torch_calls
+from benchmarks import coverage, detectors, sweep, timing, torch_calls
+from tinyjax import config as configs
 from tinyjax.population.options import select_members
 
 
@@ -50,6 +51,28 @@ def test_candidates_are_timed_in_turn_and_unavailable_ones_reported(tmp_path, ca
 def test_ratio_is_the_median_over_rounds():
     assert timing.median_ratio([1.0, 2.0, 30.0], [2.0, 4.0, 3.0]) == 0.5
     assert timing.milliseconds([0.001, 0.002, 0.003]) == "2.0 ± 1.0"
+
+
+def test_every_detector_and_neck_is_compared_with_the_default(monkeypatch, capsys):
+    compared = []
+
+    def compare(candidates, rounds):
+        compared.append(candidates)
+        seconds = {key: [0.1 if key == detectors.DEFAULT else 0.25] * rounds for key in candidates}
+        return timing.Comparison(seconds, dict.fromkeys(candidates, 1.0), [])
+
+    monkeypatch.setattr(timing, "compare", compare)
+    detectors.main(["--detector", "point", "retinanet", "--neck", "pan", "fpn", "--rounds", "3"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [row[:2] for row in rows] == [
+        [detector, neck] for detector in ("point", "retinanet") for neck in ("pan", "fpn")
+    ]
+    assert rows[0][2:] == ["100.0", "±", "0.0", "1.00"] * 2
+    assert rows[3][2:] == ["250.0", "±", "0.0", "2.50"] * 2
+    for candidates in compared:
+        for (detector, neck), (_, (spec,)) in candidates.items():
+            model = configs.load(spec).model
+            assert (model.detector, model.neck) == (detector, neck)
 
 
 def test_sweep_is_compared_with_the_same_networks():

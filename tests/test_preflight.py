@@ -5,7 +5,7 @@ import math
 import jax
 import pytest
 
-from tests.configs import classifier, sweep, sweep_classifier
+from tests.configs import classifier, detectors, sweep, sweep_classifier
 from tests.tiny_backbones import MINIS, TINY
 from tinyjax import preflight
 from tinyjax.errors import UserError
@@ -68,6 +68,16 @@ def test_backbones_of_every_family_compile_for_a_chip(run_preflight, noise_image
     config = f"{classifier.__file__}:{noise_images}"
     backbone = f"--config.model.backbone={name}"
     code, out = run_preflight("--accelerator", "v5litepod-1", backbone, config=config)
+    assert code == 0, out
+    assert out.splitlines()[-1] == "the sweep fits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["retinanet,fpn", "faster_rcnn,nasfpn", "cascade_rcnn,bifpn"])
+def test_every_detector_compiles_for_a_chip(run_preflight, detector):
+    """On a TPU, RoIs are pooled by other operations than on a CPU."""
+    config = f"{detectors.__file__}:{detector}"
+    code, out = run_preflight("--accelerator", "v5litepod-1", config=config)
     assert code == 0, out
     assert out.splitlines()[-1] == "the sweep fits"
 

@@ -80,6 +80,8 @@ def kill_at_random_times(count, first_file, max_seconds, config, folder):
         ),
         # The only config with two suites.
         pytest.param("detector", "after_metrics_of_the_first_suite", marks=pytest.mark.slow),
+        # Its steps draw random samples.
+        pytest.param("faster_rcnn", "before_save", marks=pytest.mark.slow),
     ],
 )
 def test_killed_run_resumes_bit_identical(config, point, train_once, noise_images, tmp_path):

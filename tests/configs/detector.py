@@ -4,8 +4,9 @@ from tests.tiny_backbones import TINY
 from tinyjax.config import detector
 
 
-def get_config(arg=None):
-    config = detector()
+def get_config(arg=None, name="point"):
+    """name: of the detector."""
+    config = detector(name)
     config.model.backbone = TINY
     config.data.format = "synthetic"
     config.data.common = {"size": (64, 64)}

@@ -30,9 +30,14 @@ REAL = Path(__file__).parent / "real"  # by make_real.py
 CLASSES = ("person", "vehicle", "animal")  # those of `write_untrained_run`
 
 
-def network_arrays(task, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6", name="point"):
+def network_arrays(
+    task, seed=1, classes=3, channels=1, backbone="mobilenetv3/s-6", name="point", neck="pan"
+):
     """Return all arrays of a newly initialized network by path. name: of the detector."""
-    config = detector(name) if task is detect else classifier()
+    config = classifier()
+    if task is detect:
+        config = detector(name)
+        config.model.neck = neck
     config.model.backbone = backbone
     params, stats = models.init(task.build(config, classes), seed, (1, 64, 64, channels))
     return {path: np.asarray(leaf) for path, leaf in {**params, **stats}.items()}
@@ -118,7 +123,10 @@ def test_paths_in_reinit_keep_their_initial_values():
             r"the classes of a\.safetensors are animal, vehicle, person, those of this network are "
             r"person, vehicle, animal.*reinit = \('head/class_out/\.\*',\)",
         ),
-        (lambda: make_weights(detect, backbone="mobilenetv3/s-5"), (), "do not fit this network"),
+        (
+            lambda: make_weights(detect, backbone="mobilenetv3/s-5"), (),
+            "do not fit this network .*; set model.backbone to that of the file",
+        ),
         (
             lambda: weights_without("neck/lateral32/kernel"), (),
             r"1 arrays .*\(neck/lateral32/kernel: none in the file, \(1, 1, \d+, \d+\) in the net",
@@ -161,6 +169,17 @@ def test_weights_of_other_classes_are_rejected_for_every_detector(name, classes,
     reinit = re.findall(r"'(\S+\.\*)'", str(error.value))
     fitted = fit_to_network(weights, current, reinit, CLASSES)
     assert {path.split("/")[1] for path in fitted.new} <= {"class_out", "box_out"}
+
+
+def test_starts_from_another_detector():
+    """RetinaNet with another neck: only the backbone is loaded."""
+    weights = make_weights(detect, name="retinanet")
+    current = network_arrays(detect, name="faster_rcnn", neck="bifpn")
+    with pytest.raises(UserError, match=r"initialize them again with reinit = \('neck/\.\*',\)$"):
+        fit_to_network(weights, current, (), CLASSES)
+    fitted = fit_to_network(weights, current, ("neck/.*",), CLASSES)
+    assert {path.split("/")[0] for path in fitted.loaded} == {"backbone"}
+    assert {path.split("/")[0] for path in fitted.new} == {"neck", "rpn", "box_head1"}
 
 
 def test_load_from_a_run_folder_or_its_weights_file(tmp_path):

@@ -115,7 +115,8 @@ def test_other_classes_and_necks_are_rejected_with_the_fields_to_set(tmp_path, c
 
     # The backbone alone, for another neck and head.
     other = network_arrays(make_config(neck="pan", neck_separable=True, neck_extra_levels="pool"))
-    with pytest.raises(UserError, match=r"do not fit this network .* list in reinit"):
+    message = r"do not fit this network .*; configure them .* reinit = \('neck/\.\*',\)"
+    with pytest.raises(UserError, match=message):
         fit(tmp_path, state, other)
     fitted = fit(tmp_path, state, other, ("(neck|head)/.*",))
     assert {path.split("/")[0] for path in fitted.loaded} == {"backbone"}

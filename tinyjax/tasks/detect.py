@@ -146,7 +146,7 @@ def get_detector(config: ConfigDict) -> ModuleType:
         raise UserError(
             f"model.detector = {name!r}: this config has the fields of another detector, not "
             f"{shorten(missing)}; give detector={name} as an argument of the config file, or call "
-            f"detector({name!r}) in it"
+            f"detector({name!r}) in it. The detector cannot vary within a sweep"
         )
     return import_module(f"tinyjax.detectors.{name}")
 

@@ -157,8 +157,7 @@ def fit_to_network(
         )
         raise UserError(
             f"init: {len(mismatches)} arrays of {weights.source}{backbone} do not fit this network "
-            f"({shorten(shapes)}); set model.backbone to that of the file, or list in reinit the "
-            "paths to initialize again"
+            f"({shorten(shapes)}); {_mismatch_advice(dict.fromkeys(map(_module, mismatches)))}"
         )
     paths = [path for path in current if path in loaded and path not in reinit_paths]
     if not paths:
@@ -193,6 +192,19 @@ def _matched_paths(patterns: Sequence[str], paths: Iterable[str]) -> set[str]:
             raise UserError(f"reinit: {pattern!r} matches no whole path of this network")
         matched.update(matches)
     return matched
+
+
+def _mismatch_advice(modules: Iterable[str]) -> str:
+    """What to set if arrays of these modules do not fit."""
+    if any(module.startswith("backbone") for module in modules):
+        return (
+            "set model.backbone to that of the file, or list in reinit the paths to initialize "
+            "again"
+        )
+    return (
+        "configure them as in the file, or initialize them again with reinit = "
+        f"{tuple(f'{module}/.*' for module in modules)}"
+    )
 
 
 def _class_mismatch(
