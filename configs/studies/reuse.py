@@ -5,11 +5,11 @@ python -m tinyjax.study --config configs/studies/reuse.py --workdir runs/reuse
 
 Three decoders of two sizes each (FPN and NAS-FPN with RetinaNet's head, NAS-FPN with Cascade
 R-CNN's) x {from scratch, fine-tuned, frozen, frozen with adapters} x two backbones x seeds on
-HIT-UAV. Next to a frozen backbone, 7 to 54 % of the parameters are trained. All but the first arm
-start from Caltech-101 in gray: from classifiers that the study trains first, or that those of a
-finished configs/studies/capacity.py, whose folder is the argument capacity. Further arguments,
+HIT-UAV. With a frozen backbone, 6 to 57 % of the parameters are trained. All arms but the first
+start from classifiers of Caltech-101 in gray, which the study trains first; or, with the argument
+capacity, from those in the folder of a finished configs/studies/capacity.py. Further arguments,
 joined by commas: backbones and decoders, joined by +; seeds, number of seeds; pretraining, number
-of steps on Caltech-101; steps, on HIT-UAV; lr.
+of steps on Caltech-101; steps and lr, on HIT-UAV.
 """
 
 from pathlib import Path
@@ -57,12 +57,6 @@ def get_study(arg, workdir):
 
 def arms(classifiers):
     """From scratch, fine-tuned, frozen, and frozen with adapters."""
-    fields = ("init", "freeze", "model.adapters")
-    frozen = ("backbone",)
-    values = (
-        ("", (), False),
-        (classifiers, (), False),
-        (classifiers, frozen, False),
-        (classifiers, frozen, True),
-    )
-    return [dict(zip(fields, arm, strict=True)) for arm in values]
+    fine_tuned = {"init": classifiers, "freeze": (), "model.adapters": False}
+    frozen = {**fine_tuned, "freeze": ("backbone",)}
+    return [{**fine_tuned, "init": ""}, fine_tuned, frozen, {**frozen, "model.adapters": True}]

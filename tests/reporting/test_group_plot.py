@@ -59,6 +59,16 @@ def test_means_cover_backbones_of_all_variants(tmp_path):
             assert value == pytest.approx(mean_score(contents, suite, start, {"mobilenetv3/s-3"}))
 
 
+def test_arms_of_several_sizes_have_a_row_each(tmp_path):
+    """Eight variants are more than a figure has colors, but a row is not a color."""
+    for width in ("48", "64"):
+        write(tmp_path / width, starts=(*STARTS, "runs/coco"), sizes=("s-3",), **SMALL)
+    _, result = read_and_draw(tmp_path)
+    panel, *_ = plotted_means(result.figure)
+    assert {"48, scratch", "64, coco"} < panel.keys()
+    assert len(panel) == 8
+
+
 def member(run, start, seed=0, **varied):
     key = f"{run}/{start}{seed}{varied}"
     fields = ("val", "trained on", "mobilenetv3/s-4", 1, 1, 1, seed, start)

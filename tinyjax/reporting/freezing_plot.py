@@ -34,6 +34,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH, HEIGHT = 4.3, 3.2  # of a panel, inches
 MAX_COLUMNS = 2  # of panels
 DODGE = 0.7  # between a mean and its pairs, percent
+DODGE_RATIO = 1.08  # between the positions of treatments, which would overlap
 MAX_CLASSES = 20  # in a panel with their names
 MAX_LABEL = 60  # characters in a legend
 
@@ -46,6 +47,7 @@ def draw_freezing(tables: Tables, summary: Summary) -> ReportFigure | None:
     runs = list(dict.fromkeys(pair[0].run for gain in summary.freezing for pair in gain.pairs))
     markers = {run: MARKERS[k % len(MARKERS)] for k, run in enumerate(runs)}
     colors = _treatment_colors(summary)
+    largest = max(frozen.trained_share for gain in summary.freezing for frozen, _ in gain.pairs)
     figure, panels = make_panels(len(suites), WIDTH, HEIGHT, MAX_COLUMNS, 1.2, sharey=True)
     for axes, suite in zip(panels, suites, strict=True):
         handles = []
@@ -55,7 +57,7 @@ def draw_freezing(tables: Tables, summary: Summary) -> ReportFigure | None:
             label = f"{text}\n{correlation_text(gain.correlation)}"
             handles.append(Line2D([], [], color=colors[gain.treatment], label=label))
         _draw_zero(axes)
-        axes.set(xlabel="trained share of the parameters, %", xlim=(0, None))
+        axes.set(xlabel="trained share of the parameters, %", xlim=(0, 108 * largest))
         axes.set_title(label_text(suite), fontsize=9)
         axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     for axes in panels[::MAX_COLUMNS]:
@@ -91,9 +93,9 @@ def draw_freezing_by_class(tables: Tables, summary: Summary) -> ReportFigure | N
     columns = min(3, max(len(suites), len(points) // len(suites)))
     figure, panels = make_panels(len(points), 3.1, HEIGHT - 0.4, columns, sharey=True)
     for axes, ((run, suite), by_treatment) in zip(panels, points.items(), strict=True):
-        for treatment, gains in by_treatment.items():
-            counts = [count for _, count, _ in gains]
-            _plot_estimates(axes, counts, [g for *_, g in gains], colors[treatment], "o")
+        for k, (treatment, gains) in enumerate(by_treatment.items()):
+            x = [count * DODGE_RATIO**k for _, count, _ in gains]
+            _plot_estimates(axes, x, [g for *_, g in gains], colors[treatment], "o")
         _name_classes(axes, next(iter(by_treatment.values())))
         _draw_zero(axes)
         axes.set(xscale="log", xlabel="training objects of the class")

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from tinyjax.reporting.estimates import estimate_score
-from tinyjax.reporting.grouping import count_text, group_members
+from tinyjax.reporting.grouping import count_text, group_members, variant_labels
 from tinyjax.reporting.plotting import (
     COLORS,
     ReportFigure,
@@ -17,16 +17,20 @@ from tinyjax.reporting.summary import Summary
 from tinyjax.reporting.tables import Condition, Member, Tables
 
 MAX_COLUMNS = 3  # of panels
+MAX_ROWS = 30  # with more variants, some fields are left out
+MAX_LABEL = 90  # characters
 MIN_VARIANTS = 3  # `curves.draw_gains` compares two
 
 
 def draw_variants(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Mean score of each variant on each suite, over the backbones that all variants share."""
-    groups = group_members(tables.members, lambda member: summary.variants[member.key])
+    variants = variant_labels(tables.members, MAX_ROWS)
+    groups = group_members(tables.members, lambda member: variants[member.key])
     if len(groups) < MIN_VARIANTS:
         return None
     columns = min(MAX_COLUMNS, len(tables.suites))
-    width, height = 2.6 + 2.2 / columns, 0.7 + 0.24 * len(groups)
+    names = [label_text(variant, MAX_LABEL) for variant in groups]
+    width, height = 2.4 + 0.06 * max(map(len, names)) / columns, 0.7 + 0.24 * len(groups)
     figure, panels = make_panels(
         len(tables.suites), width, height, columns, sharex=True, sharey=True
     )
@@ -42,7 +46,7 @@ def draw_variants(tables: Tables, summary: Summary) -> ReportFigure | None:
             _draw_mean(axes, y, tables, [m for m in members if m.backbone in shared], suite)
         axes.set_title(label_text(suite), fontsize=9)
         axes.grid(axis="y", visible=False)
-    label_rows(panels[0], [label_text(variant, 50) for variant in groups])
+    label_rows(panels[0], names)
     panels[0].xaxis.set_major_locator(MaxNLocator(4))
     for axes in panels[-columns:]:
         axes.set_xlabel(tables.metric_label)

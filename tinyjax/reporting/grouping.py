@@ -31,15 +31,15 @@ def group_networks(members: Iterable[Member]) -> list[list[Member]]:
     return [*group_members(members, lambda member: repr(network_key(member))).values()]
 
 
-def variant_labels(members: Sequence[Member], limit: bool = True) -> dict[str, str]:
+def variant_labels(members: Sequence[Member], max_variants: float = MAX_VARIANTS) -> dict[str, str]:
     """Member key -> label of its variant: the run, start and varied fields in which members differ.
 
-    limit: above `MAX_VARIANTS`, leave out varied fields, then runs, then starts.
+    With more than `max_variants`, varied fields are left out, then runs, then starts.
     """
     label = _make_labeler(members)
     for run, start, fields in ((True, True, True), (True, True, False), (False, True, False)):
         variants = {m.key: label(m, run, start, fields) for m in members}
-        if not limit or len({*variants.values()}) <= MAX_VARIANTS:
+        if len({*variants.values()}) <= max_variants:
             return variants
     return dict.fromkeys(variants, "")
 
@@ -101,8 +101,8 @@ def limited_groups(
 def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member, Member]]]:
     """Start -> pairs (member with that start, member from scratch with all other fields equal).
 
-    The key also contains the run if there are several, and the varied fields if they have at most
-    `MAX_SETTINGS` settings.
+    The key also contains the run and the varied fields in which pairs differ; fields only if they
+    have at most `MAX_SETTINGS` settings.
     """
     from_scratch = {(*_key_without_start(m), m.seed): m for m in members if m.start == SCRATCH}
     pairs = [
@@ -111,7 +111,7 @@ def pair_with_scratch(members: Sequence[Member]) -> dict[str, list[tuple[Member,
         if member.start != SCRATCH
         and (other := from_scratch.get((*_key_without_start(member), member.seed)))
     ]
-    label = _make_labeler(members)
+    label = _make_labeler([member for pair in pairs for member in pair])
     separate_settings = (
         len({label(member, True, False, True) for member, _ in pairs}) <= MAX_SETTINGS
     )

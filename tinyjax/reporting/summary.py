@@ -1,5 +1,6 @@
 """The numbers of a report: of members, pairs of members, shifted suites and gradient norms."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -223,7 +224,7 @@ def _pool_settings(
 def _correlate_gradients(tables: Tables) -> Iterable[GradientCorrelation]:
     """A correlation for each variant (run, start, varied fields) and each shift."""
     measured = [member for member in tables.members if np.isfinite(member.rgn)]
-    variants = variant_labels(measured, limit=False)
+    variants = variant_labels(measured, math.inf)
     for variant, members in group_members(measured, lambda m: variants[m.key]).items():
         for suite in tables.suites:
             shifted = tuple(m for m in members if suite in tables.shifted_suites(m))
