@@ -112,7 +112,6 @@ DIVERGING = f"--config {CLASSIFIER}:{{images}} --workdir {{empty}}/new --config.
         (train, TRAIN + "model.backbone=mobilenetv3/s-9", "did you mean"),
         (train, TRAIN + "model.detector=retinanet", "the fields of another detector"),
         (train, TRAIN + "data.format=vocc", "data.format = 'vocc': did you mean 'voc'"),
-        (train, TRAIN + "model.detector=retinanet", "the fields of another detector"),
         (train, TRAIN + "seed=5000000000", "seed = 5000000000: give 0 to"),
         (train, TRAIN + "save_every=0", "save_every = 0"),
         (train, TRAIN + "schedule.steps=-1", "schedule.steps = -1"),
