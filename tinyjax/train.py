@@ -88,8 +88,9 @@ def train(
 
     is_sweep, (index, shards) = [*members] != [SINGLE_RUN], shard
     check_sweep_options(config, is_sweep, shard, member_batching)
-    task, is_main = get_task(config.task), distributed.is_main_process()
-    runtime.tune_allocator()
+    task = get_task(config.task)
+    runtime.tune_allocator()  # before JAX initializes its devices, which is_main_process does
+    is_main = distributed.is_main_process()
     start_log(is_main)
     process = f"{index}-of-{shards}.{distributed.process_index()}"
     heartbeat = Heartbeat(folder / "heartbeats" / f"{process}.json")
