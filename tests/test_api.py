@@ -17,6 +17,7 @@ from tests.configs import classifier
 from tests.untrained import CLASSES, CONFIG, write_untrained_run
 from tinyjax.api import BATCH, Detections
 from tinyjax.errors import UserError
+from tinyjax.run import distributed, runtime
 from tinyjax.run.weights import FORMAT
 
 ROOT = Path(__file__).parents[1]
@@ -285,6 +286,21 @@ def test_train_is_a_function_of_the_package(train_once, noise_images):
     assert done.returncode == 0, done.stderr
     assert "this run is finished" in done.stdout
     assert tinyjax.load(run, weights="best").classes == ("cat", "dog")
+
+
+def test_train_tunes_the_allocator_before_devices_are_initialized(monkeypatch, tmp_path):
+    """Asking for the process initializes them; after that, every step causes page faults."""
+    calls = []
+
+    def process_index():
+        calls.append("devices")
+        raise UserError("stop here")
+
+    monkeypatch.setattr(runtime, "tune_allocator", lambda: calls.append("allocator"))
+    monkeypatch.setattr(distributed, "process_index", process_index)
+    with pytest.raises(UserError, match="stop here"):
+        tinyjax.train(classifier.get_config(), tmp_path / "run")
+    assert calls == ["allocator", "devices"]
 
 
 @pytest.mark.slow

@@ -58,3 +58,20 @@ def test_lines_are_written_at_intervals(monkeypatch, capsys, num_steps):
     for _ in range(num_steps):
         bar.update()
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_restored_steps_count_as_finished_but_not_as_progress(capsys):
+    """After 100 s, 50 steps of the 450 that were not restored are finished."""
+    bar = progress.progress_bar(total=1000, unit="step")
+    progress.add_finished(bar, 550)
+    bar.start_t -= 100
+    bar.update(50)
+    assert (bar.n, progress.current_rate(bar)) == (600, pytest.approx(0.5, rel=0.01))
+    bar.refresh()
+    assert "600 of 1000 steps, 01:40 elapsed, 13:2" in capsys.readouterr().err  # 13:20, or 13:21
+
+
+def test_a_disabled_bar_has_no_rate():
+    bar = progress.progress_bar(total=10, disable=True)
+    progress.add_finished(bar, 5)
+    assert progress.current_rate(bar) == 0

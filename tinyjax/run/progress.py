@@ -14,6 +14,25 @@ def progress_bar(*args: Any, **kwargs: Any) -> tqdm:
     return tqdm(*args, **kwargs) if sys.stderr.isatty() else _LineBar(*args, **kwargs)
 
 
+def add_finished(bar: tqdm, count: int) -> None:
+    """Show `count` more units as finished that took no time, such as those of a restored run.
+
+    As progress, they would shorten the remaining time.
+    """
+    if not bar.disable:
+        bar.initial, bar.n, bar.last_print_n = (
+            value + count for value in (bar.initial, bar.n, bar.last_print_n)
+        )
+
+
+def current_rate(bar: tqdm) -> float:
+    """Units per second: recently, or since the start before the bar was first drawn."""
+    if bar.disable:
+        return 0.0
+    state = bar.format_dict
+    return state["rate"] or (bar.n - bar.initial) / max(state["elapsed"], 1e-6)
+
+
 class _LineBar(tqdm):
     """Progress as lines, for output to a file, in which a redrawn bar would be one endless line."""
 

@@ -16,7 +16,7 @@ from tinyjax.population.search_space import Member
 from tinyjax.run import distributed
 from tinyjax.run.csv_files import MetricsFile
 from tinyjax.run.logs import log
-from tinyjax.run.progress import progress_bar
+from tinyjax.run.progress import add_finished, current_rate, progress_bar
 from tinyjax.run.text import value_range
 
 Scores = list[dict[str, dict[str, float]]]  # of each member: suite -> metric -> value
@@ -39,7 +39,7 @@ class PopulationReporter:
         self._start_bar(config.schedule.steps, step)
 
     def _start_bar(self, total: int, step: int) -> None:
-        self.advance(step)
+        add_finished(self._bar, step * len(self._members))
 
     def record(self, step: int, split: str, values: Sequence[Mapping[str, float]]) -> None:
         """Add each member's metrics to metrics.csv."""
@@ -57,7 +57,7 @@ class PopulationReporter:
 
     def update_status(self, losses: Sequence[float], diverged_at: np.ndarray) -> None:
         """Show the loss, the speed and the number of diverged members next to the bar."""
-        images = (self._bar.format_dict["rate"] or 0) * self._config.batch
+        images = current_rate(self._bar) * self._config.batch
         diverged = (diverged_at >= 0).sum()
         suffix = f", {diverged} of {len(diverged_at)} diverged" if diverged else ""
         self._bar.set_postfix_str(f"loss {np.mean(losses):.3f}, {images:.0f} images/s{suffix}")
