@@ -4,8 +4,8 @@ python -m tinyjax.train --config configs/coco.py:init=runs/s-3 --workdir runs/s-
 
 Arguments: init, starting weights; backbone, the same as in `init`; detector and neck; source, by
 default $TINYJAX_DATA/coco with annotations/instances_{train,val}2017.json and the images in
-train2017 and val2017; epochs; batch; workers, processes that decode images. Image sizes and
-schedule are our choice: the paper's are not public.
+train2017 and val2017; epochs; batch; workers, processes that decode images. Image sizes, anchors
+and schedule are our choice: the paper's are not public.
 """
 
 import os
@@ -18,12 +18,14 @@ IMAGES = 118_287  # in train2017
 def get_config(arg=None):
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     arg = parse_arg(
-        arg, backbone="mobilenetv3/s-3", detector="point", neck="pan", init="",
+        arg, backbone="mobilenetv3/s-3", detector="point", neck="", init="",
         source=f"{root}/coco", epochs=24, batch=64, workers=0,
     )  # fmt: skip
-    config = detector(arg.detector)
-    config.model.backbone, config.model.neck, config.init = arg.backbone, arg.neck, arg.init
+    config = detector(arg.detector, arg.neck)
+    config.model.backbone, config.init = arg.backbone, arg.init
     config.model.strides = (8, 16, 32)
+    if "anchors" in config.model:  # the default has two strides
+        config.model.anchors = ("torchvision",)
     config.data.format, config.data.stream, config.data.workers = "coco", True, arg.workers
     config.data.common = {"source": arg.source, "size": (320, 320), "channels": 3}
     config.data.train = {"split": "train2017"}

@@ -16,11 +16,11 @@ from tinyjax.config import detector, parse_arg
 def get_config(arg=None):
     default = detector()
     arg = parse_arg(
-        arg, backbone=default.model.backbone, detector="point", neck="pan", steps=11000,
+        arg, backbone=default.model.backbone, detector="point", neck="", steps=11000,
         batch=default.batch, lr=default.optimizer.lr, init="", freeze="", probe=0, corrupt="",
     )  # fmt: skip
-    config = detector(arg.detector)
-    config.model.backbone, config.model.neck, config.init = arg.backbone, arg.neck, arg.init
+    config = detector(arg.detector, arg.neck)
+    config.model.backbone, config.init = arg.backbone, arg.init
     config.freeze = (arg.freeze,) if arg.freeze else ()
     if arg.probe:
         config.phases = ({"freeze": ("backbone",), "schedule.steps": arg.probe}, {})

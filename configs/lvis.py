@@ -12,7 +12,7 @@ of `balance` (Proper Reuse, arXiv 2204.00484, Table 5).
 
 Scores are those of LVIS on its federated labels. Its validation set has images of COCO's training
 set, so weights trained on COCO's train2017 must not be scored on it. Invalid boxes are left out and
-logged. Image sizes, schedules and `balance` are our choice.
+logged. Image sizes, anchors, schedules and `balance` are our choice.
 """
 
 import os
@@ -23,13 +23,15 @@ from tinyjax.config import detector, parse_arg
 def get_config(arg=None):
     root = os.environ.get("TINYJAX_DATA", "../shared/data")
     arg = parse_arg(
-        arg, backbone="mobilenetv3/s-3", detector="point", neck="pan", init="",
+        arg, backbone="mobilenetv3/s-3", detector="point", neck="", init="",
         source=f"{root}/lvis", images=100_170, epochs=24, batch=64, repeat=0.001, federated=50,
         workers=0, retrain=0, balance=0.999,
     )  # fmt: skip
-    config = detector(arg.detector)
-    config.model.backbone, config.model.neck, config.init = arg.backbone, arg.neck, arg.init
+    config = detector(arg.detector, arg.neck)
+    config.model.backbone, config.init = arg.backbone, arg.init
     config.model.strides = (8, 16, 32)
+    if "anchors" in config.model:  # the default has two strides
+        config.model.anchors = ("torchvision",)
     config.data.format, config.data.stream, config.data.workers = "coco", True, arg.workers
     config.data.on_error = "skip"
     config.data.common = {"source": arg.source, "size": (320, 320), "channels": 3}

@@ -47,7 +47,7 @@ def get_config(arg=None):
         raise UserError("configs/own.py: give source, as in configs/own.py:source=mine.zip")
     if bool(arg.height) != bool(arg.width):
         raise UserError("configs/own.py: give both height and width, or neither")
-    config = classifier() if arg.task == "classify" else detector(arg.detector or "point")
+    config = classifier() if arg.task == "classify" else detector(arg.detector or "point", arg.neck)
     config.model.backbone = arg.backbone or config.model.backbone
     config.schedule.steps = arg.steps or config.schedule.steps
     size = (arg.height, arg.width) if arg.height and arg.width else None
@@ -63,7 +63,6 @@ def get_config(arg=None):
     if arg.task == "classify":
         _set_classification(config, arg, size)
     else:
-        config.model.neck = arg.neck or config.model.neck
         config.data.format = arg.format
         config.data.common.fit = arg.fit or "letterbox"
         config.data.common.ignore_classes = tuple(filter(None, arg.ignore_classes.split("+")))

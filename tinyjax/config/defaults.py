@@ -205,9 +205,19 @@ def classification_fields() -> Fields:
     return {**SHARED, **CLASSIFICATION}
 
 
-def detector(name: str = "point") -> ConfigDict:
-    """The default config of detection by the detector `name`. Raises UserError."""
-    return _config(detection_fields(name))
+def detector(name: str = "point", neck: str = "") -> ConfigDict:
+    """The default config of detection by the detector `name`.
+
+    neck: `model.neck`; "": the default.
+
+    Raises UserError for an unknown detector, and for a neck of a detector that has its own.
+    """
+    config = _config(detection_fields(name))
+    if neck and "neck" not in config.model:
+        raise UserError(f"neck = {neck!r}: the detector {name} has its own; leave neck out")
+    if neck:
+        config.model.neck = neck
+    return config
 
 
 def classifier() -> ConfigDict:

@@ -185,7 +185,7 @@ def _check_anchors(anchors: Sequence[Any], strides: Sequence[int]) -> None:
     if len(anchors) != len(strides) or not all(isinstance(a, tuple | list) and a for a in anchors):
         raise UserError(
             f"model.anchors: {len(anchors)} levels for model.strides = {tuple(strides)}; give a "
-            "tuple of anchors for each stride"
+            "tuple of anchors for each stride, or a preset such as torchvision"
         )
     for anchor in (anchor for level in anchors for anchor in level):
         if not _is_anchor(anchor):
