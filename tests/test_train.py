@@ -47,6 +47,16 @@ def test_mistakes_are_reported_without_the_data(fields, message):
         validation.check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("train", ("--workdir=x", "--dry-run")), ("preflight", ("--accelerator=cpu",))],
+)
+def test_mistakes_are_reported_before_a_plan_is_made(command, arguments):
+    main = import_module(f"tinyjax.{command}").main
+    with pytest.raises(UserError, match=r"model\.neck_repeats = 0: give 1 or more"):
+        main(["--config", detector.__file__, *arguments, "--config.model.neck_repeats=0"])
+
+
 PHASES = ({"freeze": ("backbone",), "reinit": ("head/.*",)}, {"schedule.steps": 4})
 
 

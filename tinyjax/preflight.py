@@ -84,7 +84,9 @@ def preflight(
     from tinyjax.population import plan
     from tinyjax.population.cost_model import cost_model
     from tinyjax.tasks import get_task
+    from tinyjax.training.validation import check_members
 
+    check_members(config, members)
     start, task = time.time(), get_task(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
     populations = plan.make_plan(members, cost_model(config, task), member_batching, machine)

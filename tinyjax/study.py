@@ -35,7 +35,7 @@ from tinyjax.run import run_folder
 from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
-from tinyjax.training.validation import check_config
+from tinyjax.training.validation import check_members
 from tinyjax.transfer.starting_weights import CLASS_SHAPES
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -134,7 +134,7 @@ def load_stages(spec: str, workdir: Path) -> Stages:
     """Return the stages that `get_study` of a config file returns, in order.
 
     Raises UserError if there is no `get_study` or a stage is invalid, see also
-    `search_space.make_members` and `validation.check_config`.
+    `search_space.make_members` and `validation.check_members`.
     """
     get_study = configs.definitions(spec, "get_study")["get_study"]
     try:
@@ -164,8 +164,7 @@ def _make_stage(name: str, value: Any) -> Stage | Path:
         configs.parse_options("rgn", None, argv, RGN_FLAGS, required=("workdir",))
     config = config.unlock().lock()
     members = search_space.make_members(config, points) if points else [SINGLE_RUN]
-    for member in members:
-        check_config(configs.with_fields(config, member.point))
+    check_members(config, members)
     return Stage(config, members, rgn_flags)
 
 

@@ -52,11 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def describe_plan(config: Any, members: Sequence[Member], member_batching: str | None) -> str:
-    """The populations that a sweep would train, as a table."""
+    """The populations that a sweep would train, as a table. Raises UserError for invalid fields."""
     from tinyjax.population.cost_model import cost_model, plan_table
     from tinyjax.population.plan import make_plan
     from tinyjax.tasks import get_task
+    from tinyjax.training.validation import check_members
 
+    check_members(config, members)
     task = get_task(config.task)
     plan = make_plan(members, cost_model(config, task), member_batching)
     return plan_table(config, task, members, plan)
@@ -202,14 +204,13 @@ def set_up(
     from tinyjax.run.checkpoints import Checkpoints
     from tinyjax.tasks import get_task
     from tinyjax.training import run_data
-    from tinyjax.training.validation import check_config
+    from tinyjax.training.validation import check_members
 
     # ---- data: stored on the devices as uint8, or streamed
     log.info(f"tinyjax {version('tinyjax')} on {runtime.describe_devices()}")
     if cache := runtime.enable_compile_cache():
         log.info(f"compiled programs are kept in {cache}")
-    for member in members:
-        check_config(configs.with_fields(config, member.point))
+    check_members(config, members)
     base, config = config, networks.member_config(config, members[0])
     task = get_task(config.task)
     data_file = run_data.record_file(folder, population_folder, members)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from tinyjax.config.parsing import leaves_with_path
+from tinyjax.config.parsing import leaves_with_path, with_fields
 from tinyjax.errors import UserError, run_all, suggest
+from tinyjax.population.search_space import Member
 
 # Ranges of fields for which other values would silently do something unintended.
 BOUNDS = {
@@ -55,6 +56,12 @@ def check_config(config: Any) -> None:
     run_all(
         *(partial(check, config) for check in checks), lambda: freezing.parse_rules(config.freeze)
     )
+
+
+def check_members(config: Any, members: Sequence[Member]) -> None:
+    """Raise UserError as `check_config` does, for each member."""
+    for member in members:
+        check_config(with_fields(config, member.point))
 
 
 def _check_model(config: Any) -> None:
