@@ -218,7 +218,7 @@ def test_training_with_frozen_stem_and_regularizer(name):
         ]
     )
     hyper = {
-        "seed": 0, "lr": 1e-2, "weight_decay": 0.05, "ema": 0.5,
+        "seed": 0, "lr": 3e-3, "weight_decay": 0.05, "ema": 0.5,
         "regularizer": {"strength": 0.1, "start": vector, "importance": is_regularized},
     }  # fmt: skip
     batch = {
