@@ -41,6 +41,37 @@ class ClassificationSplit(NamedTuple):
     left_out: int = 0  # number of images of other classes
 
 
+class Trial(NamedTuple):
+    """One draw of queries and gallery, as indices of a split's samples."""
+
+    query: np.ndarray  # int [Q]
+    gallery: np.ndarray  # int [G]
+
+
+class RetrievalProtocol(NamedTuple):
+    """Which samples are compared, and how ranks are counted. Scores are means over the trials."""
+
+    trials: tuple[Trial, ...]
+    # Pairs (camera of the query, camera of the gallery) that are not compared.
+    skipped_cameras: frozenset[tuple[int, int]] = frozenset()
+    # The rank of a match counts identities, as in SYSU-MM01, instead of images.
+    identity_ranks: bool = False
+
+
+class RecognitionSplit(NamedTuple):
+    """One split of a visible-infrared data set: N images of identities, which are its classes."""
+
+    # "image": uint8 [N, H, W, C], may be a `streaming.Images`; "modality": uint8 [N], 0 visible,
+    # 1 infrared
+    inputs: dict[str, Any]
+    labels: np.ndarray  # int32 [N], the identity
+    cameras: np.ndarray  # int32 [N], numbered as in the data set
+    captures: np.ndarray  # int32 [N]; images of one moment have one number and are not compared
+    names: tuple[str, ...]  # file names
+    classes: tuple[str, ...]  # names of the identities
+    protocols: dict[str, RetrievalProtocol]  # none in a training split
+
+
 class Objects(NamedTuple):
     """The labeled boxes of one image, in pixels of its file."""
 
