@@ -87,7 +87,7 @@ def compile_training_step(spec: str) -> tuple[Callable[[], Any], str]:
     state, hyper = steps.init_state(model.init(0), tx), hyper_arrays(config)
 
     def train_step(state, data, hyper):
-        index = task.sample(hyper["seed"], state.step, config.batch, data)
+        index = task.sample(hyper["seed"], state.step, config, data)
         return step(state, gather(data, index), hyper)
 
     program = jax.jit(train_step, donate_argnums=0).lower(state, data, hyper).compile()

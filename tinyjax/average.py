@@ -185,7 +185,7 @@ def _make_scorer(
     pipeline = make_input_pipeline(task, training, config, config.seed, layout)
     hyper, subset = layout.place((population.hyper, population.subset))
     batched = over_members(layout, "vmap" if members > 1 else "none", 0)
-    estimate = batchnorm_estimator(task, population, config.batch, batched, layout.axes)
+    estimate = batchnorm_estimator(config, task, population, batched, layout.axes)
     predict = layout.from_host_rows(jax.jit(batched(population.model.predict, split_rows=True)))
 
     def evaluate(networks):

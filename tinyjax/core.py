@@ -155,8 +155,10 @@ class Task:
     # ---- data
     load: Callable[..., Any]  # (config.data, split config, classes=(), corruption=None) -> split
     describe_data: Callable[..., list[str]]  # (training split, suites, config, folder) -> log lines
-    sample: Callable[..., Array]  # (seed, step, batch, device arrays, subset=None) -> int32[batch]
-    device_arrays: Callable[..., Arrays]  # (split) -> arrays [N, ...] that batches are drawn from
+    # (seed, step, config, device arrays, subset=None) -> int32[config.batch]
+    sample: Callable[..., Array]
+    # (split) -> arrays [N, ...] that batches are drawn from; "tables": arrays for `sample` alone
+    device_arrays: Callable[..., dict[str, Any]]
     stream_source: Callable[..., Any]  # (split, config) -> (sample number, generator) -> sample
     sample_labels: Callable[..., list[Any]]  # (split) -> int[objects] of each sample
     # (split, mask) -> {class: (samples, objects)}

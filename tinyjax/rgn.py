@@ -110,7 +110,7 @@ def _measure(
     ratios = mean_over_batches(
         rgn.measure, rgn.in_backbone_rgn, task, population,
         layout.place((population.variables, population.hyper, population.subset)),
-        make_input_pipeline(task, training, config, config.seed, layout), config.batch,
+        make_input_pipeline(task, training, config, config.seed, layout), config,
         min(batches, len(training.names) // config.batch),
         over_members(layout, "vmap" if count > 1 else "none", 0),
     )  # fmt: skip

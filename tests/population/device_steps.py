@@ -42,7 +42,7 @@ def train(config, task, training, layout):
 
     def member_step(member, data):
         state, hyper = member
-        index = task.sample(hyper["seed"], state.step, BATCH, data)
+        index = task.sample(hyper["seed"], state.step, config, data)
         return step(state, gather(data, shard_rows(index, layout.axes)), hyper)
 
     def to_float64(leaf):

@@ -156,7 +156,7 @@ def test_a_single_run_compiles_the_bare_step(train_once, noise_images):
     )  # fmt: skip
 
     def train_step(state, data, hyper, subset):
-        index = task.sample(hyper["seed"], state.step, 4, data)
+        index = task.sample(hyper["seed"], state.step, config, data)
         return step(state, gather(data, index), hyper)
 
     state = steps.init_state(model.init(config.seed), tx)

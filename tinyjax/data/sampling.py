@@ -43,10 +43,10 @@ class ReplicatedBatch(NamedTuple):
 
 
 def shuffled_epochs(
-    seed: Array, step: Array, batch: int, data: Mapping[str, Array], subset: Array | None = None
+    seed: Array, step: Array, config: Any, data: Mapping[str, Array], subset: Array | None = None
 ) -> Array:
     """A `Task.sample` that does not depend on the labels: `batch_indices` over `data`."""
-    return batch_indices(seed, step, batch, len(next(iter(data.values()))), subset)
+    return batch_indices(seed, step, config.batch, len(next(iter(data.values()))), subset)
 
 
 def batch_indices(
@@ -132,6 +132,9 @@ def shard_row_indices(shard: ArrayLike, num_shards: int, batch_size: int) -> Arr
     return jnp.concatenate([first, batch_size - 1 - first[::-1]])
 
 
-def gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:
-    """Samples `index` [B] of a data set on the device: each array [N, ...] -> [B, ...]."""
-    return {name: array[index] for name, array in arrays.items()}
+def gather(arrays: Mapping[str, Any], index: Array) -> dict[str, Array]:
+    """Samples `index` [B] of a data set on the device: each array [N, ...] -> [B, ...].
+
+    Entry "tables" is left out, see `Task.device_arrays`.
+    """
+    return {name: array[index] for name, array in arrays.items() if name != "tables"}

@@ -63,7 +63,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         return task.build(configs.with_fields(config, point), 1)
 
     def shapes(crop_size: tuple[int, int]) -> list[tuple[int, ...]]:
-        return [(1, *crop_size, 1) for _ in task.inputs]
+        return [(1, *crop_size, 1) if name == "image" else (1,) for name in task.inputs]
 
     @cache
     def batchnorm_eps(init: str, backbone: str, seed: int) -> float:

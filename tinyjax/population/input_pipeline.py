@@ -46,21 +46,21 @@ def make_input_pipeline(
 
 def batch_at(
     sample: Callable[..., Array],
-    data: Mapping[str, Array] | StreamedBatch | ReplicatedBatch,
+    data: Mapping[str, Any] | StreamedBatch | ReplicatedBatch,
     subset: Mapping[str, Any],
     seed: Array,
     step: Array,
-    batch: int,
+    config: ConfigDict,
     axes: Sequence[str] = (),
 ) -> dict[str, Array]:
     """A member's batch at a step, or this shard's rows of it if it is spread over mesh `axes`.
 
     Args:
         sample: `Task.sample`.
-        data: the training set, arrays [N, ...], or a streamed batch.
+        data: the training set, as `Task.device_arrays` returns it, or a streamed batch.
         subset: the member's `indices` to draw from, and `arrays` that replace those of `data`.
     """
     if isinstance(data, StreamedBatch | ReplicatedBatch):
         return data.rows
-    index = sample(seed, step, batch, data, subset.get("indices"))
+    index = sample(seed, step, config, data, subset.get("indices"))
     return gather({**data, **subset.get("arrays", {})}, shard_rows(index, axes))

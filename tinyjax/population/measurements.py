@@ -31,13 +31,14 @@ def mean_over_batches(
     population: Population,
     members: Members,
     pipeline: Pipeline,
-    batch: int,
+    config: ConfigDict,
     batches: int,
     batched: Batched,
 ) -> Any:
     """The mean of `measure(loss, params, batch)` over each member's first training batches.
 
     Args:
+        config: the fields that the members share.
         measure: returns a tree of arrays. loss: (params, batch, running_stats=False) -> scalar;
             running_stats: BatchNorm uses its running statistics.
         select: path -> whether a trainable parameter is among `params`.
@@ -60,7 +61,7 @@ def mean_over_batches(
             for path, leaf in variables.params.items()
             if path in population.trainable.paths and select(path)
         }
-        rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch)
+        rows = batch_at(task.sample, data, subset, hyper["seed"], step, config)
         return measure(loss, params, rows)
 
     measure_members = batched(measure_member)
@@ -78,7 +79,11 @@ def mean_over_batches(
 
 
 def batchnorm_estimator(
-    task: Task, population: Population, batch: int, batched: Batched, axes: Sequence[str] = ()
+    config: ConfigDict,
+    task: Task,
+    population: Population,
+    batched: Batched,
+    axes: Sequence[str] = (),
 ) -> Callable[..., Variables]:
     """Return `estimate(members, data, step) -> Variables`, to be called with step = 0, 1, ...
 
@@ -88,7 +93,7 @@ def batchnorm_estimator(
 
     def estimate_member(member, shared):
         (variables, hyper, subset), (data, step) = member, shared
-        rows = batch_at(task.sample, data, subset, hyper["seed"], step, batch, axes)
+        rows = batch_at(task.sample, data, subset, hyper["seed"], step, config, axes)
         frozen = frozen_batchnorm(hyper, population.trainable.frozen_batchnorm)
         key, averaging_hyper = step_key(hyper["seed"], step), {**hyper, "momentum": 1 / (step + 1)}
         _, (stats, _) = population.model.loss(variables, frozen, rows, key, averaging_hyper)
@@ -119,7 +124,7 @@ def regularizer_arrays(
         measure = partial(regularizers.measure_importance, name)
         importance = mean_over_batches(
             measure, regularizers.is_regularized, task, population, members, pipeline,
-            config.batch, batches, batched,
+            config, batches, batched,
         )  # fmt: skip
     variables = fetch(members[0])
     paths = [path for path in variables.params if path in population.trainable.paths]

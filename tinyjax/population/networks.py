@@ -51,6 +51,13 @@ def input_shapes(split: Split) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape[1:]) for name, array in split.inputs.items()}
 
 
+def batch_shapes(
+    inputs: Mapping[str, tuple[int, ...]], window: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """The shape of each input in a batch of one: an image has the size (height, width) `window`."""
+    return [(1, *(s if len(s) < 3 else (*window, s[-1]))) for s in inputs.values()]
+
+
 def member_config(config: ConfigDict, member: Member) -> ConfigDict:
     """A member's config, with the BatchNorm epsilon of its starting weights if it sets none."""
     merged = configs.with_fields(config, member.point)
@@ -93,7 +100,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     if warning := starting_weights.untrained_warning(fitted.new if fitted else arrays, multipliers):
         messages.append(warning)
     backbone = [p for p in sizes if p.startswith(("backbone/stem/", "backbone/stage"))]
-    model, shapes = task.build(config, len(training.classes)), inputs.values()
+    model = task.build(config, len(training.classes))
     metadata = {
         "member": member.id,
         "seed": config.seed,
@@ -101,7 +108,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
         "parameters": sum(sizes.values()),
         "backbone_parameters": sum(sizes[path] for path in backbone),
         "trained_parameters": sum(size for path, size in sizes.items() if multipliers[path]),
-        "multiply_adds": _multiply_adds(model, *((1, *shape) for shape in shapes)),
+        "multiply_adds": _multiply_adds(model, *((1, *shape) for shape in inputs.values())),
     }
     architecture = models.architecture(config.model.backbone)
     mask = sample_mask(config, task, training)

@@ -47,7 +47,7 @@ def make_training(
     def member_step(member, data):
         state, hyper, subset = member
         seed, axes = hyper["seed"], layout.axes
-        batch = batch_at(task.sample, data, subset, seed, state.step, config.batch, axes)
+        batch = batch_at(task.sample, data, subset, seed, state.step, config, axes)
         return step(state, batch, hyper)
 
     def train_step(state, data, hyper, subset):

@@ -16,7 +16,7 @@ from tinyjax.models.scaling import Architecture
 from tinyjax.models.supernet import gate_values, merge_architectures
 from tinyjax.population.devices import device_layout
 from tinyjax.population.member_batching import batch_members
-from tinyjax.population.networks import Network, StoredNetwork, input_shapes
+from tinyjax.population.networks import Network, StoredNetwork, batch_shapes, input_shapes
 from tinyjax.population.pad import check_zero_padding, pad, unpad
 from tinyjax.population.prediction import predict_all
 from tinyjax.step import select_trainable
@@ -63,7 +63,7 @@ def stack_members(
     model = task.model_functions(config, training.classes, inputs, merged, axes)
     if len({network.architecture for network in networks}) > 1:
         network = task.build(config, len(training.classes), merged)
-        check_zero_padding(network, *((1, *config.crop_size, s[-1]) for s in inputs.values()))
+        check_zero_padding(network, *batch_shapes(inputs, config.crop_size))
     variables = pad_networks(networks, model, merged)
     paths = [path for tree in variables[0] for path in tree]
     multipliers: list[dict[str, float | None]] = [
