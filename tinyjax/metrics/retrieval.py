@@ -144,11 +144,12 @@ def normalize(embedding: np.ndarray, split: RecognitionSplit) -> np.ndarray:
             f"embedding: shape {embedding.shape}; the split has {len(split.labels)} images, so "
             f"give [{len(split.labels)}, D]"
         )
-    unit = embedding.astype(np.float64)
+    unit = np.array(embedding, np.float64)
+    finite = np.isfinite(unit).all(1)
     with np.errstate(invalid="ignore"):
         norm = np.sqrt((unit * unit).sum(1, keepdims=True))
         unit /= np.where(norm > 0, norm, 1)
-    unit[~np.isfinite(embedding).all(1)] = np.nan
+    unit[~finite] = np.nan
     return np.rint(unit / UNIT_STEP) * UNIT_STEP
 
 
