@@ -65,9 +65,9 @@ def test_captures_are_not_compared():
 
 
 def test_probe_is_balanced_over_modalities():
-    """Nine times as many visible images: the probe must not answer "visible" to nearly all."""
-    for shift, low, high in ((0, 0.35, 0.65), (1, 0.75, 0.95)):
-        embedding, split = make_case(40, 18, dim=8, shift=shift, infrared_images=2)
+    """19 times as many visible images; with equal weights of images, the second value is 0.76."""
+    for shift, low, high in ((0, 0.35, 0.65), (1, 0.85, 1)):
+        embedding, split = make_case(40, 38, dim=16, shift=shift, infrared_images=2)
         assert low < probe_accuracy(normalize(embedding, split), split) < high
 
 
