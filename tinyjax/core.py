@@ -131,8 +131,9 @@ class ModelFunctions(NamedTuple):
     """Pure functions of one network, closed over the static part of the config."""
 
     init: Callable[..., Variables]  # (seed) -> Variables
-    # (variables, frozen_batchnorm, batch, key, hyper) -> (f32[], (stats, metrics)). `hyper` may
-    # hold `momentum`, with which all BatchNorm layers then update their running statistics.
+    # (variables, frozen_batchnorm, batch, key, hyper) -> (f32[], (stats, metrics)). `hyper` has the
+    # number of the step, and may have `momentum`, with which all BatchNorm layers then update their
+    # running statistics.
     loss: Callable[..., Any]
     predict: Callable[..., dict[str, Array]]  # (variables, inputs) -> predictions in fixed shapes
 

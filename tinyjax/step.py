@@ -217,7 +217,7 @@ def _loss_and_gradient(
 
     def loss_of(trained):
         variables = Variables({**state.frozen, **trained}, stats.unpack())
-        return model.loss(variables, frozen, batch, key, hyper)
+        return model.loss(variables, frozen, batch, key, {**hyper, "step": state.step})
 
     # Differentiate with respect to the arrays: through slices of the vector, the gradient would be
     # a sum of vectors.

@@ -1,6 +1,6 @@
 """Configs: the functions that config files and commands use. Imports no JAX."""
 
-from tinyjax.config.defaults import classifier, detector
+from tinyjax.config.defaults import classifier, detector, pretraining, recognizer
 from tinyjax.config.parsing import (
     definitions,
     from_json,
@@ -25,6 +25,8 @@ __all__ = [
     "override",
     "parse_arg",
     "parse_options",
+    "pretraining",
+    "recognizer",
     "to_json",
     "with_fields",
 ]

@@ -11,10 +11,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tinyjax.config.detectors import DETECTORS, Fields
+from tinyjax.config.recognition import PRETRAINING, RECOGNITION
 from tinyjax.errors import UserError, suggest
 
 # Sizes are (height, width) in pixels, lengths in steps.
-SHARED: Fields = {  # fields of both tasks
+SHARED: Fields = {  # fields of all tasks
     "seed": (0, "seed of the initial weights, the order of the data and every random draw"),
     "init": (
         "",
@@ -225,14 +226,25 @@ def classifier() -> ConfigDict:
     return _config(classification_fields())
 
 
+def recognizer() -> ConfigDict:
+    """The default config of visible-infrared recognition."""
+    return _config({**SHARED, **RECOGNITION})
+
+
+def pretraining() -> ConfigDict:
+    """The default config of task-oriented pretraining."""
+    return _config({**SHARED, **PRETRAINING})
+
+
 def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a run's config, with the default of each field that is missing in it.
 
     Raises UserError for an unknown `model.detector`.
     """
     completed = copy.deepcopy(dict(config))
-    if completed.get("task") == "classify":
-        fields = classification_fields()
+    task_fields = {"classify": CLASSIFICATION, "reid": RECOGNITION, "pretrain": PRETRAINING}
+    if (task := completed.get("task")) in task_fields:
+        fields = {**SHARED, **task_fields[task]}
     else:
         fields = detection_fields(completed.get("model", {}).get("detector", "point"))
     for path, (default, _) in fields.items():

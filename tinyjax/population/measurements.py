@@ -54,7 +54,8 @@ def mean_over_batches(
             layers = (path.removesuffix("/mean") for path in variables.stats)
             frozen_layers = dict.fromkeys(layers, True) if running_stats else frozen
             merged = Variables({**variables.params, **params}, variables.stats)
-            return population.model.loss(merged, frozen_layers, rows, key, hyper)[0]
+            inputs = merged, frozen_layers, rows, key, {**hyper, "step": step}
+            return population.model.loss(*inputs)[0]
 
         params = {
             path: leaf
@@ -95,7 +96,9 @@ def batchnorm_estimator(
         (variables, hyper, subset), (data, step) = member, shared
         rows = batch_at(task.sample, data, subset, hyper["seed"], step, config, axes)
         frozen = frozen_batchnorm(hyper, population.trainable.frozen_batchnorm)
-        key, averaging_hyper = step_key(hyper["seed"], step), {**hyper, "momentum": 1 / (step + 1)}
+        key, averaging_hyper = (
+            step_key(hyper["seed"], step), {**hyper, "step": step, "momentum": 1 / (step + 1)}
+        )  # fmt: skip
         _, (stats, _) = population.model.loss(variables, frozen, rows, key, averaging_hyper)
         return variables._replace(stats={path: stats[path] for path in variables.stats})
 

@@ -1,4 +1,4 @@
-"""Tasks. `detect` and `classify` each define a `core.Task`; `get_task` returns it by name."""
+"""Tasks. Each module defines a `core.Task`; `get_task` returns it by name."""
 
 from importlib import import_module
 
@@ -12,7 +12,7 @@ from tinyjax.errors import UserError, suggest
 from tinyjax.models.layers import EXCITE_SETTINGS, ExtraLayers
 from tinyjax.models.scaling import Architecture
 
-TASKS = ("detect", "classify")
+TASKS = ("detect", "classify", "reid", "pretrain")
 DTYPES = ("float32", "bfloat16")
 
 
