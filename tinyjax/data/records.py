@@ -70,6 +70,8 @@ class RecognitionSplit(NamedTuple):
     names: tuple[str, ...]  # file names
     classes: tuple[str, ...]  # names of the identities
     protocols: dict[str, RetrievalProtocol]  # none in a training split
+    # Data set and trial within which `classes` name identities, see `recognition.find_leak`.
+    origin: tuple[str, int] = ("", 0)
 
 
 class Objects(NamedTuple):

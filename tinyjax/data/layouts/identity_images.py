@@ -1,0 +1,69 @@
+"""The common form of visible-infrared layouts: images with identity, modality and camera."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyjax.data.layouts.listing import candidate_roots, list_files, list_folders
+from tinyjax.data.modality import INFRARED, VISIBLE
+from tinyjax.data.sources import AnyPath, ImageFile
+from tinyjax.errors import UserError
+
+# Names of folders and lists, in lower case.
+MODALITY_NAMES = {
+    VISIBLE: ("visible", "vis", "rgb"),
+    INFRARED: ("infrared", "thermal", "nir", "ir"),
+}
+LIST_FOLDERS = ("idx", "exp")
+
+
+class IdentityImage(NamedTuple):
+    file: ImageFile
+    name: str  # path in the data set
+    identity: str
+    modality: int  # VISIBLE or INFRARED
+    camera: int
+    # Images of an identity with one capture are not compared; "": an image by itself.
+    capture: str = ""
+
+
+def modality_folders(folder: AnyPath) -> dict[int, AnyPath]:
+    """Modality -> its subfolder of `folder`, if there is one."""
+    folders = {subfolder.name.lower(): subfolder for subfolder in reversed(list_folders(folder))}
+    return {
+        modality: folders[name]
+        for modality, names in MODALITY_NAMES.items()
+        for name in reversed(names)
+        if name in folders
+    }
+
+
+def text_files(root: AnyPath) -> list[tuple[AnyPath, dict[str, AnyPath]]]:
+    """(folder of a data set, its .txt files by name) for `root` and folders in it.
+
+    The files are those of the folder and of its subfolders `LIST_FOLDERS`.
+    """
+    folders_with_lists = []
+    for data_dir in candidate_roots(root):
+        searched = [data_dir, *(data_dir / name for name in LIST_FOLDERS)]
+        files = [file for folder in searched for file in list_files(folder, ".txt")]
+        if files:
+            folders_with_lists.append((data_dir, {file.name: file for file in files}))
+    return folders_with_lists
+
+
+def hold_out(identities: Iterable[str], fraction: float, seed: Sequence[int]) -> set[str]:
+    """A random `fraction` of the identities, at least one and not all.
+
+    It depends on the set of identities and the seed. Raises UserError if `fraction` is not between
+    0 and 1, or if there are fewer than two identities.
+    """
+    names = sorted({*identities})
+    if not 0 < fraction < 1:
+        raise UserError(f"a fraction of identities of {fraction}: give a number between 0 and 1")
+    if len(names) < 2:
+        raise UserError(f"{len(names)} identity cannot be divided; give two or more")
+    count = min(max(round(fraction * len(names)), 1), len(names) - 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[k] for k in order[:count]}

@@ -1,0 +1,3 @@
+"""Values of the input "modality" of visible-infrared recognition."""
+
+VISIBLE, INFRARED = 0, 1
