@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -51,6 +51,18 @@ class ImageItem(NamedTuple):
     label: str
 
 
+class NamedFile(Protocol):
+    """What decoding needs of an item."""
+
+    @property
+    def file(self) -> ImageFile: ...
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=NamedFile)
+
+
 def load(options: ClassificationOptions) -> ClassificationSplit:
     """Load one split, in order of class and file name.
 
@@ -84,7 +96,7 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
         in_classes = [item for item in items if item.label in class_ids]
         selected = take_evenly(in_classes, options.limit, lambda item: item.name)
         decode = partial(
-            _decode,
+            decode_item,
             channels=options.channels,
             range16=options.range16,
             size=size,
@@ -97,7 +109,7 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
             files = [item.file for item in selected]
             pixels = streaming.Images(ImageReader(selected, decode), shape, files)
         else:
-            pixels, selected = _decode_all(selected, decode, options.on_error)
+            pixels, selected = decode_items(selected, decode, options.on_error)
     if not selected:
         raise UserError(f"{source}: split {split!r} has no valid images")
     return ClassificationSplit(
@@ -112,9 +124,9 @@ def load(options: ClassificationOptions) -> ClassificationSplit:
 # ---- images
 
 
-def _decode_all(
-    items: list[ImageItem], decode: Any, on_error: OnError
-) -> tuple[np.ndarray, list[ImageItem]]:
+def decode_items(
+    items: Sequence[Item], decode: Any, on_error: OnError
+) -> tuple[np.ndarray, list[Item]]:
     """The readable images, uint8 [N, H, W, C], and their items."""
     pixels, readable = [], []
     for item, image in map_ahead(decode, items):
@@ -126,14 +138,15 @@ def _decode_all(
     return np.stack(pixels) if pixels else np.zeros(0), readable
 
 
-def _decode(
-    item: ImageItem,
+def decode_item(
+    item: Item,
     channels: int,
     range16: Range16,
     size: tuple[int, int],
     fit: str,
     corruption: tuple[str, int] | None = None,
-) -> tuple[ImageItem, np.ndarray | UserError]:
+) -> tuple[Item, np.ndarray | UserError]:
+    """The item, and its image as uint8 [H, W, C] or the error."""
     try:
         image = images.read_image(item.file, channels, range16)
         if corruption:
@@ -149,7 +162,7 @@ def _decode(
 class ImageReader:
     """Reads an image of a streamed split by its index."""
 
-    items: list[ImageItem]
+    items: Sequence[Any]  # with the fields of `NamedFile`
     decode: partial
 
     def __call__(self, i: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,6 +15,7 @@ log = logging.getLogger("tinyjax")
 DETECTION_FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *DETECTION_SETS)
 CLASS_FOLDERS = "folder"
 CLASSIFICATION_FORMATS = (CLASS_FOLDERS, "list", "tfds", *CLASSIFICATION_SETS)
+RECOGNITION_FORMATS = ("sysu", "regdb", "llcm", "oulu", "buaa", "pairs", "synthetic")
 CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite, which `evaluate` expands to many splits
 
 
@@ -24,15 +26,17 @@ def load_split(
     corruption: tuple[str, int] | None = None,
     **extra: Any,
 ) -> Any:
-    """Load one split: a `DetectionSplit` or a `ClassificationSplit`.
+    """Load one split: a `DetectionSplit`, a `ClassificationSplit` or, for `RECOGNITION_FORMATS`, a
+    `RecognitionSplit`.
 
     Args:
         config: the `data` of a config. With `on_error` = "skip", invalid images and boxes are left
             out and logged; with "stop" the first one is an error. With `stream`, images stay on
             disk.
         split: the split's arguments, which override `config.common`. They are fields of
-            `options.DetectionOptions` or, for `CLASSIFICATION_FORMATS`, `ClassificationOptions`;
-            for "synthetic" those of `synthetic.dataset.load`. A split may set its own "format".
+            the options' class in `data.options`; for "synthetic" those of
+            `synthetic.dataset.load` or, for recognition, of `synthetic.identities.load`. A split
+            may set its own "format".
         formats: the formats of the task.
         corruption: name and severity.
         extra: further options; not used if the format is "synthetic".
@@ -50,7 +54,7 @@ def load_split(
         raise UserError(f"data.format = {data_format!r}: {suggest(data_format, formats)}")
     stream = config.get("stream", False)
     if data_format == "synthetic":
-        return _load_synthetic(arguments, stream, corruption)
+        return _load_synthetic(arguments, stream, corruption, formats == RECOGNITION_FORMATS)
 
     from tinyjax.data.layouts import published
     from tinyjax.data.options import config_fields
@@ -76,9 +80,11 @@ def load_split(
 
 def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:
     """The type of a format's options, and its loader."""
-    from tinyjax.data import classification, detection
-    from tinyjax.data.options import ClassificationOptions, DetectionOptions
+    from tinyjax.data import classification, detection, recognition
+    from tinyjax.data.options import ClassificationOptions, DetectionOptions, RecognitionOptions
 
+    if data_format in RECOGNITION_FORMATS:
+        return RecognitionOptions, recognition.load
     if data_format in CLASSIFICATION_FORMATS:
         return ClassificationOptions, classification.load
     return DetectionOptions, detection.load
@@ -105,21 +111,34 @@ def _check_arguments(
 
 
 def _load_synthetic(
-    arguments: Mapping[str, Any], stream: bool, corruption: tuple[str, int] | None
+    arguments: Mapping[str, Any],
+    stream: bool,
+    corruption: tuple[str, int] | None,
+    recognition: bool,
 ) -> Any:
-    from tinyjax.data.synthetic import dataset
-
-    _check_arguments("synthetic", arguments, ("n", "size", "seed", *dataset.STRENGTHS), ("n",))
+    """Synthetic people for recognition, else synthetic scenes."""
+    known, noun, module = ["n", "size", "seed"], "scenes", "dataset"
+    if recognition:
+        known, noun, module = [*known, "split", "per_camera"], "identities", "identities"
+    loader = import_module(f"tinyjax.data.synthetic.{module}")
+    _check_arguments("synthetic", arguments, [*known, *loader.STRENGTHS], ["n"])
     if stream:
-        raise UserError("data.stream: synthetic scenes are generated in memory; leave it out")
-    split = dataset.load(**arguments)
-    if not corruption:
-        return split
+        raise UserError(f"data.stream: synthetic {noun} are generated in memory; leave it out")
+    split = loader.load(**arguments)
+    return _corrupt_images(split, corruption) if corruption else split
 
+
+def _corrupt_images(split: Any, corruption: tuple[str, int]) -> Any:
+    """A split in memory with corrupted images; infrared ones stay gray."""
     import numpy as np
 
     from tinyjax.data.corruptions.corrupt import corrupt
+    from tinyjax.data.modality import INFRARED
 
-    pairs = zip(split.inputs["image"], split.names, strict=True)
-    image = np.stack([corrupt(pixels, *corruption, name) for pixels, name in pairs])
-    return split._replace(inputs={"image": image})
+    images = split.inputs["image"]
+    modality = split.inputs.get("modality", np.full(len(images), INFRARED))
+    corrupted = np.empty_like(images)
+    for i, (pixels, name) in enumerate(zip(images, split.names, strict=True)):
+        channels = slice(1) if modality[i] == INFRARED else slice(None)
+        corrupted[i] = corrupt(pixels[..., channels], *corruption, name)
+    return split._replace(inputs={**split.inputs, "image": corrupted})

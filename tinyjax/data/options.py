@@ -102,6 +102,37 @@ class ClassificationOptions(LoadOptions):
     layout: str = "folder"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecognitionOptions(LoadOptions):
+    """Options of `recognition.load`.
+
+    Attributes:
+        size: (H, W), or one number for a square; by default that of the layout's networks.
+        fit: how images are brought to `size`, see `images.fit_image`.
+        channels: 1 or 3; an infrared image is read as gray and repeated.
+        classes: identities to keep; by default all of the split.
+        layout: of `recognition.LAYOUTS`.
+        trial: of RegDB, 1..10; each trial has its own training and test identities.
+        val_fraction: fraction of the training identities that form the split "val" and are left out
+            of "train"; 0: none. SYSU-MM01 has its own split "val".
+        test_fraction: fraction of the identities that form the split "test", of "pairs" without
+            lists.
+        seed: of these two divisions.
+        capture: regular expression, searched in the names of images; images of an identity with the
+            same text of the first group are of one moment and are not compared. "": none.
+    """
+
+    size: Any = None
+    fit: str = "resize"
+    channels: int = 3
+    layout: str = "pairs"
+    trial: int = 1
+    val_fraction: float = 0.0
+    test_fraction: float = 0.5
+    seed: int = 0
+    capture: str = ""
+
+
 def config_fields(options: type[LoadOptions]) -> tuple[list[str], list[str]]:
     """The names of the options that a config may set, and of the required ones."""
     known = [option for option in fields(options) if option.name not in INTERNAL]
