@@ -82,6 +82,14 @@ def test_sysu_protocols(roots):
     assert len({tuple(gallery_names(split, "all_single", t)) for t in range(10)}) == 10
 
 
+def test_zipped_sysu(roots, tmp_path):
+    packed = zip_folder(roots / "sysu", tmp_path / "sysu.zip", "SYSU-MM01/")
+    zipped = load_recognition(packed, "test", "sysu", limit=30)
+    loaded = load_recognition(roots / "sysu", "test", "sysu", limit=30)
+    assert zipped.names == loaded.names
+    np.testing.assert_array_equal(zipped.inputs["image"], loaded.inputs["image"])
+
+
 def test_sysu_val_has_no_indoor_gallery(roots):
     split = load_recognition(roots / "sysu", "val", "sysu")
     assert [*split.protocols] == ["all_single", "all_multi"]

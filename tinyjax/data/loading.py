@@ -54,7 +54,7 @@ def load_split(
         raise UserError(f"data.format = {data_format!r}: {suggest(data_format, formats)}")
     stream = config.get("stream", False)
     if data_format == "synthetic":
-        return _load_synthetic(arguments, stream, corruption, formats == RECOGNITION_FORMATS)
+        return _load_synthetic(arguments, stream, corruption, tuple(formats) == RECOGNITION_FORMATS)
 
     from tinyjax.data.layouts import published
     from tinyjax.data.options import config_fields

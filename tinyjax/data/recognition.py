@@ -28,7 +28,7 @@ from tinyjax.errors import UserError, suggest
 
 PERSON_SIZE, FACE_SIZE = (288, 144), (128, 128)
 TRAINING_SPLITS = ("train", "trainval")
-DIVIDED_SEED = 1  # stream of the division of training identities
+VAL_STREAM = 1  # of the random division of training identities
 
 
 class Layout(NamedTuple):
@@ -139,14 +139,15 @@ def _read_split(root: AnyPath, layout: Layout, options: RecognitionOptions) -> l
         raise UserError(
             f"val_fraction = {fraction}: {options.layout} has its own split 'val'; leave it out"
         )
-    divided = not layout.has_val and split in ("train", "val") and (fraction or split == "val")
-    if divided and not fraction:
+    if fraction and split in ("train", "val"):
+        images = layout.read(root, "train", options)
+        identities = [image.identity for image in images]
+        held = hold_out(identities, fraction, (options.seed, VAL_STREAM), "val_fraction")
+        images = [image for image in images if (image.identity in held) == (split == "val")]
+    elif split == "val" and not layout.has_val:
         images = _read_named_val(root, layout, options)
     else:
-        images = layout.read(root, "train" if divided else split, options)
-    if divided and fraction:
-        held = hold_out((i.identity for i in images), fraction, (options.seed, DIVIDED_SEED))
-        images = [image for image in images if (image.identity in held) == (split == "val")]
+        images = layout.read(root, split, options)
     return sorted(images, key=lambda image: image.name)
 
 

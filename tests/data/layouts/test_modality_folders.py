@@ -82,7 +82,7 @@ def test_validation_identities_are_held_out_of_training(roots, layout):
     with pytest.raises(UserError, match=r"'val'.*give val_fraction = 0\.2 in data\.common"):
         load_recognition(roots / layout, "val", layout)
     for fraction in (1, -0.1, 1.5):
-        with pytest.raises(UserError, match=r"give a number between 0 and 1"):
+        with pytest.raises(UserError, match=r"val_fraction = .*: give a number between 0 and 1"):
             load_recognition(roots / layout, "train", layout, val_fraction=fraction)
 
 

@@ -98,17 +98,17 @@ def _find_set(root: AnyPath, title: str, required: list[str]) -> AnyPath:
 
     Raises UserError that names the missing ones.
     """
-    missing = {
-        data_dir: [name for name in required if not (data_dir / name).exists()]
-        for data_dir in candidate_roots(root)
-    }
-    data_dir = min(missing, key=lambda folder: len(missing[folder]))
-    if missing[data_dir]:
-        raise UserError(
-            f"{data_dir}: {title} has {', '.join(required)}, as it unpacks; "
-            f"missing here: {', '.join(missing[data_dir])}"
-        )
-    return data_dir
+    best, fewest = root, required
+    for data_dir in candidate_roots(root):
+        missing = [name for name in required if not (data_dir / name).exists()]
+        if not missing:
+            return data_dir
+        if len(missing) < len(fewest):
+            best, fewest = data_dir, missing
+    raise UserError(
+        f"{best}: {title} has {', '.join(required)}, as it unpacks; missing here: "
+        f"{', '.join(fewest)}"
+    )
 
 
 def _read_numbers(file: AnyPath) -> list[int]:

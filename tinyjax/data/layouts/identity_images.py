@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyjax.data.layouts.listing import candidate_roots, list_files, list_folders
+from tinyjax.data.layouts.listing import list_files, list_folders
 from tinyjax.data.modality import INFRARED, VISIBLE
 from tinyjax.data.sources import AnyPath, ImageFile
 from tinyjax.errors import UserError
@@ -39,31 +39,26 @@ def modality_folders(folder: AnyPath) -> dict[int, AnyPath]:
     }
 
 
-def text_files(root: AnyPath) -> list[tuple[AnyPath, dict[str, AnyPath]]]:
-    """(folder of a data set, its .txt files by name) for `root` and folders in it.
-
-    The files are those of the folder and of its subfolders `LIST_FOLDERS`.
-    """
-    folders_with_lists = []
-    for data_dir in candidate_roots(root):
-        searched = [data_dir, *(data_dir / name for name in LIST_FOLDERS)]
-        files = [file for folder in searched for file in list_files(folder, ".txt")]
-        if files:
-            folders_with_lists.append((data_dir, {file.name: file for file in files}))
-    return folders_with_lists
+def text_files(data_dir: AnyPath) -> dict[str, AnyPath]:
+    """The .txt files of a data set's folder and of its subfolders `LIST_FOLDERS`, by name."""
+    folders = [data_dir, *(data_dir / name for name in LIST_FOLDERS)]
+    return {file.name: file for folder in folders for file in list_files(folder, ".txt")}
 
 
-def hold_out(identities: Iterable[str], fraction: float, seed: Sequence[int]) -> set[str]:
+def hold_out(
+    identities: Iterable[str], fraction: float, seed: Sequence[int], option: str
+) -> set[str]:
     """A random `fraction` of the identities, at least one and not all.
 
-    It depends on the set of identities and the seed. Raises UserError if `fraction` is not between
-    0 and 1, or if there are fewer than two identities.
+    It depends on the set of identities and the seed. option: the name of `fraction` in messages.
+
+    Raises UserError if `fraction` is not between 0 and 1, or with fewer than two identities.
     """
     names = sorted({*identities})
     if not 0 < fraction < 1:
-        raise UserError(f"a fraction of identities of {fraction}: give a number between 0 and 1")
+        raise UserError(f"{option} = {fraction}: give a number between 0 and 1")
     if len(names) < 2:
-        raise UserError(f"{len(names)} identity cannot be divided; give two or more")
+        raise UserError(f"{option} = {fraction}: fewer than two identities cannot be divided")
     count = min(max(round(fraction * len(names)), 1), len(names) - 1)
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[k] for k in order[:count]}

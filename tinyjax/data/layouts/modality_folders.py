@@ -14,6 +14,7 @@ This layout of faces is ours: none is published. Folders of a modality may have 
 """
 
 from collections.abc import Iterator
+from itertools import combinations
 
 from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.identity_images import (
@@ -36,11 +37,11 @@ def read_pairs(root: AnyPath, split: str, test_fraction: float, seed: int) -> li
 
     Raises UserError for a missing folder or list, and an identity in two lists.
     """
-    images = next((_read_modalities(folder) for folder in _paired_folders(root)), None)
-    if images is None:
+    data_dir = next(_paired_folders(root), None)
+    if data_dir is None:
         raise UserError(f"{root}: {_missing_folders(root)}")
-    lists = _identity_lists(root)
-    if lists:
+    images = _read_modalities(data_dir)
+    if lists := _identity_lists(data_dir):
         if split not in lists:
             raise UserError(
                 f"{root}: no list {split}_id.txt; {suggest(split, lists)}. Without any list, "
@@ -55,7 +56,7 @@ def read_pairs(root: AnyPath, split: str, test_fraction: float, seed: int) -> li
         return [image for image in images if image.identity in lists[split]]
     if split not in LIST_SPLITS:
         raise UserError(f"{root}: no split {split!r}; {suggest(split, LIST_SPLITS)}")
-    test = hold_out((image.identity for image in images), test_fraction, (seed, 0))
+    test = hold_out((image.identity for image in images), test_fraction, (seed, 0), "test_fraction")
     return [image for image in images if (image.identity in test) == (split == "test")]
 
 
@@ -108,29 +109,24 @@ def _read_modalities(folder: AnyPath) -> list[IdentityImage]:
     return images
 
 
-def _identity_lists(root: AnyPath) -> dict[str, set[str]]:
+def _identity_lists(data_dir: AnyPath) -> dict[str, set[str]]:
     """Split -> names of its identities, by the lists <split>_id.txt.
 
     Raises UserError for an identity in two of them.
     """
     suffix = "_id.txt"
-    for _, files in text_files(root):
-        lists = {
-            name.removesuffix(suffix): {
-                field.strip() for field in read_text(file).replace("\n", ",").split(",")
-            }
-            - {""}
-            for name, file in files.items()
-            if name.endswith(suffix)
+    lists = {
+        name.removesuffix(suffix): {
+            field.strip() for field in read_text(file).replace("\n", ",").split(",")
         }
-        if lists:
-            splits = sorted(lists)
-            for k, one in enumerate(splits):
-                for other in splits[k + 1 :]:
-                    if shared := sorted(lists[one] & lists[other]):
-                        raise UserError(
-                            f"{root}: {one}_id.txt and {other}_id.txt share {len(shared)} "
-                            f"identities ({shorten(shared)}); name each in one list"
-                        )
-            return lists
-    return {}
+        - {""}
+        for name, file in text_files(data_dir).items()
+        if name.endswith(suffix)
+    }
+    for one, other in combinations(sorted(lists), 2):
+        if shared := sorted(lists[one] & lists[other]):
+            raise UserError(
+                f"{data_dir}: {one}_id.txt and {other}_id.txt share {len(shared)} identities "
+                f"({shorten(shared)}); name each in one list"
+            )
+    return lists

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from tinyjax.data.layouts.identity_images import MODALITY_NAMES, IdentityImage, text_files
-from tinyjax.data.layouts.listing import join_inside, read_text
+from tinyjax.data.layouts.listing import candidate_roots, join_inside, read_text
 from tinyjax.data.modality import INFRARED, VISIBLE
 from tinyjax.data.sources import AnyPath
 from tinyjax.errors import UserError, suggest
@@ -36,8 +36,8 @@ def read_regdb(root: AnyPath, split: str, trial: int) -> list[IdentityImage]:
         known = sorted(
             {
                 int(match[1])
-                for _, files in text_files(root)
-                for name in files
+                for data_dir in candidate_roots(root)
+                for name in text_files(data_dir)
                 if (match := re.fullmatch(rf"{re.escape(split)}_\w+_(\d+)\.txt", name))
             }
         )
@@ -56,8 +56,8 @@ def find_lists(
     """The set's folder and modality -> list, named <split>_<modality><suffix>.txt; None if one of
     the two lists is missing.
     """
-    for data_dir, files in text_files(root):
-        by_name = {name.lower(): file for name, file in files.items()}
+    for data_dir in candidate_roots(root):
+        by_name = {name.lower(): file for name, file in text_files(data_dir).items()}
         lists = {
             modality: by_name[name]
             for modality, names in MODALITY_NAMES.items()

@@ -255,9 +255,7 @@ def render(
 
     levels = appearance(person, camera.modality, strengths)[geometry.materials]
     parts = np.concatenate([boxes, geometry.parts, pole])
-    levels = np.concatenate(
-        [box_levels, levels, np.broadcast_to(pole_level, (len(pole), 3))[:, : levels.shape[1]]]
-    )
+    levels = np.concatenate([box_levels, levels, np.tile(pole_level, (len(pole), 1))])
     weights, transmission = layer_weights(parts, size)
     scene = np.tensordot(weights, levels, axes=(0, 0)) + transmission[..., None] * background
 
