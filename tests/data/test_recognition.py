@@ -108,6 +108,10 @@ def test_incomplete_sysu(roots, tmp_path):
     (root / "exp" / "test_id.txt").write_text("6,300,301")
     with pytest.raises(UserError, match=r"2 of 3 identities .* no image .*\(0300, 0301\)"):
         load_recognition(root, "test", "sysu")
+    (root / "cam3").rename(root / "thermal")
+    (root / "cam3").mkdir()
+    with pytest.raises(UserError, match=r"cam3 without folders of identities, such as 0001$"):
+        load_recognition(root, "test", "sysu")
     shutil.rmtree(root / "cam4")
     (root / "exp" / "val_id.txt").unlink()
     with pytest.raises(UserError, match=r"missing here: cam4, exp/val_id\.txt$"):
@@ -236,6 +240,9 @@ def test_incomplete_llcm(roots, tmp_path):
     with pytest.raises(UserError, match=r"LLCM has .*; missing here: idx/train_nir\.txt$"):
         load_recognition(tmp_path, "train", "llcm")
     with pytest.raises(UserError, match=r"missing here: test_nir$"):
+        load_recognition(tmp_path, "test", "llcm")
+    (tmp_path / "LLCM" / "test_nir").mkdir()
+    with pytest.raises(UserError, match=r"test_nir without folders of cameras, such as cam1$"):
         load_recognition(tmp_path, "test", "llcm")
     with pytest.raises(UserError, match=r"no split 'query' of LLCM; known: train, test"):
         load_recognition(tmp_path, "query", "llcm")

@@ -13,6 +13,7 @@ LLCM (github.com/ZYK100/LLCM):
 """
 
 import re
+from collections.abc import Iterable
 
 from tinyjax.data.layouts.identity_images import IdentityImage
 from tinyjax.data.layouts.listing import candidate_roots, list_folders, list_images, read_text
@@ -39,6 +40,7 @@ def read_sysu(root: AnyPath, split: str) -> list[IdentityImage]:
     lists = [f"exp/{name}_id.txt" for name in SYSU_SPLITS[split]]
     folders = [f"cam{camera}" for camera in SYSU_MODALITIES]
     data_dir = _find_set(root, "SYSU-MM01", [*folders, *lists])
+    _check_subfolders(data_dir, folders, "identities, such as 0001")
     identities = {f"{k:04d}" for name in lists for k in _read_numbers(data_dir / name)}
     images = [
         IdentityImage(
@@ -72,6 +74,7 @@ def read_llcm(root: AnyPath, split: str) -> list[IdentityImage]:
         raise UserError(f"{root}: no split {split!r} of LLCM; {suggest(split, ('train', 'test'))}")
     list_name = "idx/test_id.txt"
     data_dir = _find_set(root, "LLCM", [*LLCM_FOLDERS, list_name])
+    _check_subfolders(data_dir, LLCM_FOLDERS, "cameras, such as cam1")
     identities = {f"{k:04d}" for k in _read_numbers(data_dir / list_name)}
     images = [
         IdentityImage(
@@ -122,12 +125,16 @@ def _read_numbers(file: AnyPath) -> list[int]:
     return [int(field) for field in fields]
 
 
+def _check_subfolders(data_dir: AnyPath, folders: Iterable[str], content: str) -> None:
+    if empty := [name for name in folders if not list_folders(data_dir / name)]:
+        raise UserError(f"{data_dir}: {', '.join(empty)} without folders of {content}")
+
+
 def _check_identities(
     data_dir: AnyPath, lists: list[str], identities: set[str], images: list[IdentityImage]
 ) -> None:
     if absent := sorted(identities - {image.identity for image in images}):
         raise UserError(
             f"{data_dir}: {len(absent)} of {len(identities)} identities in {', '.join(lists)} have "
-            f"no image in any camera ({shorten(absent)}); their folders are cam1/{absent[0]} and "
-            "so on; unpack the set again"
+            f"no image in any camera ({shorten(absent)}); unpack the set again"
         )

@@ -3,8 +3,9 @@ quickstart and studies of visible-infrared recognition.
 
 Shape is common to both modalities, color is only in visible images and heat only in infrared ones.
 The six cameras are numbered from 0 in the order of SYSU-MM01: 0, 1, 3 and 4 are visible, 2 and 5
-infrared, and cameras 1 and 2 see the same place. Image k of an identity and camera is a function of
-(seed, split, identity, camera, k, size, strengths); the strengths change only how it looks.
+infrared. Cameras 1 and 2 are in one room: their images may be twins, of one moment. Image k of an
+identity and camera is a function of (seed, split, identity, camera, k, size, strengths); strengths
+change only how it looks.
 """
 
 from functools import lru_cache
@@ -37,7 +38,7 @@ STRENGTHS = {
 }
 SPLITS = ("train", "val", "test", "pretrain")  # independent streams of identities
 CAMERA_MODALITIES = (VISIBLE, VISIBLE, INFRARED, VISIBLE, VISIBLE, INFRARED)
-TWIN_CAMERAS = {2: 1}  # infrared camera -> visible camera that sees the same place
+TWIN_CAMERAS = {2: 1}  # infrared camera -> visible camera in the same room
 CELLS = ((9, 6), (20, 12))  # of the grids that a camera's background is interpolated from
 WINDOW = 0.6  # fraction of a camera's background that one image shows
 MAX_OCCLUDER = 0.2  # width of the pole, fraction of the image's width
