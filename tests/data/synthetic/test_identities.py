@@ -114,7 +114,8 @@ def test_without_nuisances_all_images_of_a_camera_are_equal():
 def test_each_nuisance_varies_images(name):
     changed = identities.load(2, per_camera=(3, 3), **{**STILL, "background": 0.5, name: 1.0})
     still = identities.load(2, per_camera=(3, 3), **{**STILL, "background": 0.5})
-    assert (changed.inputs["image"] != still.inputs["image"]).any((1, 2, 3)).mean() > 0.6
+    differs = (changed.inputs["image"] != still.inputs["image"]).any((1, 2, 3)).mean()
+    assert 0.2 < differs < 0.6 if name == "occlusion" else differs > 0.6
     np.testing.assert_array_equal(changed.labels, still.labels)
 
 

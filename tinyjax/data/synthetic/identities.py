@@ -29,7 +29,7 @@ STRENGTHS = {
     "view": 0.5,  # direction from which the person is seen
     "pose": 0.5,  # arms, legs and lean
     "position": 0.5,  # scale and shift
-    "occlusion": 0.5,  # probability of a pole in front of the person
+    "occlusion": 0.5,  # at 1 a pole is in front of 2 of 5 persons
     "background": 0.5,  # contrast of the place behind the person
     "light": 0.5,  # visible: brightness, cast and ramps; infrared: ambient and automatic gain
     "blur": 0.5,
@@ -41,7 +41,8 @@ CAMERA_MODALITIES = (VISIBLE, VISIBLE, INFRARED, VISIBLE, VISIBLE, INFRARED)
 TWIN_CAMERAS = {2: 1}  # infrared camera -> visible camera in the same room
 CELLS = ((9, 6), (20, 12))  # of the grids that a camera's background is interpolated from
 WINDOW = 0.6  # fraction of a camera's background that one image shows
-MAX_OCCLUDER = 0.2  # width of the pole, fraction of the image's width
+MAX_OCCLUDED = 0.4  # probability of a pole in front of the person
+MAX_POLE = 0.2  # width of the pole, fraction of the image's width
 
 
 class Camera(NamedTuple):
@@ -241,18 +242,18 @@ def render(
     """The scene before the sensor, [H, W, C]: reflectance, or K above the ground."""
     height, width = size
     visible = camera.modality == VISIBLE
-    contrast = 2 * strengths["background"]  # the default strength has the contrast as drawn
+    contrast = 1.3 * strengths["background"]
     mean = camera.level
     background = mean + contrast * _background(camera, moment.window, size)
     boxes = camera.boxes.copy()
     boxes[:, :2] -= 0.3 * moment.window
     boxes[:, :4] *= (width, height, width, height)
-    box_levels = mean + min(contrast, 1) * (camera.box_levels - mean)
+    box_levels = mean + contrast * (camera.box_levels - mean)
 
     pole_level = mean + (rng.uniform(-0.4, 0.4) if visible else rng.uniform(-2, 3))
-    pole_width = MAX_OCCLUDER * width * (0.3 + 0.7 * moment.occluder_width) / 2
+    pole_width = MAX_POLE * width * (0.3 + 0.7 * moment.occluder_width) / 2
     pole = np.array([[moment.occluder_x * width, height / 2, pole_width, height, 0, 0]])
-    pole = pole[: int(moment.occluder < strengths["occlusion"])]
+    pole = pole[: int(moment.occluder < MAX_OCCLUDED * strengths["occlusion"])]
 
     levels = appearance(person, camera.modality, strengths)[geometry.materials]
     parts = np.concatenate([boxes, geometry.parts, pole])
@@ -306,7 +307,7 @@ def simulate_visible(
 ) -> np.ndarray:
     """Light, optics and noise of a visible camera: reflectance [H, W, 3] to gray values 0..1."""
     height, width, _ = scene.shape
-    light = strengths["light"]
+    light = 0.7 * strengths["light"]
     gain = np.exp(0.5 * light * rng.uniform(-1, 1))
     cast = 1 + light * (0.2 * camera.cast + 0.15 * rng.standard_normal(3))
     ramp_x, ramp_y = 0.7 * light * rng.uniform(-1, 1, 2)
@@ -316,7 +317,7 @@ def simulate_visible(
         + ramp_y * np.linspace(-0.5, 0.5, height)[:, None]
     )
     image = _blur(scene * gain * cast * ramps[..., None], strengths["blur"], rng)
-    return image + 0.07 * strengths["noise"] * rng.standard_normal(scene.shape)
+    return image + 0.04 * strengths["noise"] * rng.standard_normal(scene.shape)
 
 
 def simulate_infrared(
@@ -325,19 +326,19 @@ def simulate_infrared(
     """Ambient, optics, noise and automatic gain of an infrared camera: K above the ground
     [H, W, 1] to gray values 0..1.
     """
-    light = strengths["light"]
+    light = 0.7 * strengths["light"]
     # Warm air brings clothes and ground closer together.
     image = _blur(scene * (1 - 0.4 * light * rng.uniform()), strengths["blur"], rng)
-    image = image + 0.9 * strengths["noise"] * rng.standard_normal(scene.shape)
+    image = image + 0.5 * strengths["noise"] * rng.standard_normal(scene.shape)
     low, high = np.percentile(image, (0.5, 99.5))
     margin = 0.5 * light * rng.uniform(0, 1, 2) * (high - low)
     return (image - (low - margin[0])) / (high - low + margin.sum())
 
 
 def _blur(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian blur of [H, W, C]; up to 2 px at 64 rows."""
+    """Gaussian blur of [H, W, C]; up to 1.2 px at 64 rows."""
     height, width, _ = image.shape
-    sigma = 2 * strength * rng.uniform() * height / 64
+    sigma = 1.2 * strength * rng.uniform() * height / 64
     if sigma < 0.1:
         return image
     rows, columns = (_gaussian(np.arange(pixels), pixels, sigma) for pixels in (height, width))

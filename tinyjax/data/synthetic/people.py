@@ -19,6 +19,7 @@ WARMTH_RANGE = np.array([1.0, 1.5, 2.5, 2.5, 1.5, 1.5, 2.0])  # K, half of the r
 BARE_HEAD, LONG_HAIR, BRIM, HOOD = range(4)
 NO_BAG, BACKPACK, SIDE_BAG, STRAP_BAG = range(4)
 PLAIN, ROWS, COLUMNS, CHECKS = range(4)
+MAX_YAW = 0.7 * np.pi
 
 
 class Person(NamedTuple):
@@ -110,15 +111,16 @@ def pose_person(
 ) -> Geometry:
     """The rounded boxes of a person in an image of `size` (H, W).
 
-    view: 0 frontal .. 1 any direction. pose: of arms, legs and lean. position: of scale and shift.
+    view: 0 frontal .. 1 up to `MAX_YAW` to the left or right. pose: of arms, legs and lean.
+    position: of scale and shift.
     """
     height, width = size
-    yaw = np.pi * view * moment.yaw
+    yaw = MAX_YAW * view * moment.yaw
     # A body is about half as deep as it is wide.
     narrowing = float(np.hypot(np.cos(yaw), 0.55 * np.sin(yaw)))
-    body = person.height * height * (1 + 0.2 * position * moment.size)
+    body = person.height * height * (1 + 0.12 * position * moment.size)
     foot = (
-        width * (0.5 + 0.2 * position * moment.shift[0]),
+        width * (0.5 + 0.12 * position * moment.shift[0]),
         height * (0.975 + 0.06 * position * moment.shift[1]),
     )
     rows = _person_rows(person, moment, yaw, narrowing, pose)
