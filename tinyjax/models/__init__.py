@@ -5,6 +5,25 @@ Code outside this package never handles the nested variable dicts of linen.
 """
 
 from tinyjax.models.functional import Arrays, apply, init
-from tinyjax.models.registry import FAMILIES, architecture, build, family, variants
+from tinyjax.models.registry import (
+    FAMILIES,
+    OPTIONS,
+    architecture,
+    build,
+    configured_architecture,
+    family,
+    variants,
+)
 
-__all__ = ["FAMILIES", "Arrays", "apply", "architecture", "build", "family", "init", "variants"]
+__all__ = [
+    "FAMILIES",
+    "OPTIONS",
+    "Arrays",
+    "apply",
+    "architecture",
+    "build",
+    "configured_architecture",
+    "family",
+    "init",
+    "variants",
+]

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import numpy as np
 from jax import Array
 
 from tinyjax.models import initializers, layers
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 from tinyjax.ops.conv import conv2d
@@ -89,24 +90,24 @@ class ConvNeXtBlock(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {4, 8, 16, 32: features}).
 
-    Features are the outputs of the stages, without LayerNorm, [B, H/stride, W/stride, C], in the
-    compute dtype `dtype`. Odd sizes are rounded up at each level, by zeros at the bottom and right;
-    torch's convolutions round down. Without `classes` the network ends after its stages: it has no
-    LayerNorm after pooling (`head`) and no classifier. There is no stochastic depth. The network
-    has no BatchNorm; `eps` and `momentum` are those of adapters.
+    See `Backbone`. Features are the outputs of the stages, without LayerNorm. Odd sizes are rounded
+    up at each level, by zeros at the bottom and right; torch's convolutions round down. The head is
+    a LayerNorm after pooling. There is no stochastic depth.
     """
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
-        kernel_init = initializers.transformer_normal
-        stem = layers.PatchEmbedding(
-            self.arch.stem, self.arch.stem_kernel, kernel_init, NORM_EPS, name="stem"
-        )
-        features = self.forward_stages(stem(x.astype(self.dtype)), train, ConvNeXtBlock)
-        if self.classes is None:
-            return None, features
-        y = layers.LayerNorm(NORM_EPS, name="head")(layers.spatial_mean(features[32]))
-        return layers.Dense(self.classes, kernel_init, name="classifier")(y), features
+    def layers(self) -> Layers:
+        arch, init = self.arch, initializers.transformer_normal
+
+        def stem(x, train):
+            patches = layers.PatchEmbedding(
+                arch.stem, arch.stem_kernel, init, NORM_EPS, name="stem"
+            )
+            return patches(x), {}
+
+        def head(x, train):
+            return layers.LayerNorm(NORM_EPS, name="head")(self.pooling(x))
+
+        return Layers(stem, ConvNeXtBlock, head, classifier=partial(layers.Dense, kernel_init=init))
 
 
 # ---- names and layouts in state dicts

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from tinyjax.models import initializers, layers, scaling
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 
 BASES = {"1.0": scaling.ghostnet}
@@ -64,12 +64,12 @@ class GhostBottleneck(nn.Module):
         kernel, stride, out = self.spec.kernel, self.spec.stride, self.spec.out
         expand = self.spec.expand
         y = GhostModule(expand, "relu", self.conv, name="ghost1")(x, train)
-        if stride > 1:
+        if self.spec.is_transition:
             y = self.conv(expand, kernel, stride, groups=expand, name="depthwise")(y, train)
         if self.spec.squeeze:
             y = self.excite(self.spec.squeeze, name="se")(y)
         y = GhostModule(out, "identity", self.conv, name="ghost2")(y, train)
-        if stride > 1 or x.shape[-1] != out:
+        if self.spec.is_transition or x.shape[-1] != out:
             x = layers.DepthwiseShortcut(
                 out, kernel, stride, "identity", self.conv, name="shortcut"
             )(x, train)
@@ -79,14 +79,13 @@ class GhostBottleneck(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
-    Features are those of `efficientnet.Model`. Without `classes` the network ends after its stages:
-    it has no 1x1 convolution (`head`), no hidden layer and no classifier.
+    See `Backbone`; the head is a 1x1 convolution, and a hidden layer after pooling.
     """
 
     preserves_zeros = True
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+    def layers(self) -> Layers:
+        arch = self.arch
         conv = partial(
             layers.ConvBN,
             kernel_init=initializers.uniform_fan_in,
@@ -94,15 +93,18 @@ class Model(Backbone):
             momentum=self.momentum,
         )
         excite = partial(layers.SqueezeExcite, act="relu", gate="hard_sigmoid")
-        block = partial(GhostBottleneck, conv=conv, excite=excite)
-        x = conv(self.arch.stem, 3, 2, act="relu", name="stem")(x.astype(self.dtype), train)
-        features = {2: x} | self.forward_stages(x, train, block)
-        if self.classes is None:
-            return None, features
         dense = partial(layers.Dense, kernel_init=initializers.uniform_fan_in)
-        y = conv(self.arch.head, act="relu", name="head")(features[32], train)
-        y = nn.relu(dense(self.arch.hidden, name="hidden")(layers.spatial_mean(y)))
-        return dense(self.classes, name="classifier")(y), features
+
+        def stem(x, train):
+            x = conv(arch.stem, 3, 2, act="relu", name="stem")(x, train)
+            return x, {2: x}
+
+        def head(x, train):
+            y = self.pooling(conv(arch.head, act="relu", name="head")(x, train))
+            return nn.relu(dense(arch.hidden, name="hidden")(y)) if arch.hidden else y
+
+        block = partial(GhostBottleneck, conv=conv, excite=excite)
+        return Layers(stem, block, head, classifier=dense)
 
 
 # ---- names and layout in timm's and the authors' state dicts

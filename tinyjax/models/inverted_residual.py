@@ -55,7 +55,7 @@ class InvertedResidual(nn.Module):
             y = gate("alive") * y
         if "skip" in gates:
             y = gate("skip") * resize_channels(x, out) + y
-        elif self.spec.stride == 1 and x.shape[-1] == out:
+        elif not self.spec.is_transition and x.shape[-1] == out:
             y = x + y
         alive = gate("alive") if "alive" in gates else None
         return add_adapter(self.adapter, y, train, alive)

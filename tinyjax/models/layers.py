@@ -320,4 +320,4 @@ def interleave(first: Array, second: Array) -> Array:
     Unlike a concatenation it keeps the zero padding of a population at the end of the axis. A step
     of GhostNet takes about 5 % longer on CPU than with concatenations.
     """
-    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], -1)
+    return jnp.stack([first, second], -1).reshape(*first.shape[:-1], 2 * first.shape[-1])

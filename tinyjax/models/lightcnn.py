@@ -6,6 +6,7 @@ They were trained on gray images of 128 x 128 pixels in [0, 1] without normaliza
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from tinyjax.models import initializers, layers, torch_names
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import conv2d
@@ -51,7 +52,14 @@ def _architecture(depths: tuple[int, ...], pooling: str = "max") -> Architecture
         stages.append(tuple(replace(block, pooling=pooling) for block in blocks))
         inputs = out
     stages.append((MaxFeatureMapBlock((), inputs, stride=2, pooling=pooling),))
-    return Architecture(48, tuple(stages), hidden=256, stem_kernel=5, stem_stride=1)
+    return Architecture(
+        48,
+        tuple(stages),
+        hidden=256,
+        stem_kernel=5,
+        stem_stride=1,
+        block_starts=((1, 0), (2, 0), (3, 0), (4, 0), (5, 0)),
+    )
 
 
 BASES: dict = {}
@@ -134,30 +142,30 @@ def resize_for_hidden(x: Array) -> Array:
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {1, 2, 4, 8, 16: features}).
 
-    Features are the last outputs at each stride, [B, H/stride, W/stride, C], in the compute dtype
-    `dtype`; odd sizes are rounded up at each level. Without `classes` the network ends after its
-    stages: it has no hidden layer and no classifier. The hidden layer reads maps of 8 x 8, the size
-    for images of 128 x 128; other maps are resized (bilinear with antialiasing). There is no
-    dropout. `eps` and `momentum` are those of adapters: the family has no BatchNorm.
+    See `Backbone`. The head is the hidden layer, which reads maps of 8 x 8 without pooling, the
+    size for images of 128 x 128; other maps are resized (bilinear with antialiasing). There is no
+    dropout.
     """
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+    def layers(self) -> Layers:
         arch = self.arch
-        x = MaxFeatureMap(arch.stem, arch.stem_kernel, name="stem")(x.astype(self.dtype))
-        features = {1: x} | self.forward_stages(x, train, Block)
-        if self.classes is None:
-            return None, features
-        y = features[arch.strides[-1]]
-        y = resize_for_hidden(y.astype(jnp.promote_types(y.dtype, jnp.float32)))
-        if _is_version_2(arch):
-            y = Hidden(arch.hidden, name="hidden")(y)
-        else:
-            y = _max_of_halves(Hidden(2 * arch.hidden, name="hidden")(y))
-        classifier = layers.Dense(
-            self.classes, initializers.small_normal, not _is_version_2(arch), name="classifier"
+
+        def stem(x, train):
+            x = MaxFeatureMap(arch.stem, arch.stem_kernel, name="stem")(x)
+            return x, {1: x}
+
+        def head(x, train):
+            y = resize_for_hidden(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+            if _is_version_2(arch):
+                return Hidden(arch.hidden, name="hidden")(y)
+            return _max_of_halves(Hidden(2 * arch.hidden, name="hidden")(y))
+
+        classifier = partial(
+            layers.Dense,
+            kernel_init=initializers.small_normal,
+            use_bias=not _is_version_2(arch),
         )
-        return classifier(y), features
+        return Layers(stem, Block, head, classifier)
 
 
 def _is_version_2(arch: Architecture) -> bool:

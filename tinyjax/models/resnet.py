@@ -9,7 +9,7 @@ import flax.linen as nn
 from jax import Array
 
 from tinyjax.models import initializers, layers, scaling
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.pooling import max_pool
 
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
         else:
             y = self.conv(width, 3, stride, act="relu", name="conv1")(x, train)
             y = self.conv(out, 3, name="conv2")(y, train)
-        if stride > 1 or x.shape[-1] != out:
+        if self.spec.is_transition or x.shape[-1] != out:
             x = self.conv(out, 1, stride, name="shortcut")(x, train)
         alive = None
         y = nn.relu(x + y)
@@ -59,21 +59,24 @@ class ResidualBlock(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
-    Features are those of `efficientnet.Model`; entry 2 is the stem's output before pooling.
+    See `Backbone`; feature 2 is the stem's output before pooling. There is no head.
     """
 
     preserves_zeros = True
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+    def layers(self) -> Layers:
         conv = partial(layers.ConvBN, eps=self.eps, momentum=self.momentum)
-        block = partial(ResidualBlock, conv=conv)
-        x = conv(self.arch.stem, 7, 2, act="relu", name="stem")(x.astype(self.dtype), train)
-        features = {2: x} | self.forward_stages(max_pool(x), train, block)
-        if self.classes is None:
-            return None, features
-        classifier = layers.Dense(self.classes, initializers.uniform_fan_in, name="classifier")
-        return classifier(layers.spatial_mean(features[32])), features
+
+        def stem(x, train):
+            x = conv(self.arch.stem, 7, 2, act="relu", name="stem")(x, train)
+            return max_pool(x), {2: x}
+
+        return Layers(
+            stem,
+            block=partial(ResidualBlock, conv=conv),
+            head=lambda x, train: self.pooling(x),
+            classifier=partial(layers.Dense, kernel_init=initializers.uniform_fan_in),
+        )
 
 
 def torchvision_name(path: str, arch: scaling.Architecture) -> str:

@@ -14,6 +14,9 @@ A stage is a tuple of blocks of one type. A block type is a frozen dataclass wit
                  a supernet must agree in all other fields
     GATES        the gates that the block's module implements, in its field `gates`
     gate_values  (input channels) -> name -> 0 or 1, for GATES and for layers that may be absent
+
+A block with `transition` has the layers of a block with a stride, but its stride is 1, see
+`registry.architecture`.
 """
 
 import math
@@ -28,8 +31,19 @@ WIDTH_RATIO, DEPTH_RATIO = 1.46, 1.45
 MAX_MULTIPLIER = 10  # of width and depth; 25 for 0.25 would exhaust the memory
 
 
+class Transition:
+    """What block types with a field `transition` share."""
+
+    stride: int
+    transition: bool
+
+    @property
+    def is_transition(self) -> bool:
+        return self.stride > 1 or self.transition
+
+
 @dataclass(frozen=True)
-class MBConv:
+class MBConv(Transition):
     """An inverted residual; all numbers except `kernel` and `stride` are channel counts."""
 
     kernel: int
@@ -39,12 +53,13 @@ class MBConv:
     squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
     act: str
     gates: tuple[str, ...] = ()  # those in which a supernet's networks differ
+    transition: bool = False
 
     CHANNELS: ClassVar = ("expand", "out", "squeeze")
     GATES: ClassVar = ("skip", "alive", "expands")
 
     def gate_values(self, inputs: int) -> dict[str, int]:
-        skip = self.stride == 1 and inputs == self.out
+        skip = not self.is_transition and inputs == self.out
         return {"skip": int(skip), "alive": 1, "expands": int(self.expand != inputs)}
 
     def multiply_adds(self, inputs: int) -> int:
@@ -54,7 +69,7 @@ class MBConv:
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Transition):
     """A block of ResNet: two 3x3 convolutions, or with a bottleneck 1x1, 3x3, 1x1."""
 
     stride: int  # of the first or only 3x3 convolution
@@ -62,12 +77,13 @@ class Residual:
     out: int
     bottleneck: bool
     gates: tuple[str, ...] = ()
+    transition: bool = False
 
     CHANNELS: ClassVar = ("width", "out")
     GATES: ClassVar = ("alive",)
 
     def gate_values(self, inputs: int) -> dict[str, int]:
-        return {"alive": 1, "shortcut": int(self.stride > 1 or inputs != self.out)}
+        return {"alive": 1, "shortcut": int(self.is_transition or inputs != self.out)}
 
     def multiply_adds(self, inputs: int) -> int:
         """Per output position."""
@@ -91,7 +107,7 @@ class FixedBlock:
 
 
 @dataclass(frozen=True)
-class ShuffleUnit(FixedBlock):
+class ShuffleUnit(Transition, FixedBlock):
     """A unit of ShuffleNetV2; half of its output channels come from each of its two branches.
 
     It splits its input at half its channels; the halves of a padded network would be others. Only
@@ -100,18 +116,19 @@ class ShuffleUnit(FixedBlock):
 
     stride: int
     out: int
+    transition: bool = False
 
     def multiply_adds(self, inputs: int) -> int:
         """Per output position."""
         half = self.out // 2
-        if self.stride == 1:
+        if not self.is_transition:
             return (2 * half + 9) * half
         shortcut = (9 + half) * inputs
         return shortcut + (inputs * self.stride**2 + 9 + half) * half
 
 
 @dataclass(frozen=True)
-class GhostBottleneck:
+class GhostBottleneck(Transition):
     """A bottleneck of two ghost modules; all numbers except `kernel` and `stride` are channels."""
 
     kernel: int  # of the depthwise convolutions that have the stride
@@ -120,22 +137,26 @@ class GhostBottleneck:
     out: int
     squeeze: int  # of the squeeze-excite bottleneck; 0: no squeeze-excite
     gates: tuple[str, ...] = ()
+    transition: bool = False
 
     CHANNELS: ClassVar = ("expand", "out", "squeeze")
     GATES: ClassVar = ()
 
     def gate_values(self, inputs: int) -> dict[str, int]:
-        return {"shortcut": int(self.stride > 1 or inputs != self.out)}
+        return {"shortcut": int(self.is_transition or inputs != self.out)}
 
     def multiply_adds(self, inputs: int) -> int:
         """Per output position, without squeeze-excite, whose cost does not grow with the input."""
         depthwise, total = self.kernel**2, (self.expand + 9) * self.out // 2
         total += (inputs + 9) * self.expand // 2 * self.stride**2
-        if self.stride > 1:
+        if self.is_transition:
             total += depthwise * self.expand
         if self.gate_values(inputs)["shortcut"]:
             total += (depthwise + self.out) * inputs
         return total
+
+
+Position = tuple[int, int]  # stage, counted from 1, and block, counted from 0
 
 
 class Architecture(NamedTuple):
@@ -147,6 +168,9 @@ class Architecture(NamedTuple):
     hidden: int = 0  # the linear layer between pooling and classifier; 0: none
     stem_kernel: int = 3
     stem_stride: int = 2  # including pooling
+    # Where TOPLight's blocks 2 to 6 start, see `models.path_blocks`; default: for four stages.
+    block_starts: tuple[Position, ...] = ((1, 0), (1, 1), (2, 0), (3, 0), (4, 0))
+    path_blocks: int = 0  # TOPLight's blocks 1 to this one exist once per modality; 0: one path
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -239,20 +263,27 @@ def efficientnet(width: float = 1.0, depth: float = 1.0) -> Architecture:
             blocks.append(MBConv(kernel, stride, inputs * expansion, out, inputs // 4, "silu"))
             inputs = out
         stages.append(tuple(blocks))
-    return Architecture(stem, tuple(stages), head=make_divisible(1280 * width))
+    return Architecture(
+        stem,
+        tuple(stages),
+        head=make_divisible(1280 * width),
+        block_starts=((2, 0), (2, 1), (3, 0), (4, 0), (6, 0)),
+    )
 
 
 def mobilenetv3_small(width: float = 1.0) -> Architecture:
     """Scale MobileNetV3-Small by `width`. Raises UserError if it is out of range."""
-    return _mobilenetv3(_SMALL, 1024, width)
+    return _mobilenetv3(_SMALL, 1024, width, ((2, 0), (2, 1), (3, 0), (4, 0), (5, 0)))
 
 
 def mobilenetv3_large(width: float = 1.0) -> Architecture:
     """Scale MobileNetV3-Large by `width`. Raises UserError if it is out of range."""
-    return _mobilenetv3(_LARGE, 1280, width)
+    return _mobilenetv3(_LARGE, 1280, width, ((2, 0), (2, 1), (3, 0), (4, 0), (6, 0)))
 
 
-def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
+def _mobilenetv3(
+    table: tuple, hidden: int, width: float, block_starts: tuple[Position, ...]
+) -> Architecture:
     _check_multipliers(width=width)
 
     def block(kernel: int, stride: int, expand: int, out: int, excite: bool, act: str) -> MBConv:
@@ -266,6 +297,7 @@ def _mobilenetv3(table: tuple, hidden: int, width: float) -> Architecture:
         stages=stages,
         head=6 * stages[-1][-1].out,
         hidden=make_divisible(hidden * width),
+        block_starts=block_starts,
     )
 
 
@@ -326,7 +358,8 @@ def shufflenetv2_of_channels(stem: int, *outs_and_head: int) -> Architecture:
         (ShuffleUnit(2, out), *(ShuffleUnit(1, out),) * (repeats - 1))
         for out, repeats in zip(outs, (4, 8, 4), strict=True)
     )
-    return Architecture(stem, stages, head=head, stem_stride=4)
+    starts = ((1, 0), (1, 1), (1, 2), (2, 0), (3, 0))
+    return Architecture(stem, stages, head=head, stem_stride=4, block_starts=starts)
 
 
 def ghostnet(width: float = 1.0) -> Architecture:
@@ -345,7 +378,13 @@ def ghostnet(width: float = 1.0) -> Architecture:
         return GhostBottleneck(kernel, stride, scale(expand), scale(out), squeeze)
 
     stages = tuple(tuple(block(*row) for row in stage) for stage in _GHOSTNET)
-    return Architecture(scale(16), stages, head=stages[-1][-1].expand, hidden=scale(1280))
+    return Architecture(
+        scale(16),
+        stages,
+        head=stages[-1][-1].expand,
+        hidden=scale(1280),
+        block_starts=((2, 0), (3, 0), (4, 0), (6, 0), (8, 0)),
+    )
 
 
 def _check_multipliers(**multipliers: float) -> None:

@@ -9,7 +9,7 @@ import flax.linen as nn
 from jax import Array
 
 from tinyjax.models import initializers, layers, scaling
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.pooling import max_pool
 
@@ -42,7 +42,7 @@ class ShuffleUnit(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         stride, half = self.spec.stride, self.spec.out // 2
-        if stride > 1:
+        if self.spec.is_transition:
             shortcut = layers.DepthwiseShortcut(half, 3, stride, "relu", self.conv, name="shortcut")
             first, y = shortcut(x, train), x
         else:
@@ -56,30 +56,35 @@ class ShuffleUnit(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {2, 4, 8, 16, 32: features}).
 
-    Features are those of `efficientnet.Model`; entries 2 and 4 are the stem's output before and
-    after pooling. Without `classes` the network ends after its stages: it has no 1x1 convolution
-    (`head`) and no classifier.
+    See `Backbone`; features 2 and 4 are the stem's output before and after pooling. The head is a
+    1x1 convolution.
     """
 
     preserves_zeros = True
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
+    def layers(self) -> Layers:
+        arch = self.arch
         conv = partial(
             layers.ConvBN,
             kernel_init=initializers.uniform_fan_in,
             eps=self.eps,
             momentum=self.momentum,
         )
-        block = partial(ShuffleUnit, conv=conv)
-        x = conv(self.arch.stem, 3, 2, act="relu", name="stem")(x.astype(self.dtype), train)
-        pooled = max_pool(x)
-        features = {2: x, 4: pooled} | self.forward_stages(pooled, train, block)
-        if self.classes is None:
-            return None, features
-        y = conv(self.arch.head, act="relu", name="head")(features[32], train)
-        classifier = layers.Dense(self.classes, initializers.uniform_fan_in, name="classifier")
-        return classifier(layers.spatial_mean(y)), features
+
+        def stem(x, train):
+            x = conv(arch.stem, 3, 2, act="relu", name="stem")(x, train)
+            pooled = max_pool(x)
+            return pooled, {2: x, 4: pooled}
+
+        def head(x, train):
+            return self.pooling(conv(arch.head, act="relu", name="head")(x, train))
+
+        return Layers(
+            stem,
+            block=partial(ShuffleUnit, conv=conv),
+            head=head,
+            classifier=partial(layers.Dense, kernel_init=initializers.uniform_fan_in),
+        )
 
 
 # layer of a unit -> torchvision's branch, and number of the convolution in it

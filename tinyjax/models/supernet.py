@@ -16,12 +16,12 @@ from dataclasses import astuple, fields, replace
 from itertools import zip_longest
 from typing import Any
 
-from tinyjax.models.scaling import Architecture
+from tinyjax.models.path_blocks import is_doubled
+from tinyjax.models.scaling import Architecture, Position
 
 GATES = ("skip", "alive", "expands")
 ABSENT_BLOCK_GATES = {"skip": 1, "alive": 0}
 
-Position = tuple[int, int]  # stage, counted from 1, and block, counted from 0
 # At one position, for each network: input channels and block, of one of the types in
 # `models.scaling`; None beyond the network's depth.
 AlignedBlocks = list[tuple[int, Any]]
@@ -42,6 +42,7 @@ def merge_architectures(archs: Iterable[Architecture]) -> Architecture:
         "number of stages": {len(arch.stages) for arch in archs},
         "presence of a hidden layer": {arch.hidden > 0 for arch in archs},
         "stem": {(arch.stem_kernel, arch.stem_stride) for arch in archs},
+        "doubled blocks": {(arch.block_starts, arch.path_blocks) for arch in archs},
     }
     for name, values in properties.items():
         if len(values) > 1:
@@ -60,13 +61,14 @@ def gate_values(arch: Architecture, supernet: Architecture) -> dict[str, int]:
     """Return the gates of `arch` as a part of `supernet`: path of a gate -> 0 or 1."""
     if arch == supernet:
         return {}
-    values = {}
+    values: dict[str, int] = {}
     for (stage, number), ((_, block), (inputs, member_block)) in _align_blocks([supernet, arch]):
         gates = dict.fromkeys(block.gates, 1) | ABSENT_BLOCK_GATES
         if member_block:
             gates = member_block.gate_values(inputs)
-        for name in block.gates:
-            values[f"stage{stage}/block{number}/{name}"] = gates[name]
+        path = f"stage{stage}/block{number}"
+        paths = [path, f"infrared/{path}"] if is_doubled((stage, number), supernet) else [path]
+        values |= {f"{path}/{name}": gates[name] for path in paths for name in block.gates}
     return values
 
 

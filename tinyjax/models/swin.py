@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from tinyjax.models import initializers, layers
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, from_torch_layout, parse_number, split_path
 
@@ -91,7 +91,7 @@ class WindowAttention(nn.Module):
         shift = tuple(WINDOW // 2 if self.shifted and side > WINDOW else 0 for side in sides)
         x = split_windows(jnp.roll(x, [-s for s in shift], (1, 2)))
         q, k, v = (
-            a.reshape(*a.shape[:-1], self.heads, -1)  # [B, N, 49, heads, D]
+            a.reshape(*a.shape[:-1], self.heads, c // self.heads)  # [B, N, 49, heads, D]
             for a in jnp.split(dense(3 * c, name="qkv")(x), 3, -1)
         )
         at_least_float32 = jnp.promote_types(x.dtype, jnp.float32)
@@ -116,7 +116,7 @@ def split_windows(x: Array) -> Array:
     """[B, H, W, C] -> [B, N, 49, C] for the N = H W / 49 windows."""
     b, height, width, c = x.shape
     x = x.reshape(b, height // WINDOW, WINDOW, width // WINDOW, WINDOW, c)
-    return x.swapaxes(2, 3).reshape(b, -1, WINDOW**2, c)
+    return x.swapaxes(2, 3).reshape(b, height * width // WINDOW**2, WINDOW**2, c)
 
 
 def merge_windows(x: Array, sides: tuple[int, ...]) -> Array:
@@ -167,28 +167,32 @@ class SwinBlock(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {4, 8, 16, 32: features}).
 
-    Features are the outputs of the stages, without LayerNorm, [B, H/stride, W/stride, C], in the
-    compute dtype `dtype`. Odd sizes are rounded up at each level, by zeros at the bottom and right;
-    torch's patch embedding rounds down. Without `classes` the network ends after its stages: it has
-    no LayerNorm before pooling (`head`) and no classifier. There is no dropout and no stochastic
-    depth. The network has no BatchNorm; `eps` and `momentum` are those of adapters.
+    See `Backbone`. Features are the outputs of the stages, without LayerNorm. Odd sizes are rounded
+    up at each level, by zeros at the bottom and right; torch's patch embedding rounds down. The
+    head is a LayerNorm before pooling. There is no dropout and no stochastic depth.
 
     timm pads after the shift, torchvision and we before it: the results differ where maps are not a
     multiple of the window. Where an axis is shorter than the window, timm's window is, too.
     """
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
-        kernel_init = initializers.uniform_fan_in
-        stem = layers.PatchEmbedding(
-            self.arch.stem, self.arch.stem_kernel, kernel_init, NORM_EPS, name="stem"
+    def layers(self) -> Layers:
+        arch, init = self.arch, initializers.uniform_fan_in
+
+        def stem(x, train):
+            patches = layers.PatchEmbedding(
+                arch.stem, arch.stem_kernel, init, NORM_EPS, name="stem"
+            )
+            return patches(x), {}
+
+        def head(x, train):
+            return self.pooling(layers.LayerNorm(NORM_EPS, name="head")(x))
+
+        return Layers(
+            stem,
+            SwinBlock,
+            head,
+            classifier=partial(layers.Dense, kernel_init=initializers.transformer_normal),
         )
-        features = self.forward_stages(stem(x.astype(self.dtype)), train, SwinBlock)
-        if self.classes is None:
-            return None, features
-        y = layers.spatial_mean(layers.LayerNorm(NORM_EPS, name="head")(features[32]))
-        classifier = layers.Dense(self.classes, initializers.transformer_normal, name="classifier")
-        return classifier(y), features
 
 
 # ---- names and layouts in state dicts

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from tinyjax.models import initializers, layers, torch_names
-from tinyjax.models.backbone import Backbone
+from tinyjax.models.backbone import Backbone, Layers
 from tinyjax.models.scaling import Architecture, FixedBlock
 from tinyjax.models.torch_names import TorchFormat, parse_number, split_path
 from tinyjax.ops.conv import patch_conv
@@ -44,7 +44,9 @@ class EncoderBlock(FixedBlock):
 
 def make_architecture(width: int, heads: int, depth: int = 12) -> Architecture:
     blocks = (EncoderBlock(width, heads, 4 * width),) * depth
-    return Architecture(width, (blocks,), stem_kernel=16, stem_stride=16)
+    thirds = ((1, max(2, depth // 3)), (1, max(2, 2 * depth // 3)))
+    starts = ((1, 0), (1, 1), (1, 2), *thirds)
+    return Architecture(width, (blocks,), stem_kernel=16, stem_stride=16, block_starts=starts)
 
 
 BASES: dict = {}
@@ -136,28 +138,32 @@ class Block(nn.Module):
 class Model(Backbone):
     """x [B, H, W, C] -> (logits f32[B, classes] or None, {16: features}).
 
-    The only level is that of the patches after the last LayerNorm, [B, ceil(H/16), ceil(W/16), D]
-    in the compute dtype `dtype`. Images are padded with zeros at the bottom and right to a multiple
-    of 16; for other sizes than 224 x 224 the position embeddings are interpolated. Logits are
-    computed from the class token. There is no dropout and no stochastic depth. `eps` and `momentum`
-    are those of adapters: the family has no BatchNorm.
+    See `Backbone`. The only level is that of the patches after the last LayerNorm, [B, ceil(H/16),
+    ceil(W/16), D]. Images are padded with zeros at the bottom and right to a multiple of 16; for
+    other sizes than 224 x 224 the position embeddings are interpolated. Logits are computed from
+    the class token, without pooling. There is no dropout and no stochastic depth.
     """
 
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array | None, dict[int, Array]]:
-        stem = Stem(self.arch.stem, self.arch.stem_kernel, name="stem")
-        patches, class_token = stem(x.astype(self.dtype))
-        b, h, w, d = patches.shape
-        class_token = jnp.broadcast_to(class_token, (b, 1, 1, d))
-        # The tokens form a map of one row, as which adapters and squeeze-excite read them.
-        tokens = jnp.concatenate([class_token, patches.reshape(b, 1, h * w, d)], axis=2)
-        ((stride, tokens),) = self.forward_stages(tokens, train, Block, NORM_EPS).items()
-        features = {stride: tokens[:, 0, 1:].reshape(b, h, w, d)}
-        if self.classes is None:
-            return None, features
-        y = tokens[:, 0, 0]
-        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        return Linear(self.classes, name="classifier")(y), features
+    def layers(self) -> Layers:
+        arch = self.arch
+
+        def stem(x, train):
+            patches, class_token = Stem(arch.stem, arch.stem_kernel, name="stem")(x)
+            b, h, w, d = patches.shape
+            class_token = jnp.broadcast_to(class_token, (b, 1, 1, d))
+            # The tokens form a map of one row, as which adapters and squeeze-excite read them.
+            return jnp.concatenate([class_token, patches.reshape(b, 1, h * w, d)], axis=2), {}
+
+        def head(tokens, train):
+            y = tokens[:, 0, 0]
+            return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+
+        def to_map(tokens, image_shape):
+            b, height, width, _ = image_shape
+            sides = (-(-side // arch.stem_kernel) for side in (height, width))
+            return tokens[:, 0, 1:].reshape(b, *sides, tokens.shape[-1])
+
+        return Layers(stem, Block, head, classifier=Linear, norm_eps=NORM_EPS, to_map=to_map)
 
 
 # ---- names in state dicts

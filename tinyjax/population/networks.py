@@ -99,7 +99,8 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
         messages.append(freezing.describe(multipliers, sizes))
     if warning := starting_weights.untrained_warning(fitted.new if fitted else arrays, multipliers):
         messages.append(warning)
-    backbone = [p for p in sizes if p.startswith(("backbone/stem/", "backbone/stage"))]
+    trunk = ("backbone/stem/", "backbone/stage", "backbone/infrared/")
+    backbone = [path for path in sizes if path.startswith(trunk)]
     model = task.build(config, len(training.classes))
     metadata = {
         "member": member.id,
@@ -110,7 +111,7 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
         "trained_parameters": sum(size for path, size in sizes.items() if multipliers[path]),
         "multiply_adds": _multiply_adds(model, *((1, *shape) for shape in inputs.values())),
     }
-    architecture = models.architecture(config.model.backbone)
+    architecture = models.configured_architecture(config.model)
     mask = sample_mask(config, task, training)
     samples = epoch_samples(config, task, training, mask)
     if config.data.repeat_threshold:
@@ -186,7 +187,7 @@ def load_stored(
         name = id if which == "last" else f"{id}-{which}"
         trees, metadata = weights.read_weights(folder / "weights" / name)
         config = configs.override(configs.from_run(metadata["config"]), overrides)
-        architecture = models.architecture(config.model.backbone)
+        architecture = models.configured_architecture(config.model)
         variables = Variables(**trees)
         networks.append(StoredNetwork(Member(id, {}), config, architecture, variables, metadata))
     return networks

@@ -1,6 +1,7 @@
 """Tasks. Each module defines a `core.Task`; `get_task` returns it by name."""
 
 from importlib import import_module
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,10 +25,13 @@ def get_task(name: str) -> Task:
 
 
 def build_backbone(
-    config: ConfigDict, classes: int | None = None, supernet: Architecture | None = None
+    config: ConfigDict,
+    classes: int | None = None,
+    supernet: Architecture | None = None,
+    **options: Any,
 ) -> nn.Module:
     """The backbone that `config.model` describes, or its family's network with the architecture
-    `supernet`. classes: outputs of the classifier; None: features only.
+    `supernet`. classes: outputs of the classifier; None: features only. options: of `models.build`.
 
     Raises UserError for an unknown backbone, dtype or squeeze-excite.
     """
@@ -44,4 +48,6 @@ def build_backbone(
         eps=m.batchnorm_eps,
         supernet=supernet,
         extra_layers=ExtraLayers(m.adapters, m.squeeze_excite),
+        **{name: m[name] for name in models.OPTIONS if name in m},
+        **options,
     )

@@ -19,12 +19,13 @@ Rule = tuple[str, float]
 
 TRAIN_REST: Rule = (".*", 1.0)
 _NOT_EXTRA = r"(?!block\d+/adapter/|excite/).*"  # all but `layers.ExtraLayers`
+_BACKBONE = r"backbone/(?:infrared/)?"  # both paths of a network with two
 PRESETS = {
-    "backbone": rf"backbone/(stem|stage\d+)/{_NOT_EXTRA}",
-    "stem": r"backbone/stem/.*",
+    "backbone": rf"{_BACKBONE}(stem|stage\d+)/{_NOT_EXTRA}",
+    "stem": rf"{_BACKBONE}stem/.*",
     "batchnorm": r".*bn\d*/(scale|bias|mean|var)",
-    "all but head": r"(?!head/|rpn/|box_head\d+/|backbone/classifier/).*",
-    "all but last layer": r"(?!(head|box_head\d+)/class_out/|backbone/classifier/).*",
+    "all but head": r"(?!head/|rpn/|box_head\d+/|neck_bn/|(backbone/)?classifier/).*",
+    "all but last layer": r"(?!(head|box_head\d+)/class_out/|(backbone/)?classifier/).*",
 }
 _STAGE_PRESET = re.compile(r"stage<=([1-9])")
 PRESET_NAMES = (*PRESETS, "stage<=1", "stage<=2")  # and so on
@@ -129,7 +130,7 @@ def layer_decay_multipliers(paths: Iterable[str], decay: float) -> dict[str, flo
     layer = {block: number for number, block in enumerate(blocks, start=1)}
 
     def multiplier(path: str) -> float:
-        if path.startswith("backbone/stem/"):
+        if re.match(PRESETS["stem"], path):
             return decay ** (len(blocks) + 1)
         block = _block_of(path)
         return 1.0 if block is None else decay ** (len(blocks) + 1 - layer[block])
@@ -191,7 +192,7 @@ def _preset_pattern(name: str) -> str:
         return PRESETS[name]
     if not (match := _STAGE_PRESET.fullmatch(name)):
         raise UserError(f"freeze: {name!r}: {suggest(name, PRESET_NAMES)}")
-    return rf"backbone/(stem|stage[1-{match[1]}])/{_NOT_EXTRA}"
+    return rf"{_BACKBONE}(stem|stage[1-{match[1]}])/{_NOT_EXTRA}"
 
 
 def _check_stages(paths: Iterable[str], freeze: Sequence[str | Rule]) -> None:
@@ -215,5 +216,5 @@ def _check_batchnorm_pairs(multipliers: Mapping[str, float]) -> None:
 
 def _block_of(path: str) -> tuple[int, int] | None:
     """Return (stage, block) of a path inside a block of the backbone."""
-    match = re.match(r"backbone/stage(\d+)/block(\d+)/", path)
+    match = re.match(rf"{_BACKBONE}stage(\d+)/block(\d+)/", path)
     return (int(match[1]), int(match[2])) if match else None

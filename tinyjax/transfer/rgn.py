@@ -113,7 +113,7 @@ def backbone_rgn(rows: list[dict[str, Any]]) -> float:
 
 def depth_key(path: str) -> tuple:
     """Sort key of a tensor of the backbone by depth: stage, block, layer of the block."""
-    match = re.match(r"backbone/(?:stem|stage(\d+)/block(\d+)/(\w+))", path)
+    match = re.match(r"backbone/(?:infrared/)?(?:stem|stage(\d+)/block(\d+)/(\w+))", path)
     if not match:
         return (99, 0, 0, path)
     if not match[1]:

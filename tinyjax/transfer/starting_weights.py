@@ -3,7 +3,8 @@
 Arrays are matched by module: the backbone's trunk, its adapters, its squeeze-excite after stages,
 its head, hidden and classifier layers, the neck, the detection head. A module that only the network
 has is new; a module that only the weights have is skipped. A module that both have must match array
-by array, except for paths that `reinit` names.
+by array, except for paths that `reinit` names. In a network with two paths, arrays of the infrared
+path that the weights lack are copies of those of the visible path.
 """
 
 import re
@@ -20,6 +21,7 @@ from jax import Array
 from tinyjax.config.paths import parse_path
 from tinyjax.data.augmentation import MEAN, STD
 from tinyjax.errors import UserError, shorten
+from tinyjax.models.path_blocks import INFRARED_PREFIX
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.text import text_table
@@ -28,7 +30,8 @@ from tinyjax.transfer import pretrained
 from tinyjax.transfer.torch_detectors import convert_detector
 
 # The layers whose outputs are the classes, and those whose shapes may depend on their number.
-CLASS_LAYERS = r"(head|box_head\d+)/class_out/.*|backbone/classifier/.*"
+CLASS_LAYERS = r"(head|box_head\d+)/class_out/.*|(backbone/)?classifier/.*"
+_INFRARED = f"backbone/{INFRARED_PREFIX}"
 CLASS_SHAPES = rf"{CLASS_LAYERS}|box_head\d+/box_out/.*"
 
 
@@ -50,6 +53,7 @@ class FittedWeights(NamedTuple):
     reshaped: tuple[str, ...]  # those of `loaded` that had another number of input channels
     new: tuple[str, ...]
     skipped: tuple[str, ...]  # paths of the starting weights that are not used
+    copied: tuple[str, ...] = ()  # those of `loaded` in the infrared path that the weights lack
 
 
 def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWeights:
@@ -134,9 +138,10 @@ def fit_to_network(
             side only or differ in shape, the classes differ, or there is nothing to load.
     """
     reinit_paths = _matched_paths(reinit, current)
+    copies = _infrared_copies(weights.arrays, current)
     usable = {
         path: array
-        for path, array in weights.arrays.items()
+        for path, array in {**weights.arrays, **copies}.items()
         if not any(re.fullmatch(pattern, path) for pattern in reinit)
     }
     loaded, reshaped = _match_stem_channels(usable, current)
@@ -157,7 +162,7 @@ def fit_to_network(
         )
         raise UserError(
             f"init: {len(mismatches)} arrays of {weights.source}{backbone} do not fit this network "
-            f"({shorten(shapes)}); {_mismatch_advice(dict.fromkeys(map(_module, mismatches)))}"
+            f"({shorten(shapes)}); {_mismatch_advice(mismatches)}"
         )
     paths = [path for path in current if path in loaded and path not in reinit_paths]
     if not paths:
@@ -176,7 +181,20 @@ def fit_to_network(
         reshaped=tuple(path for path in reshaped if path in values),
         new=tuple(path for path in current if path not in values),
         skipped=tuple(path for path in weights.arrays if path not in values),
+        copied=tuple(path for path in copies if path in values),
     )
+
+
+def _infrared_copies(
+    arrays: Mapping[str, np.ndarray], current: Mapping[str, Array]
+) -> dict[str, np.ndarray]:
+    """Copies of the visible path for the arrays of the infrared path that `arrays` lacks."""
+    sources = {
+        path: f"backbone/{path.removeprefix(_INFRARED)}"
+        for path in current
+        if path.startswith(_INFRARED) and path not in arrays
+    }
+    return {path: arrays[source] for path, source in sources.items() if source in arrays}
 
 
 def _matched_paths(patterns: Sequence[str], paths: Iterable[str]) -> set[str]:
@@ -194,8 +212,15 @@ def _matched_paths(patterns: Sequence[str], paths: Iterable[str]) -> set[str]:
     return matched
 
 
-def _mismatch_advice(modules: Iterable[str]) -> str:
-    """What to set if arrays of these modules do not fit."""
+def _mismatch_advice(paths: Iterable[str]) -> str:
+    """What to set if these arrays do not fit."""
+    paths = list(paths)
+    if all(path.startswith(_INFRARED) for path in paths):
+        return (
+            "the file has two copies of these blocks: set model.path_blocks to that of the file, "
+            "or average the copies first"
+        )
+    modules = dict.fromkeys(map(_module, paths))
     if any(module.startswith("backbone") for module in modules):
         return (
             "set model.backbone to that of the file, or list in reinit the paths to initialize "
@@ -247,7 +272,12 @@ def describe(fitted: FittedWeights, weights: StartingWeights) -> str:
     counts = {name: Counter(map(_module, getattr(fitted, name))) for name in columns}
     modules = dict.fromkeys(module for name in columns for module in counts[name])
     rows = [{"arrays": m, **{name: counts[name][m] for name in columns}} for m in modules]
-    return f"starts from {weights.source}:\n" + indent(text_table(rows), "  ")
+    text = f"starts from {weights.source}:\n" + indent(text_table(rows), "  ")
+    if fitted.copied:
+        text += (
+            f"\n  {len(fitted.copied)} arrays of the infrared path are copies of the visible path"
+        )
+    return text
 
 
 def untrained_warning(new: Iterable[str], multipliers: Mapping[str, float]) -> str:
@@ -265,14 +295,13 @@ def untrained_warning(new: Iterable[str], multipliers: Mapping[str, float]) -> s
 def _match_stem_channels(
     arrays: Mapping[str, np.ndarray], current: Mapping[str, Array]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Convert the stem's kernel to the channels of `current`; also return the converted paths."""
-    stem = "backbone/stem/kernel"
-    if stem not in arrays or stem not in current:
-        return dict(arrays), []
-    channels = current[stem].shape[2]
-    if arrays[stem].shape[2] == channels:
-        return dict(arrays), []
-    return {**arrays, stem: pretrained.convert_stem_channels(arrays[stem], channels)}, [stem]
+    """Convert the stems' kernels to the channels of `current`; also return the converted paths."""
+    converted = {
+        stem: pretrained.convert_stem_channels(arrays[stem], current[stem].shape[2])
+        for stem in ("backbone/stem/kernel", f"{_INFRARED}stem/kernel")
+        if stem in arrays and stem in current and arrays[stem].shape[2] != current[stem].shape[2]
+    }
+    return {**arrays, **converted}, [*converted]
 
 
 def _module(path: str) -> str:
