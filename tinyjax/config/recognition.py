@@ -6,14 +6,21 @@ Defaults that the TOPLight poster does not state are our own choice, see docs/re
 from tinyjax.config.detectors import Fields
 
 _NETWORK: Fields = {
-    "model.reasoning": (
-        "",
-        "what is inserted after a block to relate features: fdr, or one of the alternatives in "
-        "docs/recognition.md; '': nothing",
+    "model.hidden": (
+        False,
+        "MobileNetV3 and GhostNet: keep the linear layer between pooling and classifier",
     ),
-    "model.reasoning_block": (5, "the block, 1 to 6, whose output is changed"),
-    "model.stripes": ((6, 3), "number of horizontal and of vertical stripes of fdr"),
-    "model.attention_groups": (8, "groups of shuffle attention"),
+    "fdr.block": (
+        0,
+        "feature decoupling and reasoning (FDR) follows this block, after the doubled ones, up to "
+        "6; 0: no FDR",
+    ),
+    "fdr.pooling": ("stripes", "how FDR pools: stripes, or gap, context, hap for comparison"),
+    "fdr.horizontal": (6, "number of horizontal stripes; 0: none"),
+    "fdr.vertical": (3, "number of vertical stripes; 0: none"),
+    "fdr.upsample": (True, "interpolate between stripes"),
+    "fdr.attention": ("shuffle", "shuffle, or grouped (no shuffle), se, cbam for comparison"),
+    "fdr.groups": (8, "groups of shuffle attention"),
 }
 _JITTER: Fields = {
     "augment.jitter": (0.5, "probability of a change of the next four, of visible images"),
@@ -77,6 +84,7 @@ RECOGNITION: Fields = {  # besides those of all tasks
 PRETRAINING: Fields = {  # besides those of all tasks
     "task": ("pretrain", "task-oriented pretraining on classes: two views, as of two cameras"),
     "model.path_blocks": (4, "blocks that exist twice, one copy for each view; 0: a single path"),
+    "model.last_stride": (2, "stride of the backbone's last stage: 2, or 1"),
     **_NETWORK,
     "data.format": ("folder", "a folder of images for each class; or list, tfds"),
     "crop_size": ((96, 96), "height and width of a random view; prediction is on full images"),

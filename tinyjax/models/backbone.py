@@ -8,7 +8,7 @@ path, "stem/..", "stage1/..", those for infrared images "infrared/stem/..", "inf
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -84,7 +84,7 @@ class Layers(NamedTuple):
 class Outputs(NamedTuple):
     """What a backbone computes."""
 
-    logits: Array | None
+    vector: Array | None  # logits, or with 0 classes the classifier's input
     features: dict[int, Array]  # stride -> the last output at this stride
     blocks: dict[int, Array]  # TOPLight's block 1 to 6 -> its output
 
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
     stages: it has no head, no hidden layer and no classifier. With 0 classes it has no classifier,
     and in the place of logits is the classifier's input, f32[B, D]. `eps` and `momentum` (torch's
     convention) are those of BatchNorm; in families without it, of adapters. `pooling` is
-    [B, H, W, C] -> [B, C], in families that pool before the classifier.
+    [B, H, W, C] -> [B, C].
 
     With two paths, `modality` [B] selects the path of each image, and both paths are computed for
     all images. In training it is None: the first half of the batch is visible, the second infrared,
@@ -112,6 +112,8 @@ class Backbone(nn.Module):
     momentum: float = 0.1
     extra_layers: ExtraLayers = NO_EXTRA_LAYERS
     pooling: Callable[[Array], Array] = spatial_mean
+
+    pools: ClassVar[bool] = True  # whether the family uses `pooling`
 
     def layers(self) -> Layers:
         """Each family defines its layers."""

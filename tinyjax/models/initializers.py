@@ -79,6 +79,11 @@ def small_normal(key: Array, shape: tuple[int, ...]) -> Any:
     return Initializer(jnp.zeros(shape), 0.01)
 
 
+def classifier_normal(key: Array, shape: tuple[int, ...]) -> Any:
+    """Normal with standard deviation 0.001, as in the classifiers of re-identification."""
+    return Initializer(jnp.zeros(shape), 0.001)
+
+
 def transformer_normal(key: Array, shape: tuple[int, ...], groups: int = 1) -> Any:
     """Normal with standard deviation 0.02, as in Swin and ConvNeXt.
 

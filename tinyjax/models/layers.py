@@ -123,12 +123,13 @@ class BatchNorm(nn.Module):
 
     eps: float = 1e-5
     momentum: float = 0.1
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        shape = x.shape[-1:]
+        shape, zeros = x.shape[-1:], nn.initializers.zeros
         scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        bias = self.param("bias", zeros, shape) if self.use_bias else jnp.zeros(shape, scale.dtype)
         mean = self.variable("stats", "mean", jnp.zeros, shape)
         var = self.variable("stats", "var", jnp.ones, shape)
         frozen: Any = self.get_variable("frozen", "frozen")

@@ -147,6 +147,8 @@ class Model(Backbone):
     dropout.
     """
 
+    pools = False
+
     def layers(self) -> Layers:
         arch = self.arch
 

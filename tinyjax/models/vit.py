@@ -144,6 +144,8 @@ class Model(Backbone):
     the class token, without pooling. There is no dropout and no stochastic depth.
     """
 
+    pools = False
+
     def layers(self) -> Layers:
         arch = self.arch
 
