@@ -229,10 +229,10 @@ def _augment_photometric(key, image, strength):
     gain = jnp.where(jax.random.uniform(k_invert) < strength["invert"], -gain, gain)
     offset = strength["brightness"] / STD * jax.random.uniform(k_offset, minval=-1, maxval=1)
     sigma = strength["noise"] / STD * jax.random.uniform(k_sigma)
-    return gain * image + offset + sigma * _noise(k_noise, image.shape)
+    return gain * image + offset + sigma * noise(k_noise, image.shape)
 
 
-def _noise(key, shape):
+def noise(key: Array, shape: tuple[int, ...]) -> Array:
     """Approximately normal noise of mean 0 and standard deviation 1: sums of the four bytes of 32
     random bits.
 

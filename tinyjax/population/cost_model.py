@@ -13,7 +13,7 @@ from tinyjax.population.search_space import Member
 
 # Order of magnitude on two cores (docs/performance.md); only ratios matter.
 MULTIPLY_ADDS_PER_SECOND = 1.2e10
-NETWORK_GROUPS = ("model", "roi", "proposals", "fdr")  # groups of fields that a network is built from
+NETWORK_GROUPS = ("model", "roi", "proposals", "fdr")  # fields that a network is built from
 FORWARD_PASSES = 3  # a step has the multiply-adds of three forward passes
 
 

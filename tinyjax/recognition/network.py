@@ -14,6 +14,7 @@ from functools import partial
 
 import flax.linen as nn
 from jax import Array
+from jax.typing import ArrayLike
 
 from tinyjax.errors import UserError
 from tinyjax.models import vit
@@ -21,6 +22,7 @@ from tinyjax.models.backbone import Backbone
 from tinyjax.models.initializers import classifier_normal
 from tinyjax.models.layers import BatchNorm, Dense, spatial_mean
 from tinyjax.models.path_blocks import NUM_BLOCKS
+from tinyjax.recognition.domain_heads import DomainHeads
 from tinyjax.recognition.fdr import Fdr, FdrConfig
 
 SHALLOW_BLOCK = 4  # the last block of which TOPLight has two copies in pretraining
@@ -33,7 +35,8 @@ class RecognitionNetwork(nn.Module):
     pooled     [B, D], input of triplet losses
     embedding  [B, D], the pooled feature after BNNeck
     logits     [B, identities]
-    shallow    [B, h, w, c], the output of TOPLight's block 4, for domain losses
+    shallow_domain, final_domain   [B, 2], with `domain_heads`: see there. Shallow features are
+               those of TOPLight's block 4
 
     In training, modality is None: the first half of the batch is visible, the second infrared, see
     `Backbone`. In prediction it is 0 or 1 for each image; a backbone with one path ignores it.
@@ -45,9 +48,17 @@ class RecognitionNetwork(nn.Module):
     identities: int
     fdr: FdrConfig | None = None
     fdr_block: int = FDR_BLOCK
+    domain_heads: DomainHeads | None = None
 
     @nn.compact
-    def __call__(self, image: Array, modality: Array | None, train: bool) -> dict[str, Array]:
+    def __call__(
+        self,
+        image: Array,
+        modality: Array | None,
+        reversal_strength: ArrayLike = 0.0,
+        *,
+        train: bool,
+    ) -> dict[str, Array]:
         if train and (modality is not None or len(image) % 2):
             raise ValueError("a training batch has no modality, and equal halves")
         if self.is_initializing():
@@ -61,16 +72,20 @@ class RecognitionNetwork(nn.Module):
         neck = BatchNorm(use_bias=False, name="neck_bn")
         embedding = neck(pooled[:, None, None], train)[:, 0, 0]
         classifier = Dense(self.identities, classifier_normal, use_bias=False, name="classifier")
-        return {
-            "pooled": pooled,
-            "embedding": embedding,
-            "logits": classifier(embedding),
-            "shallow": outputs.blocks[SHALLOW_BLOCK],
-        }
+        named = {"pooled": pooled, "embedding": embedding, "logits": classifier(embedding)}
+        if self.domain_heads:
+            shallow, final = outputs.blocks[SHALLOW_BLOCK], pooled[:, None, None]
+            domains = self.domain_heads(shallow, final, reversal_strength)
+            named |= dict(zip(("shallow_domain", "final_domain"), domains, strict=True))
+        return named
 
 
 def build(
-    backbone: Backbone, identities: int, fdr: FdrConfig | None = None, fdr_block: int = FDR_BLOCK
+    backbone: Backbone,
+    identities: int,
+    fdr: FdrConfig | None = None,
+    fdr_block: int = FDR_BLOCK,
+    domain_heads: DomainHeads | None = None,
 ) -> RecognitionNetwork:
     """Build the network.
 
@@ -78,6 +93,7 @@ def build(
         backbone: of `models.build` with 0 classes and one of `pooling.POOLINGS`.
         fdr: settings of FDR; None: without it.
         fdr_block: FDR follows this one of TOPLight's blocks, which must be shared by both paths.
+        domain_heads: for the fake-domain loss.
 
     Raises UserError where FDR or the pooling do not fit the backbone.
     """
@@ -88,4 +104,4 @@ def build(
         raise UserError(f"fdr_block = {fdr_block}: give a block from {first} to {NUM_BLOCKS - 1}")
     if fdr and isinstance(backbone, vit.Model):
         raise UserError("fdr: the blocks of vit have tokens instead of maps; give another backbone")
-    return RecognitionNetwork(backbone, identities, fdr, fdr_block)
+    return RecognitionNetwork(backbone, identities, fdr, fdr_block, domain_heads)

@@ -15,17 +15,16 @@ from tinyjax.core import ModelFunctions, Task, Variables
 from tinyjax.data import identity_checks
 from tinyjax.data.augmentation import normalize
 from tinyjax.data.loading import RECOGNITION_FORMATS, load_split
-from tinyjax.data.modality import INFRARED, VISIBLE
 from tinyjax.data.records import RecognitionSplit
 from tinyjax.errors import UserError, suggest
 from tinyjax.metrics import modality_gap, retrieval, verification
 from tinyjax.metrics.slices import ALL_IMAGES, Slice, SuiteResult, resample_counts
 from tinyjax.models.scaling import Architecture
 from tinyjax.recognition import augmentation, losses, triplets
-from tinyjax.recognition.network import build as build_network
+from tinyjax.recognition.network import RecognitionNetwork
 from tinyjax.recognition.sampling import IdentityTables, identity_tables, sample_identities
 from tinyjax.run.text import text_table
-from tinyjax.tasks import build_backbone
+from tinyjax.tasks import recognition_network
 
 TRIPLETS = {
     "batch_hard": triplets.batch_hard_triplet,
@@ -133,9 +132,23 @@ def stream_source(split: RecognitionSplit, config: ConfigDict) -> Any:
 # ---- network
 
 
-def build(config: ConfigDict, classes: int, supernet: Architecture | None = None) -> Any:
-    """The network of a config. Raises UserError as `build_backbone` and `network.build` do."""
-    return build_network(build_backbone(config, None, supernet), config, classes)
+def build(
+    config: ConfigDict, classes: int, supernet: Architecture | None = None
+) -> RecognitionNetwork:
+    """The network of a config. Raises UserError as `recognition_network.build` does, for an unknown
+    form of the triplet loss or feature, and for a batch that identities do not divide.
+    """
+    identities, batch = config.sampler.identities, config.batch
+    if config.triplet not in TRIPLETS:
+        raise UserError(f"triplet = {config.triplet!r}: {suggest(config.triplet, TRIPLETS)}")
+    if (feature := config.score.feature) not in FEATURES:
+        raise UserError(f"score.feature = {feature!r}: {suggest(feature, FEATURES)}")
+    if identities < 1 or batch % (2 * identities):
+        raise UserError(
+            f"batch = {batch}, sampler.identities = {identities}: each identity has as many "
+            "visible as infrared images; give a batch that is a multiple of twice the identities"
+        )
+    return recognition_network.build(config, classes, supernet)
 
 
 def model_functions(
@@ -157,7 +170,7 @@ def model_functions(
     Raises UserError as `build` does.
     """
     model, channels = build(config, len(classes), supernet), inputs["image"][-1]
-    strengths = augmentation.used(config.augment)
+    strengths = augmentation.used_strengths(config.augment)
     triplet, steps = TRIPLETS[config.triplet], config.schedule.steps
 
     def init(seed):

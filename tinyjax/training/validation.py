@@ -131,9 +131,9 @@ def _check_fields(config: Any) -> None:
     from tinyjax.transfer.regularizers import REGULARIZERS
 
     mistakes = []
-    if "score" in config and (protocol := config.score.protocol) not in PROTOCOLS:
+    if config.task == "detect" and (protocol := config.score.protocol) not in PROTOCOLS:
         mistakes.append(f"score.protocol = {protocol!r}: {suggest(protocol, PROTOCOLS)}")
-    if "score" in config and not 0 <= (balance := config.loss.get("class_balance", 0)) < 1:
+    if config.task == "detect" and not 0 <= (balance := config.loss.get("class_balance", 0)) < 1:
         mistakes.append(f"loss.class_balance = {balance}: give 0 or more, less than 1")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
