@@ -78,8 +78,8 @@ def max_padding(padded, unpadded):
     return max(np.abs(leaf - padded_again[path]).max() for path, leaf in padded.items())
 
 
-def main(detector, neck, family):
-    config, (backbones, mesh_shape) = make_config(detector, neck), LADDERS[family]
+def compare(config, backbones, mesh_shape):
+    """Train a population of two backbones, and each alone: the differences of each member."""
     points = [
         {"model.backbone": backbone, "seed": seed, "optimizer.backbone_lr_scale": scale}
         for seed, (backbone, scale) in enumerate(zip(backbones, (1.0, 0.0), strict=True))
@@ -103,7 +103,11 @@ def main(detector, neck, family):
             "padded": sum(np.shape(padded[p]) != leaf.shape for p, leaf in unpadded.items()),
             "change": float(expected_losses[-1] / expected_losses[0] - 1),
         })  # fmt: skip
-    print(json.dumps(results))
+    return results
+
+
+def main(detector, neck, family):
+    print(json.dumps(compare(make_config(detector, neck), *LADDERS[family])))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class RecognitionNetwork(nn.Module):
     def __call__(
         self,
         image: Array,
-        modality: Array | None,
+        modality: Array | None = None,
         reversal_strength: ArrayLike = 0.0,
         *,
         train: bool,
