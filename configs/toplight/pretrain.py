@@ -14,7 +14,10 @@ import os
 
 from tinyjax.config import parse_arg, pretraining
 
-COLOR_AND_TEXTURE = ("jitter", "channel_shuffle", "rgb_shift", "gray", "sharpen", "defocus", "jpeg")
+COLOR_AND_TEXTURE = (
+    *("jitter", "channel_shuffle", "rgb_shift"),
+    *("infrared_gray", "sharpen", "defocus", "jpeg"),
+)
 
 
 def get_config(arg=None):

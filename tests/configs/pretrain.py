@@ -1,5 +1,5 @@
-"""A tiny run of task-oriented pretraining: two classes of generated images, 6 steps. The argument is
-the folder of the images.
+"""A tiny run of task-oriented pretraining on two classes of generated images, 6 steps. The argument
+is the folder of the images.
 """
 
 from tests.tiny_backbones import TINY

@@ -9,7 +9,7 @@ import pytest
 
 from tinyjax.config import detector
 from tinyjax.data import augmentation
-from tinyjax.data.augmentation import MEAN, STD, _noise, normalize
+from tinyjax.data.augmentation import MEAN, STD, noise, normalize
 
 # Strengths are arguments of the compiled programs, so that tests of equal shapes share one.
 augment_detection = partial(jax.jit, static_argnames="size")(augmentation.augment_detection)
@@ -248,7 +248,7 @@ def test_mixup_and_cutmix_together_apply_one_per_step():
 
 def test_noise_is_nearly_normal():
     """Moments of a sum of four uniform numbers: kurtosis 3 - 6 / 5 / 4."""
-    x = np.asarray(_noise(jax.random.key(0), (400, 400)), np.float64)
+    x = np.asarray(noise(jax.random.key(0), (400, 400)), np.float64)
     assert abs(x.mean()) < 0.01
     assert x.std() == pytest.approx(1, abs=0.01)
     assert (x**4).mean() == pytest.approx(2.7, abs=0.05)

@@ -103,7 +103,7 @@ PRETRAINING: Fields = {  # besides those of all tasks
     "augment.channel_shuffle": (0.5, "probability of a random order of the channels"),
     "augment.rgb_shift": (0.5, "probability of an offset of each channel"),
     "augment.rgb_shift_limit": (0.12, "range of the offsets; 1 is the full range"),
-    "augment.gray": (1.0, "probability that the infrared view is gray"),
+    "augment.infrared_gray": (1.0, "probability that the infrared view is gray"),
     "augment.sharpen": (0.5, "probability that the infrared view is sharpened"),
     "augment.sharpen_low": (0.2, "smallest amount"),
     "augment.sharpen_high": (0.5, "largest amount"),

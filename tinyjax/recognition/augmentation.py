@@ -24,7 +24,7 @@ Strength = Mapping[str, Array]
 SWITCHES = (
     *("pad", "flip", "erasing", "jitter", "channel_exchange", "gray", "infrared_contrast"),
     *("infrared_brightness", "infrared_noise", "deform", "channel_shuffle", "rgb_shift"),
-    *("sharpen", "defocus", "jpeg"),
+    *("infrared_gray", "sharpen", "defocus", "jpeg"),
 )
 DEFORM_CELLS = 5  # per axis, as in albumentations' GridDistortion
 ERASED_AREA = 0.02, 0.4  # fraction of the image (Zhong et al., arXiv 1708.04896)
@@ -228,7 +228,9 @@ def _change_colors(key, image, strength):
         mixing.append(_maybe(k_draw, strength["channel_exchange"], exchange, identity))
     if "gray" in strength:
         mixing.append(_maybe(k_gray, strength["gray"], color.LUMA[:, None], identity))
-    return color.mix_channels(image, reduce(jnp.matmul, mixing)) if mixing else image
+    if not mixing:
+        return image
+    return color.mix_channels(image, reduce(partial(jnp.matmul, precision="highest"), mixing))
 
 
 def _jitter(key, image, strength):

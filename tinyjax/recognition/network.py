@@ -35,8 +35,8 @@ class RecognitionNetwork(nn.Module):
     pooled     [B, D], input of triplet losses
     embedding  [B, D], the pooled feature after BNNeck
     logits     [B, identities]
-    shallow_domain, final_domain   [B, 2], with `domain_heads`: see there. Shallow features are
-               those of TOPLight's block 4
+    shallow    [B, h, w, c], the output of TOPLight's block 4
+    shallow_domain, final_domain   [B, 2], with `domain_heads`, see `DomainHeads`
 
     In training, modality is None: the first half of the batch is visible, the second infrared, see
     `Backbone`. In prediction it is 0 or 1 for each image; a backbone with one path ignores it.
@@ -72,10 +72,15 @@ class RecognitionNetwork(nn.Module):
         neck = BatchNorm(use_bias=False, name="neck_bn")
         embedding = neck(pooled[:, None, None], train)[:, 0, 0]
         classifier = Dense(self.identities, classifier_normal, use_bias=False, name="classifier")
-        named = {"pooled": pooled, "embedding": embedding, "logits": classifier(embedding)}
+        named = {
+            "pooled": pooled,
+            "embedding": embedding,
+            "logits": classifier(embedding),
+            "shallow": outputs.blocks[SHALLOW_BLOCK],
+        }
         if self.domain_heads:
-            shallow, final = outputs.blocks[SHALLOW_BLOCK], pooled[:, None, None]
-            domains = self.domain_heads(shallow, final, reversal_strength)
+            final = pooled[:, None, None]
+            domains = self.domain_heads(named["shallow"], final, reversal_strength)
             named |= dict(zip(("shallow_domain", "final_domain"), domains, strict=True))
         return named
 

@@ -49,15 +49,21 @@ def jpeg(image: Array, quality: ArrayLike) -> Array:
 
     quality: 1 to 100, as libjpeg scales the tables. Levels are rounded to 8 bits.
     """
+    quality = jnp.asarray(quality)
     scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     steps = jnp.clip(jnp.floor((QUANTIZATION.reshape(-1) * scale + 50) / 100), 1, 255)
     steps = steps.astype(image.dtype)
     blocks, restore = _split_blocks(jnp.round(image * 255) - 128)
     dct = _dct_matrix().astype(image.dtype)
-    coefficients = blocks @ dct.T / steps
+    coefficients = jnp.matmul(blocks, dct.T, precision="highest") / steps
     # Halves are frequent and, as in libjpeg, rounded away from 0; 1e-4 exceeds the product's error.
     coefficients = jnp.trunc(coefficients + jnp.copysign(0.5 + 1e-4, coefficients)) * steps
-    return jnp.clip(jnp.round(restore(coefficients @ dct) + 128), 0, 255) / 255
+    return (
+        jnp.clip(
+            jnp.round(restore(jnp.matmul(coefficients, dct, precision="highest")) + 128), 0, 255
+        )
+        / 255
+    )
 
 
 def _convolve(image, kernel):

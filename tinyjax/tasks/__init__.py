@@ -3,13 +3,13 @@
 from importlib import import_module
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tinyjax import models
 from tinyjax.core import Task
 from tinyjax.errors import UserError, suggest
+from tinyjax.models.backbone import Backbone
 from tinyjax.models.layers import EXCITE_SETTINGS, ExtraLayers
 from tinyjax.models.scaling import Architecture
 
@@ -29,7 +29,7 @@ def build_backbone(
     classes: int | None = None,
     supernet: Architecture | None = None,
     **options: Any,
-) -> nn.Module:
+) -> Backbone:
     """The backbone that `config.model` describes, or its family's network with the architecture
     `supernet`. classes: outputs of the classifier; None: features only. options: of `models.build`.
 
