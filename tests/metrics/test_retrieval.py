@@ -14,8 +14,11 @@ from tinyjax.metrics.retrieval import (
     MAX_PAIRS,
     NEVER,
     RANKS,
+    ProtocolResult,
     QueryScores,
+    cmc,
     normalize,
+    rank_lists,
     rank_queries,
     resampled_scores,
     score,
@@ -281,3 +284,57 @@ def test_paired_models_share_the_resamples():
     difference = bootstrap.interval(points[1:] - points[:1], replicates[1:] - replicates[:1])
     assert difference.high - difference.low < 0.3 * (single.high - single.low)
     assert difference.low < points[1] - points[0] < difference.high
+
+
+def lists_of(split, degrees, trial, length, max_pairs=MAX_PAIRS, **protocol):
+    unit = normalize(angles(degrees), split)
+    protocol = RetrievalProtocol((trial,), **protocol)
+    return rank_lists(unit, split, trial, protocol, length, max_pairs)
+
+
+def test_rank_lists_leave_out_pairs_that_are_not_compared():
+    """From camera 3, the images 2 and 3 of camera 2 are skipped, from all, those of its capture."""
+    split = make_split([0, 0, 1, 0, 1, 2], [3, 1, 2, 2, 1, 4], [7, 7, 8, 9, 10, 11])
+    trial = Trial(np.array([0, 4]), np.array([1, 2, 3, 4, 5]))
+    lists = lists_of(split, [0, 1, 2, 3, 8, 20], trial, 3, skipped_cameras=frozenset({(3, 2)}))
+    assert lists.query.tolist() == [0, 4]
+    assert lists.gallery.tolist() == [[4, 5, -1], [3, 2, 1]]
+    expected = np.cos(np.radians([[8, 20, np.nan], [5, 6, 7]]))
+    np.testing.assert_allclose(lists.similarity, expected, rtol=1e-6)
+
+
+def test_rank_lists_of_ties_and_of_embeddings_that_are_not_finite():
+    """Ties keep the order of the gallery; its image 4, which is not a number, comes last."""
+    split = make_split([0, 1, 2, 3, 4, 0])
+    degrees = [0, 10, 10, 5, np.nan, 10]
+    lists = lists_of(split, degrees, Trial(np.array([0]), np.array([4, 5, 1, 2, 3])), 8)
+    assert lists.gallery.tolist() == [[3, 5, 1, 2, 4, -1, -1, -1]]
+    np.testing.assert_array_equal(np.isnan(lists.similarity), [[0] * 4 + [1] * 4])
+
+
+@pytest.mark.parametrize("protocol", ["sysu", "llcm"])
+def test_rank_lists_contain_the_first_match_at_its_rank(protocol):
+    embedding, split = random_case(protocol, SEEDS[0])
+    ((trial,), skipped, _) = split.protocols["case"]
+    by_image = RetrievalProtocol((trial,), skipped)
+    unit = normalize(embedding, split)
+    rank = rank_queries(unit, split, trial, by_image).rank
+    lists = rank_lists(unit, split, trial, by_image, len(trial.gallery))
+    match = (lists.gallery >= 0) & (split.labels[lists.gallery] == split.labels[lists.query, None])
+    np.testing.assert_array_equal(np.where(match.any(1), match.argmax(1) + 1, -1), rank)
+    for same, chunked in zip(
+        lists, rank_lists(unit, split, trial, by_image, 10**3, max_pairs=7), strict=True
+    ):
+        np.testing.assert_array_equal(same, chunked[..., : same.shape[-1]])
+
+
+def test_cmc_is_the_mean_of_the_trials_over_queries_with_a_match():
+    unknown = np.zeros(4)
+    trials = tuple(
+        QueryScores(np.zeros(4, int), np.array(matches), np.array(rank), unknown, unknown)
+        for matches, rank in (([1, 2, 0, 1], [1, 3, -1, 30]), ([1, 1, 0, 0], [2, NEVER, -1, -1]))
+    )
+    curve = cmc(ProtocolResult({}, (), trials), 4)
+    np.testing.assert_allclose(
+        curve, np.mean([[1 / 3, 1 / 3, 2 / 3, 2 / 3], [0, 0.5, 0.5, 0.5]], 0)
+    )

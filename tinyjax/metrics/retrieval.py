@@ -49,6 +49,15 @@ class ProtocolResult(NamedTuple):
     queries: tuple[QueryScores, ...]  # of each trial
 
 
+class RankLists(NamedTuple):
+    """Q queries with the first k images of their rankings."""
+
+    query: np.ndarray  # int32 [Q], indices of samples
+    # int32 [Q, k], indices of samples, nearest first; -1 where fewer than k images are compared
+    gallery: np.ndarray
+    similarity: np.ndarray  # float32 [Q, k], cosine; NaN without an image or a finite embedding
+
+
 def score(
     embedding: np.ndarray, split: RecognitionSplit, max_pairs: int = MAX_PAIRS
 ) -> dict[str, ProtocolResult]:
@@ -103,6 +112,20 @@ def query_values(queries: QueryScores) -> dict[str, np.ndarray]:
         for k in RANKS
     }
     return hits | {"mAP": queries.average_precision, "mINP": queries.inverse_negative_penalty}
+
+
+def cmc(result: ProtocolResult, max_rank: int = max(RANKS)) -> np.ndarray:
+    """Return float64 [max_rank]: the cumulative matching characteristic, R-k for k = 1..max_rank.
+
+    It is the mean over the trials, NaN if one has no query with a match.
+    """
+    curves = []
+    for queries in result.queries:
+        matched = queries.rank[queries.matches > 0]
+        hits = np.bincount(np.minimum(matched, max_rank + 1), minlength=max_rank + 2)
+        with np.errstate(invalid="ignore"):
+            curves.append(np.cumsum(hits)[1:-1] / np.float64(len(matched)))
+    return np.mean(curves, 0)
 
 
 def resampled_scores(result: ProtocolResult, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -228,6 +251,38 @@ def rank_queries(
         precision[rows] = np.where(matched, finite * precisions / divisor, np.nan)
         penalty[rows] = np.where(matched, finite * total / np.maximum(last, 1), np.nan)
     return QueryScores(split.labels[np.asarray(trial.query)], matches, rank, precision, penalty)
+
+
+def rank_lists(
+    unit: np.ndarray,
+    split: RecognitionSplit,
+    trial: Trial,
+    protocol: RetrievalProtocol,
+    length: int,
+    max_pairs: int = MAX_PAIRS,
+) -> RankLists:
+    """Return the first `length` images of the ranking of each query of a trial.
+
+    For some queries only, give a trial with these. The order is that of the scores: images with
+    equal similarity in the order of the gallery, those whose embedding is not finite last; pairs
+    that are not compared are left out.
+
+    unit: float64 [N, D], see `normalize`. max_pairs: see `compare`.
+    """
+    samples, shape = np.asarray(trial.gallery), (len(trial.query), length)
+    gallery, similarity = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+    start = 0
+    for chunk in compare(unit, split, trial, protocol.skipped_cameras, max_pairs):
+        order = np.argsort(-chunk.similarity, axis=1, kind="stable")
+        skipped = ~np.take_along_axis(chunk.compared, order, 1)
+        first = np.argsort(skipped, axis=1, kind="stable")[:, :length]
+        order, skipped = (np.take_along_axis(values, first, 1) for values in (order, skipped))
+        values = np.take_along_axis(chunk.similarity, order, 1)
+        cells = np.s_[start : start + len(order), : order.shape[1]]
+        gallery[cells] = np.where(skipped, -1, samples[order])
+        similarity[cells] = np.where(skipped, np.nan, values)
+        start += len(order)
+    return RankLists(np.asarray(trial.query, np.int32), gallery, similarity)
 
 
 def _identity_rank(
