@@ -138,6 +138,18 @@ class ModelFunctions(NamedTuple):
     predict: Callable[..., dict[str, Array]]  # (variables, inputs) -> predictions in fixed shapes
 
 
+class ReportWords(NamedTuple):
+    """What reports call things of a task."""
+
+    resampled: str = "images"  # what intervals are over, besides seeds
+    slices: str = "slices"
+    whole_suite: str = "all"  # the slice that has no name
+    slices_note: str = "A slice is the subset of a suite with that condition."
+
+
+DEFAULT_WORDS = ReportWords()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """The functions and constants of a task.
@@ -190,4 +202,7 @@ class Task:
     slices: Callable[..., dict[str, Any]] | None = None
     class_mismatch: Callable[..., list[str]] | None = None  # ({suite: split}) -> log lines
     scores_by_frequency: Callable[..., dict[str, float]] | None = None  # (class counts, scores)
-    report_gallery: bool = False  # whether a report shows images with their predictions
+    # (suite, split, members, `SuiteResult.examples` of each, config)
+    # -> reporting.galleries.Gallery | None
+    draw_gallery: Callable[..., Any] | None = None
+    words: ReportWords = DEFAULT_WORDS

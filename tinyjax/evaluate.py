@@ -98,9 +98,9 @@ def main(argv: list[str] | None = None) -> int:
                 rows.append(_row(id, result.suite, slice_name, scores=scores))
             for slice_name, values in member.replicates.items():
                 replicates[id, _label(result.suite, slice_name)] = values
-            if member.detections:
+            if member.examples:
                 with _collect_failure(failures):
-                    _save(path / id / f"{result.suite}.npz", member.detections)
+                    _save(path / id / f"{result.suite}.npz", member.examples)
         results[result.suite] = result
     for name, corruptions in corrupted.items():
         for corruption in corruptions:
@@ -273,6 +273,8 @@ def _load_suite(
 
     split = get_task(task).load(data, data.suites[name], classes, corruption)
     for key, shape in inputs:
+        if not shape:  # a number for each sample
+            continue
         channels, expected = split.inputs[key].shape[-1], shape[-1]
         if channels != expected:
             raise UserError(

@@ -142,7 +142,7 @@ def test_resample_without_objects_is_nan(scene):
 
 def test_detections_and_errors_of_an_image_add_up(scene):
     objects, _ = scene
-    arrays = run_evaluate_slices(scene, {}, resample_counts(N, 2)).detections
+    arrays = run_evaluate_slices(scene, {}, resample_counts(N, 2)).examples
     num_objects = np.bincount(
         [image for image, *_, last in objects if last != "crowd"], minlength=N
     )

@@ -19,7 +19,7 @@ def test_gallery_shows_failures_of_the_small_network(tmp_path):
     assert (small.backbone, large.backbone) == ("mobilenetv3/s-6", "mobilenetv3/s-1")
     assert (small.start, small.seed) == (large.start, large.seed)
     split = dataset.load(size=(96, 128), **IMAGES["val"])
-    detections = [galleries.load_detections(contents, m, "val") for m in (small, large)]
+    detections = [galleries.load_examples(contents, m, "val") for m in (small, large)]
     gallery = galleries.make_gallery("val", split, [small, large], detections)
     assert gallery.picture.width > 3 * 2 * 128  # three enlarged images
     assert galleries.make_gallery("val", split, [large, large], [detections[1]] * 2) is None

@@ -27,6 +27,7 @@ from tinyjax.errors import UserError
 
 RANKS = (1, 5, 10, 20)
 MAX_PAIRS = 2**20  # (query, gallery) pairs at a time; ranking takes about 70 bytes for each
+LIST_LENGTH = 8  # images of a ranking that pictures show
 UNIT_STEP = 2.0**-26
 NEVER = np.iinfo(np.int32).max  # rank of the match of a query whose embedding is not finite
 
@@ -283,6 +284,25 @@ def rank_lists(
         similarity[cells] = np.where(skipped, np.nan, values)
         start += len(order)
     return RankLists(np.asarray(trial.query, np.int32), gallery, similarity)
+
+
+def first_lists(
+    embedding: np.ndarray, split: RecognitionSplit, protocol: RetrievalProtocol
+) -> dict[str, np.ndarray]:
+    """Return scores and rank lists of the Q queries of a protocol's first trial.
+
+    Returns query int32 [Q] and gallery int32 [Q, LIST_LENGTH], see `RankLists`; rank int32 [Q] and
+    average_precision float64 [Q], see `QueryScores`.
+    """
+    unit, trial = normalize(embedding, split), protocol.trials[0]
+    queries = rank_queries(unit, split, trial, protocol)
+    lists = rank_lists(unit, split, trial, protocol, LIST_LENGTH)
+    return {
+        "query": lists.query,
+        "gallery": lists.gallery,
+        "rank": queries.rank,
+        "average_precision": queries.average_precision,
+    }
 
 
 def _identity_rank(

@@ -36,7 +36,7 @@ class SuiteResult(NamedTuple):
     scores: dict[str, dict[str, float]]  # slice -> scores
     # Slice -> float32 [B], main score on resampled images. A detector's also has each single class.
     replicates: dict[str, np.ndarray]
-    detections: dict[str, np.ndarray]  # shown in galleries; {} for a classifier
+    examples: dict[str, np.ndarray]  # for `Task.draw_gallery`, such as detections; may be {}
 
 
 def resample_counts(num_images: int, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:

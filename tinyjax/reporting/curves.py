@@ -42,7 +42,7 @@ FAMILY_NOTE = " Lines connect the sizes of one family."
 
 
 def draw_scores(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Scores of a single member on each suite and slice, with intervals over images."""
+    """Scores of a single member on each suite and slice, with intervals."""
     if len(tables.members) > 1:
         return None
     (member,) = tables.members
@@ -58,12 +58,14 @@ def draw_scores(tables: Tables, summary: Summary) -> ReportFigure | None:
     for label, condition in zip(axes.get_yticklabels(), conditions, strict=True):
         label.set_fontweight("normal" if condition.slice else "bold")
     axes.set(xlabel=tables.metric_label)
+    words, has_slices = tables.task.words, any(condition.slice for condition in conditions)
     return ReportFigure(
         "scores",
         "Scores",
         figure,
-        f"{tables.metric_label} on the suites {', '.join(tables.suites)} and their slices",
-        "Bars: 95 % intervals over images; with one seed, they do not cover other seeds.",
+        f"{tables.metric_label} on the suites {', '.join(tables.suites)} and their {words.slices}",
+        f"Bars: 95 % intervals over {words.resampled}; with one seed, they do not cover other "
+        "seeds." + f" Bold: {words.whole_suite}." * has_slices,
     )
 
 
@@ -115,7 +117,7 @@ def draw_score_by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
     fields_and_suites = [(field, suite) for suite in tables.suites for field in sizes]
     groups = group_members(tables.members, lambda m: summary.variants[m.key])
     has_means = len({member.parameters for member in tables.members}) <= MAX_SIZE_MEANS
-    dashes = _family_dashes(tables.members)
+    dashes, resampled = _family_dashes(tables.members), tables.task.words.resampled
     for axes, (field, suite) in zip(panels, fields_and_suites, strict=True):
         for k, members in enumerate(groups.values()):
             color, dodge = palette(len(groups))[k], DODGE ** (k - (len(groups) - 1) / 2)
@@ -141,7 +143,7 @@ def draw_score_by_size(tables: Tables, summary: Summary) -> ReportFigure | None:
         f"{tables.metric_label} against parameters and multiply-adds, "
         f"{_describe_members(tables.members)}",
         "Points: members; crosses: diverged members."
-        + " Bars: mean of each size with its 95 % interval over seeds and images." * has_means
+        + f" Bars: mean of each size with its 95 % interval over seeds and {resampled}." * has_means
         + FAMILY_NOTE * (has_means and len(dashes) > 1),
     )
 
@@ -205,8 +207,10 @@ def draw_gains(tables: Tables, summary: Summary) -> ReportFigure | None:
         figure,
         f"Gain of {', '.join(starts)} over scratch against parameters on {', '.join(suites)}",
         "Points: pairs of equal seed. Bars: mean of each size with its 95 % interval over seeds "
-        "and images. If a capacity threshold was found, the black line is the fit and the gray "
-        "band the 95 % interval of the threshold." + FAMILY_NOTE * (len(dashes) > 1),
+        f"and {tables.task.words.resampled}. If a capacity threshold was found, the black line is "
+        "the fit and the gray band the 95 % interval of the threshold."
+        + FAMILY_NOTE
+        * (len(dashes) > 1),
     )
 
 

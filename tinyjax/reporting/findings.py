@@ -21,7 +21,7 @@ from tinyjax.reporting.estimates import (
 )
 from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
 from tinyjax.reporting.summary import FreezingGain, Summary, overall_correlation
-from tinyjax.reporting.tables import Condition, Member, Tables
+from tinyjax.reporting.tables import GAP_COLUMNS, Condition, Member, Tables
 from tinyjax.run.text import value_range
 
 MAX_FINDINGS = 8
@@ -33,6 +33,7 @@ def make_findings(tables: Tables, summary: Summary) -> list[str]:
         describe_experiment,
         describe_divergence,
         describe_in_domain_score,
+        describe_modality_gap,
         describe_shift,
         describe_size,
         describe_pretraining,
@@ -54,7 +55,7 @@ def describe_experiment(tables: Tables, summary: Summary) -> str:
         (member,) = members
         return (
             f"One network ({member.backbone}, {member.parameters:,} parameters), trained with one "
-            "seed: intervals cover other images, not other seeds."
+            f"seed: intervals cover other {tables.task.words.resampled}, not other seeds."
         )
     sizes = value_range([member.parameters for member in members], ",")
     backbones = count_text(len({m.backbone for m in members}), "backbone")
@@ -66,7 +67,7 @@ def describe_experiment(tables: Tables, summary: Summary) -> str:
     single_seed = {*num_seeds} == {1}
     return (
         f"{len(members):,} members: {backbones} ({sizes} parameters), {starts}, {seeds} each."
-        + " Intervals cover other images, not other seeds." * single_seed
+        + f" Intervals cover other {tables.task.words.resampled}, not other seeds." * single_seed
     )
 
 
@@ -89,6 +90,33 @@ def describe_in_domain_score(tables: Tables, summary: Summary) -> str | None:
     if not np.isfinite(score.value):
         return None
     return f"On the in-domain suite {suite}, {tables.metric_label} is {_estimate_text(score)}."
+
+
+def describe_modality_gap(tables: Tables, summary: Summary) -> str | None:
+    """Retrieval within modalities and across, and the domain probe, means over the members."""
+    suite = tables.members[0].in_domain
+    scores = {
+        column: nan_mean(
+            tables.score(member, Condition(suite), column) for member in tables.members
+        )
+        for column in GAP_COLUMNS
+    }
+    known = [
+        f"{score:.3f} {label}"
+        for column, label in GAP_COLUMNS.items()
+        if column != "probe accuracy" and not np.isnan(score := scores[column])
+    ]
+    if not known:
+        return None
+    mean = f" (mean over {len(tables.members):,} members)" if len(tables.members) > 1 else ""
+    accuracy = scores["probe accuracy"]
+    probe = (
+        f"; a linear probe tells the modalities apart with an accuracy of {accuracy:.3f} (chance: "
+        "0.5)"
+        if not np.isnan(accuracy)
+        else ""
+    )
+    return f"On {suite}, mAP is {_join_clauses(known)}{mean}{probe}."
 
 
 def describe_shift(tables: Tables, summary: Summary) -> str | None:

@@ -75,8 +75,8 @@ def draw_freezing(tables: Tables, summary: Summary) -> ReportFigure | None:
         f"Gain of {', '.join(colors)} over training all parameters, against the trained share of "
         f"the parameters, on {', '.join(suites)}",
         "Small points: pairs of equal seed. Bars: mean of each network with its 95 % interval over "
-        "seeds and images. r: rank correlation over networks (means of their seeds), its 95 % "
-        "interval, and its range when leaving out one network at a time.",
+        f"seeds and {tables.task.words.resampled}. r: rank correlation over networks (means of "
+        "their seeds), its 95 % interval, and its range when leaving out one network at a time.",
     )
 
 

@@ -1,9 +1,11 @@
 """Galleries of a report: images on which the smallest network fails and the largest does not.
 
-The gallery of a single network has its worst images.
+Without a pair of networks that differ only in size, a gallery has the worst images of the best
+network.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from tinyjax.errors import UserError
 from tinyjax.reporting.grouping import short_backbone
 from tinyjax.reporting.pictures import add_caption, add_legend, draw_boxes, tile, truth_of
 from tinyjax.reporting.run_folders import WEIGHTS
-from tinyjax.reporting.tables import Member, Tables
+from tinyjax.reporting.tables import Condition, Member, Tables
 
 MAX_IMAGES = 4  # per suite
 MAX_SIDE = 640  # of enlarged images, pixels
@@ -27,11 +29,13 @@ class Gallery(NamedTuple):
     suite: str
     picture: Image.Image
     note: str
+    alt: str
 
 
 def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
     """Return galleries of the suites, and "" or the reason why they cannot be made."""
-    if not tables.task.report_gallery or not (members := select_members(tables)):
+    draw_gallery = tables.task.draw_gallery
+    if not draw_gallery or not (members := select_members(tables)):
         return [], ""
     member, galleries = members[0], []
     config = configs.from_run(tables.configs[member.run])
@@ -39,12 +43,12 @@ def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
     try:
         classes = tuple(json.loads(metadata.read_bytes())["classes"])
         for suite in tables.suites:
-            detections = [load_detections(tables, m, suite) for m in members]
-            available = [arrays for arrays in detections if arrays is not None]
+            examples = [load_examples(tables, m, suite) for m in members]
+            available = [arrays for arrays in examples if arrays is not None]
             if len(available) < len(members):
                 continue
             split = tables.task.load(config.data, config.data.suites[suite], classes)
-            if gallery := make_gallery(suite, split, members, available):
+            if gallery := draw_gallery(suite, split, members, available, config):
                 galleries.append(gallery)
     except (UserError, OSError) as error:
         return [], f"No images are shown: {error}"
@@ -54,29 +58,27 @@ def make_galleries(tables: Tables) -> tuple[list[Gallery], str]:
 def select_members(tables: Tables) -> list[Member]:
     """Return the smallest and the largest of the members that differ only in size.
 
-    If several pairs qualify, the one with the largest ratio of sizes is taken. A report with a
-    single member shows that one.
+    If several pairs qualify, the one with the largest ratio of sizes is taken; if none does, the
+    member with the highest in-domain score.
     """
     members = [
-        m for m in tables.members if m.diverged_at < 0 and _detections_folder(tables, m).is_dir()
+        m for m in tables.members if m.diverged_at < 0 and _examples_folder(tables, m).is_dir()
     ]
-    if len(tables.members) == 1:
-        return members
     groups: dict[tuple, list[Member]] = {}
     for member in sorted(members, key=lambda m: m.parameters):
         key = (member.run, member.start, member.seed, *member.varied.items())
         groups.setdefault(key, []).append(member)
     pairs = [[group[0], group[-1]] for group in groups.values()]
     best = max(pairs, key=lambda pair: pair[1].parameters / pair[0].parameters, default=[])
-    return best if len({member.parameters for member in best}) == 2 else []
+    if len({member.parameters for member in best}) == 2:
+        return best
+    scores = {m.key: tables.score(m, Condition(m.in_domain)) for m in members}
+    return sorted(members, key=lambda m: -np.nan_to_num(scores[m.key], nan=-1))[:1]
 
 
-def load_detections(tables: Tables, member: Member, suite: str) -> dict[str, np.ndarray] | None:
-    """A member's detections on a suite, see `metrics.slices.SuiteResult`; None if missing.
-
-    boxes [D, 4] xyxy in pixels of the file; scores, labels and image [D]; wrong and hits [N].
-    """
-    file = _detections_folder(tables, member) / f"{suite}.npz"
+def load_examples(tables: Tables, member: Member, suite: str) -> dict[str, np.ndarray] | None:
+    """A member's `examples` on a suite, see `metrics.slices.SuiteResult`; None if missing."""
+    file = _examples_folder(tables, member) / f"{suite}.npz"
     if not file.exists():
         return None
     with np.load(file) as arrays:
@@ -86,14 +88,17 @@ def load_detections(tables: Tables, member: Member, suite: str) -> dict[str, np.
 def make_gallery(
     suite: str,
     split: DetectionSplit,
-    members: list[Member],
-    detections: list[dict[str, np.ndarray]],
+    members: Sequence[Member],
+    detections: Sequence[Mapping[str, np.ndarray]],
     max_images: int = MAX_IMAGES,
 ) -> Gallery | None:
     """A row for each of the worst images: truth and each member's detections; None without errors.
 
     For two members, the worst images are those where the F1 of the second exceeds that of the first
     by the most; for one member, those with the lowest F1.
+
+    detections: of each member, boxes [D, 4] xyxy in pixels of the file; scores, labels and image
+    [D]; wrong and hits [N].
 
     Raises UserError if the number of images differs from that of the evaluation.
     """
@@ -109,21 +114,28 @@ def make_gallery(
     if not worst:
         return None
     rows = [_draw_row(split, i, members, detections) for i in worst]
-    names = [f"{short_backbone(m.backbone)} ({m.parameters:,} parameters)" for m in members]
-    note = f"{' and '.join(names)}, start {members[0].start}, seed {members[0].seed}. " + (
+    note = f"{describe_members(members)} " + (
         "Images where the F1 of the second exceeds that of the first by the most."
         if len(members) == 2
         else "Images with the lowest F1."
     )
     picture = add_legend(tile(rows), split.classes, ignored=bool(split.ignore[worst].any()))
-    return Gallery(suite, picture, note)
+    return Gallery(suite, picture, note, f"Images of {suite}: truth and detections")
+
+
+def describe_members(members: Sequence[Member]) -> str:
+    """Sizes, start and seed of the members of a gallery, as a sentence."""
+    names = [f"{short_backbone(m.backbone)} ({m.parameters:,} parameters)" for m in members]
+    fields = [f"{name} {value or 'default'}" for name, value in members[0].varied.items()]
+    details = [f"start {members[0].start}", f"seed {members[0].seed}", *fields]
+    return f"{' and '.join(names)}, {', '.join(details)}."
 
 
 def _draw_row(
     split: DetectionSplit,
     i: int,
-    members: list[Member],
-    detections: list[dict[str, np.ndarray]],
+    members: Sequence[Member],
+    detections: Sequence[Mapping[str, np.ndarray]],
 ) -> list[Image.Image]:
     image = split.inputs["image"][i]
     truth = draw_boxes(image, truth_of(split, i), max_side=MAX_SIDE)
@@ -140,5 +152,5 @@ def _draw_row(
     return row
 
 
-def _detections_folder(tables: Tables, member: Member) -> Path:
+def _examples_folder(tables: Tables, member: Member) -> Path:
     return tables.folder / member.run / "evaluations" / WEIGHTS / member.id

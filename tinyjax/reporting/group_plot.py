@@ -51,14 +51,15 @@ def draw_variants(tables: Tables, summary: Summary) -> ReportFigure | None:
     for axes in panels[-columns:]:
         axes.set_xlabel(tables.metric_label)
         axes.tick_params(labelbottom=True)
+    resampled = tables.task.words.resampled
     return ReportFigure(
         "variants",
         "Variants",
         figure,
         f"Mean {tables.metric_label} of {len(groups)} variants on {', '.join(tables.suites)}",
         f"Means of {count_text(len(tables.members), 'member')} by variant, over the backbones that "
-        "all variants have, with 95 % intervals over seeds and images. Variants share seeds and "
-        "images, so overlapping bars do not show that two variants are equal.",
+        f"all variants have, with 95 % intervals over seeds and {resampled}. Variants share seeds "
+        f"and {resampled}, so overlapping bars do not show that two variants are equal.",
     )
 
 

@@ -1,4 +1,5 @@
-"""Heat maps: slices, corruptions, classes and object sizes, calibration, training sets."""
+"""Heat maps: slices, corruptions, classes and object sizes, calibration,
+modality gap, training sets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.grouping import limited_groups
 from tinyjax.reporting.plotting import MAX_CLASSES, ReportFigure, label_text
 from tinyjax.reporting.summary import Summary
-from tinyjax.reporting.tables import Condition, Member, Tables
+from tinyjax.reporting.tables import GAP_COLUMNS, Condition, Member, Tables
 
 MAX_ROWS = 24
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
@@ -31,22 +32,22 @@ def draw_slices(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Groups of members by slices; for a single member see `curves.draw_scores`."""
     if len(tables.members) == 1:
         return None
-    panels = []
+    panels, words = [], tables.task.words
     for suite in tables.suites:
         conditions = [c for c in tables.conditions(suite) if not c.corruption]
         if len(conditions) > 1:
-            names = [condition.slice or "all" for condition in conditions]
+            names = [condition.slice or words.whole_suite for condition in conditions]
             cells = [(condition, "") for condition in conditions]
             panels.append(_group_panel(tables, summary, suite, names, cells))
     if not panels:
         return None
     return ReportFigure(
         "slices",
-        "Slices",
+        words.slices.capitalize(),
         _draw_panels(panels, tables.metric_label),
         f"Heat map of {tables.metric_label} of {len(panels[0].rows)} groups of members on the "
-        f"slices of {', '.join(panel.title for panel in panels)}",
-        "Mean over the members of a group. A slice is the subset of a suite with that condition.",
+        f"{words.slices} of {', '.join(panel.title for panel in panels)}",
+        f"Mean over the members of a group. {words.slices_note}",
     )
 
 
@@ -166,6 +167,37 @@ def draw_calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
         _draw_panels([_group_panel(tables, summary, "", suites, cells)], "ECE", "Oranges"),
         f"Heat map of the expected calibration error on {', '.join(suites)}",
         "ECE: mean distance between confidence and precision, over bins of confidence; 0 is best.",
+    )
+
+
+def draw_modality_gap(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Retrieval within modalities and across, and the domain probe, see `metrics.modality_gap`.
+
+    Rows are groups of members, or suites for one member.
+    """
+    columns, names = [*GAP_COLUMNS], [*GAP_COLUMNS.values()]
+    suites = [suite for suite in tables.suites if {*columns} & {*tables.columns(suite)}]
+    if not suites:
+        return None
+    divider = len(columns) - 1  # before the accuracy
+    if len(tables.members) == 1:
+        (member,) = tables.members
+        rows = [[tables.score(member, Condition(s), c) for c in columns] for s in suites]
+        panels = [Panel("", suites, names, np.array(rows), divider)]
+    else:
+        panels = []
+        for suite in suites:
+            cells = [(Condition(suite), column) for column in columns]
+            panel = _group_panel(tables, summary, suite, names, cells)
+            panels.append(panel._replace(divider=divider))
+    return ReportFigure(
+        "modality_gap",
+        "Modality gap",
+        _draw_panels(panels, "mAP, and accuracy of the domain probe"),
+        f"Heat map of mAP within modalities and across, and of the probe, on {', '.join(suites)}",
+        "mAP: queries and gallery are all images of these modalities, regardless of the protocols. "
+        "Probe accuracy: of a linear classifier of the modality, on identities that it was not "
+        "fitted to; 0.5 is chance, which means that no direction separates the modalities.",
     )
 
 

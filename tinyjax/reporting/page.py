@@ -33,7 +33,7 @@ DEFINITIONS = {
     "the backbone's layers",
     "capacity threshold": "number of parameters above which the gain of pretraining starts to "
     "grow: the break of a fitted broken line, if a straight line fits significantly worse",
-    "interval": "95 %, for new seeds and new images; with one seed, for new images only",
+    "interval": "95 %, for new seeds and new {0}; with one seed, for new {0} only",
     "network, member": "a member is one trained set of weights, weights/<member>.safetensors (the "
     "last EMA weights); members that differ only in their seed are one network",
 }
@@ -43,6 +43,10 @@ SCORE_DEFINITIONS = {  # what the names of scores do not say
     "APr": "mean over classes with fewer than 10 training images",
     "APc": "mean over classes with 10 to 99 training images",
     "APf": "mean over classes with 100 or more training images",
+    "mAP": "mean over the queries of the average precision, over all their matches in the gallery",
+    "R1": "fraction of the queries whose first match has rank 1",
+    "mINP": "mean over the queries of (number of matches) / (rank of the last match) (Ye et al. "
+    "2021)",
     "AP fixed": "AP of the 10,000 highest-scored detections of each class, without a limit "
     "per image (Dave et al. 2021)",
 }
@@ -87,7 +91,7 @@ def render(
     if not_shown := "".join(f"<p>{escape(note)}</p>" for note in notes):
         sections["Not shown"] = not_shown
     sections["Configuration"] = _configuration_html(tables)
-    sections["Definitions"] = _definitions_html(tables)
+    sections["Definitions"] = _definitions_html(tables, summary)
     links = "\n".join(f'<a href="#s{k}">{escape(title)}</a>' for k, title in enumerate(sections))
     body = "".join(
         f'<section id="s{k}"><h2>{escape(title)}</h2>\n{html}</section>\n'
@@ -330,15 +334,28 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
     }
 
 
-def _definitions_html(tables: Tables) -> str:
+def _definitions_html(tables: Tables, summary: Summary) -> str:
+    """Definitions of the task's scores, and of all others but those that no member has."""
+    members = summary.members.values()
+    omitted = {
+        "worst slice": not any(member.worst_slice[0] for member in members),
+        "ECE": not any(_has_value(member.ece) for member in members),
+    }
+    definitions = {
+        name: text.format(tables.task.words.resampled)
+        for name, text in DEFINITIONS.items()
+        if not omitted.get(name)
+    }
     scores = {
         name: "; ".join(filter(None, [label, SCORE_DEFINITIONS.get(name)]))
         for name, label in tables.metrics.items()
     }
     scores[tables.metric] += (
         "; the score in all figures unless stated otherwise. Intervals and ECE follow its rules"
+        if "ECE" in definitions
+        else "; the score in all figures unless stated otherwise"
     )
-    return _definition_list({**scores, **DEFINITIONS})
+    return _definition_list({**scores, **definitions})
 
 
 def _join_truncated(values: Sequence[str], max_values: int = 12) -> str:

@@ -31,6 +31,7 @@ FIGURES = (
     curves.draw_gradient_norms,
     draw_correlations,
     heatmaps.draw_training_set_matrix,
+    heatmaps.draw_modality_gap,
     heatmaps.draw_slices,
     heatmaps.draw_corruptions,
     heatmaps.draw_classes_and_sizes,
@@ -73,9 +74,9 @@ def _write_figures(
                     PageFigure(result.name, result.title, file, width, result.alt, result.note)
                 )
     galleries, reason = make_galleries(tables)
-    for k, (suite, picture, note) in enumerate(galleries):
+    for k, (suite, picture, note, alt) in enumerate(galleries):
         file = folder / f"images{k}.png"
         picture.save(file)
-        alt, width = f"Images of {suite}: truth and detections", PIXEL_RATIO * picture.width
+        width = PIXEL_RATIO * picture.width
         figures.append(PageFigure(f"images{k}", "Images", file, width, alt, f"{suite}: {note}"))
     return figures, [reason] if reason else []

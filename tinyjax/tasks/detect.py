@@ -294,6 +294,19 @@ def write_report(
         draw_class_frequency(class_counts, scores, folder / "figures" / "tail.png")
 
 
+def draw_gallery(
+    suite: str,
+    split: DetectionSplit,
+    members: Sequence[Any],
+    detections: Sequence[Mapping[str, np.ndarray]],
+    config: ConfigDict,
+) -> Any:
+    """The worst images of one or two members, see `galleries.make_gallery`."""
+    from tinyjax.reporting import galleries
+
+    return galleries.make_gallery(suite, split, members, detections)
+
+
 TASK = Task(
     name="detect",
     inputs=("image",),
@@ -321,5 +334,5 @@ TASK = Task(
     slices=slices,
     class_mismatch=class_mismatch,
     scores_by_frequency=class_frequency.scores_by_frequency,
-    report_gallery=True,
+    draw_gallery=draw_gallery,
 )

@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tinyjax import models
-from tinyjax.core import ModelFunctions, Task, Variables
+from tinyjax.core import ModelFunctions, ReportWords, Task, Variables
 from tinyjax.data import identity_checks
 from tinyjax.data.augmentation import normalize
 from tinyjax.data.loading import RECOGNITION_FORMATS, load_split
@@ -34,6 +34,12 @@ TRIPLETS = {
     ),
 }
 FEATURES = ("embedding", "pooled")
+WORDS = ReportWords(
+    resampled="identities",
+    slices="protocols",
+    whole_suite="main protocol",
+    slices_note="The main protocol is score.protocol, by default the first one of the suite.",
+)
 
 # ---- data
 
@@ -214,6 +220,13 @@ def model_functions(
 # ---- results
 
 
+def metrics(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """The main scores, with the name of the protocol if the config gives one."""
+    name = config.get("score", {}).get("protocol", "")
+    suffix = f" ({name})" if name else ""
+    return {"mAP": f"mAP{suffix}", "R1": f"rank-1{suffix}", "mINP": f"mINP{suffix}"}
+
+
 def main_protocol(split: RecognitionSplit, config: ConfigDict) -> str:
     """The protocol of the main scores. Raises UserError for an unknown one."""
     name = config.score.protocol or next(iter(split.protocols), "")
@@ -257,7 +270,9 @@ def evaluate_slices(
             names[name]: retrieval.resampled_scores(result, by_identity)["mAP"]
             for name, result in results.items()
         }
-        return SuiteResult(scores, replicates, {})
+        return SuiteResult(
+            scores, replicates, retrieval.first_lists(embedding, split, split.protocols[main])
+        )
 
     return [evaluate_member(p["embedding"]) for p in predictions]
 
@@ -300,11 +315,24 @@ def write_report(
     recognition.write_report(folder, suites, {n: p["embedding"] for n, p in predictions.items()})
 
 
+def draw_gallery(
+    suite: str,
+    split: RecognitionSplit,
+    members: Sequence[Any],
+    lists: Sequence[Mapping[str, np.ndarray]],
+    config: ConfigDict,
+) -> Any:
+    """The worst queries of one or two members, see `rank_lists.make_gallery`."""
+    from tinyjax.reporting import rank_lists
+
+    return rank_lists.make_gallery(suite, split, main_protocol(split, config), members, lists)
+
+
 TASK = Task(
     name="reid",
     inputs=("image", "modality"),
     monitor="mAP",
-    metrics=lambda config: {"mAP": "mAP", "R1": "rank-1"},
+    metrics=metrics,
     compile_seconds=30.0,
     pixel_seconds=5e-8,
     load=load,
@@ -322,4 +350,6 @@ TASK = Task(
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,
+    draw_gallery=draw_gallery,
+    words=WORDS,
 )
