@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax import config as configs
-from tinyjax.config import classifier, detector
-from tinyjax.data.synthetic import dataset
+from tinyjax.config import classifier, detector, recognizer
+from tinyjax.data.synthetic import dataset, identities
+from tinyjax.metrics import retrieval
 from tinyjax.run import run_folder
 from tinyjax.run.csv_files import METRIC_COLUMNS, write_rows
 
@@ -25,7 +26,14 @@ CLASSES = ("person", "vehicle", "animal")
 TRAINING = {"person": (90, 700), "vehicle": (60, 200), "animal": (8, 12)}  # images, objects
 IMAGES = {"val": {"n": 24, "seed": 1}, "shift": {"n": 24, "seed": 2, "day": 1.0}}
 FRAME = (96, 128)
+PEOPLE = {
+    "val": {"n": 3, "split": "test", "per_camera": (1, 1)},
+    "shift": {"n": 3, "split": "test", "per_camera": (1, 1), "seed": 2},
+}
+PERSON = (32, 16)
 SLICES = ("time_of_day=day", "time_of_day=night", "altitude_m=60-90")
+PROTOCOLS = ("infrared_to_visible",)
+SCORES = {"detect": "AP50", "classify": "mean_class", "reid": "mAP"}
 # Options of `write`: few images, no metrics during training, no corrupted suite.
 SMALL = {"images": 60, "resamples": 100, "steps": (), "corrupt": False}
 
@@ -87,7 +95,8 @@ def write(
     _write_config(folder, config)
 
     members, metrics, results, rows = [], [], [], []
-    subsets = [name for suite in IMAGES for name in (suite, *(f"{suite}/{s}" for s in SLICES))]
+    slices = PROTOCOLS if task == "reid" else SLICES
+    subsets = [name for suite in IMAGES for name in (suite, *(f"{suite}/{s}" for s in slices))]
     subsets += ["val-c"] if corrupt else []
     class_subsets = [f"{suite}/classes={name}" for suite in IMAGES for name in CLASSES]
     parts = [*subsets, *(class_subsets if task == "detect" else ())]
@@ -123,6 +132,8 @@ def write(
         (folder / "weights" / f"{id}.json").write_text(json.dumps(metadata))
         if task == "detect":
             _write_detections(folder / "evaluations" / "last" / id, parameters, rng)
+        elif task == "reid":
+            _write_rank_lists(folder / "evaluations" / "last" / id, parameters)
 
     write_rows(folder / "members.csv", members, members[0])
     write_rows(folder / "results.csv", results, results[0])
@@ -167,7 +178,7 @@ def _metric_rows(
         rows.append((id, step, "train", "loss", 3 / (0.2 + 4 * progress) + rng.normal(0, 0.05)))
         rows.append((id, step, "train", "lr", 1e-3))
         if step % 300 == 0:
-            rows.append((id, step, "val", _score(task), true * progress**0.5))
+            rows.append((id, step, "val", SCORES[task], true * progress**0.5))
     return [dict(zip(METRIC_COLUMNS, row, strict=True)) for row in rows]
 
 
@@ -182,14 +193,17 @@ def _corruption_rows(id: str, task: str, true: float, images: int) -> list[dict[
 
 
 def _config(task: str, corrupt: bool, init: str) -> Any:
-    config = detector() if task == "detect" else classifier()
+    config = {"detect": detector, "classify": classifier, "reid": recognizer}[task]()
     config.init = init
-    config.data.format = "synthetic" if task == "detect" else "folder"
-    config.data.common = {"size": FRAME} if task == "detect" else {"source": "no/such/folder"}
+    config.data.format = "folder" if task == "classify" else "synthetic"
+    size = PERSON if task == "reid" else FRAME
+    config.data.common = {"source": "no/such/folder"} if task == "classify" else {"size": size}
     config.data.train = {"n": 100, "seed": 3} if task == "detect" else {"split": "train"}
     config.data.suites = {
-        name: options if task == "detect" else {"split": name} for name, options in IMAGES.items()
-    }
+        "detect": IMAGES,
+        "classify": {name: {"split": name} for name in IMAGES},
+        "reid": PEOPLE,
+    }[task]
     if corrupt:
         config.data.suites["val-c"] = {
             **config.data.suites["val"].to_dict(),
@@ -198,14 +212,14 @@ def _config(task: str, corrupt: bool, init: str) -> Any:
     return config
 
 
-def _score(task: str) -> str:
-    return "AP50" if task == "detect" else "mean_class"
-
-
 def _scores(task: str, value: float, images: int) -> dict[str, float]:
     common = {"images": images, "ECE": 0.3 * (1 - value) ** 2}
     if task == "classify":
         return {"mean_class": value, "top1": value + 0.02, "top5": 0.9, **common}
+    if task == "reid":
+        gap = {"mAP visible": 0.75, "mAP infrared": 0.5, "mAP visible to infrared": value}
+        scores = {"mAP": value, "R1": value + 0.02, "mINP": 0.25, **gap, "probe accuracy": 0.875}
+        return {**scores, "mAP infrared to visible": value, "queries": images}
     subsets = {
         f"{name}/{subset}": factor * value * _class_factor(k)
         for name, factor in (("AP", 0.5), ("AP50", 1.0))
@@ -238,6 +252,24 @@ def _write_detections(folder: Path, parameters: float, rng: np.random.Generator)
             wrong=(split.valid & ~detected).sum(1),
             hits=detected.sum(1),
         )
+
+
+def _write_rank_lists(folder: Path, parameters: float) -> None:
+    """The smallest network finds a match of the first queries last, all others find it first."""
+    folder.mkdir(parents=True)
+    for suite in PEOPLE:
+        split = load_people(suite)
+        embedding = np.eye(len(split.classes))[split.labels]
+        if parameters < 30e3:
+            embedding[split.inputs["modality"] == 1] *= -1
+        protocol = split.protocols["visible_to_infrared"]
+        lists = retrieval.first_lists(embedding, split, protocol)
+        np.savez(folder / f"{suite}.npz", **lists)
+
+
+@cache
+def load_people(suite: str) -> Any:
+    return identities.load(size=PERSON, **PEOPLE[suite])
 
 
 @cache

@@ -21,7 +21,7 @@ from tinyjax.reporting.estimates import (
 )
 from tinyjax.reporting.grouping import count_text, group_networks, pair_with_scratch
 from tinyjax.reporting.summary import FreezingGain, Summary, overall_correlation
-from tinyjax.reporting.tables import GAP_COLUMNS, Condition, Member, Tables
+from tinyjax.reporting.tables import GAP_COLUMNS, PROBE_COLUMN, Condition, Member, Tables
 from tinyjax.run.text import value_range
 
 MAX_FINDINGS = 8
@@ -93,30 +93,25 @@ def describe_in_domain_score(tables: Tables, summary: Summary) -> str | None:
 
 
 def describe_modality_gap(tables: Tables, summary: Summary) -> str | None:
-    """Retrieval within modalities and across, and the domain probe, means over the members."""
-    suite = tables.members[0].in_domain
-    scores = {
-        column: nan_mean(
-            tables.score(member, Condition(suite), column) for member in tables.members
-        )
-        for column in GAP_COLUMNS
-    }
-    known = [
-        f"{score:.3f} {label}"
-        for column, label in GAP_COLUMNS.items()
-        if column != "probe accuracy" and not np.isnan(score := scores[column])
-    ]
-    if not known:
+    """In-domain retrieval within modalities and across, and the domain probe; members' means."""
+
+    def mean(column: str) -> float:
+        return nan_mean(tables.score(m, Condition(m.in_domain), column) for m in tables.members)
+
+    scores = {label: mean(column) for column, label in GAP_COLUMNS.items()}
+    clauses = [f"{score:.3f} {label}" for label, score in scores.items() if not np.isnan(score)]
+    if not clauses:
         return None
-    mean = f" (mean over {len(tables.members):,} members)" if len(tables.members) > 1 else ""
-    accuracy = scores["probe accuracy"]
+    accuracy = mean(PROBE_COLUMN)
+    members = count_text(len(tables.members), "member")
+    average = f" (means over {members})" if len(tables.members) > 1 else ""
     probe = (
-        f"; a linear probe tells the modalities apart with an accuracy of {accuracy:.3f} (chance: "
+        ""
+        if np.isnan(accuracy)
+        else f"; a linear probe tells the modalities apart with accuracy {accuracy:.3f} (chance: "
         "0.5)"
-        if not np.isnan(accuracy)
-        else ""
     )
-    return f"On {suite}, mAP is {_join_clauses(known)}{mean}{probe}."
+    return f"In domain, mAP is {_join_clauses(clauses)}{probe}{average}."
 
 
 def describe_shift(tables: Tables, summary: Summary) -> str | None:

@@ -13,7 +13,7 @@ from tinyjax.reporting.fonts import class_names
 from tinyjax.reporting.grouping import limited_groups
 from tinyjax.reporting.plotting import MAX_CLASSES, ReportFigure, label_text
 from tinyjax.reporting.summary import Summary
-from tinyjax.reporting.tables import GAP_COLUMNS, Condition, Member, Tables
+from tinyjax.reporting.tables import GAP_COLUMNS, PROBE_COLUMN, Condition, Member, Tables
 
 MAX_ROWS = 24
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.27  # inches
@@ -153,11 +153,7 @@ def draw_classes_and_sizes(tables: Tables, summary: Summary) -> ReportFigure | N
 
 def draw_calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
     """Expected calibration error by suite."""
-    suites = [
-        suite
-        for suite in tables.suites
-        if any(np.isfinite(tables.score(m, Condition(suite), "ECE")) for m in tables.members)
-    ]
+    suites = _suites_with(tables, "ECE")
     if not suites:
         return None
     cells = [(Condition(suite), "ECE") for suite in suites]
@@ -171,34 +167,55 @@ def draw_calibration(tables: Tables, summary: Summary) -> ReportFigure | None:
 
 
 def draw_modality_gap(tables: Tables, summary: Summary) -> ReportFigure | None:
-    """Retrieval within modalities and across, and the domain probe, see `metrics.modality_gap`.
+    """Retrieval within modalities and across, see `metrics.modality_gap`.
 
     Rows are groups of members, or suites for one member.
     """
-    columns, names = [*GAP_COLUMNS], [*GAP_COLUMNS.values()]
-    suites = [suite for suite in tables.suites if {*columns} & {*tables.columns(suite)}]
+    names = [*GAP_COLUMNS.values()]
+    suites = [suite for suite in tables.suites if {*GAP_COLUMNS} & {*tables.columns(suite)}]
     if not suites:
         return None
-    divider = len(columns) - 1  # before the accuracy
     if len(tables.members) == 1:
         (member,) = tables.members
-        rows = [[tables.score(member, Condition(s), c) for c in columns] for s in suites]
-        panels = [Panel("", suites, names, np.array(rows), divider)]
+        rows = [[tables.score(member, Condition(s), c) for c in GAP_COLUMNS] for s in suites]
+        panels = [Panel("", suites, names, np.array(rows))]
     else:
-        panels = []
-        for suite in suites:
-            cells = [(Condition(suite), column) for column in columns]
-            panel = _group_panel(tables, summary, suite, names, cells)
-            panels.append(panel._replace(divider=divider))
+        panels = [
+            _group_panel(tables, summary, s, names, [(Condition(s), c) for c in GAP_COLUMNS])
+            for s in suites
+        ]
     return ReportFigure(
         "modality_gap",
         "Modality gap",
-        _draw_panels(panels, "mAP, and accuracy of the domain probe"),
-        f"Heat map of mAP within modalities and across, and of the probe, on {', '.join(suites)}",
-        "mAP: queries and gallery are all images of these modalities, regardless of the protocols. "
-        "Probe accuracy: of a linear classifier of the modality, on identities that it was not "
-        "fitted to; 0.5 is chance, which means that no direction separates the modalities.",
+        _draw_panels(panels, "mAP of retrieval within modalities and across"),
+        f"Heat map of mAP on {', '.join(suites)}: {', '.join(names)}",
+        "Queries and gallery are all images of these modalities, regardless of the protocols.",
     )
+
+
+def draw_domain_probe(tables: Tables, summary: Summary) -> ReportFigure | None:
+    """Accuracy of the domain probe by suite."""
+    suites = _suites_with(tables, PROBE_COLUMN)
+    if not suites:
+        return None
+    cells = [(Condition(suite), PROBE_COLUMN) for suite in suites]
+    return ReportFigure(
+        "domain_probe",
+        "Modality gap",
+        _draw_panels([_group_panel(tables, summary, "", suites, cells)], PROBE_COLUMN, "Oranges"),
+        f"Heat map of the accuracy of the domain probe on {', '.join(suites)}",
+        "Accuracy of a linear classifier of the modality, on identities that it was not fitted to; "
+        "0.5 is chance, which means that no direction separates the modalities.",
+    )
+
+
+def _suites_with(tables: Tables, column: str) -> list[str]:
+    """The suites on which some member has a value of a score."""
+    return [
+        suite
+        for suite in tables.suites
+        if any(np.isfinite(tables.score(m, Condition(suite), column)) for m in tables.members)
+    ]
 
 
 def draw_training_set_matrix(tables: Tables, summary: Summary) -> ReportFigure | None:

@@ -1,6 +1,6 @@
 """Sheets of queries with the first images of their rankings.
 
-Frames and names of matches are green, those of other identities red.
+Frames and names of matches are green, those of other identities orange.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,9 @@ COLUMNS = 2  # of a sheet
 GALLERY_QUERIES = 6  # on a page
 MATCH_COLOR, MISTAKE_COLOR = COLORS[2], COLORS[1]
 FRAME_WIDTH, MAX_SIDE = 4, 240  # pixels; of an enlarged image
+MARGIN = 16  # around a query's row, pixels
 MAX_NAME_LENGTH, MAX_FILE_LENGTH = 14, 36  # characters
-FRAMES_NOTE = "green frame: same identity, red: another"
+FRAMES_NOTE = "green: same identity, orange: another"
 
 
 def save_worst(split: RecognitionSplit, embedding: np.ndarray, path: Path) -> None:
@@ -35,14 +36,15 @@ def save_worst(split: RecognitionSplit, embedding: np.ndarray, path: Path) -> No
 
     embedding: float [N, D].
     """
-    for name, protocol in [*split.protocols.items()][:1]:
-        lists = retrieval.first_lists(embedding, split, protocol)
-        if len(worst := worst_queries(lists)[:MAX_QUERIES]):
-            pictures = [draw_list(split, lists, k, _describe(lists, k, protocol)) for k in worst]
-            title = f"worst queries of {name}, trial 1; {FRAMES_NOTE}"
-            save(add_caption(tile(_in_columns(pictures)), title), path)
-            return
-    path.unlink(missing_ok=True)
+    name, protocol = next(iter(split.protocols.items()))
+    lists = retrieval.first_lists(embedding, split, protocol)
+    worst = worst_queries(lists)[:MAX_QUERIES]
+    if not len(worst):
+        path.unlink(missing_ok=True)
+        return
+    pictures = [draw_list(split, lists, k, _describe(lists, k, protocol)) for k in worst]
+    title = f"worst queries of {name}, trial 1; {FRAMES_NOTE}"
+    save(add_caption(tile(_in_columns(pictures)), title), path)
 
 
 def make_gallery(
@@ -83,7 +85,7 @@ def make_gallery(
             prefix = f"{short_backbone(member.backbone)}: " if len(members) == 2 else ""
             caption = f"{prefix}{_describe(lists, k, protocol)}"
             pictures.append(draw_list(split, lists, k, caption))
-    note = f"{describe_members(members)} {protocol_name}, trial 1; {FRAMES_NOTE}. " + (
+    note = f"{describe_members(members)} Protocol {protocol_name}, trial 1; {FRAMES_NOTE}. " + (
         "Queries where the average precision of the second exceeds that of the first by the most."
         if len(members) == 2
         else "Queries with the highest rank of the first match."
@@ -116,7 +118,8 @@ def draw_list(
             panels.append(_frame(split, i, _identity(split, label), color))
     file = _keep_end(split.names[query], MAX_FILE_LENGTH)
     name = _identity(split, split.labels[query])
-    return add_caption(tile([panels]), f"{name}, {caption}: {file}")
+    row_picture = add_caption(tile([panels]), f"{name}, {caption}: {file}")
+    return ImageOps.expand(row_picture, MARGIN, "white")
 
 
 def _in_columns(pictures: Sequence[Image.Image]) -> list[Sequence[Image.Image]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyjax.data.records import RecognitionSplit
@@ -16,6 +15,7 @@ from tinyjax.metrics.retrieval import NEVER, ProtocolResult
 from tinyjax.reporting.plotting import (
     COLORS,
     DASHES,
+    LEGEND_RIGHT,
     STYLE,
     label_text,
     make_panels,
@@ -27,7 +27,6 @@ COUNTS = ("queries", "unmatched queries", "gallery")
 SCORES = (*(f"R{k}" for k in retrieval.RANKS), "mAP", "mINP")
 IDENTITY_COLUMNS = ("suite", "protocol", "identity", "queries", "mean_rank", "mAP")
 MAX_RANK = max(retrieval.RANKS)
-MAX_LEGEND_NAME = 24  # characters
 # Pairs of `ModalityGap.distances` -> title and scores of a panel.
 PAIRS = {
     "visible": ("within visible", ("mAP visible",)),
@@ -83,16 +82,12 @@ def identity_rows(result: ProtocolResult, classes: tuple[str, ...]) -> list[dict
     infinite if the embedding of a query is not finite. Rows are in ascending order of mAP, those of
     equal mAP in descending order of the mean rank.
     """
-    labels, ranks, precision = (
-        np.concatenate([values[queries.matches > 0] for queries, values in columns])
-        for columns in zip(
-            *(
-                ((q, q.labels), (q, q.rank.astype(np.float64)), (q, q.average_precision))
-                for q in result.queries
-            ),
-            strict=True,
-        )
-    )
+    columns = [
+        (q.labels[matched], q.rank[matched].astype(np.float64), q.average_precision[matched])
+        for q in result.queries
+        for matched in (q.matches > 0,)
+    ]
+    labels, ranks, precision = map(np.concatenate, zip(*columns, strict=True))
     ranks[ranks == NEVER] = np.inf
     rows = [
         {
@@ -120,7 +115,7 @@ def _draw_cmc(results: Mapping[str, Mapping[str, ProtocolResult]]) -> Figure:
     for axes, (suite, protocols) in zip(panels, results.items(), strict=True):
         for k, (name, result) in enumerate(protocols.items()):
             scores = result.scores
-            label = f"{_short(name)}  R1 {scores['R1']:.3f}, mAP {scores['mAP']:.3f}"
+            label = f"{label_text(name)}  R1 {scores['R1']:.3f}, mAP {scores['mAP']:.3f}"
             axes.plot(
                 ranks,
                 retrieval.cmc(result, MAX_RANK),
@@ -137,7 +132,7 @@ def _draw_cmc(results: Mapping[str, Mapping[str, ProtocolResult]]) -> Figure:
             title=label_text(suite),
         )
         axes.set_xticks(retrieval.RANKS)
-        _add_legend(axes)
+        axes.legend(**LEGEND_RIGHT, handles=axes.lines)
     return figure
 
 
@@ -165,11 +160,3 @@ def _draw_modality_gap(gaps: Mapping[str, ModalityGap]) -> Figure:
             row[0].set_xlim(gap.edges[counted[0]], gap.edges[counted[-1] + 1])
         row[0].set(ylabel="fraction of pairs", ylim=(0, None))
     return figure
-
-
-def _add_legend(axes: Axes) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-
-
-def _short(name: str) -> str:
-    return label_text(name, MAX_LEGEND_NAME)

@@ -23,14 +23,14 @@ FIXED_COLUMNS = (
     "trained_parameters", "multiply_adds",
 )  # fmt: skip
 KEY_COLUMNS = ("suite", "slice", "corruption", "severity", "member")  # all others are scores
-# Scores of the modality gap -> what they are of, see `metrics.modality_gap`.
+# Columns of the modality gap -> labels, see `metrics.modality_gap`.
 GAP_COLUMNS = {
     "mAP visible": "within visible",
     "mAP infrared": "within infrared",
     "mAP visible to infrared": "visible to infrared",
     "mAP infrared to visible": "infrared to visible",
-    "probe accuracy": "probe accuracy",
 }
+PROBE_COLUMN = "probe accuracy"
 SCRATCH = "scratch"
 EVALUATION_PREFIX = "evaluated: "  # of a line that follows those of environment.txt
 

@@ -32,6 +32,7 @@ FIGURES = (
     draw_correlations,
     heatmaps.draw_training_set_matrix,
     heatmaps.draw_modality_gap,
+    heatmaps.draw_domain_probe,
     heatmaps.draw_slices,
     heatmaps.draw_corruptions,
     heatmaps.draw_classes_and_sizes,
