@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from tests.metrics.recognition_case import make_split
-from tests.reporting.reports import SMALL, write
-from tinyjax import report
+from tests.reporting.reports import PEOPLE, PERSON, SMALL, load_people, write
+from tinyjax import evaluate, report
+from tinyjax.config import recognizer
 from tinyjax.data.records import RetrievalProtocol, Trial
+from tinyjax.errors import UserError
 from tinyjax.metrics import modality_gap, retrieval
 from tinyjax.metrics.retrieval import NEVER, ProtocolResult, QueryScores
 from tinyjax.reporting import findings, heatmaps, page, plotting, recognition, summary, tables
 from tinyjax.run.csv_files import read_rows
-from tinyjax.tasks import get_task
+from tinyjax.tasks import get_task, reid
 
 
 @pytest.fixture
@@ -183,3 +185,28 @@ def test_other_tasks_have_no_modality_gap(tmp_path):
     assert heatmaps.draw_modality_gap(contents, numbers) is None
     assert heatmaps.draw_domain_probe(contents, numbers) is None
     assert findings.describe_modality_gap(contents, numbers) is None
+
+
+# ---- evaluation
+
+
+def test_evaluation_keeps_the_rank_lists_of_the_main_protocol():
+    split, config = load_people("val"), recognizer()
+    config.score.protocol = "infrared_to_visible"
+    embedding = np.eye(len(split.classes))[split.labels]
+    (result,) = reid.evaluate_slices([{"embedding": embedding}], split, config, {}, np.zeros(0))
+    trial = split.protocols["infrared_to_visible"].trials[0]
+    np.testing.assert_array_equal(result.examples["query"], trial.query)
+    assert {*result.scores} == {"", "visible_to_infrared"}
+    assert reid.TASK.metrics(config)["mAP"] == "mAP (infrared_to_visible)"
+    assert reid.TASK.metrics(recognizer())["mAP"] == "mAP"
+
+
+def test_evaluation_checks_the_channels_of_images_alone():
+    data = recognizer().data
+    data.format, data.suites = "synthetic", {"val": PEOPLE["val"]}
+    data.common = {"size": PERSON}
+    shapes = ("image", (*PERSON, 3)), ("modality", ())
+    assert len(evaluate._load_suite("reid", data, "val", (), shapes).names) == 3 * 6
+    with pytest.raises(UserError, match="images with 3 channels, but the network reads 1"):
+        evaluate._load_suite("reid", data, "val", (), (("image", (*PERSON, 1)),))

@@ -104,7 +104,7 @@ def identity_rows(result: ProtocolResult, classes: tuple[str, ...]) -> list[dict
 def _trial_rows(result: ProtocolResult) -> Iterable[dict[str, Any]]:
     trials = {str(number): scores for number, scores in enumerate(result.trials, 1)}
     for trial, scores in {**trials, "mean": result.scores}.items():
-        counts = {name: f"{scores[name]:g}" for name in COUNTS}
+        counts = {name: f"{scores[name]:.10g}" for name in COUNTS}
         yield {"trial": trial, **{name: scores[name] for name in SCORES}, **counts}
 
 
