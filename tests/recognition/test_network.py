@@ -204,9 +204,9 @@ def test_networks_with_fdr_cannot_be_padded():
     [
         (MICRO_VIT, "gem", {}, "pooling: this backbone has no pooling .* give 'mean'"),
         (MICRO_LIGHTCNN, "gem", {}, "pooling: this backbone has no pooling .* give 'mean'"),
-        (MICRO_VIT, "mean", {"fdr": FdrConfig()}, "fdr: the blocks of vit have tokens"),
-        (TINY, "mean", {"fdr": FdrConfig(), "fdr_block": 4}, "fdr_block = 4: .* from 5 to 6"),
-        (TINY, "mean", {"fdr": FdrConfig(), "fdr_block": 7}, "fdr_block = 7: .* from 5 to 6"),
+        (MICRO_VIT, "mean", {"fdr": FdrConfig()}, "fdr.block: the blocks of vit have tokens"),
+        (TINY, "mean", {"fdr": FdrConfig(), "fdr_block": 4}, "fdr.block = 4: .* from 5 to 6"),
+        (TINY, "mean", {"fdr": FdrConfig(), "fdr_block": 7}, "fdr.block = 7: .* from 5 to 6"),
     ],
 )
 def test_invalid_settings(name, pooling, settings, message):

@@ -58,9 +58,9 @@ def architecture(
     """
     arch = _named_architecture(name)
     if path_blocks not in range(NUM_BLOCKS):
-        raise UserError(f"path_blocks = {path_blocks}: give 0 to {NUM_BLOCKS - 1}")
+        raise UserError(f"model.path_blocks = {path_blocks}: give 0 to {NUM_BLOCKS - 1}")
     if last_stride not in (1, 2):
-        raise UserError(f"last_stride = {last_stride}: give 1 or 2")
+        raise UserError(f"model.last_stride = {last_stride}: give 1 or 2")
     if last_stride == 1:
         arch = _without_last_stride(arch, name)
     if arch.head and not hidden:
@@ -86,7 +86,8 @@ def _without_last_stride(arch: Architecture, name: str) -> Architecture:
     blocks = [*arch.stages[stage]]
     if not strided or not isinstance(blocks[i], Transition):
         raise UserError(
-            f"last_stride = 1: the last layer of {name} with a stride cannot have another; give 2"
+            f"model.last_stride = 1: the last layer of {name} with a stride cannot have another; "
+            "give 2"
         )
     blocks[i] = replace(blocks[i], stride=1, transition=True)
     stages = (*arch.stages[:stage], tuple(blocks), *arch.stages[stage + 1 :])

@@ -103,10 +103,14 @@ def build(
     Raises UserError where FDR or the pooling do not fit the backbone.
     """
     if backbone.pooling is not spatial_mean and not backbone.pools:
-        raise UserError("pooling: this backbone has no pooling before its classifier; give 'mean'")
+        raise UserError(
+            "model.pooling: this backbone has no pooling before its classifier; give 'mean'"
+        )
     first = backbone.arch.path_blocks + 1
     if fdr and fdr_block not in range(first, NUM_BLOCKS):
-        raise UserError(f"fdr_block = {fdr_block}: give a block from {first} to {NUM_BLOCKS - 1}")
+        raise UserError(f"fdr.block = {fdr_block}: give a block from {first} to {NUM_BLOCKS - 1}")
     if fdr and isinstance(backbone, vit.Model):
-        raise UserError("fdr: the blocks of vit have tokens instead of maps; give another backbone")
+        raise UserError(
+            "fdr.block: the blocks of vit have tokens instead of maps; give another backbone"
+        )
     return RecognitionNetwork(backbone, identities, fdr, fdr_block, domain_heads)

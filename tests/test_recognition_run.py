@@ -1,0 +1,59 @@
+"""Visible-infrared recognition, from training to the report."""
+
+import pytest
+
+from tests.configs import reid
+from tinyjax import config as configs
+from tinyjax.data.synthetic import identities
+from tinyjax.errors import UserError
+from tinyjax.tasks import reid as task
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop_size": (64, 32)}, r"crop_size = \(64, 32\): the images have \(32, 16\)"),
+        ({"sampler.identities": 7, "batch": 14}, "7 identities per batch, but only 6 have"),
+        ({"score.protocol": "all"}, "score.protocol = 'all': known: visible_to_infrared"),
+    ],
+)
+def test_data_that_do_not_fit_the_config_are_rejected(fields, message, tmp_path):
+    config = configs.with_fields(reid.get_config(), fields)
+    training = task.load(config.data, config.data.train)
+    suites = {"val": task.load(config.data, config.data.suites.val)}
+    with pytest.raises(UserError, match=message):
+        task.describe_data(training, suites, config, tmp_path)
+
+
+def test_a_suite_of_training_identities_is_rejected(tmp_path):
+    config, split = reid.get_config(), identities.load(6, size=(32, 16), per_camera=(1, 1))
+    with pytest.raises(UserError, match=r"data\.suites\.val: .*6 of 6 identities"):
+        task.describe_data(split, {"val": split}, config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch": 10}, "batch = 10, sampler.identities = 2: .* multiple of twice"),
+        ({"triplet": "batchhard"}, "triplet = 'batchhard': did you mean 'batch_hard'"),
+        ({"score.feature": "pool"}, "score.feature = 'pool': did you mean 'pooled'"),
+        ({"model.pooling": "max"}, "model.pooling = 'max': .*known: mean, gem"),
+        ({"model.path_blocks": 7}, "model.path_blocks = 7: give 0 to 6"),
+        ({"fdr.block": 1}, "fdr.block = 1: give a block from 2 to 6"),
+    ],
+)
+def test_invalid_fields_are_rejected(fields, message):
+    config = configs.with_fields(reid.get_config(), fields)
+    with pytest.raises(UserError, match=message):
+        task.build(config, 6)
+
+
+def test_a_batch_has_pairs_of_each_identity():
+    config = reid.get_config()
+    training = task.load(config.data, config.data.train)
+    data = task.device_arrays(training)
+    index = task.sample(0, 3, config, data)
+    labels, modality = training.labels[index], training.inputs["modality"][index]
+    assert modality.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert labels[:4].tolist() == labels[4:].tolist()
+    assert len({*labels.tolist()}) == 2
