@@ -96,7 +96,8 @@ def tinyjax_detector(run: str, width: int, height: int) -> Callable[[], Any]:
     """Build a call of a trained detector."""
     import tinyjax
 
-    model, image = tinyjax.load(run), _image(width, height)
+    model: Any = tinyjax.load(run)
+    image = _image(width, height)
     return lambda: model(image)
 
 

@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 import tinyjax
 from tests.configs import classifier
 from tests.untrained import CLASSES, CONFIG, write_untrained_run
-from tinyjax.api import BATCH, Detections
+from tinyjax.api import Detections
 from tinyjax.errors import UserError
+from tinyjax.inference.model import BATCH
 from tinyjax.run import distributed, runtime
 from tinyjax.run.weights import FORMAT
 

@@ -1,8 +1,13 @@
 """Run folders whose weights are initial ones: written in seconds, without training."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from tinyjax import config as configs
+from tinyjax.core import Variables
 from tinyjax.models import flops
 from tinyjax.run import run_folder
 from tinyjax.run.weights import write_weights
@@ -20,16 +25,34 @@ def write_untrained_run(folder: Path, channels: int = 1, seed: int = 0, **common
     config = configs.load(str(CONFIG))
     with config.data.common.unlocked():
         config.data.common.update(common)
-    inputs = {"image": (64, 64, channels)}
-    variables = get_task("detect").model_functions(config, CLASSES, inputs).init(seed)
+    return write_initial_weights(folder, config, CLASSES, {"image": (64, 64, channels)}, seed)
+
+
+def write_initial_weights(
+    folder: Path,
+    config: ConfigDict,
+    classes: tuple[str, ...],
+    inputs: Mapping[str, tuple[int, ...]],
+    seed: int = 0,
+    **metadata: Any,
+) -> Path:
+    """Write a run with the initial weights of a config's network, and return `folder`.
+
+    metadata: further metadata of the weights.
+    """
+    variables = get_task(config.task).model_functions(config, classes, inputs).init(seed)
+    write_run(folder, config, variables, classes=classes, inputs=inputs, **metadata)
+    return folder
+
+
+def write_run(folder: Path, config: ConfigDict, variables: Variables, **metadata: Any) -> None:
+    """Write the files that a finished run has besides tables and figures."""
     metadata = {
         "parameters": flops.count_parameters(variables.params),
-        "inputs": inputs,
         "config": config.to_dict(),
-        "classes": CLASSES,
         "step": 0,
+        **metadata,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(configs.to_json(config))
     write_weights(folder / "weights" / run_folder.member_id({}), variables, metadata)
-    return folder

@@ -4,45 +4,34 @@ model = tinyjax.load("runs/mine")
 detections = model(image)  # a path, a PIL image, or uint8 [h, w] or [h, w, 3]; any size
 detections.boxes, detections.scores, detections.labels  # a classifier returns names and scores
 detections.draw(image).save("detections.png")
+
+model = tinyjax.load("runs/people")  # of visible-infrared recognition
+matches = model.match("night.png", gallery)  # see `Recognizer`
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_path
 from tinyjax.core import Variables
-from tinyjax.data.images import (
-    PERCENTILES,
-    Range16,
-    fit_image,
-    read_image,
-    read_pil,
-    to_file,
-    to_uint8,
-)
+from tinyjax.data.images import to_file
 from tinyjax.errors import UserError, suggest
+from tinyjax.inference.model import ImageInput, Model, PreprocessedImage, list_images, to_pixels
+from tinyjax.inference.recognizer import Recognizer
 from tinyjax.models import flops
 from tinyjax.population.options import SINGLE_RUN, select_members
-from tinyjax.population.prediction import predict_all
 from tinyjax.reporting import pictures
 from tinyjax.run.run_folder import member_id
 from tinyjax.run.weights import read_weights
-from tinyjax.tasks import get_task
 
 THRESHOLD = 0.3
 MAX_DRAWN_CLASSES = 3  # in the caption of a classified image
-BATCH = 16  # images per compiled call; 1 for a single image
-
-ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]  # see `Detector.__call__`
 
 
 def train(config: Any, folder: str | Path) -> int:
@@ -144,84 +133,6 @@ class Classification:
         return [{"image_id": image_id, "category": n, "score": round(s, 6)} for n, s in pairs]
 
 
-class PreprocessedImage(NamedTuple):
-    """An image in the network's input size, and the geometry to map boxes back."""
-
-    pixels: np.ndarray  # uint8 [H, W, C]
-    shape: tuple[int, int]  # (h, w) of the given image
-    scale: np.ndarray  # see `images.fit_image`
-    offset: np.ndarray
-
-
-class Model:
-    """A trained network, ready to be called. Base of `Detector` and `Classifier`."""
-
-    noun = "objects"  # for log lines such as "3 objects"
-    default_fit = "letterbox"  # rule of `fit_image`, unless data.common.fit is set
-
-    def __init__(self, variables: Variables, config: ConfigDict, metadata: dict[str, Any]) -> None:
-        """metadata: `inputs`, name -> shape of a sample, and `classes`."""
-        inputs = {name: tuple(shape) for name, shape in metadata["inputs"].items()}
-        height, width, channels = inputs["image"]
-        self.config: ConfigDict = config
-        self.input_shape: tuple[int, int, int] = (height, width, channels)
-        self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        functions = get_task(config.task).model_functions(config, self.classes, inputs)
-        self._predict = functions.predict
-        self._variables = jax.device_put(variables)
-
-    def __repr__(self) -> str:
-        size = " x ".join(map(str, self.input_shape))
-        return f"<tinyjax model: {self.config.model.backbone}, {size}, {', '.join(self.classes)}>"
-
-    @property
-    def range16(self) -> Range16:
-        """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
-        return self.config.data.common.get("range16", PERCENTILES)
-
-    def preprocess(self, image: ImageInput) -> PreprocessedImage:
-        """Fit one image to the network's input. Safe to call from several threads."""
-        pixels = to_pixels(image, self.input_shape[2], self.range16)
-        rule = self.config.data.common.get("fit", self.default_fit)
-        fitted, scale, offset = fit_image(pixels, self.input_shape[:2], rule)
-        return PreprocessedImage(fitted, pixels.shape[:2], scale, offset)
-
-    def _preprocess_all(
-        self, images: ImageInput | Sequence[ImageInput]
-    ) -> tuple[list[PreprocessedImage], bool]:
-        """Preprocess the `images` of `__call__`; also return whether it is a single image."""
-        if isinstance(images, str | os.PathLike | Image.Image):
-            return [self.preprocess(images)], True
-        if not isinstance(images, list | tuple):
-            images = np.asarray(images)
-            if images.ndim != 4:
-                return [self.preprocess(images)], True
-        return [self.preprocess(image) for image in images], False
-
-    def _selected_labels(self, threshold: float, classes: str | Iterable[str] | None) -> list[int]:
-        """The labels of `classes`. Raises UserError for an unknown class, or a threshold outside
-        [0, 1].
-        """
-        if not 0 <= threshold <= 1:
-            raise UserError(f"threshold = {threshold}: give a score from 0 to 1")
-        selected = self.classes if classes is None else classes
-        names = [selected] if isinstance(selected, str) else list(selected)
-        for name in names:
-            if name not in self.classes:
-                raise UserError(f"class {name!r}: {suggest(name, self.classes)}")
-        return [self.classes.index(name) for name in names]
-
-    def _run_network(
-        self, images: Sequence[PreprocessedImage], batch: int | None
-    ) -> dict[str, np.ndarray]:
-        """The network's outputs. batch: images per compiled call, by default 1 for a single image,
-        else `BATCH`.
-        """
-        pixels = np.stack([image.pixels for image in images])
-        batch = batch or (1 if len(images) == 1 else BATCH)
-        return predict_all(self._predict, self._variables, {"image": pixels}, batch)[0]
-
-
 class Classifier(Model):
     """A trained classifier. Made by `load`."""
 
@@ -240,7 +151,8 @@ class Classifier(Model):
         classes to keep; by default all. Returns a Classification for one image, a list of them
         for an array [N, h, w, C] or a list. Raises UserError as `Detector.__call__` does.
         """
-        inputs, single = self._preprocess_all(images)
+        items, single = list_images(images)
+        inputs = [self.preprocess(image) for image in items]
         results = self.predict(inputs, threshold, classes)
         return results[0] if single else results
 
@@ -294,7 +206,8 @@ class Detector(Model):
         Raises UserError for images of another shape or dtype, for files that cannot be read, and
         for an invalid threshold or class.
         """
-        inputs, single = self._preprocess_all(images)
+        items, single = list_images(images)
+        inputs = [self.preprocess(image) for image in items]
         results = self.predict(inputs, threshold, classes)
         return results[0] if single else results
 
@@ -324,9 +237,17 @@ class Detector(Model):
         return Detections(boxes[keep], scores[keep], labels[keep], self.classes)
 
 
+MODELS: dict[str, type[Detector | Classifier | Recognizer]] = {  # by task
+    "detect": Detector,
+    "classify": Classifier,
+    "pretrain": Classifier,
+    "reid": Recognizer,
+}
+
+
 def load(
     path: str | Path, weights: str = "last", overrides: Iterable[str] = ()
-) -> Detector | Classifier:
+) -> Detector | Classifier | Recognizer:
     """Load a trained network. Nothing is compiled until it is called.
 
     Args:
@@ -351,38 +272,4 @@ def load(
             f"{metadata['parameters']:,}; give the two files of the same run"
         )
     config = configs.override(configs.from_run(metadata["config"]), overrides)
-    model_class: type[Detector | Classifier] = Classifier if config.task == "classify" else Detector
-    return model_class(Variables(**arrays), config, metadata)
-
-
-def to_pixels(image: ImageInput, channels: int, range16: Range16 = PERCENTILES) -> np.ndarray:
-    """A file, a PIL image or an array [h, w] or [h, w, 1 or 3] of 8 or 16 bits, as uint8
-    [h, w, channels].
-
-    Color becomes gray by luminance (ITU-R 601), gray becomes color by replication, as in
-    `images.read_image`. Raises UserError for a file that cannot be read, and for an array of
-    another shape or dtype.
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_image(Path(image).expanduser(), channels, range16)
-    if isinstance(image, Image.Image):
-        return read_pil(image, channels, range16)
-    image = np.asarray(image)
-    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
-        hint = ""
-        if image.dtype.kind == "f":
-            hint = "; for values from 0 to 1, give (255 * image).round().astype(np.uint8)"
-        raise UserError(f"image of {image.dtype}: give uint8, or uint16{hint}")
-    shape = image.shape
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in shape:
-        raise UserError(
-            f"image of shape {shape}: give [h, w], [h, w, 1] or [h, w, 3]; several images as a "
-            "list, or [N, h, w, 1 or 3]"
-        )
-    if image.dtype.itemsize == 2:
-        image = to_uint8(image, range16)
-    if image.shape[-1] > channels:
-        return np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    return np.repeat(image, channels // image.shape[-1], axis=-1)
+    return MODELS[config.task](Variables(**arrays), config, metadata)

@@ -1,6 +1,7 @@
 """Predict: run a trained network on images and videos.
 
     python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output predictions/
+    python -m tinyjax.predict --workdir runs/people --input day/ --query night/ --output matches/
 
 --input takes images, folders of images, patterns such as 'photos/**/*.png' and videos (mp4, avi,
 mov, mkv; they need `pip install 'tinyjax[video]'`). --workdir takes a run folder or a file of
@@ -14,6 +15,13 @@ parent folder of all inputs. The output folder contains
 
 A classifier predicts classes with a score of at least the threshold, without boxes.
 
+A network of visible-infrared recognition ranks the images of --input, the gallery, for each image
+of --query. Its output folder contains
+
+    <query>.png   the query, and to its right the first matches with their similarity
+    ranks.csv     query, rank (from 1), gallery (the file), similarity (cosine, -1 to 1)
+    ranks.json    the same
+
 A file that cannot be read is skipped with a warning. In folders, files of other types are not read;
 images among them, such as heic, are counted in a warning. Exit codes: 0 all files were predicted, 2
 a file could not be read or the input is invalid, 75 stopped by SIGTERM or Ctrl-C; predictions made
@@ -25,9 +33,8 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from glob import glob
 from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,19 +44,31 @@ import numpy as np
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
 from tinyjax.data import images, video
-from tinyjax.data.layouts.listing import describe_unread, select_unread
 from tinyjax.data.prefetch import map_ahead
 from tinyjax.errors import STOPPED, UserError, run_command
+from tinyjax.inference.input_files import (
+    OutputPaths,
+    check_output,
+    find_files,
+    is_video,
+    output_paths,
+)
 from tinyjax.run import progress
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.distributed import local_stop_requests
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 
-SUFFIXES = images.SUFFIXES + video.SUFFIXES
 # A video with fewer frames than this fraction of its stated length is incomplete; stated lengths
 # are often wrong by a few frames.
 MIN_VIDEO_FRACTION = 0.9
+THRESHOLD = 0.3
+# Options of single tasks, by attribute.
+SCORE_FLAGS = {"threshold": "--threshold", "classes": "--class"}
+RANK_FLAGS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("query", "query_modality", "gallery_modality", "top")
+}
 COLUMNS = ("file", "frame", "time", "category", "score", "x1", "y1", "x2", "y2")
 FLAGS = {
     "--input": {
@@ -72,14 +91,32 @@ FLAGS = {
     },
     "--threshold": {
         "type": float,
-        "default": 0.3,
-        "help": "minimum score (default 0.3)",
+        "help": f"minimum score (default {THRESHOLD})",
     },
     "--class": {
         "dest": "classes",
         "action": "append",
         "metavar": "NAME",
         "help": "only this class; may be repeated",
+    },
+    "--query": {
+        "nargs": "+",
+        "type": parse_local_path,
+        "metavar": "PATH",
+        "help": "recognition: images, folders, patterns to find in --input",
+    },
+    "--query-modality": {
+        "choices": ("infrared", "visible"),
+        "help": "modality of --query (default infrared)",
+    },
+    "--gallery-modality": {
+        "choices": ("visible", "infrared"),
+        "help": "modality of --input (default visible)",
+    },
+    "--top": {
+        "type": int,
+        "metavar": "N",
+        "help": "matches of each query (default 10)",
     },
     "--no-pictures": {"dest": "pictures", "action": "store_false", "help": "write only tables"},
 }
@@ -93,21 +130,6 @@ class Frame(NamedTuple):
     time: float | None = None  # s
     pixels: np.ndarray | None = None  # uint8 [h, w, C]; None until an image file is read
     error: str = ""  # why it cannot be read
-
-
-class OutputPaths(NamedTuple):
-    """Names of the input files and paths of their pictures."""
-
-    root: str  # folder that contains all input files
-    output: Path
-
-    def name(self, file: Path) -> str:
-        """Return the path of an input file below the root."""
-        return Path(os.path.relpath(os.path.abspath(file), self.root)).as_posix()
-
-    def picture(self, file: Path, suffix: str) -> Path:
-        """Return the path of the picture or video of an input file."""
-        return self.output / f"{self.name(file)}{suffix}"
 
 
 class Results:
@@ -141,29 +163,64 @@ def main(argv: list[str] | None = None) -> int:
     start_log()
     files = find_files(options.input)
     check_output(options.output, files)
+    queries = find_files(options.query, "--query") if options.query else []
+    check_output(options.output, queries)
     videos, unreadable = probe_videos(files)
-    total = sum(videos[f].frames if f in videos else not is_video(f) for f in files)
 
-    from tinyjax.api import BATCH, load
+    from tinyjax.api import load
+    from tinyjax.inference.recognizer import Recognizer
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
     runtime.enable_compile_cache()
+    model = load(options.workdir, options.weights, options.overrides)
+    check_flags(options, isinstance(model, Recognizer))
+    if isinstance(model, Recognizer):
+        from tinyjax.inference.rank_files import rank_files
+
+        names = ("query_modality", "gallery_modality", "top")
+        given = {name: value for name in names if (value := getattr(options, name)) is not None}
+        return rank_files(model, files, queries, options.output, options.pictures, **given)
+    return predict_files(model, files, videos, unreadable, options)
+
+
+def check_flags(options: Any, recognizes: bool) -> None:
+    """Raise UserError for flags that the network of the run needs, or has no use for."""
+    if recognizes and not options.query:
+        raise UserError("--query: give the images to find in --input")
+    excluded = SCORE_FLAGS if recognizes else RANK_FLAGS
+    task = "recognition" if recognizes else "detection or classification"
+    mistakes = [
+        f"{flag}: not an option of {task}, the task of {options.workdir}; leave it out"
+        for name, flag in excluded.items()
+        if getattr(options, name) is not None
+    ]
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def predict_files(
+    model: Any,
+    files: Sequence[Path],
+    videos: dict[Path, video.VideoInfo],
+    unreadable: list[Path],
+    options: Any,
+) -> int:
+    """Write the predictions of a detector or classifier. Returns the exit code."""
+    from tinyjax.inference.model import BATCH
 
     # ---- compile the network before anything is written, so that an invalid threshold or class is
     # reported at once
-    model = load(options.workdir, options.weights, options.overrides)
+    total = sum(videos[f].frames if f in videos else not is_video(f) for f in files)
     batch = 1 if total == 1 else BATCH
-    predict = partial(
-        model.predict, threshold=options.threshold, classes=options.classes, batch=batch
-    )
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    predict = partial(model.predict, threshold=threshold, classes=options.classes, batch=batch)
     start = time.time()
     predict([model.preprocess(np.zeros(model.input_shape, np.uint8))])
     log.info(f"{model}, compiled in {time.time() - start:.0f} s")
 
     # ---- predict all frames: threads read and draw while the network computes
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    paths = OutputPaths(root, options.output)
+    paths = output_paths(files, options.output)
     results = Results(paths, unreadable)
     threads = min(8, os.cpu_count() or 1)
     start = time.time()
@@ -213,51 +270,6 @@ def main(argv: list[str] | None = None) -> int:
         log.warning(f"not read completely: {len(unreadable)} of {len(files)} files")
         return 2
     return 0
-
-
-def find_files(sources: Iterable[str | Path]) -> list[Path]:
-    """Return the image and video files of paths, folders (sorted by name) and patterns.
-
-    A warning counts the files of types that are not read.
-
-    Raises UserError for a source without any.
-    """
-    files: list[Path] = []
-    for source in sources:
-        path = parse_local_path(source)
-        if path.is_file():
-            files.append(path)
-            continue
-        paths = path.iterdir() if path.is_dir() else map(Path, glob(str(path), recursive=True))
-        visible = sorted(p for p in paths if not p.name.startswith(".") and p.is_file())
-        unread = describe_unread(select_unread((str(p), p) for p in visible if not is_video(p)))
-        if not (matches := [p for p in visible if p.suffix.lower() in SUFFIXES]):
-            problem = "no images" if path.is_dir() else "no such file or folder; no images match"
-            formats = unread or f"known formats: {', '.join(SUFFIXES)}"
-            raise UserError(f"--input {path}: {problem}; {formats}")
-        if unread:
-            log.warning(f"--input {path}: {unread}")
-        files += matches
-    # Two threads must not write the same picture, and a link to a folder above repeats its files.
-    unique: dict[Path, Path] = {}
-    for file in sorted(files, key=lambda file: len(file.parts)):
-        unique.setdefault(file.parent.resolve() / file.name, file)
-    kept = {*unique.values()}
-    return [file for file in dict.fromkeys(files) if file in kept]
-
-
-def check_output(output: Path, files: Iterable[Path]) -> None:
-    """Raise UserError if the output is not a folder, or contains input files."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: not a folder")
-    for file in files:
-        if output.resolve() in file.resolve().parents:
-            raise UserError(f"--output {output}: contains the input {file}; give another folder")
-
-
-def is_video(file: Path) -> bool:
-    """Return whether a file has the suffix of a video."""
-    return file.suffix.lower() in video.SUFFIXES
 
 
 def probe_videos(files: Iterable[Path]) -> tuple[dict[Path, video.VideoInfo], list[Path]]:

@@ -10,6 +10,7 @@ import math
 import re
 from bisect import bisect_right
 
+from tinyjax.core import Variables
 from tinyjax.models.scaling import Architecture, Position
 
 NUM_BLOCKS = 7
@@ -54,3 +55,22 @@ def block_of(path: str, arch: Architecture) -> int:
     # The layers after the blocks of a stage end it.
     position = (int(stage[1]), int(block[1]) if block else math.inf)
     return 1 + bisect_right(arch.block_starts, position)
+
+
+def select_path(variables: Variables, infrared: bool) -> Variables:
+    """The weights of the network with one path that computes what the path of a modality computes.
+
+    variables: of a network whose backbone's arrays lie under "backbone/", with one or two paths.
+    """
+    prefix = f"backbone/{INFRARED_PREFIX}"
+
+    def select(tree):
+        shared = {path: leaf for path, leaf in tree.items() if not path.startswith(prefix)}
+        copies = {
+            f"backbone/{path.removeprefix(prefix)}": leaf
+            for path, leaf in tree.items()
+            if path.startswith(prefix)
+        }
+        return {**shared, **copies} if infrared else shared
+
+    return Variables(*map(select, variables))
