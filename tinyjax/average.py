@@ -2,13 +2,18 @@
 
     python -m tinyjax.average --workdir runs/fine --start runs/probed [--fractions 0,0.5,1]
     python -m tinyjax.average --workdir runs/sweep
+    python -m tinyjax.average --workdir runs/pretrained --path-blocks 1
 
 A single run's weights are averaged with its starting weights (WiSE-FT), those of the run --start;
 in a run with phases, the default is the second to last phase. A sweep's members that have the same
 backbone and parameter count are averaged into a uniform and a greedy soup; they should also have
 the same starting weights. The greedy soup selects members by the score on the suite config.monitor.
+With --path-blocks N, the two copies of the blocks after block N are averaged within each network
+with two paths, and only blocks 1 to N stay double (TOPLight's uniform soup, with N = 1). Runs with
+model.path_blocks = N may start from the result, init = "<workdir>/averages/paths-1.safetensors".
+
 BatchNorm's running statistics are re-estimated. The command writes results.csv and the weights
-(.safetensors and .json) to <workdir>/averages/, and for a single run also
+(.safetensors and .json) to <workdir>/averages/, and for fractions also
 <workdir>/figures/averages.png.
 """
 
@@ -38,6 +43,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "default": "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
         "help": "fraction of the final weights in each average; the rest is the starting weights "
         "(default: steps of 0.1)",
+    },
+    "--path-blocks": {
+        "type": int,
+        "metavar": "N",
+        "help": "average the two copies of the blocks after block N; 0: of all blocks",
     },
     "--batches": {
         "type": int,
@@ -70,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
 
     ids = [id for population in populations_of_run(folder) for id in population]
     is_sweep = (folder / "plan.json").exists()
+    if options.path_blocks is not None and options.start:
+        raise UserError("--path-blocks: averages within one network; leave out --start")
     if is_sweep and options.start:
         raise UserError(
             f"--start: {folder} is a sweep, whose members are averaged; leave out --start"
@@ -81,13 +93,17 @@ def main(argv: list[str] | None = None) -> int:
     task = get_task(config.task)
     training, suites = load_splits(config.task, config.data)
 
-    def load_networks(path: Path):
-        return load_trained(path, ids, "last", {}, task, training)
+    def load_networks(path: Path, ids: Sequence[str] = ids, **changes: Any):
+        return load_trained(path, ids, "last", changes, task, training)
 
     def make_scorer(network: Any, members: int):
         return _make_scorer(network, members, task, training, suites, options.batches)
 
-    if is_sweep:
+    if options.path_blocks is not None:
+        selected = _networks_with_two_paths(folder, ids, options.path_blocks)
+        networks = load_networks(folder, [*selected], **{"model.path_blocks": options.path_blocks})
+        averages = _average_paths(networks, selected, make_scorer)
+    elif is_sweep:
         averages = _make_soups(
             folder, load_networks(folder), make_scorer, config.monitor, task.monitor
         )
@@ -160,6 +176,43 @@ def _make_soups(
     if not soups:
         raise UserError(f"{folder}: no two members have the same backbone and parameter count")
     return soups
+
+
+def _networks_with_two_paths(folder: Path, ids: Sequence[str], blocks: int) -> dict[str, Any]:
+    """Member -> architecture, of those that have two copies of a block after block `blocks`."""
+    from tinyjax.population.networks import load_stored
+
+    architectures = {n.member.id: n.architecture for n in load_stored(folder, ids, "last")}
+    selected = {id: arch for id, arch in architectures.items() if 0 <= blocks < arch.path_blocks}
+    if not selected:
+        most = max(arch.path_blocks for arch in architectures.values())
+        advice = f"give 0 to {most - 1}" if most else "its networks have a single path"
+        raise UserError(
+            f"--path-blocks {blocks}: {folder} has two copies of {most} blocks; {advice}"
+        )
+    for id in architectures.keys() - selected.keys():
+        log.info(f"{id}: no two copies of a block after block {blocks}, nothing to average")
+    return selected
+
+
+def _average_paths(
+    networks: Sequence[Any], architectures: dict[str, Any], make_scorer: Callable[..., Any]
+) -> dict[str, Average]:
+    """networks: with the config and architecture of the average, and the weights of two paths.
+
+    architectures: member -> architecture of its weights.
+    """
+    from tinyjax.transfer.weight_averaging import average_paths
+
+    averages = {}
+    for network in networks:
+        id, path_blocks = network.member.id, network.architecture.path_blocks
+        averaged = average_paths(network.variables, architectures[id], path_blocks)
+        ((variables, scores),) = make_scorer(network, 1)([averaged])
+        name = f"paths-{path_blocks}" + (f"-{id}" if len(networks) > 1 else "")
+        columns = {"members": id, "path_blocks": path_blocks}
+        averages[name] = Average(columns, network._replace(variables=variables), scores)
+    return averages
 
 
 def _make_scorer(

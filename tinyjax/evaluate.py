@@ -197,6 +197,7 @@ def _evaluate_clean(
     for group in groups:
         config = group.config
         splits = _load_suites(*_suite_key(group), names)
+        _check_leaks(group, task, splits)
         for name, split in splits.items():
             bar.set_description_str(name)
             slices = task.slices(split, config.data.get("slices", {})) if task.slices else {}
@@ -216,6 +217,7 @@ def _score_corrupted(
     for group in groups:
         bar.set_description_str(" ".join(map(str, (name, *(corruption or ())))))
         split = _load_corrupted(*_suite_key(group), name, corruption)
+        _check_leaks(group, task, {name: split})
         scores = task.score(group.predict(split.inputs), split, group.config)
         yield from zip(group.ids, scores, strict=True)
         bar.update()
@@ -236,9 +238,10 @@ def _load_suites(
     task: str, data_json: str, classes: tuple[str, ...], inputs: Shapes, names: tuple[str, ...]
 ) -> dict[str, Any]:
     from tinyjax.tasks import get_task
+    from tinyjax.tasks.suites import load_suite
 
     task_functions, data = get_task(task), configs.from_json(data_json)
-    splits = {name: _load_suite(task, data, name, classes, inputs) for name in names}
+    splits = {name: load_suite(task, data, name, classes, inputs) for name in names}
     if task_functions.class_mismatch and (lines := task_functions.class_mismatch(splits)):
         log.info("\n".join(lines))
     fields, known = data.get("slices", {}), set()
@@ -259,30 +262,17 @@ def _load_corrupted(
     name: str,
     corruption: Corruption,
 ) -> Any:
-    return _load_suite(task, configs.from_json(data_json), name, classes, inputs, corruption)
+    from tinyjax.tasks.suites import load_suite
+
+    return load_suite(task, configs.from_json(data_json), name, classes, inputs, corruption)
 
 
-def _load_suite(
-    task: str,
-    data: Any,
-    name: str,
-    classes: tuple[str, ...],
-    inputs: Shapes,
-    corruption: Corruption = None,
-) -> Any:
-    from tinyjax.tasks import get_task
-
-    split = get_task(task).load(data, data.suites[name], classes, corruption)
-    for key, shape in inputs:
-        if not shape:  # a number for each sample
-            continue
-        channels, expected = split.inputs[key].shape[-1], shape[-1]
-        if channels != expected:
-            raise UserError(
-                f"data.suites.{name}: images with {channels} channels, but the network reads "
-                f"{expected}; give channels = {expected}"
-            )
-    return split
+def _check_leaks(group: Group, task: Any, splits: Mapping[str, Any]) -> None:
+    """Raise UserError for suites that contain training data."""
+    if task.find_leak:
+        leaks = {name: task.find_leak(group.metadata, split) for name, split in splits.items()}
+        if mistakes := [f"data.suites.{name}: {leak}" for name, leak in leaks.items() if leak]:
+            raise UserError(*mistakes)
 
 
 def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:

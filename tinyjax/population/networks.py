@@ -85,7 +85,10 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
         start = starting_weights.load_starting_weights(
             config.init, config.model.backbone, config.seed
         )
-        fitted = starting_weights.fit_to_network(start, arrays, config.reinit, training.classes)
+        reinit = tuple(config.reinit)
+        if task.renews_class_layers and start.classes != tuple(training.classes):
+            reinit += (starting_weights.CLASS_LAYERS,)
+        fitted = starting_weights.fit_to_network(start, arrays, reinit, training.classes)
         messages.append(starting_weights.describe(fitted, start))
         variables = Variables(*({p: fitted.arrays[p] for p in tree} for tree in variables))
     elif config.regularizer.strength:
@@ -201,6 +204,7 @@ def weights_metadata(network: Network, task: Task, training: Split, **extra: Any
         "config": network.config.to_dict(),
         "classes": training.classes,
         "training": task.class_counts(training, network.sample_mask),
+        **(task.metadata(training) if task.metadata else {}),
         **extra,
     }
 

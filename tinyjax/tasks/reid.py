@@ -88,6 +88,20 @@ def describe_data(
     return lines
 
 
+def metadata(training: RecognitionSplit) -> dict[str, Any]:
+    """Whom the network was trained on, for `find_leak`."""
+    return {"trained_on": identity_checks.identity_record(training)}
+
+
+def find_leak(weights: Mapping[str, Any], split: RecognitionSplit) -> str:
+    """A message if a network was trained on identities of the split, else "".
+
+    weights: their metadata.
+    """
+    trained = weights.get("trained_on")
+    return identity_checks.find_leak(trained, split) if trained else ""
+
+
 def _tables(split: RecognitionSplit, identities: int) -> tuple[IdentityTables, tuple[str, ...]]:
     return identity_tables(split.labels, split.inputs["modality"], split.classes, identities)
 
@@ -350,6 +364,9 @@ TASK = Task(
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,
+    metadata=metadata,
+    find_leak=find_leak,
+    renews_class_layers=True,
     draw_gallery=draw_gallery,
     words=WORDS,
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tinyjax.core import Split
+from tinyjax.errors import UserError
 from tinyjax.tasks import get_task
 
 
@@ -24,3 +25,28 @@ def load_splits(task: str, data: Any) -> tuple[Split, dict[str, Split]]:
     """The training split and the uncorrupted suites of a config's `data`."""
     training = get_task(task).load(data, data.train)
     return training, load_suites(task, data, training.classes, uncorrupted_suites(data))
+
+
+def load_suite(
+    task: str,
+    data: Any,
+    name: str,
+    classes: Sequence[str],
+    inputs: Iterable[tuple[str, tuple[int, ...]]],
+    corruption: tuple[str, int] | None = None,
+) -> Split:
+    """A suite for a trained network. inputs: name and shape of each of its inputs.
+
+    corruption: name and severity.
+
+    Raises UserError as `Task.load` does, and for images with another number of channels.
+    """
+    split = get_task(task).load(data, data.suites[name], classes, corruption)
+    for key, shape in inputs:
+        channels, expected = split.inputs[key].shape[1:][-1:], shape[-1:]
+        if channels != expected:
+            raise UserError(
+                f"data.suites.{name}: images with {channels[0]} channels, but the network reads "
+                f"{expected[0]}; give channels = {expected[0]}"
+            )
+    return split

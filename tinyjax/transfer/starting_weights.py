@@ -218,7 +218,7 @@ def _mismatch_advice(paths: Iterable[str]) -> str:
     if all(path.startswith(_INFRARED) for path in paths):
         return (
             "the file has two copies of these blocks: set model.path_blocks to that of the file, "
-            "or average the copies first"
+            "or average the copies, see tinyjax.average --path-blocks"
         )
     modules = dict.fromkeys(map(_module, paths))
     if any(module.startswith("backbone") for module in modules):
