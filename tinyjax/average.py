@@ -186,7 +186,7 @@ def _networks_with_two_paths(folder: Path, ids: Sequence[str], blocks: int) -> d
     selected = {id: arch for id, arch in architectures.items() if 0 <= blocks < arch.path_blocks}
     if not selected:
         most = max(arch.path_blocks for arch in architectures.values())
-        advice = f"give 0 to {most - 1}" if most else "its networks have a single path"
+        advice = f"give less than {most}" if most else "its networks have a single path"
         raise UserError(
             f"--path-blocks {blocks}: {folder} has two copies of {most} blocks; {advice}"
         )
@@ -208,6 +208,7 @@ def _average_paths(
     for network in networks:
         id, path_blocks = network.member.id, network.architecture.path_blocks
         averaged = average_paths(network.variables, architectures[id], path_blocks)
+        network = network._replace(variables=averaged)
         ((variables, scores),) = make_scorer(network, 1)([averaged])
         name = f"paths-{path_blocks}" + (f"-{id}" if len(networks) > 1 else "")
         columns = {"members": id, "path_blocks": path_blocks}
