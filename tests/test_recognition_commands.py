@@ -112,10 +112,7 @@ def small_sets(monkeypatch):
 
 
 def test_average_of_two_paths_is_a_start_of_recognition(tmp_path, small_sets):
-    config = configs.with_fields(pretraining_config(), {"batch": 4})
-    run = write_initial_weights(
-        tmp_path / "run", config, ("ant", "bee", "cat"), {"image": (64, 32, 3)}
-    )
+    config, run = pretraining_config(), write_pretraining_run(tmp_path / "run")
     (run / "results.csv").write_text("member,suite\n")
     assert average.main(["--workdir", str(run), "--path-blocks", "1", "--batches", "2"]) == 0
     trees, metadata = read_weights(run / "averages" / "paths-1")
@@ -139,7 +136,9 @@ def test_average_of_two_paths_is_a_start_of_recognition(tmp_path, small_sets):
 def test_networks_without_two_copies_cannot_be_averaged(tmp_path, small_sets):
     run = write_recognition_run(tmp_path / "run")
     (run / "results.csv").write_text("member,suite\n")
-    with pytest.raises(UserError, match=r"--path-blocks 1: .* two copies of 1 blocks; give less than 1"):
+    with pytest.raises(
+        UserError, match=r"--path-blocks 1: .* two copies of 1 blocks; give less than 1"
+    ):
         average.main(["--workdir", str(run), "--path-blocks", "1"])
 
 

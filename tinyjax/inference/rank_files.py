@@ -49,6 +49,10 @@ def rank_files(
     if top < 1:
         raise UserError(f"--top {top}: give 1 or more")
     start = time.time()
+    blank = model.preprocess(np.zeros(model.input_shape, np.uint8))
+    model.predict([blank], gallery_modality, BATCH)
+    log.info(f"{model}, compiled in {time.time() - start:.0f} s")
+    start = time.time()
     with (
         local_stop_requests() as stop,
         progress.progress_bar(total=len(gallery) + len(queries), unit="image") as bar,
@@ -57,7 +61,7 @@ def rank_files(
         def embed(files: Sequence[Path], modality: str) -> tuple[list[Path], np.ndarray]:
             readable, rows = [], []
             remaining = takewhile(lambda _: not stop, files)
-            for names, embeddings in _embed_files(model, remaining, modality, len(files)):
+            for names, embeddings in _embed_files(model, remaining, modality):
                 bar.update(len(names))
                 readable += names
                 rows.append(embeddings)
@@ -89,16 +93,15 @@ def rank_files(
 
 
 def _embed_files(
-    model: Recognizer, files: Iterator[Path], modality: str, count: int
+    model: Recognizer, files: Iterator[Path], modality: str
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Yield the files of each batch that can be read, and their embeddings."""
-    batch = 1 if count == 1 else BATCH
     threads = min(8, os.cpu_count() or 1)
     prepared = map_ahead(partial(_read, model=model, modality=modality), files, threads)
-    while items := [*islice(prepared, batch)]:
+    while items := [*islice(prepared, BATCH)]:
         readable = {file: image for file, image in items if image}
         if readable:
-            yield [*readable], model.predict([*readable.values()], modality, batch)
+            yield [*readable], model.predict([*readable.values()], modality, BATCH)
 
 
 def _read(file: Path, model: Recognizer, modality: str) -> tuple[Path, PreprocessedImage | None]:
