@@ -90,7 +90,7 @@ def test_start_from_a_classifier_copies_the_visible_path(tmp_path):
 
 
 def test_four_doubled_blocks_must_be_averaged_first(pretrained):
-    with pytest.raises(UserError, match="average the copies, see tinyjax.average --path-blocks"):
+    with pytest.raises(UserError, match=r"average the copies, see tinyjax\.average --path-blocks"):
         build_reid(pretrained)
 
 

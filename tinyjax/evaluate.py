@@ -4,9 +4,10 @@
 
 A detector gets AP (IoU 0.50:0.95), AP50 and AP75, per class and per object size (the side of a
 square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5; a
-recognition network gets R1 to R20, mAP and mINP, by protocol, and its modality gap. A suite is
-scored on all images and by slice (config.data.slices); a suite with the option "corrupt" is not
-sliced, but scored under every corruption, see docs/robustness.md. The command writes
+recognition network gets R1 to R20, mAP and mINP, by protocol, and its modality gap, on suites
+without identities that it was trained on. A suite is scored on all images and by slice
+(config.data.slices); a suite with the option "corrupt" is not sliced, but scored under every
+corruption, see docs/robustness.md. The command writes
 
     <workdir>/evaluations/<weights>.csv    scores
     <workdir>/evaluations/<weights>.npz    the main score on resampled images
