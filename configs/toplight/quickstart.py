@@ -10,8 +10,7 @@ colors and textures. Argument: steps.
 from tinyjax.config import parse_arg, recognizer
 
 AUGMENTATION = {
-    "erasing": 0.3,
-    "channel_exchange": 0.5,
+    "channel_exchange": 0.6,
     "gray": 0.3,
     "jitter": 0.8,
     "infrared_contrast": 0.4,
@@ -23,13 +22,13 @@ AUGMENTATION = {
 def get_config(arg=None):
     arg = parse_arg(arg, steps=500)
     config = recognizer()
-    config.model.backbone, config.model.last_stride = "mobilenetv3/s-3", 1
+    config.model.backbone, config.model.path_blocks = "resnet/18@w0.25d0.5", 0
     config.data.format = "synthetic"
     config.data.common = {"size": (64, 32)}
     config.data.train = {"n": 120, "split": "train"}
     config.data.suites = {"val": {"n": 60, "split": "test"}}
     config.crop_size, config.batch, config.sampler.identities = (64, 32), 48, 12
-    config.augment.pad = 4.0
+    config.augment.pad, config.augment.erasing, config.ema = 4.0, 0.0, 0.98
     config.schedule.steps, config.schedule.warmup, config.schedule.decay_start = arg.steps, 50, 0.3
     config.log_every, config.save_every, config.eval_every = 50, arg.steps, arg.steps
     return config
