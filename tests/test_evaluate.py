@@ -164,12 +164,10 @@ def test_corrupted_images_are_those_of_the_clean_suite(sets):
             assert (corrupted != image).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metrics"),
-    [
-        ("sweep_classifier", ("mean_class", "top1")),
-        pytest.param("sweep", ("AP50", "AP", "AP/person"), marks=pytest.mark.slow),
-    ],
+    [("sweep_classifier", ("mean_class", "top1")), ("sweep", ("AP50", "AP", "AP/person"))],
 )
 def test_scores_of_a_sweep_equal_those_of_training(name, metrics, train_once, tmp_path):
     """metrics: names, the main score first."""

@@ -349,6 +349,7 @@ def test_regularizer_needs_starting_weights(noise_images, tmp_path):
 # ---- starting weights from a sweep
 
 
+@pytest.mark.slow
 def test_members_start_from_the_member_with_their_backbone_and_seed(
     sweep, noise_images, tmp_path, monkeypatch
 ):

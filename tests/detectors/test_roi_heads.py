@@ -63,6 +63,7 @@ def test_outputs_are_float32_and_separate_for_each_roi(class_agnostic):
     np.testing.assert_array_equal((changed != logits).any(-1), [[0, 0, 0], [0, 0, 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_zero_padding_is_exact(head):
     """Ten steps of AdamW with padded channels and units equal those without, in float64."""

@@ -100,10 +100,8 @@ def compute(body, state):
     return results
 
 
-@pytest.mark.parametrize(
-    "body",
-    [body if body == "18" else pytest.param(body, marks=pytest.mark.slow) for body in BODIES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("body", BODIES)
 def test_every_stage_is_that_of_torchvision(body):
     reference = np.load(FOLDER / f"torchvision.faster_rcnn.{body}.npz")
     shapes = json.loads(str(reference["shapes"]))

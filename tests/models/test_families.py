@@ -195,6 +195,7 @@ def model_functions(model):
     return ModelFunctions(lambda seed: init(model, seed), loss, lambda *_: {})
 
 
+@pytest.mark.slow
 @trained
 def test_training_with_frozen_stem_and_regularizer(name):
     """All that trains receives a gradient and moves; the stem does not; averages of two networks

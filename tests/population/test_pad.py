@@ -265,7 +265,7 @@ def test_padded_channels_of_a_ghost_bottleneck_are_the_last_ones():
 @pytest.mark.parametrize(
     ("name", "task", "freezing", "excite", "index"),
     [
-        ("mobilenetv3/s-1", "classify", "array", "authors", 0),
+        pytest.param("mobilenetv3/s-1", "classify", "array", "authors", 0, marks=pytest.mark.slow),
         pytest.param("mobilenetv3/s-1", "detect", "no", "identity", 0, marks=pytest.mark.slow),
         pytest.param("efficientnet/b-1", "classify", "no", "identity", 1, marks=pytest.mark.slow),
         pytest.param("resnet/18", "classify", "no", "authors", 0, marks=pytest.mark.slow),

@@ -162,7 +162,8 @@ def train(functions, variables, gates):
     return state.variables(state.weights), losses
 
 
-@pytest.mark.parametrize("pooling", ["gem", pytest.param("mean", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["gem", "mean"])
 def test_padded_network_trains_as_alone(pooling):
     narrow, wide = (
         a._replace(path_blocks=3, block_starts=((2, 0), (2, 1), (3, 0), (4, 0), (5, 0)))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.metrics.recognition_case import make_split
 from tests.reporting.reports import PEOPLE, PERSON, SMALL, load_people, write
-from tinyjax import evaluate, report
+from tinyjax import report
 from tinyjax.config import recognizer
 from tinyjax.data.records import RetrievalProtocol, Trial
 from tinyjax.errors import UserError
@@ -17,6 +17,7 @@ from tinyjax.metrics.retrieval import NEVER, ProtocolResult, QueryScores
 from tinyjax.reporting import findings, heatmaps, page, plotting, recognition, summary, tables
 from tinyjax.run.csv_files import read_rows
 from tinyjax.tasks import get_task, reid
+from tinyjax.tasks.suites import load_suite
 
 
 @pytest.fixture
@@ -207,6 +208,6 @@ def test_evaluation_checks_the_channels_of_images_alone():
     data.format, data.suites = "synthetic", {"val": PEOPLE["val"]}
     data.common = {"size": PERSON}
     shapes = ("image", (*PERSON, 3)), ("modality", ())
-    assert len(evaluate._load_suite("reid", data, "val", (), shapes).names) == 3 * 6
+    assert len(load_suite("reid", data, "val", (), shapes).names) == 3 * 6
     with pytest.raises(UserError, match="images with 3 channels, but the network reads 1"):
-        evaluate._load_suite("reid", data, "val", (), (("image", (*PERSON, 1)),))
+        load_suite("reid", data, "val", (), (("image", (*PERSON, 1)),))

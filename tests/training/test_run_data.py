@@ -189,6 +189,7 @@ def test_other_data_in_another_place_are_refused(copy):
     assert before["data"]["common"]["source"] == "data"
 
 
+@pytest.mark.slow
 def test_run_without_a_record_gets_one(copy):
     """An earlier version has not written it."""
     file = copy / "run" / "data.json"

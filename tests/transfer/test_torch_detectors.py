@@ -204,6 +204,7 @@ def test_mobilenet():
 BACKGROUND_BOX = 4 * 1025  # parameters that only torchvision has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classes", "trained", "frozen", "strides"),
     [
