@@ -183,6 +183,7 @@ def test_collectives_within_a_batch_and_across_members(groups, within):
     assert counts == ((1, 0) if within else (0, 1))
 
 
+@pytest.mark.slow
 def test_mapped_step_of_two_members_counts_twice(lower_members):
     """The compiler counts the body of a loop once."""
     one, two = (

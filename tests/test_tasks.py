@@ -33,7 +33,8 @@ def prepare(task, dtype="float32", optimizer="sgd", lr=0.01):
     return model, tx, step, hyper_arrays(config), task.device_arrays(split)
 
 
-@pytest.mark.parametrize("task", ["classify", pytest.param("detect", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classify", "detect"])
 def test_vmapped_step_equals_the_steps_of_its_members(task):
     """Two members that differ in seed and learning rate, up to the rounding of float32."""
     model, tx, step, hyper, batch = prepare(task)

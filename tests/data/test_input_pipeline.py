@@ -56,6 +56,7 @@ def pretrained(imagenet, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_training_on_prepared_imagenet_resumes_exactly(imagenet, pretrained, tmp_path):
     """A run stopped at step 3 and resumed ends with the weights of an uninterrupted run."""
     uninterrupted, stopped, config = pretrained, tmp_path / "stopped", tiny_imagenet(imagenet)

@@ -164,10 +164,10 @@ def run_two_networks(single, path_blocks, params, stats, x):
     ("name", "path_blocks"),
     [
         (TINY, 4),
-        (TINY_SHUFFLENETV2, 2),  # ends within a stage
         *(
             pytest.param(name, k, marks=pytest.mark.slow)
             for name, k in (
+                (TINY_SHUFFLENETV2, 2),  # ends within a stage
                 (TINY, 1), ("efficientnet/b-7", 2), (TINY_GHOSTNET, 4), (MICRO_CONVNEXT, 4),
                 ("resnet/18@w0.125", 3), (MICRO_SWIN, 2), (MICRO_VIT, 2), (MICRO_VIT, 6),
                 (MICRO_LIGHTCNN, 1), (MICRO_LIGHTCNN, 2),
