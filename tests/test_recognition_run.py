@@ -7,6 +7,7 @@ from tinyjax import config as configs
 from tinyjax.data.synthetic import identities
 from tinyjax.errors import UserError
 from tinyjax.tasks import reid as task
+from tinyjax.training.validation import check_config
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,21 @@ def test_invalid_fields_are_rejected(fields, message):
     config = configs.with_fields(reid.get_config(), fields)
     with pytest.raises(UserError, match=message):
         task.build(config, 6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("subset.fraction", 0.5),
+        ("subset.shots", 3),
+        ("data.repeat_threshold", 0.1),
+        ("data.stream", True),
+    ],
+)
+def test_fields_that_recognition_does_not_use_are_rejected(field, value):
+    config = configs.with_fields(reid.get_config(), {field: value})
+    with pytest.raises(UserError, match=f"{field} = {value}: recognition draws images by identity"):
+        check_config(config)
 
 
 def test_a_batch_has_pairs_of_each_identity():

@@ -137,6 +137,14 @@ def _check_fields(config: Any) -> None:
         mistakes.append(f"loss.class_balance = {balance}: give 0 or more, less than 1")
     if config.data.stream and (config.subset.fraction != 1 or config.subset.shots):
         mistakes.append("subset: a streamed training set (data.stream) is always used in full")
+    if config.task == "reid":  # it draws images by identity, from memory
+        unused = {"subset.fraction": 1, "subset.shots": 0, "data.repeat_threshold": 0}
+        fields = dict(leaves_with_path(config.to_dict()))
+        mistakes += [
+            f"{name} = {fields[name]}: recognition draws images by identity; leave it out"
+            for name, default in {**unused, "data.stream": False}.items()
+            if fields[name] != default
+        ]
     if config.reinit and not config.init:
         mistakes.append(
             f"reinit = {config.reinit!r}: without init all weights start at random values; give "
