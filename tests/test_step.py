@@ -114,6 +114,13 @@ def test_linear_schedule():
         make_schedule(100, 10, 0.0, 0.0, "linaer")
 
 
+def test_schedule_of_steps():
+    """AGW's, of 80 epochs: 10 of warm-up, then a tenth after 20 and again after 50."""
+    schedule = make_schedule(80, 10, 0.0, 0.0, "steps", milestones=(0.25, 0.625))
+    multipliers = [float(schedule(jnp.int32(s))) for s in (0, 9, 19, 20, 49, 50, 79)]
+    np.testing.assert_allclose(multipliers, [0.1, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
+
+
 def test_diverged_member_is_kept_as_it_was_and_records_the_step():
     tx = make_optimizer("adamw", 0.9, 0.999, 1.0)
     step = jax.jit(make_step(MODEL, tx, lambda step: 1.0))

@@ -102,23 +102,32 @@ def make_optimizer(
 
 
 def make_schedule(
-    steps: int, warmup: int, decay_start: float, final_lr_scale: float, shape: str = "cosine"
+    steps: int,
+    warmup: int,
+    decay_start: float,
+    final_lr_scale: float,
+    shape: str = "cosine",
+    milestones: Sequence[float] = (),
 ) -> Callable[[Array], Array]:
     """step -> multiplier of the learning rate: linear warm-up, constant up to the fraction
     `decay_start` of all steps, then a decay to `final_lr_scale`.
 
-    shape: "cosine" or "linear", of the decay. Raises UserError for another shape.
+    shape: "cosine" or "linear", of the decay; or "steps": the multiplier is divided by 10 after
+    each of the `milestones`, fractions of all steps. Raises UserError for another shape.
     """
     start = max(warmup, round(decay_start * steps))
     shapes: dict[str, Callable[[Array], Array]] = {
         "cosine": lambda fraction: (1 + jnp.cos(math.pi * fraction)) / 2,
         "linear": lambda fraction: 1 - fraction,
     }
-    if shape not in shapes:
-        raise UserError(f"schedule.shape = {shape!r}: {suggest(shape, shapes)}")
+    if shape not in (*shapes, "steps"):
+        raise UserError(f"schedule.shape = {shape!r}: {suggest(shape, (*shapes, 'steps'))}")
+    edges = np.array([round(fraction * steps) for fraction in milestones], np.int32)
 
     def schedule(step):
         warm = (step + 1) / max(warmup, 1)
+        if shape == "steps":
+            return jnp.minimum(warm, 0.1 ** (step >= edges).sum())
         fraction = jnp.clip((step - start) / max(steps - start, 1), 0, 1)
         return jnp.minimum(warm, final_lr_scale + (1 - final_lr_scale) * shapes[shape](fraction))
 

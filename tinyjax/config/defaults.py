@@ -113,7 +113,11 @@ SHARED: Fields = {  # fields of all tasks
     "schedule.steps": (8000, "number of training steps"),
     "schedule.warmup": (300, "steps of linear warmup"),
     "schedule.decay_start": (0.4, "fraction of the steps before the learning rate decays"),
-    "schedule.shape": ("cosine", "shape of the decay: cosine or linear"),
+    "schedule.shape": ("cosine", "shape of the decay: cosine, linear or steps"),
+    "schedule.milestones": (
+        (0.25, 0.625),
+        "with the shape steps: fractions of the steps after which the rate is divided by 10",
+    ),
     "schedule.final_lr_scale": (0.02, "final learning rate as a fraction of the peak"),
     "ema": (0.998, "decay of the averaged weights, which are scored and saved"),
     "log_every": (50, "steps between rows of metrics.csv"),

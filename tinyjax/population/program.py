@@ -40,7 +40,9 @@ def make_training(
     """
     o, s = config.optimizer, config.schedule
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
-    schedule = steps.make_schedule(s.steps, s.warmup, s.decay_start, s.final_lr_scale, s.shape)
+    schedule = steps.make_schedule(
+        s.steps, s.warmup, s.decay_start, s.final_lr_scale, s.shape, s.milestones
+    )
     step = steps.make_step(population.model, tx, schedule, population.trainable, layout.axes)
     auto_rgn = "auto_rgn" in population.hyper
 
