@@ -82,6 +82,9 @@ def kill_at_random_times(count, first_file, max_seconds, config, folder):
         pytest.param("detector", "after_metrics_of_the_first_suite", marks=pytest.mark.slow),
         # Its steps draw random samples.
         pytest.param("faster_rcnn", "before_save", marks=pytest.mark.slow),
+        # Its batches are drawn by identity.
+        pytest.param("reid", "before_save", marks=pytest.mark.slow),
+        pytest.param("pretrain", "before_save", marks=pytest.mark.slow),
     ],
 )
 def test_killed_run_resumes_bit_identical(config, point, train_once, noise_images, tmp_path):
