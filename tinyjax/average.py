@@ -185,10 +185,10 @@ def _networks_with_two_paths(folder: Path, ids: Sequence[str], blocks: int) -> d
     architectures = {n.member.id: n.architecture for n in load_stored(folder, ids, "last")}
     selected = {id: arch for id, arch in architectures.items() if 0 <= blocks < arch.path_blocks}
     if not selected:
-        most = max(arch.path_blocks for arch in architectures.values())
-        advice = f"give less than {most}" if most else "its networks have a single path"
+        doubled = max(arch.path_blocks for arch in architectures.values())
+        advice = f"give less than {doubled}" if doubled else "its networks have a single path"
         raise UserError(
-            f"--path-blocks {blocks}: {folder} has two copies of {most} blocks; {advice}"
+            f"--path-blocks {blocks}: {folder} has two copies of {doubled} blocks; {advice}"
         )
     for id in architectures.keys() - selected.keys():
         log.info(f"{id}: no two copies of a block after block {blocks}, nothing to average")

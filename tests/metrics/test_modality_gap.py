@@ -123,9 +123,9 @@ def test_the_number_of_pairs_is_bounded():
 
 def test_the_chunk_size_changes_nothing(monkeypatch):
     embedding, split = make_case(shift=1.0)
-    whole = measure(embedding, split)
+    unchunked = measure(embedding, split)
     monkeypatch.setattr(modality_gap, "_PAIR_CHUNK", 7)
     chunked = measure(embedding, split, max_pairs=50)
-    assert whole.scores == chunked.scores
-    for name, counts in whole.distances.items():
+    assert unchunked.scores == chunked.scores
+    for name, counts in unchunked.distances.items():
         np.testing.assert_array_equal(counts, chunked.distances[name])

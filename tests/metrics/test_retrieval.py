@@ -201,9 +201,11 @@ def test_similarities_are_exact():
 def test_the_chunk_size_changes_nothing(max_pairs):
     embedding, split = random_case("sysu", 1)
     embedding = np.round(embedding)  # with ties
-    whole, chunked = (score(embedding, split, pairs)["case"] for pairs in (MAX_PAIRS, max_pairs))
-    assert whole.scores == chunked.scores
-    for first, second in zip(whole.queries[0], chunked.queries[0], strict=True):
+    unchunked, chunked = (
+        score(embedding, split, pairs)["case"] for pairs in (MAX_PAIRS, max_pairs)
+    )
+    assert unchunked.scores == chunked.scores
+    for first, second in zip(unchunked.queries[0], chunked.queries[0], strict=True):
         np.testing.assert_array_equal(first, second)
 
 

@@ -7,6 +7,18 @@ import pytest
 from tests.population.test_devices import run_on_eight_devices
 
 
+def check_members(output):
+    """The JSON of `detector_steps.compare`: both members train as they do alone."""
+    small, large = json.loads(output)
+    for member in (small, large):
+        assert member["losses"] < 1e-9
+        assert member["weights"] < 1e-9
+        assert member["padding"] == 0
+        assert member["change"] != 0
+    assert small["padded"] > 50
+    assert large["padded"] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "neck", "family"),
@@ -24,11 +36,4 @@ from tests.population.test_devices import run_on_eight_devices
 def test_members_train_as_they_do_alone(detector, neck, family):
     """In float64: a padded member, and one with a frozen backbone, sharded over several devices."""
     output = run_on_eight_devices("-m", "tests.population.detector_steps", detector, neck, family)
-    small, large = json.loads(output)
-    for member in (small, large):
-        assert member["losses"] < 1e-9
-        assert member["weights"] < 1e-9
-        assert member["padding"] == 0
-        assert member["change"] != 0
-    assert small["padded"] > 50
-    assert large["padded"] == 0
+    check_members(output)

@@ -62,9 +62,6 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         point = {**dict(fields), "model.backbone": backbone}
         return task.build(configs.with_fields(config, point), 1)
 
-    def shapes(crop_size: tuple[int, int]) -> list[tuple[int, ...]]:
-        return [(1, *crop_size, 1) if name == "image" else (1,) for name in task.inputs]
-
     @cache
     def batchnorm_eps(init: str, backbone: str, seed: int) -> float:
         point = {"init": init, "model.backbone": backbone, "seed": seed}
@@ -83,12 +80,14 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
     @cache
     def window_costs(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
         """Multiply-adds and layer outputs per window."""
-        return flops.count_multiply_adds_and_outputs(build(backbone, fields), *shapes(crop_size))
+        return flops.count_multiply_adds_and_outputs(
+            build(backbone, fields), *_input_shapes(task, crop_size)
+        )
 
     @cache
     def variables(key: SizeKey) -> Variables:
         """Shapes instead of arrays."""
-        model, inputs = build(key.backbone, key.network), shapes(config.crop_size)
+        model, inputs = build(key.backbone, key.network), _input_shapes(task, config.crop_size)
         return Variables(*jax.eval_shape(lambda: models.init(model, 0, *inputs)))
 
     def parameters(key: SizeKey) -> int:
@@ -108,12 +107,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
 
     def size_key(member: Member) -> SizeKey:
         backbone, get = backbone_of(member), member.point.get
-        names = (
-            field
-            for field in member.point
-            if field.partition(".")[0] in NETWORK_GROUPS and field != "model.backbone"
-        )
-        fields = tuple((field, member.point[field]) for field in sorted(names))
+        fields = _network_fields(member)
         crop_size = tuple(get("crop_size", config.crop_size))
         size, _ = window_costs(backbone, fields, crop_size)
         steps = get("schedule.steps", config.schedule.steps)
@@ -128,6 +122,21 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         return task.compile_seconds + num_members * steps * batch * window_seconds
 
     return CostModel(group_key, size_key, cost, _padded_size, parameters, trained_share, memory)
+
+
+def _input_shapes(task: Task, crop_size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """The shape of each input, for one window."""
+    return [(1, *crop_size, 1) if name == "image" else (1,) for name in task.inputs]
+
+
+def _network_fields(member: Member) -> tuple[tuple[str, Any], ...]:
+    """The fields of `NETWORK_GROUPS` that a member sets, except for its backbone."""
+    fields = sorted(member.point.items())
+    return tuple(
+        (field, value)
+        for field, value in fields
+        if field.partition(".")[0] in NETWORK_GROUPS and field != "model.backbone"
+    )
 
 
 @cache

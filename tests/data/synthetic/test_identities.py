@@ -48,7 +48,7 @@ def test_color_is_only_in_visible_images():
     assert (of_modality(colored, VISIBLE) != of_modality(gray, VISIBLE)).mean() > 0.1
     still = [identities.load(6, color=color, **STILL) for color in (0.0, 1.0)]
     trunks = [np.ptp(of_modality(split, VISIBLE)[:, 20:34, 13:19], axis=-1) for split in still]
-    # A little of the background is visible beside a slim person.
+    # A little of the background is visible next to a slim person.
     assert (trunks[0] == 0).mean() > 0.9
     assert (trunks[1] > 20).mean() > 0.8
 

@@ -1,4 +1,4 @@
-"""Visible-infrared recognition, from training to the report."""
+"""The task of visible-infrared recognition: its data, fields and batches."""
 
 import pytest
 
