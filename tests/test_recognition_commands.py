@@ -127,6 +127,8 @@ def test_average_of_two_paths_is_a_start_of_recognition(tmp_path, small_sets):
     assert [row["average"] for row in read_rows(run / "averages" / "results.csv")] == ["paths-1"]
 
     _, arrays = build_reid(run / "averages" / "paths-1.safetensors")
+    _, by_name = build_reid(run / "averages" / "paths-1")
+    assert all((by_name[path] == leaf).all() for path, leaf in arrays.items())
     averaged = {**trees["params"], **trees["stats"]}
     for path, leaf in arrays.items():
         if path.startswith("backbone/"):

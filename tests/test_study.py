@@ -59,7 +59,7 @@ def get_study(arg, workdir):
     probed.init, probed.freeze = f"{folder}/before", ("backbone",)
     probed.reinit = ("backbone/classifier/.*",)
     seeds = [{"seed": 0}, {"seed": 1}]
-    return {"tuned": f"{folder}/tuned", "probed": (probed, seeds, ("--batches", "1"))}
+    return {"tuned": f"{folder}/tuned", "probed": (probed, seeds, {"rgn": ("--batches", "1")})}
 """
 
 
@@ -131,6 +131,10 @@ def test_linked_runs_must_be_finished(folder, noise_images, tmp_path, capsys):
         ("def get_study(arg, workdir): return {'a': (get_config(), [], '-x')}", "stage a: give ("),
         ("def get_study(arg, workdir): return {'a': (3, [])}", "stage a: give (config, "),
         (
+            "def get_study(arg, workdir): return {'a': (get_config(), [], {'x': ()})}",
+            "rgn or average",
+        ),
+        (
             "def get_study(arg, workdir):\n    config = get_config()\n"
             "    config.data.train.where = {'x': (1,)}\n    return {'a': (config, [])}",
             "where: x = (1,): give a value, or (low, high)",
@@ -182,7 +186,7 @@ def test_studies_build_on_each_other(tmp_path, monkeypatch):
     assert steps["probed"] + steps["moved"] == steps["frozen"] == steps["neck"]
     assert steps["frozen"] == capacity["all"].config.schedule.steps
     assert freezing["moved"].config.init == "runs/freezing/probed"
-    assert freezing["probed"].rgn is not None
+    assert "rgn" in freezing["probed"].commands
 
     visible = study.load_stages(str(STUDIES / "visible.py"), runs / "visible")
     assert {name: stage.config.monitor for name, stage in visible.items()} == {
@@ -190,14 +194,14 @@ def test_studies_build_on_each_other(tmp_path, monkeypatch):
     }  # fmt: skip
     rgn = study.load_stages(str(STUDIES / "rgn.py"), runs / "rgn")
     probed = rgn["untrained"]
-    assert (probed.config.init, probed.rgn) == ("", ())
+    assert (probed.config.init, probed.commands) == ("", {"rgn": ()})
     assert rgn["moved"] == runs / "freezing" / "moved"
     for name in ("night", "low", "slanted"):  # probed on the data of the compared detectors
         compared, probed = capacity[name], rgn[f"probed-{name}"]
         assert rgn[name] == runs / "capacity" / name
         assert probed.config.data.to_dict() == compared.config.data.to_dict()
         assert [member.point for member in probed.members] == [m.point for m in compared.members]
-        assert (probed.config.freeze, probed.rgn) == (("backbone",), ())
+        assert (probed.config.freeze, probed.commands) == (("backbone",), {"rgn": ()})
 
 
 def test_ultrasmall_study(tmp_path):

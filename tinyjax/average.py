@@ -29,6 +29,7 @@ from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.files import read_json
 from tinyjax.run.logs import log, start_log
+from tinyjax.run.run_folder import AVERAGES
 from tinyjax.run.text import text_table
 from tinyjax.run.weights import write_weights
 
@@ -115,12 +116,17 @@ def main(argv: list[str] | None = None) -> int:
     for name, average in averages.items():
         details = {"average": average.columns, "scores": average.scores}
         metadata = weights_metadata(average.network, task, training, **details)
-        write_weights(folder / "averages" / name, average.network.variables, metadata)
+        write_weights(folder / AVERAGES / name, average.network.variables, metadata)
         columns = {"average": name, **average.columns}
         rows += [{**columns, "suite": s, **values} for s, values in average.scores.items()]
-    write_rows(folder / "averages" / "results.csv", rows, rows[0])
+    write_rows(folder / AVERAGES / "results.csv", rows, rows[0])
     _report(rows, task, task.metrics(config)[task.monitor], folder)
     return 0
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the averages of a finished run or sweep exist."""
+    return (folder / AVERAGES / "results.csv").exists()
 
 
 # ---- averages, by name

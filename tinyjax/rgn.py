@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def is_measured(folder: Path) -> bool:
+def is_done(folder: Path) -> bool:
     """Whether the results of a finished run or sweep already have the column "rgn"."""
     return "rgn" in read_rows(folder / "results.csv")[0]
 

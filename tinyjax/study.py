@@ -5,9 +5,11 @@ one report.
 
 The config file defines get_study(arg, workdir), which returns a dict, stage name -> one of
 
-    (config, points)             points of the sweep, as in get_hyper; None for a single run
-    (config, points, rgn_flags)  the same; tinyjax.rgn then measures the stage with these flags
-    folder                       a finished run or sweep, which is not trained again
+    (config, points)            points of the sweep, as in get_hyper; None for a single run
+    (config, points, commands)  the same, and commands on the trained stage, name -> flags:
+                                {"rgn": [..]} measures it by tinyjax.rgn, {"average": [..]}
+                                averages its weights by tinyjax.average
+    folder                      a finished run or sweep, which is not trained again
 
 Each stage is trained as by tinyjax.train, in <workdir>/<name>. After an interruption, the same
 command resumes. At the end, stages are evaluated and report.html is written. The report leaves out
@@ -17,6 +19,7 @@ stages that others start from, and stages measured by tinyjax.rgn.
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,13 +57,14 @@ class Stage(NamedTuple):
 
     config: Any
     members: list[Member]
-    rgn: tuple[str, ...] | None = None  # flags of tinyjax.rgn; None: not measured
+    commands: dict[str, tuple[str, ...]]  # of COMMANDS, after training -> flags
 
 
 Stages = dict[str, Stage | Path]  # a path: a finished run or sweep
+COMMANDS = ("rgn", "average")
 STAGE_FORMAT = (
-    "(config, points of the sweep or None), optionally with a list of flags of tinyjax.rgn, "
-    "or a path"
+    "(config, points of the sweep or None), optionally with commands "
+    f"{{{' or '.join(COMMANDS)}: list of flags}}, or a path"
 )
 
 
@@ -110,21 +114,22 @@ def _train_stages(
     member_batching: str | None,
 ) -> int:
     """Train the selected stages in order, until one is not finished; return an exit code."""
-    from tinyjax import rgn
     from tinyjax.train import train
 
     for number, (name, stage) in enumerate(stages.items(), start=1):
         if isinstance(stage, Path) or name not in selected:
             continue
-        config, members, rgn_flags = stage
+        config, members, commands = stage
         log.info(f"stage {number} of {len(stages)}: {name}, {len(members)} members")
         stage_batching = member_batching if members != [SINGLE_RUN] else None
         if code := train(config, folder / name, stop, members, shard, stage_batching):
             return code
         if not run_folder.is_finished(folder / name):  # other shards still train it
             break
-        if rgn_flags is not None and not rgn.is_measured(folder / name):
-            rgn.main(["--workdir", str(folder / name), *rgn_flags])
+        for command, flags in commands.items():
+            module = import_module(f"tinyjax.{command}")
+            if not module.is_done(folder / name):
+                module.main(["--workdir", str(folder / name), *flags])
         if stop:
             return STOPPED
     return 0
@@ -149,23 +154,22 @@ def load_stages(spec: str, workdir: Path) -> Stages:
 
 
 def _make_stage(name: str, value: Any) -> Stage | Path:
-    from tinyjax.rgn import FLAGS as RGN_FLAGS
-
     if isinstance(value, str | Path):
         return parse_path(value)
     if not isinstance(value, tuple) or len(value) not in (2, 3):
         raise UserError(f"stage {name}: give {STAGE_FORMAT}")
-    config, points, *flags = value
-    if not isinstance(config, ConfigDict) or not all(isinstance(f, list | tuple) for f in flags):
+    config, points, commands = value if len(value) == 3 else (*value, {})
+    if not isinstance(config, ConfigDict) or not isinstance(commands, Mapping):
         raise UserError(f"stage {name}: give {STAGE_FORMAT}")
-    rgn_flags = tuple(flags[0]) if flags else None
-    if rgn_flags is not None:
-        argv = ["--workdir", name, *rgn_flags]
-        configs.parse_options("rgn", None, argv, RGN_FLAGS, required=("workdir",))
+    for command, flags in commands.items():
+        if command not in COMMANDS or not isinstance(flags, list | tuple):
+            raise UserError(f"stage {name}: give {STAGE_FORMAT}")
+        argv, known = ["--workdir", name, *flags], import_module(f"tinyjax.{command}").FLAGS
+        configs.parse_options(command, None, argv, known, required=("workdir",))
     config = config.unlock().lock()
     members = search_space.make_members(config, points) if points else [SINGLE_RUN]
     check_members(config, members)
-    return Stage(config, members, rgn_flags)
+    return Stage(config, members, {name: tuple(flags) for name, flags in commands.items()})
 
 
 def _link_stage(name: str, source: Path, link: Path) -> None:
@@ -186,7 +190,9 @@ def _link_stage(name: str, source: Path, link: Path) -> None:
 
 def _stages_to_exclude(stages: Stages) -> list[str]:
     """Return the stages measured by tinyjax.rgn, which the report leaves out, unless all are."""
-    names = [n for n, stage in stages.items() if isinstance(stage, Stage) and stage.rgn is not None]
+    names = [
+        n for n, stage in stages.items() if isinstance(stage, Stage) and "rgn" in stage.commands
+    ]
     return names if len(names) < len(stages) else []
 
 

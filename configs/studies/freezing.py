@@ -49,6 +49,6 @@ def get_study(arg, workdir):
         "all": f"{arg.capacity}/all",
         "frozen": (frozen, ladder),
         "neck": (neck, ladder),
-        "probed": (probed, ladder, ()),
+        "probed": (probed, ladder, {"rgn": ()}),
         "moved": (moved, hyper.product([ladder, strengths])),
     }

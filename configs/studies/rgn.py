@@ -33,13 +33,13 @@ def get_study(arg, workdir):
     stages = {
         "all": f"{arg.capacity}/all",
         **{name: f"{arg.freezing}/{name}" for name in ("frozen", "neck", "probed", "moved")},
-        "untrained": (untrained, hyper.product(ladder), ()),
+        "untrained": (untrained, hyper.product(ladder), {"rgn": ()}),
     }
     for field, sides in CAPACITY["SIDES"]:
         side = next(iter(sides))
         stages[side] = f"{arg.capacity}/{side}"
         probe = freeze_backbone(CAPACITY["one_sided_config"](arg.steps // 3, field, sides))
-        stages[f"probed-{side}"] = (probe, from_both, ())
+        stages[f"probed-{side}"] = (probe, from_both, {"rgn": ()})
     return stages
 
 

@@ -15,6 +15,7 @@ from tinyjax import models, tasks
 from tinyjax.config import classifier, detector
 from tinyjax.errors import UserError
 from tinyjax.run import run_folder
+from tinyjax.run.csv_files import write_rows
 from tinyjax.run.weights import FORMAT
 from tinyjax.tasks import classify, detect
 from tinyjax.transfer.starting_weights import (
@@ -193,6 +194,27 @@ def test_load_from_a_run_folder_or_its_weights_file(tmp_path):
         assert {name.partition("/")[2] for name in load_file(file)} == weights.arrays.keys()
 
 
+def test_averages_of_a_sweep_are_selected_by_backbone_and_seed(tmp_path):
+    sweep = tmp_path / "sweep"
+    averages = sweep / "averages"
+    averages.mkdir(parents=True)
+    rows = [{"member": f"m{seed}", "backbone": TINY, "seed": seed} for seed in (0, 1)]
+    write_rows(sweep / "members.csv", rows, rows[0])
+    for name in ("plan.json", "results.csv"):
+        (sweep / name).write_text("member\n")
+    for seed in (0, 1):
+        run = write_untrained_run(tmp_path / f"run{seed}", seed=seed)
+        for file in (run / "weights").iterdir():
+            file.rename(averages / f"paths-1-m{seed}{file.suffix}")
+    for seed in (0, 1):
+        weights = load_starting_weights(str(averages / "paths-1"), TINY, seed)
+        assert weights.source == str(averages / f"paths-1-m{seed}.safetensors")
+    with pytest.raises(UserError, match=r"0 members of this sweep are .* of seed 2"):
+        load_starting_weights(str(averages / "paths-1"), TINY, 2)
+    with pytest.raises(UserError, match="no such run folder, averages"):
+        load_starting_weights(str(averages / "paths-4"), TINY, 0)
+
+
 def test_batchnorm_epsilon_of_a_run_is_loaded(tmp_path):
     run = write_untrained_run(tmp_path / "run")
     (file,) = (run / "weights").glob("*.json")
@@ -203,7 +225,7 @@ def test_batchnorm_epsilon_of_a_run_is_loaded(tmp_path):
 
 
 def test_missing_weights_and_other_format_versions_are_rejected(tmp_path):
-    with pytest.raises(UserError, match=r"init = 'nowhere': no such run folder, \.safetensors"):
+    with pytest.raises(UserError, match="init = 'nowhere': no such run folder, averages"):
         load_starting_weights("nowhere", TINY)
     with pytest.raises(UserError, match="has the run finished"):
         load_starting_weights(str(tmp_path), TINY)

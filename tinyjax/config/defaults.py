@@ -20,7 +20,7 @@ SHARED: Fields = {  # fields of all tasks
     "init": (
         "",
         "starting weights: a run folder (of a sweep: its member with the same backbone and seed), "
-        "a .safetensors or a .pth file; docs/transfer.md",
+        "<run>/averages/paths-N, a .safetensors or a .pth file; docs/transfer.md",
     ),
     "reinit": (
         (),

@@ -14,8 +14,15 @@ log = logging.getLogger("tinyjax")
 
 DETECTION_FORMATS = ("auto", "coco", "voc", "yolo", "arrayrecord", "synthetic", *DETECTION_SETS)
 CLASS_FOLDERS = "folder"
-CLASSIFICATION_FORMATS = (CLASS_FOLDERS, "list", "tfds", *CLASSIFICATION_SETS)
+CLASSIFICATION_FORMATS = (CLASS_FOLDERS, "list", "tfds", "synthetic", *CLASSIFICATION_SETS)
 RECOGNITION_FORMATS = ("sysu", "regdb", "llcm", "oulu", "buaa", "pairs", "synthetic")
+SYNTHETIC_SETS = {  # formats of a task -> module of `data.synthetic`, its arguments, what it draws
+    DETECTION_FORMATS: ("dataset", ("n", "size", "seed"), "scenes"),
+    CLASSIFICATION_FORMATS: (
+        "visible_people", ("n", "size", "seed", "split", "per_camera"), "people",
+    ),
+    RECOGNITION_FORMATS: ("identities", ("n", "size", "seed", "split", "per_camera"), "identities"),
+}  # fmt: skip
 CORRUPTION_FIELDS = ("corrupt", "severities")  # of a suite, which `evaluate` expands to many splits
 
 
@@ -34,9 +41,8 @@ def load_split(
             out and logged; with "stop" the first one is an error. With `stream`, images stay on
             disk.
         split: the split's arguments, which override `config.common`. They are fields of
-            the options' class in `data.options`; for "synthetic" those of
-            `synthetic.dataset.load` or, for recognition, of `synthetic.identities.load`. A split
-            may set its own "format".
+            the options' class in `data.options`; for "synthetic" those of `load` in the task's
+            module of `data.synthetic`. A split may set its own "format".
         formats: the formats of the task.
         corruption: name and severity.
         extra: further options; not used if the format is "synthetic".
@@ -54,7 +60,7 @@ def load_split(
         raise UserError(f"data.format = {data_format!r}: {suggest(data_format, formats)}")
     stream = config.get("stream", False)
     if data_format == "synthetic":
-        return _load_synthetic(arguments, stream, corruption, tuple(formats) == RECOGNITION_FORMATS)
+        return _load_synthetic(arguments, stream, corruption, tuple(formats))
 
     from tinyjax.data.layouts import published
     from tinyjax.data.options import config_fields
@@ -114,12 +120,9 @@ def _load_synthetic(
     arguments: Mapping[str, Any],
     stream: bool,
     corruption: tuple[str, int] | None,
-    recognition: bool,
+    formats: tuple[str, ...],
 ) -> Any:
-    """Synthetic people for recognition, else synthetic scenes."""
-    known, noun, module = ["n", "size", "seed"], "scenes", "dataset"
-    if recognition:
-        known, noun, module = [*known, "split", "per_camera"], "identities", "identities"
+    module, known, noun = SYNTHETIC_SETS[formats]
     loader = import_module(f"tinyjax.data.synthetic.{module}")
     _check_arguments("synthetic", arguments, [*known, *loader.STRENGTHS], ["n"])
     if stream:
@@ -133,10 +136,10 @@ def _corrupt_images(split: Any, corruption: tuple[str, int]) -> Any:
     import numpy as np
 
     from tinyjax.data.corruptions.corrupt import corrupt
-    from tinyjax.data.modality import INFRARED
+    from tinyjax.data.modality import INFRARED, VISIBLE
 
     images = split.inputs["image"]
-    modality = split.inputs.get("modality", np.full(len(images), INFRARED))
+    modality = split.inputs.get("modality", np.full(len(images), VISIBLE))
     corrupted = np.empty_like(images)
     for i, (pixels, name) in enumerate(zip(images, split.names, strict=True)):
         channels = slice(1) if modality[i] == INFRARED else slice(None)

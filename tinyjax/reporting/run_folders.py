@@ -37,7 +37,8 @@ def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
     for path in runs.values():
         if not run_folder.is_finished(path):
             raise UserError(f"{path}: this run is not finished; finish its training first")
-    started_from = {path_key(init) for path in runs.values() for init in starting_weights(path)}
+    inits = {init for path in runs.values() for init in starting_weights(path)}
+    started_from = {path_key(run_folder.started_from(init)) for init in inits}
     runs = {name: path for name, path in runs.items() if name not in exclude}
     if not runs:
         raise UserError(f"{folder}: --exclude leaves no run to report; exclude fewer")

@@ -19,6 +19,7 @@ from tinyjax.run.files import atomic, read_json
 from tinyjax.run.logs import log
 
 DATA_FILE = "data.json"
+AVERAGES = "averages"  # folder within a run, of the weights that tinyjax.average writes
 # Fields that may change in a run whose data are recorded: they say where the data are.
 MOVABLE = re.compile(r"data\.(common|train|suites\..+)\.(source|classes)")
 
@@ -27,6 +28,17 @@ def member_id(overrides: dict[str, Any]) -> str:
     """Return the name of a member, a hash of its overrides; those of a single run are empty."""
     text = json.dumps(overrides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]  # 10,000 members collide with p < 1e-4
+
+
+def is_average(path: Path) -> bool:
+    """Whether a path names an average of weights within a run or sweep, not a file."""
+    return path.parent.name == AVERAGES and path.suffix != ".safetensors"
+
+
+def started_from(init: str) -> Path:
+    """The run folder or file that starting weights belong to."""
+    path = Path(init)
+    return path.parent.parent if path.parent.name == AVERAGES else path
 
 
 def open_folder(folder: Path, config_json: str, write: bool = True, shared: bool = False) -> None:

@@ -61,7 +61,8 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
 
     Args:
         init: a run folder, whose last averaged weights are loaded; the folder of a sweep, for its
-            member with the same backbone and seed; a .safetensors file of tinyjax; or a
+            member with the same backbone and seed; <run or sweep>/averages/paths-N, the average
+            by tinyjax.average of that member; a .safetensors file of tinyjax; or a
             .safetensors, .pth, .pt or .bin file of timm or torchvision: of a classifier, or of a
             detector by torchvision, see `torch_detectors.convert_detector`.
         backbone: the name of the network's backbone, which a file of timm or torchvision must fit.
@@ -71,11 +72,13 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
         UserError: there are no such weights, they are broken, or of another architecture.
     """
     path = parse_path(init)
+    if is_average := run_folder.is_average(path):
+        path = _averaged_weights(path, backbone, seed)
     if not path.exists():
-        raise UserError(f"init = {init!r}: no such run folder, .safetensors or .pth")
+        raise UserError(f"init = {init!r}: no such run folder, averages, .safetensors or .pth")
     if is_folder := path.is_dir():
         path = path / "weights" / f"{_starting_member(path, backbone, seed)}.safetensors"
-    if is_folder or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
+    if is_folder or is_average or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
         trees, metadata = read_weights(path.with_suffix(""))
         model = metadata["config"]["model"]
         return StartingWeights(
@@ -114,6 +117,15 @@ def _starting_member(folder: Path, backbone: str, seed: int) -> str:
             f"{seed}, but exactly one is needed; its members are {known}"
         )
     return matches[0]["member"]
+
+
+def _averaged_weights(path: Path, backbone: str, seed: int) -> Path:
+    """The file of the average of a run, or of one member of a sweep. path: without the member."""
+    files = sorted(path.parent.glob(f"{path.name}*.safetensors"))
+    if len(files) > 1:  # the network of a sweep with a single one has no member in its name
+        member = _starting_member(path.parent.parent, backbone, seed)
+        return path.with_name(f"{path.name}-{member}.safetensors")
+    return path.with_name(f"{path.name}.safetensors")
 
 
 def fit_to_network(

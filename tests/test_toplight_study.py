@@ -1,0 +1,80 @@
+"""The study of visible-infrared recognition: its stages, and all of it in miniature."""
+
+from pathlib import Path
+
+import pytest
+
+from tinyjax import study, tasks
+from tinyjax.reporting import summary, tables
+from tinyjax.run.csv_files import read_rows
+
+TOPLIGHT = Path(__file__).parents[1] / "configs" / "studies" / "toplight.py"
+
+
+def test_stages_of_the_toplight_study(tmp_path):
+    """The rows of TOPLight's Tables 3 and 5; real data instead of synthetic people."""
+    stages = study.load_stages(f"{TOPLIGHT}:seeds=2", tmp_path)
+    assert {name: len(stage.members) for name, stage in stages.items()} == {
+        "classifier": 2, "generic": 2, "task": 2, "consistent": 2, "domain": 2, "table3": 18,
+        "table5": 10, "ladder": 12, "capacity": 24,
+    }  # fmt: skip
+    switches = {}
+    for name in ("generic", "task", "consistent", "domain", "ladder"):
+        config = stages[name].config
+        switches[name] = (config.augment.jpeg > 0, config.loss.consistency, config.loss.domain)
+        assert config.model.path_blocks == 4
+        assert stages[name].commands == {"average": ("--path-blocks", "1")}
+        assert config.init == ("" if name == "ladder" else str(tmp_path / "classifier"))
+    assert switches == {
+        "generic": (False, 0, 0), "task": (True, 0, 0), "consistent": (True, 1, 0),
+        "domain": (True, 1, 0.1), "ladder": (True, 1, 0.1),
+    }  # fmt: skip
+    rows = [member.point for member in stages["table3"].members if member.point["seed"] == 0]
+    starts = [Path(row["init"]).relative_to(tmp_path).parts[0] for row in rows]
+    assert starts == ["classifier", "generic", "task", "consistent", *["domain"] * 5]
+    assert [row["fdr.block"] > 0 for row in rows] == [False] * 5 + [True] * 4
+    assert stages["table3"].config.model.path_blocks == 1
+
+    spec = f"{TOPLIGHT}:classes=mini,source=RegDB,format=regdb,height=288,width=144,fdr=5"
+    stages = study.load_stages(spec, tmp_path)
+    for name, source in (("classifier", "mini"), ("domain", "mini"), ("table3", "RegDB")):
+        config = stages[name].config
+        assert (config.data.common.source, config.crop_size) == (source, (288, 144))
+    assert stages["capacity"].config.optimizer.name == "sgd"
+
+
+SMALL_TOPLIGHT = """
+import runpy
+
+def get_study(arg, workdir):
+    stages = runpy.run_path({toplight!r})["get_study"](arg, workdir)
+    for config, *_ in stages.values():
+        if config.task == "reid":
+            config.data.suites = {{"val": {{"n": 20, "split": "test", "per_camera": (1, 1)}}}}
+    config, points, *_ = stages["table3"]
+    stages["table3"] = config, [p for p in points if not p["fdr.block"] or p["fdr.upsample"]]
+    config, points = stages["table5"]
+    stages["table5"] = config, [p for p in points if p["fdr.attention"] == "se"]
+    return stages
+"""
+
+
+@pytest.mark.slow
+def test_toplight_study_in_miniature(tmp_path):
+    """All stages, their averages and the report; two of seven forms of FDR."""
+    (tmp_path / "small.py").write_text(SMALL_TOPLIGHT.format(toplight=str(TOPLIGHT)))
+    backbone, folder = "resnet/18@w0.125d0.25", tmp_path / "run"
+    spec = (
+        f"{tmp_path}/small.py:backbone={backbone},backbones={backbone},seeds=2,pretraining=2,"
+        "retraining=2,steps=2,people=4,identities=12"
+    )
+    assert study.main(["--config", spec, "--workdir", str(folder)]) == 0
+    for name in ("generic", "task", "consistent", "domain", "ladder"):
+        assert len(read_rows(folder / name / "averages" / "results.csv")) == 2
+    rows = read_rows(folder / "table3" / "members.csv")
+    assert [row["fdr.block"] for row in rows].count("4") == 2
+    assert len({row["init"] for row in rows}) == 5
+    contents = tables.read(folder, tasks.get_task)
+    assert {member.run for member in contents.members} == {"table3", "table5", "capacity"}
+    gains = summary.summarize(contents).gains
+    assert {(gain.start, gain.suite) for gain in gains} == {("ladder/averages/paths-1", "val")}
