@@ -23,7 +23,7 @@ test-all: lint
 
 # Takes an hour on two cores; includes torch if it is installed.
 bench: .venv/.tools
-	for name in conv step inference detectors population sweep input; do $(BIN)/python -m benchmarks.$$name || exit; done
+	for name in conv step inference detectors recognition population sweep input; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 lint: .venv/.tools
 	$(BIN)/ruff check .

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import CLASSES, SIDE, random_images
+from benchmarks.common import (
+    CLASSES,
+    IDENTITIES,
+    IDENTITIES_PER_BATCH,
+    MARGIN,
+    SIDE,
+    random_images,
+    random_pairs,
+)
 from benchmarks.flax_conv import use_flax_conv
 
 DETECTOR = "configs/hit_uav.py"
@@ -69,6 +77,17 @@ def detection_step(
     runtime.tune_allocator()
     step, state, data, hyper = _make_detector_step(batch, fields or {}, config)
     return _compile_step(step, state, data, hyper, flax_conv)
+
+
+def recognition_step(
+    net: str, path_blocks: int, batch: int, size: tuple[int, int], augmented: bool = False
+) -> Callable[[], Any]:
+    """Build a call of one step of visible-infrared recognition, see `make_recognition_step`."""
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+    step, state, data, hyper = make_recognition_step(net, path_blocks, batch, size, augmented)
+    return _compile_step(step, state, data, hyper, flax_conv=False)
 
 
 def detection_inference(config: str = DETECTOR) -> Callable[[], Any]:
@@ -144,6 +163,36 @@ def make_classifier_step(net: str):
 
     functions = ModelFunctions(init, loss, lambda *_: {})
     return *_make_step(functions, "nesterov"), jax.tree.map(jnp.asarray, HYPER)
+
+
+def make_recognition_step(
+    net: str, path_blocks: int, batch: int, size: tuple[int, int], augmented: bool
+):
+    """Return the step of the default config of recognition with the layers of torch's network: the
+    last stride is 2. Also return its initial state, random images and hyperparameters.
+
+    path_blocks: blocks that exist twice. augmented: with the default augmentation, else none.
+    """
+    import jax.numpy as jnp
+
+    from tinyjax.config import recognizer
+    from tinyjax.population.stack import hyper_arrays
+    from tinyjax.recognition.augmentation import SWITCHES
+    from tinyjax.tasks.reid import model_functions
+
+    config = recognizer()
+    config.model.backbone, config.model.path_blocks, config.model.last_stride = net, path_blocks, 2
+    config.crop_size, config.batch, config.sampler.identities = size, batch, IDENTITIES_PER_BATCH
+    config.loss.margin, config.loss.triplet_start = MARGIN, 0.0
+    config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay = "sgd", 0.01, 5e-4
+    if not augmented:
+        config.augment.update({name: 0.0 for name in SWITCHES if name in config.augment})
+    images, labels = random_pairs(batch, size)
+    names = [str(identity) for identity in range(IDENTITIES)]
+    model = model_functions(config, names, {"image": images.shape[1:], "modality": ()})
+    step, state = _make_step(model, config.optimizer.name, config)
+    data = {"image": jnp.asarray(images), "labels": jnp.asarray(labels)}
+    return step, state, data, hyper_arrays(config)
 
 
 def _make_detector_step(batch: int, fields: Mapping[str, Any], config_file: str = DETECTOR):
