@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.layouts import source_files
+from tests.data.layouts import recognition_sets, source_files
+from tests.data.layouts.recognition_sets import load_recognition
 from tests.data.loaders import load_classification, load_detection
 from tinyjax.data import fingerprint
 from tinyjax.data.fingerprint import class_difference, describe, difference
@@ -90,6 +91,19 @@ def test_padding_rows_do_not_matter(tmp_path):
     assert crowded.boxes.shape[1] > split.boxes.shape[1]
     message = "other labels in 1 of 4 images (train_00.png)"
     assert difference(before, describe(crowded)) == message
+
+
+@pytest.mark.parametrize("array", ["labels", "modality", "cameras", "captures"])
+def test_arrays_of_recognition_belong_to_the_labels(tmp_path, array):
+    recognition_sets.pairs(tmp_path, identities=4)
+    split = load_recognition(tmp_path, "train", "pairs")
+    is_input = array in split.inputs
+    changed = (split.inputs[array] if is_input else getattr(split, array)).copy()
+    changed[1] += 1
+    fields = {"inputs": {**split.inputs, array: changed}} if is_input else {array: changed}
+    message = f"other labels in 1 of {len(split.names)} images ({split.names[1]})"
+    assert difference(describe(split), describe(split._replace(**fields))) == message
+    assert difference(describe(split), describe(split)) == ""
 
 
 def test_streamed_images_are_compared_by_the_sizes_of_their_files(tmp_path, noise_images):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyjax.core import Split
-from tinyjax.data.records import DetectionSplit
+from tinyjax.data.records import DetectionSplit, RecognitionSplit
 from tinyjax.data.sources import ImageFile
 from tinyjax.data.streaming import Images
 from tinyjax.errors import shorten
@@ -31,9 +31,10 @@ def describe(split: Split) -> Record:
     """The record of a split, as JSON types.
 
     "images" is their number, "names" are their file names, "labels" the CRC-32 of each image's
-    labels and boxes, and "pixels" that of its pixels. Of a streamed split, "pixels" are the sizes
-    of the files in bytes, or 0 for records of an ArrayRecord file. The lists of a split of more
-    than `MAX_LISTED` images are replaced by their SHA-256.
+    labels and boxes, in recognition also of its modality, camera and capture, and "pixels" that of
+    its pixels. Of a streamed split, "pixels" are the sizes of the files in bytes, or 0 for records
+    of an ArrayRecord file. The lists of a split of more than `MAX_LISTED` images are replaced by
+    their SHA-256.
     """
     labels = [_crc(_label_arrays(split, i)) for i in range(len(split.names))]
     lists: dict[str, list[Any]] = {
@@ -89,6 +90,9 @@ def _label_arrays(split: Split, i: int) -> tuple[np.ndarray, ...]:
     if isinstance(split, DetectionSplit):
         rows = split.valid[i] | split.ignore[i]
         return split.boxes[i][rows], split.labels[i][rows], split.ignore[i][rows]
+    if isinstance(split, RecognitionSplit):
+        arrays = (split.labels, split.inputs["modality"], split.cameras, split.captures)
+        return tuple(array[i] for array in arrays)
     return (split.labels[i],)  # type: ignore[attr-defined]
 
 
