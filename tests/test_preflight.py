@@ -5,7 +5,7 @@ import math
 import jax
 import pytest
 
-from tests.configs import classifier, detectors, sweep, sweep_classifier
+from tests.configs import classifier, detectors, pretrain, reid, sweep, sweep_classifier
 from tests.tiny_backbones import MINIS, TINY
 from tinyjax import preflight
 from tinyjax.errors import UserError
@@ -80,6 +80,26 @@ def test_every_detector_compiles_for_a_chip(run_preflight, detector):
     code, out = run_preflight("--accelerator", "v5litepod-1", config=config)
     assert code == 0, out
     assert out.splitlines()[-1] == "the sweep fits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [reid, pretrain])
+def test_recognition_compiles_for_a_chip(run_preflight, noise_images, task):
+    config = f"{task.__file__}:{noise_images}"
+    code, out = run_preflight("--accelerator", "v5litepod-1", config=config)
+    assert code == 0, out
+    assert out.splitlines()[-1] == "the sweep fits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [reid, pretrain])
+def test_batch_of_recognition_spread_over_chips(run_preflight, noise_images, task):
+    config = f"{task.__file__}:{noise_images}"
+    code, out = run_preflight("--accelerator", "v5litepod-4", config=config)
+    assert code == 0, out
+    (collectives,) = {line.strip() for line in out.splitlines() if "collectives:" in line}
+    assert collectives.startswith("collectives: 0 across members")
+    assert "0 among" not in collectives
 
 
 @pytest.mark.slow
