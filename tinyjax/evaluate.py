@@ -11,6 +11,7 @@ corruption, see docs/robustness.md. The command writes
 
     <workdir>/evaluations/<weights>.csv    scores
     <workdir>/evaluations/<weights>.npz    the main score on resampled images
+    <workdir>/evaluations/<weights>-trials.csv    means over the trials of a sweep over trials
     <workdir>/evaluations/<weights>/       input of `tinyjax.report`; figures of a single run
 
 Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6. If the run folder
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 from tinyjax import config as configs
 from tinyjax.config.parsing import PREFIX
 from tinyjax.errors import UserError, run_command, shorten, suggest
-from tinyjax.run.csv_files import write_rows
+from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.progress import progress_bar
@@ -80,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
             raise UserError(f"{text}: the weights belong to the trained network; leave it out")
 
+    from tinyjax.reporting import trial_means
     from tinyjax.run import runtime
     from tinyjax.tasks import get_task
 
@@ -114,6 +116,10 @@ def main(argv: list[str] | None = None) -> int:
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_single_run(groups[0], task, results, path, failures)
     log.info(_summary_table(rows, task, config))
+    if means := trial_means.mean_rows(rows, read_rows(folder / "members.csv")):
+        with _collect_failure(failures):
+            write_rows(path.with_name(f"{weights}-trials.csv"), means, means[0])
+        log.info(f"means over trials:\n{trial_means.table(means)}")
     if failures:
         log.warning(f"the scores are not saved, or not all of them: {failures[0]}")
         return 0
