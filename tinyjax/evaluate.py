@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_single_run(groups[0], task, results, path, failures)
     log.info(_summary_table(rows, task, config))
-    if means := trial_means.mean_rows(rows, read_rows(folder / "members.csv")):
+    members = folder / "members.csv"
+    if members.exists() and (means := trial_means.mean_rows(rows, read_rows(members))):
         with _collect_failure(failures):
             write_rows(path.with_name(f"{weights}-trials.csv"), means, means[0])
         log.info(f"means over trials:\n{trial_means.table(means)}")
