@@ -3,9 +3,10 @@
 python -m tinyjax.train --config configs/toplight/regdb.py:trial=1 --workdir runs/regdb/1
 
 The published result is the mean of the last weights over the trials 1 to 10, each trained on its
-own. Both directions are scored. Arguments: source, the folder RegDB; trial; val, fraction of the
-training identities that select the best weights, by default none; backbone, init, paths, fdr,
-height, width, identities, batch and steps as in own.py. 5,200 steps are the 80 epochs of AGW.
+own: configs/sweeps/regdb.py trains all. Both directions are scored. Arguments: source, the folder
+RegDB; trial; val, fraction of the training identities that select the best weights, by default
+none; backbone, init, paths, fdr, height, width, identities, batch and steps as in own.py. 5,200
+steps are the 80 epochs of AGW.
 """
 
 import os

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tests.data.layouts import recognition_sets as sets
 from tests.data.layouts.recognition_sets import load_recognition
 from tests.data.layouts.source_files import save, zip_folder
+from tinyjax.data.identity_checks import find_leak, identity_record
 from tinyjax.data.loading import RECOGNITION_FORMATS, load_split
 from tinyjax.data.modality import INFRARED, VISIBLE
 from tinyjax.data.records import RecognitionSplit
@@ -201,14 +202,17 @@ def test_incomplete_regdb(roots, tmp_path):
             load_recognition(root, "train", "regdb")
 
 
-def test_identity_without_own_folder_is_named_by_its_label(tmp_path):
-    for modality in ("visible", "infrared"):
-        names = [f"{modality}/{k}.png" for k in range(4)]
-        sets.write_images(tmp_path, names, modality == "infrared")
-        lines = "\n".join(f"{name} {k // 2}" for k, name in enumerate(names))
-        save(tmp_path / f"train_{modality}_1.txt", lines)
-    split = load_recognition(tmp_path, "train", "regdb")
-    assert split.classes == ("label 0", "label 1")
+def test_identity_without_own_folder_is_named_by_list_and_label(tmp_path):
+    """The labels of both lists begin at 0, for other identities."""
+    for split in ("train", "test"):
+        for modality in ("visible", "infrared"):
+            names = [f"{split}/{modality}/{k}.png" for k in range(4)]
+            sets.write_images(tmp_path, names, modality == "infrared")
+            lines = "\n".join(f"{name} {k // 2}" for k, name in enumerate(names))
+            save(tmp_path / f"{split}_{modality}_1.txt", lines)
+    train, test = (load_recognition(tmp_path, split, "regdb") for split in ("train", "test"))
+    assert train.classes == ("train_visible_1: label 0", "train_visible_1: label 1")
+    assert find_leak(identity_record(train), test) == ""
 
 
 # ---- LLCM

@@ -73,7 +73,8 @@ def read_lists(data_dir: AnyPath, lists: Mapping[int, AnyPath]) -> list[Identity
     """The images of lists by modality; paths are relative to `data_dir`.
 
     An identity has the name of its images' folder, by which it is recognized in other lists, if
-    folders and labels correspond to each other; else the name "label <n>".
+    folders and labels correspond to each other; else the name "<list>: label <n>", because the
+    labels of each list begin at 0.
 
     Raises UserError for a line of another form, and for an image that is listed twice.
     """
@@ -93,7 +94,8 @@ def read_lists(data_dir: AnyPath, lists: Mapping[int, AnyPath]) -> list[Identity
             rows.append((modality, path, match[2]))
     if not rows:
         raise UserError(f"{', '.join(map(str, lists.values()))}: no image is listed")
-    names = _identity_names([(path, label) for _, path, label in rows])
+    stem = next(iter(lists.values())).name.removesuffix(".txt")
+    names = _identity_names([(path, label) for _, path, label in rows], stem)
     return [
         IdentityImage(
             join_inside(data_dir, path, positions[path]),
@@ -106,8 +108,8 @@ def read_lists(data_dir: AnyPath, lists: Mapping[int, AnyPath]) -> list[Identity
     ]
 
 
-def _identity_names(rows: list[tuple[str, str]]) -> dict[str, str]:
-    """Label -> name of its identity, for rows of (path, label)."""
+def _identity_names(rows: list[tuple[str, str]], list_name: str) -> dict[str, str]:
+    """Label -> name of its identity, for rows of (path, label) of a list."""
     folders, labels = defaultdict(set), defaultdict(set)
     for path, label in rows:
         folder = PurePosixPath(path).parent.name
@@ -115,4 +117,4 @@ def _identity_names(rows: list[tuple[str, str]]) -> dict[str, str]:
         labels[folder].add(label)
     if all(len(names) == 1 for names in (*folders.values(), *labels.values())):
         return {label: folder for label, (folder,) in folders.items()}
-    return {label: f"label {label}" for label in folders}
+    return {label: f"{list_name}: label {label}" for label in folders}
