@@ -21,9 +21,9 @@ cameras have seen, fine-tuned on 40 others and tested on 60 others. Stages:
 Arguments, joined by commas: backbone, of the tables; backbones, of the ladder, joined by +; seeds,
 number of seeds; pretraining, steps of row 1; retraining, of rows 2 to 5; steps, of the fine-tuning;
 people, number that pretrain, and identities, that fine-tune; fdr, horizontal and vertical, block
-and stripes of FDR. With real data: classes, a folder of
-classes with the splits train and test instead of the people; source, a folder of one of the formats
-of docs/recognition.md, and format; height and width of all images.
+and stripes of FDR. With real data: classes, a folder of classes with the splits train and test
+instead of the people; source, a folder of one of the formats of docs/recognition.md, and format;
+height and width of all images.
 """
 
 from pathlib import Path

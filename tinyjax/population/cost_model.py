@@ -115,13 +115,16 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
 
     def cost(keys: tuple[SizeKey, ...], num_members: int) -> float:
         _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
-        pixel_seconds = task.pixel_seconds * math.prod(crop_size)
-        window_seconds = (
-            pixel_seconds + FORWARD_PASSES * _padded_size(keys) / MULTIPLY_ADDS_PER_SECOND
-        )
+        window_seconds = _window_seconds(task, crop_size, _padded_size(keys))
         return task.compile_seconds + num_members * steps * batch * window_seconds
 
     return CostModel(group_key, size_key, cost, _padded_size, parameters, trained_share, memory)
+
+
+def _window_seconds(task: Task, crop_size: tuple[int, int], multiply_adds: float) -> float:
+    """Estimated seconds of a training step per window."""
+    pixel_seconds = task.pixel_seconds * math.prod(crop_size)
+    return pixel_seconds + FORWARD_PASSES * multiply_adds / MULTIPLY_ADDS_PER_SECOND
 
 
 def _input_shapes(task: Task, crop_size: tuple[int, int]) -> list[tuple[int, ...]]:

@@ -72,13 +72,13 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
         UserError: there are no such weights, they are broken, or of another architecture.
     """
     path = parse_path(init)
-    if is_average := run_folder.is_average(path):
+    if run_folder.is_average(path):
         path = _averaged_weights(path, backbone, seed)
     if not path.exists():
         raise UserError(f"init = {init!r}: no such run folder, averages, .safetensors or .pth")
     if is_folder := path.is_dir():
         path = path / "weights" / f"{_starting_member(path, backbone, seed)}.safetensors"
-    if is_folder or is_average or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
+    if is_folder or (path.suffix == ".safetensors" and is_tinyjax_file(path)):
         trees, metadata = read_weights(path.with_suffix(""))
         model = metadata["config"]["model"]
         return StartingWeights(
