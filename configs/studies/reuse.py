@@ -33,8 +33,8 @@ DECODERS = {  # name -> detector, neck, its repeats, size
 
 def get_study(arg, workdir):
     arg = parse_arg(
-        arg, capacity="", backbones="mobilenetv3/s-1+efficientnet/b-2", decoders="fpn+nasfpn+cascade",
-        seeds=3, pretraining=4000, steps=1200, lr=0.016,
+        arg, capacity="", backbones="mobilenetv3/s-1+efficientnet/b-2",
+        decoders="fpn+nasfpn+cascade", seeds=3, pretraining=4000, steps=1200, lr=0.016,
     )  # fmt: skip
     stages, classifiers = {}, f"{arg.capacity or workdir}/caltech101"
     if not arg.capacity:
