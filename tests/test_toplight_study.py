@@ -16,7 +16,7 @@ def test_stages_of_the_toplight_study(tmp_path):
     stages = study.load_stages(f"{TOPLIGHT}:seeds=2", tmp_path)
     assert {name: len(stage.members) for name, stage in stages.items()} == {
         "classifier": 2, "generic": 2, "task": 2, "consistent": 2, "domain": 2, "table3": 18,
-        "table5": 10, "ladder": 12, "capacity": 24,
+        "table5": 10, "ladder": 16, "capacity": 32,
     }  # fmt: skip
     switches = {}
     for name in ("generic", "task", "consistent", "domain", "ladder"):
@@ -40,7 +40,10 @@ def test_stages_of_the_toplight_study(tmp_path):
     for name, source in (("classifier", "mini"), ("domain", "mini"), ("table3", "RegDB")):
         config = stages[name].config
         assert (config.data.common.source, config.crop_size) == (source, (288, 144))
-    assert stages["capacity"].config.optimizer.name == "sgd"
+    optimizers = [stages[name].config.optimizer for name in ("table3", "capacity")]
+    assert [(optimizer.name, optimizer.backbone_lr_scale) for optimizer in optimizers] == [
+        ("sgd", 0.1), ("sgd", 1.0),
+    ]  # fmt: skip
 
 
 SMALL_TOPLIGHT = """

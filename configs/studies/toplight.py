@@ -16,7 +16,7 @@ cameras have seen, fine-tuned on 40 others and tested on 60 others. Stages:
                                horizontal stripes, vertical ones too, and interpolation
     table5                     the alternatives of FDR's pooling and attention
     ladder, capacity           backbones of the ladder, pretrained as in row 5 but without row 1;
-                               then fine-tuned, from scratch and from there
+                               then fine-tuned, from scratch and from there, at the full rate
 
 Arguments, joined by commas: backbone, of the tables; backbones, of the ladder, joined by +; seeds,
 number of seeds; pretraining, steps of row 1; retraining, of rows 2 to 5; steps, of the fine-tuning;
@@ -32,8 +32,11 @@ from tinyjax.config import classifier, definitions, format_arg, load, parse_arg
 from tinyjax.population import search_space as hyper
 
 TOPLIGHT = Path(__file__).parent.parent / "toplight"
-LADDER = "+".join(
-    [*(f"mobilenetv3/s-{k}" for k in (1, 3, 5)), *(f"efficientnet/b-{k}" for k in (2, 4, 6))]
+LADDER = "+".join(  # 2 M to 25,000 parameters
+    [
+        *(f"mobilenetv3/{name}" for name in ("large@w0.8", "small", "s-1", "s-3", "s-5")),
+        *(f"efficientnet/b-{k}" for k in (2, 4, 7)),
+    ]
 )
 AVERAGE = {"average": ("--path-blocks", "1")}
 TABLE5 = [
@@ -77,13 +80,15 @@ def get_study(arg, workdir):
     alternatives.init, alternatives.fdr.block = str(starts[-1]), arg.fdr
     ladder = [hyper.sweep("model.backbone", arg.backbones.split("+")), seeds]
     both = hyper.sweep("init", ("", str(workdir / "ladder/averages/paths-1")))
+    capacity = fine_tuning_config(arg)
+    capacity.optimizer.backbone_lr_scale = 1.0  # the arm from scratch needs the full rate
     return {
         "classifier": (classifier_config(arg), seeds),
         **{name: (config, seeds, AVERAGE) for name, config in retrained.items()},
         "table3": (fine_tuning_config(arg), hyper.product([rows, seeds])),
         "table5": (alternatives, hyper.product([TABLE5, seeds])),
         "ladder": (retraining_config(arg), hyper.product(ladder), AVERAGE),
-        "capacity": (fine_tuning_config(arg), hyper.product([*ladder, both])),
+        "capacity": (capacity, hyper.product([*ladder, both])),
     }
 
 
