@@ -1,6 +1,5 @@
 """Starting weights, averages and the guard of evaluation, of recognition and pretraining runs."""
 
-import json
 from functools import partial
 
 import numpy as np
@@ -26,6 +25,7 @@ from tinyjax.run import run_folder
 from tinyjax.run.csv_files import read_rows
 from tinyjax.run.weights import read_weights
 from tinyjax.tasks import get_task
+from tinyjax.train import train
 from tinyjax.transfer.weight_averaging import average_paths
 
 SINGLE_ID = run_folder.member_id({})
@@ -144,17 +144,34 @@ def test_networks_without_two_copies_cannot_be_averaged(tmp_path, small_sets):
         average.main(["--workdir", str(run), "--path-blocks", "1"])
 
 
-# ---- the guard of evaluation
+# ---- the guard against identities that were trained on
 
 
-def test_weights_record_whom_they_were_trained_on():
-    config = recognition_config()
-    training = training_split(config)
-    network = build_network(config, Member("a", {}), get_task("reid"), training)
+def test_weights_record_whom_they_and_their_starting_weights_were_trained_on(tmp_path):
+    start = write_recognition_run(tmp_path / "run", split="pretrain")
+    network, _ = build_reid(start)
+    training = training_split(recognition_config())
     metadata = weights_metadata(network, get_task("reid"), training)
-    assert metadata["trained_on"] == {
-        "data_set": "synthetic, seed 0", "trial": 0, "identities": [*training.classes]
-    }  # fmt: skip
+    assert metadata["trained_on"] == tuple(
+        {
+            "data_set": "synthetic, seed 0",
+            "trial": 0,
+            "identities": [f"{split}_{k:04d}" for k in range(4)],
+        }
+        for split in ("pretrain", "train")
+    )
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+def test_training_refuses_suites_with_trained_identities(inherited, tmp_path):
+    config = recognition_config()
+    if inherited:
+        config.init = str(write_recognition_run(tmp_path / "start", split="test"))
+    else:
+        config.data.train.split = "test"
+    message = "data.suites.val: synthetic, seed 0: 3 of 3 identities of this split were trained on"
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
 
 
 def test_evaluation_refuses_suites_with_trained_identities(tmp_path):
@@ -173,10 +190,3 @@ def test_evaluation_refuses_suites_with_trained_identities(tmp_path):
     with pytest.raises(UserError, match=message):
         evaluate.main(["--workdir", str(run), "--suites", str(suites)])
     assert not (run / "evaluations").exists()
-    record = json.loads((run / "weights" / f"{SINGLE_ID}.json").read_text())["trained_on"]
-    other_trial = {**record, "trial": 2}
-    split = get_task("reid").load(recognition_config().data, recognition_config().data.suites.val)
-    leak = get_task("reid").find_leak({"trained_on": other_trial}, split)
-    assert leak.startswith("synthetic, seed 0: the network was trained on trial 2 and the split is")
-    assert get_task("reid").find_leak({"trained_on": record}, split) == ""
-    assert get_task("reid").find_leak({}, split) == ""

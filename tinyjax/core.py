@@ -202,9 +202,10 @@ class Task:
     slices: Callable[..., dict[str, Any]] | None = None
     class_mismatch: Callable[..., list[str]] | None = None  # ({suite: split}) -> log lines
     scores_by_frequency: Callable[..., dict[str, float]] | None = None  # (class counts, scores)
-    # (training split) -> further metadata of the weights
-    metadata: Callable[..., dict[str, Any]] | None = None
-    # (metadata of weights, split) -> why these weights must not be scored on the split, or ""
+    # (training split) -> the identities that it shows, as JSON types, which the weights keep
+    identity_record: Callable[..., dict[str, Any]] | None = None
+    # (an identity record, split) -> why weights trained on these identities must not be scored on
+    # the split, or ""
     find_leak: Callable[..., str] | None = None
     # Whether class layers are new, instead of an error, if starting weights have other classes.
     renews_class_layers: bool = False

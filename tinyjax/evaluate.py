@@ -61,6 +61,7 @@ class Group(NamedTuple):
     ids: list[str]
     config: Any
     metadata: dict[str, Any]  # of the first member, see `networks.weights_metadata`
+    trained_on: list[dict[str, Any]]  # identity records of all members
     predict: Callable[..., list[dict[str, Any]]]  # (inputs) -> predictions of each member
 
 
@@ -148,7 +149,8 @@ def _load_groups(
             config, metadata = networks[0].config, networks[0].metadata
             predict = make_predictor(networks, get_task(config.task))
             config = _with_suites(config, suites) if suites else config
-            groups.append(Group(ids, config, metadata, predict))
+            trained_on = [r for n in networks for r in n.metadata.get("trained_on", ())]
+            groups.append(Group(ids, config, metadata, trained_on, predict))
     return groups
 
 
@@ -201,11 +203,12 @@ def _evaluate_clean(
     groups: Sequence[Group], task: Any, names: tuple[str, ...], bar: Any
 ) -> Iterator[Result]:
     from tinyjax.metrics.slices import resample_counts
+    from tinyjax.tasks.suites import check_leaks
 
     for group in groups:
         config = group.config
         splits = _load_suites(*_suite_key(group), names)
-        _check_leaks(group, task, splits)
+        check_leaks(task, group.trained_on, splits)
         for name, split in splits.items():
             bar.set_description_str(name)
             slices = task.slices(split, config.data.get("slices", {})) if task.slices else {}
@@ -222,10 +225,12 @@ def _evaluate_clean(
 def _score_corrupted(
     groups: Sequence[Group], task: Any, name: str, corruption: Corruption, bar: Any
 ) -> Iterator[tuple[str, dict[str, float]]]:
+    from tinyjax.tasks.suites import check_leaks
+
     for group in groups:
         bar.set_description_str(" ".join(map(str, (name, *(corruption or ())))))
         split = _load_corrupted(*_suite_key(group), name, corruption)
-        _check_leaks(group, task, {name: split})
+        check_leaks(task, group.trained_on, {name: split})
         scores = task.score(group.predict(split.inputs), split, group.config)
         yield from zip(group.ids, scores, strict=True)
         bar.update()
@@ -273,14 +278,6 @@ def _load_corrupted(
     from tinyjax.tasks.suites import load_suite
 
     return load_suite(task, configs.from_json(data_json), name, classes, inputs, corruption)
-
-
-def _check_leaks(group: Group, task: Any, splits: Mapping[str, Any]) -> None:
-    """Raise UserError for suites that contain training data."""
-    if task.find_leak:
-        leaks = {name: task.find_leak(group.metadata, split) for name, split in splits.items()}
-        if mistakes := [f"data.suites.{name}: {leak}" for name, leak in leaks.items() if leak]:
-            raise UserError(*mistakes)
 
 
 def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:

@@ -203,6 +203,7 @@ def set_up(
     from tinyjax.run import runtime
     from tinyjax.run.checkpoints import Checkpoints
     from tinyjax.tasks import get_task
+    from tinyjax.tasks.suites import check_leaks
     from tinyjax.training import run_data
     from tinyjax.training.validation import check_members
 
@@ -220,6 +221,7 @@ def set_up(
 
     # ---- networks: build each one, then stack them on the devices as one population
     built = [networks.build_network(base, member, task, training) for member in members]
+    check_leaks(task, [record for network in built for record in network.trained_on], suites)
     layout = devices.device_layout(len(members), config.batch)
     population = stack.stack_members(built, task, training, layout.axes)
     pipeline = make_input_pipeline(task, training, config, base.seed, layout)

@@ -35,12 +35,13 @@ def pretraining_config() -> ConfigDict:
     return config
 
 
-def write_recognition_run(folder: Path, path_blocks: int = 1) -> Path:
-    """A run on the training identities of `recognition_config`."""
+def write_recognition_run(folder: Path, path_blocks: int = 1, split: str = "train") -> Path:
+    """A run of `recognition_config` on four identities of a split."""
     config = recognition_config(path_blocks)
+    config.data.train.split = split
     training = training_split(config)
-    metadata = get_task("reid").metadata(training)
-    return write_initial_weights(folder, config, training.classes, INPUTS, **metadata)
+    trained_on = [get_task("reid").identity_record(training)]
+    return write_initial_weights(folder, config, training.classes, INPUTS, trained_on=trained_on)
 
 
 def training_split(config: ConfigDict) -> Split:

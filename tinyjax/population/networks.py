@@ -33,6 +33,7 @@ class Network(NamedTuple):
     sample_mask: np.ndarray  # bool [N], the training samples that it uses
     epoch_samples: np.ndarray  # int32 [L], the same samples, each as often as an epoch has it
     metadata: dict[str, Any]  # for members.csv and the weights' JSON file
+    trained_on: tuple[dict[str, Any], ...]  # identity records, also of its starting weights
     messages: list[str]  # log messages on starting weights and freezing
 
 
@@ -81,11 +82,12 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     variables = task.model_functions(config, training.classes, inputs).init(config.seed)
     arrays, messages = {**variables.params, **variables.stats}, []
     fitted = None
+    trained_on: tuple[dict[str, Any], ...] = ()
     if config.init:
         start = starting_weights.load_starting_weights(
             config.init, config.model.backbone, config.seed
         )
-        reinit = tuple(config.reinit)
+        reinit, trained_on = tuple(config.reinit), start.trained_on
         if task.renews_class_layers and start.classes != tuple(training.classes):
             reinit += (starting_weights.CLASS_LAYERS,)
         fitted = starting_weights.fit_to_network(start, arrays, reinit, training.classes)
@@ -96,6 +98,8 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
             f"regularizer.strength = {config.regularizer.strength}: there are no starting weights "
             "to regularize towards; give init, or a strength of 0"
         )
+    if task.identity_record:
+        trained_on += (task.identity_record(training),)
     multipliers = freezing.lr_multipliers(arrays, config)
     sizes = {path: leaf.size for path, leaf in variables.params.items()}
     if set(multipliers.values()) != {1.0}:
@@ -120,8 +124,9 @@ def build_network(config: ConfigDict, member: Member, task: Task, training: Spli
     if config.data.repeat_threshold:
         messages.append(f"an epoch has {len(samples)} samples of {mask.sum()} training images")
     return Network(
-        member, config, architecture, variables, multipliers, mask, samples, metadata, messages
-    )
+        member, config, architecture, variables, multipliers, mask, samples, metadata, trained_on,
+        messages,
+    )  # fmt: skip
 
 
 def sample_mask(config: ConfigDict, task: Task, training: Split) -> np.ndarray:
@@ -173,7 +178,8 @@ def load_trained(
         fields = {"init": "", "reinit": (), "regularizer.strength": 0.0, **changes}
         config = configs.with_fields(stored.config, fields)
         network = build_network(config, stored.member, task, training)
-        networks.append(network._replace(variables=stored.variables))
+        trained_on = tuple(stored.metadata.get("trained_on", ()))
+        networks.append(network._replace(variables=stored.variables, trained_on=trained_on))
     return networks
 
 
@@ -204,7 +210,7 @@ def weights_metadata(network: Network, task: Task, training: Split, **extra: Any
         "config": network.config.to_dict(),
         "classes": training.classes,
         "training": task.class_counts(training, network.sample_mask),
-        **(task.metadata(training) if task.metadata else {}),
+        "trained_on": network.trained_on,
         **extra,
     }
 

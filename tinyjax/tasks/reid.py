@@ -66,8 +66,8 @@ def describe_data(
 ) -> list[str]:
     """The lines that a run logs about its data.
 
-    Raises UserError for images of another size than `crop_size`, too few identities, a suite with
-    identities of the training split, or without the protocol of the main scores.
+    Raises UserError for images of another size than `crop_size`, too few identities, or a suite
+    without the protocol of the main scores.
     """
     size = training.inputs["image"].shape[1:3]
     if size != tuple(config.crop_size):
@@ -79,27 +79,10 @@ def describe_data(
     lines = [f"data.train: {line}" for line in identity_checks.describe(training)]
     if left_out:
         lines.append(f"data.train: {len(left_out)} identities of one modality are not used")
-    trained = identity_checks.identity_record(training)
     for name, split in suites.items():
-        if leak := identity_checks.find_leak(trained, split):
-            raise UserError(f"data.suites.{name}: {leak}")
         main_protocol(split, config)
         lines += [f"{name}: {line}" for line in identity_checks.describe(split)]
     return lines
-
-
-def metadata(training: RecognitionSplit) -> dict[str, Any]:
-    """Whom the network was trained on, for `find_leak`."""
-    return {"trained_on": identity_checks.identity_record(training)}
-
-
-def find_leak(weights: Mapping[str, Any], split: RecognitionSplit) -> str:
-    """A message if a network was trained on identities of the split, else "".
-
-    weights: their metadata.
-    """
-    trained = weights.get("trained_on")
-    return identity_checks.find_leak(trained, split) if trained else ""
 
 
 def _tables(split: RecognitionSplit, identities: int) -> tuple[IdentityTables, tuple[str, ...]]:
@@ -364,8 +347,8 @@ TASK = Task(
     score_table=score_table,
     plot_samples=plot_samples,
     write_report=write_report,
-    metadata=metadata,
-    find_leak=find_leak,
+    identity_record=identity_checks.identity_record,
+    find_leak=identity_checks.find_leak,
     renews_class_layers=True,
     draw_gallery=draw_gallery,
     words=WORDS,

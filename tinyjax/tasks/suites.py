@@ -1,9 +1,9 @@
 """The splits of a config's `data`: the training set and the suites."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tinyjax.core import Split
+from tinyjax.core import Split, Task
 from tinyjax.errors import UserError
 from tinyjax.tasks import get_task
 
@@ -50,3 +50,22 @@ def load_suite(
                 f"{expected[0]}; give channels = {expected[0]}"
             )
     return split
+
+
+def check_leaks(
+    task: Task, trained_on: Iterable[Mapping[str, Any]], suites: Mapping[str, Split]
+) -> None:
+    """Raise UserError for suites with identities that a network or its starting weights were
+    trained on.
+
+    trained_on: the identity records of its weights.
+    """
+    if task.find_leak:
+        leaks = {
+            f"data.suites.{name}: {leak}": None
+            for record in trained_on
+            for name, split in suites.items()
+            if (leak := task.find_leak(record, split))
+        }
+        if leaks:
+            raise UserError(*leaks)

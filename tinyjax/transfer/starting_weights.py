@@ -43,6 +43,7 @@ class StartingWeights(NamedTuple):
     eps: float  # BatchNorm epsilon in their training; 0: the family's default
     backbone: str = ""  # its name, if known
     classes: tuple[str, ...] = ()  # names, if known
+    trained_on: tuple[dict[str, Any], ...] = ()  # identity records, if known
 
 
 class FittedWeights(NamedTuple):
@@ -87,6 +88,7 @@ def load_starting_weights(init: str, backbone: str, seed: int = 0) -> StartingWe
             eps=model.get("batchnorm_eps", 0.0),
             backbone=model["backbone"],
             classes=tuple(metadata["classes"]),
+            trained_on=tuple(metadata.get("trained_on", ())),
         )
     state = pretrained.read_state_dict(path)
     try:
