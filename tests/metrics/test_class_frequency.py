@@ -37,5 +37,5 @@ def test_groups_match_lvis():
 def test_figure_skips_classes_without_score(tmp_path):
     class_counts = {"a": (9, 50), "b": (10, 10), "c": (0, 0)}
     scores = {"val": {"AP/a": 0.1, "AP/b": 0.4, "AP/c": float("nan")}}
-    transfer_figures.draw_class_frequency(class_counts, scores, tmp_path / "tail.png")
+    transfer_figures.draw_class_frequency(class_counts, scores, "AP", tmp_path / "tail.png")
     assert (tmp_path / "tail.png").stat().st_size > 5000

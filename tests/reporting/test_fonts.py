@@ -116,7 +116,7 @@ def draw_all(classes, folder):
     detection.write_report(folder, suites, {"夜": predictions}, scores)
     label_statistics.draw(split, (4, 8), folder / "labels.png")
     counts = dict.fromkeys(classes, (3, 6))
-    transfer_figures.draw_class_frequency(counts, scores, folder / "frequency.png")
+    transfer_figures.draw_class_frequency(counts, scores, "AP", folder / "frequency.png")
     pictures.save_samples(split, predictions, folder / "samples.png")
     Classification(tuple(classes), np.ones(len(classes)) / 2).draw(split.inputs["image"][0])
 

@@ -34,12 +34,16 @@ def test_the_page_names_the_protocol(tmp_path, without_figures, protocol, label,
 
 
 def test_an_evaluation_may_use_another_protocol(tmp_path):
-    write(tmp_path, sizes=["s-6"], starts=[""], seeds=1, **SMALL)
+    """Then the scores that training recorded are left out: they are of the other protocol."""
+    write(tmp_path, sizes=["s-6"], starts=[""], seeds=1, **(SMALL | {"steps": (300,)}))
+    assert {*next(iter(tables.read(tmp_path, get_task).curves.values()))} == {"loss", "score"}
     file = tmp_path / "evaluations" / "last.json"
     evaluation = json.loads(file.read_text())
     evaluation["config"]["score"]["protocol"] = "voc"
     file.write_text(json.dumps(evaluation))
-    assert tables.read(tmp_path, get_task).metric_label == "VOC AP, area (IoU 0.50)"
+    contents = tables.read(tmp_path, get_task)
+    assert contents.metric_label == "VOC AP, area (IoU 0.50)"
+    assert {*next(iter(contents.curves.values()))} == {"loss"}
 
 
 def test_runs_with_different_protocols_cannot_be_compared(tmp_path):

@@ -11,6 +11,7 @@ from tinyjax.data.records import Objects, build_split
 from tinyjax.errors import UserError
 from tinyjax.metrics import protocols
 from tinyjax.metrics.slices import resample_counts
+from tinyjax.reporting import transfer_figures
 from tinyjax.tasks import detect
 from tinyjax.training.validation import check_config
 
@@ -111,6 +112,18 @@ def test_main_scores_are_those_of_the_protocol():
     assert detect.metrics({})["AP50"] == "AP50 (IoU 0.50)"  # of a run before there were protocols
     for protocol in protocols.PROTOCOLS:
         assert next(iter(detect.metrics(protocol_config(protocol)))) == detect.TASK.monitor
+
+
+def test_all_figures_of_a_run_name_the_protocol(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(
+        transfer_figures, "draw_class_frequency", lambda *args: labels.append(args[2])
+    )
+    split, config = suite(), protocol_config("voc")
+    predictions, counts = {"val": PREDICTIONS}, {"person": (1, 1), "car": (0, 0)}
+    scores = {"val": detect.score([PREDICTIONS], split, config)[0]}
+    detect.write_report(tmp_path, {"val": split}, predictions, scores, counts, config)
+    assert labels == ["VOC AP, area (IoU 0.50:0.95)"]
 
 
 def test_unknown_protocol_raises():

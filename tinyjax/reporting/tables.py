@@ -181,7 +181,7 @@ def read(folder: Path, get_task: Callable[[str], Task], exclude: Sequence[str] =
         evaluation = path / "evaluations" / f"{run_folders.WEIGHTS}.csv"
         scores.update(_read_scores(evaluation, keys))
         resampled.update(_read_resampled(evaluation.with_suffix(".npz"), keys))
-        curves.update(_read_curves(path, keys, configs[run]["monitor"], task.monitor))
+        curves.update(_read_curves(path, keys, configs[run], task))
         file = path / "environment.txt"
         environment[run] = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         evaluated = read_json(evaluation.with_suffix(".json"))
@@ -345,12 +345,17 @@ def _read_resampled(file: Path, keys: Mapping[str, str]) -> dict[str, dict[str, 
 
 
 def _read_curves(
-    folder: Path, keys: Mapping[str, str], in_domain: str, metric: str
+    folder: Path, keys: Mapping[str, str], config: Mapping[str, Any], task: Task
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Training loss and in-domain score over the steps, of the last phase."""
+    """Training loss and in-domain score over the steps, of the last phase.
+
+    Without the score if the evaluation, which has the config `config`, used another protocol.
+    """
     files = [folder / "metrics.csv", *sorted(folder.glob("phase[0-9]*/metrics.csv"))]
     files = [file for file in files if file.exists()]
-    names = {("train", "loss"): "loss", (in_domain, metric): "score"}
+    names = {("train", "loss"): "loss"}
+    if task.metrics(read_json(folder / "config.json")) == task.metrics(config):
+        names[config["monitor"], task.monitor] = "score"
     points: dict[str, dict[str, list[tuple[float, float]]]] = {key: {} for key in keys.values()}
     for row in read_rows(files[-1]) if files else []:
         name = names.get((row["split"], row["metric"]))

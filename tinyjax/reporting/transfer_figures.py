@@ -71,11 +71,13 @@ def draw_interpolation(
 def draw_class_frequency(
     class_counts: Mapping[str, tuple[int, int]],
     scores: Mapping[str, Mapping[str, float]],
+    label: str,
     path: Path,
 ) -> None:
     """Draw each class's AP in each suite against the number of its training objects.
 
-    class_counts: see `class_frequency.class_counts`. scores: suite -> result of `detection.score`.
+    class_counts: see `class_frequency.class_counts`. scores: suite -> result of `protocols.score`.
+    label: name of the AP.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -92,7 +94,7 @@ def draw_class_frequency(
                 offset: dict[str, Any] = {"xytext": (4, 2), "textcoords": "offset points"}
                 axes.annotate(name, (objects, score), **offset, fontsize=6)
         axes.set(xscale="log", xlabel="training objects of the class", ylim=(0, None))
-        axes.set(ylabel="AP (IoU 0.50:0.95)")
+        axes.set(ylabel=label)
         set_log_ticks(axes.xaxis, EngFormatter(sep=""))
         axes.legend(title="suite", **LEGEND_RIGHT)
         save(figure, path)

@@ -291,7 +291,8 @@ def write_report(
 
     detection.write_report(folder, suites, predictions, scores, config.score.protocol)
     if class_counts:
-        draw_class_frequency(class_counts, scores, folder / "figures" / "tail.png")
+        label = metrics(config)["AP"]
+        draw_class_frequency(class_counts, scores, label, folder / "figures" / "tail.png")
 
 
 def draw_gallery(
