@@ -6,11 +6,12 @@
 
 A single run's weights are averaged with its starting weights (WiSE-FT), those of the run --start;
 in a run with phases, the default is the second to last phase. A sweep's members that have the same
-backbone and parameter count are averaged into a uniform and a greedy soup; they should also have
-the same starting weights. The greedy soup selects members by the score on the suite config.monitor.
-With --path-blocks N, the two copies of the blocks after block N are averaged within each network
-with two paths, and only blocks 1 to N stay double (TOPLight's uniform soup, with N = 1). Runs with
-model.path_blocks = N may start from the result, init = "<workdir>/averages/paths-1.safetensors".
+model fields and parameter count are averaged into a uniform and a greedy soup; they should also
+have the same starting weights. The greedy soup selects members by the score on the suite
+config.monitor. With --path-blocks N, the two copies of the blocks after block N are averaged within
+each network with two paths, and only blocks 1 to N stay double (TOPLight's uniform soup, with N =
+1). Runs with model.path_blocks = N may start from the result, init =
+"<workdir>/averages/paths-1.safetensors".
 
 BatchNorm's running statistics are re-estimated. The command writes results.csv and the weights
 (.safetensors and .json) to <workdir>/averages/, and for fractions also
@@ -109,8 +110,9 @@ def main(argv: list[str] | None = None) -> int:
             folder, load_networks(folder), make_scorer, config.monitor, task.monitor
         )
     else:
-        (start,) = load_networks(_start_folder(folder, options.start))
-        (end,) = load_networks(folder)
+        start_folder = _start_folder(folder, options.start)
+        (start,), (end,) = load_networks(start_folder), load_networks(folder)
+        _check_same_network(start, end, start_folder, folder)
         averages = _interpolate(start, end, fractions, make_scorer)
     rows = []
     for name, average in averages.items():
@@ -150,17 +152,13 @@ def _make_soups(
 ) -> dict[str, Average]:
     from tinyjax.transfer.weight_averaging import greedy_soup, weighted_sum
 
-    groups = defaultdict(list)
-    for network in networks:
-        backbone, parameters = (network.metadata[k] for k in ("backbone", "parameters"))
-        groups[f"{backbone.replace('/', '-')}-{parameters}"].append(network)
     scores = {
         row["member"]: float(row[metric])
         for row in read_rows(folder / "results.csv")
         if row["suite"] == suite
     }
     soups = {}
-    for group, members in groups.items():
+    for group, members in _group_by_network(networks).items():
         if len(members) < 2:
             log.info(f"{group}: a single member, nothing to average")
             continue
@@ -180,8 +178,50 @@ def _make_soups(
             network = members[0]._replace(variables=averaged)
             soups[f"{name}-{group}"] = Average({"members": ids}, network, soup_scores)
     if not soups:
-        raise UserError(f"{folder}: no two members have the same backbone and parameter count")
+        raise UserError(f"{folder}: no two members have the same model fields and parameter count")
     return soups
+
+
+def _group_by_network(networks: Sequence[Any]) -> dict[str, list[Any]]:
+    """Name -> the networks that differ only in their weights."""
+    groups: dict[str, dict[str, list[Any]]] = defaultdict(dict)
+    for network in networks:
+        backbone, parameters = (network.metadata[k] for k in ("backbone", "parameters"))
+        name = f"{backbone.replace('/', '-')}-{parameters}"
+        groups[name].setdefault(repr(_model_fields(network)), []).append(network)
+    return {
+        f"{name}-{number}" if number > 1 else name: members
+        for name, same_size in groups.items()
+        for number, members in enumerate(same_size.values(), start=1)
+    }
+
+
+def _check_same_network(start: Any, end: Any, start_folder: Path, folder: Path) -> None:
+    """Raise UserError if two networks differ in more than their weights."""
+    from tinyjax.transfer.weight_averaging import check_same_arrays
+
+    theirs, ours = _model_fields(start), _model_fields(end)
+    if differing := [name for name in theirs if theirs[name] != ours.get(name, theirs[name])]:
+        start_text, end_text = (
+            ", ".join(f"model.{name} = {fields[name]!r}" for name in differing)
+            for fields in (theirs, ours)
+        )
+        raise UserError(
+            f"--start {start_folder} has {start_text}; {folder} has {end_text}; give the run that "
+            "it started from"
+        )
+    try:
+        check_same_arrays(start.variables, end.variables)
+    except UserError as error:
+        raise UserError(
+            f"--start {start_folder}: {error}; give the run that {folder} started from"
+        ) from error
+
+
+def _model_fields(network: Any) -> dict[str, Any]:
+    """The fields that make a network, some of them without effect on its arrays (anchors)."""
+    fields = network.config.model.to_dict()
+    return {name: fields[name] for name in sorted(fields.keys() - {"batchnorm_eps", "dtype"})}
 
 
 def _networks_with_two_paths(folder: Path, ids: Sequence[str], blocks: int) -> dict[str, Any]:
