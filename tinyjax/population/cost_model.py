@@ -195,6 +195,5 @@ def plan_table(
                 "backbones": shorten([*dict.fromkeys(key.backbone for key in keys)]),
             }
         )
-    programs = "1 program" if len(rows) == 1 else f"{len(rows)} programs"
-    summary = f"{len(members)} members in {programs}, about {total:,.0f} minutes"
+    summary = f"members: {len(members)}, programs: {len(rows)}, minutes: about {total:,.0f}"
     return f"{text_table(rows)}\n{summary}"
