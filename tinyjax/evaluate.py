@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     task = get_task(config.task)
     clean, corrupted = _select_suites(config.data.suites, options.suite)
     passes = len(groups) * (len(clean) + sum(map(len, corrupted.values())))
-    bar = progress_bar(total=passes, unit="pass")
+    bar = progress_bar(total=passes, unit="evaluation")
     path, rows, replicates, results = folder / "evaluations" / weights, [], {}, {}
     failures: list[str] = []
     for result in _evaluate_clean(groups, task, clean, bar):
