@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train one config, or a sweep of it, into one run folder; resume it",
     "evaluate": "score a run or a sweep by class, object size, slice, data set and corruption",
     "predict": "predict on images, folders and videos; write pictures, JSON and CSV",
+    "export": "write a network as an ONNX file, and compare the two",
     "report": "show a run, a sweep or a study on one HTML page",
     "study": "train several sweeps, one from the weights of another, and report on them",
     "average": "average weights and score the averages",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from tinyjax.detectors.boxes import MAX_LOG_SIZE
 from tinyjax.detectors.boxes import decode as decode_boxes
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.long_tail import class_terms
@@ -30,6 +31,12 @@ STRIDES = (4, 8, 16, 32, 64, 128)
 MAX_FEATURE_STRIDE = 32  # the neck makes coarser levels
 MAX_LEVELS = 5  # that all necks can fuse
 PRIOR_PROBABILITY = 0.002  # initial score of each class at each cell
+# How `candidates` decodes an offset (dx, dy, dw, dh), for files that leave it to their reader.
+BOX_FORMULA = (
+    "center = (column + 0.5, row + 0.5) * stride + (dx, dy) * stride; "
+    f"size = exp(clip((dw, dh), -{MAX_LOG_SIZE:g}, {MAX_LOG_SIZE:g})) * stride; "
+    "box = (center - size / 2, center + size / 2), in pixels of the input"
+)
 
 
 # ---- the functions of every detector: build, loss, decode
@@ -72,10 +79,17 @@ def decode(
     outputs: tuple[Array, Array], image_size: tuple[int, int], config: ConfigDict
 ) -> dict[str, Array]:
     """Network outputs -> boxes in input pixels, scores and labels, see `nms.class_wise_nms`."""
+    return class_wise_nms(*candidates(outputs, image_size, config), **config.nms)
+
+
+def candidates(
+    outputs: tuple[Array, Array], image_size: tuple[int, int], config: ConfigDict
+) -> tuple[Array, Array]:
+    """Network outputs -> scores f32[B, N, classes] and boxes f32[B, N, 4] before suppression."""
     logits, offsets = outputs
     grid = make_grid(*image_size, tuple(config.model.strides))
     boxes = decode_boxes(offsets, jnp.asarray(grid.cell_centers), jnp.asarray(grid.cell_strides))
-    return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
+    return jax.nn.sigmoid(logits), boxes
 
 
 def check_strides(backbone: nn.Module, config: ConfigDict) -> tuple[int, ...]:
@@ -119,8 +133,13 @@ class PointDetector(nn.Module):
     neck_width: int = 0  # channels of neck and head; 0: of the stride-16 features, at least 16
     neck: NeckConfig = NeckConfig()
 
-    @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+        logits, offsets = self.level_outputs(x, train).values()
+        return jnp.concatenate(logits, 1), jnp.concatenate(offsets, 1)
+
+    @nn.compact
+    def level_outputs(self, x: Array, train: bool) -> dict[str, list[Array]]:
+        """The outputs of each level, finest first: lists of [B, h w, n], by name."""
         _, features = self.backbone(x, train)
         width = self.neck_width or max(16, features[16].shape[-1])
         levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
@@ -128,7 +147,7 @@ class PointDetector(nn.Module):
 
 
 class Head(nn.Module):
-    """{stride: [B, h, w, D]} -> logits f32[B, N, classes], offsets f32[B, N, 4].
+    """{stride: [B, h, w, D]} -> logits f32[B, h w, classes], offsets f32[B, h w, 4] of each level.
 
     The levels share convolutions; each level has its own BatchNorm, because their statistics differ
     (RTMDet).
@@ -139,7 +158,7 @@ class Head(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, levels: dict[int, Array], train: bool) -> tuple[Array, Array]:
+    def __call__(self, levels: dict[int, Array], train: bool) -> dict[str, list[Array]]:
         width = next(iter(levels.values())).shape[-1]
         stem, class_tower, box_tower = (
             SharedSeparableConv(width, name=n) for n in ("stem", "class_tower", "box_tower")
@@ -152,7 +171,7 @@ class Head(nn.Module):
             x = stem(levels[stride], stride, train)
             logits.append(class_out(class_tower(x, stride, train)))
             offsets.append(box_out(box_tower(x, stride, train)))
-        return jnp.concatenate(logits, 1), jnp.concatenate(offsets, 1)
+        return {"logits": logits, "offsets": offsets}
 
 
 def _box_bias_init(key, shape):

@@ -29,6 +29,13 @@ from tinyjax.detectors.point import SharedSeparableConv, check_strides
 from tinyjax.errors import UserError, suggest
 
 PRIOR_PROBABILITY = 0.01  # initial score of each class at each anchor
+# How `candidates` decodes deltas (dx, dy, dw, dh), for files that leave it to their reader.
+BOX_FORMULA = (
+    "an anchor of a level is anchors[level][k] + (column, row, column, row) * stride; "
+    "center = anchor center + (dx, dy) * anchor size; "
+    f"size = exp(min((dw, dh), {coder.MAX_LOG_GROWTH:g})) * anchor size; "
+    "box = (center - size / 2, center + size / 2), clipped to the input, in its pixels"
+)
 
 
 # ---- the functions of every detector: build, loss, decode
@@ -133,10 +140,17 @@ def decode(
     """Network outputs -> boxes in input pixels, clipped to the image, scores and labels, see
     `nms.class_wise_nms`.
     """
+    return class_wise_nms(*candidates(outputs, image_size, config), **config.nms)
+
+
+def candidates(
+    outputs: tuple[Array, Array], image_size: tuple[int, int], config: ConfigDict
+) -> tuple[Array, Array]:
+    """Network outputs -> scores f32[B, N, classes] and boxes f32[B, N, 4] before suppression."""
     logits, deltas = outputs
     anchors = jnp.asarray(all_boxes(configured_levels(config, image_size)))
     boxes = coder.clip(coder.decode(deltas, anchors), image_size)
-    return class_wise_nms(jax.nn.sigmoid(logits), boxes, **config.nms)
+    return jax.nn.sigmoid(logits), boxes
 
 
 # ---- the network
@@ -160,8 +174,15 @@ class RetinaNet(nn.Module):
     head_variant: str = "separable"  # a key of HEADS
     head_depth: int = 2
 
-    @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+        logits, deltas = self.level_outputs(x, train).values()
+        return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+
+    @nn.compact
+    def level_outputs(self, x: Array, train: bool) -> dict[str, list[Array]]:
+        """The outputs of each level, finest first: lists of [B, h w A, n], by name. A: anchors per
+        cell.
+        """
         _, features = self.backbone(x, train)
         width = self.neck_width or max(16, features[16].shape[-1])
         levels = build_neck(self.neck, self.strides, width, name="neck")(features, train)
@@ -172,7 +193,9 @@ class RetinaNet(nn.Module):
 
 
 class Head(nn.Module):
-    """{stride: [B, h, w, D]} -> logits f32[B, N, classes], deltas f32[B, N, 4].
+    """{stride: [B, h, w, D]} -> lists of logits f32[B, h w A, classes], deltas f32[B, h w A, 4].
+
+    A: anchors per cell of a level.
 
     The levels share the convolutions of two towers; each level has its own BatchNorm, if any,
     because their statistics differ.
@@ -188,7 +211,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(
         self, levels: dict[int, Array], anchors_per_cell: dict[int, int], train: bool
-    ) -> tuple[Array, Array]:
+    ) -> dict[str, list[Array]]:
         width = next(iter(levels.values())).shape[-1]
         class_tower, box_tower = (
             [self.conv(width, name=f"{name}_tower{i}") for i in range(1, self.depth + 1)]
@@ -206,7 +229,7 @@ class Head(nn.Module):
                 y = conv(y, stride, train)
             logits.append(class_out(x, anchors_per_cell[stride]))
             deltas.append(box_out(y, anchors_per_cell[stride]))
-        return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+        return {"logits": logits, "deltas": deltas}
 
 
 # name -> (convolution of the towers, size of the kernels of the last layers)

@@ -1,7 +1,7 @@
 """What all trained networks share as functions of images: how images are read and predicted."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Model:
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         functions = get_task(config.task).model_functions(config, self.classes, inputs)
         self._predict = functions.predict
-        self._variables = jax.device_put(variables)
+        self._variables: Variables = jax.device_put(variables)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.input_shape))
@@ -55,6 +55,11 @@ class Model:
     def range16(self) -> Range16:
         """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
+
+    @property
+    def predict_functions(self) -> dict[str, tuple[Callable[..., Any], Variables]]:
+        """Modality -> `ModelFunctions.predict` and its weights; "" if there are no modalities."""
+        return {"": (self._predict, self._variables)}
 
     def preprocess(self, image: ImageInput) -> PreprocessedImage:
         """Fit one image to the network's input. Safe to call from several threads."""

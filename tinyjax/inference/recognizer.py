@@ -8,7 +8,7 @@ matches.indices, matches.similarities  # of the gallery, most similar first
 matches.draw("night.png", visible_images).save("matches.png")
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,10 @@ class Recognizer(Model):
         size = " x ".join(map(str, self.input_shape))
         identities = f"trained on {len(self.classes)} identities"
         return f"<tinyjax model: {self.config.model.backbone}, {size}, {identities}>"
+
+    @property
+    def predict_functions(self) -> dict[str, tuple[Callable[..., Any], Variables]]:
+        return {name: (self._predict, variables) for name, variables in self._paths.items()}
 
     def preprocess(self, image: ImageInput, modality: str = "visible") -> PreprocessedImage:
         """Fit one image to the network's input. An infrared image is read as gray, as in training.

@@ -56,6 +56,7 @@ def _xla_conv(x, kernel, *, stride, groups):
     )  # fmt: skip
 
 
+@jax.jit  # a call that exports know by its name
 def patch_conv(x: Array, kernel: Array) -> Array:
     """Convolution whose stride is the kernel's size: one matrix product of all patches.
 

@@ -55,6 +55,7 @@ def _pad(x, value):
     return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=value)
 
 
+@jax.jit  # a call that exports know by its name
 def max_pool_2x2(x: Array) -> Array:
     """Maximum over windows of 2 x 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
@@ -83,6 +84,7 @@ def spatial_max(x: Array) -> Array:
     return jnp.where(is_first, x, 0).sum(1)[:, None, None]
 
 
+@jax.jit  # a call that exports know by its name
 def mean_pool_2x2(x: Array) -> Array:
     """Mean over windows of 2 x 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 

@@ -1,0 +1,47 @@
+"""The command tinyjax.export from end to end, and its messages for invalid input."""
+
+import hashlib
+import json
+
+import pytest
+
+from tests.untrained import write_untrained_run
+from tinyjax import errors
+from tinyjax.export import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_untrained_run(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["--nms"], marks=pytest.mark.slow)])
+def test_file_and_record(run, tmp_path, flags):
+    file = tmp_path / "mine.onnx"
+    command = ["--workdir", str(run), "--format", "onnx", "--output", str(file), "--images", "3"]
+    assert main([*command, *flags]) == 0
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["bytes"] == file.stat().st_size
+    assert record["operators"]["Conv"] > 10
+    assert record["parity"]["images"] == {"random": 3, "val": 3}
+    assert all(row["relative"] < 1e-3 for row in record["parity"]["outputs"].values())
+    assert record["metadata"]["classes"] == ["person", "vehicle", "animal"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--format onxx --output a.onnx", "--format onxx: did you mean 'onnx'"),
+        ("--format onnx --output a.tflite", "--output a.tflite: give a file that ends in .onnx"),
+        ("--format onnx --output a.onnx --outputs box", "did you mean 'boxes'"),
+        ("--format onnx --output a.onnx --dtype int8", "--dtype int8: did you mean 'uint8'"),
+        ("--format onnx --output a.onnx --batch 0", "--batch 0: give 1 or more"),
+        ("--format onnx --output a.onnx --nms --outputs raw", "--outputs raw: without boxes"),
+        ("--format onnx --output a.onnx --config.model.neck=fpn", "belong to the trained network"),
+    ],
+)
+def test_invalid_input_is_one_message_and_exit_code_2(run, flags, message, capsys):
+    argv = ["--workdir", str(run), *flags.split()]
+    assert errors.exit_code(lambda: main(argv)) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""The pure function that an exported file contains, made from a trained network.
+
+    model = tinyjax.load("runs/mine")
+    function = make_function(model, outputs="raw", dtype="uint8")
+    function.call(images)  # [N, H, W, C] -> {"logits_4": f32[N, h, w, n], ..}
+
+Every format writes `call`, which has the same network, weights and normalization as prediction:
+`jax.make_jaxpr(function.call)` or `jax.export.export(jax.jit(function.call), platforms=["cuda"])`
+of `function.shape_struct(batch)`. The weights are constants of the function.
+
+    task                    outputs
+    classify, pretrain      logits f32[N, classes]
+    reid                    embedding f32[N, D], of the images of one modality
+    detect, "raw"           <name>_<stride> f32[N, h, w, n] for each level and output of the head
+    detect, "boxes"         boxes f32[N, A, 4] (xyxy, pixels of the input) and scores
+                            f32[N, A, classes] of all candidates, before suppression
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tinyjax import models
+from tinyjax.config.detectors import DETECTORS
+from tinyjax.data.augmentation import MEAN, STD, normalize
+from tinyjax.data.images import GRAY
+from tinyjax.detectors.anchors import configured_levels
+from tinyjax.errors import UserError, suggest
+from tinyjax.inference.model import Model
+from tinyjax.tasks import detect
+
+OUTPUTS = ("raw", "boxes")
+DTYPES = ("uint8", "float32")
+
+
+class ExportedFunction(NamedTuple):
+    """What a file computes, and what its reader needs to know."""
+
+    # image [N, H, W, C] of `dtype`, gray values from 0 to 255 -> outputs by name
+    call: Callable[[Array], dict[str, Array]]
+    input_shape: tuple[int, int, int]  # H, W, C
+    dtype: str  # of the input, one of DTYPES
+    metadata: dict[str, Any]  # JSON types, see `describe`
+
+    def shape_struct(self, batch: int) -> jax.ShapeDtypeStruct:
+        """The input of `call` for tracing."""
+        return jax.ShapeDtypeStruct((batch, *self.input_shape), self.dtype)
+
+
+def make_function(
+    model: Model, outputs: str = "raw", dtype: str = "uint8", modality: str = ""
+) -> ExportedFunction:
+    """Return the function of a network.
+
+    Args:
+        model: a result of `tinyjax.load`.
+        outputs: of a detector, one of OUTPUTS; see above. Other tasks have one form of outputs.
+        dtype: of the images, one of DTYPES. Both have gray values from 0 to 255.
+        modality: "visible" or "infrared", for recognition; else "".
+
+    Raises UserError for invalid arguments, and for a detector that cannot be exported.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype = {dtype!r}: {suggest(dtype, DTYPES)}")
+    if outputs not in OUTPUTS:
+        raise UserError(f"outputs = {outputs!r}: {suggest(outputs, OUTPUTS)}")
+    functions = model.predict_functions
+    if modality not in functions:
+        problem = suggest(modality, functions) if "" not in functions else "this network has none"
+        raise UserError(f"modality = {modality!r}: {problem}")
+    predict, variables = functions[modality]
+    if model.config.task == "detect":
+        call = _detector_function(model, variables, outputs)
+    else:
+
+        def call(image):
+            # A network with one path ignores the modality.
+            return predict(variables, {"image": image, "modality": jnp.zeros(len(image), "u1")})
+
+    metadata = describe(model, outputs, dtype, modality)
+    return ExportedFunction(call, model.input_shape, dtype, metadata)
+
+
+def _detector_function(model: Model, variables: Any, outputs: str) -> Callable[..., Any]:
+    config, image_size = model.config, model.input_shape[:2]
+    detector = detect.get_detector(config)
+    network = detect.build(config, len(model.classes))
+    if not hasattr(detector, "candidates"):
+        single_stage = [name for name in DETECTORS if name in ("point", "retinanet")]
+        raise UserError(
+            f"model.detector = {config.model.detector!r}: two-stage detectors cannot be exported; "
+            f"train one of {', '.join(single_stage)}"
+        )
+
+    def apply(image, method=None):
+        x = normalize(image)
+        return models.apply(network, *variables, x, train=False, method=method)[0]
+
+    def raw(image):
+        named = apply(image, "level_outputs")
+        return {
+            f"{name}_{stride}": _to_map(level, image_size, stride)
+            for name, levels in named.items()
+            for stride, level in zip(config.model.strides, levels, strict=True)
+        }
+
+    def boxes(image):
+        scores, boxes = detector.candidates(apply(image), image_size, config)
+        return {"boxes": boxes, "scores": scores}
+
+    return {"raw": raw, "boxes": boxes}[outputs]
+
+
+def _to_map(level: Array, image_size: tuple[int, int], stride: int) -> Array:
+    """[N, h w A, n] -> [N, h, w, A n]."""
+    h, w = (-(-side // stride) for side in image_size)
+    return level.reshape(len(level), h, w, -1)
+
+
+def describe(model: Model, outputs: str, dtype: str, modality: str = "") -> dict[str, Any]:
+    """The metadata of a file, as JSON types: how to prepare its input and to read its outputs."""
+    config = model.config
+    height, width, channels = model.input_shape
+    metadata = {
+        "task": config.task,
+        "backbone": config.model.backbone,
+        "classes": list(model.classes),
+        "input": {
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "layout": "NHWC",
+            "dtype": dtype,
+            "range": [0, 255],
+            "order": "RGB" if channels == 3 else "gray",
+        },
+        # (x / 255 - mean) / deviation is part of the file.
+        "normalization": {"inside": True, "mean": MEAN, "deviation": STD},
+        "fit": config.data.common.get("fit", model.default_fit),
+        "letterbox_fill": GRAY,
+        "range16": list(model.range16),
+    }
+    if config.task == "detect":
+        detector = detect.get_detector(config)
+        metadata |= {
+            "detector": config.model.detector,
+            "outputs": outputs,
+            "strides": list(config.model.strides),
+            "nms": config.nms.to_dict(),
+            "box_format": "xyxy, pixels of the input",
+            "box_formula": getattr(detector, "BOX_FORMULA", ""),
+            "score_formula": "sigmoid(logit)",
+        }
+        if "anchors" in config.model:
+            levels = configured_levels(config, (height, width))
+            metadata["anchors"] = [level.cell.tolist() for level in levels]
+    if modality:
+        metadata |= {"modality": modality, "similarity": "cosine of two embeddings"}
+    return metadata
