@@ -200,11 +200,15 @@ def _check_same_network(start: Any, end: Any, start_folder: Path, folder: Path) 
     """Raise UserError if two networks differ in more than their weights."""
     from tinyjax.transfer.weight_averaging import check_same_arrays
 
-    theirs, ours = _model_fields(start), _model_fields(end)
-    if differing := [name for name in theirs if theirs[name] != ours.get(name, theirs[name])]:
+    start_fields, end_fields = _model_fields(start), _model_fields(end)
+    if differing := [
+        name
+        for name in start_fields
+        if start_fields[name] != end_fields.get(name, start_fields[name])
+    ]:
         start_text, end_text = (
             ", ".join(f"model.{name} = {fields[name]!r}" for name in differing)
-            for fields in (theirs, ours)
+            for fields in (start_fields, end_fields)
         )
         raise UserError(
             f"--start {start_folder} has {start_text}; {folder} has {end_text}; give the run that "

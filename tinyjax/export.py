@@ -152,7 +152,7 @@ def write_file(model: Any, modality: str, file: Path, options: Any) -> float:
         def actual(rows):
             return {"scores": detections(rows)["detections"][..., 4]}
 
-    found = parity.compare(expected, actual, images, options.dtype, options.batch or 1)
+    differences = parity.compare(expected, actual, images, options.dtype, options.batch or 1)
     operators = Counter(node.op_type for node in proto.graph.node)
     record = {
         "file": file.name,
@@ -161,13 +161,13 @@ def write_file(model: Any, modality: str, file: Path, options: Any) -> float:
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "bytes": file.stat().st_size,
         "operators": dict(operators.most_common()),
-        "parity": found,
+        "parity": differences,
         "metadata": function.metadata,
     }
     with atomic(file.with_suffix(".json")) as path:
         path.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    greatest = parity.greatest(found)
-    counts = " and ".join(f"{count} of {source}" for source, count in found["images"].items())
+    greatest = parity.greatest(differences)
+    counts = " and ".join(f"{count} of {source}" for source, count in differences["images"].items())
     log.info(
         f"{file}: {record['bytes']:,} bytes, {operators.total()} operations of "
         f"{len(operators)} types; greatest difference from the network {greatest:.1e} of an "

@@ -61,9 +61,9 @@ def compare(
     for source, pixels in images.items():
         for rows in _batches(pixels.astype(dtype), batch):
             counts[source] += len(rows)
-            found = actual(rows)
+            outputs_of_file = actual(rows)
             for name, value in jax.device_get(dict(expected(rows))).items():
-                _record(outputs.setdefault(name, {}), value, found[name])
+                _record(outputs.setdefault(name, {}), value, outputs_of_file[name])
     for row in outputs.values():
         row["relative"] = row["max_difference"] / max(row["max_value"], 1e-6)
     return {"images": counts, "outputs": outputs}

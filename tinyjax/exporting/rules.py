@@ -162,9 +162,9 @@ def _slice_axis(layout: Layout, x: Value, axis: int, start: int, limit: int, str
     if size % BATCH == 0:  # whole batches of several: (k n) .. -> k n ..
         if start % BATCH or limit % BATCH or stride != 1:
             raise Unsupported("a slice of the batch")
-        parts = layout.reshape(x, (*x.shape[:axis], size // BATCH, BATCH, *x.shape[axis + 1 :]))
-        part = _slice_axis(layout, parts, axis, start // BATCH, limit // BATCH, 1)
-        return layout.reshape(part, (*x.shape[:axis], limit - start, *x.shape[axis + 1 :]))
+        batches = layout.reshape(x, (*x.shape[:axis], size // BATCH, BATCH, *x.shape[axis + 1 :]))
+        selected = _slice_axis(layout, batches, axis, start // BATCH, limit // BATCH, 1)
+        return layout.reshape(selected, (*x.shape[:axis], limit - start, *x.shape[axis + 1 :]))
     shape = (*x.shape[:axis], len(range(start, limit, stride)), *x.shape[axis + 1 :])
     return _slice(layout, x, shape, axis, (start, limit, stride))
 

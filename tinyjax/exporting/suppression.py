@@ -32,7 +32,7 @@ def suppress(
     box = _take(graph, boxes, box_index, top)
 
     # ---- suppression: a candidate has its score in its own class, and 0 in the others
-    own = graph.add(
+    is_class = graph.add(
         "Equal",
         graph.reshape(label, (BATCH, 1, top)),
         np.arange(classes).reshape(1, classes, 1),
@@ -41,7 +41,7 @@ def suppress(
     )
     by_class = graph.add(
         "Where",
-        own,
+        is_class,
         graph.reshape(score, (BATCH, 1, top)),
         np.float32(0),
         shape=(BATCH, classes, top),
@@ -50,10 +50,10 @@ def suppress(
     selected = graph.add(  # rows of image, class, candidate
         "NonMaxSuppression", box, by_class, *limits, shape=(0, 3), dtype=np.int64
     )
-    place = graph.add("Gather", selected, np.array([0, 2]), shape=(0, 2), dtype=np.int64, axis=1)
-    kept_scores = graph.add("GatherND", score, place, shape=(0,))
-    nothing = graph.add("Mul", score, np.float32(0), shape=(BATCH, top))
-    kept = graph.add("ScatterND", nothing, place, kept_scores, shape=(BATCH, top))
+    position = graph.add("Gather", selected, np.array([0, 2]), shape=(0, 2), dtype=np.int64, axis=1)
+    kept_scores = graph.add("GatherND", score, position, shape=(0,))
+    zeros = graph.add("Mul", score, np.float32(0), shape=(BATCH, top))
+    kept = graph.add("ScatterND", zeros, position, kept_scores, shape=(BATCH, top))
 
     # ---- the best of all classes
     score, order = _top_k(graph, kept, count)
