@@ -22,10 +22,12 @@ def jpeg(pixels, **more):
     return stream.getvalue()
 
 
-def write_noise_images(root: Path, count: int = 4) -> Path:
-    """Write `count` images of noise for each of two classes and two splits; returns `root`."""
+def write_noise_images(
+    root: Path, count: int = 4, splits: tuple[str, ...] = ("train", "val")
+) -> Path:
+    """Write `count` images of noise for each of two classes and each split; returns `root`."""
     rng = np.random.default_rng(0)
-    for split, name in itertools.product(("train", "val"), ("cat", "dog")):
+    for split, name in itertools.product(splits, ("cat", "dog")):
         (root / split / name).mkdir(parents=True)
         for i in range(count):
             pixels = rng.integers(0, 256, (32, 32), np.uint8)

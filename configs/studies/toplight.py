@@ -3,9 +3,9 @@ infrared images, and how small can the network be?
 
 python -m tinyjax.study --config configs/studies/toplight.py --workdir runs/toplight
 
-The nine rows of the paper's Table 3 and the alternatives of its Table 5, then a ladder of
-backbones. By default on synthetic people: networks are pretrained on people whom only visible
-cameras have seen, fine-tuned on 40 others and tested on 60 others. Stages:
+The nine rows of the paper's Table 3, the alternatives of its Table 5, and a ladder of backbones. By
+default on synthetic people: networks are pretrained on people whom only visible cameras have seen,
+fine-tuned on 40 others and tested on 60 others. Stages:
 
     classifier                 row 1: crop and flip, cross-entropy
     generic, task, consistent, domain
@@ -13,7 +13,8 @@ cameras have seen, fine-tuned on 40 others and tested on 60 others. Stages:
                                texture; L_idc instead of L_id; and L_fd. The copies of blocks 2 to 4
                                are averaged afterwards
     table3                     fine-tuning from each, and, from `domain`, with FDR: attention only,
-                               horizontal stripes, vertical ones too, and interpolation
+                               horizontal stripes, vertical ones too, and interpolation; and row 1
+                               with a single path
     table5                     the alternatives of FDR's pooling and attention
     ladder, capacity           backbones of the ladder, pretrained as in row 5 but without row 1;
                                then fine-tuned, from scratch and from there, at the full rate
@@ -62,7 +63,10 @@ def get_study(arg, workdir):
         }.items()
     }
     starts = [workdir / "classifier", *(workdir / f"{name}/averages/paths-1" for name in retrained)]
-    no_fdr = {"fdr.block": 0, "fdr.pooling": "stripes", "fdr.vertical": 0, "fdr.upsample": False}
+    no_fdr = {
+        "model.path_blocks": 1, "fdr.block": 0, "fdr.pooling": "stripes", "fdr.vertical": 0,
+        "fdr.upsample": False,
+    }  # fmt: skip
     fdr = {**no_fdr, "fdr.block": arg.fdr}
     rows = [
         *({"init": str(start), **no_fdr} for start in starts),
@@ -75,6 +79,7 @@ def get_study(arg, workdir):
                 {"fdr.vertical": arg.vertical, "fdr.upsample": True},
             )
         ),
+        {"init": str(starts[0]), **no_fdr, "model.path_blocks": 0},
     ]
     alternatives = fine_tuning_config(arg)
     alternatives.init, alternatives.fdr.block = str(starts[-1]), arg.fdr
