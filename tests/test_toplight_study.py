@@ -84,7 +84,7 @@ def test_toplight_study_in_miniature(tmp_path):
     """All stages, their averages and the report, on synthetic people."""
     folder = run_miniature(tmp_path, 2, people=4, identities=12)
     rows = read_rows(folder / "table3" / "members.csv")
-    assert [row["fdr.block"] for row in rows].count("4") == 2
+    assert [row["fdr.block"] for row in rows].count("3") == 2
     assert len({row["init"] for row in rows}) == 5
     contents = tables.read(folder, tasks.get_task)
     assert {member.run for member in contents.members} == {"table3", "table5", "capacity"}

@@ -49,7 +49,7 @@ TABLE5 = [
 def get_study(arg, workdir):
     arg = parse_arg(
         arg, backbone="mobilenetv3/s-1", backbones=LADDER, seeds=3, pretraining=2000,
-        retraining=1500, steps=1000, people=160, identities=40, fdr=4, horizontal=4, vertical=2,
+        retraining=1500, steps=1000, people=160, identities=40, fdr=3, horizontal=4, vertical=2,
         classes="", source="", format="pairs", height=64, width=32,
     )  # fmt: skip
     seeds = hyper.sweep("seed", range(arg.seeds))
