@@ -66,7 +66,8 @@ def test_only_one_path_is_computed_and_both_modalities_share_a_program(run, imag
         model.embed(pixels, name)
     assert len(compiled) == 1
     sizes = {
-        name: flops.count_parameters(variables.params) for name, variables in model._paths.items()
+        name: flops.count_parameters(variables.params)
+        for name, (_, variables) in model.predict_functions.items()
     }
     single = get_task("reid").model_functions(recognition_config(0), model.classes, INPUTS).init(0)
     assert {*sizes.values()} == {flops.count_parameters(single.params)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from tinyjax import config as configs
@@ -42,6 +43,27 @@ def write_initial_weights(
     """
     variables = get_task(config.task).model_functions(config, classes, inputs).init(seed)
     write_run(folder, config, variables, classes=classes, inputs=inputs, **metadata)
+    return folder
+
+
+def write_random_detector(folder: Path, config: ConfigDict) -> Path:
+    """Write a run of a detector for gray 64 x 64 images, and return `folder`.
+
+    Its last layers are random: unlike with initial weights, scores differ, and some boxes match
+    objects of the synthetic scenes.
+    """
+    inputs, rng = {"image": (64, 64, 1)}, np.random.default_rng(0)
+    variables = get_task("detect").model_functions(config, CLASSES, inputs).init(0)
+
+    def randomize(path, leaf):
+        if "/class_out" in path:
+            return rng.normal(0, 1, leaf.shape).astype(np.float32)
+        is_box = "/box_out" in path and path.endswith("kernel")
+        return rng.normal(0, 0.1, leaf.shape).astype(np.float32) if is_box else leaf
+
+    params = {path: randomize(path, leaf) for path, leaf in variables.params.items()}
+    variables = Variables(params, variables.stats)
+    write_run(folder, config, variables, classes=CLASSES, inputs=inputs)
     return folder
 
 

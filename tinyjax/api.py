@@ -5,6 +5,8 @@ detections = model(image)  # a path, a PIL image, or uint8 [h, w] or [h, w, 3]; 
 detections.boxes, detections.scores, detections.labels  # a classifier returns names and scores
 detections.draw(image).save("detections.png")
 
+model = tinyjax.load("mine.onnx")  # a file of tinyjax.export, called in the same way
+
 model = tinyjax.load("runs/people")  # of visible-infrared recognition
 matches = model.match("night.png", gallery)  # see `Recognizer`
 """
@@ -22,6 +24,7 @@ from tinyjax.config.paths import parse_path
 from tinyjax.core import Variables
 from tinyjax.data.images import to_file
 from tinyjax.errors import UserError, suggest
+from tinyjax.exporting import network_files
 from tinyjax.inference.model import ImageInput, Model, PreprocessedImage, list_images, to_pixels
 from tinyjax.inference.recognizer import Recognizer
 from tinyjax.models import flops
@@ -251,16 +254,22 @@ def load(
     """Load a trained network. Nothing is compiled until it is called.
 
     Args:
-        path: the folder of a finished run, or the path of its weights: "<name>.safetensors",
-            "<name>.json" or "<name>". Another machine needs only the two files.
+        path: the folder of a finished run; or the path of its weights: "<name>.safetensors",
+            "<name>.json" or "<name>", and another machine needs only the two files; or a file of
+            `tinyjax.export`, whose runtime then computes the outputs.
         weights: "last" or "best", which averaged weights of a run folder to load.
         overrides: changes of the run's config, such as "nms.iou_threshold=0.6".
 
-    Raises UserError if the weights are missing or broken.
+    Raises UserError if the weights are missing or broken, and as `open_network` does.
     """
     if weights not in ("last", "best"):
         raise UserError(f"weights = {weights!r}: {suggest(weights, ('last', 'best'))}")
     file = parse_path(path)
+    if file.suffix in network_files.FORMATS:
+        if weights != "last":
+            raise UserError(f"weights = {weights!r}: {file} has one set of weights; leave it out")
+        network = network_files.open_network(file, overrides)
+        return MODELS[network.config.task](network.config, network.metadata, network.functions)
     if file.is_dir():
         file = file / "weights" / (member_id({}) + ("-best" if weights == "best" else ""))
     elif file.suffix in (".safetensors", ".json"):
@@ -272,4 +281,4 @@ def load(
             f"{metadata['parameters']:,}; give the two files of the same run"
         )
     config = configs.override(configs.from_run(metadata["config"]), overrides)
-    return MODELS[config.task](Variables(**arrays), config, metadata)
+    return MODELS[config.task].from_weights(Variables(**arrays), config, metadata)

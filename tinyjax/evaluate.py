@@ -1,6 +1,10 @@
 """Evaluate: score the weights of a finished run, or of all members of a sweep, on its suites.
 
     python -m tinyjax.evaluate --workdir runs/hit_uav [--weights best] [--suite shift]
+    python -m tinyjax.evaluate --model mine.onnx [--suites configs/other.py]
+
+--model scores a file of tinyjax.export as its runtime computes it. The suites are those of the
+run's config, which the file contains.
 
 A detector gets AP (IoU 0.50:0.95), AP50 and AP75, per class and per object size (the side of a
 square of equal area, in file pixels); a classifier gets mean class accuracy, top-1 and top-5; a
@@ -14,21 +18,21 @@ corruption, see docs/robustness.md. The command writes
     <workdir>/evaluations/<weights>-trials.csv    means over the trials of a sweep over trials
     <workdir>/evaluations/<weights>/       input of `tinyjax.report`; figures of a single run
 
-Fields of the config may be overridden, such as --config.nms.iou_threshold=0.6. If the run folder
-cannot be written, the scores are only printed, with a warning; the exit code is 0.
+and for mine.onnx the same in mine-evaluations/onnx.csv, .npz and onnx/, next to the file. Fields of
+the config may be overridden, such as --config.nms.iou_threshold=0.6. If the folder cannot be
+written, the scores are only printed, with a warning; the exit code is 0.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.config.parsing import PREFIX
-from tinyjax.errors import UserError, run_command, shorten, suggest
+from tinyjax.errors import UserError, run_command
 from tinyjax.run.csv_files import read_rows, write_rows
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
@@ -36,7 +40,10 @@ from tinyjax.run.progress import progress_bar
 from tinyjax.run.run_folder import command_line
 from tinyjax.run.text import text_table, value_range
 
-MAX_GROUP = 32  # members that predict together; boxes of hundreds would fill the memory
+if TYPE_CHECKING:
+    from tinyjax.evaluation.groups import Group
+    from tinyjax.evaluation.suites import Corruption
+
 FLAGS = {
     "--weights": {
         "choices": ("last", "best"),
@@ -55,20 +62,10 @@ FLAGS = {
 }
 
 
-class Group(NamedTuple):
-    """Members that predict together."""
-
-    ids: list[str]
-    config: Any
-    metadata: dict[str, Any]  # of the first member, see `networks.weights_metadata`
-    trained_on: list[dict[str, Any]]  # identity records of all members
-    predict: Callable[..., list[dict[str, Any]]]  # (inputs) -> predictions of each member
-
-
 class Result(NamedTuple):
     """A group on a suite."""
 
-    group: Group
+    group: "Group"
     suite: str
     split: Any
     predictions: list[dict[str, Any]]  # of each member
@@ -76,26 +73,32 @@ class Result(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = configs.parse_options("evaluate", __doc__, argv, FLAGS, required=("workdir",))
-    folder, weights = options.workdir, options.weights
-    for text in options.overrides:
-        if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
-            raise UserError(f"{text}: the weights belong to the trained network; leave it out")
+    options = configs.parse_options(
+        "evaluate", __doc__, argv, FLAGS, required=(), optional=("workdir", "model")
+    )
+    _check_options(options)
 
-    from tinyjax.reporting import trial_means
+    from tinyjax.evaluation import groups as members
+    from tinyjax.evaluation.suites import select_suites
     from tinyjax.run import runtime
     from tinyjax.tasks import get_task
 
     runtime.tune_allocator()
     start_log()
     runtime.enable_compile_cache()
-    groups = _load_groups(folder, weights, options.overrides, options.suites)
+    changes = options.overrides, options.suites
+    if options.model:
+        group, path = members.load_file(options.model, *changes)
+        groups = [group]
+    else:
+        groups = members.load_run(options.workdir, options.weights, *changes)
+        path = options.workdir / "evaluations" / options.weights
     config = groups[0].config
     task = get_task(config.task)
-    clean, corrupted = _select_suites(config.data.suites, options.suite)
+    clean, corrupted = select_suites(config.data.suites, options.suite)
     passes = len(groups) * (len(clean) + sum(map(len, corrupted.values())))
     bar = progress_bar(total=passes, unit="evaluation")
-    path, rows, replicates, results = folder / "evaluations" / weights, [], {}, {}
+    rows, replicates, results = [], {}, {}
     failures: list[str] = []
     for result in _evaluate_clean(groups, task, clean, bar):
         for id, member in zip(result.group.ids, result.member_results, strict=True):
@@ -117,11 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     if len(groups) == 1 and len(groups[0].ids) == 1:
         _report_single_run(groups[0], task, results, path, failures)
     log.info(_summary_table(rows, task, config))
-    members = folder / "members.csv"
-    if members.exists() and (means := trial_means.mean_rows(rows, read_rows(members))):
+    if options.workdir and (options.workdir / "members.csv").exists():
         with _collect_failure(failures):
-            write_rows(path.with_name(f"{weights}-trials.csv"), means, means[0])
-        log.info(f"means over trials:\n{trial_means.table(means)}")
+            _report_trials(rows, options.workdir / "members.csv", path)
     if failures:
         log.warning(f"the scores are not saved, or not all of them: {failures[0]}")
         return 0
@@ -130,91 +131,33 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-# ---- members
-
-
-def _load_groups(
-    folder: Path, weights: str, overrides: Sequence[str], suites: str | None
-) -> list[Group]:
-    from tinyjax.population.networks import load_stored
-    from tinyjax.population.plan import populations_of_run
-    from tinyjax.population.stack import make_predictor
-    from tinyjax.tasks import get_task
-
-    groups = []
-    for population in populations_of_run(folder):
-        for start in range(0, len(population), MAX_GROUP):
-            ids = [*population[start : start + MAX_GROUP]]
-            networks = load_stored(folder, ids, weights, overrides)
-            config, metadata = networks[0].config, networks[0].metadata
-            predict = make_predictor(networks, get_task(config.task))
-            config = _with_suites(config, suites) if suites else config
-            trained_on = [r for n in networks for r in n.metadata.get("trained_on", ())]
-            groups.append(Group(ids, config, metadata, trained_on, predict))
-    return groups
-
-
-def _with_suites(config: Any, spec: str) -> Any:
-    """The config with suites, slices and `monitor` of the config file `spec`."""
-    from tinyjax.training.validation import check_config
-
-    other, merged = configs.load(spec), config.to_dict()
-    run_data, other_data = merged["data"], other.data.to_dict()
-    common = {"format": other_data["format"], **other_data["common"]}
-    common.pop("classes", None)  # suites have the classes of the training set
-    for name, arguments in other_data["suites"].items():
-        if not isinstance(arguments, Mapping):
-            raise UserError(f"--suites {spec}: data.suites.{name} = {arguments!r}: give a dict")
-    merged["data"] = {
-        **run_data,
-        "common": {},
-        "train": {**run_data["common"], **run_data["train"]},
-        "suites": {name: {**common, **args} for name, args in other_data["suites"].items()},
-        "slices": other_data.get("slices", {}),
-    }
-    config = configs.from_json(json.dumps({**merged, "monitor": other.monitor}))
-    check_config(config)
-    return config
-
-
-# ---- suites
-
-Corruption = tuple[str, int] | None  # name and severity; None: the unchanged images
-
-
-def _select_suites(
-    suites: Any, selected: Sequence[str] | None
-) -> tuple[tuple[str, ...], dict[str, list[Corruption]]]:
-    """The selected suites without corruptions, and suite -> corruptions of the others. Each list
-    begins with None, the unchanged images.
-    """
-    from tinyjax.data.corruptions.corrupt import suite_corruptions
-
-    names = selected or list(suites)
-    for name in names:
-        if name not in suites:
-            raise UserError(f"--suite {name}: {suggest(name, suites)}")
-    clean = tuple(name for name in names if "corrupt" not in suites[name])
-    corrupted = {n: [None, *suite_corruptions(n, suites[n])] for n in names if n not in clean}
-    return clean, corrupted
+def _check_options(options: Any) -> None:
+    """Raise UserError for options that do not go together."""
+    configs.given_source(options)
+    if options.model and options.weights != "last":
+        raise UserError(
+            f"--weights {options.weights}: {options.model} has one set of weights; leave it out"
+        )
+    for text in options.overrides:
+        if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
+            raise UserError(f"{text}: the weights belong to the trained network; leave it out")
 
 
 def _evaluate_clean(
-    groups: Sequence[Group], task: Any, names: tuple[str, ...], bar: Any
+    groups: Sequence["Group"], task: Any, names: tuple[str, ...], bar: Any
 ) -> Iterator[Result]:
+    from tinyjax.evaluation.suites import class_slices, load_clean
     from tinyjax.metrics.slices import resample_counts
-    from tinyjax.tasks.suites import check_leaks
 
     for group in groups:
         config = group.config
-        splits = _load_suites(*_suite_key(group), names)
-        check_leaks(task, group.trained_on, splits)
+        splits = load_clean(group, names)
         for name, split in splits.items():
             bar.set_description_str(name)
             slices = task.slices(split, config.data.get("slices", {})) if task.slices else {}
             if name == config.monitor:
                 classes_present = {n: task.classes_present(s) for n, s in splits.items()}
-                slices |= _class_slices(classes_present, name, split)
+                slices |= class_slices(classes_present, name, split)
             predictions = group.predict(split.inputs)
             counts = resample_counts(len(split.names))
             member_results = task.evaluate_slices(predictions, split, config, slices, counts)
@@ -223,82 +166,23 @@ def _evaluate_clean(
 
 
 def _score_corrupted(
-    groups: Sequence[Group], task: Any, name: str, corruption: Corruption, bar: Any
+    groups: Sequence["Group"], task: Any, name: str, corruption: "Corruption", bar: Any
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    from tinyjax.tasks.suites import check_leaks
+    from tinyjax.evaluation.suites import load_corrupted
 
     for group in groups:
         bar.set_description_str(" ".join(map(str, (name, *(corruption or ())))))
-        split = _load_corrupted(*_suite_key(group), name, corruption)
-        check_leaks(task, group.trained_on, {name: split})
+        split = load_corrupted(group, name, corruption)
         scores = task.score(group.predict(split.inputs), split, group.config)
         yield from zip(group.ids, scores, strict=True)
         bar.update()
-
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def _suite_key(group: Group) -> tuple[str, str, tuple[str, ...], Shapes]:
-    """The cache key of a group's suites: task, data config as JSON, classes, input shapes."""
-    inputs = {name: tuple(shape) for name, shape in group.metadata["inputs"].items()}
-    classes = tuple(group.metadata["classes"])
-    return group.config.task, configs.to_json(group.config.data), classes, (*inputs.items(),)
-
-
-@lru_cache(maxsize=1)  # the groups of a sweep mostly share their suites
-def _load_suites(
-    task: str, data_json: str, classes: tuple[str, ...], inputs: Shapes, names: tuple[str, ...]
-) -> dict[str, Any]:
-    from tinyjax.tasks import get_task
-    from tinyjax.tasks.suites import load_suite
-
-    task_functions, data = get_task(task), configs.from_json(data_json)
-    splits = {name: load_suite(task, data, name, classes, inputs) for name in names}
-    if task_functions.class_mismatch and (lines := task_functions.class_mismatch(splits)):
-        log.info("\n".join(lines))
-    fields, known = data.get("slices", {}), set()
-    if task_functions.slices:
-        sliced = (task_functions.slices(split, fields) for split in splits.values())
-        known = {name.partition("=")[0] for slices in sliced for name in slices}
-    for field in {*fields} - known if splits else ():
-        log.warning(f"data.slices.{field}: no image of {shorten(splits)} has this field")
-    return splits
-
-
-@lru_cache(maxsize=1)
-def _load_corrupted(
-    task: str,
-    data_json: str,
-    classes: tuple[str, ...],
-    inputs: Shapes,
-    name: str,
-    corruption: Corruption,
-) -> Any:
-    from tinyjax.tasks.suites import load_suite
-
-    return load_suite(task, configs.from_json(data_json), name, classes, inputs, corruption)
-
-
-def _class_slices(present: Mapping[str, tuple[str, ...]], name: str, split: Any) -> dict[str, Any]:
-    """For comparison with suites that have fewer classes: suite `name` with only their classes.
-
-    present: suite -> classes of its objects.
-    """
-    from tinyjax.metrics.slices import class_slice, class_slice_name
-
-    subsets = {classes for classes in present.values() if classes and {*classes} < {*present[name]}}
-    return {
-        class_slice_name(classes): class_slice(len(split.names), classes)
-        for classes in sorted(subsets)
-    }
 
 
 # ---- output
 
 
 def _row(
-    id: str, suite: str, slice: str, corruption: Corruption = None, scores: Any = None
+    id: str, suite: str, slice: str, corruption: "Corruption" = None, scores: Any = None
 ) -> dict[str, Any]:
     name, severity = corruption or ("", "")
     names = {"member": id, "suite": suite, "slice": slice}
@@ -358,7 +242,7 @@ def _collect_failure(failures: list[str]) -> Iterator[None]:
 
 
 def _report_single_run(
-    group: Group, task: Any, results: Mapping[str, Result], path: Path, failures: list[str]
+    group: "Group", task: Any, results: Mapping[str, Result], path: Path, failures: list[str]
 ) -> None:
     """Log the scores of a single run, and write tables, figures and the worst images."""
     if not results:
@@ -368,10 +252,20 @@ def _report_single_run(
     if task.to_file_pixels:
         predictions = {n: task.to_file_pixels(p, suites[n]) for n, p in predictions.items()}
     scores = {name: result.member_results[0].scores[""] for name, result in results.items()}
-    log.info(f"step {group.metadata['step']}\n{task.score_table(scores)}")
+    title = f"step {group.metadata['step']}" if "step" in group.metadata else group.ids[0]
+    log.info(f"{title}\n{task.score_table(scores)}")
     with _collect_failure(failures):
         counts = group.metadata.get("training", {})
         task.write_report(path, suites, predictions, scores, counts, group.config)
+
+
+def _report_trials(rows: Sequence[Mapping[str, Any]], members: Path, path: Path) -> None:
+    """Log and write means over the trials of a sweep over trials. members: its members.csv."""
+    from tinyjax.reporting import trial_means
+
+    if means := trial_means.mean_rows(rows, read_rows(members)):
+        log.info(f"means over trials:\n{trial_means.table(means)}")
+        write_rows(path.with_name(f"{path.name}-trials.csv"), means, means[0])
 
 
 def _summary_table(rows: Sequence[Mapping[str, Any]], task: Any, config: Any) -> str:

@@ -2,11 +2,13 @@
 
     python -m tinyjax.predict --workdir runs/hit_uav --input photos/ --output predictions/
     python -m tinyjax.predict --workdir runs/people --input day/ --query night/ --output matches/
+    python -m tinyjax.predict --model mine.onnx --input photos/ --output predictions/
 
 --input takes images, folders of images, patterns such as 'photos/**/*.png' and videos (mp4, avi,
 mov, mkv; they need `pip install 'tinyjax[video]'`). --workdir takes a run folder or a file of
-weights, as `tinyjax.load` does. An output file has the input file's path, relative to the common
-parent folder of all inputs. The output folder contains
+weights, as `tinyjax.load` does; --model a file of tinyjax.export, which needs no other file. An
+output file has the input file's path, relative to the common parent folder of all inputs. The
+output folder contains
 
     <file>.png, or <file>.mp4 for a video   the image with boxes drawn
     predictions.json   a list in the COCO results format; image_id counts images and frames in
@@ -159,7 +161,10 @@ class Results:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
-    options = configs.parse_options("predict", __doc__, argv, FLAGS, required=("workdir",))
+    options = configs.parse_options(
+        "predict", __doc__, argv, FLAGS, required=(), optional=("workdir", "model")
+    )
+    source = configs.given_source(options)
     start_log()
     files = find_files(options.input)
     check_output(options.output, files)
@@ -173,7 +178,11 @@ def main(argv: list[str] | None = None) -> int:
 
     runtime.tune_allocator()
     runtime.enable_compile_cache()
-    model = load(options.workdir, options.weights, options.overrides)
+    if options.model:
+        from tinyjax.exporting.network_files import check_suffix
+
+        check_suffix(options.model)
+    model = load(source, options.weights, options.overrides)
     check_flags(options, isinstance(model, Recognizer))
     if isinstance(model, Recognizer):
         from tinyjax.inference.rank_files import rank_files
@@ -190,8 +199,9 @@ def check_flags(options: Any, recognizes: bool) -> None:
         raise UserError("--query: give the images to find in --input")
     excluded = SCORE_FLAGS if recognizes else RANK_FLAGS
     task = "recognition" if recognizes else "detection or classification"
+    source = configs.given_source(options)
     mistakes = [
-        f"{flag}: not an option of {task}, the task of {options.workdir}; leave it out"
+        f"{flag}: not an option of {task}, the task of {source}; leave it out"
         for name, flag in excluded.items()
         if getattr(options, name) is not None
     ]

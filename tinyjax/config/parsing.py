@@ -17,12 +17,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from tinyjax.config.defaults import fill_defaults
-from tinyjax.config.paths import parse_path
+from tinyjax.config.paths import parse_local_path, parse_path
 from tinyjax.config.spec import find_config_file, split_arg, split_spec
 from tinyjax.errors import UserError, run_all, suggest
 
@@ -157,6 +158,7 @@ def parse_options(
     argv: Sequence[str] | None = None,
     flags: Mapping[str, Any] | None = None,
     required: Sequence[str] = ("config", "workdir"),
+    optional: Sequence[str] = (),
 ) -> argparse.Namespace:
     """Parse the command line of a command.
 
@@ -169,7 +171,8 @@ def parse_options(
         description: the module's docstring, for --help.
         argv: the arguments; by default those of the process.
         flags: further flags, name -> arguments of argparse's `add_argument`.
-        required: which of the required flags "config" and "workdir" the command has.
+        required: which of the flags "config", "workdir" and "model" the command needs.
+        optional: which of them it also has, see `given_source`.
 
     An unknown or missing option ends the program with exit code 2, as in argparse.
     """
@@ -182,9 +185,14 @@ def parse_options(
     shared: Mapping[str, Mapping[str, Any]] = {
         "config": {"metavar": "FILE[:ARGS]", "help": "Python file with get_config(arg=None)"},
         "workdir": {"metavar": "DIR", "type": parse_path, "help": "the run folder"},
+        "model": {
+            "metavar": "FILE",
+            "type": parse_local_path,
+            "help": "instead of --workdir: a file of tinyjax.export",
+        },
     }
-    for name in required:
-        parser.add_argument(f"--{name}", required=True, **shared[name])
+    for name in (*required, *optional):
+        parser.add_argument(f"--{name}", required=name in required, **shared[name])
     # For --help only: argparse cannot accept arbitrary options, so overrides are removed below.
     parser.add_argument(f"{PREFIX}A.B", metavar="VALUE", dest=argparse.SUPPRESS, help="set a field")
     for name, arguments in (flags or {}).items():
@@ -202,6 +210,18 @@ def parse_options(
         else:
             overrides.append(f"{item}={pending.pop(0)}")
     return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
+
+
+def given_source(options: argparse.Namespace) -> Path:
+    """The path of --workdir or --model. Raises UserError unless exactly one of them is given."""
+    if options.workdir and options.model:
+        raise UserError(
+            f"--model {options.model}, --workdir {options.workdir}: give one of them, a file of "
+            "tinyjax.export or a run"
+        )
+    if not (source := options.workdir or options.model):
+        raise UserError("--workdir: give a run folder; or --model, a file of tinyjax.export")
+    return source
 
 
 def find_field(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:

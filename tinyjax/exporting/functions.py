@@ -16,6 +16,7 @@ of `function.shape_struct(batch)`. The weights are constants of the function.
                             f32[N, A, classes] of all candidates, before suppression
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tinyjax import config as configs
 from tinyjax import models
 from tinyjax.config.detectors import DETECTORS
 from tinyjax.data.augmentation import MEAN, STD, normalize
@@ -72,6 +74,8 @@ def make_function(
         problem = suggest(modality, functions) if "" not in functions else "this network has none"
         raise UserError(f"modality = {modality!r}: {problem}")
     predict, variables = functions[modality]
+    if variables is None:
+        raise UserError("an exported file cannot be exported again; give the run that it is from")
     if model.config.task == "detect":
         call = _detector_function(model, variables, outputs)
     else:
@@ -142,7 +146,11 @@ def describe(model: Model, outputs: str, dtype: str, modality: str = "") -> dict
         "fit": config.data.common.get("fit", model.default_fit),
         "letterbox_fill": GRAY,
         "range16": list(model.range16),
+        # For tinyjax as the reader: suites to evaluate on, and fields that decoding needs.
+        "config": json.loads(configs.to_json(config)),
     }
+    if model.trained_on:
+        metadata["trained_on"] = list(model.trained_on)
     if config.task == "detect":
         detector = detect.get_detector(config)
         metadata |= {

@@ -1,9 +1,14 @@
-"""Exported files as functions of images, to compare them with the network that they came from."""
+"""Exported files in their runtimes: their outputs as a function of images, and their metadata.
 
-from collections.abc import Callable
+All loaders have the arguments of `load_onnx`, all readers of metadata those of `describe_onnx`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,22 +17,42 @@ from tinyjax.errors import UserError
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]  # images [N, H, W, C] -> outputs by name
 
 
+class FileDescription(NamedTuple):
+    """What a file says about itself."""
+
+    metadata: dict[str, Any]  # see `functions.describe`
+    batch: int | None  # images per call; None: any number
+
+
+def all_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # only on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def import_runtime() -> Any:
     """The package onnxruntime. Raises UserError if it is not installed."""
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        raise UserError(
-            "the proof of an ONNX file needs ONNX Runtime: pip install 'tinyjax[onnx]'"
-        ) from error
+        raise UserError("an ONNX file needs ONNX Runtime: pip install 'tinyjax[onnx]'") from error
+
+
+def describe_onnx(file: Path) -> FileDescription:
+    """The description of an ONNX file. Raises UserError as `load_onnx` does."""
+    session = _open_session(file, 1, optimized=False)
+    batch = session.get_inputs()[0].shape[0]
+    metadata = _parse_values(session.get_modelmeta().custom_metadata_map)
+    return FileDescription(metadata, batch if isinstance(batch, int) else None)
 
 
 def load_onnx(file: Path, threads: int = 1) -> Runner:
-    """An ONNX file in ONNX Runtime, on CPU. Raises UserError if that is not installed."""
-    runtime = import_runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    """An ONNX file in ONNX Runtime, on CPU.
+
+    Raises UserError if that is not installed, and for a file that it cannot read.
+    """
+    session = _open_session(file, threads)
     name = session.get_inputs()[0].name
     outputs = [output.name for output in session.get_outputs()]
 
@@ -35,3 +60,29 @@ def load_onnx(file: Path, threads: int = 1) -> Runner:
         return dict(zip(outputs, session.run(outputs, {name: images}), strict=True))
 
     return run
+
+
+def _open_session(file: Path, threads: int, optimized: bool = True) -> Any:
+    runtime = import_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 4  # fatal; errors are raised as well
+    if not optimized:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the only base class of the exceptions of ONNX Runtime
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: not an ONNX file that can be read ({reason})") from error
+
+
+def _parse_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The inverse of the texts of an ONNX file's metadata: JSON, except for strings."""
+
+    def parse(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    return {name: parse(text) for name, text in texts.items()}

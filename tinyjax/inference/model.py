@@ -1,9 +1,9 @@
 """What all trained networks share as functions of images: how images are read and predicted."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from tinyjax.tasks import get_task
 
 BATCH = 16  # images per compiled call; 1 for a single image
 
+# Modality -> `ModelFunctions.predict` and its first argument; "" if there are no modalities.
+PredictFunctions = Mapping[str, tuple[Callable[..., Any], Any]]
 ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]  # see `api.Detector.__call__`
 
 
@@ -36,16 +38,28 @@ class Model:
     noun = "objects"  # for log lines such as "3 objects"
     default_fit = "letterbox"  # rule of `fit_image`, unless data.common.fit is set
 
-    def __init__(self, variables: Variables, config: ConfigDict, metadata: dict[str, Any]) -> None:
-        """metadata: `inputs`, name -> shape of a sample, and `classes`."""
-        inputs = {name: tuple(shape) for name, shape in metadata["inputs"].items()}
-        height, width, channels = inputs["image"]
+    def __init__(
+        self, config: ConfigDict, metadata: Mapping[str, Any], functions: PredictFunctions
+    ) -> None:
+        """metadata: `inputs`, name -> shape of a sample, `classes`, and `trained_on` if the weights
+        have identity records.
+        """
+        height, width, channels = metadata["inputs"]["image"]
         self.config: ConfigDict = config
         self.input_shape: tuple[int, int, int] = (height, width, channels)
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        functions = get_task(config.task).model_functions(config, self.classes, inputs)
-        self._predict = functions.predict
-        self._variables: Variables = jax.device_put(variables)
+        self.trained_on: tuple[dict[str, Any], ...] = tuple(metadata.get("trained_on", ()))
+        self.predict_functions: PredictFunctions = functions
+
+    @classmethod
+    def from_weights(
+        cls, variables: Variables, config: ConfigDict, metadata: Mapping[str, Any]
+    ) -> Self:
+        """A network with these weights. metadata: as in the constructor."""
+        inputs = {name: tuple(shape) for name, shape in metadata["inputs"].items()}
+        classes = tuple(metadata["classes"])
+        functions = get_task(config.task).model_functions(config, classes, inputs)
+        return cls(config, metadata, {"": (functions.predict, jax.device_put(variables))})
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.input_shape))
@@ -55,11 +69,6 @@ class Model:
     def range16(self) -> Range16:
         """The rule that maps 16-bit pixels to 8 bits, see `images.to_uint8`."""
         return self.config.data.common.get("range16", PERCENTILES)
-
-    @property
-    def predict_functions(self) -> dict[str, tuple[Callable[..., Any], Variables]]:
-        """Modality -> `ModelFunctions.predict` and its weights; "" if there are no modalities."""
-        return {"": (self._predict, self._variables)}
 
     def preprocess(self, image: ImageInput) -> PreprocessedImage:
         """Fit one image to the network's input. Safe to call from several threads."""
@@ -89,7 +98,7 @@ class Model:
         """
         pixels = np.stack([image.pixels for image in images])
         batch = batch or (1 if len(images) == 1 else BATCH)
-        return predict_all(self._predict, self._variables, {"image": pixels}, batch)[0]
+        return predict_all(*self.predict_functions[""], {"image": pixels}, batch)[0]
 
 
 def list_images(images: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], bool]:

@@ -8,10 +8,11 @@ matches.indices, matches.similarities  # of the gallery, most similar first
 matches.draw("night.png", visible_images).save("matches.png")
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -73,27 +74,27 @@ class Recognizer(Model):
     noun = "matches"
     default_fit = "resize"
 
-    def __init__(self, variables: Variables, config: ConfigDict, metadata: dict[str, Any]) -> None:
-        """metadata: as in `Model`."""
-        super().__init__(variables, config, metadata)
+    @classmethod
+    def from_weights(
+        cls, variables: Variables, config: ConfigDict, metadata: Mapping[str, Any]
+    ) -> Self:
+        """A network with these weights. metadata: as in `Model`."""
         # The images of a call have one modality, so the path of the other need not be computed.
         inputs = {name: tuple(shape) for name, shape in metadata["inputs"].items()}
         single_path = configs.with_fields(config, {"model.path_blocks": 0})
-        task = get_task(config.task)
-        self._predict = task.model_functions(single_path, self.classes, inputs).predict
-        self._paths = {
-            name: select_path(self._variables, modality == INFRARED)
+        task, classes = get_task(config.task), tuple(metadata["classes"])
+        predict = task.model_functions(single_path, classes, inputs).predict
+        variables = jax.device_put(variables)
+        paths = {
+            name: (predict, select_path(variables, modality == INFRARED))
             for name, modality in MODALITIES.items()
         }
+        return cls(config, metadata, paths)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.input_shape))
         identities = f"trained on {len(self.classes)} identities"
         return f"<tinyjax model: {self.config.model.backbone}, {size}, {identities}>"
-
-    @property
-    def predict_functions(self) -> dict[str, tuple[Callable[..., Any], Variables]]:
-        return {name: (self._predict, variables) for name, variables in self._paths.items()}
 
     def preprocess(self, image: ImageInput, modality: str = "visible") -> PreprocessedImage:
         """Fit one image to the network's input. An infrared image is read as gray, as in training.
@@ -135,7 +136,7 @@ class Recognizer(Model):
         modalities = np.full(len(images), MODALITIES[modality], np.uint8)
         inputs = {"image": pixels, "modality": modalities}
         batch = batch or (1 if len(images) == 1 else BATCH)
-        (outputs,) = predict_all(self._predict, self._paths[modality], inputs, batch)
+        (outputs,) = predict_all(*self.predict_functions[modality], inputs, batch)
         return _unit_rows(outputs["embedding"]).astype(np.float32)
 
     def match(
