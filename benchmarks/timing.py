@@ -3,18 +3,16 @@
 The candidates take turns, so that noise of the machine affects all of them alike.
 """
 
-import multiprocessing
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-WARMUP_ROUNDS = 3
+from tinyjax.run import timing
+from tinyjax.run.timing import WARMUP_ROUNDS, find_version
+
+__all__ = ["WARMUP_ROUNDS", "find_version"]
 Candidate = tuple[Callable[..., Callable[[], Any]], tuple]  # builds the timed call; its arguments
 
 
@@ -27,61 +25,18 @@ class Comparison(NamedTuple):
 
 
 def compare(candidates: Mapping[Any, Candidate], rounds: int) -> Comparison:
-    """Time the candidates in turn.
-
-    A call must return only when its result is ready. A candidate's build function may raise
-    ImportError with a message that says what to install.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    pipes, build_seconds, unavailable = {}, {}, []
-    for name, candidate in candidates.items():
-        pipe, child_pipe = spawn.Pipe()
-        # Not a daemon, which could not start workers. The process ends when its pipe is closed.
-        spawn.Process(target=_serve, args=(child_pipe, *candidate)).start()
-        child_pipe.close()  # so that the pipe closes if the process ends
-        try:
-            reply = pipe.recv()  # wait: candidates are built one at a time, with all cores
-        except EOFError:
-            reply = "its process ended during the build; its output is above"
-        if isinstance(reply, str):
-            unavailable.append(f"{name}: {reply}")
-        else:
-            pipes[name], build_seconds[name] = pipe, reply
-    seconds: dict[Any, list[float]] = {name: [] for name in pipes}
-    try:
-        for round_ in range(WARMUP_ROUNDS + rounds):
-            for name, pipe in pipes.items():
-                pipe.send(True)
-                elapsed = pipe.recv()
-                if round_ >= WARMUP_ROUNDS:
-                    seconds[name].append(elapsed)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-    return Comparison(seconds, build_seconds, unavailable)
+    """Time the candidates in turn, see `timing.compare`."""
+    processes = {name: (_build_one, (build, *args)) for name, (build, args) in candidates.items()}
+    result = timing.compare(processes, rounds)
+    return Comparison(
+        {name: times[0] for name, times in result.seconds.items()},
+        result.build_seconds,
+        [f"{name}: {reason}" for name, reason in result.unavailable.items()],
+    )
 
 
-def _serve(pipe: Connection, build: Callable, args: tuple) -> None:
-    """Build a call, then time it once per message."""
-    start = time.perf_counter()
-    try:
-        call = build(*args)
-    except ImportError as error:
-        pipe.send(str(error))
-        return
-    pipe.send(time.perf_counter() - start)
-    while _is_requested(pipe):
-        call()  # not timed: the other candidates evicted the caches
-        start = time.perf_counter()
-        call()
-        pipe.send(time.perf_counter() - start)
-
-
-def _is_requested(pipe: Connection) -> bool:
-    try:
-        return pipe.recv()
-    except EOFError:
-        return False
+def _build_one(build: Callable[..., Callable[[], Any]], *args: Any) -> dict[int, Any]:
+    return {0: build(*args)}
 
 
 def print_comparison(title: str, candidates: dict[str, Candidate], rounds: int) -> None:
@@ -122,11 +77,3 @@ def describe_machine(*packages: str) -> str:
         for package in ("jax", "flax", *packages)
     )
     return f"{os.cpu_count()} cores of {name}; {', '.join(versions)}"
-
-
-def find_version(package: str) -> str | None:
-    """Return the version of a package, or None if it is not installed."""
-    try:
-        return installed_version(package)
-    except PackageNotFoundError:
-        return None

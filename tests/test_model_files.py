@@ -78,6 +78,16 @@ def test_scores_of_a_recognizer_are_those_of_the_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_identities_that_the_network_was_trained_on_are_refused(tmp_path, capsys):
+    run = write_recognition_run(tmp_path / "run", split="test")
+    write_file(run, tmp_path / "mine.onnx")
+    argv = ["--model", str(tmp_path / "mine.onnx")]
+    assert errors.exit_code(lambda: evaluate.main(argv)) == 2
+    assert "3 of 3 identities of this split were trained on" in capsys.readouterr().err
+    assert not (tmp_path / "mine-evaluations").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--nms",)])
 def test_predictions_are_those_of_the_run(run, flags, tmp_path):
     file = write_file(run, tmp_path / "mine.onnx", *flags)

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "score a run or a sweep by class, object size, slice, data set and corruption",
     "predict": "predict on images, folders and videos; write pictures, JSON and CSV",
     "export": "write a network as an ONNX file, and compare the two",
+    "benchmark": "measure the latency of a run, of exported files, or of a sweep's members",
     "report": "show a run, a sweep or a study on one HTML page",
     "study": "train several sweeps, one from the weights of another, and report on them",
     "average": "average weights and score the averages",

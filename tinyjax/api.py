@@ -24,7 +24,7 @@ from tinyjax.config.paths import parse_path
 from tinyjax.core import Variables
 from tinyjax.data.images import to_file
 from tinyjax.errors import UserError, suggest
-from tinyjax.exporting import network_files
+from tinyjax.exporting import formats, network_files
 from tinyjax.inference.model import ImageInput, Model, PreprocessedImage, list_images, to_pixels
 from tinyjax.inference.recognizer import Recognizer
 from tinyjax.models import flops
@@ -265,7 +265,7 @@ def load(
     if weights not in ("last", "best"):
         raise UserError(f"weights = {weights!r}: {suggest(weights, ('last', 'best'))}")
     file = parse_path(path)
-    if file.suffix in network_files.FORMATS:
+    if file.suffix in formats.FORMATS:
         if weights != "last":
             raise UserError(f"weights = {weights!r}: {file} has one set of weights; leave it out")
         network = network_files.open_network(file, overrides)

@@ -14,6 +14,8 @@ from tinyjax.errors import UserError
 from tinyjax.exporting import network_files, onnx
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
+LOW = 0.05  # threshold for networks that were never trained
+
 
 def write_file(model, file, outputs="raw", dtype="uint8", batch=None, modality="", **metadata):
     """Write an ONNX file as tinyjax.export does, with changes of its metadata.
@@ -60,9 +62,9 @@ def test_detections_are_those_of_the_run(networks, photos, tmp_path, name, outpu
     model = networks[name]
     loaded = tinyjax.load(write_file(model, tmp_path / "mine.onnx", outputs, dtype, batch))
     assert loaded.classes == CLASSES
-    for actual, expected in zip(loaded(photos), model(photos), strict=True):
+    for actual, expected in zip(loaded(photos, LOW), model(photos, LOW), strict=True):
         assert len(expected) > 10
-        assert {*expected.names} > {CLASSES[0]}
+        assert len({*expected.names}) > 1
         np.testing.assert_array_equal(actual.labels, expected.labels)
         np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
         np.testing.assert_allclose(actual.boxes, expected.boxes, atol=1e-2)

@@ -25,6 +25,7 @@ from tinyjax.data.modality import MODALITIES
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.errors import UserError, shorten
 from tinyjax.exporting import runtimes
+from tinyjax.exporting.formats import FORMATS
 from tinyjax.exporting.runtimes import FileDescription, Runner
 from tinyjax.inference.model import PredictFunctions
 from tinyjax.population.prediction import predict_all
@@ -32,16 +33,6 @@ from tinyjax.tasks.detect import get_detector
 
 REQUIRED = ("task", "classes", "input", "config")  # keys of the metadata
 FIXED_FIELDS = ("model.", "task", "predict.", "score.feature")  # part of what a file computes
-
-
-class FileFormat(NamedTuple):
-    """How files with a suffix are read."""
-
-    describe: Callable[[Path], FileDescription]
-    load: Callable[[Path, int], Runner]  # (file, threads)
-
-
-FORMATS = {".onnx": FileFormat(runtimes.describe_onnx, runtimes.load_onnx)}  # by suffix
 
 
 class FileNetwork(NamedTuple):

@@ -62,6 +62,23 @@ def load_onnx(file: Path, threads: int = 1) -> Runner:
     return run
 
 
+def load_openvino(file: Path, threads: int = 1) -> Runner:
+    """An ONNX file in OpenVINO, on CPU. Raises UserError if that is not installed."""
+    try:
+        openvino = import_module("openvino")
+    except ImportError as error:
+        raise UserError("OpenVINO is not installed: pip install openvino") from error
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    model = openvino.Core().compile_model(file, "CPU", settings)
+    request = model.create_infer_request()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        results = request.infer([images])
+        return {output.any_name: results[output] for output in model.outputs}
+
+    return run
+
+
 def _open_session(file: Path, threads: int, optimized: bool = True) -> Any:
     runtime = import_runtime()
     options = runtime.SessionOptions()

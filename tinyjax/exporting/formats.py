@@ -1,0 +1,32 @@
+"""The formats of exported files, and the runtimes that read them. Imports no JAX, which would slow
+down the start of a process that only runs files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tinyjax.exporting import runtimes
+from tinyjax.exporting.runtimes import FileDescription, Runner
+
+
+class FileFormat(NamedTuple):
+    """How tinyjax reads files with a suffix."""
+
+    describe: Callable[[Path], FileDescription]
+    load: Callable[[Path, int], Runner]  # (file, threads)
+
+
+class Runtime(NamedTuple):
+    """A runtime whose latency is measured."""
+
+    package: str  # its distribution
+    suffix: str  # of the files that it reads
+    load: Callable[[Path, int], Runner]  # (file, threads)
+
+
+FORMATS = {".onnx": FileFormat(runtimes.describe_onnx, runtimes.load_onnx)}  # by suffix
+RUNTIMES = {  # by name
+    "ONNX Runtime": Runtime("onnxruntime", ".onnx", runtimes.load_onnx),
+    "OpenVINO": Runtime("openvino", ".onnx", runtimes.load_openvino),
+}
