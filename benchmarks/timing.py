@@ -4,7 +4,6 @@ The candidates take turns, so that noise of the machine affects all of them alik
 """
 
 import os
-import platform
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -67,13 +66,8 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
 
 def describe_machine(*packages: str) -> str:
     """Return processor, cores, and the versions of jax, flax and `packages`."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            name = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
     versions = (
         f"{package} {find_version(package) or 'not installed'}"
         for package in ("jax", "flax", *packages)
     )
-    return f"{os.cpu_count()} cores of {name}; {', '.join(versions)}"
+    return f"{os.cpu_count()} cores of {timing.processor_name()}; {', '.join(versions)}"

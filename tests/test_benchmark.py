@@ -8,7 +8,7 @@ from tests.configs import detector
 from tests.untrained import CLASSES, write_random_detector
 from tinyjax import benchmark, errors
 from tinyjax import config as configs
-from tinyjax.exporting import onnx
+from tinyjax.exporting import latency, onnx
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.run import timing
 from tinyjax.run.csv_files import read_rows, write_rows
@@ -60,7 +60,8 @@ def record_processes(monkeypatch):
         return timing.Comparison(seconds, {}, unavailable)
 
     monkeypatch.setattr(timing, "compare", compare)
-    monkeypatch.setattr(benchmark, "limit_cores", lambda threads: threads or 1)
+    for module in (benchmark, latency):
+        monkeypatch.setattr(module, "limit_cores", lambda threads: threads or 1)
     return recorded
 
 
@@ -84,7 +85,7 @@ def test_a_file_is_timed_in_every_runtime_and_number_of_threads(file, photos, mo
 @pytest.mark.slow
 def test_calls_take_turns_in_processes_of_their_own(file, photos):
     target = benchmark.file_target(file, sorted(photos.iterdir()))
-    rows = benchmark.measure([], [target], [1], rounds=3)
+    rows = latency.measure(latency.file_processes([target], [1]), [target], rounds=3)
     assert rows[0]["rounds"] == 3
     assert 0 < rows[0]["q1_ms"] <= rows[0]["median_ms"] <= rows[0]["q3_ms"]
 

@@ -74,7 +74,7 @@ def test_evaluate_best_weights_on_one_suite(folder, capsys):
     assert [r["suite"] for r in read_rows(folder / "evaluations" / "best.csv")] == ["val"]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "benchmark", "prepare"])
 def test_help_imports_no_heavy_packages(command):
     code = (
         "import sys, runpy\n"

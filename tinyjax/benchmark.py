@@ -16,20 +16,30 @@ Micro places them, and figures/latency.png shows the score against both costs, w
 front.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError, run_command
+from tinyjax.exporting.latency import (
+    OWN_PREDICTION,
+    Process,
+    Target,
+    file_processes,
+    limit_cores,
+    measure,
+    turns,
+)
 from tinyjax.run.csv_files import write_rows
 from tinyjax.run.logs import log, start_log
 from tinyjax.run.text import text_table
+from tinyjax.run.timing import Candidate
 
 MAX_IMAGES = 16  # that the calls of a candidate read in turn
 FLAGS: dict[str, dict[str, Any]] = {
@@ -58,15 +68,6 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-class Target(NamedTuple):
-    """What is timed: a file, or a run."""
-
-    name: str
-    path: Path
-    outputs: str  # what it computes
-    images: Any  # uint8 [N, 1, H, W, C]
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
     options = configs.parse_options(
@@ -91,11 +92,15 @@ def main(argv: list[str] | None = None) -> int:
         benchmark_sweep(options, photos)
         return 0
     runs = [run_target(options.workdir, photos)] if options.workdir else []
-    rows = measure(runs, files, options.threads, options.rounds)
-    first = options.workdir or options.file[0]
-    output = (
-        first / "latency.csv" if options.workdir else first.with_name(f"{first.stem}-latency.csv")
-    )
+    processes: dict[Process, Candidate] = file_processes(files, options.threads)
+    if runs:
+        own = {(OWN_PREDICTION, n): (build_runs, (runs, n)) for n in options.threads}
+        processes = {**own, **processes}
+    rows = measure(processes, [*runs, *files], options.rounds)
+    if options.workdir:
+        output = options.workdir / "latency.csv"
+    else:
+        output = options.file[0].with_name(f"{options.file[0].stem}-latency.csv")
     write_rows(output, rows, rows[0])
     log.info(f"{text_table(rows)}\nwritten to {output}")
     return 0
@@ -153,25 +158,13 @@ def prepare(model: Any, photos: Sequence[Path], modality: str) -> Any:
     return np.stack([model.preprocess(photo, *arguments).pixels[None] for photo in photos])
 
 
-# ---- calls, built in a process of their own
-
-
-def limit_cores(threads: int) -> int:
-    """Restrict this process to `threads` cores, 0: all, where the system allows it, and return
-    their number.
-    """
-    import os
-
-    from tinyjax.exporting.runtimes import all_cores
-
-    if threads and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    return threads or all_cores()
+# ---- in a process of its own
 
 
 def build_runs(targets: Sequence[Target], threads: int) -> dict[str, Callable[[], Any]]:
     """Calls of tinyjax's own prediction, by name of the run."""
     limit_cores(threads)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # as all other runtimes
 
     from tinyjax.run import runtime
 
@@ -195,85 +188,6 @@ def build_runs(targets: Sequence[Target], threads: int) -> dict[str, Callable[[]
     return {target.name: make_call(target) for target in targets}
 
 
-def build_files(
-    runtime_name: str, targets: Sequence[Target], threads: int
-) -> dict[str, Callable[[], Any]]:
-    """Calls of files in a runtime, by name of the file."""
-    threads = limit_cores(threads)
-
-    from tinyjax.exporting.formats import RUNTIMES
-
-    load = RUNTIMES[runtime_name].load
-
-    def make_call(target: Target) -> Callable[[], Any]:
-        run, images = load(target.path, threads), turns(target.images)
-        return lambda: run(next(images))
-
-    return {target.name: make_call(target) for target in targets}
-
-
-def turns(images: Any) -> Iterator[Any]:
-    """The images in turn, each twice: for the call that is not timed, and for the one that is."""
-    return cycle([image for image in images for _ in range(2)])
-
-
-# ---- times
-
-
-def measure(
-    runs: Sequence[Target], files: Sequence[Target], threads: Sequence[int], rounds: int
-) -> list[dict[str, Any]]:
-    """Time runs and files in all runtimes that read them. Returns a row for each time.
-
-    Raises UserError if nothing could be timed.
-    """
-    import numpy as np
-
-    from tinyjax.exporting.formats import RUNTIMES
-    from tinyjax.run import timing
-
-    candidates: dict[Any, timing.Candidate] = {}
-    for count in threads:
-        if runs:
-            candidates["tinyjax", count] = (build_runs, (runs, count))
-        for name, runtime in RUNTIMES.items():
-            if readable := [file for file in files if file.path.suffix == runtime.suffix]:
-                candidates[name, count] = (build_files, (name, readable, count))
-    result = timing.compare(candidates, rounds)
-    for (name, _), reason in result.unavailable.items():
-        log.warning(f"{name}: not timed: {reason}")
-    targets = {target.name: target for target in (*runs, *files)}
-    packages = {"tinyjax": "jax", **{name: r.package for name, r in RUNTIMES.items()}}
-    rows = []
-    for (runtime_name, count), calls in result.seconds.items():
-        package = packages[runtime_name]
-        for name, seconds in calls.items():
-            low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75)) * 1e3
-            rows.append({
-                "name": name,
-                "outputs": targets[name].outputs,
-                "runtime": runtime_name,
-                "version": f"{package} {timing.find_version(package)}",
-                "threads": count or "all",
-                "median_ms": float(median),
-                "q1_ms": float(low),
-                "q3_ms": float(high),
-                "rounds": len(seconds),
-                "device": device_name(),
-            })  # fmt: skip
-    if not rows:
-        raise UserError("nothing could be timed; the reasons are above")
-    return rows
-
-
-def device_name() -> str:
-    """The model of this machine's processor and its number of cores."""
-    from tinyjax.exporting.runtimes import all_cores
-    from tinyjax.run.runtime import processor_name
-
-    return f"{processor_name().rpartition(',')[0]}, cores: {all_cores()}"
-
-
 # ---- sweeps
 
 
@@ -291,7 +205,8 @@ def benchmark_sweep(options: Any, photos: Sequence[Path]) -> None:
     metric, label = next(iter(metrics.items()))
     members = member_rows(folder, config["monitor"], metric)
     with export_members(folder, members, photos) as targets:
-        times = measure([], targets, options.threads, options.rounds)
+        processes = file_processes(targets, options.threads)
+        times = measure(processes, targets, options.rounds)
     rows = [{**members[time.pop("name")], **time} for time in times]
     write_rows(folder / "latency.csv", rows, rows[0])
     first = rows[0]
@@ -309,7 +224,8 @@ def benchmark_sweep(options: Any, photos: Sequence[Path]) -> None:
 
 
 def member_rows(folder: Path, suite: str, metric: str) -> dict[str, dict[str, Any]]:
-    """Member -> its network and its score on a suite, from the last evaluation or the results.
+    """Member -> its row of members.csv and its score on a suite, from the last evaluation, else
+    from the results.
 
     Raises UserError for a sweep that is not finished, and if a member has no score.
     """
@@ -324,12 +240,12 @@ def member_rows(folder: Path, suite: str, metric: str) -> dict[str, dict[str, An
             is_whole = not row.get("slice") and not row.get("corruption")
             if row["suite"] == suite and is_whole:
                 scores[row["member"]] = float(row[metric])
-    columns = ("member", "backbone", "parameters", "multiply_adds")
+    left_out = ("backbone_parameters", "trained_parameters")
     rows = {row["member"]: row for row in read_rows(folder / "members.csv")}
     if missing := [*rows.keys() - scores]:
         raise UserError(f"{results}: no {metric} of member {missing[0]} on the suite {suite}")
     return {
-        id: {**{name: row[name] for name in columns}, metric: scores[id]}
+        id: {**{k: v for k, v in row.items() if k not in left_out}, metric: scores[id]}
         for id, row in rows.items()
     }
 

@@ -138,6 +138,7 @@ def test_any_number_of_images_for_a_fixed_batch(batch, count, tmp_path):
     [
         ({"config": None}, (), "no 'config' in its metadata, .*export the network again"),
         ({"task": None}, (), "no 'task' in its metadata"),
+        ({"task": "detect"}, (), "no 'outputs' in its metadata"),
         ({"input": {"height": 8}}, (), "its metadata is damaged .*width"),
         ({"config": "mine"}, (), "its metadata is damaged"),
         ({"modality": "visible"}, (), "infrared.onnx: no such file"),

@@ -102,7 +102,8 @@ def describe(file: Path) -> FileDescription:
         raise UserError(f"{file}: no such file")
     description = FORMATS[file.suffix].describe(file)
     metadata = description.metadata
-    if missing := [name for name in REQUIRED if name not in metadata]:
+    required = (*REQUIRED, "outputs") if metadata.get("task") == "detect" else REQUIRED
+    if missing := [name for name in required if name not in metadata]:
         raise UserError(
             f"{file}: no {missing[0]!r} in its metadata, so that it was not written by this "
             "version of tinyjax.export; export the network again"

@@ -3,6 +3,7 @@ all of them alike and none shares its threads with another.
 """
 
 import multiprocessing
+import platform
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
@@ -79,6 +80,15 @@ def _serve(pipe: Connection, build: Callable, args: tuple) -> None:
         start = time.perf_counter()
         call()
         pipe.send(time.perf_counter() - start)
+
+
+def processor_name() -> str:
+    """The model of this machine's processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def find_version(package: str) -> str | None:
