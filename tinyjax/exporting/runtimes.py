@@ -47,8 +47,8 @@ def describe_onnx(file: Path) -> FileDescription:
     return FileDescription(metadata, batch if isinstance(batch, int) else None)
 
 
-def load_onnx(file: Path, threads: int = 1) -> Runner:
-    """An ONNX file in ONNX Runtime, on CPU.
+def load_onnx(file: Path | bytes, threads: int = 1) -> Runner:
+    """An ONNX file, or its bytes, in ONNX Runtime, on CPU.
 
     Raises UserError if that is not installed, and for a file that it cannot read.
     """
@@ -79,7 +79,7 @@ def load_openvino(file: Path, threads: int = 1) -> Runner:
     return run
 
 
-def _open_session(file: Path, threads: int, optimized: bool = True) -> Any:
+def _open_session(file: Path | bytes, threads: int, optimized: bool = True) -> Any:
     runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
@@ -89,8 +89,8 @@ def _open_session(file: Path, threads: int, optimized: bool = True) -> Any:
     try:
         return runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the only base class of the exceptions of ONNX Runtime
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: not an ONNX file that can be read ({reason})") from error
+        name, reason = "" if isinstance(file, bytes) else f"{file}: ", " ".join(str(error).split())
+        raise UserError(f"{name}not an ONNX file that can be read ({reason})") from error
 
 
 def _parse_values(texts: Mapping[str, str]) -> dict[str, Any]:
