@@ -64,7 +64,7 @@ def test_detections_are_those_of_the_run(networks, photos, tmp_path, name, outpu
     assert loaded.classes == CLASSES
     for actual, expected in zip(loaded(photos, LOW), model(photos, LOW), strict=True):
         assert len(expected) > 10
-        assert len({*expected.names}) > 1
+        assert expected.labels.max() > 0
         np.testing.assert_array_equal(actual.labels, expected.labels)
         np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-5)
         np.testing.assert_allclose(actual.boxes, expected.boxes, atol=1e-2)
