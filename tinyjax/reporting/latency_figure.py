@@ -72,7 +72,8 @@ def _draw_panel(
         name = label_text(backbone) if len(colors) <= MAX_LABELS else None
         axes.plot(*zip(*selected, strict=True), "o", color=color, markersize=4, label=name)
     if front := [points[i] for i in pareto_front(points)]:
-        style = {"color": "black", "linewidth": 0.8, "markerfacecolor": "none", "markersize": 8}
+        x, y = zip(*front, strict=True)
         axes.plot(
-            *zip(*front, strict=True), "o-", drawstyle="steps-post", label="Pareto front", **style
-        )
+            x, y, "o-", drawstyle="steps-post", color="black", linewidth=0.8,
+            markerfacecolor="none", markersize=8, label="Pareto front",
+        )  # fmt: skip
