@@ -8,6 +8,7 @@ import pytest
 from tests.untrained import write_untrained_run
 from tinyjax import errors
 from tinyjax.export import main
+from tinyjax.exporting import flatbuffer
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,21 @@ def test_file_and_record(run, tmp_path, flags):
     assert record["parity"]["images"] == {"random": 3, "val": 3}
     assert all(row["relative"] < 1e-3 for row in record["parity"]["outputs"].values())
     assert record["metadata"]["classes"] == ["person", "vehicle", "animal"]
+    assert (record["score"]["suite"], record["score"]["metric"]) == ("val", "AP50")
+    assert record["score"]["file"] == pytest.approx(record["score"]["run"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_litert_file_and_record(run, tmp_path):
+    file = tmp_path / "mine.tflite"
+    command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--images", "2"]
+    assert main(command) == 0
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["operators"]["CONV_2D"] > 10
+    assert record["parity"]["images"] == {"random": 2, "val": 2}
+    assert record["score"]["file"] == pytest.approx(record["score"]["run"], abs=1e-3)
+    assert flatbuffer.read_metadata(file.read_bytes()) == record["metadata"]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +54,8 @@ def test_file_and_record(run, tmp_path, flags):
         ("--format onnx --output a.onnx --dtype int8", "--dtype int8: did you mean 'uint8'"),
         ("--format onnx --output a.onnx --batch 0", "--batch 0: give 1 or more"),
         ("--format onnx --output a.onnx --nms --outputs raw", "--outputs raw: without boxes"),
+        ("--format litert --output a.tflite --nms", "--nms: not with --format litert"),
+        ("--format litert --output a.tflite --outputs boxes", "--outputs boxes: not with"),
         ("--format onnx --output a.onnx --config.model.neck=fpn", "belong to the trained network"),
     ],
 )

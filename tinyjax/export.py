@@ -1,10 +1,11 @@
 """Export: write a trained network as a file for other runtimes, and prove that both agree.
 
     python -m tinyjax.export --workdir runs/mine --format onnx --output mine.onnx [--nms]
+    python -m tinyjax.export --workdir runs/mine --format litert --output mine.tflite [--int8]
 
 --workdir takes a run folder or a file of weights, as `tinyjax.load` does. The file reads images
 [N, H, W, C] with gray values from 0 to 255, of the size that the network was trained for; the
-normalization is inside. Its outputs, float32:
+normalization is inside. Its outputs:
 
     classifier           logits [N, classes]
     recognition          embedding [N, D]; --output a.onnx writes a-visible.onnx and
@@ -13,10 +14,12 @@ normalization is inside. Its outputs, float32:
       --outputs boxes    boxes [N, A, 4] (xyxy, pixels) and scores [N, A, classes] of all candidates
       --nms              detections [N, K, 6]: x1, y1, x2, y2, score, label, after suppression
 
-What a reader needs besides (classes, frame, strides, formula of the boxes, ..) is in the file's
-metadata, and with checksum, operators and differences in <output>.json (mine.json). The differences
-are those between the network and the file on images of the suite config.monitor, if its data are on
-this machine, and on random images.
+A LiteRT file of a detector has the outputs of its levels only, and a fixed number of images per
+call. What a reader needs besides (classes, frame, strides, formula of the boxes, ..) is in the
+file's metadata, and with checksum, operators and differences in <output>.json (mine.json). The
+differences are those between the network and the file on images of the suite config.monitor, if
+its data are on this machine, and on random images. The scores of both on the whole suite are
+there, too.
 
 Exit codes: 0 the file is written, and its outputs are those of the network; 1 they differ; 2 the
 input is invalid.
@@ -27,7 +30,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyjax import config as configs
 from tinyjax.config.parsing import PREFIX
@@ -36,7 +39,7 @@ from tinyjax.errors import UserError, run_command, suggest
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 
-FORMATS = {"onnx": ".onnx"}  # name -> suffix of the file
+FORMATS = {"onnx": ".onnx", "litert": ".tflite"}  # name -> suffix of the file
 FLAGS: dict[str, dict[str, Any]] = {
     "--format": {"required": True, "metavar": "NAME", "help": f"one of {', '.join(FORMATS)}"},
     "--output": {
@@ -60,7 +63,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "of the images: uint8 (default) or float32, both from 0 to 255",
     },
-    "--batch": {"type": int, "metavar": "N", "help": "images per call (default: any number)"},
+    "--batch": {
+        "type": int,
+        "metavar": "N",
+        "help": "images per call (default: any number in an ONNX file, 1 in a LiteRT file)",
+    },
     "--images": {
         "type": int,
         "default": 16,
@@ -70,18 +77,27 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
+class ExportedFile(NamedTuple):
+    """A file before it is written."""
+
+    path: Path
+    content: bytes
+    function: Any  # an `ExportedFunction`
+    outputs: str  # of a detector: raw, boxes or detections
+    run: Any  # the outputs of the file, a `runtimes.Runner`
+    operators: Counter[str]
+    details: dict[str, Any]  # fields of the record that only this format has
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
     options = configs.parse_options("export", __doc__, argv, FLAGS, required=("workdir",))
     check_flags(options)
     start_log()
-
-    from tinyjax.exporting import onnx, runtimes
-
-    onnx.import_onnx()
-    runtimes.import_runtime()
+    import_packages(options.format)
 
     from tinyjax.api import load
+    from tinyjax.exporting import acceptance
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
@@ -90,13 +106,32 @@ def main(argv: list[str] | None = None) -> int:
     if model.config.task != "detect" and (options.nms or options.outputs):
         flag = "--nms" if options.nms else f"--outputs {options.outputs}"
         raise UserError(f"{flag}: not an option of the task {model.config.task}; leave it out")
-    greatest = [
-        write_file(model, modality, output_file(options.output, modality), options)
-        for modality in model.predict_functions
-    ]
-    from tinyjax.exporting.parity import MAX_RELATIVE_DIFFERENCE
+    make = {"onnx": make_onnx, "litert": make_litert}[options.format]
+    files = {modality: make(model, modality, options) for modality in model.predict_functions}
+    split = acceptance.load_monitor(model)
+    score = split and acceptance.score_file(
+        model,
+        split,
+        {
+            modality: acceptance.make_predict(model, file.run, file.outputs, options.dtype)
+            for modality, file in files.items()
+        },
+        images_per_call(options),
+    )
+    return max(
+        write_file(model, split, score, modality, file, options) for modality, file in files.items()
+    )
 
-    return int(max(greatest) > MAX_RELATIVE_DIFFERENCE)
+
+def import_packages(name: str) -> None:
+    """Raise UserError if the packages of a format are not installed."""
+    from tinyjax.exporting import litert, onnx, runtimes
+
+    if name == "litert":
+        litert.import_packages()
+    else:
+        onnx.import_onnx()
+        runtimes.import_runtime()
 
 
 def check_flags(options: Any) -> None:
@@ -108,6 +143,12 @@ def check_flags(options: Any) -> None:
         raise UserError(f"--output {options.output}: give a file that ends in {suffix}")
     if options.output.is_dir():
         raise UserError(f"--output {options.output}: a folder; give a file")
+    if options.format == "litert" and (options.nms or options.outputs == "boxes"):
+        flag = "--nms" if options.nms else "--outputs boxes"
+        raise UserError(
+            f"{flag}: not with --format litert, whose files have the outputs of the levels; leave "
+            "it out, and decode as docs/export.md describes: the constants are in the metadata"
+        )
     if options.outputs not in (None, "raw", "boxes"):
         raise UserError(
             f"--outputs {options.outputs}: {suggest(options.outputs, ('raw', 'boxes'))}"
@@ -129,53 +170,100 @@ def output_file(output: Path, modality: str) -> Path:
     return output.with_stem(f"{output.stem}-{modality}") if modality else output
 
 
-def write_file(model: Any, modality: str, file: Path, options: Any) -> float:
-    """Write a file and its record, and log what they contain.
+def images_per_call(options: Any) -> int:
+    """Images per call for proof and score."""
+    return options.batch or (16 if options.format == "onnx" else 1)
 
-    Returns the greatest relative difference between network and file.
-    """
-    from tinyjax.exporting import onnx, parity, runtimes
+
+def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
+    """An ONNX file of a network."""
+    from tinyjax.exporting import onnx, runtimes
     from tinyjax.exporting.functions import make_function
 
     outputs = "boxes" if options.nms else options.outputs or "raw"
     function = make_function(model, outputs, options.dtype, modality)
-    images = parity.proof_images(model, options.images, modality)
     nms = model.config.nms.to_dict() if options.nms else None
     if nms:
-        function = function._replace(metadata={**function.metadata, "outputs": "detections"})
-    proto = onnx.write(function, file, options.batch, nms)
-    expected = parity.ranked_scores(model) if nms else parity.make_expected(function)
-    actual = runtimes.load_onnx(file)
-    if nms:
-        detections = actual
+        outputs = "detections"
+        function = function._replace(metadata={**function.metadata, "outputs": outputs})
+    proto = onnx.convert(function, options.batch, nms)
+    content = proto.SerializeToString()
+    operators = Counter(node.op_type for node in proto.graph.node)
+    details = {"opset": onnx.OPSET}
+    path, run = output_file(options.output, modality), runtimes.load_onnx(content)
+    return ExportedFile(path, content, function, outputs, run, operators, details)
+
+
+def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
+    """A LiteRT file of a network."""
+    from tinyjax.exporting import flatbuffer, litert
+    from tinyjax.exporting.functions import make_function
+
+    function = make_function(model, "raw", options.dtype, modality)
+    content = litert.convert(function, options.batch or 1)
+    operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
+    path, run = output_file(options.output, modality), litert.load(content)
+    return ExportedFile(path, content, function, "raw", run, operators, {})
+
+
+def compare_outputs(
+    model: Any, split: Any, modality: str, file: ExportedFile, options: Any
+) -> dict[str, Any]:
+    """The differences between network and file, see `parity.compare`."""
+    from tinyjax.exporting import parity
+
+    images = parity.proof_images(model, split, options.images, modality)
+    expected, actual = parity.make_expected(file.function), file.run
+    if file.outputs == "detections":
+        expected = parity.ranked_scores(model)
 
         def actual(rows):
-            return {"scores": detections(rows)["detections"][..., 4]}
+            return {"scores": file.run(rows)["detections"][..., 4]}
 
-    differences = parity.compare(expected, actual, images, options.dtype, options.batch or 1)
-    operators = Counter(node.op_type for node in proto.graph.node)
+    return parity.compare(expected, actual, images, options.dtype, options.batch or 1)
+
+
+def write_file(
+    model: Any, split: Any, score: Any, modality: str, file: ExportedFile, options: Any
+) -> int:
+    """Write a file and its record, and log what they contain. Returns the exit code.
+
+    score: a result of `acceptance.score_file`, or None.
+    """
+    from tinyjax.exporting import parity
+
+    differences = compare_outputs(model, split, modality, file, options)
     record = {
-        "file": file.name,
+        "file": file.path.name,
         "format": options.format,
-        "opset": onnx.OPSET,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "bytes": file.stat().st_size,
-        "operators": dict(operators.most_common()),
+        **file.details,
+        "sha256": hashlib.sha256(file.content).hexdigest(),
+        "bytes": len(file.content),
+        "operators": dict(file.operators.most_common()),
         "parity": differences,
-        "metadata": function.metadata,
+        "score": score,
+        "metadata": file.function.metadata,
     }
-    with atomic(file.with_suffix(".json")) as path:
+    with atomic(file.path) as path:
+        path.write_bytes(file.content)
+    with atomic(file.path.with_suffix(".json")) as path:
         path.write_text(json.dumps(record, indent=2), encoding="utf-8")
     greatest = parity.greatest(differences)
     counts = " and ".join(f"{count} of {source}" for source, count in differences["images"].items())
     log.info(
-        f"{file}: {record['bytes']:,} bytes, {operators.total()} operations of "
-        f"{len(operators)} types; greatest difference from the network {greatest:.1e} of an "
+        f"{file.path}: {record['bytes']:,} bytes, {file.operators.total()} operations of "
+        f"{len(file.operators)} types; greatest difference from the network {greatest:.1e} of an "
         f"output's largest value, on images: {counts}"
     )
+    if score:
+        log.info(
+            f"{score['metric']} on {score['suite']}: run {100 * score['run']:.2f}, "
+            f"file {100 * score['file']:.2f}"
+        )
     if greatest > parity.MAX_RELATIVE_DIFFERENCE:
-        log.warning(f"{file}: its outputs differ from those of the network; do not use it")
-    return greatest
+        log.warning(f"{file.path}: its outputs differ from those of the network; do not use it")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

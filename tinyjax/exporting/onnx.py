@@ -25,13 +25,10 @@ from tinyjax.run.files import atomic
 OPSET = 18  # of the standard's default operators; the one of onnx 1.13 and ONNX Runtime 1.14
 
 
-def write(
-    function: ExportedFunction,
-    file: Path,
-    batch: int | None = None,
-    nms: dict[str, Any] | None = None,
+def convert(
+    function: ExportedFunction, batch: int | None = None, nms: dict[str, Any] | None = None
 ) -> Any:
-    """Write a function as an ONNX file and return the model, an `onnx.ModelProto`.
+    """Return a function as an `onnx.ModelProto`.
 
     Args:
         function: of `functions.make_function`.
@@ -45,11 +42,21 @@ def write(
     try:
         graph = lower(function)
     except Unsupported as error:
-        raise UserError(f"{file}: ONNX has no form of {error}, which this network needs") from error
+        raise UserError(f"ONNX has no form of {error}, which this network needs") from error
     if nms:
         suppress(graph, **nms)
     simplify(graph)
-    model = build(graph, function.metadata, batch)
+    return build(graph, function.metadata, batch)
+
+
+def write(
+    function: ExportedFunction,
+    file: Path,
+    batch: int | None = None,
+    nms: dict[str, Any] | None = None,
+) -> Any:
+    """Write the result of `convert`, and return it. Raises UserError as `convert` does."""
+    model = convert(function, batch, nms)
     with atomic(file) as path:
         path.write_bytes(model.SerializeToString())
     return model

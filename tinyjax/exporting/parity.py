@@ -6,36 +6,28 @@ from typing import Any
 import jax
 import numpy as np
 
+from tinyjax.core import Split
 from tinyjax.data.modality import MODALITIES
-from tinyjax.errors import UserError
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.runtimes import Runner
 from tinyjax.inference.model import Model
-from tinyjax.run.logs import log
-from tinyjax.tasks.suites import load_suite
 
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of an output's largest value; float32 alone explains 1e-5
 
 
-def proof_images(model: Model, count: int, modality: str = "") -> dict[str, np.ndarray]:
-    """Name of a source -> at most `count` images uint8 [n, H, W, C]: the suite that selects the
-    run's best weights, if its files are on this machine, and random pixels.
+def proof_images(
+    model: Model, split: Split | None, count: int, modality: str = ""
+) -> dict[str, np.ndarray]:
+    """Name of a source -> at most `count` images uint8 [n, H, W, C]: random pixels, and those of
+    `split`, the suite that selects the run's best weights, unless it is None.
     """
     shape = model.input_shape
-    random = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-    images = {"random": random}
-    config = model.config
-    inputs = [("image", shape)]
-    try:
-        split: Any = load_suite(config.task, config.data, config.monitor, model.classes, inputs)
-    except (UserError, OSError) as error:
-        log.warning(f"not compared on images of the suite {config.monitor!r}: {error}")
-        return images
-    rows = np.arange(len(split.names))
-    if modality:
-        rows = rows[np.asarray(split.inputs["modality"]) == MODALITIES[modality]]
-    if split.inputs["image"].shape[1:] == shape:
-        images[config.monitor] = np.asarray(split.inputs["image"][rows[:count]])
+    images = {"random": np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)}
+    if split is not None:
+        rows = np.arange(len(split.names))
+        if modality:
+            rows = rows[np.asarray(split.inputs["modality"]) == MODALITIES[modality]]
+        images[model.config.monitor] = np.asarray(split.inputs["image"][rows[:count]])
     return images
 
 

@@ -1,0 +1,144 @@
+"""LiteRT files in their interpreter: the outputs of the network, for every family and detector."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+import tinyjax
+from tests.configs import detector, reid
+from tests.tiny_backbones import MINIS
+from tests.untrained import CLASSES, write_initial_weights
+from tinyjax import config as configs
+from tinyjax.errors import UserError
+from tinyjax.exporting import flatbuffer, litert
+from tinyjax.exporting.functions import ExportedFunction, make_function
+
+TOLERANCE = 1e-4  # of an output's largest value
+# The operators of TensorFlow Lite Micro, micro_mutable_op_resolver.h, without custom operators,
+# variables and control flow.
+MICRO_RESOLVER = """ABS ADD ADD_N ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_TO_SPACE_ND BROADCAST_ARGS BROADCAST_TO
+    CAST CEIL CONCATENATION CONV_2D COS CUMSUM DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE ELU EQUAL
+    EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER
+    GREATER_EQUAL HARD_SWISH L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND
+    LOGICAL_NOT LOGICAL_OR LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL
+    PACK PAD PADV2 PRELU QUANTIZE REDUCE_MAX RELU RELU6 RESHAPE RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR ROUND RSQRT SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH
+    SPLIT SPLIT_V SQRT SQUARE SQUEEZE STRIDED_SLICE SUB SVDF TANH TRANSPOSE TRANSPOSE_CONV
+    UNPACK"""
+MICRO_OPERATORS = frozenset(MICRO_RESOLVER.split())
+
+
+def random_images(shape, count=1, dtype="uint8"):
+    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
+
+
+def assert_same_outputs(function, batch=1):
+    """Convert the function and compare outputs. Returns the file."""
+    file = litert.convert(function, batch)
+    images = random_images(function.input_shape, batch, function.dtype)
+    expected = jax.jit(function.call)(images)
+    actual = litert.load(file)(images)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape, name
+        np.testing.assert_allclose(
+            actual[name], value, rtol=0, atol=TOLERANCE * np.abs(value).max(), err_msg=name
+        )
+    return file
+
+
+def operators(file):
+    return Counter(flatbuffer.operator_names(flatbuffer.read(file)))
+
+
+def function_of(call, shape=(4, 6, 3), dtype="float32", **metadata):
+    return ExportedFunction(lambda image: {"y": call(image)}, shape, dtype, metadata)
+
+
+def upsample(x, rows=2, columns=2):
+    n, h, w, c = x.shape
+    x = jax.numpy.broadcast_to(x[:, :, None, :, None], (n, h, rows, w, columns, c))
+    return x.reshape(n, h * rows, w * columns, c)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda x: upsample(x * 2), {"MUL": 1, "RESIZE_NEAREST_NEIGHBOR": 1}),
+        (lambda x: upsample(x * 2, 3, 1), {"MUL": 1, "RESIZE_NEAREST_NEIGHBOR": 1}),
+        (lambda x: jax.nn.hard_swish(x), {"HARD_SWISH": 1}),
+    ],
+)
+def test_operators(call, expected):
+    assert operators(assert_same_outputs(function_of(call))) == expected
+
+
+def test_metadata_and_alignment_of_constants():
+    weights = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    file = assert_same_outputs(function_of(lambda x: x @ weights, a=[1, "é"], b={"c": 0.5}))
+    assert flatbuffer.read_metadata(file) == {"a": [1, "é"], "b": {"c": 0.5}}
+    assert file.find(weights.T.tobytes()) % 16 == 0 <= file.find(weights.T.tobytes())
+    model = flatbuffer.read(file)
+    model.metadata = []
+    with pytest.raises(UserError, match="without metadata of the name 'tinyjax'"):
+        flatbuffer.read_metadata(flatbuffer.pack(model))
+
+
+def test_missing_package_names_the_extra(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(flatbuffer, "import_module", missing)
+    with pytest.raises(UserError, match=r"pip install 'tinyjax\[litert\]'"):
+        litert.import_packages()
+
+
+# ---- networks
+
+
+@pytest.fixture(scope="module", params=["point", "retinanet"])
+def network(request, tmp_path_factory):
+    config = detector.get_config(name=request.param)
+    folder = tmp_path_factory.mktemp("run") / "run"
+    return tinyjax.load(write_initial_weights(folder, config, CLASSES, {"image": (64, 64, 1)}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "batch"), [("float32", 2), ("uint8", 1)])
+def test_detectors_run_on_microcontrollers(network, dtype, batch):
+    function = make_function(network, dtype=dtype)
+    file = assert_same_outputs(function, batch)
+    assert flatbuffer.read_metadata(file) == function.metadata
+    assert {*operators(file)} <= MICRO_OPERATORS
+    # Most kernels of TensorFlow Lite Micro take at most four or five dimensions.
+    assert max(len(t.shape) for t in flatbuffer.read(file).subgraphs[0].tensors) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", MINIS)
+def test_families(family, tmp_path):
+    config = configs.classifier()
+    config.model.backbone = MINIS[family]
+    channels = 1 if family == "lightcnn" else 3
+    inputs = {"image": (64, 48, channels)}
+    network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
+    file = assert_same_outputs(make_function(network))
+    assert "SELECT" not in operators(file)
+    if family not in ("convnext", "swin", "vit"):
+        assert {*operators(file)} <= MICRO_OPERATORS | {"BATCH_MATMUL"}
+
+
+@pytest.mark.slow
+def test_embeddings_of_both_modalities(tmp_path):
+    config = reid.get_config()
+    config.model.path_blocks = 1
+    inputs = {"image": (32, 16, 3), "modality": ()}
+    network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
+    images = random_images((32, 16, 3))
+    visible, infrared = (
+        litert.load(assert_same_outputs(make_function(network, modality=modality)))(images)
+        for modality in ("visible", "infrared")
+    )
+    assert np.abs(visible["embedding"] - infrared["embedding"]).max() > 0.01

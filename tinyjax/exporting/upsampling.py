@@ -1,0 +1,92 @@
+"""Upsampling in LiteRT files: a broadcast of six dimensions as RESIZE_NEAREST_NEIGHBOR.
+
+TensorFlow Lite Micro broadcasts tensors of at most five dimensions, and accelerators none.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tinyjax.exporting.flatbuffer import import_schema, operator_names
+
+
+def resize_for_broadcast(model: Any) -> None:
+    """Write RESHAPE, BROADCAST_TO and RESHAPE of a `ModelT`, [n, h, w, c] -> [n, h, 1, w, 1, c] ->
+    [n, h, a, w, b, c] -> [n, h a, w b, c], as one operator, in place.
+    """
+    graph = model.subgraphs[0]
+    names = operator_names(model)
+    producers = {op.outputs[0]: i for i, op in enumerate(graph.operators)}
+    readers = [index for op in graph.operators for index in op.inputs] + [*graph.outputs]
+    code = None
+    removed = set()
+    for last, name in enumerate(names):
+        if name != "RESHAPE":
+            continue
+        middle = producers.get(graph.operators[last].inputs[0], -1)
+        if middle < 0 or names[middle] != "BROADCAST_TO":
+            continue
+        first = producers.get(graph.operators[middle].inputs[0], -1)
+        if first < 0 or names[first] != "RESHAPE":
+            continue
+        chain = [graph.operators[i] for i in (first, middle, last)]
+        source, *shapes = (graph.tensors[i].shape for i in _tensors(chain))
+        if any(readers.count(op.outputs[0]) > 1 for op in chain[:2]) or not _is_upsampling(
+            [*source], *map(list, shapes)
+        ):
+            continue
+        code = _operator_code(model) if code is None else code
+        size = _constant(model, np.array(graph.tensors[chain[2].outputs[0]].shape[1:3], np.int32))
+        graph.operators[last] = _resize(code, chain[0].inputs[0], size, chain[2].outputs[0])
+        removed |= {first, middle}
+    graph.operators = [op for i, op in enumerate(graph.operators) if i not in removed]
+
+
+def _tensors(chain: list[Any]) -> list[int]:
+    return [chain[0].inputs[0], *(op.outputs[0] for op in chain)]
+
+
+def _is_upsampling(source: list[int], flat: list[int], wide: list[int], result: list[int]) -> bool:
+    if len(source) != 4 or len(wide) != 6:
+        return False
+    n, h, w, c = source
+    _, _, a, _, b, _ = wide
+    return (
+        flat == [n, h, 1, w, 1, c] and wide == [n, h, a, w, b, c] and result == [n, h * a, w * b, c]
+    )
+
+
+def _operator_code(model: Any) -> int:
+    schema = import_schema()
+    code = schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
+    model.operatorCodes.append(
+        schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, version=2)
+    )
+    return len(model.operatorCodes) - 1
+
+
+def _constant(model: Any, array: np.ndarray) -> int:
+    """The index of a new int32 tensor [n]."""
+    schema, graph = import_schema(), model.subgraphs[0]
+    model.buffers.append(schema.BufferT(data=array.view(np.uint8)))
+    name = f"size_{len(graph.tensors)}"
+    graph.tensors.append(
+        schema.TensorT(
+            shape=[*array.shape],
+            type=schema.TensorType.INT32,
+            buffer=len(model.buffers) - 1,
+            name=name,
+        )
+    )
+    return len(graph.tensors) - 1
+
+
+def _resize(code: int, source: int, size: int, output: int) -> Any:
+    schema = import_schema()
+    return schema.OperatorT(
+        opcodeIndex=code,
+        inputs=[source, size],
+        outputs=[output],
+        builtinOptionsType=schema.BuiltinOptions.ResizeNearestNeighborOptions,
+        builtinOptions=schema.ResizeNearestNeighborOptionsT(),
+    )
