@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from math import nan
 
 import pytest
 
 from tests.untrained import write_untrained_run
 from tinyjax import errors
 from tinyjax.export import main
-from tinyjax.exporting import flatbuffer
+from tinyjax.exporting import acceptance, flatbuffer
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,47 @@ def test_litert_file_and_record(run, tmp_path):
     assert flatbuffer.read_metadata(file.read_bytes()) == record["metadata"]
 
 
+@pytest.mark.slow
+def test_int8_file_is_written_if_its_score_is_accepted(run, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "mine.tflite"
+    command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--images", "2"]
+    command += ["--int8", "--calibration", "4"]
+    assert main([*command, "--explain"]) == 0
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert record["metadata"]["quantization"] == record["quantization"]["scheme"] == "int8"
+    assert record["metadata"]["input"]["dtype"] == "uint8"
+    assert record["quantization"]["calibration"] == 4
+    assert record["device"]["arena_bytes"] > 64 * 64 * 4  # at least one map at stride 4
+    assert "CAST" not in record["operators"]
+    most_harmful = record["quantization"]["tensors"][0]["tensor"]
+    assert most_harmful in capsys.readouterr().out
+
+    # A file that is worse than the run is not written.
+    file.unlink()
+    worse = {"suite": "val", "metric": "AP50", "run": 0.5, "file": 0.4}
+    monkeypatch.setattr(acceptance, "score_file", lambda *_: worse)
+    assert main(command) == 3
+    assert not file.exists()
+    assert "AP50 on val is 40.00, that of the run 50.00" in capsys.readouterr().out
+    assert main([*command, "--force"]) == 0
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("score", "accepted"),
+    [((0.5, 0.491), True), ((0.5, 0.6), True), ((0.5, 0.489), False), ((0.5, nan), False)],
+)
+def test_scores_that_are_accepted(score, accepted):
+    run, file = score
+    record = {"suite": "val", "metric": "AP50", "run": run, "file": file}
+    assert (not acceptance.reasons(record)) == accepted
+
+
+def test_a_file_without_a_score_is_not_accepted():
+    (reason,) = acceptance.reasons(None)
+    assert "its score is not known" in reason
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -56,6 +98,17 @@ def test_litert_file_and_record(run, tmp_path):
         ("--format onnx --output a.onnx --nms --outputs raw", "--outputs raw: without boxes"),
         ("--format litert --output a.tflite --nms", "--nms: not with --format litert"),
         ("--format litert --output a.tflite --outputs boxes", "--outputs boxes: not with"),
+        ("--format onnx --output a.onnx --int8", "--quantize int8: only with --format litert"),
+        ("--format litert --output a.tflite --quantize int4", "--quantize int4: did you mean"),
+        ("--format litert --output a.tflite --quantize int16 --int8", "--int8: short for"),
+        ("--format litert --output a.tflite --force", "--force: only with --quantize"),
+        ("--format litert --output a.tflite --explain", "--explain: only with --quantize int8"),
+        ("--format litert --output a.tflite --calibration 9", "--calibration: only with"),
+        ("--format litert --output a.tflite --int8 --calibration 0", "--calibration 0: give 1"),
+        (
+            "--format litert --output a.tflite --int8 --dtype float32",
+            "--dtype float32: an int8 file reads uint8",
+        ),
         ("--format onnx --output a.onnx --config.model.neck=fpn", "belong to the trained network"),
     ],
 )

@@ -15,14 +15,18 @@ normalization is inside. Its outputs:
       --nms              detections [N, K, 6]: x1, y1, x2, y2, score, label, after suppression
 
 A LiteRT file of a detector has the outputs of its levels only, and a fixed number of images per
-call. What a reader needs besides (classes, frame, strides, formula of the boxes, ..) is in the
+call. --quantize makes it smaller: float16 (weights), dynamic (weights int8), int8 (weights and
+activations int8), int16 (activations int16). Integer activations need training images.
+
+What a reader needs besides (classes, frame, strides, formula of the boxes, ..) is in the
 file's metadata, and with checksum, operators and differences in <output>.json (mine.json). The
 differences are those between the network and the file on images of the suite config.monitor, if
 its data are on this machine, and on random images. The scores of both on the whole suite are
-there, too.
+there, too. A quantized file is written if its score is at most a point (0.01) less than the run's.
 
-Exit codes: 0 the file is written, and its outputs are those of the network; 1 they differ; 2 the
-input is invalid.
+Exit codes: 0 the file is written, and its outputs are those of the network, or its score is
+accepted; 1 the outputs differ; 2 the input is invalid; 3 the score of a quantized file is not
+accepted, or not known, and the file is not written, unless --force is given.
 """
 
 import hashlib
@@ -33,48 +37,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax import config as configs
-from tinyjax.config.parsing import PREFIX
-from tinyjax.config.paths import parse_local_path
-from tinyjax.errors import UserError, run_command, suggest
+from tinyjax.errors import UserError, run_command
+from tinyjax.exporting.options import FLAGS, check
 from tinyjax.run.files import atomic
 from tinyjax.run.logs import log, start_log
 
-FORMATS = {"onnx": ".onnx", "litert": ".tflite"}  # name -> suffix of the file
-FLAGS: dict[str, dict[str, Any]] = {
-    "--format": {"required": True, "metavar": "NAME", "help": f"one of {', '.join(FORMATS)}"},
-    "--output": {
-        "required": True,
-        "type": parse_local_path,
-        "metavar": "FILE",
-        "help": "the file to write",
-    },
-    "--weights": {
-        "choices": ("last", "best"),
-        "default": "last",
-        "help": "averaged weights of the run folder: the last or the best ones",
-    },
-    "--outputs": {
-        "metavar": "NAME",
-        "help": "of a detector: raw (default) or boxes, decoded but not suppressed",
-    },
-    "--nms": {"action": "store_true", "help": "of a detector: detections after suppression"},
-    "--dtype": {
-        "default": "uint8",
-        "metavar": "NAME",
-        "help": "of the images: uint8 (default) or float32, both from 0 to 255",
-    },
-    "--batch": {
-        "type": int,
-        "metavar": "N",
-        "help": "images per call (default: any number in an ONNX file, 1 in a LiteRT file)",
-    },
-    "--images": {
-        "type": int,
-        "default": 16,
-        "metavar": "N",
-        "help": "images of the suite, and random ones, to compare outputs on (default 16)",
-    },
-}
+REFUSED = 3  # exit code
 
 
 class ExportedFile(NamedTuple):
@@ -92,7 +60,7 @@ class ExportedFile(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Raises UserError for invalid input."""
     options = configs.parse_options("export", __doc__, argv, FLAGS, required=("workdir",))
-    check_flags(options)
+    check(options)
     start_log()
     import_packages(options.format)
 
@@ -118,9 +86,26 @@ def main(argv: list[str] | None = None) -> int:
         },
         images_per_call(options),
     )
+    if options.quantize and not accept(score, options):
+        return REFUSED
     return max(
         write_file(model, split, score, modality, file, options) for modality, file in files.items()
     )
+
+
+def accept(score: Any, options: Any) -> bool:
+    """Whether to write a quantized file; logs why not. score: see `write_file`."""
+    from tinyjax.exporting import acceptance
+
+    reasons = acceptance.reasons(score)
+    for reason in reasons:
+        log.warning(f"{options.output}: {reason}")
+    if reasons and not options.force:
+        log.error(
+            f"{options.output}: not written; try --explain, another --quantize, or --force to "
+            "write it all the same"
+        )
+    return options.force or not reasons
 
 
 def import_packages(name: str) -> None:
@@ -132,37 +117,6 @@ def import_packages(name: str) -> None:
     else:
         onnx.import_onnx()
         runtimes.import_runtime()
-
-
-def check_flags(options: Any) -> None:
-    """Raise UserError for invalid flags."""
-    if options.format not in FORMATS:
-        raise UserError(f"--format {options.format}: {suggest(options.format, FORMATS)}")
-    suffix = FORMATS[options.format]
-    if options.output.suffix != suffix:
-        raise UserError(f"--output {options.output}: give a file that ends in {suffix}")
-    if options.output.is_dir():
-        raise UserError(f"--output {options.output}: a folder; give a file")
-    if options.format == "litert" and (options.nms or options.outputs == "boxes"):
-        flag = "--nms" if options.nms else "--outputs boxes"
-        raise UserError(
-            f"{flag}: not with --format litert, whose files have the outputs of the levels; leave "
-            "it out, and decode as docs/export.md describes: the constants are in the metadata"
-        )
-    if options.outputs not in (None, "raw", "boxes"):
-        raise UserError(
-            f"--outputs {options.outputs}: {suggest(options.outputs, ('raw', 'boxes'))}"
-        )
-    if options.nms and options.outputs == "raw":
-        raise UserError("--outputs raw: without boxes there is nothing for --nms; leave one out")
-    if options.dtype not in ("uint8", "float32"):
-        raise UserError(f"--dtype {options.dtype}: {suggest(options.dtype, ('uint8', 'float32'))}")
-    for flag, value in (("--batch", options.batch), ("--images", options.images)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value}: give 1 or more")
-    for text in options.overrides:
-        if text.startswith((f"{PREFIX}model.", f"{PREFIX}task")):
-            raise UserError(f"{text}: the weights belong to the trained network; leave it out")
 
 
 def output_file(output: Path, modality: str) -> Path:
@@ -196,14 +150,29 @@ def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
 
 def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
-    from tinyjax.exporting import flatbuffer, litert
+    from tinyjax.exporting import calibration, flatbuffer, litert, resources
     from tinyjax.exporting.functions import make_function
 
-    function = make_function(model, "raw", options.dtype, modality)
-    content = litert.convert(function, options.batch or 1)
+    scheme, batch = options.quantize, options.batch or 1
+    details: dict[str, Any] = {}
+    is_integer = scheme in litert.INTEGER_SCHEMES
+    function = make_function(model, "raw", "float32" if is_integer else options.dtype, modality)
+    if scheme:
+        shape = {**function.metadata["input"], "dtype": options.dtype}
+        metadata = {**function.metadata, "input": shape, "quantization": scheme}
+        function = function._replace(metadata=metadata)
+    content = litert.convert(function, batch)
+    if is_integer:
+        images = calibration.training_images(model, options.calibration, batch, modality)
+        content, details = calibration.quantize(content, scheme, images)
+        if options.explain:
+            log.info(f"{options.output}: {calibration.table(details)}")
+    elif scheme:
+        content = litert.quantize(content, scheme)
+    details = {**details, "device": resources.estimate(content)}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
     path, run = output_file(options.output, modality), litert.load(content)
-    return ExportedFile(path, content, function, "raw", run, operators, {})
+    return ExportedFile(path, content, function, "raw", run, operators, details)
 
 
 def compare_outputs(
@@ -260,7 +229,7 @@ def write_file(
             f"{score['metric']} on {score['suite']}: run {100 * score['run']:.2f}, "
             f"file {100 * score['file']:.2f}"
         )
-    if greatest > parity.MAX_RELATIVE_DIFFERENCE:
+    if not options.quantize and greatest > parity.MAX_RELATIVE_DIFFERENCE:
         log.warning(f"{file.path}: its outputs differ from those of the network; do not use it")
         return 1
     return 0

@@ -6,6 +6,7 @@ pip install 'tinyjax[litert]'.
 """
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -92,6 +93,51 @@ def operator_names(model: Any) -> list[str]:
     names = {code: name for name, code in vars(codes).items() if not name.startswith("_")}
     builtin = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
     return [names[builtin[op.opcodeIndex]] for op in model.subgraphs[0].operators]
+
+
+def add_operator_code(model: Any, name: str, version: int = 1) -> int:
+    """Add the code of an operator, such as RELU, to a `ModelT`. Returns its index."""
+    schema = import_schema()
+    code = getattr(schema.BuiltinOperator, name)
+    # Readers of older schemas know codes up to 127 only, and those in their own field.
+    code = schema.OperatorCodeT(
+        deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version
+    )
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def add_tensor(
+    model: Any,
+    name: str,
+    shape: Sequence[int],
+    type: str,
+    data: np.ndarray | None = None,
+    scale: float | None = None,
+    zero_point: int = 0,
+) -> int:
+    """Add a tensor to a `ModelT`: a constant, if it has data. Returns its index.
+
+    type: such as "INT8". scale, zero_point: of a quantized tensor, value = scale (q - zero_point).
+    """
+    schema, graph = import_schema(), model.subgraphs[0]
+    quantization = scale and schema.QuantizationParametersT(scale=[scale], zeroPoint=[zero_point])
+    if data is not None:
+        model.buffers.append(schema.BufferT(data=data.view(np.uint8)))
+    tensor = schema.TensorT(
+        shape=[*shape],
+        type=getattr(schema.TensorType, type),
+        buffer=0 if data is None else len(model.buffers) - 1,
+        name=name,
+        quantization=quantization,
+    )
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def make_operator(code: int, inputs: Sequence[int], output: int) -> Any:
+    """An `OperatorT` without options. code: its index in the list of operator codes."""
+    return import_schema().OperatorT(opcodeIndex=code, inputs=[*inputs], outputs=[output])
 
 
 def name_tensors(model: Any) -> None:

@@ -8,7 +8,9 @@ litert-converter is young, so only this module knows its interface. It is option
 pip install 'tinyjax[litert]'.
 """
 
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,22 @@ from tinyjax.exporting.upsampling import resize_for_broadcast
 
 SIGNATURE = "serving_default"
 INPUT = "image"
+# name -> method of the package's recipes, and its arguments
+SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "float16": ("add_weight_only_config", {"num_bits": 16, "algorithm_key": "float_casting"}),
+    "dynamic": ("add_dynamic_config", {"num_bits": 8}),
+    "int8": ("add_static_config", {"activation_num_bits": 8, "weight_num_bits": 8}),
+    "int16": ("add_static_config", {"activation_num_bits": 16, "weight_num_bits": 8}),
+}
+
+INTEGER_SCHEMES = {"int8": 255, "int16": 32767}  # name -> greatest value of the input's range
+
+Range = tuple[float, float]  # least and greatest value of a tensor
 
 
 def import_packages() -> None:
     """Raise UserError if the packages are not installed."""
-    for name in ("litert_converter", "ai_edge_litert"):
+    for name in ("litert_converter", "ai_edge_litert", "ai_edge_quantizer"):
         import_package(name)
 
 
@@ -60,6 +73,55 @@ def _convert(function: ExportedFunction, batch: int) -> bytes:
         return converter.export_flatbuffer_to_bytes(module.operation)
 
 
+def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None) -> bytes:
+    """The file with the arithmetic of a scheme, one of SCHEMES.
+
+    Args:
+        file: of `convert`; for an integer scheme, of a function that reads float32.
+        ranges: of all activations by the names of tensors, for an integer scheme. The result reads
+            gray values uint8.
+    """
+    quantizers = import_package("ai_edge_quantizer.quantizer")
+    recipe_manager = import_package("ai_edge_quantizer.recipe_manager")
+    method, arguments = SCHEMES[scheme]
+    recipes = recipe_manager.RecipeManager()
+    getattr(recipes, method)(".*", "*", **arguments)
+    quantizer = quantizers.Quantizer(bytearray(file))
+    quantizer.load_quantization_recipe(recipes.get_quantization_recipe())
+    statistics = None
+    if scheme in INTEGER_SCHEMES:
+        # A gray value is then its integer, minus 128 in int8.
+        ranges = {**(ranges or {}), INPUT: (0, INTEGER_SCHEMES[scheme])}
+        statistics = {
+            name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+            for name, (low, high) in ranges.items()
+        }
+    with redirect_stderr(io.StringIO()):  # progress bars that cannot be disabled
+        result = quantizer.quantize(statistics, enable_progress_report=False)
+    model = flatbuffer.read(bytes(result.quantized_model))
+    if scheme in INTEGER_SCHEMES:
+        _read_uint8(model)
+    return flatbuffer.pack(model)
+
+
+def _read_uint8(model: Any) -> None:
+    """Let an integer `ModelT` read gray values uint8, in place: its first operator makes integers
+    of its first tensor of them.
+    """
+    schema, graph = flatbuffer.import_schema(), model.subgraphs[0]
+    (integers,) = graph.inputs
+    tensor = graph.tensors[integers]
+    is_int8 = tensor.type == schema.TensorType.INT8
+    # Without a QUANTIZE from uint8 to int16; a CAST is the same, because the scale is 1.
+    code = flatbuffer.add_operator_code(model, "QUANTIZE" if is_int8 else "CAST", 1)
+    image = flatbuffer.add_tensor(model, INPUT, tensor.shape, "UINT8", scale=1.0)
+    tensor.name = f"{INPUT}_integers"
+    graph.operators.insert(0, flatbuffer.make_operator(code, [image], integers))
+    graph.inputs = [image]
+    for signature in model.signatureDefs:
+        signature.inputs[0].tensorIndex = image
+
+
 def make_interpreter(file: bytes, threads: int = 1, keep_tensors: bool = False) -> Any:
     """The interpreter of a file, with the operators of the file: no delegate replaces them.
 
@@ -84,10 +146,10 @@ def load(file: Path | bytes, threads: int = 1) -> Runner:
     content = file if isinstance(file, bytes) else file.read_bytes()
     interpreter = make_interpreter(content, threads)
     runner = interpreter.get_signature_runner(SIGNATURE)
-    outputs = runner.get_output_details()
+    (image,), outputs = runner.get_input_details().values(), runner.get_output_details()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = runner(**{INPUT: images})
+        values = runner(**{INPUT: images.astype(image["dtype"], copy=False)})
         return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
 
     return run

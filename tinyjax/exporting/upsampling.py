@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyjax.exporting.flatbuffer import import_schema, operator_names
+from tinyjax.exporting.flatbuffer import (
+    add_operator_code,
+    add_tensor,
+    import_schema,
+    operator_names,
+)
 
 
 def resize_for_broadcast(model: Any) -> None:
@@ -35,8 +40,10 @@ def resize_for_broadcast(model: Any) -> None:
             [*source], *map(list, shapes)
         ):
             continue
-        code = _operator_code(model) if code is None else code
-        size = _constant(model, np.array(graph.tensors[chain[2].outputs[0]].shape[1:3], np.int32))
+        if code is None:
+            code = add_operator_code(model, "RESIZE_NEAREST_NEIGHBOR", 2)
+        sizes = np.array(graph.tensors[chain[2].outputs[0]].shape[1:3], np.int32)
+        size = add_tensor(model, f"size_{last}", (2,), "INT32", data=sizes)
         graph.operators[last] = _resize(code, chain[0].inputs[0], size, chain[2].outputs[0])
         removed |= {first, middle}
     graph.operators = [op for i, op in enumerate(graph.operators) if i not in removed]
@@ -54,31 +61,6 @@ def _is_upsampling(source: list[int], flat: list[int], wide: list[int], result: 
     return (
         flat == [n, h, 1, w, 1, c] and wide == [n, h, a, w, b, c] and result == [n, h * a, w * b, c]
     )
-
-
-def _operator_code(model: Any) -> int:
-    schema = import_schema()
-    code = schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
-    model.operatorCodes.append(
-        schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, version=2)
-    )
-    return len(model.operatorCodes) - 1
-
-
-def _constant(model: Any, array: np.ndarray) -> int:
-    """The index of a new int32 tensor [n]."""
-    schema, graph = import_schema(), model.subgraphs[0]
-    model.buffers.append(schema.BufferT(data=array.view(np.uint8)))
-    name = f"size_{len(graph.tensors)}"
-    graph.tensors.append(
-        schema.TensorT(
-            shape=[*array.shape],
-            type=schema.TensorType.INT32,
-            buffer=len(model.buffers) - 1,
-            name=name,
-        )
-    )
-    return len(graph.tensors) - 1
 
 
 def _resize(code: int, source: int, size: int, output: int) -> Any:

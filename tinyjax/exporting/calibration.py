@@ -1,0 +1,261 @@
+"""Integer files of which the score is that of the network: the ranges of their activations.
+
+    images = training_images(model, 200, batch=1)
+    file, record = quantize(file, "int8", images)
+
+An int8 tensor has 256 values between the ends of its range. A few large activations make the steps
+between them so wide that the others are lost: one or two tensors then cause most of the error of
+the outputs. Two changes of the measured ranges help, neither of which needs labels:
+
+- What enters hard-swish or SiLU needs no values below which the activation is 0, or almost.
+- The ranges of the most harmful tensors are clipped where this reduces the error of the outputs.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyjax.data.modality import MODALITIES
+from tinyjax.errors import UserError
+from tinyjax.exporting import flatbuffer, litert
+from tinyjax.exporting.litert import INPUT, SIGNATURE, Range
+from tinyjax.inference.model import Model
+from tinyjax.run.text import text_table
+from tinyjax.tasks import get_task
+
+Images = Sequence[np.ndarray]  # batches float32 [B, H, W, C] that the file reads
+Outputs = list[dict[str, np.ndarray]]  # of each batch, by name
+
+# operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0, and
+# silu(-8) = -0.003
+FLOORS = {"HARD_SWISH": -3.0, "LOGISTIC": -8.0}
+SHARED = ("PAD", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE", "SLICE")  # range of the input
+CLIPS = (0.75, 0.5, 0.35, 0.25)  # fractions of a range that are tried
+MAX_COMPARED = 16  # tensors, those with the widest steps
+ERROR_IMAGES = 8  # batches on which errors are compared
+MAX_CLIPPED = 5  # tensors, the most harmful ones
+
+
+def training_images(model: Model, count: int, batch: int, modality: str = "") -> Images:
+    """Batches of about `count` training images, spread evenly over the training set: its first ones
+    may be one video. The last one is repeated to fill a batch.
+
+    Raises UserError if the training set is not on this machine.
+    """
+    config = model.config
+    try:
+        split: Any = get_task(config.task).load(config.data, config.data.train)
+    except OSError as error:
+        raise UserError(f"data.train: {error}; int8 and int16 need training images") from error
+    rows = np.arange(len(split.names))
+    if modality:
+        rows = rows[np.asarray(split.inputs["modality"]) == MODALITIES[modality]]
+    count = min(count, len(rows))
+    rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    rows = np.append(rows, np.repeat(rows[-1:], -count % batch))
+    images = np.asarray(split.inputs["image"][rows]).astype(np.float32)
+    if images.shape[1:] != model.input_shape:
+        raise UserError(
+            f"data.train: images of {images.shape[1:]}, but the network reads {model.input_shape}"
+        )
+    return [images[i : i + batch] for i in range(0, len(images), batch)]
+
+
+def quantize(file: bytes, scheme: str, images: Images) -> tuple[bytes, dict[str, Any]]:
+    """An integer file, and fields of its record, as JSON types.
+
+    file: in float32, of a function that reads float32. scheme: int8 or int16.
+    """
+    statistics = measure(file, images)
+    ranges = {name: row.range for name, row in statistics.items()}
+    record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, images))}
+    if scheme == "int8":
+        few = images[:: -(-len(images) // ERROR_IMAGES)]
+        ranges = raise_floors(file, ranges)
+        deviations = {name: row.deviation for name, row in statistics.items()}
+        errors = tensor_errors(file, ranges, deviations, few)
+        clipped = clip(file, ranges, errors, few, partial(litert.quantize, file, scheme))
+        record["tensors"] = [
+            {"tensor": name, "range": list(span), "error": error, "clipped": list(clipped[name])}
+            for name, span, error in errors
+        ]
+        ranges = clipped
+    return litert.quantize(file, scheme, ranges), {"quantization": record}
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The tensors that cause most of the error of a file's outputs, as text."""
+    rows = [
+        {
+            "tensor": row["tensor"],
+            "range": f"{row['range'][0]:.3g} to {row['range'][1]:.3g}",
+            "error": f"{row['error']:.4f}",
+            "clipped": ""
+            if row["clipped"] == row["range"]
+            else f"{row['clipped'][0]:.3g} to {row['clipped'][1]:.3g}",
+        }
+        for row in record["quantization"]["tensors"]
+    ]
+    return "error of the outputs if only this tensor has integers\n" + text_table(
+        rows, ("tensor", "range", "error", "clipped")
+    )
+
+
+class Statistics(NamedTuple):
+    """What calibration measures of an activation."""
+
+    range: Range
+    deviation: float  # root mean square of the values
+
+
+class TensorError(NamedTuple):
+    """The error of the outputs when a single tensor has integers."""
+
+    tensor: str
+    range: Range
+    error: float  # see `output_error`
+
+
+def measure(file: bytes, images: Images) -> dict[str, Statistics]:
+    """Statistics of all activations of a float32 file, by tensor."""
+    interpreter = litert.make_interpreter(file, keep_tensors=True)
+    run = interpreter.get_signature_runner(SIGNATURE)
+    graph = flatbuffer.read(file).subgraphs[0]
+    activations = [
+        (i, graph.tensors[i].name.decode()) for op in graph.operators for i in op.outputs
+    ]
+    lows, highs, squares = (dict.fromkeys(names, 0.0) for names in [dict(activations).values()] * 3)
+    for batch in images:
+        run(**{INPUT: batch})
+        for index, name in activations:
+            values = interpreter.get_tensor(index).ravel()
+            # From 0, which an integer tensor needs for padding.
+            lows[name] = min(lows[name], float(values.min()))
+            highs[name] = max(highs[name], float(values.max()))
+            squares[name] += float(values @ values) / values.size
+    return {
+        name: Statistics((lows[name], highs[name]), (squares[name] / len(images)) ** 0.5)
+        for name in lows
+    }
+
+
+def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Ranges that start at FLOORS, for tensors that only hard-swish or SiLU reads."""
+    model = flatbuffer.read(file)
+    graph, names = model.subgraphs[0], flatbuffer.operator_names(model)
+    readers = defaultdict(list)  # tensor -> names and operators
+    for op, name in zip(graph.operators, names, strict=True):
+        for index in op.inputs:
+            readers[index].append((name, op))
+    result = dict(ranges)
+    for index, tensor in enumerate(graph.tensors):
+        floors = [FLOORS[name] for name, _ in readers[index] if name in FLOORS]
+        if not floors or index in graph.outputs:
+            continue
+        # The other reader of what enters SiLU multiplies it with the sigmoid.
+        sigmoids = {op.outputs[0] for name, op in readers[index] if name == "LOGISTIC"}
+        others = [op for name, op in readers[index] if name not in FLOORS]
+        if all(sigmoids & {*op.inputs} for op in others):
+            low, high = ranges[tensor.name.decode()]
+            result[tensor.name.decode()] = max(low, min(floors)), max(high, 0.0)
+    return result
+
+
+def run_file(file: bytes, images: Images) -> Outputs:
+    """The outputs of a file, float32, or dequantized."""
+    run = litert.load(file)
+    return [run(batch) for batch in images]
+
+
+def output_error(expected: Outputs, actual: Outputs) -> float:
+    """The greatest, over outputs, of root mean square difference / standard deviation."""
+
+    def relative(name: str) -> float:
+        x, y = (np.stack([outputs[name] for outputs in each]) for each in (expected, actual))
+        return float(np.sqrt(np.square(x - y).mean()) / max(x.std(), 1e-12))
+
+    return max(map(relative, expected[0]))
+
+
+def tensor_errors(
+    file: bytes,
+    ranges: Mapping[str, Range],
+    deviations: Mapping[str, float],
+    images: Images,
+) -> list[TensorError]:
+    """The errors of the activations with the widest steps, each alone, in descending order.
+
+    deviations: of the values. A step is compared with it: to run the file for every tensor would
+    take minutes.
+    """
+    model = flatbuffer.read(file)
+    graph, names = model.subgraphs[0], flatbuffer.operator_names(model)
+    steps = {}
+    for number, (op, name) in enumerate(zip(graph.operators, names, strict=True)):
+        tensor = graph.tensors[op.outputs[0]].name.decode()
+        low, high = ranges[tensor]
+        if name not in SHARED:
+            steps[number] = (high - low) / max(deviations[tensor], 1e-12)
+    expected, errors = run_file(file, images), []
+    for number in sorted(steps, key=lambda number: -steps[number])[:MAX_COMPARED]:
+        tensor = graph.tensors[graph.operators[number].outputs[0]].name.decode()
+        actual = run_file(with_integers(file, number, ranges[tensor]), images)
+        errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
+    return sorted(errors, key=lambda row: -row.error)
+
+
+def with_integers(file: bytes, number: int, span: Range) -> bytes:
+    """A file in which the output of one operator goes through int8, as in an int8 file."""
+    model = flatbuffer.read(file)
+    graph = model.subgraphs[0]
+    (index,) = graph.operators[number].outputs
+    shape = graph.tensors[index].shape
+    low, high = min(span[0], 0.0), max(span[1], 1e-9)
+    scale = (high - low) / 255
+    zero_point = int(np.clip(np.round(-128 - low / scale), -128, 127))
+    integers = flatbuffer.add_tensor(
+        model, "integers", shape, "INT8", scale=scale, zero_point=zero_point
+    )
+    restored = flatbuffer.add_tensor(model, "restored", shape, "FLOAT32")
+    for op in graph.operators:
+        op.inputs = [restored if i == index else i for i in op.inputs]
+    graph.outputs = [restored if i == index else i for i in graph.outputs]
+    for output in model.signatureDefs[0].outputs:
+        if output.tensorIndex == index:
+            output.tensorIndex = restored
+    quantize = flatbuffer.add_operator_code(model, "QUANTIZE")
+    dequantize = flatbuffer.add_operator_code(model, "DEQUANTIZE", 2)
+    graph.operators[number + 1 : number + 1] = [
+        flatbuffer.make_operator(quantize, [index], integers),
+        flatbuffer.make_operator(dequantize, [integers], restored),
+    ]
+    return flatbuffer.pack(model)
+
+
+def clip(
+    file: bytes,
+    ranges: Mapping[str, Range],
+    errors: Sequence[TensorError],
+    images: Images,
+    quantize: Callable[[Mapping[str, Range]], bytes],
+) -> dict[str, Range]:
+    """Ranges of which the most harmful are clipped where this reduces the error of the outputs.
+
+    One tensor after the other, in the order of `errors`; each is compared in the integer file of
+    the ranges chosen so far, the result of `quantize(ranges)`.
+    """
+    expected = run_file(file, images)
+    chosen = dict(ranges)
+    least = output_error(expected, run_file(quantize(chosen), images))
+    for row in errors[:MAX_CLIPPED]:
+        low, high = chosen[row.tensor]
+        for fraction in CLIPS:
+            candidate = {**chosen, row.tensor: (low * fraction, high * fraction)}
+            error = output_error(expected, run_file(quantize(candidate), images))
+            if error < least:
+                least, best = error, candidate
+                chosen = best
+    return chosen
