@@ -110,6 +110,20 @@ def test_integer_file_reads_gray_values():
         assert counts == {"QUANTIZE" if scheme == "int8" else "CAST": 1, "DEPTHWISE_CONV_2D": 1}
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int16"])
+def test_bias_of_a_dead_channel(scheme):
+    """Of weights 0 or 1e-7, in whose scale a bias of 3 or 5 needs more than 32 bits."""
+    kernel = np.array([0, 1e-2, 1e-7, 1e-4], np.float32).reshape(1, 1, 1, 4)
+    bias = np.array([5, 0, 3, 2], np.float32)
+    file = convert(lambda x: conv(x - 100, kernel) + bias)
+    ranges = {name: row.range for name, row in calibration.measure(file, batches()).items()}
+    run = litert.load(litert.quantize(file, scheme, ranges))
+    step = 6 / 255
+    for batch in batches():
+        expected = np.asarray(conv(batch - 100, kernel) + bias)
+        np.testing.assert_allclose(run(batch)["y"], expected, atol=2 * step)
+
+
 # ---- networks
 
 
@@ -120,6 +134,7 @@ def network(tmp_path_factory):
     return tinyjax.load(write_initial_weights(folder, detector.get_config(), CLASSES, inputs))
 
 
+@pytest.mark.slow
 def test_training_images_are_spread_evenly(network):
     images = calibration.training_images(network, 4, batch=3)
     assert [batch.shape for batch in images] == [(3, 64, 64, 1)] * 2

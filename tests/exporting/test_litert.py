@@ -88,6 +88,19 @@ def test_metadata_and_alignment_of_constants():
         flatbuffer.read_metadata(flatbuffer.pack(model))
 
 
+@pytest.mark.parametrize(("scheme", "weight_bytes"), [("float16", 2), ("dynamic", 1)])
+def test_schemes_with_float_activations(scheme, weight_bytes):
+    weights = np.random.default_rng(0).normal(size=(72, 256)).astype(np.float32)
+    function = function_of(lambda x: x.reshape(len(x), -1) @ weights, a=1)
+    file = litert.convert(function)
+    small = litert.quantize(file, scheme)
+    assert len(file) - len(small) > (4 - weight_bytes) * weights.size - 5000  # scales of channels
+    images = random_images(function.input_shape, dtype="float32")
+    expected, actual = (litert.load(each)(images)["y"] for each in (file, small))
+    np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
+    assert flatbuffer.read_metadata(small) == {"a": 1}
+
+
 def test_missing_package_names_the_extra(monkeypatch):
     def missing(name):
         raise ImportError(name)

@@ -96,12 +96,44 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
             name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
             for name, (low, high) in ranges.items()
         }
+        statistics |= _weight_ranges(flatbuffer.read(file), ranges, INTEGER_SCHEMES[scheme])
     with redirect_stderr(io.StringIO()):  # progress bars that cannot be disabled
         result = quantizer.quantize(statistics, enable_progress_report=False)
     model = flatbuffer.read(bytes(result.quantized_model))
     if scheme in INTEGER_SCHEMES:
         _read_uint8(model)
     return flatbuffer.pack(model)
+
+
+def _weight_ranges(
+    model: Any, ranges: Mapping[str, Range], levels: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Ranges of kernels of which a channel has small weights and a large bias, as a dead one has.
+
+    A bias is an integer of 32 bits in units of input scale * kernel scale: with the range of such a
+    channel's weights, it would overflow. It has a wider range here, in which it needs 27 bits.
+    """
+    graph, result = model.subgraphs[0], {}
+    axes = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of the output channels
+    for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
+        if name not in axes or len(op.inputs) < 3 or op.inputs[2] == -1:
+            continue
+        source, kernel, bias = (graph.tensors[index] for index in op.inputs[:3])
+        if (span := ranges.get(source.name.decode())) is None:
+            continue
+        weights, biases = (_floats(model, tensor) for tensor in (kernel, bias))
+        others = tuple(axis for axis in range(weights.ndim) if axis != axes[name])
+        largest = np.abs(weights).max(others, keepdims=True)
+        input_scale = max(span[1] - span[0], 1e-9) / levels
+        least = np.abs(biases).reshape(largest.shape) * 127 / input_scale / 2**27
+        if (least > largest).any():
+            limit = np.maximum(largest, least)
+            result[kernel.name.decode()] = {"min": -limit, "max": limit}
+    return result
+
+
+def _floats(model: Any, tensor: Any) -> np.ndarray:
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
 def _read_uint8(model: Any) -> None:
