@@ -8,7 +8,7 @@ from tests.configs import detector
 from tests.untrained import CLASSES, write_random_detector
 from tinyjax import benchmark, errors
 from tinyjax import config as configs
-from tinyjax.exporting import latency, onnx
+from tinyjax.exporting import latency, litert, onnx
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.run import timing
 from tinyjax.run.csv_files import read_rows, write_rows
@@ -24,9 +24,8 @@ def photos(tmp_path):
     return folder
 
 
-@pytest.fixture
-def file(tmp_path):
-    """A file whose logits are the means of the colors."""
+def mean_colors():
+    """A function whose logits are the means of the colors."""
     metadata = {
         "task": "classify",
         "classes": [*CLASSES],
@@ -37,7 +36,12 @@ def file(tmp_path):
     def call(image):
         return {"logits": image.astype(np.float32).mean((1, 2))}
 
-    onnx.write(ExportedFunction(call, (8, 8, 3), "uint8", metadata), tmp_path / "mine.onnx")
+    return ExportedFunction(call, (8, 8, 3), "uint8", metadata)
+
+
+@pytest.fixture
+def file(tmp_path):
+    onnx.write(mean_colors(), tmp_path / "mine.onnx")
     return tmp_path / "mine.onnx"
 
 
@@ -84,10 +88,14 @@ def test_a_file_is_timed_in_every_runtime_and_number_of_threads(file, photos, mo
 
 @pytest.mark.slow
 def test_calls_take_turns_in_processes_of_their_own(file, photos):
-    target = benchmark.file_target(file, sorted(photos.iterdir()))
-    rows = latency.measure(latency.file_processes([target], [1]), [target], rounds=3)
-    assert rows[0]["rounds"] == 3
-    assert 0 < rows[0]["q1_ms"] <= rows[0]["median_ms"] <= rows[0]["q3_ms"]
+    litert_file = file.with_suffix(".tflite")
+    litert_file.write_bytes(litert.convert(mean_colors()))
+    targets = [benchmark.file_target(f, sorted(photos.iterdir())) for f in (file, litert_file)]
+    rows = latency.measure(latency.file_processes(targets, [1]), targets, rounds=3)
+    assert {"ONNX Runtime", "LiteRT"} <= {row["runtime"] for row in rows}
+    for row in rows:
+        assert row["rounds"] == 3
+        assert 0 < row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from tinyjax.run.csv_files import read_rows
 
 
 def write_file(run, file, *flags):
-    command = ["--workdir", str(run), "--format", "onnx", "--output", str(file), "--images", "1"]
+    name = {".onnx": "onnx", ".tflite": "litert"}[file.suffix]
+    command = ["--workdir", str(run), "--format", name, "--output", str(file), "--images", "1"]
     assert export.main([*command, *flags]) == 0
     return file
 
@@ -51,14 +52,16 @@ def assert_same_scores(actual, expected):
 
 
 @pytest.mark.slow
-def test_scores_of_a_detector_are_those_of_the_run(run, file):
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_scores_of_a_detector_are_those_of_the_run(run, tmp_path, suffix):
     before = files_in(run)
+    file = write_file(run, tmp_path / f"mine.{suffix}")
     assert evaluate.main(["--model", str(file)]) == 0
     assert files_in(run) == before
-    written = files_in(file.parent)
-    assert {f"mine-evaluations/onnx.{s}" for s in ("csv", "json", "npz")} <= written
-    assert "mine-evaluations/onnx/mine/val.npz" in written
-    actual = read_rows(file.parent / "mine-evaluations" / "onnx.csv")
+    written = files_in(tmp_path)
+    assert {f"mine-evaluations/{suffix}.{s}" for s in ("csv", "json", "npz")} <= written
+    assert f"mine-evaluations/{suffix}/mine/val.npz" in written
+    actual = read_rows(tmp_path / "mine-evaluations" / f"{suffix}.csv")
     assert {row["member"] for row in actual} == {"mine"}
     assert evaluate.main(["--workdir", str(run)]) == 0
     expected = read_rows(run / "evaluations" / "last.csv")
@@ -116,6 +119,7 @@ def test_predictions_are_those_of_the_run(run, flags, tmp_path):
         (evaluate, "--suite val", "--workdir: give a run folder; or --model"),
         (evaluate, "--model {file} --weights best", "--weights best: "),
         (evaluate, "--model {file}", "a.onnx: not an ONNX file that can be read"),
+        (evaluate, "--model {litert}", "a.tflite: not a LiteRT file that can be read"),
         (evaluate, "--model {file}.pt", "a.onnx.pt: not a file of tinyjax.export"),
         (predict, "--input {photos} --output {out} --model {file} --workdir {file}", "give one of"),
         (predict, "--input {photos} --output {out} --model {file}", "not an ONNX file"),
@@ -123,9 +127,15 @@ def test_predictions_are_those_of_the_run(run, flags, tmp_path):
     ],
 )
 def test_invalid_input_is_one_message_and_exit_code_2(command, line, message, tmp_path, capsys):
-    (tmp_path / "a.onnx").write_text("not a network")
+    for name in ("a.onnx", "a.tflite"):
+        (tmp_path / name).write_text("not a network")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "x.png")
-    paths = {"file": tmp_path / "a.onnx", "photos": tmp_path / "x.png", "out": tmp_path / "out"}
+    paths = {
+        "file": tmp_path / "a.onnx",
+        "litert": tmp_path / "a.tflite",
+        "photos": tmp_path / "x.png",
+        "out": tmp_path / "out",
+    }
     argv = line.format(**paths).split()
     assert errors.exit_code(lambda: command.main(argv)) == 2
     assert message in capsys.readouterr().err

@@ -51,8 +51,8 @@ class ExportedFile(NamedTuple):
     path: Path
     content: bytes
     function: Any  # an `ExportedFunction`
-    outputs: str  # of a detector: raw, boxes or detections
     run: Any  # the outputs of the file, a `runtimes.Runner`
+    description: Any  # a `runtimes.FileDescription`
     operators: Counter[str]
     details: dict[str, Any]  # fields of the record that only this format has
 
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from tinyjax.api import load
     from tinyjax.exporting import acceptance
+    from tinyjax.exporting.predictions import make_predict
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
@@ -77,15 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     make = {"onnx": make_onnx, "litert": make_litert}[options.format]
     files = {modality: make(model, modality, options) for modality in model.predict_functions}
     split = acceptance.load_monitor(model)
-    score = split and acceptance.score_file(
-        model,
-        split,
-        {
-            modality: acceptance.make_predict(model, file.run, file.outputs, options.dtype)
-            for modality, file in files.items()
-        },
-        images_per_call(options),
-    )
+    functions = {
+        modality: (make_predict(file.run, file.description, model.config), None)
+        for modality, file in files.items()
+    }
+    score = split and acceptance.score_file(model, split, functions)
     if options.quantize and not accept(score, options):
         return REFUSED
     return max(
@@ -124,11 +121,6 @@ def output_file(output: Path, modality: str) -> Path:
     return output.with_stem(f"{output.stem}-{modality}") if modality else output
 
 
-def images_per_call(options: Any) -> int:
-    """Images per call for proof and score."""
-    return options.batch or (16 if options.format == "onnx" else 1)
-
-
 def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
     """An ONNX file of a network."""
     from tinyjax.exporting import onnx, runtimes
@@ -138,19 +130,19 @@ def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
     function = make_function(model, outputs, options.dtype, modality)
     nms = model.config.nms.to_dict() if options.nms else None
     if nms:
-        outputs = "detections"
-        function = function._replace(metadata={**function.metadata, "outputs": outputs})
+        function = function._replace(metadata={**function.metadata, "outputs": "detections"})
     proto = onnx.convert(function, options.batch, nms)
     content = proto.SerializeToString()
     operators = Counter(node.op_type for node in proto.graph.node)
     details = {"opset": onnx.OPSET}
     path, run = output_file(options.output, modality), runtimes.load_onnx(content)
-    return ExportedFile(path, content, function, outputs, run, operators, details)
+    description = runtimes.FileDescription(function.metadata, options.batch)
+    return ExportedFile(path, content, function, run, description, operators, details)
 
 
 def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
-    from tinyjax.exporting import calibration, flatbuffer, litert, resources
+    from tinyjax.exporting import calibration, flatbuffer, litert, resources, runtimes
     from tinyjax.exporting.functions import make_function
 
     scheme, batch = options.quantize, options.batch or 1
@@ -171,8 +163,9 @@ def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
         content = litert.quantize(content, scheme)
     details = {**details, "device": resources.estimate(content)}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
-    path, run = output_file(options.output, modality), litert.load(content)
-    return ExportedFile(path, content, function, "raw", run, operators, details)
+    path, run = output_file(options.output, modality), runtimes.load_litert(content)
+    description = runtimes.FileDescription(function.metadata, batch)
+    return ExportedFile(path, content, function, run, description, operators, details)
 
 
 def compare_outputs(
@@ -183,7 +176,7 @@ def compare_outputs(
 
     images = parity.proof_images(model, split, options.images, modality)
     expected, actual = parity.make_expected(file.function), file.run
-    if file.outputs == "detections":
+    if file.description.metadata.get("outputs") == "detections":
         expected = parity.ranked_scores(model)
 
         def actual(rows):

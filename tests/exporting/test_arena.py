@@ -12,12 +12,15 @@ from tinyjax.exporting.functions import ExportedFunction
     ("buffers", "size"),
     [
         ([], 0),
-        ([Buffer(5, 0, 1), Buffer(7, 1, 2)], 12),  # alive together
-        ([Buffer(5, 0, 1), Buffer(7, 2, 3)], 7),  # one after the other
+        ([Buffer(100, 0, 1)], 112),  # aligned to 16
+        ([Buffer(64, 0, 1), Buffer(32, 1, 2)], 96),  # alive together
+        ([Buffer(64, 0, 1), Buffer(32, 2, 3)], 64),  # one after the other
+        # The last one reuses the memory of the first.
+        ([Buffer(64, 0, 1), Buffer(32, 1, 2), Buffer(64, 2, 3)], 96),
         # The middle one is alive with both others, which share their bytes.
-        ([Buffer(4, 0, 1), Buffer(10, 1, 2), Buffer(6, 2, 3)], 16),
-        # 3 begins where 4 did, 2 is alive with both.
-        ([Buffer(8, 0, 4), Buffer(4, 0, 1), Buffer(2, 1, 4), Buffer(3, 2, 3)], 14),
+        ([Buffer(48, 0, 1), Buffer(160, 1, 2), Buffer(96, 2, 3)], 256),
+        # The third begins where the second did, 16 is alive with both.
+        ([Buffer(128, 0, 4), Buffer(64, 0, 1), Buffer(16, 1, 4), Buffer(48, 2, 3)], 208),
     ],
 )
 def test_buffers_alive_at_the_same_time_do_not_overlap(buffers, size):

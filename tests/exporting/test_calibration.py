@@ -12,7 +12,7 @@ from tests.configs import detector
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
 from tinyjax.errors import UserError
-from tinyjax.exporting import calibration, flatbuffer, litert
+from tinyjax.exporting import calibration, flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 KERNEL = np.random.default_rng(0).normal(size=(1, 1, 1, 4)).astype(np.float32) / 100
@@ -96,7 +96,7 @@ def test_integer_file_reads_gray_values():
         file = convert(lambda x: conv(x, KERNEL))
         ranges = {name: row.range for name, row in calibration.measure(file, batches()).items()}
         integers = litert.quantize(file, scheme, ranges)
-        runner = litert.make_interpreter(integers).get_signature_runner(litert.SIGNATURE)
+        runner = runtimes.make_interpreter(integers).get_signature_runner(runtimes.SIGNATURE)
         (image,), (y,) = (
             details().values() for details in (runner.get_input_details, runner.get_output_details)
         )
@@ -104,7 +104,7 @@ def test_integer_file_reads_gray_values():
         assert y["dtype"] == dtype
         step = y["quantization"][0]
         for batch in batches():
-            actual = litert.load(integers)(batch)["y"]
+            actual = runtimes.load_litert(integers)(batch)["y"]
             np.testing.assert_allclose(actual, conv(batch, KERNEL), atol=2.55 * step + 0.02)
         counts = Counter(flatbuffer.operator_names(flatbuffer.read(integers)))
         assert counts == {"QUANTIZE" if scheme == "int8" else "CAST": 1, "DEPTHWISE_CONV_2D": 1}
@@ -117,7 +117,7 @@ def test_bias_of_a_dead_channel(scheme):
     bias = np.array([5, 0, 3, 2], np.float32)
     file = convert(lambda x: conv(x - 100, kernel) + bias)
     ranges = {name: row.range for name, row in calibration.measure(file, batches()).items()}
-    run = litert.load(litert.quantize(file, scheme, ranges))
+    run = runtimes.load_litert(litert.quantize(file, scheme, ranges))
     step = 6 / 255
     for batch in batches():
         expected = np.asarray(conv(batch - 100, kernel) + bias)

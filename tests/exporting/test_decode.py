@@ -13,8 +13,8 @@ from tests.configs import detector
 from tests.untrained import CLASSES
 from tinyjax.data.images import GRAY
 from tinyjax.detectors.anchors import configured_levels
-from tinyjax.exporting.acceptance import flatten_levels
 from tinyjax.exporting.decode import decode
+from tinyjax.exporting.predictions import flatten_levels
 from tinyjax.tasks.detect import get_detector
 
 SIZE = (48, 64)
@@ -76,7 +76,7 @@ def case(request):
 
 
 def run_detections(config, outputs):
-    flat = flatten_levels(outputs, tuple(config.model.strides), len(CLASSES))
+    flat = flatten_levels(outputs, config.model.strides, CLASSES)
     result = jax.device_get(get_detector(config).decode(flat, SIZE, config))
     rows = np.column_stack([result["boxes"][0], result["scores"][0], result["labels"][0]])
     return rows[result["scores"][0] > 0]

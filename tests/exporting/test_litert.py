@@ -12,7 +12,7 @@ from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
 from tinyjax.errors import UserError
-from tinyjax.exporting import flatbuffer, litert
+from tinyjax.exporting import flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 TOLERANCE = 1e-4  # of an output's largest value
@@ -41,7 +41,7 @@ def assert_same_outputs(function, batch=1):
     file = litert.convert(function, batch)
     images = random_images(function.input_shape, batch, function.dtype)
     expected = jax.jit(function.call)(images)
-    actual = litert.load(file)(images)
+    actual = runtimes.load_litert(file)(images)
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         assert actual[name].shape == value.shape, name
@@ -96,7 +96,7 @@ def test_schemes_with_float_activations(scheme, weight_bytes):
     small = litert.quantize(file, scheme)
     assert len(file) - len(small) > (4 - weight_bytes) * weights.size - 5000  # scales of channels
     images = random_images(function.input_shape, dtype="float32")
-    expected, actual = (litert.load(each)(images)["y"] for each in (file, small))
+    expected, actual = (runtimes.load_litert(each)(images)["y"] for each in (file, small))
     np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
     assert flatbuffer.read_metadata(small) == {"a": 1}
 
@@ -153,7 +153,7 @@ def test_embeddings_of_both_modalities(tmp_path):
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
     images = random_images((32, 16, 3))
     visible, infrared = (
-        litert.load(assert_same_outputs(make_function(network, modality=modality)))(images)
+        runtimes.load_litert(assert_same_outputs(make_function(network, modality=modality)))(images)
         for modality in ("visible", "infrared")
     )
     assert np.abs(visible["embedding"] - infrared["embedding"]).max() > 0.01

@@ -11,7 +11,7 @@ from tests.untrained import CLASSES, write_initial_weights, write_random_detecto
 from tinyjax import config as configs
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
-from tinyjax.exporting import network_files, onnx
+from tinyjax.exporting import network_files, onnx, predictions
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 LOW = 0.05  # threshold for networks that were never trained
@@ -192,7 +192,7 @@ def test_levels_are_joined_in_the_order_of_the_network():
         "deltas_4": 10 + np.arange(16.0).reshape(1, 2, 2, 4),
         "logits_4": 10 + np.arange(8.0).reshape(1, 2, 2, 2),
     }
-    logits, deltas = network_files._flatten_levels(maps, (4, 8), ("a", "b"))
+    logits, deltas = predictions.flatten_levels(maps, (4, 8), ("a", "b"))
     fine, coarse = 10 + np.arange(8), np.arange(4)
     np.testing.assert_array_equal(logits, [np.concatenate([fine, coarse]).reshape(-1, 2)])
     fine, coarse = 10 + np.arange(16), np.arange(8)

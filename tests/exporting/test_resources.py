@@ -1,25 +1,10 @@
 """Memory and arithmetic of LiteRT files, counted by hand."""
 
 import numpy as np
-import pytest
 from jax import lax
 
 from tinyjax.exporting import litert, resources
 from tinyjax.exporting.functions import ExportedFunction
-
-
-@pytest.mark.parametrize(
-    ("tensors", "peak"),
-    [
-        ([(100, 0, 1)], 112),  # aligned to 16
-        ([(64, 0, 1), (32, 1, 2), (64, 2, 3)], 96),  # the last one reuses the memory of the first
-        ([(16, 0, 2), (32, 0, 1), (32, 2, 3)], 48),
-        ([(64, 0, 3), (32, 0, 1), (48, 1, 2), (16, 2, 3)], 64 + 48 + 32),
-        ([], 0),
-    ],
-)
-def test_plan_of_memory(tensors, peak):
-    assert resources.plan(tensors) == peak
 
 
 def test_estimate_of_two_convolutions():

@@ -1,8 +1,13 @@
-"""The memory that activations need on a microcontroller."""
+"""The arena: the memory in which a microcontroller keeps activations.
+
+The planner is that of TensorFlow Lite Micro (GreedyMemoryPlanner). Kernels need scratch memory
+besides, which is not counted.
+"""
 
 import math
 from typing import Any, NamedTuple
 
+ALIGNMENT = 16  # bytes, of buffers in the arena
 # Operations whose output is their input in another shape, without a copy.
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
@@ -15,11 +20,28 @@ class Buffer(NamedTuple):
     last: int
 
 
-def arena_bytes(model: Any) -> int:
-    """The size of the arena of a network with int8 activations, a byte for each value.
+def place(buffers: list[Buffer]) -> int:
+    """The size of an arena in which buffers that are alive at the same time do not overlap.
 
-    The buffers are placed as TensorFlow Lite Micro does, see `place`. The temporary memory of its
-    kernels is not included.
+    The largest buffer is placed first, each at the lowest free offset.
+    """
+    placed: list[tuple[int, int, Buffer]] = []  # start, end; in order of the start
+    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
+        offset = 0
+        for start, end, other in placed:
+            if other.first > buffer.last or other.last < buffer.first:
+                continue
+            if offset + buffer.size <= start:
+                break
+            offset = max(offset, end)
+        end = offset + -(-buffer.size // ALIGNMENT) * ALIGNMENT
+        placed.append((offset, end, buffer))
+        placed.sort(key=lambda row: row[:2])
+    return max((end for _, end, _ in placed), default=0)
+
+
+def arena_bytes(model: Any) -> int:
+    """The size of the arena of an ONNX file's network with int8 activations, a byte for each value.
 
     model: an `onnx.ModelProto` with a fixed batch.
     """
@@ -44,26 +66,6 @@ def arena_bytes(model: Any) -> int:
     for x in graph.output:
         last[source.get(x.name, x.name)] = len(graph.node)
     return place([Buffer(sizes[name], first[name], last[name]) for name in first if sizes[name]])
-
-
-def place(buffers: list[Buffer]) -> int:
-    """The size of an arena in which buffers that are alive at the same time do not overlap.
-
-    The largest buffer is placed first, each at the lowest free offset, which is the rule of
-    GreedyMemoryPlanner in TensorFlow Lite Micro.
-    """
-    placed: list[tuple[int, Buffer]] = []  # by offset
-    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
-        offset = 0
-        for start, other in placed:
-            if other.first > buffer.last or other.last < buffer.first:
-                continue
-            if start - offset >= buffer.size:
-                break
-            offset = max(offset, start + other.size)
-        placed.append((offset, buffer))
-        placed.sort(key=lambda item: item[0])
-    return max((start + buffer.size for start, buffer in placed), default=0)
 
 
 def _num_values(tensor: Any) -> int:

@@ -20,8 +20,9 @@ import numpy as np
 
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
-from tinyjax.exporting import flatbuffer, litert
-from tinyjax.exporting.litert import INPUT, SIGNATURE, Range
+from tinyjax.exporting import flatbuffer, litert, runtimes
+from tinyjax.exporting.litert import Range
+from tinyjax.exporting.runtimes import INPUT, SIGNATURE
 from tinyjax.inference.model import Model
 from tinyjax.run.text import text_table
 from tinyjax.tasks import get_task
@@ -121,7 +122,7 @@ class TensorError(NamedTuple):
 
 def measure(file: bytes, images: Images) -> dict[str, Statistics]:
     """Statistics of all activations of a float32 file, by tensor."""
-    interpreter = litert.make_interpreter(file, keep_tensors=True)
+    interpreter = runtimes.make_interpreter(file, keep_tensors=True)
     run = interpreter.get_signature_runner(SIGNATURE)
     graph = flatbuffer.read(file).subgraphs[0]
     activations = [
@@ -166,7 +167,7 @@ def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
 
 def run_file(file: bytes, images: Images) -> Outputs:
     """The outputs of a file, float32, or dequantized."""
-    run = litert.load(file)
+    run = runtimes.load_litert(file)
     return [run(batch) for batch in images]
 
 

@@ -3,6 +3,7 @@ down the start of a process that only runs files.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,12 @@ class Runtime(NamedTuple):
     load: Callable[[Path, int], Runner]  # (file, threads)
 
 
-FORMATS = {".onnx": FileFormat(runtimes.describe_onnx, runtimes.load_onnx)}  # by suffix
+FORMATS = {  # by suffix
+    ".onnx": FileFormat(runtimes.describe_onnx, runtimes.load_onnx),
+    ".tflite": FileFormat(runtimes.describe_litert, runtimes.load_litert),
+}
 RUNTIMES = {  # by name
     "ONNX Runtime": Runtime("onnxruntime", ".onnx", runtimes.load_onnx),
     "OpenVINO": Runtime("openvino", ".onnx", runtimes.load_openvino),
+    "LiteRT": Runtime("ai-edge-litert", ".tflite", partial(runtimes.load_litert, xnnpack=True)),
 }

@@ -1,7 +1,7 @@
 """LiteRT files of trained networks: StableHLO to LiteRT by litert-converter.
 
     file = convert(function, batch=1)  # bytes
-    run = load(file)
+    run = runtimes.load_litert(file)
     run(images)  # {"logits_4": f32[N, h, w, n], ..}
 
 litert-converter is young, so only this module knows its interface. It is optional:
@@ -11,7 +11,6 @@ pip install 'tinyjax[litert]'.
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,11 +19,9 @@ import numpy as np
 from tinyjax.exporting import flatbuffer
 from tinyjax.exporting.flatbuffer import import_package
 from tinyjax.exporting.functions import ExportedFunction
-from tinyjax.exporting.runtimes import Runner
+from tinyjax.exporting.runtimes import INPUT, SIGNATURE
 from tinyjax.exporting.upsampling import resize_for_broadcast
 
-SIGNATURE = "serving_default"
-INPUT = "image"
 # name -> method of the package's recipes, and its arguments
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "float16": ("add_weight_only_config", {"num_bits": 16, "algorithm_key": "float_casting"}),
@@ -152,41 +149,3 @@ def _read_uint8(model: Any) -> None:
     graph.inputs = [image]
     for signature in model.signatureDefs:
         signature.inputs[0].tensorIndex = image
-
-
-def make_interpreter(file: bytes, threads: int = 1, keep_tensors: bool = False) -> Any:
-    """The interpreter of a file, with the operators of the file: no delegate replaces them.
-
-    keep_tensors: all tensors can be read after a call.
-
-    Raises UserError if it is not installed.
-    """
-    litert = import_package("ai_edge_litert.interpreter")
-    return litert.Interpreter(
-        model_content=file,
-        num_threads=threads,
-        experimental_preserve_all_tensors=keep_tensors,
-        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-
-
-def load(file: Path | bytes, threads: int = 1) -> Runner:
-    """A file, or its bytes, as a function of images in the file's batch size.
-
-    Outputs are float32; those of integer files are dequantized by their scale and zero point.
-    """
-    content = file if isinstance(file, bytes) else file.read_bytes()
-    interpreter = make_interpreter(content, threads)
-    runner = interpreter.get_signature_runner(SIGNATURE)
-    (image,), outputs = runner.get_input_details().values(), runner.get_output_details()
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = runner(**{INPUT: images.astype(image["dtype"], copy=False)})
-        return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
-
-    return run
-
-
-def _dequantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
-    scale, zero = details["quantization"]
-    return ((array.astype(np.float32) - zero) * scale).astype(np.float32) if scale else array

@@ -4,16 +4,15 @@ import math
 from typing import Any
 
 from tinyjax.exporting import flatbuffer
+from tinyjax.exporting.arena import Buffer, place
 
-ALIGNMENT = 16  # bytes, of tensors in the arena
 ITEM_SIZES = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2}  # else 1
 
 
 def estimate(file: bytes) -> dict[str, int]:
     """Estimates of one call, as JSON types:
 
-    - arena_bytes: the peak memory of activations, input and outputs included, as a greedy planner
-      arranges them. Kernels need scratch memory besides.
+    - arena_bytes: the memory of activations, see `arena.place`.
     - weight_bytes: of constants.
     - multiply_adds: of convolutions and products of matrices.
     """
@@ -23,14 +22,14 @@ def estimate(file: bytes) -> dict[str, int]:
     buffers = {graph.tensors[i].buffer for i in used}
     weights = sum(len(model.buffers[b].data) for b in buffers if model.buffers[b].data is not None)
     return {
-        "arena_bytes": plan(lifetimes(model)),
+        "arena_bytes": place(lifetimes(model)),
         "weight_bytes": weights,
         "multiply_adds": count_multiply_adds(model),
     }
 
 
-def lifetimes(model: Any) -> list[tuple[int, int, int]]:
-    """Size in bytes, first and last operator of each activation of a `ModelT`."""
+def lifetimes(model: Any) -> list[Buffer]:
+    """The activations of a `ModelT`, input and outputs included."""
     graph = model.subgraphs[0]
     first = dict.fromkeys(graph.inputs, 0)
     last: dict[int, int] = {}
@@ -40,26 +39,7 @@ def lifetimes(model: Any) -> list[tuple[int, int, int]]:
         for index in [*op.inputs, *op.outputs]:
             last[index] = number
     last |= dict.fromkeys(graph.outputs, len(graph.operators) - 1)
-    return [(_bytes(graph.tensors[i]), start, last[i]) for i, start in first.items()]
-
-
-def plan(tensors: list[tuple[int, int, int]]) -> int:
-    """The peak of a memory plan: the largest tensor first, each at the lowest address that is free
-    while it is needed. This is the planner of TensorFlow Lite Micro.
-
-    tensors: size in bytes, first and last operator of each.
-    """
-    placed: list[tuple[int, int, int, int]] = []  # address, end, first, last
-    for size, first, last in sorted(tensors, key=lambda tensor: (-tensor[0], tensor[1])):
-        address = 0
-        for start, end, other_first, other_last in sorted(placed):
-            if other_last < first or last < other_first:
-                continue
-            if address + size <= start:
-                break
-            address = max(address, end)
-        placed.append((address, address + -(-size // ALIGNMENT) * ALIGNMENT, first, last))
-    return max((end for _, end, _, _ in placed), default=0)
+    return [Buffer(_bytes(graph.tensors[i]), start, last[i]) for i, start in first.items()]
 
 
 def count_multiply_adds(model: Any) -> int:

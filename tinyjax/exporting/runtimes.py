@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyjax.errors import UserError
+from tinyjax.exporting import flatbuffer
+
+SIGNATURE, INPUT = "serving_default", "image"  # names in LiteRT files
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]  # images [N, H, W, C] -> outputs by name
 
@@ -77,6 +80,70 @@ def load_openvino(file: Path, threads: int = 1) -> Runner:
         return {output.any_name: results[output] for output in model.outputs}
 
     return run
+
+
+def describe_litert(file: Path) -> FileDescription:
+    """The description of a LiteRT file. Raises UserError as `load_litert` does, and for a file
+    without metadata.
+    """
+    (image,) = _open_runner(file).get_input_details().values()
+    try:
+        metadata = flatbuffer.read_metadata(file.read_bytes())
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return FileDescription(metadata, int(image["shape"][0]))
+
+
+def load_litert(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> Runner:
+    """A LiteRT file, or its bytes, on CPU.
+
+    Args:
+        xnnpack: use the kernels of XNNPACK, as apps do. The others are those of the file's
+            operators, one by one.
+
+    Outputs are float32; those of integer files are dequantized by their scale and zero point.
+    Raises UserError if the interpreter is not installed, and for a file that it cannot read.
+    """
+    runner = _open_runner(file, threads, xnnpack)
+    (image,), outputs = runner.get_input_details().values(), runner.get_output_details()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        values = runner(**{INPUT: images.astype(image["dtype"], copy=False)})
+        return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
+
+    return run
+
+
+def make_interpreter(
+    file: bytes, threads: int = 1, xnnpack: bool = False, keep_tensors: bool = False
+) -> Any:
+    """The interpreter of a LiteRT file. xnnpack: see `load_litert`. keep_tensors: all tensors can
+    be read after a call. Raises UserError if it is not installed.
+    """
+    litert = flatbuffer.import_package("ai_edge_litert.interpreter")
+    kernels = litert.OpResolverType
+    return litert.Interpreter(
+        model_content=file,
+        num_threads=threads,
+        experimental_preserve_all_tensors=keep_tensors,
+        experimental_op_resolver_type=kernels.BUILTIN
+        if xnnpack
+        else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+
+
+def _open_runner(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> Any:
+    name, content = ("", file) if isinstance(file, bytes) else (f"{file}: ", file.read_bytes())
+    try:
+        return make_interpreter(content, threads, xnnpack).get_signature_runner(SIGNATURE)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}not a LiteRT file that can be read ({reason})") from error
+
+
+def _dequantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    scale, zero = details["quantization"]
+    return ((array.astype(np.float32) - zero) * scale).astype(np.float32) if scale else array
 
 
 def _open_session(file: Path | bytes, threads: int, optimized: bool = True) -> Any:
