@@ -9,6 +9,7 @@ pip install 'tinyjax[litert]'.
 """
 
 import io
+import os
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from typing import Any
@@ -37,6 +38,8 @@ Range = tuple[float, float]  # least and greatest value of a tensor
 
 def import_packages() -> None:
     """Raise UserError if the packages are not installed."""
+    # Else litert-converter, which does not use oneDNN, announces it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     for name in ("litert_converter", "ai_edge_litert", "ai_edge_quantizer"):
         import_package(name)
 
