@@ -1,5 +1,6 @@
 """The function of an exported file has the outputs of prediction."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -36,7 +37,7 @@ def test_suppressed_boxes_are_those_of_prediction(model, images, dtype):
 
 
 def test_raw_outputs_are_maps_of_each_level(model, images):
-    outputs = make_function(model).call(images)
+    outputs = jax.eval_shape(make_function(model).call, images)
     assert len(outputs) == 4
     for name, output in outputs.items():
         stride = int(name.split("_")[1])

@@ -149,7 +149,9 @@ def test_input_dtypes_and_batch_sizes(network, dtype, batch, tmp_path):
             np.testing.assert_allclose(value, expected[name], atol=1e-4)
 
 
-@pytest.mark.parametrize("top_k", [7, 30, 1000])
+@pytest.mark.parametrize(
+    "top_k", [30, *(pytest.param(k, marks=pytest.mark.slow) for k in (7, 1000))]
+)
 def test_suppression_is_that_of_the_run(top_k, tmp_path):
     """Boxes and scores are pixels of the input, so that no scores are equal."""
     rng = np.random.default_rng(0)
