@@ -335,6 +335,10 @@ def test_study_leaves_out_runs_that_others_start_from(tmp_path):
     shutil.rmtree(tmp_path / "tuned")
     write(tmp_path / "tuned", sizes=["s-2"], starts=("", starts[2]), seeds=2, **SMALL)
     assert [*run_folders.list_runs(tmp_path)] == ["imagenet", "tuned"]  # another folder
+    (tmp_path / "tuned" / "results.csv").unlink()
+    with pytest.raises(UserError, match="tuned: this run is not finished"):
+        run_folders.list_runs(tmp_path)
+    assert [*run_folders.list_runs(tmp_path, ["tuned"])] == ["imagenet"]
 
 
 def test_suites_with_one_name_must_be_one_set(tmp_path):

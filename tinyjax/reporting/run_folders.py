@@ -23,7 +23,8 @@ def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
     Runs named in `exclude` are left out. Runs that others in the folder start from are left out,
     too, because they are intermediate results.
 
-    Raises UserError if there is no run, a run is not finished, or a name is unknown.
+    Raises UserError if there is no run, a run that is not excluded is not finished, or a name is
+    unknown.
     """
     runs = _find_runs(folder)
     for name in exclude:
@@ -34,10 +35,12 @@ def list_runs(folder: Path, exclude: Iterable[str] = ()) -> dict[str, Path]:
             f"{folder}: contains no run, sweep or folder of them (no config.json); give a folder "
             "written by tinyjax.train"
         )
-    for path in runs.values():
-        if not run_folder.is_finished(path):
-            raise UserError(f"{path}: this run is not finished; finish its training first")
-    inits = {init for path in runs.values() for init in starting_weights(path)}
+    finished = {name: path for name, path in runs.items() if run_folder.is_finished(path)}
+    for name in runs.keys() - finished.keys() - {*exclude}:
+        raise UserError(
+            f"{runs[name]}: this run is not finished; finish its training first, or --exclude it"
+        )
+    inits = {init for path in finished.values() for init in starting_weights(path)}
     started_from = {path_key(run_folder.started_from(init)) for init in inits}
     runs = {name: path for name, path in runs.items() if name not in exclude}
     if not runs:
