@@ -47,6 +47,20 @@ def test_litert_file_and_record(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_stablehlo_file_and_record(run, tmp_path):
+    file = tmp_path / "mine.stablehlo"
+    command = ["--workdir", str(run), "--format", "stablehlo", "--output", str(file)]
+    assert main([*command, "--images", "2", "--nms"]) == 0
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["operators"]["convolution"] > 10
+    assert record["platforms"] == ["cpu", "cuda", "tpu"]
+    assert record["parity"]["images"] == {"random": 2, "val": 2}
+    assert record["metadata"]["outputs"] == "detections"
+    assert record["score"]["file"] == pytest.approx(record["score"]["run"], abs=1e-3)
+
+
+@pytest.mark.slow
 def test_int8_file_is_written_if_its_score_is_accepted(run, tmp_path, monkeypatch, capsys):
     file = tmp_path / "mine.tflite"
     command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--images", "2"]
@@ -101,6 +115,7 @@ def test_a_file_without_a_score_is_not_accepted():
         ("--format onnx --output a.onnx --int8", "--quantize int8: only with --format litert"),
         ("--format litert --output a.tflite --quantize int4", "--quantize int4: did you mean"),
         ("--format litert --output a.tflite --quantize int16 --int8", "--int8: short for"),
+        ("--format stablehlo --output a.stablehlo --int8", "only with --format litert"),
         ("--format litert --output a.tflite --force", "--force: only with --quantize"),
         ("--format litert --output a.tflite --explain", "--explain: only with --quantize int8"),
         ("--format litert --output a.tflite --calibration 9", "--calibration: only with"),

@@ -14,7 +14,7 @@ from tinyjax.run.csv_files import read_rows
 
 
 def write_file(run, file, *flags):
-    name = {".onnx": "onnx", ".tflite": "litert"}[file.suffix]
+    name = {".onnx": "onnx", ".tflite": "litert", ".stablehlo": "stablehlo"}[file.suffix]
     command = ["--workdir", str(run), "--format", name, "--output", str(file), "--images", "1"]
     assert export.main([*command, *flags]) == 0
     return file
@@ -52,7 +52,7 @@ def assert_same_scores(actual, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("suffix", ["onnx", "tflite", "stablehlo"])
 def test_scores_of_a_detector_are_those_of_the_run(run, tmp_path, suffix):
     before = files_in(run)
     file = write_file(run, tmp_path / f"mine.{suffix}")
@@ -120,6 +120,7 @@ def test_predictions_are_those_of_the_run(run, flags, tmp_path):
         (evaluate, "--model {file} --weights best", "--weights best: "),
         (evaluate, "--model {file}", "a.onnx: not an ONNX file that can be read"),
         (evaluate, "--model {litert}", "a.tflite: not a LiteRT file that can be read"),
+        (evaluate, "--model {stablehlo}", "a.stablehlo: not a StableHLO file that"),
         (evaluate, "--model {file}.pt", "a.onnx.pt: not a file of tinyjax.export"),
         (predict, "--input {photos} --output {out} --model {file} --workdir {file}", "give one of"),
         (predict, "--input {photos} --output {out} --model {file}", "not an ONNX file"),
@@ -127,12 +128,13 @@ def test_predictions_are_those_of_the_run(run, flags, tmp_path):
     ],
 )
 def test_invalid_input_is_one_message_and_exit_code_2(command, line, message, tmp_path, capsys):
-    for name in ("a.onnx", "a.tflite"):
+    for name in ("a.onnx", "a.tflite", "a.stablehlo"):
         (tmp_path / name).write_text("not a network")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "x.png")
     paths = {
         "file": tmp_path / "a.onnx",
         "litert": tmp_path / "a.tflite",
+        "stablehlo": tmp_path / "a.stablehlo",
         "photos": tmp_path / "x.png",
         "out": tmp_path / "out",
     }

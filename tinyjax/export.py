@@ -2,6 +2,7 @@
 
     python -m tinyjax.export --workdir runs/mine --format onnx --output mine.onnx [--nms]
     python -m tinyjax.export --workdir runs/mine --format litert --output mine.tflite [--int8]
+    python -m tinyjax.export --workdir runs/mine --format stablehlo --output mine.stablehlo [--nms]
 
 --workdir takes a run folder or a file of weights, as `tinyjax.load` does. The file reads images
 [N, H, W, C] with gray values from 0 to 255, of the size that the network was trained for; the
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     if model.config.task != "detect" and (options.nms or options.outputs):
         flag = "--nms" if options.nms else f"--outputs {options.outputs}"
         raise UserError(f"{flag}: not an option of the task {model.config.task}; leave it out")
-    make = {"onnx": make_onnx, "litert": make_litert}[options.format]
+    make = {"onnx": make_onnx, "litert": make_litert, "stablehlo": make_stablehlo}[options.format]
     files = {modality: make(model, modality, options) for modality in model.predict_functions}
     split = acceptance.load_monitor(model)
     functions = {
@@ -111,7 +112,7 @@ def import_packages(name: str) -> None:
 
     if name == "litert":
         litert.import_packages()
-    else:
+    elif name == "onnx":
         onnx.import_onnx()
         runtimes.import_runtime()
 
@@ -137,6 +138,21 @@ def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
     details = {"opset": onnx.OPSET}
     path, run = output_file(options.output, modality), runtimes.load_onnx(content)
     description = runtimes.FileDescription(function.metadata, options.batch)
+    return ExportedFile(path, content, function, run, description, operators, details)
+
+
+def make_stablehlo(model: Any, modality: str, options: Any) -> ExportedFile:
+    """A StableHLO file of a network."""
+    from tinyjax.exporting import stablehlo
+    from tinyjax.exporting.functions import make_function
+    from tinyjax.exporting.runtimes import FileDescription
+
+    outputs = "detections" if options.nms else options.outputs or "raw"
+    function = make_function(model, outputs, options.dtype, modality)
+    content = stablehlo.convert(function, options.batch)
+    path, run = output_file(options.output, modality), stablehlo.load(content)
+    description = FileDescription(function.metadata, options.batch)
+    operators, details = stablehlo.count_operations(content), stablehlo.details()
     return ExportedFile(path, content, function, run, description, operators, details)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tinyjax.exporting import runtimes
+from tinyjax.exporting import runtimes, stablehlo
 from tinyjax.exporting.runtimes import FileDescription, Runner
 
 
@@ -29,9 +29,11 @@ class Runtime(NamedTuple):
 FORMATS = {  # by suffix
     ".onnx": FileFormat(runtimes.describe_onnx, runtimes.load_onnx),
     ".tflite": FileFormat(runtimes.describe_litert, runtimes.load_litert),
+    ".stablehlo": FileFormat(stablehlo.describe, stablehlo.load),
 }
 RUNTIMES = {  # by name
     "ONNX Runtime": Runtime("onnxruntime", ".onnx", runtimes.load_onnx),
     "OpenVINO": Runtime("openvino", ".onnx", runtimes.load_openvino),
     "LiteRT": Runtime("ai-edge-litert", ".tflite", partial(runtimes.load_litert, xnnpack=True)),
+    "JAX": Runtime("jax", ".stablehlo", partial(stablehlo.load, platform="cpu")),
 }

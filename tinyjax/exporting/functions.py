@@ -14,6 +14,8 @@ of `function.shape_struct(batch)`. The weights are constants of the function.
     detect, "raw"           <name>_<stride> f32[N, h, w, n] for each level and output of the head
     detect, "boxes"         boxes f32[N, A, 4] (xyxy, pixels of the input) and scores
                             f32[N, A, classes] of all candidates, before suppression
+    detect, "detections"    detections f32[N, K, 6]: x1, y1, x2, y2, score, label, as the run
+                            predicts them; unused rows have a score of 0
 """
 
 import json
@@ -34,7 +36,7 @@ from tinyjax.errors import UserError, suggest
 from tinyjax.inference.model import Model
 from tinyjax.tasks import detect
 
-OUTPUTS = ("raw", "boxes")
+OUTPUTS = ("raw", "boxes", "detections")
 DTYPES = ("uint8", "float32")
 
 
@@ -82,7 +84,9 @@ def make_function(
 
         def call(image):
             # A network with one path ignores the modality.
-            return predict(variables, {"image": image, "modality": jnp.zeros(len(image), "u1")})
+            return predict(
+                variables, {"image": image, "modality": jnp.zeros(image.shape[:1], "u1")}
+            )
 
     metadata = describe(model, outputs, dtype, modality)
     return ExportedFunction(call, model.input_shape, dtype, metadata)
@@ -115,13 +119,18 @@ def _detector_function(model: Model, variables: Any, outputs: str) -> Callable[.
         scores, boxes = detector.candidates(apply(image), image_size, config)
         return {"boxes": boxes, "scores": scores}
 
-    return {"raw": raw, "boxes": boxes}[outputs]
+    def detections(image):
+        result = detector.decode(apply(image), image_size, config)
+        columns = [result[name][..., None] for name in ("scores", "labels")]
+        return {"detections": jnp.concatenate([result["boxes"], *columns], -1)}
+
+    return {"raw": raw, "boxes": boxes, "detections": detections}[outputs]
 
 
 def _to_map(level: Array, image_size: tuple[int, int], stride: int) -> Array:
     """[N, h w A, n] -> [N, h, w, A n]."""
     h, w = (-(-side // stride) for side in image_size)
-    return level.reshape(len(level), h, w, -1)
+    return level.reshape(level.shape[0], h, w, -1)
 
 
 def describe(model: Model, outputs: str, dtype: str, modality: str = "") -> dict[str, Any]:

@@ -6,7 +6,11 @@ from tinyjax.config.parsing import PREFIX
 from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError, suggest
 
-FORMATS = {"onnx": ".onnx", "litert": ".tflite"}  # name -> suffix of the file
+FORMATS = {
+    "onnx": ".onnx",
+    "litert": ".tflite",
+    "stablehlo": ".stablehlo",
+}  # name -> suffix of the file
 QUANTIZATIONS = ("float16", "dynamic", "int8", "int16")
 INTEGER = ("int8", "int16")  # also the activations
 CALIBRATION = 200  # training images
@@ -36,7 +40,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--batch": {
         "type": int,
         "metavar": "N",
-        "help": "images per call (default: any number in an ONNX file, 1 in a LiteRT file)",
+        "help": "images per call (default: 1 in a LiteRT file, any number in others)",
     },
     "--quantize": {
         "metavar": "NAME",

@@ -170,7 +170,7 @@ def model_functions(
     @jax.jit
     def predict(variables, inputs):
         """image uint8 [B, H, W, C] -> logits f32[B, classes]."""
-        x, size = normalize(inputs["image"]), len(inputs["image"])
+        x, size = normalize(inputs["image"]), inputs["image"].shape[0]
         if flip := config.predict.flip:
             x = jnp.concatenate([x, x[:, :, ::-1]])
         logits, _ = models.apply(model, *variables, x, train=False)

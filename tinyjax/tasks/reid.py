@@ -203,7 +203,7 @@ def model_functions(
     def predict(variables, inputs):
         """image uint8 [B, H, W, C], modality uint8 [B] -> embedding f32[B, D]."""
         x, modality = normalize(inputs["image"]), inputs["modality"]
-        size = len(x)
+        size = x.shape[0]
         if flip := config.predict.flip:
             x, modality = jnp.concatenate([x, x[:, :, ::-1]]), jnp.tile(modality, 2)
         outputs, _ = models.apply(model, *variables, x, modality, train=False)
