@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.configs import detector
+from tests.configs.detectors import two_stage_config
 from tests.recognition.recognition_runs import write_recognition_run
 from tests.untrained import write_random_detector
 from tinyjax import errors, evaluate, export, predict
@@ -67,6 +68,21 @@ def test_scores_of_a_detector_are_those_of_the_run(run, tmp_path, suffix):
     expected = read_rows(run / "evaluations" / "last.csv")
     assert max(float(row["AR100"]) for row in expected) > 0.01
     assert {row["corruption"] for row in expected} == {"", "gaussian_noise"}
+    assert_same_scores(actual, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--outputs", "boxes"), ("--nms",)])
+def test_scores_of_a_two_stage_detector_are_those_of_the_run(flags, tmp_path):
+    config = two_stage_config("faster_rcnn").unlock()
+    config.data.suites = {"val": {"n": 4, "seed": 1}, "more": {"n": 3, "seed": 2}}
+    run = write_random_detector(tmp_path / "run", config.lock())
+    write_file(run, tmp_path / "mine.onnx", *flags)
+    assert evaluate.main(["--model", str(tmp_path / "mine.onnx")]) == 0
+    assert evaluate.main(["--workdir", str(run)]) == 0
+    actual = read_rows(tmp_path / "mine-evaluations" / "onnx.csv")
+    expected = read_rows(run / "evaluations" / "last.csv")
+    assert max(float(row["AR100"]) for row in expected) > 0.01
     assert_same_scores(actual, expected)
 
 

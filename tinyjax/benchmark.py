@@ -124,9 +124,11 @@ def check_options(options: Any) -> None:
 def file_target(file: Path, photos: Sequence[Path]) -> Target:
     """A file, and images prepared for it. Raises UserError for a batch of more than one image."""
     from tinyjax.api import load
-    from tinyjax.exporting import network_files
+    from tinyjax.exporting import network_files, two_stage
 
     metadata, batch = network_files.describe(file)
+    if metadata.get("component", two_stage.RPN) != two_stage.RPN:
+        raise UserError(f"--file {file}: reads RoIs, not images; give the file of the RPN")
     if batch not in (None, 1):
         raise UserError(f"--file {file}: reads {batch} images per call; export it with --batch 1")
     outputs = metadata.get("outputs", metadata["task"])
@@ -270,7 +272,7 @@ def export_members(
         for id, row in progress_bar(members.items(), unit="member", desc="export"):
             model = load(folder / "weights" / id)
             modality = first_modality(model)
-            function = make_function(model, modality=modality)
+            function = make_function(model, name=modality)
             file = Path(temporary) / f"{id}.onnx"
             row["arena_bytes"] = arena_bytes(onnx.write(function, file, batch=1))
             row["bytes"] = file.stat().st_size

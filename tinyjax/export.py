@@ -14,8 +14,10 @@ normalization is inside. Its outputs:
     detector             <name>_<stride> [N, h, w, n] of each level, before decoding
       --outputs boxes    boxes [N, A, 4] (xyxy, pixels) and scores [N, A, classes] of all candidates
       --nms              detections [N, K, 6]: x1, y1, x2, y2, score, label, after suppression
+    two-stage detector   --output a.onnx writes a-rpn.onnx, a-head1.onnx and so on, see
+                         `exporting.two_stage`; with --outputs boxes or --nms, one file
 
-A LiteRT file of a detector has the outputs of its levels only, and a fixed number of images per
+A LiteRT file of a detector has raw outputs only, and a fixed number of images per
 call. --quantize makes it smaller: float16 (weights), dynamic (weights int8), int8 (weights and
 activations int8), int16 (activations int16). Integer activations need training images.
 
@@ -67,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from tinyjax.api import load
     from tinyjax.exporting import acceptance
-    from tinyjax.exporting.predictions import make_predict
+    from tinyjax.exporting.functions import file_names
+    from tinyjax.exporting.predictions import make_functions
     from tinyjax.run import runtime
 
     runtime.tune_allocator()
@@ -77,18 +80,28 @@ def main(argv: list[str] | None = None) -> int:
         flag = "--nms" if options.nms else f"--outputs {options.outputs}"
         raise UserError(f"{flag}: not an option of the task {model.config.task}; leave it out")
     make = {"onnx": make_onnx, "litert": make_litert, "stablehlo": make_stablehlo}[options.format]
-    files = {modality: make(model, modality, options) for modality in model.predict_functions}
+    check_quantization(model, options)
+    names = file_names(model, "detections" if options.nms else options.outputs or "raw")
+    files = {name: make(model, name, options) for name in names}
     split = acceptance.load_monitor(model)
-    functions = {
-        modality: (make_predict(file.run, file.description, model.config), None)
-        for modality, file in files.items()
-    }
+    runs = {name: (file.run, file.description) for name, file in files.items()}
+    functions = make_functions(runs, model.config)
     score = split and acceptance.score_file(model, split, functions)
     if options.quantize and not accept(score, options):
         return REFUSED
-    return max(
-        write_file(model, split, score, modality, file, options) for modality, file in files.items()
-    )
+    return max(write_file(model, split, score, name, file, options) for name, file in files.items())
+
+
+def check_quantization(model: Any, options: Any) -> None:
+    """Raise UserError for integer activations of a network that they are not calibrated for."""
+    from tinyjax.exporting import options as flags
+    from tinyjax.exporting import two_stage
+
+    if options.quantize in flags.INTEGER and two_stage.is_two_stage(model.config):
+        raise UserError(
+            f"--quantize {options.quantize}: not for two-stage detectors, whose box heads read "
+            "features; give float16 or dynamic"
+        )
 
 
 def accept(score: Any, options: Any) -> bool:
@@ -117,61 +130,70 @@ def import_packages(name: str) -> None:
         runtimes.import_runtime()
 
 
-def output_file(output: Path, modality: str) -> Path:
-    """The file of a modality: a.onnx, or a-visible.onnx."""
-    return output.with_stem(f"{output.stem}-{modality}") if modality else output
+def output_file(output: Path, name: str) -> Path:
+    """The file of a modality or component: a.onnx, or a-visible.onnx."""
+    return output.with_stem(f"{output.stem}-{name}") if name else output
 
 
-def make_onnx(model: Any, modality: str, options: Any) -> ExportedFile:
+def rows(function: Any, batch: int | None) -> int | None:
+    """How many rows a file reads per call: images, or their RoIs. batch: of images; None: any."""
+    return None if batch is None else batch * function.rows_per_image
+
+
+def make_onnx(model: Any, name: str, options: Any) -> ExportedFile:
     """An ONNX file of a network."""
     from tinyjax.exporting import onnx, runtimes
     from tinyjax.exporting.functions import make_function
 
     outputs = "boxes" if options.nms else options.outputs or "raw"
-    function = make_function(model, outputs, options.dtype, modality)
+    function = make_function(model, outputs, options.dtype, name)
     nms = model.config.nms.to_dict() if options.nms else None
     if nms:
         function = function._replace(metadata={**function.metadata, "outputs": "detections"})
-    proto = onnx.convert(function, options.batch, nms)
+    batch = rows(function, options.batch)
+    proto = onnx.convert(function, batch, nms)
     content = proto.SerializeToString()
     operators = Counter(node.op_type for node in proto.graph.node)
     details = {"opset": onnx.OPSET}
-    path, run = output_file(options.output, modality), runtimes.load_onnx(content)
-    description = runtimes.FileDescription(function.metadata, options.batch)
+    path, run = output_file(options.output, name), runtimes.load_onnx(content)
+    description = runtimes.FileDescription(function.metadata, batch)
     return ExportedFile(path, content, function, run, description, operators, details)
 
 
-def make_stablehlo(model: Any, modality: str, options: Any) -> ExportedFile:
+def make_stablehlo(model: Any, name: str, options: Any) -> ExportedFile:
     """A StableHLO file of a network."""
     from tinyjax.exporting import stablehlo
     from tinyjax.exporting.functions import make_function
     from tinyjax.exporting.runtimes import FileDescription
 
     outputs = "detections" if options.nms else options.outputs or "raw"
-    function = make_function(model, outputs, options.dtype, modality)
-    content = stablehlo.convert(function, options.batch)
-    path, run = output_file(options.output, modality), stablehlo.load(content)
-    description = FileDescription(function.metadata, options.batch)
+    function = make_function(model, outputs, options.dtype, name)
+    batch = rows(function, options.batch)
+    content = stablehlo.convert(function, batch)
+    path, run = output_file(options.output, name), stablehlo.load(content)
+    description = FileDescription(function.metadata, batch)
     operators, details = stablehlo.count_operations(content), stablehlo.details()
     return ExportedFile(path, content, function, run, description, operators, details)
 
 
-def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
+def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
     from tinyjax.exporting import calibration, flatbuffer, litert, resources, runtimes
     from tinyjax.exporting.functions import make_function
 
-    scheme, batch = options.quantize, options.batch or 1
+    scheme = options.quantize
     details: dict[str, Any] = {}
     is_integer = scheme in litert.INTEGER_SCHEMES
-    function = make_function(model, "raw", "float32" if is_integer else options.dtype, modality)
+    function = make_function(model, "raw", "float32" if is_integer else options.dtype, name)
+    batch = (options.batch or 1) * function.rows_per_image
     if scheme:
-        shape = {**function.metadata["input"], "dtype": options.dtype}
+        dtype = options.dtype if is_integer else function.dtype
+        shape = {**function.metadata["input"], "dtype": dtype}
         metadata = {**function.metadata, "input": shape, "quantization": scheme}
         function = function._replace(metadata=metadata)
     content = litert.convert(function, batch)
     if is_integer:
-        images = calibration.training_images(model, options.calibration, batch, modality)
+        images = calibration.training_images(model, options.calibration, batch, name)
         content, details = calibration.quantize(content, scheme, images)
         if options.explain:
             log.info(f"{options.output}: {calibration.table(details)}")
@@ -179,30 +201,38 @@ def make_litert(model: Any, modality: str, options: Any) -> ExportedFile:
         content = litert.quantize(content, scheme)
     details = {**details, "device": resources.estimate(content)}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
-    path, run = output_file(options.output, modality), runtimes.load_litert(content)
+    path, run = output_file(options.output, name), runtimes.load_litert(content)
     description = runtimes.FileDescription(function.metadata, batch)
     return ExportedFile(path, content, function, run, description, operators, details)
 
 
 def compare_outputs(
-    model: Any, split: Any, modality: str, file: ExportedFile, options: Any
+    model: Any, split: Any, name: str, file: ExportedFile, options: Any
 ) -> dict[str, Any]:
     """The differences between network and file, see `parity.compare`."""
+    import numpy as np
+
     from tinyjax.exporting import parity
 
+    function, dtype = file.function, options.dtype
+    modality = name if name in model.predict_functions else ""
     images = parity.proof_images(model, split, options.images, modality)
-    expected, actual = parity.make_expected(file.function), file.run
+    if make_input := function.make_input:
+        images = {source: np.asarray(make_input(pixels)) for source, pixels in images.items()}
+        dtype = function.dtype
+    expected, actual = parity.make_expected(function), file.run
     if file.description.metadata.get("outputs") == "detections":
         expected = parity.ranked_scores(model)
 
         def actual(rows):
             return {"scores": file.run(rows)["detections"][..., 4]}
 
-    return parity.compare(expected, actual, images, options.dtype, options.batch or 1)
+    batch = rows(function, options.batch or 1) or 1
+    return parity.compare(expected, actual, images, dtype, batch)
 
 
 def write_file(
-    model: Any, split: Any, score: Any, modality: str, file: ExportedFile, options: Any
+    model: Any, split: Any, score: Any, name: str, file: ExportedFile, options: Any
 ) -> int:
     """Write a file and its record, and log what they contain. Returns the exit code.
 
@@ -210,7 +240,7 @@ def write_file(
     """
     from tinyjax.exporting import parity
 
-    differences = compare_outputs(model, split, modality, file, options)
+    differences = compare_outputs(model, split, name, file, options)
     record = {
         "file": file.path.name,
         "format": options.format,
@@ -231,7 +261,7 @@ def write_file(
     log.info(
         f"{file.path}: {record['bytes']:,} bytes, {file.operators.total()} operations of "
         f"{len(file.operators)} types; greatest difference from the network {greatest:.1e} of an "
-        f"output's largest value, on images: {counts}"
+        f"output's largest value, on: {counts}"
     )
     if score:
         log.info(

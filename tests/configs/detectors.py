@@ -20,3 +20,9 @@ def get_config(arg):
     config = detector.get_config(name=name)
     small = {path: value for path, value in SMALL.items() if path.split(".")[0] in config}
     return with_fields(config, {"model.neck": neck, "model.neck_width": 16, **small})
+
+
+def two_stage_config(name, **fields):
+    """A two-stage detector with its default neck. fields: changes of the config."""
+    config = detector.get_config(name=name)
+    return with_fields(config, {"model.neck_width": 16, **SMALL, **fields})

@@ -48,7 +48,7 @@ def test_invalid_arguments_are_named(model):
     for arguments, message in (
         ({"outputs": "box"}, "did you mean 'boxes'"),
         ({"dtype": "int8"}, "did you mean 'uint8'"),
-        ({"modality": "visible"}, "this network has none"),
+        ({"name": "visible"}, "this network has none"),
     ):
         with pytest.raises(UserError, match=message):
             make_function(model, **arguments)

@@ -153,7 +153,7 @@ def test_embeddings_of_both_modalities(tmp_path):
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
     images = random_images((32, 16, 3))
     visible, infrared = (
-        runtimes.load_litert(assert_same_outputs(make_function(network, modality=modality)))(images)
+        runtimes.load_litert(assert_same_outputs(make_function(network, name=modality)))(images)
         for modality in ("visible", "infrared")
     )
     assert np.abs(visible["embedding"] - infrared["embedding"]).max() > 0.01

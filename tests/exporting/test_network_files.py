@@ -5,6 +5,7 @@ import pytest
 
 import tinyjax
 from tests.configs import detector
+from tests.configs.detectors import two_stage_config
 from tests.recognition.recognition_runs import people, write_recognition_run
 from tests.tiny_backbones import TINY
 from tests.untrained import CLASSES, write_initial_weights, write_random_detector
@@ -34,9 +35,11 @@ def write_file(model, file, outputs="raw", dtype="uint8", batch=None, modality="
 def networks(tmp_path_factory):
     """Detector -> a network whose scores and boxes differ, see `write_random_detector`."""
     folder = tmp_path_factory.mktemp("runs")
+    named = {name: detector.get_config(name=name) for name in ("point", "retinanet")}
+    named |= {name: two_stage_config(name) for name in ("faster_rcnn", "cascade_rcnn")}
     return {
-        name: tinyjax.load(write_random_detector(folder / name, detector.get_config(name=name)))
-        for name in ("point", "retinanet")
+        name: tinyjax.load(write_random_detector(folder / name, config))
+        for name, config in named.items()
     }
 
 
@@ -56,6 +59,9 @@ def photos():
         ("point", "detections", "uint8", None),
         ("retinanet", "raw", "uint8", 2),
         ("retinanet", "detections", "uint8", 1),
+        ("faster_rcnn", "boxes", "uint8", None),
+        ("faster_rcnn", "detections", "float32", 2),
+        ("cascade_rcnn", "boxes", "uint8", 1),
     ],
 )
 def test_detections_are_those_of_the_run(networks, photos, tmp_path, name, outputs, dtype, batch):

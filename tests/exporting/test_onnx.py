@@ -194,7 +194,7 @@ def test_embeddings_of_both_modalities(tmp_path):
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
     embeddings = []
     for modality in ("visible", "infrared"):
-        function = make_function(network, modality=modality)
+        function = make_function(network, name=modality)
         assert_same_outputs(function, tmp_path / f"{modality}.onnx")
         run = runtimes.load_onnx(tmp_path / f"{modality}.onnx")
         embeddings.append(run(random_images((32, 16, 3)))["embedding"])

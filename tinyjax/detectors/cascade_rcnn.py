@@ -18,6 +18,7 @@ from tinyjax.detectors.faster_rcnn import DELTA_WEIGHTS, Stage
 from tinyjax.errors import UserError
 
 decode = faster_rcnn.decode
+candidates = faster_rcnn.candidates
 
 
 def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:

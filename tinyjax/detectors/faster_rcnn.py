@@ -84,11 +84,20 @@ def decode(
     """Network outputs -> boxes in input pixels, clipped to the image, scores and labels, see
     `nms.class_wise_nms`. Boxes with a side below `MIN_SIDE` are dropped.
     """
+    return class_wise_nms(*candidates(outputs, image_size, config), **config.nms)
+
+
+def candidates(
+    outputs: tuple[Array, Array, Array], image_size: tuple[int, int], config: ConfigDict
+) -> tuple[Array, Array]:
+    """Network outputs -> scores f32[B, T, classes] and boxes f32[B, T, classes, 4], or [B, T, 4] if
+    they are class-agnostic, before suppression. Those that are dropped have a score of 0.
+    """
     logits, boxes, valid = outputs
     activation = jax.nn.sigmoid if config.loss.federated_classes else jax.nn.softmax
     scores = activation(logits)[..., 1:]  # without the background
     valid = valid[..., None] & (boxes[..., 2:] - boxes[..., :2] >= MIN_SIDE).all(-1)
-    return class_wise_nms(jnp.where(valid, scores, 0), boxes, **config.nms)
+    return jnp.where(valid, scores, 0), boxes[:, :, 0] if boxes.shape[2] == 1 else boxes
 
 
 def configured_stages(config: ConfigDict) -> tuple[Stage, ...]:
@@ -243,6 +252,30 @@ def refine(rois: Array, deltas: Array, stage: Stage, image_size: tuple[int, int]
     return coder.clip(coder.decode(deltas, rois[:, :, None], stage.delta_weights), image_size)
 
 
+def pool(levels: Mapping[int, Array], rois: Array, roi: RoiConfig) -> Array:
+    """Features [B, T, P, P, D] of RoIs f32[B, T, 4] in pixels, see `pool_rois`."""
+    return pool_rois(levels, rois, roi.size, roi.canonical_size, roi.samples, roi.aligned)
+
+
+def run_stages(
+    proposals: Proposals,
+    stages: Sequence[Stage],
+    image_size: tuple[int, int],
+    predict: Callable[[Array, int], tuple[Array, Array]],
+) -> tuple[Array, Array, Array]:
+    """The outputs of `FasterRCNN`.
+
+    predict: RoIs f32[B, T, 4] and the index of a stage -> its logits and deltas, see `BoxHead`.
+    """
+    rois, logits = proposals.boxes, []
+    for n, stage in enumerate(stages):
+        stage_logits, deltas = predict(rois, n)
+        logits.append(stage_logits)
+        boxes = refine(rois, deltas, stage, image_size)
+        rois = boxes[:, :, 0]
+    return jnp.stack(logits).mean(0), boxes, proposals.valid
+
+
 # ---- the network
 
 
@@ -282,24 +315,32 @@ class FasterRCNN(nn.Module):
 
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array, Array]:
         levels, _, _, proposals = self.propose(x, train)
-        rois, logits = proposals.boxes, []
-        for n, stage in enumerate(self.stages):
-            stage_logits, deltas = self.predict(levels, rois, n, train)
-            logits.append(stage_logits)
-            boxes = refine(rois, deltas, stage, (x.shape[1], x.shape[2]))
-            rois = boxes[:, :, 0]
-        return jnp.stack(logits).mean(0), boxes, proposals.valid
 
-    @nn.compact
+        def predict(rois, stage):
+            return self.predict(levels, rois, stage, train)
+
+        return run_stages(proposals, self.stages, (x.shape[1], x.shape[2]), predict)
+
     def propose(self, x: Array, train: bool) -> tuple[dict[int, Array], Array, Array, Proposals]:
         """Images -> levels for RoIs {stride: [B, h, w, D]}, outputs of the RPN, and proposals."""
-        levels, roi_levels = self.pyramid(x, train)
+        roi_levels, *outputs = self.first_stage(x, train)
+        logits, deltas = (jnp.concatenate(levels, 1) for levels in outputs)
         image_size = x.shape[1], x.shape[2]
-        anchor_levels = make_levels(image_size, self.strides, self.anchors)
-        anchors_per_cell = tuple(len(level.cell) for level in anchor_levels)
-        logits, deltas = RPN(anchors_per_cell, self.rpn_head, name="rpn")(levels, train)
-        proposals = make_proposals(logits, deltas, image_size, anchor_levels, self.proposals)
+        levels = make_levels(image_size, self.strides, self.anchors)
+        proposals = make_proposals(logits, deltas, image_size, levels, self.proposals)
         return roi_levels, logits, deltas, proposals
+
+    @nn.compact
+    def first_stage(
+        self, x: Array, train: bool
+    ) -> tuple[dict[int, Array], list[Array], list[Array]]:
+        """Images -> levels for RoIs {stride: [B, h, w, D]}, and the outputs of the RPN for each
+        level, finest first: logits [B, h w A] and deltas [B, h w A, 4].
+        """
+        levels, roi_levels = self.pyramid(x, train)
+        anchors = make_levels((x.shape[1], x.shape[2]), self.strides, self.anchors)
+        rpn = RPN(tuple(len(level.cell) for level in anchors), self.rpn_head, name="rpn")
+        return roi_levels, *rpn.level_outputs(levels, train)
 
     def pyramid(self, x: Array, train: bool) -> tuple[dict[int, Array], dict[int, Array]]:
         """Images -> levels {stride: [B, h, w, D]}, and those that RoIs are pooled from.
@@ -318,9 +359,12 @@ class FasterRCNN(nn.Module):
 
         Each stage contributes its fraction of the gradient of the levels (Cascade R-CNN).
         """
-        roi = self.roi
-        pooled = pool_rois(levels, rois, roi.size, roi.canonical_size, roi.samples, roi.aligned)
+        pooled = pool(levels, rois, self.roi)
         if len(self.stages) > 1:
             constant = lax.stop_gradient(pooled)
             pooled = constant + (pooled - constant) / len(self.stages)
+        return self.classify(pooled, stage, train)
+
+    def classify(self, pooled: Array, stage: int, train: bool) -> tuple[Array, Array]:
+        """Features of RoIs [B, T, P, P, D] -> the logits and deltas of a stage, see `BoxHead`."""
         return self.box_heads[stage](pooled, train)

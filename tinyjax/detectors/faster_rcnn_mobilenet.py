@@ -23,6 +23,7 @@ STRIDES = (32, 32, 64)  # of the maps of the pyramid
 
 loss = faster_rcnn.loss
 decode = faster_rcnn.decode
+candidates = faster_rcnn.candidates
 
 
 def build(backbone: nn.Module, config: ConfigDict, classes: int) -> nn.Module:

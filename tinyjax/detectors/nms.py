@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from tinyjax.detectors.boxes import iou
 from tinyjax.detectors.deltas import clip
@@ -60,7 +61,8 @@ def _nms(scores, boxes, *, iou_threshold, max_detections, top_k, score_threshold
     return boxes[order], scores, labels[order].astype(jnp.int32)
 
 
-def nms_mask(boxes: Array, labels: Array, iou_threshold: float) -> Array:
+@jax.jit  # a call of this name in a traced function, which ONNX files have an operator for
+def nms_mask(boxes: Array, labels: Array, iou_threshold: ArrayLike) -> Array:
     """Return which boxes [P, 4], sorted by descending score, NMS keeps: bool [P].
 
     It runs P iterations of one vector operation; the number is fixed, so it can be vmapped.

@@ -87,7 +87,7 @@ class FlattenedDense(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", xavier_fan_in, (*x.shape[1:], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        y = x.reshape(len(x), -1) @ kernel.reshape(-1, self.features).astype(x.dtype)
+        y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features).astype(x.dtype)
         return y + bias.astype(x.dtype)
 
 

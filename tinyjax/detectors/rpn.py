@@ -41,8 +41,15 @@ class RPN(nn.Module):
     anchors_per_cell: tuple[int, ...]  # of each level
     head: str  # a key of CONVS
 
-    @nn.compact
     def __call__(self, levels: dict[int, Array], train: bool) -> tuple[Array, Array]:
+        logits, deltas = self.level_outputs(levels, train)
+        return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+
+    @nn.compact
+    def level_outputs(
+        self, levels: dict[int, Array], train: bool
+    ) -> tuple[list[Array], list[Array]]:
+        """The outputs of each level, finest first."""
         width = next(iter(levels.values())).shape[-1]
         conv = CONVS[self.head](width, name="conv")
         object_out = AnchorOutputs(1, 1, nn.initializers.zeros, name="object_out")
@@ -52,7 +59,7 @@ class RPN(nn.Module):
             x = conv(levels[stride], stride, train)
             logits.append(object_out(x, num_anchors)[..., 0])
             deltas.append(box_out(x, num_anchors))
-        return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+        return logits, deltas
 
 
 class ProposalConfig(NamedTuple):

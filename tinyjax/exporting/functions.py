@@ -11,9 +11,11 @@ of `function.shape_struct(batch)`. The weights are constants of the function.
     task                    outputs
     classify, pretrain      logits f32[N, classes]
     reid                    embedding f32[N, D], of the images of one modality
-    detect, "raw"           <name>_<stride> f32[N, h, w, n] for each level and output of the head
+    detect, "raw"           <name>_<stride> f32[N, h, w, n] for each level and output of the head;
+                            of a two-stage detector see `two_stage`
     detect, "boxes"         boxes f32[N, A, 4] (xyxy, pixels of the input) and scores
-                            f32[N, A, classes] of all candidates, before suppression
+                            f32[N, A, classes] of all candidates, before suppression; boxes
+                            f32[N, A, classes, 4] if each class has its box
     detect, "detections"    detections f32[N, K, 6]: x1, y1, x2, y2, score, label, as the run
                             predicts them; unused rows have a score of 0
 """
@@ -28,11 +30,12 @@ from jax import Array
 
 from tinyjax import config as configs
 from tinyjax import models
-from tinyjax.config.detectors import DETECTORS
 from tinyjax.data.augmentation import MEAN, STD, normalize
 from tinyjax.data.images import GRAY
 from tinyjax.detectors.anchors import configured_levels
 from tinyjax.errors import UserError, suggest
+from tinyjax.exporting import two_stage
+from tinyjax.exporting.runtimes import INPUT
 from tinyjax.inference.model import Model
 from tinyjax.tasks import detect
 
@@ -48,14 +51,31 @@ class ExportedFunction(NamedTuple):
     input_shape: tuple[int, int, int]  # H, W, C
     dtype: str  # of the input, one of DTYPES
     metadata: dict[str, Any]  # JSON types, see `describe`
+    # Of a box head: images -> its input [N rows, H, W, C].
+    make_input: Callable[[Array], Array] | None = None
+    rows_per_image: int = 1
+
+    @property
+    def input_name(self) -> str:
+        """The name of the file's input."""
+        return "rois" if self.make_input else INPUT
 
     def shape_struct(self, batch: int) -> jax.ShapeDtypeStruct:
         """The input of `call` for tracing."""
         return jax.ShapeDtypeStruct((batch, *self.input_shape), self.dtype)
 
 
+def file_names(model: Model, outputs: str) -> tuple[str, ...]:
+    """The names of the files that a network needs: "" for one file, else modalities or components,
+    which are arguments of `make_function`.
+    """
+    if outputs == "raw" and two_stage.is_two_stage(model.config):
+        return two_stage.components(model.config)
+    return tuple(model.predict_functions)
+
+
 def make_function(
-    model: Model, outputs: str = "raw", dtype: str = "uint8", modality: str = ""
+    model: Model, outputs: str = "raw", dtype: str = "uint8", name: str = ""
 ) -> ExportedFunction:
     """Return the function of a network.
 
@@ -63,21 +83,26 @@ def make_function(
         model: a result of `tinyjax.load`.
         outputs: of a detector, one of OUTPUTS; see above. Other tasks have one form of outputs.
         dtype: of the images, one of DTYPES. Both have gray values from 0 to 255.
-        modality: "visible" or "infrared", for recognition; else "".
+        name: one of `file_names`: "visible" or "infrared" for recognition, "rpn" or "head1" for the
+            raw outputs of a two-stage detector; else "".
 
-    Raises UserError for invalid arguments, and for a detector that cannot be exported.
+    Raises UserError for invalid arguments.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype = {dtype!r}: {suggest(dtype, DTYPES)}")
     if outputs not in OUTPUTS:
         raise UserError(f"outputs = {outputs!r}: {suggest(outputs, OUTPUTS)}")
+    names = file_names(model, outputs)
+    if name not in names:
+        problem = suggest(name, names) if "" not in names else "this network has none"
+        raise UserError(f"name = {name!r}: {problem}")
     functions = model.predict_functions
-    if modality not in functions:
-        problem = suggest(modality, functions) if "" not in functions else "this network has none"
-        raise UserError(f"modality = {modality!r}: {problem}")
-    predict, variables = functions[modality]
+    predict, variables = functions[name if name in functions else ""]
     if variables is None:
         raise UserError("an exported file cannot be exported again; give the run that it is from")
+    if name not in functions:
+        return _component(model, variables, dtype, name)
+    metadata = describe(model, outputs, dtype, name)
     if model.config.task == "detect":
         call = _detector_function(model, variables, outputs)
     else:
@@ -88,7 +113,6 @@ def make_function(
                 variables, {"image": image, "modality": jnp.zeros(image.shape[:1], "u1")}
             )
 
-    metadata = describe(model, outputs, dtype, modality)
     return ExportedFunction(call, model.input_shape, dtype, metadata)
 
 
@@ -96,12 +120,6 @@ def _detector_function(model: Model, variables: Any, outputs: str) -> Callable[.
     config, image_size = model.config, model.input_shape[:2]
     detector = detect.get_detector(config)
     network = detect.build(config, len(model.classes))
-    if not hasattr(detector, "candidates"):
-        single_stage = [name for name in DETECTORS if name in ("point", "retinanet")]
-        raise UserError(
-            f"model.detector = {config.model.detector!r}: two-stage detectors cannot be exported; "
-            f"train one of {', '.join(single_stage)}"
-        )
 
     def apply(image, method=None):
         x = normalize(image)
@@ -125,6 +143,37 @@ def _detector_function(model: Model, variables: Any, outputs: str) -> Callable[.
         return {"detections": jnp.concatenate([result["boxes"], *columns], -1)}
 
     return {"raw": raw, "boxes": boxes, "detections": detections}[outputs]
+
+
+def _component(model: Model, variables: Any, dtype: str, name: str) -> ExportedFunction:
+    """The function of one of several files, see `two_stage`."""
+    config, network = model.config, detect.build(model.config, len(model.classes))
+
+    def apply(*inputs, method):
+        return models.apply(network, *variables, *inputs, train=False, method=method)[0]
+
+    def apply_to_image(image, method):
+        return apply(normalize(image), method=method)
+
+    metadata = {**describe(model, "raw", dtype), "component": name}
+    if name == two_stage.RPN:
+        call = two_stage.rpn_function(apply_to_image, config)
+        return ExportedFunction(call, model.input_shape, dtype, metadata)
+    pool = two_stage.head_inputs(apply, network, name)
+    make_input = jax.jit(lambda image: pool(normalize(image)))
+    image = jax.ShapeDtypeStruct((1, *model.input_shape), dtype)
+    rows, *shape = jax.eval_shape(make_input, image).shape
+    height, width, channels = shape
+    metadata["input"] = {
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "layout": "NHWC",
+        "dtype": "float32",
+        "rows_per_image": rows,
+    }
+    call = two_stage.head_function(apply, name)
+    return ExportedFunction(call, (height, width, channels), "float32", metadata, make_input, rows)
 
 
 def _to_map(level: Array, image_size: tuple[int, int], stride: int) -> Array:

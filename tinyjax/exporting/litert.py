@@ -69,7 +69,7 @@ def _convert(function: ExportedFunction, batch: int) -> bytes:
         module = ir.Module.parse(exported.mlir_module())
         options = converter.ConvertToTFLConfig()
         converter.run_convert_to_tfl_passes(module, passmanager.PassManager(), options)
-        converter.set_signature(module.operation, SIGNATURE, [INPUT], names)
+        converter.set_signature(module.operation, SIGNATURE, [function.input_name], names)
         return converter.export_flatbuffer_to_bytes(module.operation)
 
 

@@ -16,7 +16,6 @@ from tinyjax.exporting.graph import BATCH, Graph, Unsupported
 from tinyjax.exporting.layout import Layout, Value, constant
 from tinyjax.exporting.rules import CALLS, RULES
 
-INPUT = "image"
 # primitive -> the parameter with the function that it calls
 CALLED = {
     "jit": "jaxpr",
@@ -41,7 +40,7 @@ def lower(function: ExportedFunction) -> Graph:
     traced, shapes = jax.make_jaxpr(function.call, return_shape=True)(struct)
     graph = Graph()
     layout = Layout(graph)
-    name = graph.add_input(INPUT, struct.shape, struct.dtype)
+    name = graph.add_input(function.input_name, struct.shape, struct.dtype)
     # Channels first at once, while the image is uint8.
     image = Value(struct.shape, graph.transpose(name, (0, 3, 1, 2)), (0, 3, 1, 2))
     results = _evaluate(layout, traced.jaxpr, traced.consts, [image])

@@ -18,20 +18,26 @@ from tinyjax import config as configs
 from tinyjax.config.parsing import PREFIX
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError, shorten
-from tinyjax.exporting import runtimes
+from tinyjax.exporting import runtimes, two_stage
 from tinyjax.exporting.formats import FORMATS
-from tinyjax.exporting.predictions import make_predict, predict_samples
+from tinyjax.exporting.predictions import make_functions, predict_samples
 from tinyjax.exporting.runtimes import FileDescription, Runner
 from tinyjax.inference.model import PredictFunctions
 
 REQUIRED = ("task", "classes", "input", "config")  # keys of the metadata
-FIXED_FIELDS = ("model.", "task", "predict.", "score.feature")  # part of what a file computes
+FIXED_FIELDS = (
+    "model.",
+    "task",
+    "predict.",
+    "score.feature",
+    "roi.",
+)  # part of what a file computes
 
 
 class FileNetwork(NamedTuple):
-    """A network in one file, or in a file for each modality."""
+    """A network in one file, or in a file for each modality or component."""
 
-    path: Path  # as it was given to tinyjax.export: without a modality
+    path: Path  # as it was given to tinyjax.export: without a modality or component
     config: ConfigDict  # of the run
     metadata: dict[str, Any]  # inputs, classes, trained_on: as in the metadata of weights
     functions: PredictFunctions
@@ -45,7 +51,7 @@ def open_network(path: Path, overrides: Iterable[str] = ()) -> FileNetwork:
     """The network in a file of `tinyjax.export`, computed on all cores that this process may use.
 
     Args:
-        path: the file; for recognition, that of either modality, or the path that was given to
+        path: the file; of a network in several files, one of them, or the path that was given to
             tinyjax.export.
         overrides: changes of the run's config, such as "nms.iou_threshold=0.6".
 
@@ -56,13 +62,13 @@ def open_network(path: Path, overrides: Iterable[str] = ()) -> FileNetwork:
     base, descriptions = _find_files(path)
     (_, (first, _)), *_ = descriptions.values()
     config = _override(path, first, overrides)
-    functions = {
-        modality: (make_predict(_load(file), description, config), None)
-        for modality, (file, description) in descriptions.items()
-    }
+    functions = make_functions(
+        {name: (_load(file), description) for name, (file, description) in descriptions.items()},
+        config,
+    )
     shape = _input_shape(first)
     metadata = {
-        "inputs": {"image": shape, **({} if "" in descriptions else {"modality": ()})},
+        "inputs": {"image": shape, **({} if "" in functions else {"modality": ()})},
         "classes": tuple(first["classes"]),
         "trained_on": tuple(first.get("trained_on", ())),
     }
@@ -106,26 +112,37 @@ def check_suffix(file: Path) -> None:
         raise UserError(f"{file}: not a file of tinyjax.export; give one that ends in {known}")
 
 
-def with_modality(file: Path, modality: str) -> Path:
-    """The file of a modality: a-visible.onnx for a.onnx."""
-    return file.with_stem(f"{file.stem}-{modality}")
+def with_name(file: Path, name: str) -> Path:
+    """The file of a modality or component: a-visible.onnx for a.onnx."""
+    return file.with_stem(f"{file.stem}-{name}")
 
 
 def _find_files(path: Path) -> tuple[Path, dict[str, tuple[Path, FileDescription]]]:
-    """The path without a modality, and the files and descriptions of a network, by modality."""
+    """The path without a name, and the files and descriptions of a network, by modality or
+    component.
+    """
     first, *_ = MODALITIES
-    if not path.is_file() and with_modality(path, first).is_file():
-        path = with_modality(path, first)
+    named = [with_name(path, name) for name in (first, two_stage.RPN)]
+    path = next((file for file in (path, *named) if file.is_file()), path)
     description = describe(path)
-    if not (modality := description.metadata.get("modality", "")):
+    metadata = description.metadata
+    key = "component" if "component" in metadata else "modality"
+    if not (given := metadata.get(key, "")):
         return path, {"": (path, description)}
-    base = path.with_stem(path.stem.removesuffix(f"-{modality}"))
-    files = {name: path if name == modality else with_modality(base, name) for name in MODALITIES}
+    names = tuple(MODALITIES)
+    if key == "component":
+        names = two_stage.components(configs.from_run(metadata["config"]))
+    base = path.with_stem(path.stem.removesuffix(f"-{given}"))
+    files = {name: path if name == given else with_name(base, name) for name in names}
     descriptions = {name: (file, describe(file)) for name, file in files.items()}
+    differing = {key, "input", "quantization"} if key == "component" else {key}
     for name, (file, other) in descriptions.items():
-        if other.metadata != {**description.metadata, "modality": name}:
+        if other.metadata.get(key) != name or any(
+            other.metadata.get(field) != metadata.get(field)
+            for field in {*other.metadata, *metadata} - differing
+        ):
             raise UserError(
-                f"{file}: not the {name} file of the network in {path}; give the two files of one "
+                f"{file}: not the {name} file of the network in {path}; give the files of one "
                 "export"
             )
     return base, descriptions
@@ -138,8 +155,9 @@ def _input_shape(metadata: Mapping[str, Any]) -> tuple[int, int, int]:
 
 def _override(path: Path, metadata: Mapping[str, Any], overrides: Iterable[str]) -> ConfigDict:
     """The config of the run with overrides. Raises UserError for fields that the file computes."""
-    has_nms = metadata.get("outputs") == "detections"
-    fixed = (*FIXED_FIELDS, "nms.") if has_nms else FIXED_FIELDS
+    outputs = metadata.get("outputs")
+    fixed = (*FIXED_FIELDS, *(() if outputs == "raw" else ("proposals.",)))
+    fixed += ("nms.",) if outputs == "detections" else ()
     overrides = [*overrides]
     if parts := [text for text in overrides if text.removeprefix(PREFIX).startswith(fixed)]:
         raise UserError(

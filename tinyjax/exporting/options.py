@@ -84,7 +84,7 @@ def check(options: Any) -> None:
     if options.format == "litert" and (options.nms or options.outputs == "boxes"):
         flag = "--nms" if options.nms else "--outputs boxes"
         raise UserError(
-            f"{flag}: not with --format litert, whose files have the outputs of the levels; leave "
+            f"{flag}: not with --format litert, whose files have raw outputs; leave "
             "it out, and decode as docs/export.md describes: the constants are in the metadata"
         )
     if options.outputs not in (None, "raw", "boxes"):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.data.modality import MODALITIES
 from tinyjax.detectors.nms import class_wise_nms
+from tinyjax.exporting import two_stage
 from tinyjax.exporting.runtimes import FileDescription, Runner
 from tinyjax.inference.model import PredictFunctions
 from tinyjax.population.prediction import predict_all
@@ -45,6 +46,33 @@ def predict_samples(
             shape = (len(modality), *array.shape[1:])
             results.setdefault(key, np.zeros(shape, array.dtype))[rows] = array
     return [results]
+
+
+def make_functions(
+    files: Mapping[str, tuple[Runner, FileDescription]], config: ConfigDict
+) -> PredictFunctions:
+    """The files of a network, by the names of `functions.file_names`, as its predict functions.
+
+    config: see `make_predict`.
+    """
+    if two_stage.RPN in files:
+        return {"": (make_two_stage_predict(files, config), None)}
+    return {name: (make_predict(*file, config), None) for name, file in files.items()}
+
+
+def make_two_stage_predict(
+    files: Mapping[str, tuple[Runner, FileDescription]], config: ConfigDict
+) -> Callable[..., Mapping[str, Any]]:
+    """As `make_predict`, for the components of a two-stage detector."""
+    metadata = files[two_stage.RPN][1].metadata
+    shape = metadata["input"]
+    runs = {
+        name: partial(_run_batches, run, batch=description.batch)
+        for name, (run, description) in files.items()
+    }
+    image_size = shape["height"], shape["width"]
+    predict = two_stage.make_predict(runs, config, len(metadata["classes"]), image_size)
+    return lambda _, inputs: predict(np.asarray(inputs["image"]).astype(shape["dtype"], copy=False))
 
 
 def make_predict(

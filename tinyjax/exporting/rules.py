@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyjax.exporting import selection
 from tinyjax.exporting.graph import BATCH, Unsupported
 from tinyjax.exporting.layout import Layout, Shape, Value, constant
 from tinyjax.exporting.products import convolution, dot_general, patch_conv, pool, result_of
@@ -258,6 +259,8 @@ CALLS: dict[str, Callable[..., Value]] = {
     "max_pool_2x2": partial(pool, "MaxPool", 2),
     "mean_pool_2x2": partial(pool, "AveragePool", 2, count_include_pad=0),
     "patch_conv": patch_conv,
+    "nms_mask": selection.nms_mask,
+    "align_cells": selection.align_cells,
 }
 
 ELEMENTWISE = {
@@ -297,7 +300,10 @@ RULES: dict[str, Callable[..., Value | list[Value]]] = {
     "reduce_sum": partial(reduce, "ReduceSum"),
     "reduce_max": partial(reduce, "ReduceMax"),
     "reduce_min": partial(reduce, "ReduceMin"),
+    "reduce_and": selection.reduce_and,
     "argmax": argmax,
+    "top_k": selection.top_k,
+    "gather": selection.gather,
     "conv_general_dilated": convolution,
     "dot_general": dot_general,
 }

@@ -15,7 +15,7 @@ import numpy as np
 from tinyjax.errors import UserError
 from tinyjax.exporting import flatbuffer
 
-SIGNATURE, INPUT = "serving_default", "image"  # names in LiteRT files
+SIGNATURE, INPUT = "serving_default", "image"  # names; SIGNATURE only in LiteRT files
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]  # images [N, H, W, C] -> outputs by name
 
@@ -105,10 +105,10 @@ def load_litert(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> 
     Raises UserError if the interpreter is not installed, and for a file that it cannot read.
     """
     runner = _open_runner(file, threads, xnnpack)
-    (image,), outputs = runner.get_input_details().values(), runner.get_output_details()
+    ((name, image),), outputs = runner.get_input_details().items(), runner.get_output_details()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = runner(**{INPUT: images.astype(image["dtype"], copy=False)})
+        values = runner(**{name: images.astype(image["dtype"], copy=False)})
         return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
 
     return run

@@ -12,7 +12,8 @@ def suppress(
     pre_nms_top_k: int,
     score_threshold: float = 0.0,
 ) -> None:
-    """Replace the outputs boxes [N, A, 4] and scores [N, A, C] by detections f32[N, K, 6].
+    """Replace the outputs boxes [N, A, 4] or [N, A, C, 4], and scores [N, A, C], by detections
+    f32[N, K, 6].
 
     A row is x1, y1, x2, y2, score, label, in descending order of score; unused rows have a score of
     0. This is the layout of Ultralytics' files with `nms=True`. The arguments are those of
@@ -27,9 +28,11 @@ def suppress(
     # ---- candidates: [N, P] scores and labels, [N, P, 4] boxes
     flat = graph.reshape(scores, (BATCH, anchors * classes))
     score, pair = _top_k(graph, flat, top)
-    box_index = _integer(graph, "Div", pair, classes)
     label = _integer(graph, "Mod", pair, classes)
-    box = _take(graph, boxes, box_index, top)
+    if len(graph.shapes[boxes]) == 4:  # a box for each class
+        box = _take(graph, graph.reshape(boxes, (BATCH, anchors * classes, 4)), pair, top)
+    else:
+        box = _take(graph, boxes, _integer(graph, "Div", pair, classes), top)
 
     # ---- suppression: a candidate has its score in its own class, and 0 in the others
     is_class = graph.add(

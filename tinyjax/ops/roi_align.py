@@ -70,16 +70,23 @@ def _roi_align_bwd(stride, size, samples, aligned, residuals, dy):
 roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
 
 
-def _sample_points(boxes, shape, *, stride, size, samples, aligned):
+def _extent(boxes, *, stride, aligned):
+    """Return corner and size of boxes in cells, see `align_cells`."""
+    offset = 0.5 if aligned else 0.0
+    low, high = boxes[..., :2] / stride - offset, boxes[..., 2:] / stride - offset
+    return low, high - low if aligned else jnp.maximum(high - low, 1)
+
+
+def _steps(size, samples):
+    return (jnp.arange(size * samples) + 0.5) / (size * samples)
+
+
+def _sample_points(low, extent, steps, shape):
     """Return coordinates of the points in cells, clipped to the features, and whether they count.
 
     Both are lists of rows and columns, [B, T, P * samples].
     """
-    offset = 0.5 if aligned else 0.0
-    low, high = boxes[..., :2] / stride - offset, boxes[..., 2:] / stride - offset
-    extent = high - low if aligned else jnp.maximum(high - low, 1)
-    steps = (jnp.arange(size * samples) + 0.5) / (size * samples)
-    points = low[..., None] + extent[..., None] * steps.astype(boxes.dtype)
+    points = low[..., None] + extent[..., None] * steps.astype(low.dtype)
     axes = [(points[..., axis, :], n) for axis, n in ((1, shape[1]), (0, shape[2]))]
     inside = [(x >= -1) & (x <= n) for x, n in axes]
     return [jnp.clip(x, 0, n - 1) for x, n in axes], inside
@@ -89,9 +96,27 @@ def _sample_points(boxes, shape, *, stride, size, samples, aligned):
 
 
 def _matrix_products(features, boxes, *, size, samples, **settings):
-    """Interpolation as one matrix per box and axis: rows @ features @ columns^T."""
+    """Interpolation as one matrix per box and axis, see `align_cells`."""
+    return align_cells(features, *_extent(boxes, **settings), _steps(size, samples), size)
+
+
+@partial(jax.jit, static_argnames="size")  # a call that ONNX files have an operator for
+def align_cells(features: Array, low: Array, extent: Array, steps: Array, size: int) -> Array:
+    """RoIAlign by matrix products: rows @ features @ columns^T.
+
+    Args:
+        features: [B, H, W, C].
+        low, extent: [B, T, 2] (x, y), corner and size of each box in cells; the center of cell i is
+            at i.
+        steps: [P * samples] points of a side, from 0 to 1.
+        size: P.
+
+    Returns:
+        [B, T, P, P, C], see `roi_align`.
+    """
     dtype = jnp.promote_types(features.dtype, jnp.float32)
-    points, inside = _sample_points(boxes, features.shape, size=size, samples=samples, **settings)
+    samples = len(steps) // size
+    points, inside = _sample_points(low, extent, steps, features.shape)
 
     def matrix(x, inside, n):  # [B, T, P * samples] -> [B, T, P, n]
         weights = jax.nn.relu(1 - jnp.abs(x[..., None] - jnp.arange(n)))
@@ -112,12 +137,13 @@ def _matrix_products(features, boxes, *, size, samples, **settings):
 # round them differently: the index can then be that of one cell and the weight that of the next.
 
 
-def _gather(features, boxes, *, samples, **settings):
+def _gather(features, boxes, *, size, samples, **settings):
     """Weighted sum of the corners. XLA fuses this sum with its gathers: it writes no corner, and
     would write all of them before a mean over an axis of samples.
     """
     dtype = jnp.promote_types(features.dtype, jnp.float32)
-    points, inside = _sample_points(boxes, features.shape, samples=samples, **settings)
+    low, extent = _extent(boxes, **settings)
+    points, inside = _sample_points(low, extent, _steps(size, samples), features.shape)
 
     def pool(image):
         features, points, inside = image
@@ -131,14 +157,15 @@ def _gather(features, boxes, *, samples, **settings):
     return lax.map(pool, (features, points, inside))
 
 
-def _scatter(features, boxes, dy, *, samples, **settings):
+def _scatter(features, boxes, dy, *, size, samples, **settings):
     """The gradient of `_gather`: for each image, one scatter of all corners.
 
     The updates of one image stay in the cache. With two samples per side, one scatter of a whole
     batch takes four times as long.
     """
     dtype = jnp.promote_types(features.dtype, jnp.float32)
-    points, inside = _sample_points(boxes, features.shape, samples=samples, **settings)
+    low, extent = _extent(boxes, **settings)
+    points, inside = _sample_points(low, extent, _steps(size, samples), features.shape)
     height, width, channels = shape = features.shape[1:]
 
     def image_gradient(image):
