@@ -178,7 +178,7 @@ def make_stablehlo(model: Any, name: str, options: Any) -> ExportedFile:
 
 def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
-    from tinyjax.exporting import calibration, flatbuffer, litert, resources, runtimes
+    from tinyjax.exporting import calibration, ethos_u, flatbuffer, litert, resources, runtimes
     from tinyjax.exporting.functions import make_function
 
     scheme = options.quantize
@@ -199,7 +199,10 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
             log.info(f"{options.output}: {calibration.table(details)}")
     elif scheme:
         content = litert.quantize(content, scheme)
-    details = {**details, "device": resources.estimate(content)}
+    device = resources.estimate(content)
+    if scheme == "int8":
+        device |= ethos_u.estimate(content)
+    details = {**details, "device": device}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
     path, run = output_file(options.output, name), runtimes.load_litert(content)
     description = runtimes.FileDescription(function.metadata, batch)
