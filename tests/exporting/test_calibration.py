@@ -110,6 +110,32 @@ def test_integer_file_reads_gray_values():
         assert counts == {"QUANTIZE" if scheme == "int8" else "CAST": 1, "DEPTHWISE_CONV_2D": 1}
 
 
+def test_normalization_is_the_scale_of_the_gray_values():
+    """(x / 255 - 0.45) / 0.25 = 4 / 255 (x - 114.75), before a convolution with padding."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 4)).astype(np.float32)
+
+    def call(x):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+
+    file = convert(lambda x: call((x / 255 - 0.45) / 0.25))
+    assert "SUB" in flatbuffer.operator_names(flatbuffer.read(file))
+    ranges = {name: row.range for name, row in calibration.measure(file, batches()).items()}
+    integers = litert.quantize(file, "int8", ranges)
+    counts = Counter(flatbuffer.operator_names(flatbuffer.read(integers)))
+    assert counts == {"QUANTIZE": 1, "DEPTHWISE_CONV_2D": 1}
+    runner = runtimes.make_interpreter(integers).get_signature_runner(runtimes.SIGNATURE)
+    (image,), (y,) = (
+        details().values() for details in (runner.get_input_details, runner.get_output_details)
+    )
+    # The converter moves the factor 4 into the kernel.
+    assert image["quantization"] == (pytest.approx(1 / 255), 115)
+    for batch in batches():
+        expected = np.asarray(call((batch - 115) * (4 / 255)))
+        actual = runtimes.load_litert(integers)(batch)["y"]
+        np.testing.assert_allclose(actual, expected, atol=2.5 * y["quantization"][0])
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int16"])
 def test_bias_of_a_dead_channel(scheme):
     """Of weights 0 or 1e-7, in whose scale a bias of 3 or 5 needs more than 32 bits."""

@@ -142,13 +142,57 @@ def _read_uint8(model: Any) -> None:
     """
     schema, graph = flatbuffer.import_schema(), model.subgraphs[0]
     (integers,) = graph.inputs
-    tensor = graph.tensors[integers]
-    is_int8 = tensor.type == schema.TensorType.INT8
+    is_int8 = graph.tensors[integers].type == schema.TensorType.INT8
+    scale, zero_point = 1.0, 0
+    if is_int8:
+        count, scale, zero_point = _leading_affine(model)
+        if count:
+            (integers,) = graph.operators[count - 1].outputs
+            del graph.operators[:count]
     # Without a QUANTIZE from uint8 to int16; a CAST is the same, because the scale is 1.
     code = flatbuffer.add_operator_code(model, "QUANTIZE" if is_int8 else "CAST", 1)
-    image = flatbuffer.add_tensor(model, INPUT, tensor.shape, "UINT8", scale=1.0)
-    tensor.name = f"{INPUT}_integers"
+    image = flatbuffer.add_tensor(
+        model, INPUT, graph.tensors[integers].shape, "UINT8", scale=scale, zero_point=zero_point
+    )
+    graph.tensors[integers].name = f"{INPUT}_integers"
     graph.operators.insert(0, flatbuffer.make_operator(code, [image], integers))
     graph.inputs = [image]
     for signature in model.signatureDefs:
         signature.inputs[0].tensorIndex = image
+    flatbuffer.prune(model)
+
+
+def _leading_affine(model: Any) -> tuple[int, float, int]:
+    """The normalization of an int8 `ModelT`, as scale and zero point of its gray values.
+
+    Returns the number of its operators, scale and zero point: (0, 1.0, 0) if there are none. They
+    are products with scalars and sums, which the integers of the image can stand for: a gray value
+    q is then scale * (q - zero_point). On an Ethos-U these operators need more memory than the
+    network, because it stores 16 channels for one.
+    """
+    graph, count, factor, offset = model.subgraphs[0], 0, 1.0, 0.0
+    (tensor,) = graph.inputs
+    for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
+        readers = sum(tensor in other.inputs for other in graph.operators)
+        if name not in ("MUL", "ADD", "SUB") or op.inputs[0] != tensor or readers > 1:
+            break
+        constant = _dequantized_scalar(model, graph.tensors[op.inputs[1]])
+        if constant is None:
+            break
+        if name == "MUL":
+            factor, offset = factor * constant, offset * constant
+        else:
+            offset += constant if name == "ADD" else -constant
+        (tensor,) = op.outputs
+        count += 1
+    zero_point = round(-offset / factor) if factor else -1
+    return (count, factor, zero_point) if 0 <= zero_point <= 255 and factor > 0 else (0, 1.0, 0)
+
+
+def _dequantized_scalar(model: Any, tensor: Any) -> float | None:
+    """The value of a constant int8 `TensorT` with one element; else None."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or len(data) != 1:
+        return None
+    (q,) = np.frombuffer(bytes(data), np.int8)
+    return float(tensor.quantization.scale[0] * (float(q) - tensor.quantization.zeroPoint[0]))
