@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyjax.config.parsing import leaves_with_path
+from tinyjax.reporting import exported_files
 from tinyjax.reporting.grouping import count_text
+from tinyjax.reporting.html_table import Column, has_value, rows_html
 from tinyjax.reporting.summary import Summary
 from tinyjax.reporting.tables import EVALUATION_PREFIX, Condition, Tables
 
@@ -63,16 +65,6 @@ class PageFigure(NamedTuple):
     note: str
 
 
-class Column(NamedTuple):
-    """A column of the table of members."""
-
-    title: str
-    type: str  # "number", "text", or "choice": text with few values, which can be selected
-    help: str
-    cells: Sequence[Any]
-    format: str = ".3f"  # of numbers
-
-
 def render(
     tables: Tables,
     summary: Summary,
@@ -86,6 +78,8 @@ def render(
     """
     resources = files("tinyjax.reporting")
     sections = {"Findings": _findings_html(findings), "Members": _members_html(tables, summary)}
+    if records := exported_files.read(tables):
+        sections["Exported files"] = exported_files.to_html(records)
     for figure in figures:
         sections[figure.title] = sections.get(figure.title, "") + _figure_html(figure)
     if not_shown := "".join(f"<p>{escape(note)}</p>" for note in notes):
@@ -218,7 +212,7 @@ def member_columns(tables: Tables, summary: Summary) -> list[Column]:
     if any(member.diverged_at >= 0 for member in members):
         steps = [m.diverged_at if m.diverged_at >= 0 else math.nan for m in members]
         columns.append(Column("diverged at", "number", "step", steps, ".0f"))
-    return [column for column in columns if any(_has_value(cell) for cell in column.cells)]
+    return [column for column in columns if any(has_value(cell) for cell in column.cells)]
 
 
 def _in_domain_scores(tables: Tables, column: str) -> list[float]:
@@ -232,32 +226,12 @@ def _members_html(tables: Tables, summary: Summary) -> str:
         f'<button type="button">{escape(c.title)}</button></th>'
         for c in columns
     )
-    rows = "".join(
-        f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*map(_cells_html, columns), strict=True)
-    )
     return (
         f"{_filters_html(columns, len(tables.members))}\n"
         f'<div class="scroll"><table class="members">\n<thead><tr>{titles}</tr></thead>\n'
-        f"<tbody>\n{rows}</tbody>\n</table></div>\n"
+        f"<tbody>\n{rows_html(columns)}</tbody>\n</table></div>\n"
         '<p class="note">Click on a column title to sort; click again to reverse the order.</p>'
     )
-
-
-def _cells_html(column: Column) -> list[str]:
-    if column.type != "number":
-        return [f"<td>{escape(str(cell))}</td>" for cell in column.cells]
-    return [
-        f'<td class="number" data-v="{cell!r}">{_number_text(cell, column.format)}</td>'
-        if _has_value(cell)
-        else '<td class="number"></td>'
-        for cell in column.cells
-    ]
-
-
-def _number_text(number: float, number_format: str) -> str:
-    """A number as text, without "-0.000"."""
-    text = f"{number:{number_format}}"
-    return text.removeprefix("-") if set(text) <= {*"-0."} else text
 
 
 def _filters_html(columns: Sequence[Column], num_members: int) -> str:
@@ -276,10 +250,6 @@ def _filters_html(columns: Sequence[Column], num_members: int) -> str:
     count = f"<output>{count_text(num_members, 'member')}</output>"
     show_all = '<button type="button" hidden></button>'
     return f'<div class="filters">{"".join(controls)}{count}{show_all}</div>'
-
-
-def _has_value(cell: Any) -> bool:
-    return math.isfinite(cell) if isinstance(cell, int | float) else bool(cell)
 
 
 # ---- figures, configuration, definitions
@@ -339,7 +309,7 @@ def _definitions_html(tables: Tables, summary: Summary) -> str:
     members = summary.members.values()
     omitted = {
         "worst slice": not any(member.worst_slice[0] for member in members),
-        "ECE": not any(_has_value(member.ece) for member in members),
+        "ECE": not any(has_value(member.ece) for member in members),
     }
     definitions = {
         name: text.format(tables.task.words.resampled)
