@@ -8,6 +8,7 @@ import pytest
 
 import tinyjax
 from tests.configs import detector, reid
+from tests.exporting.comparison import assert_same_outputs, random_images
 from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
@@ -15,7 +16,6 @@ from tinyjax.errors import UserError
 from tinyjax.exporting import flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
-TOLERANCE = 1e-4  # of an output's largest value
 # The operators of TensorFlow Lite Micro, micro_mutable_op_resolver.h, without custom operators,
 # variables and control flow.
 MICRO_RESOLVER = """
@@ -32,22 +32,10 @@ MICRO_RESOLVER = """
 MICRO_OPERATORS = frozenset(MICRO_RESOLVER.split())
 
 
-def random_images(shape, count=1, dtype="uint8"):
-    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
-
-
-def assert_same_outputs(function, batch=1):
+def assert_file(function, batch=1):
     """Convert the function and compare outputs. Returns the file."""
     file = litert.convert(function, batch)
-    images = random_images(function.input_shape, batch, function.dtype)
-    expected = jax.jit(function.call)(images)
-    actual = runtimes.load_litert(file)(images)
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        assert actual[name].shape == value.shape, name
-        np.testing.assert_allclose(
-            actual[name], value, rtol=0, atol=TOLERANCE * np.abs(value).max(), err_msg=name
-        )
+    assert_same_outputs(runtimes.load_litert(file), function, batch)
     return file
 
 
@@ -74,12 +62,12 @@ def upsample(x, rows=2, columns=2):
     ],
 )
 def test_operators(call, expected):
-    assert operators(assert_same_outputs(function_of(call))) == expected
+    assert operators(assert_file(function_of(call))) == expected
 
 
 def test_metadata_and_alignment_of_constants():
     weights = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    file = assert_same_outputs(function_of(lambda x: x @ weights, a=[1, "é"], b={"c": 0.5}))
+    file = assert_file(function_of(lambda x: x @ weights, a=[1, "é"], b={"c": 0.5}))
     assert flatbuffer.read_metadata(file) == {"a": [1, "é"], "b": {"c": 0.5}}
     assert file.find(weights.T.tobytes()) % 16 == 0 <= file.find(weights.T.tobytes())
     model = flatbuffer.read(file)
@@ -95,7 +83,7 @@ def test_schemes_with_float_activations(scheme, weight_bytes):
     file = litert.convert(function)
     small = litert.quantize(file, scheme)
     assert len(file) - len(small) > (4 - weight_bytes) * weights.size - 5000  # scales of channels
-    images = random_images(function.input_shape, dtype="float32")
+    images = random_images(function.input_shape, 1, "float32")
     expected, actual = (runtimes.load_litert(each)(images)["y"] for each in (file, small))
     np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
     assert flatbuffer.read_metadata(small) == {"a": 1}
@@ -124,7 +112,7 @@ def network(request, tmp_path_factory):
 @pytest.mark.parametrize(("dtype", "batch"), [("float32", 2), ("uint8", 1)])
 def test_detectors_run_on_microcontrollers(network, dtype, batch):
     function = make_function(network, dtype=dtype)
-    file = assert_same_outputs(function, batch)
+    file = assert_file(function, batch)
     assert flatbuffer.read_metadata(file) == function.metadata
     assert {*operators(file)} <= MICRO_OPERATORS
     # Most kernels of TensorFlow Lite Micro take at most four or five dimensions.
@@ -139,7 +127,7 @@ def test_families(family, tmp_path):
     channels = 1 if family == "lightcnn" else 3
     inputs = {"image": (64, 48, channels)}
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
-    file = assert_same_outputs(make_function(network))
+    file = assert_file(make_function(network))
     assert "SELECT" not in operators(file)
     if family not in ("convnext", "swin", "vit"):
         assert {*operators(file)} <= MICRO_OPERATORS | {"BATCH_MATMUL"}
@@ -151,9 +139,9 @@ def test_embeddings_of_both_modalities(tmp_path):
     config.model.path_blocks = 1
     inputs = {"image": (32, 16, 3), "modality": ()}
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
-    images = random_images((32, 16, 3))
+    images = random_images((32, 16, 3), 1)
     visible, infrared = (
-        runtimes.load_litert(assert_same_outputs(make_function(network, name=modality)))(images)
+        runtimes.load_litert(assert_file(make_function(network, name=modality)))(images)
         for modality in ("visible", "infrared")
     )
     assert np.abs(visible["embedding"] - infrared["embedding"]).max() > 0.01

@@ -10,6 +10,7 @@ import pytest
 
 import tinyjax
 from tests.configs import detector, reid
+from tests.exporting.comparison import assert_same_outputs, random_images
 from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
@@ -18,26 +19,13 @@ from tinyjax.errors import UserError
 from tinyjax.exporting import onnx, parity, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
-TOLERANCE = 1e-4  # of an output's largest value
 CONVOLUTIONAL = {*MINIS} - {"swin", "vit", "lightcnn"}  # lightcnn resizes maps here
 
 
-def random_images(shape, count=3, dtype="uint8"):
-    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
-
-
-def assert_same_outputs(function, file, batch=None, count=3):
+def assert_file(function, file, batch=None, count=3):
     """Write the file and compare its outputs with the function's. Returns the file's model."""
     model = onnx.write(function, file, batch)
-    images = random_images(function.input_shape, count, function.dtype)
-    expected = jax.jit(function.call)(images)
-    actual = runtimes.load_onnx(file)(images)
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        assert actual[name].shape == value.shape, name
-        np.testing.assert_allclose(
-            actual[name], value, rtol=0, atol=TOLERANCE * np.abs(value).max(), err_msg=name
-        )
+    assert_same_outputs(runtimes.load_onnx(file), function, count)
     return model
 
 
@@ -78,7 +66,7 @@ def function_of(call, shape=(8, 8, 3), dtype="float32"):
     ],
 )
 def test_operations(call, expected, tmp_path):
-    model = assert_same_outputs(function_of(call), tmp_path / "a.onnx")
+    model = assert_file(function_of(call), tmp_path / "a.onnx")
     assert expected.items() <= operators(model).items()
 
 
@@ -108,7 +96,7 @@ def test_families(family, tmp_path):
     channels = 1 if family == "lightcnn" else 3
     inputs = {"image": (64, 48, channels)}
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
-    model = assert_same_outputs(make_function(network), tmp_path / "a.onnx")
+    model = assert_file(make_function(network), tmp_path / "a.onnx")
     counts = operators(model)
     if family in CONVOLUTIONAL:  # one: of the color image
         assert counts["Transpose"] == 1
@@ -127,7 +115,7 @@ def network(request, tmp_path_factory):
 @pytest.mark.parametrize("outputs", ["raw", "boxes"])
 def test_detectors(network, outputs, tmp_path):
     function = make_function(network, outputs)
-    model = assert_same_outputs(function, tmp_path / "a.onnx")
+    model = assert_file(function, tmp_path / "a.onnx")
     if outputs == "raw":  # those of outputs with several channels, at the boundary
         readers = {name for node in model.graph.node for name in node.input}
         transposes = [node for node in model.graph.node if node.op_type == "Transpose"]
@@ -138,7 +126,7 @@ def test_detectors(network, outputs, tmp_path):
 @pytest.mark.parametrize(("dtype", "batch"), [("float32", None), ("uint8", 2)])
 def test_input_dtypes_and_batch_sizes(network, dtype, batch, tmp_path):
     file = tmp_path / "a.onnx"
-    model = assert_same_outputs(make_function(network, dtype=dtype), file, batch, count=batch or 3)
+    model = assert_file(make_function(network, dtype=dtype), file, batch, count=batch or 3)
     (dimension, *_) = model.graph.input[0].type.tensor_type.shape.dim
     assert (dimension.dim_value, dimension.dim_param) == ((2, "") if batch else (0, "batch"))
     run = runtimes.load_onnx(file)
@@ -178,7 +166,7 @@ def test_suppression_is_that_of_the_run(top_k, tmp_path):
 @pytest.mark.slow
 def test_detections_are_those_of_the_run(network, tmp_path):
     """By their scores: of an untrained network, which are almost equal, some change places."""
-    file, images = tmp_path / "a.onnx", random_images((64, 64, 1))
+    file, images = tmp_path / "a.onnx", random_images((64, 64, 1), 3)
     onnx.write(make_function(network, "boxes"), file, nms=network.config.nms.to_dict())
     actual = runtimes.load_onnx(file)(images)["detections"]
     expected = parity.ranked_scores(network)(images)["scores"]
@@ -195,9 +183,9 @@ def test_embeddings_of_both_modalities(tmp_path):
     embeddings = []
     for modality in ("visible", "infrared"):
         function = make_function(network, name=modality)
-        assert_same_outputs(function, tmp_path / f"{modality}.onnx")
+        assert_file(function, tmp_path / f"{modality}.onnx")
         run = runtimes.load_onnx(tmp_path / f"{modality}.onnx")
-        embeddings.append(run(random_images((32, 16, 3)))["embedding"])
+        embeddings.append(run(random_images((32, 16, 3), 3))["embedding"])
     assert np.abs(embeddings[0] - embeddings[1]).max() > 0.01
     with pytest.raises(UserError, match="known: visible, infrared"):
         make_function(network)

@@ -9,6 +9,7 @@ import pytest
 
 import tinyjax
 from tests.configs import detector
+from tests.exporting.comparison import assert_same_outputs, random_images
 from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights, write_random_detector
 from tinyjax import config as configs
@@ -17,22 +18,11 @@ from tinyjax.exporting import parity, stablehlo
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 
-def random_images(shape, count=3):
-    return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-
-
-def assert_same_outputs(function, batch=None):
+def assert_file(function, batch=None):
     """Convert the function and compare outputs for one and three images. Returns the file."""
     file = stablehlo.convert(function, batch)
-    run = stablehlo.load(file)
     for count in (batch,) if batch else (1, 3):
-        images = random_images(function.input_shape, count)
-        expected = jax.jit(function.call)(images)
-        actual = run(images)
-        assert actual.keys() == expected.keys()
-        for name, value in expected.items():
-            assert actual[name].shape == value.shape, name
-            np.testing.assert_allclose(actual[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert_same_outputs(stablehlo.load(file), function, count)
     return file
 
 
@@ -46,7 +36,7 @@ def mean_colors(**metadata):
 @pytest.mark.parametrize("batch", [None, 2])
 def test_outputs_metadata_and_batch_size(batch, tmp_path):
     metadata = {"a": [1, "é"], "b": {"c": 0.5}}
-    content = assert_same_outputs(mean_colors(**metadata), batch)
+    content = assert_file(mean_colors(**metadata), batch)
     assert content == stablehlo.convert(mean_colors(**metadata), batch)
     assert b".py" not in content  # no path of this machine
     file = tmp_path / "mine.stablehlo"
@@ -91,15 +81,15 @@ def test_families(family, tmp_path):
     channels = 1 if family == "lightcnn" else 3
     inputs = {"image": (64, 48, channels)}
     network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
-    assert_same_outputs(make_function(network))
+    assert_file(make_function(network))
 
 
 @pytest.mark.slow
 def test_detections_are_those_of_the_run(tmp_path):
     network = tinyjax.load(write_random_detector(tmp_path / "run", detector.get_config()))
     function = make_function(network, "detections")
-    file = assert_same_outputs(function)
-    images = random_images((64, 64, 1))
+    file = assert_file(function)
+    images = random_images((64, 64, 1), 3)
     expected = parity.ranked_scores(network)(images)["scores"]
     actual = stablehlo.load(file)(images)["detections"]
     np.testing.assert_allclose(actual[..., 4], expected, rtol=1e-5)
