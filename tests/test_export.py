@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib.util import find_spec
 from math import nan
 
 import pytest
@@ -72,6 +73,7 @@ def test_int8_file_is_written_if_its_score_is_accepted(run, tmp_path, monkeypatc
     assert record["quantization"]["calibration"] == 4
     assert record["device"]["arena_bytes"] > 64 * 64 * 4  # at least one map at stride 4
     assert "CAST" not in record["operators"]
+    assert ("ethos_u55_128" in record["device"]) == (find_spec("ethosu") is not None)
     most_harmful = record["quantization"]["tensors"][0]["tensor"]
     assert most_harmful in capsys.readouterr().out
 

@@ -13,7 +13,7 @@ from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
 from tinyjax.errors import UserError
-from tinyjax.exporting import flatbuffer, litert, runtimes
+from tinyjax.exporting import calibration, flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 # The operators of TensorFlow Lite Micro, micro_mutable_op_resolver.h, without custom operators,
@@ -110,10 +110,26 @@ def network(request, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "batch"), [("float32", 2), ("uint8", 1)])
-def test_detectors_run_on_microcontrollers(network, dtype, batch):
+def test_detectors(network, dtype, batch):
     function = make_function(network, dtype=dtype)
     file = assert_file(function, batch)
     assert flatbuffer.read_metadata(file) == function.metadata
+    # Only uint8 needs a CAST, whose kernel for microcontrollers reads no uint8.
+    assert ("CAST" in operators(file)) == (dtype == "uint8")
+    assert_fits_microcontrollers(file)
+
+
+@pytest.mark.slow
+def test_int8_detectors(network):
+    file = litert.convert(make_function(network, dtype="float32"))
+    images = [random_images(network.input_shape, dtype="float32")]
+    ranges = {name: row.range for name, row in calibration.measure(file, images).items()}
+    int8 = litert.quantize(file, "int8", ranges)
+    assert not {"CAST", "DEQUANTIZE"} & {*operators(int8)}
+    assert_fits_microcontrollers(int8)
+
+
+def assert_fits_microcontrollers(file):
     assert {*operators(file)} <= MICRO_OPERATORS
     # Most kernels of TensorFlow Lite Micro take at most four or five dimensions.
     assert max(len(t.shape) for t in flatbuffer.read(file).subgraphs[0].tensors) <= 4
