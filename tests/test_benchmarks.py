@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import coverage, detectors, sweep, timing, torch_calls
+from benchmarks import coverage, detectors, devices, sweep, timing, torch_calls
 from tinyjax import config as configs
 from tinyjax.population.options import select_members
 
@@ -102,3 +102,13 @@ def test_coverage_simulations_run():
     assert 0 < percentile_covered <= 1
     found, _ = coverage.threshold_rates(coverage.broken_line(12), 4)
     assert 0 < found <= 1
+
+
+@pytest.mark.slow
+def test_costs_on_devices_grow_with_the_frame():
+    small, large = (devices.measure("mobilenetv3/s-5", size) for size in ("64x64", "128x64"))
+    assert small["parameters"] == large["parameters"] == 40223
+    for name in ("multiply-adds M", "arena KB"):
+        assert large[name] / small[name] == pytest.approx(2, rel=0.05)
+    # An int8 weight for each parameter, and biases.
+    assert 40 < small["weights KB"] < 50
