@@ -259,10 +259,10 @@ def export_members(
     """Files of all members in a temporary folder, which is deleted afterwards. The rows of
     `members` get the columns bytes and arena_bytes.
 
-    Raises UserError as `onnx.write` does.
+    Raises UserError as `onnx.write` does, and for two-stage detectors.
     """
     from tinyjax.api import load
-    from tinyjax.exporting import onnx
+    from tinyjax.exporting import onnx, two_stage
     from tinyjax.exporting.arena import arena_bytes
     from tinyjax.exporting.functions import make_function
     from tinyjax.run.progress import progress_bar
@@ -272,6 +272,11 @@ def export_members(
         for id, row in progress_bar(members.items(), unit="member", desc="export"):
             model = load(folder / "weights" / id)
             modality = first_modality(model)
+            if two_stage.is_two_stage(model.config):
+                raise UserError(
+                    f"--workdir {folder}: a sweep of two-stage detectors, whose raw outputs are "
+                    "several files; export members with --nms, and give --file"
+                )
             function = make_function(model, name=modality)
             file = Path(temporary) / f"{id}.onnx"
             row["arena_bytes"] = arena_bytes(onnx.write(function, file, batch=1))
