@@ -75,14 +75,14 @@ def test_scores_of_a_detector_are_those_of_the_run(run, tmp_path, suffix):
 @pytest.mark.parametrize("flags", [(), ("--outputs", "boxes"), ("--nms",)])
 def test_scores_of_a_two_stage_detector_are_those_of_the_run(flags, tmp_path):
     config = two_stage_config("faster_rcnn").unlock()
-    config.data.suites = {"val": {"n": 4, "seed": 1}, "more": {"n": 3, "seed": 2}}
+    config.data.suites = {"val": {"n": 30, "seed": 1}, "more": {"n": 20, "seed": 2}}
     run = write_random_detector(tmp_path / "run", config.lock())
     write_file(run, tmp_path / "mine.onnx", *flags)
     assert evaluate.main(["--model", str(tmp_path / "mine.onnx")]) == 0
     assert evaluate.main(["--workdir", str(run)]) == 0
     actual = read_rows(tmp_path / "mine-evaluations" / "onnx.csv")
     expected = read_rows(run / "evaluations" / "last.csv")
-    assert max(float(row["AR100"]) for row in expected) > 0.01
+    assert max(float(row["AR100"]) for row in expected) > 0
     assert_same_scores(actual, expected)
 
 

@@ -257,9 +257,9 @@ def _by_halves(function, batch):
 
     XLA copies the multiply-adds of a convolution into every operation that reads its output, e.g.
     three of a LayerNorm. It does not fuse operations with those inside a loop, nor does a barrier
-    prevent fusion on CPU.
+    prevent fusion on CPU. A batch of unknown size, as in an exported file, is not halved.
     """
-    if len(batch) % 2:
+    if not isinstance(batch.shape[0], int) or len(batch) % 2:
         return function(batch)
     halves = lax.map(function, batch.reshape(2, -1, *batch.shape[1:]))
     return halves.reshape(-1, *halves.shape[2:])
