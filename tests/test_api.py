@@ -49,7 +49,7 @@ def load_with_fixed_predictions(folder, *rows):
         count = len(inputs["image"])
         return {name: np.repeat(array[None], count, 0) for name, array in predictions.items()}
 
-    model._predict = predict
+    model.predict_functions = {"": (predict, None)}
     return model
 
 

@@ -25,6 +25,7 @@ def build_and_crash():
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_candidates_are_timed_in_turn_and_unavailable_ones_reported(tmp_path, capsys):
     calls = tmp_path / "calls"
     candidates = {

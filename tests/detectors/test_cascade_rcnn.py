@@ -52,6 +52,7 @@ def count(name, **fields):
         ("cascade_rcnn", {"roi__head": "separable"}, 477_119),
     ],
 )
+@pytest.mark.slow
 def test_sizes_equal_those_of_prototypes(name, fields, expected):
     pyramid = {
         "model__neck": "fpn",
@@ -81,6 +82,7 @@ def test_invalid_stages_are_rejected(path, value, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_loss_runs_the_backbone_once_and_then_each_box_head():
     """Running statistics are therefore updated once."""
     config = make_config("cascade_rcnn")
@@ -133,6 +135,7 @@ FIXED_BATCH = {
 }
 
 
+@pytest.mark.slow
 def test_stages_are_trained_on_the_boxes_of_the_previous_one():
     """With all candidates sampled, against the losses of each stage computed one by one."""
     slots = 8

@@ -137,6 +137,7 @@ class NeckOfPyramid(nn.Module):
         return PAN(8, (8, 16), repeats=2, name="neck")(pyramid, train)
 
 
+@pytest.mark.slow
 def test_every_parameter_of_a_repeated_neck_receives_a_gradient():
     model = NeckOfPyramid()
     x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))

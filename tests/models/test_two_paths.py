@@ -175,6 +175,7 @@ def run_two_networks(single, path_blocks, params, stats, x):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_two_paths_train_as_two_networks_that_are_joined(name, path_blocks):
     """In float64: outputs, running statistics and gradients."""
     with jax.enable_x64(True):

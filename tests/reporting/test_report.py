@@ -19,6 +19,7 @@ from tinyjax.reporting import (
     findings,
     grouping,
     heatmaps,
+    html_table,
     page,
     run_folders,
     summary,
@@ -277,7 +278,7 @@ def test_text_of_fields_is_escaped(tmp_path):
 
 
 def test_zero_has_no_minus_sign():
-    texts = [page._number_text(number, ".3f") for number in (-0.0004, -0.0006, 0.5)]
+    texts = [html_table.number_text(number, ".3f") for number in (-0.0004, -0.0006, 0.5)]
     assert texts == ["0.000", "-0.001", "0.500"]
 
 

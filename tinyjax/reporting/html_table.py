@@ -30,14 +30,14 @@ def _cells_html(column: Column) -> list[str]:
     if column.type != "number":
         return [f"<td>{escape(str(cell))}</td>" for cell in column.cells]
     return [
-        f'<td class="number" data-v="{cell!r}">{_number_text(cell, column.format)}</td>'
+        f'<td class="number" data-v="{cell!r}">{number_text(cell, column.format)}</td>'
         if has_value(cell)
         else '<td class="number"></td>'
         for cell in column.cells
     ]
 
 
-def _number_text(number: float, number_format: str) -> str:
+def number_text(number: float, number_format: str) -> str:
     """A number as text, without "-0.000"."""
     text = f"{number:{number_format}}"
     return text.removeprefix("-") if set(text) <= {*"-0."} else text
