@@ -56,6 +56,8 @@ def get_study(arg, workdir):
     for config, *_ in stages.values():
         if config.task == "reid" and config.data.format == "synthetic":
             config.data.suites = {{"val": {{"n": 20, "split": "test", "per_camera": (1, 1)}}}}
+        elif config.task == "reid":  # a miniature has few identities
+            config.batch, config.sampler.identities = 8, 2
     config, points, *_ = stages["table3"]
     stages["table3"] = config, [p for p in points if not p["fdr.block"] or p["fdr.upsample"]]
     config, points = stages["table5"]

@@ -122,7 +122,7 @@ def test_detectors(network, dtype, batch):
 @pytest.mark.slow
 def test_int8_detectors(network):
     file = litert.convert(make_function(network, dtype="float32"))
-    images = [random_images(network.input_shape, dtype="float32")]
+    images = [random_images(network.input_shape, 1, "float32")]
     ranges = {name: row.range for name, row in calibration.measure(file, images).items()}
     int8 = litert.quantize(file, "int8", ranges)
     assert not {"CAST", "DEQUANTIZE"} & {*operators(int8)}
