@@ -28,7 +28,7 @@ from tinyjax import config as configs
 from tinyjax.config.paths import parse_local_path
 from tinyjax.errors import UserError, run_command
 from tinyjax.exporting.latency import (
-    OWN_PREDICTION,
+    RUN_RUNTIME,
     Process,
     Target,
     file_processes,
@@ -94,8 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = [run_target(options.workdir, photos)] if options.workdir else []
     processes: dict[Process, Candidate] = file_processes(files, options.threads)
     if runs:
-        own = {(OWN_PREDICTION, n): (build_runs, (runs, n)) for n in options.threads}
-        processes = {**own, **processes}
+        predictors = {(RUN_RUNTIME, n): (build_runs, (runs, n)) for n in options.threads}
+        processes = {**predictors, **processes}
     rows = measure(processes, [*runs, *files], options.rounds)
     if options.workdir:
         output = options.workdir / "latency.csv"

@@ -130,11 +130,6 @@ def import_packages(name: str) -> None:
         runtimes.import_runtime()
 
 
-def output_file(output: Path, name: str) -> Path:
-    """The file of a modality or component: a.onnx, or a-visible.onnx."""
-    return output.with_stem(f"{output.stem}-{name}") if name else output
-
-
 def rows(function: Any, batch: int | None) -> int | None:
     """How many rows a file reads per call: images, or their RoIs. batch: of images; None: any."""
     return None if batch is None else batch * function.rows_per_image
@@ -144,6 +139,7 @@ def make_onnx(model: Any, name: str, options: Any) -> ExportedFile:
     """An ONNX file of a network."""
     from tinyjax.exporting import onnx, runtimes
     from tinyjax.exporting.functions import make_function
+    from tinyjax.exporting.network_files import with_name
 
     outputs = "boxes" if options.nms else options.outputs or "raw"
     function = make_function(model, outputs, options.dtype, name)
@@ -155,7 +151,7 @@ def make_onnx(model: Any, name: str, options: Any) -> ExportedFile:
     content = proto.SerializeToString()
     operators = Counter(node.op_type for node in proto.graph.node)
     details = {"opset": onnx.OPSET}
-    path, run = output_file(options.output, name), runtimes.load_onnx(content)
+    path, run = with_name(options.output, name), runtimes.load_onnx(content)
     description = runtimes.FileDescription(function.metadata, batch)
     return ExportedFile(path, content, function, run, description, operators, details)
 
@@ -164,13 +160,14 @@ def make_stablehlo(model: Any, name: str, options: Any) -> ExportedFile:
     """A StableHLO file of a network."""
     from tinyjax.exporting import stablehlo
     from tinyjax.exporting.functions import make_function
+    from tinyjax.exporting.network_files import with_name
     from tinyjax.exporting.runtimes import FileDescription
 
     outputs = "detections" if options.nms else options.outputs or "raw"
     function = make_function(model, outputs, options.dtype, name)
     batch = rows(function, options.batch)
     content = stablehlo.convert(function, batch)
-    path, run = output_file(options.output, name), stablehlo.load(content)
+    path, run = with_name(options.output, name), stablehlo.load(content)
     description = FileDescription(function.metadata, batch)
     operators, details = stablehlo.count_operations(content), stablehlo.details()
     return ExportedFile(path, content, function, run, description, operators, details)
@@ -180,6 +177,7 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
     from tinyjax.exporting import calibration, ethos_u, flatbuffer, litert, resources, runtimes
     from tinyjax.exporting.functions import make_function
+    from tinyjax.exporting.network_files import with_name
 
     scheme = options.quantize
     details: dict[str, Any] = {}
@@ -204,7 +202,7 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
         device |= ethos_u.estimate(content)
     details = {**details, "device": device}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
-    path, run = output_file(options.output, name), runtimes.load_litert(content)
+    path, run = with_name(options.output, name), runtimes.load_litert(content)
     description = runtimes.FileDescription(function.metadata, batch)
     return ExportedFile(path, content, function, run, description, operators, details)
 

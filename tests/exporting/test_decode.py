@@ -1,15 +1,13 @@
 """Decoding outside of a file: numpy and C have the detections of the run."""
 
 import ctypes
-import shutil
-import subprocess
-from importlib.resources import files
 
 import jax
 import numpy as np
 import pytest
 
 from tests.configs import detector
+from tests.exporting.c_library import compile_c
 from tests.untrained import CLASSES
 from tinyjax.data.images import GRAY
 from tinyjax.detectors.anchors import configured_levels
@@ -35,16 +33,7 @@ BOX = np.dtype([("box", np.float32, 4), ("score", np.float32), ("label", np.int3
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    folder = tmp_path_factory.mktemp("c")
-    (folder / "program.c").write_text(PROGRAM)
-    header = files("tinyjax.exporting") / "decode.h"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
-    command = [compiler, *flags, f"-I{header.parent}", "program.c", "-o", "program.so", "-lm"]
-    subprocess.run(command, cwd=folder, check=True)
-    return ctypes.CDLL(str(folder / "program.so"))
+    return compile_c(PROGRAM, tmp_path_factory.mktemp("c"))
 
 
 @pytest.fixture(params=["point", "retinanet"])

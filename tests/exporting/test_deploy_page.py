@@ -4,9 +4,7 @@ import ctypes
 import json
 import re
 import shutil
-import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 import tinyjax
 from tests.configs import detector
+from tests.exporting.c_library import compile_c
 from tests.untrained import write_random_detector
 from tinyjax.data.images import to_uint8
 from tinyjax.exporting import calibration, decode, litert, onnx
@@ -40,17 +39,8 @@ class Tensor(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    folder = tmp_path_factory.mktemp("c")
     (code,) = code_blocks("c")
-    (folder / "page.c").write_text(code)
-    header = files("tinyjax.exporting") / "decode.h"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
-    command = [compiler, *flags, f"-I{header.parent}", "page.c", "-o", "page.so", "-lm"]
-    subprocess.run(command, cwd=folder, check=True)
-    return ctypes.CDLL(str(folder / "page.so"))
+    return compile_c(code, tmp_path_factory.mktemp("c"))
 
 
 def test_gray_values_in_c_are_those_of_training(library):

@@ -4,9 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-import tinyjax
-from tests.configs import detector
-from tests.untrained import CLASSES, write_initial_weights
+from tests.exporting.networks import load_detector
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.errors import UserError
 from tinyjax.exporting.functions import make_function
@@ -14,9 +12,7 @@ from tinyjax.exporting.functions import make_function
 
 @pytest.fixture(scope="module", params=["point", "retinanet"])
 def model(request, tmp_path_factory):
-    config = detector.get_config(name=request.param)
-    folder = tmp_path_factory.mktemp("run") / "run"
-    return tinyjax.load(write_initial_weights(folder, config, CLASSES, {"image": (64, 64, 1)}))
+    return load_detector(request.param, tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture

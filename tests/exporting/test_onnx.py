@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import tinyjax
-from tests.configs import detector, reid
+from tests.configs import reid
 from tests.exporting.comparison import assert_same_outputs, random_images
+from tests.exporting.networks import load_classifier, load_detector
 from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
-from tinyjax import config as configs
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.errors import UserError
 from tinyjax.exporting import onnx, parity, runtimes
@@ -91,11 +91,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", MINIS)
 def test_families(family, tmp_path):
-    config = configs.classifier()
-    config.model.backbone = MINIS[family]
-    channels = 1 if family == "lightcnn" else 3
-    inputs = {"image": (64, 48, channels)}
-    network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
+    network = load_classifier(family, tmp_path / "run")
     model = assert_file(make_function(network), tmp_path / "a.onnx")
     counts = operators(model)
     if family in CONVOLUTIONAL:  # one: of the color image
@@ -106,9 +102,7 @@ def test_families(family, tmp_path):
 
 @pytest.fixture(scope="module", params=["point", "retinanet"])
 def network(request, tmp_path_factory):
-    config = detector.get_config(name=request.param)
-    folder = tmp_path_factory.mktemp("run") / "run"
-    return tinyjax.load(write_initial_weights(folder, config, CLASSES, {"image": (64, 64, 1)}))
+    return load_detector(request.param, tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.mark.slow

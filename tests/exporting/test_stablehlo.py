@@ -10,9 +10,9 @@ import pytest
 import tinyjax
 from tests.configs import detector
 from tests.exporting.comparison import assert_same_outputs, random_images
+from tests.exporting.networks import load_classifier
 from tests.tiny_backbones import MINIS
-from tests.untrained import CLASSES, write_initial_weights, write_random_detector
-from tinyjax import config as configs
+from tests.untrained import write_random_detector
 from tinyjax.errors import UserError
 from tinyjax.exporting import parity, stablehlo
 from tinyjax.exporting.functions import ExportedFunction, make_function
@@ -76,11 +76,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", MINIS)
 def test_families(family, tmp_path):
-    config = configs.classifier()
-    config.model.backbone = MINIS[family]
-    channels = 1 if family == "lightcnn" else 3
-    inputs = {"image": (64, 48, channels)}
-    network = tinyjax.load(write_initial_weights(tmp_path / "run", config, CLASSES, inputs))
+    network = load_classifier(family, tmp_path / "run")
     assert_file(make_function(network))
 
 

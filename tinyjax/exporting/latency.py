@@ -14,7 +14,7 @@ from tinyjax.exporting.runtimes import all_cores
 from tinyjax.run import timing
 from tinyjax.run.logs import log
 
-OWN_PREDICTION = "tinyjax"  # the name of the runtime of a run
+RUN_RUNTIME = "tinyjax"  # the name of the runtime of a run
 Process = tuple[str, int]  # the name of a runtime, and its number of cores; 0: all
 
 
@@ -52,7 +52,7 @@ def measure(
     outputs = {target.name: target.outputs for target in targets}
     device, rows = f"{timing.processor_name()}, cores: {all_cores()}", []
     for (runtime_name, count), calls in result.seconds.items():
-        package = "jax" if runtime_name == OWN_PREDICTION else RUNTIMES[runtime_name].package
+        package = "jax" if runtime_name == RUN_RUNTIME else RUNTIMES[runtime_name].package
         for name, seconds in calls.items():
             low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75)) * 1e3
             rows.append({

@@ -25,13 +25,8 @@ from tinyjax.exporting.runtimes import FileDescription, Runner
 from tinyjax.inference.model import PredictFunctions
 
 REQUIRED = ("task", "classes", "input", "config")  # keys of the metadata
-FIXED_FIELDS = (
-    "model.",
-    "task",
-    "predict.",
-    "score.feature",
-    "roi.",
-)  # part of what a file computes
+# Fields of the config that are part of what a file computes.
+FIXED_FIELDS = ("model.", "task", "predict.", "score.feature", "roi.")
 
 
 class FileNetwork(NamedTuple):
@@ -113,8 +108,8 @@ def check_suffix(file: Path) -> None:
 
 
 def with_name(file: Path, name: str) -> Path:
-    """The file of a modality or component: a-visible.onnx for a.onnx."""
-    return file.with_stem(f"{file.stem}-{name}")
+    """The file of a modality or component: a-visible.onnx for a.onnx; "": the file itself."""
+    return file.with_stem(f"{file.stem}-{name}") if name else file
 
 
 def _find_files(path: Path) -> tuple[Path, dict[str, tuple[Path, FileDescription]]]:
