@@ -20,11 +20,11 @@ fine-tuned on 40 others and tested on 60 others. Stages:
                                then fine-tuned, from scratch and from there, at the full rate
 
 Arguments, joined by commas: backbone, of the tables; backbones, of the ladder, joined by +; seeds,
-number of seeds; pretraining, steps of row 1; retraining, of rows 2 to 5; steps, of the fine-tuning;
-people, number that pretrain, and identities, that fine-tune; fdr, horizontal and vertical, block
-and stripes of FDR. With real data: classes, a folder of classes with the splits train and test
-instead of the people; source, a folder of one of the formats of docs/recognition.md, and format;
-height and width of all images.
+number of seeds; first_seed, to add seeds in a second folder; pretraining, steps of row 1;
+retraining, of rows 2 to 5; steps, of the fine-tuning; people, number that pretrain, and identities,
+that fine-tune; fdr, horizontal and vertical, block and stripes of FDR. With real data: classes, a
+folder of classes with the splits train and test instead of the people; source, a folder of one of
+the formats of docs/recognition.md, and format; height and width of all images.
 """
 
 from pathlib import Path
@@ -48,11 +48,11 @@ TABLE5 = [
 
 def get_study(arg, workdir):
     arg = parse_arg(
-        arg, backbone="mobilenetv3/s-1", backbones=LADDER, seeds=3, pretraining=2000,
-        retraining=1500, steps=1000, people=160, identities=40, fdr=3, horizontal=4, vertical=2,
-        classes="", source="", format="pairs", height=64, width=32,
+        arg, backbone="mobilenetv3/s-1", backbones=LADDER, seeds=3, first_seed=0,
+        pretraining=2000, retraining=1500, steps=1000, people=160, identities=40, fdr=3,
+        horizontal=4, vertical=2, classes="", source="", format="pairs", height=64, width=32,
     )  # fmt: skip
-    seeds = hyper.sweep("seed", range(arg.seeds))
+    seeds = hyper.sweep("seed", range(arg.first_seed, arg.first_seed + arg.seeds))
     retrained = {
         name: retraining_config(arg, init=str(workdir / "classifier"), **options)
         for name, options in {
