@@ -23,7 +23,7 @@ def test_file_and_record(run, tmp_path, flags):
     file = tmp_path / "mine.onnx"
     command = ["--workdir", str(run), "--format", "onnx", "--output", str(file), "--images", "3"]
     assert main([*command, *flags]) == 0
-    record = json.loads((tmp_path / "mine.json").read_text())
+    record = json.loads((tmp_path / "mine.onnx.json").read_text())
     assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record["bytes"] == file.stat().st_size
     assert record["operators"]["Conv"] > 10
@@ -39,7 +39,7 @@ def test_litert_file_and_record(run, tmp_path):
     file = tmp_path / "mine.tflite"
     command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--images", "2"]
     assert main(command) == 0
-    record = json.loads((tmp_path / "mine.json").read_text())
+    record = json.loads((tmp_path / "mine.tflite.json").read_text())
     assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record["operators"]["CONV_2D"] > 10
     assert record["parity"]["images"] == {"random": 2, "val": 2}
@@ -52,7 +52,7 @@ def test_stablehlo_file_and_record(run, tmp_path):
     file = tmp_path / "mine.stablehlo"
     command = ["--workdir", str(run), "--format", "stablehlo", "--output", str(file)]
     assert main([*command, "--images", "2", "--nms"]) == 0
-    record = json.loads((tmp_path / "mine.json").read_text())
+    record = json.loads((tmp_path / "mine.stablehlo.json").read_text())
     assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record["operators"]["convolution"] > 10
     assert record["platforms"] == ["cpu", "cuda", "tpu"]
@@ -67,7 +67,7 @@ def test_int8_file_is_written_if_its_score_is_accepted(run, tmp_path, monkeypatc
     command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--images", "2"]
     command += ["--int8", "--calibration", "4"]
     assert main([*command, "--explain"]) == 0
-    record = json.loads((tmp_path / "mine.json").read_text())
+    record = json.loads((tmp_path / "mine.tflite.json").read_text())
     assert record["metadata"]["quantization"] == record["quantization"]["scheme"] == "int8"
     assert record["metadata"]["input"]["dtype"] == "uint8"
     assert record["quantization"]["calibration"] == 4

@@ -22,7 +22,7 @@ call. --quantize makes it smaller: float16 (weights), dynamic (weights int8), in
 activations int8), int16 (activations int16). Integer activations need training images.
 
 What a reader needs besides (classes, frame, strides, formula of the boxes, ..) is in the
-file's metadata, and with checksum, operators and differences in <output>.json (mine.json). The
+file's metadata, and with checksum, operators and differences in <output>.json (mine.onnx.json). The
 differences are those between the network and the file on images of the suite config.monitor, if
 its data are on this machine, and on random images. The scores of both on the whole suite are
 there, too. A quantized file is written if its score is at most a point (0.01) less than the run's.
@@ -80,7 +80,6 @@ def main(argv: list[str] | None = None) -> int:
         flag = "--nms" if options.nms else f"--outputs {options.outputs}"
         raise UserError(f"{flag}: not an option of the task {model.config.task}; leave it out")
     make = {"onnx": make_onnx, "litert": make_litert, "stablehlo": make_stablehlo}[options.format]
-    check_quantization(model, options)
     names = file_names(model, "detections" if options.nms else options.outputs or "raw")
     files = {name: make(model, name, options) for name in names}
     split = acceptance.load_monitor(model)
@@ -90,18 +89,6 @@ def main(argv: list[str] | None = None) -> int:
     if options.quantize and not accept(score, options):
         return REFUSED
     return max(write_file(model, split, score, name, file, options) for name, file in files.items())
-
-
-def check_quantization(model: Any, options: Any) -> None:
-    """Raise UserError for integer activations of a network that they are not calibrated for."""
-    from tinyjax.exporting import options as flags
-    from tinyjax.exporting import two_stage
-
-    if options.quantize in flags.INTEGER and two_stage.is_two_stage(model.config):
-        raise UserError(
-            f"--quantize {options.quantize}: not for two-stage detectors, whose box heads read "
-            "features; give float16 or dynamic"
-        )
 
 
 def accept(score: Any, options: Any) -> bool:
@@ -183,16 +170,21 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     details: dict[str, Any] = {}
     is_integer = scheme in litert.INTEGER_SCHEMES
     function = make_function(model, "raw", "float32" if is_integer else options.dtype, name)
-    batch = (options.batch or 1) * function.rows_per_image
+    images_per_call = options.batch or 1
+    batch = images_per_call * function.rows_per_image
     if scheme:
-        dtype = options.dtype if is_integer else function.dtype
+        dtype = function.dtype
+        if is_integer:
+            dtype = scheme if function.make_input else options.dtype
         shape = {**function.metadata["input"], "dtype": dtype}
         metadata = {**function.metadata, "input": shape, "quantization": scheme}
         function = function._replace(metadata=metadata)
     content = litert.convert(function, batch)
     if is_integer:
-        images = calibration.training_images(model, options.calibration, batch, name)
-        content, details = calibration.quantize(content, scheme, images)
+        inputs = calibration.make_inputs(
+            model, function, options.calibration, images_per_call, name
+        )
+        content, details = calibration.quantize(content, scheme, inputs)
         if options.explain:
             log.info(f"{options.output}: {calibration.table(details)}")
     elif scheme:
@@ -240,6 +232,7 @@ def write_file(
     score: a result of `acceptance.score_file`, or None.
     """
     from tinyjax.exporting import parity
+    from tinyjax.exporting.network_files import record_path
 
     differences = compare_outputs(model, split, name, file, options)
     record = {
@@ -255,7 +248,7 @@ def write_file(
     }
     with atomic(file.path) as path:
         path.write_bytes(file.content)
-    with atomic(file.path.with_suffix(".json")) as path:
+    with atomic(record_path(file.path)) as path:
         path.write_text(json.dumps(record, indent=2), encoding="utf-8")
     greatest = parity.greatest(differences)
     counts = " and ".join(f"{count} of {source}" for source, count in differences["images"].items())

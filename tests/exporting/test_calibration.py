@@ -34,7 +34,7 @@ def batches(count=4, shape=(1, 4, 4, 1)):
 
 def test_ranges_are_those_of_all_images():
     file = convert(lambda x: conv(x, KERNEL))
-    (statistics,) = calibration.measure(file, batches()).values()
+    _, statistics = calibration.measure(file, batches()).values()
     values = np.concatenate([np.asarray(conv(x, KERNEL)) for x in batches()])
     np.testing.assert_allclose(statistics.range, (values.min(), values.max()), rtol=1e-5)
     assert statistics.deviation == pytest.approx(np.sqrt(np.square(values).mean()), rel=1e-5)

@@ -10,7 +10,16 @@ import tinyjax
 from tests.configs import detectors
 from tests.untrained import CLASSES, write_random_detector
 from tinyjax import errors, export
-from tinyjax.exporting import litert, onnx, predictions, runtimes, stablehlo, two_stage
+from tinyjax.exporting import (
+    acceptance,
+    litert,
+    network_files,
+    onnx,
+    predictions,
+    runtimes,
+    stablehlo,
+    two_stage,
+)
 from tinyjax.exporting.functions import file_names, make_function
 from tinyjax.exporting.runtimes import FileDescription
 
@@ -72,12 +81,12 @@ def test_predictions_are_those_of_the_run(name, write, batch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_writes_files_that_belong_together(tmp_path, capsys):
+def test_the_command_writes_files_that_belong_together(tmp_path):
     run, file = random_network(tmp_path, "faster_rcnn"), tmp_path / "mine.onnx"
     command = ["--workdir", str(run), "--format", "onnx", "--output", str(file)]
     assert export.main([*command, "--images", "1"]) == 0
     rpn, head = (tmp_path / f"mine-{name}.onnx" for name in ("rpn", "head1"))
-    record = json.loads(head.with_suffix(".json").read_text())
+    record = json.loads((tmp_path / "mine-head1.onnx.json").read_text())
     assert record["parity"]["images"] == {"random": 16, "val": 16}
     assert record["metadata"]["component"] == "head1"
     assert record["score"]["file"] == pytest.approx(record["score"]["run"], abs=1e-3)
@@ -93,6 +102,29 @@ def test_the_command_writes_files_that_belong_together(tmp_path, capsys):
     rpn.rename(tmp_path / "other-rpn.onnx")
     with pytest.raises(errors.UserError, match=r"mine-rpn.onnx: no such file"):
         tinyjax.load(head)
-    command = ["--workdir", str(run), "--format", "litert", "--output", str(tmp_path / "a.tflite")]
-    assert errors.exit_code(lambda: export.main([*command, "--int8"])) == 2
-    assert "--quantize int8: not for two-stage detectors" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "tolerance"), [("int8", 0.1), ("int16", 0.03)])
+def test_integer_files_read_features(scheme, tolerance, tmp_path):
+    run, file = random_network(tmp_path, "cascade_rcnn"), tmp_path / "mine.tflite"
+    command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--force"]
+    assert export.main([*command, "--images", "1", "--calibration", "8", "--quantize", scheme]) == 0
+    model = tinyjax.load(run)
+    image = acceptance.load_monitor(model).inputs["image"][:1]
+    for name in ("head1", "head2", "head3"):
+        path = tmp_path / f"mine-{name}.tflite"
+        (details,) = runtimes.make_interpreter(path.read_bytes()).get_input_details()
+        assert details["dtype"] == np.dtype(scheme)
+        assert details["quantization"][0] > 0
+        description = runtimes.describe_litert(path)
+        assert description.metadata["input"]["dtype"] == scheme
+        record = json.loads(network_files.record_path(path).read_text())
+        assert record["quantization"]["calibration"] == 8 * description.batch
+        function = make_function(model, name=name)
+        rois = np.asarray(function.make_input(image))
+        expected, actual = jax.jit(function.call)(rois), runtimes.load_litert(path)(rois)
+        for output, values in expected.items():
+            atol = tolerance * np.abs(values).max()
+            np.testing.assert_allclose(actual[output], values, atol=atol)
+    assert len(tinyjax.load(file)(IMAGES[0], 0.05)) > 3

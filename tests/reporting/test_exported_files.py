@@ -30,8 +30,8 @@ INT8 = {
 def test_records_of_a_run_and_of_its_folder_exports(tmp_path, without_figures):
     write(tmp_path, sizes=["s-2"], starts=[""], **SMALL)
     (tmp_path / "exports").mkdir()
-    (tmp_path / "mine.json").write_text(json.dumps(FLOAT))
-    (tmp_path / "exports" / "mine.json").write_text(json.dumps(INT8))
+    (tmp_path / "mine.onnx.json").write_text(json.dumps(FLOAT))
+    (tmp_path / "exports" / "mine.tflite.json").write_text(json.dumps(INT8))
     (tmp_path / "exports" / "other.json").write_text("[1]")
     (tmp_path / "broken.json").write_text("{")
     exports = exported_files.read(tables.read(tmp_path, get_task))

@@ -1,7 +1,7 @@
 """Integer files of which the score is that of the network: the ranges of their activations.
 
-    images = training_images(model, 200, batch=1)
-    file, record = quantize(file, "int8", images)
+    inputs = make_inputs(model, function, count=200, batch=1)
+    file, record = quantize(file, "int8", inputs)
 
 An int8 tensor has 256 values between the ends of its range. A few large activations make the steps
 between them so wide that the others are lost: one or two tensors then cause most of the error of
@@ -16,18 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
 from tinyjax.exporting import flatbuffer, litert, runtimes
+from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.litert import Range
-from tinyjax.exporting.runtimes import INPUT, SIGNATURE
+from tinyjax.exporting.runtimes import SIGNATURE
 from tinyjax.inference.model import Model
 from tinyjax.run.text import text_table
 from tinyjax.tasks import get_task
 
-Images = Sequence[np.ndarray]  # batches float32 [B, H, W, C] that the file reads
+Inputs = Sequence[np.ndarray]  # batches float32 [B, H, W, C] that the file reads
 Outputs = list[dict[str, np.ndarray]]  # of each batch, by name
 
 # operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0, and
@@ -41,7 +43,21 @@ MIN_GAIN = 0.1  # fraction of the error of the outputs
 MAX_CLIPPED = 5  # tensors, the most harmful ones
 
 
-def training_images(model: Model, count: int, batch: int, modality: str = "") -> Images:
+def make_inputs(
+    model: Model, function: ExportedFunction, count: int, batch: int, name: str = ""
+) -> Inputs:
+    """What a file reads of `count` training images: the images, or the features of their RoIs.
+
+    batch: images per call. name: see `functions.make_function`. Raises UserError as
+    `training_images` does.
+    """
+    images = training_images(model, count, batch, name if name in MODALITIES else "")
+    if function.make_input is None:
+        return images
+    return [np.asarray(function.make_input(jnp.asarray(pixels))) for pixels in images]
+
+
+def training_images(model: Model, count: int, batch: int, modality: str = "") -> Inputs:
     """Batches of about `count` training images, spread evenly over the training set: its first ones
     may be one video. The last one is repeated to fill a batch.
 
@@ -66,16 +82,16 @@ def training_images(model: Model, count: int, batch: int, modality: str = "") ->
     return [images[i : i + batch] for i in range(0, len(images), batch)]
 
 
-def quantize(file: bytes, scheme: str, images: Images) -> tuple[bytes, dict[str, Any]]:
+def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str, Any]]:
     """An integer file, and fields of its record, as JSON types.
 
     file: in float32, of a function that reads float32. scheme: int8 or int16.
     """
-    statistics = measure(file, images)
+    statistics = measure(file, inputs)
     ranges = {name: row.range for name, row in statistics.items()}
-    record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, images))}
+    record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, inputs))}
     if scheme == "int8":
-        few = images[:: -(-len(images) // ERROR_IMAGES)]
+        few = inputs[:: -(-len(inputs) // ERROR_IMAGES)]
         ranges = raise_floors(file, ranges)
         deviations = {name: row.deviation for name, row in statistics.items()}
         errors = tensor_errors(file, ranges, deviations, few)
@@ -121,17 +137,17 @@ class TensorError(NamedTuple):
     error: float  # see `output_error`
 
 
-def measure(file: bytes, images: Images) -> dict[str, Statistics]:
-    """Statistics of all activations of a float32 file, by tensor."""
+def measure(file: bytes, inputs: Inputs) -> dict[str, Statistics]:
+    """Statistics of the input and of all activations of a float32 file, by tensor."""
     interpreter = runtimes.make_interpreter(file, keep_tensors=True)
     run = interpreter.get_signature_runner(SIGNATURE)
     graph = flatbuffer.read(file).subgraphs[0]
-    activations = [
-        (i, graph.tensors[i].name.decode()) for op in graph.operators for i in op.outputs
-    ]
+    tensors = [*graph.inputs, *(i for op in graph.operators for i in op.outputs)]
+    activations = [(i, graph.tensors[i].name.decode()) for i in tensors]
+    (_, input_name), *_ = activations
     lows, highs, squares = (dict.fromkeys(names, 0.0) for names in [dict(activations).values()] * 3)
-    for batch in images:
-        run(**{INPUT: batch})
+    for batch in inputs:
+        run(**{input_name: batch})
         for index, name in activations:
             values = interpreter.get_tensor(index).ravel()
             # From 0, which an integer tensor needs for padding.
@@ -139,7 +155,7 @@ def measure(file: bytes, images: Images) -> dict[str, Statistics]:
             highs[name] = max(highs[name], float(values.max()))
             squares[name] += float(values @ values) / values.size
     return {
-        name: Statistics((lows[name], highs[name]), (squares[name] / len(images)) ** 0.5)
+        name: Statistics((lows[name], highs[name]), (squares[name] / len(inputs)) ** 0.5)
         for name in lows
     }
 
@@ -166,10 +182,10 @@ def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
     return result
 
 
-def run_file(file: bytes, images: Images) -> Outputs:
+def run_file(file: bytes, inputs: Inputs) -> Outputs:
     """The outputs of a file, float32, or dequantized."""
     run = runtimes.load_litert(file)
-    return [run(batch) for batch in images]
+    return [run(batch) for batch in inputs]
 
 
 def output_error(expected: Outputs, actual: Outputs) -> float:
@@ -195,7 +211,7 @@ def tensor_errors(
     file: bytes,
     ranges: Mapping[str, Range],
     deviations: Mapping[str, float],
-    images: Images,
+    inputs: Inputs,
 ) -> list[TensorError]:
     """The errors of the activations with the widest steps, each alone, in descending order.
 
@@ -210,10 +226,10 @@ def tensor_errors(
         low, high = ranges[tensor]
         if name not in SHARED:
             steps[number] = (high - low) / max(deviations[tensor], 1e-12)
-    expected, errors = run_file(file, images), []
+    expected, errors = run_file(file, inputs), []
     for number in sorted(steps, key=lambda number: -steps[number])[:MAX_COMPARED]:
         tensor = graph.tensors[graph.operators[number].outputs[0]].name.decode()
-        actual = run_file(with_integers(file, number, ranges[tensor]), images)
+        actual = run_file(with_integers(file, number, ranges[tensor]), inputs)
         errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
     return sorted(errors, key=lambda row: -row.error)
 
@@ -250,7 +266,7 @@ def clip(
     file: bytes,
     ranges: Mapping[str, Range],
     errors: Sequence[TensorError],
-    images: Images,
+    inputs: Inputs,
     quantize: Callable[[Mapping[str, Range]], bytes],
 ) -> dict[str, Range]:
     """Ranges of which the most harmful are clipped, where this reduces the error of the outputs by
@@ -259,10 +275,10 @@ def clip(
     One tensor after the other, in the order of `errors`; each is compared in the integer file of
     the ranges chosen so far, the result of `quantize(ranges)`.
     """
-    expected, chosen = run_file(file, images), dict(ranges)
+    expected, chosen = run_file(file, inputs), dict(ranges)
 
     def error_of(candidate: Mapping[str, Range]) -> float:
-        return output_error(expected, run_file(quantize(candidate), images))
+        return output_error(expected, run_file(quantize(candidate), inputs))
 
     least = error_of(chosen)
     for row in errors[:MAX_CLIPPED]:

@@ -158,6 +158,12 @@ def name_tensors(model: Any) -> None:
         tensor.name = names.get(index, f"c{index}")
 
 
+def input_name(model: Any) -> str:
+    """The name of the only input of a `ModelT` with named tensors."""
+    graph = model.subgraphs[0]
+    return graph.tensors[graph.inputs[0]].name.decode()
+
+
 def prune(model: Any) -> None:
     """Remove operator codes and tensors that no operator uses from a `ModelT`, in place. A runtime
     needs the kernel of each operator code.

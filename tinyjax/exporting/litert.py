@@ -78,8 +78,8 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
 
     Args:
         file: of `convert`; for an integer scheme, of a function that reads float32.
-        ranges: of all activations by the names of tensors, for an integer scheme. The result reads
-            gray values uint8.
+        ranges: of all activations by the names of tensors, for an integer scheme. A file that reads
+            an image then reads gray values uint8, any other one integers of the scheme.
     """
     quantizers = import_package("ai_edge_quantizer.quantizer")
     recipe_manager = import_package("ai_edge_quantizer.recipe_manager")
@@ -89,18 +89,22 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
     quantizer = quantizers.Quantizer(bytearray(file))
     quantizer.load_quantization_recipe(recipes.get_quantization_recipe())
     statistics = None
+    model = flatbuffer.read(file)
+    reads_image = flatbuffer.input_name(model) == INPUT
     if scheme in INTEGER_SCHEMES:
-        # A gray value is then its integer, minus 128 in int8.
-        ranges = {**(ranges or {}), INPUT: (0, INTEGER_SCHEMES[scheme])}
+        ranges = dict(ranges or {})
+        if reads_image:
+            # A gray value is then its integer, minus 128 in int8.
+            ranges[INPUT] = 0, INTEGER_SCHEMES[scheme]
         statistics = {
             name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
             for name, (low, high) in ranges.items()
         }
-        statistics |= _weight_ranges(flatbuffer.read(file), ranges, INTEGER_SCHEMES[scheme])
+        statistics |= _weight_ranges(model, ranges, INTEGER_SCHEMES[scheme])
     with redirect_stderr(io.StringIO()):  # progress bars that cannot be disabled
         result = quantizer.quantize(statistics, enable_progress_report=False)
     model = flatbuffer.read(bytes(result.quantized_model))
-    if scheme in INTEGER_SCHEMES:
+    if scheme in INTEGER_SCHEMES and reads_image:
         _read_uint8(model)
     return flatbuffer.pack(model)
 

@@ -112,6 +112,11 @@ def with_name(file: Path, name: str) -> Path:
     return file.with_stem(f"{file.stem}-{name}") if name else file
 
 
+def record_path(file: Path) -> Path:
+    """The record of a file: mine.onnx.json, so that mine.tflite next to it has another one."""
+    return file.with_name(f"{file.name}.json")
+
+
 def _find_files(path: Path) -> tuple[Path, dict[str, tuple[Path, FileDescription]]]:
     """The path without a name, and the files and descriptions of a network, by modality or
     component.

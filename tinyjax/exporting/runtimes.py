@@ -71,7 +71,11 @@ def load_openvino(file: Path, threads: int = 1) -> Runner:
         openvino = import_module("openvino")
     except ImportError as error:
         raise UserError("OpenVINO is not installed: pip install openvino") from error
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 on some processors
+    }
     model = openvino.Core().compile_model(file, "CPU", settings)
     request = model.create_infer_request()
 
@@ -102,13 +106,14 @@ def load_litert(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> 
             operators, one by one.
 
     Outputs are float32; those of integer files are dequantized by their scale and zero point.
+    Features float32 that such a file reads are quantized by those of the input.
     Raises UserError if the interpreter is not installed, and for a file that it cannot read.
     """
     runner = _open_runner(file, threads, xnnpack)
     ((name, image),), outputs = runner.get_input_details().items(), runner.get_output_details()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = runner(**{name: images.astype(image["dtype"], copy=False)})
+        values = runner(**{name: _quantize(images, image)})
         return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
 
     return run
@@ -139,6 +144,14 @@ def _open_runner(file: Path | bytes, threads: int = 1, xnnpack: bool = False) ->
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}not a LiteRT file that can be read ({reason})") from error
+
+
+def _quantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    dtype, (scale, zero) = details["dtype"], details["quantization"]
+    if scale and dtype != np.uint8:  # uint8 are gray values, whatever the scale
+        limits = np.iinfo(dtype)
+        array = np.clip(np.round(array / scale + zero), limits.min, limits.max)
+    return array.astype(dtype, copy=False)
 
 
 def _dequantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
