@@ -121,6 +121,7 @@ def _compile(
     """Compile a population's program, unless an earlier population has the same one, and print its
     costs. Returns `StepCounts`, or the compiler's message if the program does not fit.
     """
+    from tinyjax.population import tiling
     from tinyjax.population.compiler import lower_step
 
     method = population.member_batching
@@ -140,6 +141,9 @@ def _compile(
     counts = {name: _step_counts(lowered) for name, lowered in steps.items()}
     for name, lowered in steps.items():
         print(_describe_counts(name, counts[name], lowered.layout, target), flush=True)
+    if target.platform == "tpu" and not isinstance(counts[method], str):
+        lines = tiling.describe(counts[method].operations)
+        print(*(f"{'':9}{line}" for line in lines), sep="\n", flush=True)
     compiled[text] = number, counts[method]
     return counts[method]
 

@@ -16,6 +16,7 @@ from tinyjax.population.networks import build_network, member_config
 from tinyjax.population.program import make_training, over_members
 from tinyjax.population.search_space import Member
 from tinyjax.population.stack import stack_members
+from tinyjax.population.tiling import Operation, read_operations
 
 COLLECTIVE = re.compile(
     r"= .*? (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -39,6 +40,7 @@ class StepCounts(NamedTuple):
     scratch_bytes: int
     collectives_within: int  # between the shards of a batch
     collectives_across: int  # between members; should be 0
+    operations: Sequence[Operation] = ()  # of a TPU, with the arrays that they move
 
     @property
     def memory(self) -> int:
@@ -120,7 +122,8 @@ def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts
     compiled = lowered.program.compile(compiler_options={"exec_time_optimization_effort": effort})
     compile_seconds = time.perf_counter() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    within, across = count_collectives(compiled.as_text(), lowered.layout.mesh.shape[DATA])
+    text, mesh = compiled.as_text(), lowered.layout.mesh
+    within, across = count_collectives(text, mesh.shape[DATA])
     return StepCounts(
         compile_seconds,
         cost["flops"] * lowered.repeats,
@@ -130,6 +133,7 @@ def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         within,
         across,
+        read_operations(text) if mesh.devices.flat[0].platform == "tpu" else (),
     )
 
 
