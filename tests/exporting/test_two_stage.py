@@ -105,8 +105,9 @@ def test_the_command_writes_files_that_belong_together(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "tolerance"), [("int8", 0.1), ("int16", 0.03)])
-def test_integer_files_read_features(scheme, tolerance, tmp_path):
+@pytest.mark.parametrize("scheme", ["int8", "int16"])
+def test_integer_files_read_features(scheme, tmp_path):
+    """Weights are int8 in both, so that outputs differ by some percent of the largest one."""
     run, file = random_network(tmp_path, "cascade_rcnn"), tmp_path / "mine.tflite"
     command = ["--workdir", str(run), "--format", "litert", "--output", str(file), "--force"]
     assert export.main([*command, "--images", "1", "--calibration", "8", "--quantize", scheme]) == 0
@@ -125,6 +126,6 @@ def test_integer_files_read_features(scheme, tolerance, tmp_path):
         rois = np.asarray(function.make_input(image))
         expected, actual = jax.jit(function.call)(rois), runtimes.load_litert(path)(rois)
         for output, values in expected.items():
-            atol = tolerance * np.abs(values).max()
+            atol = 0.1 * np.abs(values).max()
             np.testing.assert_allclose(actual[output], values, atol=atol)
     assert len(tinyjax.load(file)(IMAGES[0], 0.05)) > 3
