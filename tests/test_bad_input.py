@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.layouts import source_files
+from tests.data.layouts import recognition_sets, source_files
 from tinyjax import errors, prepare
 from tinyjax.train import main as train_main
 
@@ -36,6 +36,11 @@ def edit(change, split="train"):
         return source
 
     return build
+
+
+def two_modalities(folder):
+    recognition_sets.pairs(folder / "set", 3)
+    return folder / "set"
 
 
 def bbox(value):
@@ -200,6 +205,7 @@ CASES = {
     ),
     "encrypted zip": (encrypted, "cannot be read .*encrypted"),
     "a zip in a zip": (zip_in_zip, "inner.zip: a zip within .*give the inner zip as the source"),
+    "two modalities": (two_modalities, r"own\.py:source=.*/set; see docs/recognition\.md"),
     "empty folder": (lambda f: f, "no known layout: COCO has"),
     "no such split": (coco, ",val=vall", "no images of a split 'vall'; did you mean 'val'"),
     # COCO

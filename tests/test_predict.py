@@ -227,6 +227,7 @@ def test_videos_and_images_together(run, photos, tmp_path, capsys):
         ("--input {photos}/x.png", "x.png: no such file or folder"),
         ("--input {photos}/*.bmp", "no images match"),
         ("--input {empty}", "no images"),
+        ("--input {photos}/..", "its subfolders have some: give '"),
         ("--input {photos} --output {photos}", "give another folder"),
         ("--input {photos}/**/*.jpg --output {photos}/more", "give another folder"),
         ("--input {photos} --output {photos}/b.png", "not a folder"),
@@ -234,6 +235,7 @@ def test_videos_and_images_together(run, photos, tmp_path, capsys):
         ("--input {photos} --class persom", "class 'persom': did you mean 'person'"),
         ("--input {photos} --weights best", "no such weights; available: "),
         ("--input {photos} --workdir {empty}", "no such weights; has the run finished?"),
+        ("--input {photos} --workdir {empty}/none", "no such weights; and no folder "),
         ("--input {photos} {photos}/x.mp4", "pip install 'tinyjax[video]'"),
     ],
 )

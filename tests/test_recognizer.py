@@ -203,12 +203,15 @@ def test_command_skips_broken_files_and_writes_no_pictures(run, folders, capsys)
 
 def test_mistakes_on_the_command_line(run, folders, tmp_path):
     argv = command(run, folders)
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    unreadable = [*argv, "--query", str(tmp_path / "broken.png")]
     without_query = [*argv[: argv.index("--query")], *argv[argv.index("--output") :]]
     for message, arguments in {
         "--query: give the images to find in --input": without_query,
         "--threshold: not an option of recognition": [*argv, "--threshold=0.5"],
         "--class: not an option of recognition": [*argv, "--class=person"],
         "--top 0: give 1 or more": [*argv, "--top=0"],
+        "--query: none of 1 files could be read": unreadable,
     }.items():
         with pytest.raises(UserError, match=message):
             predict.main(arguments)

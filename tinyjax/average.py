@@ -329,7 +329,8 @@ def _start_folder(folder: Path, start: Path | None) -> Path:
     phases = sorted(folder.glob("phase[0-9]*"), key=lambda path: int(path.name[5:]))
     if len(phases) < 2:
         raise UserError(
-            f"--start: {folder} is not a run in phases; give the run that it started from"
+            f"--start: {folder} is not a run in phases; give the run that it started from, or, to "
+            "average two paths, --path-blocks"
         )
     return phases[-2]
 

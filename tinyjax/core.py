@@ -145,6 +145,7 @@ class ReportWords(NamedTuple):
     slices: str = "slices"
     whole_suite: str = "all"  # the slice that has no name
     slices_note: str = "A slice is the subset of a suite with that condition."
+    other_suites: str = "Under shift"  # begins a sentence on suites that are not in domain
 
 
 DEFAULT_WORDS = ReportWords()

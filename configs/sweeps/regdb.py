@@ -1,6 +1,7 @@
 """RegDB as published: ten trials, one network each, and their mean.
 
-python -m tinyjax.train --config configs/sweeps/regdb.py:init=runs/toplight --workdir runs/regdb
+python -m tinyjax.train --workdir runs/regdb --config \
+    configs/sweeps/regdb.py:backbone=mobilenetv3/s-1,init=runs/pretrained/averages/paths-1.safetensors
 python -m tinyjax.evaluate --workdir runs/regdb
 
 The evaluation prints the means over the trials with 95 % intervals, and writes them to

@@ -6,8 +6,9 @@ Arguments, joined by commas: source, a folder or zip with visible/<identity>/ an
 infrared/<identity>/; format, of another layout; backbone; init, starting weights (a pretraining run
 of pretrain.py, its averaged paths, or a classifier); paths, blocks that exist twice; fdr, block
 that FDR follows, 0 for none; height, width; identities, per step; batch; steps; val, fraction of
-the training identities that select the best weights, 0 for none: then the last weights are the
-result; capture, pattern of images of one moment.
+the training identities (at least four) that select the best weights, unless the folder names its
+own in val_id.txt; 0: none, then the last weights are the result; capture, pattern of images of one
+moment.
 """
 
 from tinyjax.config import parse_arg, recognizer

@@ -1,13 +1,14 @@
 """Task-oriented pretraining (TOPLight): two views of each image, as of two cameras.
 
 python -m tinyjax.train --config configs/toplight/pretrain.py:init=runs/caltech101 \
-    --workdir runs/toplight
+    --workdir runs/pretrained
+python -m tinyjax.average --workdir runs/pretrained --path-blocks 1
 
-Start from a classifier in color. Afterwards average the two copies of blocks 2 to 4 and fine-tune,
-see docs/recognition.md. Arguments: source, a folder of classes with train and another split, by
-default Caltech-101; test, the name of that split; size, of the images; backbone; init; paths;
-steps; batch; lr. Switches of the paper's Table 3: consistency, domain and task (the changes of
-color and texture).
+Start from a classifier in color. The second command averages the copies of blocks 2 to 4 and leaves
+block 1 double; fine-tune from the file that it writes, see docs/recognition.md. Arguments: source,
+a folder of classes with train and another split, by default Caltech-101; test, the name of that
+split; size, of the images; backbone; init; paths; steps; batch; lr. Switches of the paper's Table
+3: consistency, domain and task (the changes of color and texture).
 """
 
 import os

@@ -1,6 +1,7 @@
 """SYSU-MM01: people, found by infrared images among visible ones.
 
-python -m tinyjax.train --config configs/toplight/sysu.py:init=runs/toplight --workdir runs/sysu
+python -m tinyjax.train --workdir runs/sysu --config \
+    configs/toplight/sysu.py:backbone=mobilenetv3/s-1,init=runs/pretrained/averages/paths-1.safetensors
 
 Arguments: source, the folder SYSU-MM01; full, train on the validation identities, too, as published
 results do: the last weights are then the result; backbone, init, paths, fdr, identities, batch and

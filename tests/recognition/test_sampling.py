@@ -124,7 +124,9 @@ def test_incomplete_identities_are_left_out():
 
 
 def test_too_few_identities():
-    with pytest.raises(UserError, match=r"3 identities per batch, but only 2 .*without: id1, id2"):
+    with pytest.raises(
+        UserError, match=r"3 identities per batch, but only 2 .*; id1, id2 lack one"
+    ):
         make_tables([(2, 2), (3, 0), (0, 1), (1, 4)], 3)
 
 

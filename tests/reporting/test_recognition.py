@@ -161,7 +161,7 @@ def test_columns_and_findings_of_a_sweep(tmp_path):
     sentences = " ".join(findings.make_findings(contents, numbers))
     assert "mAP is 0.750 within visible, 0.500 within infrared, " in sentences
     assert "(means over 4 members)" in sentences
-    assert "Under shift, the score falls by" in sentences
+    assert "On other identities and galleries, the score falls by" in sentences
 
 
 def test_figures_of_a_sweep_name_protocols(tmp_path):

@@ -37,7 +37,12 @@ def find_leak(trained: Mapping[str, Any], split: RecognitionSplit) -> str:
             f"trial {trial}{known}; evaluate on trial {trained['trial']}, or train on trial {trial}"
         )
     if shared:
-        return f"{data_set}: {overlap} ({shorten(shared)}); evaluate on other identities"
+        renamed = (
+            ". If they are other ones with the same names, rename the set's folder"
+            if data_set.startswith("pairs ")
+            else ""
+        )
+        return f"{data_set}: {overlap} ({shorten(shared)}); evaluate on other identities{renamed}"
     return ""
 
 

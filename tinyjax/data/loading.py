@@ -81,7 +81,7 @@ def load_split(
         if problems:
             from tinyjax.data.statistics import problem_lines
 
-            log.warning("\n".join([f"{arguments['split']}: left out", *problem_lines(problems)]))
+            log.warning("\n".join([f"left out of {arguments['split']}:", *problem_lines(problems)]))
 
 
 def _select_loader(data_format: str) -> tuple[Any, Callable[[Any], Any]]:

@@ -17,7 +17,7 @@ from tinyjax.data import retrieval_protocols as protocols
 from tinyjax.data import streaming
 from tinyjax.data.classification import ImageReader, decode_item, decode_items
 from tinyjax.data.layouts import camera_folders, modality_folders, modality_lists
-from tinyjax.data.layouts.identity_images import IdentityImage, hold_out
+from tinyjax.data.layouts.identity_images import IdentityImage, NoSplit, hold_out
 from tinyjax.data.layouts.listing import OnError, existing_file, explain_missing
 from tinyjax.data.layouts.selection import take_evenly
 from tinyjax.data.modality import INFRARED
@@ -29,6 +29,7 @@ from tinyjax.errors import UserError, suggest
 PERSON_SIZE, FACE_SIZE = (288, 144), (128, 128)
 TRAINING_SPLITS = ("train", "trainval")
 VAL_STREAM = 1  # of the random division of training identities
+MIN_VAL_IDENTITIES = 4  # a search among fewer is hardly ever wrong
 
 
 class Layout(NamedTuple):
@@ -135,14 +136,10 @@ def _origin(options: RecognitionOptions) -> tuple[str, int]:
 def _read_split(root: AnyPath, layout: Layout, options: RecognitionOptions) -> list[IdentityImage]:
     """The images of a split, in order of name."""
     split, fraction = options.split, options.val_fraction
-    if layout.has_val and fraction:
-        raise UserError(
-            f"val_fraction = {fraction}: {options.layout} has its own split 'val'; leave it out"
-        )
-    if fraction and split in ("train", "val"):
+    if fraction and split in ("train", "val") and not _has_val(root, layout, options):
         images = layout.read(root, "train", options)
-        identities = [image.identity for image in images]
-        held = hold_out(identities, fraction, (options.seed, VAL_STREAM), "val_fraction")
+        identities, seed = [image.identity for image in images], (options.seed, VAL_STREAM)
+        held = hold_out(identities, fraction, seed, "val_fraction", MIN_VAL_IDENTITIES)
         images = [image for image in images if (image.identity in held) == (split == "val")]
     elif split == "val" and not layout.has_val:
         images = _read_named_val(root, layout, options)
@@ -151,13 +148,23 @@ def _read_split(root: AnyPath, layout: Layout, options: RecognitionOptions) -> l
     return sorted(images, key=lambda image: image.name)
 
 
+def _has_val(root: AnyPath, layout: Layout, options: RecognitionOptions) -> bool:
+    """Whether a set defines its validation identities."""
+    if layout.has_val:
+        return True
+    try:
+        return bool(layout.read(root, "val", options))
+    except NoSplit:
+        return False
+
+
 def _read_named_val(
     root: AnyPath, layout: Layout, options: RecognitionOptions
 ) -> list[IdentityImage]:
     """The images of the split "val" if the set has its list or folder."""
     try:
         return layout.read(root, "val", options)
-    except UserError as error:
+    except NoSplit as error:
         raise UserError(
             f"{error}. To hold out training identities instead, give val_fraction = 0.2 in "
             "data.common"

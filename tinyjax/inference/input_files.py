@@ -54,8 +54,10 @@ def find_files(sources: Iterable[str | Path], flag: str = "--input") -> list[Pat
         unread = describe_unread(select_unread((str(p), p) for p in visible if not is_video(p)))
         if not (matches := [p for p in visible if p.suffix.lower() in SUFFIXES]):
             problem = "no images" if path.is_dir() else "no such file or folder; no images match"
-            formats = unread or f"known formats: {', '.join(SUFFIXES)}"
-            raise UserError(f"{flag} {path}: {problem}; {formats}")
+            hint = unread or f"known formats: {', '.join(SUFFIXES)}"
+            if path.is_dir() and any(f.suffix.lower() in SUFFIXES for f in path.glob("*/*")):
+                hint = f"its subfolders have some: give '{path}/*/*'"
+            raise UserError(f"{flag} {path}: {problem}; {hint}")
         if unread:
             log.warning(f"{flag} {path}: {unread}")
         files += matches

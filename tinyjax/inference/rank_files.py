@@ -42,7 +42,7 @@ def rank_files(
     queries that were read until then are written.
 
     Returns the exit code of `tinyjax.predict`. Raises UserError for videos, `top` below 1, and if
-    no file of the gallery can be read.
+    no file of the gallery or no query can be read.
     """
     if videos := [*filter(is_video, [*gallery, *queries])]:
         raise UserError(f"{videos[0]}: a video, which recognition does not read; give images")
@@ -71,6 +71,8 @@ def rank_files(
         embedded, query_embeddings = embed(queries, query_modality)
     if not candidates and not stop:
         raise UserError(f"--input: none of {len(gallery)} files could be read; give other images")
+    if not embedded and not stop:
+        raise UserError(f"--query: none of {len(queries)} files could be read; give other images")
     rows = gallery_embeddings.astype(np.float64)
     matches = [rank(query, rows, top) for query in query_embeddings.astype(np.float64)]
     seconds = time.time() - start

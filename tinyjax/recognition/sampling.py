@@ -56,9 +56,10 @@ def identity_tables(
     complete = counts.min(1) > 0
     left_out = tuple(name for name, keep in zip(classes, complete, strict=True) if not keep)
     if complete.sum() < identities_per_batch:
+        incomplete = f"; {shorten(left_out)} lack one of them" if left_out else ""
         raise UserError(
-            f"batch: {identities_per_batch} identities per batch, but only {complete.sum()} have "
-            f"visible and infrared images (without: {shorten(left_out)}); use at most as many"
+            f"batch: {identities_per_batch} identities per batch, but only {complete.sum()} for "
+            f"training have visible and infrared images{incomplete}; use at most as many"
         )
     images = np.zeros((len(classes), 2, sizes.max()), np.int32)
     row = np.cumsum(complete) - 1  # of each complete identity

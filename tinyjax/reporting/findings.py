@@ -138,7 +138,7 @@ def describe_shift(tables: Tables, summary: Summary) -> str | None:
     mean = ""
     if len(num_members) == 1 and num_members != {1}:
         mean = f" (mean over {num_members.pop():,} members)"
-    return f"Under shift, the score {_join_clauses(clauses)}{mean}."
+    return f"{tables.task.words.other_suites}, the score {_join_clauses(clauses)}{mean}."
 
 
 def describe_size(tables: Tables, summary: Summary) -> str | None:

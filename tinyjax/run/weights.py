@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyjax.errors import UserError
+from tinyjax.errors import UserError, shorten
 from tinyjax.run.files import atomic
 
 FORMAT = 2  # version of the two files; incremented when older versions cannot read them
@@ -56,6 +56,17 @@ def is_tinyjax_file(file: Path) -> bool:
         raise UserError(f"{file}: broken ({error})") from error
 
 
+def _hint(file: Path) -> str:
+    """What to do about missing weights. file: without suffix."""
+    if files := sorted(file.parent.glob("*.safetensors")):
+        names = shorten(path.stem for path in files)
+        return (
+            f"available: {names}. Of a run with several networks, give the file of one, such as "
+            f"{files[0]}; members.csv describes them"
+        )
+    return "has the run finished?" if file.parent.name == "weights" else f"and no folder {file}"
+
+
 def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Read what `write_weights` wrote.
 
@@ -69,9 +80,7 @@ def read_weights(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]
     tensor_file, json_file = (file.with_name(file.name + end) for end in (".safetensors", ".json"))
     for path in (tensor_file, json_file):
         if not path.is_file():
-            others = ", ".join(sorted(p.stem for p in file.parent.glob("*.safetensors")))
-            hint = f"available: {others}" if others else "has the run finished?"
-            raise UserError(f"{path}: no such weights; {hint}")
+            raise UserError(f"{path}: no such weights; {_hint(file)}")
     trees: dict[str, dict[str, Any]] = {"params": {}, "stats": {}}
     try:
         for name, leaf in load(tensor_file.read_bytes()).items():

@@ -39,6 +39,8 @@ WORDS = ReportWords(
     slices="protocols",
     whole_suite="main protocol",
     slices_note="The main protocol is score.protocol, by default the first one of the suite.",
+    # A smaller gallery alone raises the scores of val.
+    other_suites="On other identities and galleries",
 )
 
 # ---- data

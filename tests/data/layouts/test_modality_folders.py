@@ -58,7 +58,7 @@ def test_pairs_are_divided_by_identity(roots):
         for name in ("train", "val", "test")
     }
     classes = {name: {*split.classes} for name, split in splits.items()}
-    assert {name: len(c) for name, c in classes.items()} == {"train": 3, "val": 1, "test": 4}
+    assert {name: len(c) for name, c in classes.items()} == {"train": 2, "val": 2, "test": 4}
     assert len(set.union(*classes.values())) == 8
     assert [bool(split.protocols) for split in splits.values()] == [False, True, True]
     again = load_recognition(roots / "pairs", "test", "pairs", **options)
@@ -95,12 +95,24 @@ def test_pairs_by_lists(roots, tmp_path):
     assert load_recognition(root, "test", "pairs").classes == ("cow5",)
     with pytest.raises(UserError, match=r"no list val_id\.txt; known: test, train"):
         load_recognition(root, "val", "pairs")
+    # The set's own validation identities come before a fraction of the training identities.
+    save(root / "val_id.txt", "cow6\ncow7\n")
+    assert load_recognition(root, "val", "pairs", val_fraction=0.5).classes == ("cow6", "cow7")
+    train = load_recognition(root, "train", "pairs", val_fraction=0.5)
+    assert train.classes == ("cow0", "cow1", "cow2")
     save(root / "test_id.txt", "cow5,cow11\n")
     with pytest.raises(UserError, match=r"test_id\.txt names 1 identities without a folder"):
         load_recognition(root, "test", "pairs")
     save(root / "test_id.txt", "cow1,cow5\n")
     with pytest.raises(UserError, match=r"test_id\.txt and train_id\.txt share 1 identities"):
         load_recognition(root, "test", "pairs")
+
+
+def test_at_least_four_validation_identities(tmp_path):
+    sets.pairs(tmp_path, 24)
+    options = {"val_fraction": 0.1}
+    assert len(load_recognition(tmp_path, "train", "pairs", **options).classes) == 8
+    assert len(load_recognition(tmp_path, "val", "pairs", **options).classes) == 4
 
 
 def test_pairs_without_a_modality(tmp_path):

@@ -15,7 +15,7 @@ LLCM (github.com/ZYK100/LLCM):
 import re
 from collections.abc import Iterable
 
-from tinyjax.data.layouts.identity_images import IdentityImage
+from tinyjax.data.layouts.identity_images import IdentityImage, NoSplit
 from tinyjax.data.layouts.listing import candidate_roots, list_folders, list_images, read_text
 from tinyjax.data.layouts.modality_lists import read_lists
 from tinyjax.data.modality import INFRARED, VISIBLE
@@ -71,7 +71,7 @@ def read_llcm(root: AnyPath, split: str) -> list[IdentityImage]:
             for image in read_lists(data_dir, files)
         ]
     if split != "test":
-        raise UserError(f"{root}: no split {split!r} of LLCM; {suggest(split, ('train', 'test'))}")
+        raise NoSplit(f"{root}: no split {split!r} of LLCM; {suggest(split, ('train', 'test'))}")
     list_name = "idx/test_id.txt"
     data_dir = _find_set(root, "LLCM", [*LLCM_FOLDERS, list_name])
     _check_subfolders(data_dir, LLCM_FOLDERS, "cameras, such as cam1")

@@ -45,12 +45,17 @@ def text_files(data_dir: AnyPath) -> dict[str, AnyPath]:
     return {file.name: file for folder in folders for file in list_files(folder, ".txt")}
 
 
+class NoSplit(UserError):
+    """A data set does not have a split."""
+
+
 def hold_out(
-    identities: Iterable[str], fraction: float, seed: Sequence[int], option: str
+    identities: Iterable[str], fraction: float, seed: Sequence[int], option: str, least: int = 1
 ) -> set[str]:
     """A random `fraction` of the identities, at least one and not all.
 
     It depends on the set of identities and the seed. option: the name of `fraction` in messages.
+    least: their minimum number, if this is at most half of the identities.
 
     Raises UserError if `fraction` is not between 0 and 1, or with fewer than two identities.
     """
@@ -58,7 +63,10 @@ def hold_out(
     if not 0 < fraction < 1:
         raise UserError(f"{option} = {fraction}: give a number between 0 and 1")
     if len(names) < 2:
-        raise UserError(f"{option} = {fraction}: fewer than two identities cannot be divided")
-    count = min(max(round(fraction * len(names)), 1), len(names) - 1)
+        raise UserError(
+            f"{option} = {fraction}: {len(names)} identity cannot be divided; the set needs more"
+        )
+    least = min(least, len(names) // 2)
+    count = min(max(round(fraction * len(names)), least), len(names) - 1)
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[k] for k in order[:count]}

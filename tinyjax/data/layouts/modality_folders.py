@@ -20,6 +20,7 @@ from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts.identity_images import (
     MODALITY_NAMES,
     IdentityImage,
+    NoSplit,
     hold_out,
     modality_folders,
     text_files,
@@ -43,7 +44,7 @@ def read_pairs(root: AnyPath, split: str, test_fraction: float, seed: int) -> li
     images = _read_modalities(data_dir)
     if lists := _identity_lists(data_dir):
         if split not in lists:
-            raise UserError(
+            raise NoSplit(
                 f"{root}: no list {split}_id.txt; {suggest(split, lists)}. Without any list, "
                 "identities are divided at random"
             )
@@ -55,7 +56,7 @@ def read_pairs(root: AnyPath, split: str, test_fraction: float, seed: int) -> li
             )
         return [image for image in images if image.identity in lists[split]]
     if split not in LIST_SPLITS:
-        raise UserError(f"{root}: no split {split!r}; {suggest(split, LIST_SPLITS)}")
+        raise NoSplit(f"{root}: no split {split!r}; {suggest(split, LIST_SPLITS)}")
     test = hold_out((image.identity for image in images), test_fraction, (seed, 0), "test_fraction")
     return [image for image in images if (image.identity in test) == (split == "test")]
 
@@ -70,7 +71,7 @@ def read_faces(root: AnyPath, split: str) -> list[IdentityImage]:
     for data_dir in candidate_roots(root):
         if data_dir.name.lower().endswith(split) and len(modality_folders(data_dir)) == 2:
             return _read_modalities(data_dir)
-    raise UserError(
+    raise NoSplit(
         f"{root}: no split {split!r}: missing {split}_visible.txt or {split}_infrared.txt (lines "
         f"of <path> <label>), and no folders {split}/visible/<id> and {split}/infrared/<id>"
     )

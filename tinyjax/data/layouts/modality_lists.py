@@ -18,7 +18,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from tinyjax.data.layouts.identity_images import MODALITY_NAMES, IdentityImage, text_files
+from tinyjax.data.layouts.identity_images import (
+    MODALITY_NAMES,
+    IdentityImage,
+    NoSplit,
+    text_files,
+)
 from tinyjax.data.layouts.listing import candidate_roots, join_inside, read_text
 from tinyjax.data.modality import INFRARED, VISIBLE
 from tinyjax.data.sources import AnyPath
@@ -42,10 +47,14 @@ def read_regdb(root: AnyPath, split: str, trial: int) -> list[IdentityImage]:
             }
         )
         trials = ", ".join(map(str, known))
-        advice = f"trials with lists: {trials}" if known else suggest(split, LIST_SPLITS)
-        raise UserError(
-            f"{root}: no lists of split {split!r}, trial {trial}: missing "
-            f"idx/{split}_visible_{trial}.txt or idx/{split}_thermal_{trial}.txt; {advice}"
+        advice = f"trials with lists: {trials}"
+        if not known:
+            advice = "give the folder of RegDB as it unpacks, with Visible/, Thermal/ and idx/"
+        if split not in LIST_SPLITS:
+            advice = suggest(split, LIST_SPLITS)
+        raise NoSplit(
+            f"{root}: no lists of split {split!r}, trial {trial}: "
+            f"idx/{split}_visible_{trial}.txt and idx/{split}_thermal_{trial}.txt; {advice}"
         )
     return read_lists(*lists)
 

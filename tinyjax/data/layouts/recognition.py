@@ -12,6 +12,7 @@ from typing import Any
 from tinyjax.data.images import SUFFIXES
 from tinyjax.data.layouts import coco, voc, yolo
 from tinyjax.data.layouts.catalog import DETECTION_SETS, PUBLISHED_SETS
+from tinyjax.data.layouts.identity_images import modality_folders
 from tinyjax.data.layouts.listing import (
     SPLIT_ALIASES,
     Entry,
@@ -264,6 +265,12 @@ def _explain_unknown(root: AnyPath) -> str:
                     f"{file}: a file of {tool}, which is not read; export or convert the set to "
                     "COCO, YOLO or Pascal VOC, see docs/data.md"
                 )
+    if any(len(modality_folders(folder)) == 2 for folder in candidates):
+        return (
+            f"{root}: images of two modalities, which are checked when training starts: "
+            f"python -m tinyjax.train --config configs/toplight/own.py:source={root}; "
+            "see docs/recognition.md"
+        )
     if classes := next(filter(None, map(class_folders, candidates)), []):
         names = shorten(folder.name for folder in classes)
         hint += (
