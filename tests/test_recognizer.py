@@ -143,6 +143,7 @@ def test_mistakes(model, images):
         "length 2, the gallery of length 3": lambda: model.match(gallery[:, :2], gallery),
         "image of float32: give uint8": lambda: model.embed(visible / np.float32(255), "visible"),
         "no images; give one or more": lambda: model.embed([], "visible"),
+        r"use model\.embed\(images": lambda: model(visible[0]),
     }.items():
         with pytest.raises(UserError, match=message):
             call()

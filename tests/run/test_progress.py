@@ -75,3 +75,18 @@ def test_a_disabled_bar_has_no_rate():
     bar = progress.progress_bar(total=10, disable=True)
     progress.add_finished(bar, 5)
     assert progress.current_rate(bar) == 0
+
+
+def test_time_of_compiling_does_not_count_for_the_speed(capsys):
+    """Ten minutes of compiling, then 100 steps in 100 s: the other 900 need 15 minutes."""
+    bar = progress.progress_bar(total=1000, unit="step")
+    bar.start_t -= 600
+    bar.last_print_t -= 600
+    progress.restart_clock(bar)
+    bar.update(2)
+    assert capsys.readouterr().err == ""
+    bar.start_t -= 100
+    bar.last_print_t -= 100
+    bar.update(98)
+    assert progress.current_rate(bar) == pytest.approx(1, rel=0.01)
+    assert "100 of 1000 steps, 11:40 elapsed, 15:0" in capsys.readouterr().err

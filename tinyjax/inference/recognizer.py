@@ -96,6 +96,12 @@ class Recognizer(Model):
         identities = f"trained on {len(self.classes)} identities"
         return f"<tinyjax model: {self.config.model.backbone}, {size}, {identities}>"
 
+    def __call__(self, *_: Any) -> Any:
+        raise UserError(
+            "a network of recognition has no predictions of single images: use "
+            "model.embed(images, modality) or model.match(query, gallery)"
+        )
+
     def preprocess(self, image: ImageInput, modality: str = "visible") -> PreprocessedImage:
         """Fit one image to the network's input. An infrared image is read as gray, as in training.
 

@@ -1,6 +1,7 @@
 """Progress and remaining time: a bar in a terminal, elsewhere a line per minute."""
 
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -23,6 +24,12 @@ def add_finished(bar: tqdm, count: int) -> None:
         bar.initial, bar.n, bar.last_print_n = (
             value + count for value in (bar.initial, bar.n, bar.last_print_n)
         )
+
+
+def restart_clock(bar: tqdm) -> None:
+    """Leave the time since the last units, such as that of compiling, out of the speed."""
+    if not bar.disable:
+        bar.last_print_t = time.time()
 
 
 def current_rate(bar: tqdm) -> float:

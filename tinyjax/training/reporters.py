@@ -16,7 +16,7 @@ from tinyjax.population.search_space import Member
 from tinyjax.run import distributed
 from tinyjax.run.csv_files import MetricsFile
 from tinyjax.run.logs import log
-from tinyjax.run.progress import add_finished, current_rate, progress_bar
+from tinyjax.run.progress import add_finished, current_rate, progress_bar, restart_clock
 from tinyjax.run.text import value_range
 
 Scores = list[dict[str, dict[str, float]]]  # of each member: suite -> metric -> value
@@ -40,6 +40,7 @@ class PopulationReporter:
 
     def _start_bar(self, total: int, step: int) -> None:
         add_finished(self._bar, step * len(self._members))
+        restart_clock(self._bar)
 
     def record(self, step: int, split: str, values: Sequence[Mapping[str, float]]) -> None:
         """Add each member's metrics to metrics.csv."""
