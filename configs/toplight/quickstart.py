@@ -1,7 +1,7 @@
 """Synthetic people in visible and infrared images, found across both by shape: without and with
 augmentation.
 
-python -m tinyjax.train --config configs/toplight/quickstart.py --workdir runs/people
+python -m tinyjax.train --config configs/toplight/quickstart.py --workdir runs/synthetic
 
 Two networks train side by side: one only on shifted and mirrored images, one also without reliable
 colors and textures. Argument: steps.
