@@ -95,16 +95,18 @@ def test_toplight_study_in_miniature(tmp_path):
 
 
 @pytest.mark.slow
-def test_toplight_study_on_regdb(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options", "protocols"), [("regdb", {"images": 8}, 2), ("sysu", {}, 4)]
+)
+def test_toplight_study_on_real_layouts(tmp_path, name, options, protocols):
     """The command of docs/recognition.md, on miniatures of the sets and small images."""
-    recognition_sets.regdb(tmp_path / "RegDB", images=8)
+    getattr(recognition_sets, name)(tmp_path / "people", **options)
     write_noise_images(tmp_path / "mini", 34, splits=("train", "test"))
     folder = run_miniature(
-        tmp_path, 1, classes=tmp_path / "mini", source=tmp_path / "RegDB", format="regdb",
+        tmp_path, 1, classes=tmp_path / "mini", source=tmp_path / "people", format=name,
         height=32, width=16, fdr=5, horizontal=4, vertical=2,
     )  # fmt: skip
     for stage, rows in (("table3", 7), ("table5", 1), ("capacity", 2)):
         scores = read_rows(folder / stage / "evaluations" / "last.csv")
-        directions = [row for row in scores if row["slice"] in ("", "infrared_to_visible")]
-        assert len(directions) == 2 * rows
-        assert all(0 <= float(row["mAP"]) <= 1 for row in directions)
+        assert len(scores) == protocols * rows
+        assert all(0 <= float(row["mAP"]) <= 1 for row in scores)

@@ -50,7 +50,7 @@ def test_invalid_images_and_boxes_are_skipped_and_logged(tmp_path, monkeypatch):
     assert (split.boxes == full.boxes[2:]).all()
     (message,) = messages
     for words in (
-        "train: left out\n",
+        "left out of train:\n",
         "missing image: 1\n",
         "train_01.png: no such image",
         "unreadable image: 1\n",

@@ -13,7 +13,7 @@ from tinyjax.training.validation import check_config
     ("fields", "message"),
     [
         ({"crop_size": (64, 32)}, r"crop_size = \(64, 32\): the images have \(32, 16\)"),
-        ({"sampler.identities": 7, "batch": 14}, "7 identities per batch, but only 6 have"),
+        ({"sampler.identities": 7, "batch": 14}, "7 identities per batch, but only 6 for training"),
         ({"score.protocol": "all"}, "score.protocol = 'all': known: visible_to_infrared"),
     ],
 )
