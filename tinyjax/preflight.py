@@ -64,8 +64,6 @@ def main(argv: list[str] | None = None) -> int:
     }
     options = configs.parse_options("preflight", __doc__, argv, flags, ("config",))
     prices = read_prices(options.prices)
-    for name, value in LIBTPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     target = find_target(options.accelerator)
     config = configs.load(options.config, options.overrides)
     members = select_members(options.config, config, options.only or (), options.limit)
@@ -155,6 +153,9 @@ def find_target(name: str) -> Target:
     """The devices to compile for. Raises UserError for an unknown name, for a platform that this
     machine does not have, and if libtpu is not installed.
     """
+    for variable, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+
     import jax
 
     from tinyjax.run import runtime

@@ -9,6 +9,7 @@ not inside the optimizer.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,6 +32,8 @@ from tinyjax.core import (
 from tinyjax.data.sampling import step_key
 from tinyjax.errors import UserError, suggest
 from tinyjax.transfer import regularizers, rgn
+
+VALUE_AND_GRAD = partial(jax.value_and_grad, has_aux=True)
 
 
 def select_trainable(multipliers: Mapping[str, float]) -> Trainable:
@@ -140,6 +143,7 @@ def make_step(
     schedule: Callable[[Array], Array],
     trainable: Trainable | None = None,
     axes: Sequence[str] = (),
+    value_and_grad: Callable[..., Any] = VALUE_AND_GRAD,
 ):
     """The training step of one member.
 
@@ -147,6 +151,8 @@ def make_step(
         trainable: None trains everything.
         axes: mesh axes that the member's batch is sharded over; the model's loss and metrics are
             then the terms of one shard, which are summed here.
+        value_and_grad: of a loss `(trained parameters, all other arrays) -> (f32[], aux)`;
+            `population.wide` has one for all members together.
 
     Returns:
         `step(state, batch, hyper) -> (state, metrics)`. hyper: scalars `seed`, `lr`,
@@ -167,7 +173,7 @@ def make_step(
         params, stats = state.weights
         frozen = frozen_batchnorm(hyper, always)
         loss, new_stats, metrics, gradient = _loss_and_gradient(
-            model, state, batch, frozen, hyper, axes
+            model, state, batch, frozen, hyper, axes, value_and_grad
         )
         scale: Any = 1.0
         if multiplier := hyper.get("multiplier"):
@@ -219,19 +225,24 @@ def _loss_and_gradient(
     frozen: Mapping[str, Any],
     hyper: Mapping[str, Any],
     axes: Sequence[str],
+    value_and_grad: Callable[..., Any],
 ) -> tuple[Array, Arrays, dict[str, Array], Array]:
     """Loss, new running statistics, metrics and the gradient as a vector, summed over `axes`."""
-    key = step_key(hyper["seed"], state.step)
     params, stats = state.weights
+    always = {layer: True for layer, value in frozen.items() if value is True}
+    in_some_members = {layer: value for layer, value in frozen.items() if value is not True}
 
-    def loss_of(trained):
-        variables = Variables({**state.frozen, **trained}, stats.unpack())
-        return model.loss(variables, frozen, batch, key, {**hyper, "step": state.step})
+    def loss_of(trained, rest):
+        untrained, stats, frozen, batch, hyper = rest
+        key = step_key(hyper["seed"], hyper["step"])
+        variables = Variables({**untrained, **trained}, stats)
+        return model.loss(variables, frozen | always, batch, key, hyper)
 
     # Differentiate with respect to the arrays: through slices of the vector, the gradient would be
     # a sum of vectors.
-    grad = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, (new_stats, metrics)), gradients = grad(params.unpack())
+    hyper = {**hyper, "step": state.step}
+    rest = state.frozen, stats.unpack(), in_some_members, batch, hyper
+    (loss, (new_stats, metrics)), gradients = value_and_grad(loss_of)(params.unpack(), rest)
     gradient = pack({path: gradients[path] for path, _ in params.shapes}).vector
     loss, metrics, gradient = jax.lax.psum((loss, metrics, gradient), axes)
     return loss, new_stats, metrics, gradient

@@ -233,7 +233,7 @@ def set_up(
 
     # ---- state: initialized, or restored from the newest checkpoint
     checkpoints = Checkpoints(population_folder / "checkpoints")
-    init, train_step = program.make_training(config, task, population, layout, batched)
+    init, train_step = program.make_training(config, task, population, layout, batched, method)
     state = jax.jit(init)(variables)
     if distributed.is_main_process():
         rows = [networks.members_row(network) for network in built]

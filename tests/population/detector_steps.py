@@ -1,6 +1,6 @@
 """Train two members of a ladder for 20 steps of SGD in float64: each alone, and as a population.
 
-    python -m tests.population.detector_steps DETECTOR NECK FAMILY
+    python -m tests.population.detector_steps DETECTOR NECK FAMILY [METHOD]
 
 In the population the smaller network is zero-padded to the larger one, whose backbone is frozen by
 arrays of multipliers. mobilenetv3: the members are vmapped, and their batches spread over two
@@ -44,7 +44,7 @@ def make_config(detector, neck):
     return configs.with_fields(config, fields)
 
 
-def train(config, members, mesh_shape, training):
+def train(config, members, mesh_shape, training, method):
     """The losses [members, STEPS], and each member's padded and unpadded weights as two dicts."""
     task, (rows, columns) = get_task(config.task), mesh_shape
     devices = jax.devices()[: rows * columns]
@@ -53,8 +53,9 @@ def train(config, members, mesh_shape, training):
     )
     networks = [build_network(config, member, task, training) for member in members]
     population = stack_members(networks, task, training, layout.axes)
-    batched = over_members(layout, "vmap" if len(members) > 1 else "none", 0)
-    init, train_step = make_training(config, task, population, layout, batched)
+    method = method if len(members) > 1 else "none"
+    batched = over_members(layout, method, len(members))
+    init, train_step = make_training(config, task, population, layout, batched, method)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), population.variables)
     # Without weak types: the learning rate of a single member would be rounded to float32.
     hyper = jax.tree.map(np.asarray, population.hyper)
@@ -78,7 +79,7 @@ def max_padding(padded, unpadded):
     return max(np.abs(leaf - padded_again[path]).max() for path, leaf in padded.items())
 
 
-def compare(config, backbones, mesh_shape):
+def compare(config, backbones, mesh_shape, method="vmap"):
     """Train a population of two backbones, and each alone: the differences of each member."""
     points = [
         {"model.backbone": backbone, "seed": seed, "optimizer.backbone_lr_scale": scale}
@@ -86,11 +87,11 @@ def compare(config, backbones, mesh_shape):
     ]
     members = make_members(config, points)
     training = get_task(config.task).load(config.data, config.data.train)
-    losses, weights = train(config, members, mesh_shape, training)
+    losses, weights = train(config, members, mesh_shape, training, method)
     results = []
     for member, member_losses, (padded, unpadded) in zip(members, losses, weights, strict=True):
         alone = configs.with_fields(config, member.point)
-        (expected_losses,), ((_, expected),) = train(alone, [member], (1, 1), training)
+        (expected_losses,), ((_, expected),) = train(alone, [member], (1, 1), training, "none")
         assert padded["backbone/stem/kernel"].dtype == expected_losses.dtype == np.float64
         # Relative to an array's largest entry, or to what SGD could have changed.
         scales = {p: max(np.abs(leaf).max(), STEPS * 0.002) for p, leaf in expected.items()}
@@ -106,8 +107,8 @@ def compare(config, backbones, mesh_shape):
     return results
 
 
-def main(detector, neck, family):
-    print(json.dumps(compare(make_config(detector, neck), *LADDERS[family])))
+def main(detector, neck, family, method="vmap"):
+    print(json.dumps(compare(make_config(detector, neck), *LADDERS[family], method)))
 
 
 if __name__ == "__main__":

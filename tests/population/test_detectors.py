@@ -37,3 +37,11 @@ def test_members_train_as_they_do_alone(detector, neck, family):
     """In float64: a padded member, and one with a frozen backbone, sharded over several devices."""
     output = run_on_eight_devices("-m", "tests.population.detector_steps", detector, neck, family)
     check_members(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("neck", "family"), [("pan", "mobilenetv3"), ("fpn", "efficientnet")])
+def test_members_side_by_side_train_as_they_do_alone(neck, family):
+    """As above, with the channels of both members on one axis."""
+    script = "tests.population.detector_steps"
+    check_members(run_on_eight_devices("-m", script, "point", neck, family, "wide"))

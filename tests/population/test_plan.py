@@ -227,7 +227,9 @@ def test_member_batching_needs_a_sweep(tmp_path):
 
 @pytest.mark.parametrize("text", ["chunks", "chunks:0", "vmap:2", "both", "chunks:x"])
 def test_invalid_member_batching_is_rejected(text):
-    with pytest.raises(UserError, match=f"--member-batching {text}: give vmap, map, or chunks:N"):
+    with pytest.raises(
+        UserError, match=f"--member-batching {text}: give vmap, map, chunks:N or wide:N"
+    ):
         parse_member_batching(text)
 
 

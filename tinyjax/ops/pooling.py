@@ -65,17 +65,17 @@ def max_pool_2x2(x: Array) -> Array:
     NaN.
     """
     windows = _split_windows(x)  # b h i w j c
-    rows = _larger(windows[:, :, :, :, 0], windows[:, :, :, :, 1])
-    return _larger(rows[:, :, 0], rows[:, :, 1])
+    rows = larger(windows[:, :, :, :, 0], windows[:, :, :, :, 1])
+    return larger(rows[:, :, 0], rows[:, :, 1])
 
 
 @jax.custom_jvp
-def _larger(a, b):
+def larger(a, b):
     """The larger of two values, the first of two equal ones: the maximum, except in gradients."""
     return jnp.maximum(a, b)
 
 
-@_larger.defjvp
+@larger.defjvp
 def _larger_jvp(primals, tangents):
     (a, b), (da, db) = primals, tangents
     return jnp.maximum(a, b), jnp.where((a >= b) | jnp.isnan(a), da, db)

@@ -74,7 +74,7 @@ def lower_step(
     layout = device_layout(len(members), config.batch, devices)
     population = stack_members(networks, task, training, layout.axes)
     batched = over_members(layout, method, chunk_size)
-    init, train_step = make_training(config, task, population, layout, batched)
+    init, train_step = make_training(config, task, population, layout, batched, method)
     variables, hyper, subset = layout.abstract(
         (population.variables, population.hyper, population.subset)
     )

@@ -42,6 +42,7 @@ class DeviceLayout(NamedTuple):
         sizes = {
             "vmap": self.members_per_device,
             "chunks": min(chunk_size, self.members_per_device),
+            "wide": min(chunk_size, self.members_per_device),
         }
         return sizes.get(method, 1)
 

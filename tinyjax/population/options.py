@@ -34,7 +34,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--member-batching": {
         "metavar": "METHOD",
         "help": "how a device computes the members of a population: vmap (all at once), map (one "
-        "after the other) or chunks:N (N at once); default: the fastest that fits in memory",
+        "after the other), chunks:N (N at once) or wide:N (as chunks:N, with the channels of all "
+        "members on one axis, for TPUs); default: the fastest that fits in memory",
     },
     "--dry-run": {
         "action": "store_true",
@@ -63,9 +64,11 @@ def select_members(
 def parse_member_batching(text: str | None) -> str | None:
     """Check the value of `--member-batching` and return it. Raises UserError."""
     name, colon, size = (text or "vmap").partition(":")
-    chunks = name == "chunks" and size.isdecimal() and int(size) > 0
+    chunks = name in ("chunks", "wide") and size.isdecimal() and int(size) > 0
     if not (chunks or (name in ("vmap", "map") and not colon)):
-        raise UserError(f"--member-batching {text}: give vmap, map, or chunks:N such as chunks:8")
+        raise UserError(
+            f"--member-batching {text}: give vmap, map, chunks:N or wide:N, such as chunks:8"
+        )
     return text
 
 

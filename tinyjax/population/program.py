@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from tinyjax import step as steps
 from tinyjax.core import Task
+from tinyjax.population import wide
 from tinyjax.population.devices import DeviceLayout
 from tinyjax.population.input_pipeline import batch_at
 from tinyjax.population.member_batching import batch_members
@@ -32,18 +33,22 @@ def make_training(
     population: Population,
     layout: DeviceLayout,
     batched: Batched,
+    method: str = "vmap",
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return `init(variables) -> state` and `train_step(state, data, hyper, subset) -> (state,
     metrics)` of all members.
 
-    config: the fields that the members share. batched: see `over_members`.
+    config: the fields that the members share. batched: see `over_members`, for `method`.
     """
     o, s = config.optimizer, config.schedule
     tx = steps.make_optimizer(o.name, o.momentum, o.b2, o.clip_norm)
     schedule = steps.make_schedule(
         s.steps, s.warmup, s.decay_start, s.final_lr_scale, s.shape, s.milestones
     )
-    step = steps.make_step(population.model, tx, schedule, population.trainable, layout.axes)
+    gradient = {"value_and_grad": wide.value_and_grad} if method == "wide" else {}
+    step = steps.make_step(
+        population.model, tx, schedule, population.trainable, layout.axes, **gradient
+    )
     auto_rgn = "auto_rgn" in population.hyper
 
     def member_step(member, data):
