@@ -91,6 +91,26 @@ def test_the_range_of_an_outlier_is_clipped():
     assert after < before / 2
 
 
+@pytest.mark.parametrize("activation", [jax.nn.hard_swish, jax.nn.silu])
+def test_an_activation_is_clipped_with_its_input(activation):
+    """An output has the large values of the input: a clip of one of them alone cannot help."""
+    file = convert(lambda x: activation(conv(x, np.ones((1, 1, 1, 4), np.float32))) * 2)
+    pair, _ = calibration.activation_pairs(flatbuffer.read(file)).values()
+    assert pair[0] == "DEPTHWISE_CONV_2D_0"
+    assert pair[1] == ("HARD_SWISH_1" if activation == jax.nn.hard_swish else "MUL_2")
+    image = batches(1)
+    ranges = {name: row.range for name, row in calibration.measure(file, image).items()}
+    ranges |= {pair[0]: (-3.0, 25500.0), pair[1]: (-0.4, 25500.0)}
+    errors = [calibration.TensorError(pair[1], ranges[pair[1]], 1.0)]
+
+    def quantize(candidate):
+        return litert.quantize(file, "int8", candidate)
+
+    clipped = calibration.clip(file, ranges, errors, image, quantize)
+    limit = 25500 * min(calibration.CLIPS)
+    assert (clipped[pair[0]], clipped[pair[1]]) == ((-3, limit), (-0.4, limit))
+
+
 def test_integer_file_reads_gray_values():
     for scheme, dtype in (("int8", np.int8), ("int16", np.int16)):
         file = convert(lambda x: conv(x, KERNEL))

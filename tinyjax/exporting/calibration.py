@@ -5,10 +5,11 @@
 
 An int8 tensor has 256 values between the ends of its range. A few large activations make the steps
 between them so wide that the others are lost: one or two tensors then cause most of the error of
-the outputs. Two changes of the measured ranges help, neither of which needs labels:
+the outputs. Three changes help, none of which needs labels:
 
 - What enters hard-swish or SiLU needs no values below which the activation is 0, or almost.
 - The ranges of the most harmful tensors are clipped where this reduces the error of the outputs.
+- Biases absorb the mean error of each channel (`bias_correction`).
 """
 
 from collections import defaultdict
@@ -22,6 +23,7 @@ import numpy as np
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
 from tinyjax.exporting import flatbuffer, litert, runtimes
+from tinyjax.exporting.bias_correction import correct_biases
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.litert import Range
 from tinyjax.exporting.runtimes import SIGNATURE
@@ -36,11 +38,12 @@ Outputs = list[dict[str, np.ndarray]]  # of each batch, by name
 # silu(-8) = -0.003
 FLOORS = {"HARD_SWISH": -3.0, "LOGISTIC": -8.0}
 SHARED = ("PAD", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE", "SLICE")  # range of the input
-CLIPS = (0.75, 0.5, 0.35, 0.25)  # fractions of a range that are tried
+CLIPS = (0.75, 0.5, 0.35, 0.25)  # fractions of the largest absolute value that are tried
 MAX_COMPARED = 16  # tensors, those with the widest steps
 ERROR_IMAGES = 8  # batches on which errors are compared
 MIN_GAIN = 0.1  # fraction of the error of the outputs
 MAX_CLIPPED = 5  # tensors, the most harmful ones
+CORRECTION_IMAGES = 40  # batches on which means are compared
 
 
 def make_inputs(
@@ -91,7 +94,7 @@ def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str,
     ranges = {name: row.range for name, row in statistics.items()}
     record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, inputs))}
     if scheme == "int8":
-        few = inputs[:: -(-len(inputs) // ERROR_IMAGES)]
+        few = spread(inputs, ERROR_IMAGES)
         ranges = raise_floors(file, ranges)
         deviations = {name: row.deviation for name, row in statistics.items()}
         errors = tensor_errors(file, ranges, deviations, few)
@@ -101,7 +104,14 @@ def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str,
             for name, span, error in errors
         ]
         ranges = clipped
-    return litert.quantize(file, scheme, ranges), {"quantization": record}
+    integers = litert.quantize(file, scheme, ranges)
+    integers = correct_biases(integers, file, spread(inputs, CORRECTION_IMAGES))
+    return integers, {"quantization": record}
+
+
+def spread(inputs: Inputs, count: int) -> Inputs:
+    """At most `count` batches, at equal distances."""
+    return inputs[:: -(-len(inputs) // count)]
 
 
 def table(record: Mapping[str, Any]) -> str:
@@ -262,6 +272,24 @@ def with_integers(file: bytes, number: int, span: Range) -> bytes:
     return flatbuffer.pack(model)
 
 
+def activation_pairs(model: Any) -> dict[str, tuple[str, str]]:
+    """Tensor of a `ModelT` -> input and output of the hard-swish or SiLU that it belongs to, which
+    large values pass unchanged.
+    """
+    graph = model.subgraphs[0]
+    pairs: dict[str, tuple[str, str]] = {}
+    sigmoids = {}  # LOGISTIC(x) -> x
+    for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
+        if name == "LOGISTIC":
+            sigmoids[op.outputs[0]] = op.inputs[0]
+        is_silu = name == "MUL" and any({i, sigmoids.get(i)} == {*op.inputs} for i in op.inputs)
+        if name == "HARD_SWISH" or is_silu:
+            source = next(i for i in op.inputs if i not in sigmoids)
+            pair = tuple(graph.tensors[i].name.decode() for i in (source, op.outputs[0]))
+            pairs |= dict.fromkeys(pair, pair)
+    return pairs
+
+
 def clip(
     file: bytes,
     ranges: Mapping[str, Range],
@@ -269,25 +297,28 @@ def clip(
     inputs: Inputs,
     quantize: Callable[[Mapping[str, Range]], bytes],
 ) -> dict[str, Range]:
-    """Ranges of which the most harmful are clipped, where this reduces the error of the outputs by
-    MIN_GAIN: a clip costs large values on other images.
+    """Ranges of which the most harmful are clipped, and clipped further, where this reduces the
+    error of the outputs by MIN_GAIN: a clip costs large values on other images.
 
-    One tensor after the other, in the order of `errors`; each is compared in the integer file of
-    the ranges chosen so far, the result of `quantize(ranges)`.
+    One tensor after the other, in the order of `errors`, together with the input or output of its
+    activation; each is compared in the integer file of the ranges chosen so far, the result of
+    `quantize(ranges)`.
     """
     expected, chosen = run_file(file, inputs), dict(ranges)
+    pairs = activation_pairs(flatbuffer.read(file))
 
     def error_of(candidate: Mapping[str, Range]) -> float:
         return output_error(expected, run_file(quantize(candidate), inputs))
 
+    def clipped(names: Sequence[str], limit: float) -> dict[str, Range]:
+        spans = ((name, *chosen[name]) for name in names)
+        return chosen | {name: (max(low, -limit), min(high, limit)) for name, low, high in spans}
+
     least = error_of(chosen)
-    for row in errors[:MAX_CLIPPED]:
-        low, high = chosen[row.tensor]
-        candidates = [
-            {**chosen, row.tensor: (low * fraction, high * fraction)} for fraction in CLIPS
-        ]
-        candidate_errors = [error_of(candidate) for candidate in candidates]
-        if min(candidate_errors) <= (1 - MIN_GAIN) * least:
-            least = min(candidate_errors)
-            chosen = candidates[candidate_errors.index(least)]
+    for names in dict.fromkeys(pairs.get(e.tensor, (e.tensor,)) for e in errors[:MAX_CLIPPED]):
+        largest = max(abs(end) for name in names for end in chosen[name])
+        for fraction in CLIPS:
+            candidate = clipped(names, fraction * largest)
+            if (error := error_of(candidate)) <= (1 - MIN_GAIN) * least:
+                least, chosen = error, candidate
     return chosen

@@ -7,6 +7,7 @@ pip install 'tinyjax[litert]'.
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from importlib import import_module
 from typing import Any
 
@@ -162,6 +163,19 @@ def input_name(model: Any) -> str:
     """The name of the only input of a `ModelT` with named tensors."""
     graph = model.subgraphs[0]
     return graph.tensors[graph.inputs[0]].name.decode()
+
+
+def single_operator(model: Any, number: int) -> tuple[bytes, list[int]]:
+    """A file with one operator of a `ModelT`, and the tensors of `model` that are its inputs."""
+    graph, result = copy(model.subgraphs[0]), copy(model)
+    op = copy(graph.operators[number])
+    graph.tensors = [copy(tensor) for tensor in graph.tensors]
+    inputs = [i for i in dict.fromkeys(op.inputs) if i != -1]
+    inputs = [i for i in inputs if model.buffers[graph.tensors[i].buffer].data is None]
+    graph.operators, graph.inputs, graph.outputs = [op], inputs, [*op.outputs]
+    result.subgraphs, result.signatureDefs, result.metadata = [graph], [], []
+    prune(result)
+    return pack(result), inputs
 
 
 def prune(model: Any) -> None:

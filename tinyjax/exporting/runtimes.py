@@ -113,7 +113,7 @@ def load_litert(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> 
     ((name, image),), outputs = runner.get_input_details().items(), runner.get_output_details()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = runner(**{name: _quantize(images, image)})
+        values = runner(**{name: quantize(images, image)})
         return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
 
     return run
@@ -146,7 +146,8 @@ def _open_runner(file: Path | bytes, threads: int = 1, xnnpack: bool = False) ->
         raise UserError(f"{name}not a LiteRT file that can be read ({reason})") from error
 
 
-def _quantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+def quantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Values float32 as those that a LiteRT file reads. details: of its input."""
     dtype, (scale, zero) = details["dtype"], details["quantization"]
     if scale and dtype != np.uint8:  # uint8 are gray values, whatever the scale
         limits = np.iinfo(dtype)

@@ -1,0 +1,113 @@
+"""Biases of integer files: the mean of each channel becomes that of the float32 file.
+
+    file = correct_biases(integers, file, inputs)
+
+Rounding shifts the mean of a channel, and the shift passes on to all layers that follow. After a
+few layers it costs a detector more than the noise of rounding does. The bias of each convolution
+and linear layer, in order of computation, absorbs the difference of the means over some images
+(empirical bias correction: Nagel et al., arXiv 1906.04721, appendix D).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyjax.exporting import flatbuffer, runtimes
+
+CHANNEL_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of their kernels
+
+Values = dict[int, np.ndarray]  # tensor -> its values for one batch
+
+
+def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -> bytes:
+    """An integer file with other biases. file: the float32 file that it was made from.
+
+    inputs: batches float32 that `file` reads.
+    """
+    expected = channel_means(file, inputs)
+    model = flatbuffer.read(integers)
+    (source,) = model.subgraphs[0].inputs
+    details = runtimes.make_interpreter(integers).get_input_details()[0]
+    batches = [{source: runtimes.quantize(batch, details)} for batch in inputs]
+    last_reader = _last_readers(model)
+    for number, op in enumerate(model.subgraphs[0].operators):
+        (output,) = op.outputs
+        tensor = model.subgraphs[0].tensors[output]
+        is_linear = (name := tensor.name.decode()) in expected
+        results = _run(model, number, batches)
+        if is_linear:
+            mean = _mean([_dequantize(values, tensor) for values in results])
+            _add_to_bias(model, op, expected[name] - mean)
+            results = _run(model, number, batches)
+        for batch, values in zip(batches, results, strict=True):
+            batch[output] = values
+            for index in [index for index in batch if last_reader[index] <= number]:
+                del batch[index]
+    return flatbuffer.pack(model)
+
+
+def channel_means(file: bytes, inputs: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """The mean of each channel of all convolutions and linear layers that have a bias, of a float32
+    file: name of the output -> [C].
+    """
+    model = flatbuffer.read(file)
+    graph = model.subgraphs[0]
+    outputs = [
+        op.outputs[0]
+        for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True)
+        if name in CHANNEL_AXES and len(op.inputs) > 2 and op.inputs[2] != -1
+    ]
+    interpreter = runtimes.make_interpreter(file, keep_tensors=True)
+    run, means = interpreter.get_signature_runner(runtimes.SIGNATURE), []
+    for batch in inputs:
+        run(**{flatbuffer.input_name(model): batch})
+        means.append([_mean([interpreter.get_tensor(index)]) for index in outputs])
+    columns = zip(outputs, zip(*means, strict=True), strict=True)
+    return {graph.tensors[i].name.decode(): np.mean(rows, axis=0) for i, rows in columns}
+
+
+def _mean(batches: Sequence[np.ndarray]) -> np.ndarray:
+    """[.., C] of each batch -> [C]."""
+    return np.mean([values.reshape(-1, values.shape[-1]).mean(0) for values in batches], axis=0)
+
+
+def _last_readers(model: Any) -> dict[int, int]:
+    """Tensor -> the number of the last operator that reads it; -1 if there is none."""
+    operators = model.subgraphs[0].operators
+    result = {index: -1 for op in operators for index in [*op.inputs, *op.outputs]}
+    return result | {index: number for number, op in enumerate(operators) for index in op.inputs}
+
+
+def _run(model: Any, number: int, batches: Sequence[Values]) -> list[np.ndarray]:
+    """The output of one operator for each batch."""
+    file, inputs = flatbuffer.single_operator(model, number)
+    interpreter = runtimes.make_interpreter(file)
+    interpreter.allocate_tensors()
+    slots = [details["index"] for details in interpreter.get_input_details()]
+    (output,) = (details["index"] for details in interpreter.get_output_details())
+    results = []
+    for values in batches:
+        for slot, index in zip(slots, inputs, strict=True):
+            interpreter.set_tensor(slot, values[index])
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(output))
+    return results
+
+
+def _dequantize(values: np.ndarray, tensor: Any) -> np.ndarray:
+    if values.dtype == np.float32:
+        return values
+    (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+    return (values.astype(np.float32) - zero) * scale
+
+
+def _add_to_bias(model: Any, op: Any, delta: np.ndarray) -> None:
+    """Add [C] to the bias of an operator, in place."""
+    bias = model.subgraphs[0].tensors[op.inputs[2]]
+    buffer = model.buffers[bias.buffer]
+    is_int64 = bias.type == flatbuffer.import_schema().TensorType.INT64
+    integers = np.frombuffer(bytes(buffer.data), np.int64 if is_int64 else np.int32)
+    changed = integers + np.round(delta / np.asarray(bias.quantization.scale)).astype(np.int64)
+    limits = np.iinfo(np.int64 if is_int64 else np.int32)
+    buffer.data = changed.clip(limits.min, limits.max).astype(integers.dtype).view(np.uint8)
