@@ -81,8 +81,7 @@ def quantize(model: Model) -> bytes:
     rng = np.random.default_rng(0)
     shape = (CALIBRATION_IMAGES, 1, *model.input_shape)
     images = [*rng.integers(0, 256, shape).astype(np.float32)]
-    ranges = {name: row.range for name, row in calibration.measure(file, images).items()}
-    return litert.quantize(file, "int8", ranges)
+    return litert.quantize(file, "int8", calibration.measure(file, images))
 
 
 if __name__ == "__main__":

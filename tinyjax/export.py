@@ -162,7 +162,15 @@ def make_stablehlo(model: Any, name: str, options: Any) -> ExportedFile:
 
 def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
-    from tinyjax.exporting import calibration, ethos_u, flatbuffer, litert, resources, runtimes
+    from tinyjax.exporting import (
+        calibration,
+        ethos_u,
+        flatbuffer,
+        litert,
+        micro,
+        resources,
+        runtimes,
+    )
     from tinyjax.exporting.functions import make_function
     from tinyjax.exporting.network_files import with_name
 
@@ -191,7 +199,7 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
         content = litert.quantize(content, scheme)
     device = resources.estimate(content)
     if scheme == "int8":
-        device |= ethos_u.estimate(content)
+        device |= ethos_u.estimate(content) | micro.estimate(content)
     details = {**details, "device": device}
     operators = Counter(flatbuffer.operator_names(flatbuffer.read(content)))
     path, run = with_name(options.output, name), runtimes.load_litert(content)

@@ -34,8 +34,8 @@ def file():
 def integers(file, request):
     """With ranges 16 times as wide as measured: the rounding of int8 shifts means."""
     ranges = {
-        name: (16 * row.range[0], 16 * row.range[1])
-        for name, row in calibration.measure(file, INPUTS).items()
+        name: (16 * low, 16 * high)
+        for name, (low, high) in calibration.measure(file, INPUTS).items()
     }
     return litert.quantize(file, request.param, ranges)
 
@@ -51,7 +51,7 @@ def linear_means(file):
         for op, name in zip(
             model.subgraphs[0].operators, flatbuffer.operator_names(model), strict=True
         ):
-            if name in bias_correction.CHANNEL_AXES:
+            if name in flatbuffer.CHANNEL_AXES:
                 (index,) = op.outputs
                 scale, zero = details[index]["quantization"]
                 values = interpreter.get_tensor(index).astype(np.float64)

@@ -8,16 +8,16 @@ and linear layer, in order of computation, absorbs the difference of the means o
 (empirical bias correction: Nagel et al., arXiv 1906.04721, appendix D).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyjax.exporting import flatbuffer, runtimes
-
-CHANNEL_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of their kernels
+from tinyjax.exporting.flatbuffer import CHANNEL_AXES
 
 Values = dict[int, np.ndarray]  # tensor -> its values for one batch
+Reduction = Callable[..., np.ndarray]  # (array, axis=..)
 
 
 def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -> bytes:
@@ -37,8 +37,8 @@ def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -
         is_linear = (name := tensor.name.decode()) in expected
         results = _run(model, number, batches)
         if is_linear:
-            mean = _mean([_dequantize(values, tensor) for values in results])
-            _add_to_bias(model, op, expected[name] - mean)
+            means = [_over_positions(_dequantize(values, tensor), np.mean) for values in results]
+            _add_to_bias(model, op, expected[name] - np.mean(means, axis=0))
             results = _run(model, number, batches)
         for batch, values in zip(batches, results, strict=True):
             batch[output] = values
@@ -47,7 +47,7 @@ def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -
     return flatbuffer.pack(model)
 
 
-def channel_means(file: bytes, inputs: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+def channel_means(file: bytes, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """The mean of each channel of all convolutions and linear layers that have a bias, of a float32
     file: name of the output -> [C].
     """
@@ -58,18 +58,29 @@ def channel_means(file: bytes, inputs: Iterable[np.ndarray]) -> dict[str, np.nda
         for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True)
         if name in CHANNEL_AXES and len(op.inputs) > 2 and op.inputs[2] != -1
     ]
+    names = (graph.tensors[index].name.decode() for index in outputs)
+    return dict(zip(names, channel_values(file, outputs, inputs, np.mean), strict=True))
+
+
+def channel_values(
+    file: bytes, tensors: Sequence[int], inputs: Sequence[np.ndarray], reduce: Reduction
+) -> list[np.ndarray]:
+    """A number for each channel of the tensors of a float32 file over all inputs: [C] of each.
+
+    reduce: such as `np.mean`, over the positions of a batch, and then over batches.
+    """
     interpreter = runtimes.make_interpreter(file, keep_tensors=True)
-    run, means = interpreter.get_signature_runner(runtimes.SIGNATURE), []
+    run, rows = interpreter.get_signature_runner(runtimes.SIGNATURE), []
+    name = flatbuffer.input_name(flatbuffer.read(file))
     for batch in inputs:
-        run(**{flatbuffer.input_name(model): batch})
-        means.append([_mean([interpreter.get_tensor(index)]) for index in outputs])
-    columns = zip(outputs, zip(*means, strict=True), strict=True)
-    return {graph.tensors[i].name.decode(): np.mean(rows, axis=0) for i, rows in columns}
+        run(**{name: batch})
+        rows.append([_over_positions(interpreter.get_tensor(i), reduce) for i in tensors])
+    return [reduce(np.stack(column), axis=0) for column in zip(*rows, strict=True)]
 
 
-def _mean(batches: Sequence[np.ndarray]) -> np.ndarray:
-    """[.., C] of each batch -> [C]."""
-    return np.mean([values.reshape(-1, values.shape[-1]).mean(0) for values in batches], axis=0)
+def _over_positions(values: np.ndarray, reduce: Reduction) -> np.ndarray:
+    """[.., C] -> [C]."""
+    return reduce(values.reshape(-1, values.shape[-1]), axis=0)
 
 
 def _last_readers(model: Any) -> dict[int, int]:
@@ -99,7 +110,7 @@ def _dequantize(values: np.ndarray, tensor: Any) -> np.ndarray:
     if values.dtype == np.float32:
         return values
     (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
-    return (values.astype(np.float32) - zero) * scale
+    return runtimes.dequantize(values, {"quantization": (scale, zero)})
 
 
 def _add_to_bias(model: Any, op: Any, delta: np.ndarray) -> None:

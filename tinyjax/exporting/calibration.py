@@ -22,8 +22,9 @@ import numpy as np
 
 from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
-from tinyjax.exporting import flatbuffer, litert, runtimes
+from tinyjax.exporting import flatbuffer, litert, padding, runtimes
 from tinyjax.exporting.bias_correction import correct_biases
+from tinyjax.exporting.equalization import equalize
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.litert import Range
 from tinyjax.exporting.runtimes import SIGNATURE
@@ -37,13 +38,29 @@ Outputs = list[dict[str, np.ndarray]]  # of each batch, by name
 # operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0, and
 # silu(-8) = -0.003
 FLOORS = {"HARD_SWISH": -3.0, "LOGISTIC": -8.0}
-SHARED = ("PAD", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE", "SLICE")  # range of the input
+SHARED = (
+    "PAD",
+    "PADV2",
+    "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "TRANSPOSE",
+    "SLICE",
+)  # range of the input
 CLIPS = (0.75, 0.5, 0.35, 0.25)  # fractions of the largest absolute value that are tried
-MAX_COMPARED = 16  # tensors, those with the widest steps
-ERROR_IMAGES = 8  # batches on which errors are compared
+ERROR_IMAGES = 8  # batches on which errors of files are compared
+SCREENING_IMAGES = 2  # batches on which the errors of single tensors are compared
+MAX_RECORDED = 16  # tensors, the most harmful ones
 MIN_GAIN = 0.1  # fraction of the error of the outputs
 MAX_CLIPPED = 5  # tensors, the most harmful ones
 CORRECTION_IMAGES = 40  # batches on which means are compared
+
+
+class TensorError(NamedTuple):
+    """The error of the outputs when a single tensor has integers."""
+
+    tensor: str
+    range: Range
+    error: float  # see `output_error`
 
 
 def make_inputs(
@@ -90,23 +107,27 @@ def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str,
 
     file: in float32, of a function that reads float32. scheme: int8 or int16.
     """
-    statistics = measure(file, inputs)
-    ranges = {name: row.range for name, row in statistics.items()}
+    file = equalize(file, spread(inputs, CORRECTION_IMAGES))
+    ranges = measure(file, inputs)
     record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, inputs))}
     if scheme == "int8":
-        few = spread(inputs, ERROR_IMAGES)
-        ranges = raise_floors(file, ranges)
-        deviations = {name: row.deviation for name, row in statistics.items()}
-        errors = tensor_errors(file, ranges, deviations, few)
-        clipped = clip(file, ranges, errors, few, partial(litert.quantize, file, scheme))
+        ranges, errors = reduce_error(file, raise_floors(file, ranges), inputs)
         record["tensors"] = [
-            {"tensor": name, "range": list(span), "error": error, "clipped": list(clipped[name])}
-            for name, span, error in errors
+            {"tensor": name, "range": list(span), "error": error, "clipped": list(ranges[name])}
+            for name, span, error in errors[:MAX_RECORDED]
         ]
-        ranges = clipped
     integers = litert.quantize(file, scheme, ranges)
     integers = correct_biases(integers, file, spread(inputs, CORRECTION_IMAGES))
     return integers, {"quantization": record}
+
+
+def reduce_error(
+    file: bytes, ranges: Mapping[str, Range], inputs: Inputs
+) -> tuple[dict[str, Range], list[TensorError]]:
+    """Clipped ranges of an int8 file, and the errors of tensors before, in descending order."""
+    errors = tensor_errors(file, ranges, spread(inputs, SCREENING_IMAGES))
+    few = spread(inputs, ERROR_IMAGES)
+    return clip(file, ranges, errors, few, partial(litert.quantize, file, "int8")), errors
 
 
 def spread(inputs: Inputs, count: int) -> Inputs:
@@ -132,42 +153,26 @@ def table(record: Mapping[str, Any]) -> str:
     )
 
 
-class Statistics(NamedTuple):
-    """What calibration measures of an activation."""
-
-    range: Range
-    deviation: float  # root mean square of the values
-
-
-class TensorError(NamedTuple):
-    """The error of the outputs when a single tensor has integers."""
-
-    tensor: str
-    range: Range
-    error: float  # see `output_error`
-
-
-def measure(file: bytes, inputs: Inputs) -> dict[str, Statistics]:
-    """Statistics of the input and of all activations of a float32 file, by tensor."""
+def measure(file: bytes, inputs: Inputs) -> dict[str, Range]:
+    """Ranges of the input and of all activations of a float32 file, by tensor. The padding of max
+    pooling is no value (`padding`).
+    """
     interpreter = runtimes.make_interpreter(file, keep_tensors=True)
     run = interpreter.get_signature_runner(SIGNATURE)
     graph = flatbuffer.read(file).subgraphs[0]
     tensors = [*graph.inputs, *(i for op in graph.operators for i in op.outputs)]
     activations = [(i, graph.tensors[i].name.decode()) for i in tensors]
     (_, input_name), *_ = activations
-    lows, highs, squares = (dict.fromkeys(names, 0.0) for names in [dict(activations).values()] * 3)
+    # From 0, which an integer tensor needs for padding.
+    lows, highs = (dict.fromkeys(names, 0.0) for names in [dict(activations).values()] * 2)
     for batch in inputs:
         run(**{input_name: batch})
         for index, name in activations:
-            values = interpreter.get_tensor(index).ravel()
-            # From 0, which an integer tensor needs for padding.
-            lows[name] = min(lows[name], float(values.min()))
+            values = interpreter.get_tensor(index)
+            low = values.min(initial=0, where=values > padding.LEAST)
+            lows[name] = min(lows[name], float(low))
             highs[name] = max(highs[name], float(values.max()))
-            squares[name] += float(values @ values) / values.size
-    return {
-        name: Statistics((lows[name], highs[name]), (squares[name] / len(inputs)) ** 0.5)
-        for name in lows
-    }
+    return {name: (lows[name], highs[name]) for name in lows}
 
 
 def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -217,30 +222,16 @@ def output_error(expected: Outputs, actual: Outputs) -> float:
     return max(map(relative, expected[0]))
 
 
-def tensor_errors(
-    file: bytes,
-    ranges: Mapping[str, Range],
-    deviations: Mapping[str, float],
-    inputs: Inputs,
-) -> list[TensorError]:
-    """The errors of the activations with the widest steps, each alone, in descending order.
-
-    deviations: of the values. A step is compared with it: to run the file for every tensor would
-    take minutes.
-    """
+def tensor_errors(file: bytes, ranges: Mapping[str, Range], inputs: Inputs) -> list[TensorError]:
+    """The errors of all activations, each alone, in descending order."""
     model = flatbuffer.read(file)
     graph, names = model.subgraphs[0], flatbuffer.operator_names(model)
-    steps = {}
-    for number, (op, name) in enumerate(zip(graph.operators, names, strict=True)):
-        tensor = graph.tensors[op.outputs[0]].name.decode()
-        low, high = ranges[tensor]
-        if name not in SHARED:
-            steps[number] = (high - low) / max(deviations[tensor], 1e-12)
     expected, errors = run_file(file, inputs), []
-    for number in sorted(steps, key=lambda number: -steps[number])[:MAX_COMPARED]:
-        tensor = graph.tensors[graph.operators[number].outputs[0]].name.decode()
-        actual = run_file(with_integers(file, number, ranges[tensor]), inputs)
-        errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
+    for number, (op, name) in enumerate(zip(graph.operators, names, strict=True)):
+        if name not in SHARED:
+            tensor = graph.tensors[op.outputs[0]].name.decode()
+            actual = run_file(with_integers(file, number, ranges[tensor]), inputs)
+            errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
     return sorted(errors, key=lambda row: -row.error)
 
 

@@ -18,6 +18,8 @@ from tinyjax.errors import UserError
 METADATA = "tinyjax"  # name of the entry in the file's list of metadata
 ALIGNMENT = 16  # bytes, of constants: kernels of microcontrollers read them in place
 IDENTIFIER = b"TFL3"
+# layers -> the axis of the output channels of their kernels
+CHANNEL_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}
 
 
 def import_package(name: str) -> Any:
@@ -124,7 +126,7 @@ def add_tensor(
     schema, graph = import_schema(), model.subgraphs[0]
     quantization = scale and schema.QuantizationParametersT(scale=[scale], zeroPoint=[zero_point])
     if data is not None:
-        model.buffers.append(schema.BufferT(data=data.view(np.uint8)))
+        model.buffers.append(schema.BufferT(data=data.ravel().view(np.uint8)))
     tensor = schema.TensorT(
         shape=[*shape],
         type=getattr(schema.TensorType, type),
@@ -134,6 +136,12 @@ def add_tensor(
     )
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def constant(model: Any, index: int) -> np.ndarray:
+    """The values of a constant float32 tensor of a `ModelT`."""
+    tensor = model.subgraphs[0].tensors[index]
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
 def make_operator(code: int, inputs: Sequence[int], output: int) -> Any:

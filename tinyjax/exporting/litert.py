@@ -18,8 +18,9 @@ import jax
 import numpy as np
 
 from tinyjax.exporting import flatbuffer
-from tinyjax.exporting.flatbuffer import import_package
+from tinyjax.exporting.flatbuffer import CHANNEL_AXES, import_package
 from tinyjax.exporting.functions import ExportedFunction
+from tinyjax.exporting.padding import fill_with_minimum, narrow_paddings
 from tinyjax.exporting.runtimes import INPUT, SIGNATURE
 from tinyjax.exporting.upsampling import resize_for_broadcast
 
@@ -51,6 +52,7 @@ def convert(function: ExportedFunction, batch: int = 1) -> bytes:
     """
     model = flatbuffer.read(_convert(function, batch))
     resize_for_broadcast(model)
+    narrow_paddings(model)
     flatbuffer.prune(model)
     flatbuffer.name_tensors(model)
     return flatbuffer.add_metadata(flatbuffer.pack(model), function.metadata)
@@ -86,21 +88,22 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
     method, arguments = SCHEMES[scheme]
     recipes = recipe_manager.RecipeManager()
     getattr(recipes, method)(".*", "*", **arguments)
+    statistics, spans = None, dict(ranges or {})
+    if scheme in INTEGER_SCHEMES:
+        file = fill_with_minimum(file, spans)
     quantizer = quantizers.Quantizer(bytearray(file))
     quantizer.load_quantization_recipe(recipes.get_quantization_recipe())
-    statistics = None
     model = flatbuffer.read(file)
     reads_image = flatbuffer.input_name(model) == INPUT
     if scheme in INTEGER_SCHEMES:
-        ranges = dict(ranges or {})
         if reads_image:
             # A gray value is then its integer, minus 128 in int8.
-            ranges[INPUT] = 0, INTEGER_SCHEMES[scheme]
+            spans[INPUT] = 0, INTEGER_SCHEMES[scheme]
         statistics = {
             name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-            for name, (low, high) in ranges.items()
+            for name, (low, high) in spans.items()
         }
-        statistics |= _weight_ranges(model, ranges, INTEGER_SCHEMES[scheme])
+        statistics |= _weight_ranges(model, spans, INTEGER_SCHEMES[scheme])
     with redirect_stderr(io.StringIO()):  # progress bars that cannot be disabled
         result = quantizer.quantize(statistics, enable_progress_report=False)
     model = flatbuffer.read(bytes(result.quantized_model))
@@ -118,15 +121,14 @@ def _weight_ranges(
     channel's weights, it would overflow. It has a wider range here, in which it needs 27 bits.
     """
     graph, result = model.subgraphs[0], {}
-    axes = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of the output channels
     for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
-        if name not in axes or len(op.inputs) < 3 or op.inputs[2] == -1:
+        if name not in CHANNEL_AXES or len(op.inputs) < 3 or op.inputs[2] == -1:
             continue
-        source, kernel, bias = (graph.tensors[index] for index in op.inputs[:3])
+        source, kernel = (graph.tensors[index] for index in op.inputs[:2])
         if (span := ranges.get(source.name.decode())) is None:
             continue
-        weights, biases = (_floats(model, tensor) for tensor in (kernel, bias))
-        others = tuple(axis for axis in range(weights.ndim) if axis != axes[name])
+        weights, biases = (flatbuffer.constant(model, index) for index in op.inputs[1:3])
+        others = tuple(axis for axis in range(weights.ndim) if axis != CHANNEL_AXES[name])
         largest = np.abs(weights).max(others, keepdims=True)
         input_scale = max(span[1] - span[0], 1e-9) / levels
         least = np.abs(biases).reshape(largest.shape) * 127 / input_scale / 2**27
@@ -134,10 +136,6 @@ def _weight_ranges(
             limit = np.maximum(largest, least)
             result[kernel.name.decode()] = {"min": -limit, "max": limit}
     return result
-
-
-def _floats(model: Any, tensor: Any) -> np.ndarray:
-    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
 def _read_uint8(model: Any) -> None:

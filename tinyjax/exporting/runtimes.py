@@ -114,7 +114,7 @@ def load_litert(file: Path | bytes, threads: int = 1, xnnpack: bool = False) -> 
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         values = runner(**{name: quantize(images, image)})
-        return {name: _dequantize(value, outputs[name]) for name, value in values.items()}
+        return {name: dequantize(value, outputs[name]) for name, value in values.items()}
 
     return run
 
@@ -155,7 +155,8 @@ def quantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     return array.astype(dtype, copy=False)
 
 
-def _dequantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+def dequantize(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Values of a LiteRT file as float32. details: of the tensor."""
     scale, zero = details["quantization"]
     return ((array.astype(np.float32) - zero) * scale).astype(np.float32) if scale else array
 

@@ -45,7 +45,7 @@ def to_html(exports: Sequence[Export]) -> str:
         f"<tbody>\n{rows_html(columns)}</tbody>\n</table></div>\n"
         '<p class="note">Difference: greatest difference between an output of the file and of the '
         "network, divided by the output's greatest value. U55: estimates of Arm's compiler Vela "
-        "for an Ethos-U55-128.</p>"
+        "for an Ethos-U55-128. Micro: all memory that TensorFlow Lite Micro allocates.</p>"
     )
 
 
@@ -68,6 +68,7 @@ def export_columns(exports: Sequence[Export]) -> list[Column]:
         numbers("run score", "score of the run", "score", "run", format=".4f"),
         numbers("file score", "score of the file", "score", "file", format=".4f"),
         numbers("arena KB", "memory of activations", "device", "arena_bytes", scale=1e-3),
+        numbers("Micro KB", "see below", "device", "tflite_micro", "arena_bytes", scale=1e-3),
         numbers("weights KB", "", "device", "weight_bytes", scale=1e-3),
         numbers("multiply-adds", "per image", "device", "multiply_adds"),
         numbers("U55 cycles", "per image", *ethos, "cycles"),
