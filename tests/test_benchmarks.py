@@ -1,5 +1,6 @@
 """The benchmarks: candidates are timed in turn, each in a process of its own."""
 
+import argparse
 import math
 import os
 import subprocess
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import coverage, detectors, device_steps, devices, sweep, timing, torch_calls
+from benchmarks import coverage, detectors, device_steps, devices, sweep, timing, torch_calls, tpu
 from tinyjax import config as configs
+from tinyjax import preflight
 from tinyjax.population.options import select_members
 
 
@@ -190,3 +192,15 @@ def test_row_that_does_not_fit_into_memory_is_reported(monkeypatch):
     row, device = device_steps.Row("net", 64, "vmap"), device_steps.Device("", "float32", 1.0)
     text = device_steps.measure_or_explain(row, device_steps.DRY_RUN, device, {})
     assert text == "out of memory"
+
+
+@pytest.mark.slow
+def test_costs_of_members_side_by_side_on_a_tpu():
+    (chip,) = preflight.find_target("v5litepod-1").devices
+    options = argparse.Namespace(net="mobilenetv3/s-5", batch=2, side=32, effort=-1)
+    row, *operations = tpu.count_costs(options, "wide:2", 2, chip).splitlines()
+    gflop, gigabytes, tiles, peak, seconds = map(float, row.split())
+    assert min(gflop, gigabytes, peak, seconds) > 0
+    assert 1 < tiles < 128
+    assert len(operations) == 2
+    assert all(" MB: " in line for line in operations)
