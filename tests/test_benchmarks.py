@@ -131,7 +131,7 @@ def run_device_benchmark(*options):
 
 @pytest.mark.slow
 def test_device_benchmark_on_a_cpu():
-    process = run_device_benchmark("--dry-run")
+    process = run_device_benchmark("--dry-run", "--budget", "3600")
     assert process.returncode == 0, process.stdout
     _, _, header, *lines = process.stdout.splitlines()[-len(device_steps.DRY_RUN.rows) * 2 - 3 :]
     assert header == device_steps.HEADER
