@@ -14,10 +14,10 @@ BATCH, SIDE, CLASSES = 16, 160, 1000
 IDENTITIES, IDENTITIES_PER_BATCH, MARGIN = 395, 8, 0.3  # of recognition; SYSU-MM01 has 395
 
 
-def random_images(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 images [batch, SIDE, SIDE, 3] and int32 labels [batch], always the same."""
+def random_images(batch: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 images [batch, side, side, 3] and int32 labels [batch], always the same."""
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, SIDE, SIDE, 3)).astype(np.float32)
+    images = rng.normal(size=(batch, side, side, 3)).astype(np.float32)
     return images, rng.integers(0, CLASSES, batch).astype(np.int32)
 
 

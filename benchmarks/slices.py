@@ -1,15 +1,19 @@
 """Costs of a population's step on slices of a TPU pod, counted by XLA's compiler without hardware.
 
     python -m benchmarks.slices [--members 64] [--net mobilenetv3/s-3] [--slice v5litepod-8 ..]
+        [--member-batching wide:8]
 
 The step is that of a detector, on batches of 8 windows of 144 x 144 in bfloat16. Times are lower
 bounds from arithmetic and memory traffic.
 """
 
 import argparse
-import os
+import sys
 
+from benchmarks import timing
 from tinyjax import preflight
+from tinyjax.errors import run_command
+from tinyjax.population.options import parse_member_batching
 from tinyjax.run import accelerators
 
 SLICES = [
@@ -19,22 +23,21 @@ SLICES = [
 ]
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--net", default="mobilenetv3/s-3")
     parser.add_argument("--slice", nargs="*", default=SLICES)
-    parser.add_argument("--member-batching", choices=("map", "vmap"), default="map")
+    parser.add_argument("--member-batching", default="map", metavar="METHOD")
     parser.add_argument("--effort", type=float, default=-1, help="of the compiler; 0: the default")
     options = parser.parse_args(argv)
-    os.environ.update(preflight.LIBTPU_ENVIRONMENT)
+    parse_member_batching(options.member_batching)
+    method, _, chunk_size = options.member_batching.partition(":")
+    # Before jax looks for devices of this machine.
+    targets = {name: preflight.find_target(name) for name in options.slice}
 
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-    from benchmarks import timing
     from tinyjax.population import compiler
 
     print(timing.describe_machine("libtpu"))
@@ -44,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
         f"{'ms/step':>11}{'across':>8}{'within':>8}{'compile s':>11}"
     )
     config, members, task, training = population(options.net, options.members)
-    for name in options.slice:
+    for name, target in targets.items():
         tpu_slice = accelerators.find_slice(name)
-        devices = preflight.find_target(name).devices
-        method = options.member_batching
-        lowered = compiler.lower_step(config, members, task, training, devices, method)
+        lowered = compiler.lower_step(
+            config, members, task, training, target.devices, method, int(chunk_size or 0)
+        )
         counts = compiler.compile_step(lowered, options.effort)
         seconds, _ = preflight.roofline(counts, tpu_slice.chip)
         grid = " x ".join(str(n) for n in lowered.layout.mesh.devices.shape)
@@ -58,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{counts.collectives_within:>8}{counts.compile_seconds:>11.0f}",
             flush=True,
         )
+    return 0
 
 
 def population(net: str, size: int):
@@ -77,4 +81,4 @@ def population(net: str, size: int):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -25,40 +25,60 @@ HYPER = {"seed": 0, "lr": 0.01, "weight_decay": 1e-4, "ema": 0.999}
 def classification_step(
     net: str, batch: int, flax_conv: bool = False, members: int = 0, batching: str = "vmap"
 ) -> Callable[[], Any]:
-    """Build a call of one training step of a classifier.
+    """Build a call of one training step of a classifier, see `make_classification`.
+
+    flax_conv: use `flax.linen.Conv`.
+    """
+    from tinyjax.run import runtime
+
+    runtime.tune_allocator()
+    return _compile_step(*make_classification(net, batch, members, batching), flax_conv)
+
+
+def make_classification(
+    net: str,
+    batch: int,
+    members: int = 0,
+    batching: str = "vmap",
+    side: int = SIDE,
+    dtype: str = "float32",
+) -> tuple[Callable, Any, dict[str, Any], dict[str, Any]]:
+    """Return the training step of a classifier and its arguments: state, data, hyperparameters.
 
     The step consists of forward and backward pass, gradient norm, clipping, SGD with Nesterov
     momentum and weight decay, EMA, and the divergence guard. No augmentation.
 
     Args:
-        flax_conv: use `flax.linen.Conv`.
-        members: size of the population, each member with its own batch; 0: a single network.
+        members: size of the population, each member with its own copy of the batch; 0: a single
+            network.
         batching: see `batch_step`.
+        side: of the images, in pixels.
+        dtype: of the activations.
     """
-    from tinyjax.run import runtime
-
-    runtime.tune_allocator()
-
     import jax
     import jax.numpy as jnp
 
-    images, labels = random_images(batch * max(members, 1))
-    data: dict = {"image": jnp.asarray(images), "labels": jnp.asarray(labels)}
-    step, state, hyper = make_classifier_step(net)
-    if members:
-        data = {k: v.reshape(members, batch, *v.shape[1:]) for k, v in data.items()}
-        state, hyper = (
-            jax.tree.map(lambda leaf: jnp.stack([leaf] * members), tree) for tree in (state, hyper)
-        )
-        step = batch_step(step, batching)
-    return _compile_step(step, state, data, hyper, flax_conv)
+    images, labels = random_images(batch, side)
+    data = {"image": jnp.asarray(images, dtype), "labels": jnp.asarray(labels)}
+    step, state, hyper = make_classifier_step(net, dtype, batching)
+    if not members:
+        return step, state, data, hyper
+    state, data, hyper = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), (state, data, hyper)
+    )
+    return batch_step(step, batching), state, data, hyper
 
 
-def batch_step(step: Callable, method: str) -> Callable:
-    """Batch a step over members, the first axis of each argument; method: see `batch_members`."""
+def batch_step(step: Callable, batching: str) -> Callable:
+    """Batch a step over members, the first axis of each argument.
+
+    batching: the method of `batch_members`, with the size of chunks as in "wide:8".
+    """
     from tinyjax.population.member_batching import batch_members
 
-    return lambda *trees: batch_members(lambda member, _: step(*member), method)(trees, None)
+    method, _, chunk_size = batching.partition(":")
+    batched = batch_members(lambda member, _: step(*member), method, int(chunk_size or 0))
+    return lambda *trees: batched(trees, None)
 
 
 def detection_step(
@@ -141,8 +161,11 @@ def inference(net: str, flax_conv: bool = False) -> Callable[[], Any]:
     return lambda: program(params, stats, x).block_until_ready()
 
 
-def make_classifier_step(net: str):
-    """Return the step of a classifier of float images, its initial state and hyperparameters."""
+def make_classifier_step(net: str, dtype: str = "float32", batching: str = "vmap"):
+    """Return the step of a classifier of float images, its initial state and hyperparameters.
+
+    dtype: of the activations. batching: the method that the step is to be batched by.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -151,7 +174,7 @@ def make_classifier_step(net: str):
     from tinyjax.models.classifier import Classifier
     from tinyjax.tasks.classify import cross_entropy
 
-    model = Classifier(models.build(net, CLASSES))
+    model = Classifier(models.build(net, CLASSES, dtype=dtype))
 
     def init(seed):
         return Variables(*models.init(model, seed, (1, SIDE, SIDE, 3)))
@@ -162,7 +185,8 @@ def make_classifier_step(net: str):
         return cross_entropy(logits, targets, jnp.float32(0.1)), (stats, {})
 
     functions = ModelFunctions(init, loss, lambda *_: {})
-    return *_make_step(functions, "nesterov"), jax.tree.map(jnp.asarray, HYPER)
+    step, state = _make_step(functions, "nesterov", batching=batching)
+    return step, state, jax.tree.map(jnp.asarray, HYPER)
 
 
 def make_recognition_step(
@@ -218,15 +242,21 @@ def _make_detector_step(batch: int, fields: Mapping[str, Any], config_file: str 
     return step, state, data, hyper_arrays(config)
 
 
-def _make_step(model, optimizer: str, config: Any = None):
-    """Return a step and its initial state. config: defines the frozen parameters; None: none."""
+def _make_step(model, optimizer: str, config: Any = None, batching: str = "vmap"):
+    """Return a step and its initial state.
+
+    config: defines the frozen parameters; None: none. batching: see `batch_step`.
+    """
     from tinyjax import step as steps
+    from tinyjax.population import wide
     from tinyjax.transfer import freezing
 
     tx, variables = steps.make_optimizer(optimizer, 0.9, 0.999, 10.0), model.init(0)
     paths = [*variables.params, *variables.stats]
     trainable = steps.select_trainable(freezing.lr_multipliers(paths, config)) if config else None
-    step = steps.make_step(model, tx, steps.make_schedule(1000, 10, 0.5, 0.1), trainable)
+    schedule = steps.make_schedule(1000, 10, 0.5, 0.1)
+    gradient = wide.value_and_grad if batching.startswith("wide") else steps.VALUE_AND_GRAD
+    step = steps.make_step(model, tx, schedule, trainable, value_and_grad=gradient)
     return step, steps.init_state(variables, tx, trainable)
 
 

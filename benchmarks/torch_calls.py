@@ -8,7 +8,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.common import CLASSES, random_images
+from benchmarks.common import CLASSES, SIDE, random_images
+from tinyjax.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "timm")
 EAGER_FORMATS = ("contiguous", "channels_last")
@@ -115,6 +116,64 @@ def torch_step(name: str, batch: int, format_: str) -> Callable[[], Any]:
     return step
 
 
+def torch_device_steps(
+    name: str, batch: int, side: int, steps: int, graph: bool, allow_cpu: bool
+) -> Callable[[], Any]:
+    """Build a call that makes `steps` steps of `torch_step` in bfloat16, then waits for the GPU.
+
+    graph: replay the step as one CUDA graph. Raises UserError if torch sees no GPU, unless
+    `allow_cpu`, for eager steps.
+    """
+    model, x, y = _model_and_batch(name, batch, "channels_last", side)
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and (graph or not allow_cpu):
+        raise UserError(f"torch {torch.__version__} sees no GPU")
+    model, x, y = model.to(device), x.to(device), y.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        # A graph cannot keep casts of the weights, which each step changes.
+        with torch.autocast(device, torch.bfloat16, cache_enabled=False):
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+
+    if graph:
+        step = _capture(step)
+
+    def call():
+        for _ in range(steps):
+            step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    call()
+    return call
+
+
+def _capture(step: Callable[[], None]) -> Callable[[], None]:
+    """Capture a step as a CUDA graph, see torch's notes on CUDA semantics, "Whole-network capture".
+
+    The steps before, on another stream, allocate what a graph cannot: buffers of the optimizer and
+    of libraries.
+    """
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def torch_inference(name: str, format_: str) -> Callable[[], Any]:
     """Build a call that computes the logits of one image. format_: see `torch_step`."""
     model, x, _ = _model_and_batch(name, 1, format_)
@@ -130,12 +189,12 @@ def torch_inference(name: str, format_: str) -> Callable[[], Any]:
     return infer
 
 
-def _model_and_batch(name: str, batch: int, format_: str):
+def _model_and_batch(name: str, batch: int, format_: str, side: int = SIDE):
     model = torch_network(name, CLASSES)
     import torch
 
     torch.set_flush_denormal(True)  # as XLA does
-    images, labels = random_images(batch)
+    images, labels = random_images(batch, side)
     layout = torch.contiguous_format if format_ == "contiguous" else torch.channels_last
     model = model.to(memory_format=layout)
     # b h w c -> b c h w

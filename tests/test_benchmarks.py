@@ -1,11 +1,17 @@
 """The benchmarks: candidates are timed in turn, each in a process of its own."""
 
+import argparse
+import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import coverage, detectors, devices, sweep, timing, torch_calls
+from benchmarks import coverage, detectors, device_steps, devices, sweep, timing, torch_calls, tpu
 from tinyjax import config as configs
+from tinyjax import preflight
 from tinyjax.population.options import select_members
 
 
@@ -113,3 +119,88 @@ def test_costs_on_devices_grow_with_the_frame():
         assert large[name] / small[name] == pytest.approx(2, rel=0.05)
     # An int8 weight for each parameter, and biases.
     assert 40 < small["weights KB"] < 50
+
+
+def run_device_benchmark(*options):
+    script = Path(device_steps.__file__).with_name("device.sh")
+    return subprocess.run(
+        ["bash", script, *options], env=os.environ | {"PYTHON": sys.executable}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_device_benchmark_on_a_cpu():
+    process = run_device_benchmark("--dry-run", "--budget", "3600")
+    assert process.returncode == 0, process.stdout
+    _, _, header, *lines = process.stdout.splitlines()[-len(device_steps.DRY_RUN.rows) * 2 - 3 :]
+    assert header == device_steps.HEADER
+    rows = [(net, *row) for row in device_steps.DRY_RUN.rows for net in device_steps.NETS]
+    for (net, members, method), line in zip(rows, lines, strict=True):
+        title, values = line[:45], line[45:].replace("±", "").split()
+        assert title.split() == [net, str(members), *method.split()]
+        if values[0] == "skipped:":  # torch is missing, or has no GPU for a graph
+            assert method in device_steps.TORCH
+            continue
+        median, spread, floor, ratio, gigabytes, build_seconds = map(float, values)
+        assert all(0 < x < math.inf for x in (median, floor, ratio, gigabytes, build_seconds))
+        assert 0 <= spread < math.inf
+
+
+def test_device_benchmark_needs_an_accelerator():
+    process = run_device_benchmark()
+    assert process.returncode == 2
+    assert "jax sees only a CPU; on a GPU: pip install 'jax[cuda12]==" in process.stdout
+
+
+def test_device_benchmark_ends_with_its_budget():
+    process = run_device_benchmark("--dry-run", "--budget", "1")
+    assert process.returncode == 0
+    assert process.stdout.splitlines()[-1].endswith("ended: the budget of 1 s is spent")
+
+
+def test_rows_that_exceed_the_budget_are_skipped():
+    row = device_steps.Row("net", 64, "vmap")
+    spent = {
+        row._replace(members=8): 20.0,
+        row._replace(members=8, net="other"): 30.0,
+        row._replace(members=8, method="wide:8"): 70.0,
+    }
+    assert device_steps.reason_to_skip(row, {}, 1.0) is None  # nothing is known yet
+    assert device_steps.reason_to_skip(row, spent, 31.0) is None
+    reason = device_steps.reason_to_skip(row, spent, 29.0)
+    assert reason == "it would take about 30 s, and 29 s are left"
+    # A method without a row before it may take as long as any.
+    assert device_steps.reason_to_skip(row._replace(method="map"), spent, 69.0)
+    assert device_steps.reason_to_skip(row, {}, -1.0) == "it would take about 0 s, and 0 s are left"
+
+
+def test_floor_of_a_loop_is_that_of_its_body():
+    rows = [device_steps.Row("net", *row) for row in device_steps.FULL.rows]
+    for row in rows:
+        body = device_steps.loop_body(row)
+        assert rows.index(body) <= rows.index(row)  # it is measured before
+        assert body.members in (row.members, 8, 1)
+    assert device_steps.loop_body(device_steps.Row("net", 256, "chunks:8"))[1:] == (8, "vmap")
+
+
+def test_row_that_does_not_fit_into_memory_is_reported(monkeypatch):
+    def measure(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate\nmore")
+
+    monkeypatch.setattr(device_steps, "measure", measure)
+    row, device = device_steps.Row("net", 64, "vmap"), device_steps.Device("", "float32", 1.0)
+    text = device_steps.measure_or_explain(row, device_steps.DRY_RUN, device, {})
+    assert text == "out of memory"
+
+
+@pytest.mark.slow
+def test_costs_of_members_side_by_side_on_a_tpu():
+    (chip,) = preflight.find_target("v5litepod-1").devices
+    options = argparse.Namespace(net="mobilenetv3/s-5", batch=2, side=32, effort=-1)
+    row, *operations = tpu.count_costs(options, "wide:2", 2, chip).splitlines()
+    gflop, gigabytes, tiles, peak, seconds = map(float, row.split())
+    assert min(gflop, gigabytes, peak, seconds) > 0
+    assert 1 < tiles < 128
+    assert len(operations) == 2
+    assert all(" MB: " in line for line in operations)

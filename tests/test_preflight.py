@@ -138,12 +138,14 @@ def lowered(lower_members):
 
 @pytest.fixture
 def run_with_compiler(run_preflight, lowered, monkeypatch):
-    """`run_with_compiler(compile_step)`: preflight of one member on one chip with this compiler."""
+    """`run_with_compiler(compile_step, *argv)`: preflight of one member on one chip with this
+    compiler.
+    """
 
-    def run(compile_step):
+    def run(compile_step, *argv):
         monkeypatch.setattr(compiler, "lower_step", lambda *_: lowered)
         monkeypatch.setattr(compiler, "compile_step", compile_step)
-        return run_preflight("--accelerator", "v5litepod-1", "--sweep.limit", "1")
+        return run_preflight("--accelerator", "v5litepod-1", "--sweep.limit", "1", *argv)
 
     return run
 
@@ -170,6 +172,49 @@ def test_collectives_across_members_do_not_pass(run_with_compiler):
     code, out = run_with_compiler(lambda _: COUNTS._replace(collectives_across=1))
     assert code == preflight.DOES_NOT_FIT
     assert "collectives: 1 across members" in out
+
+
+def test_bytes_of_a_larger_batch(run_with_compiler):
+    compiled = iter((COUNTS, COUNTS._replace(bytes_moved=1.034e9, scratch_bytes=3 * 2**28)))
+    code, out = run_with_compiler(lambda _: next(compiled), "--larger-batch", "10")
+    assert code == 0, out
+    line = "a batch of 10 instead of 4: +3 % bytes for +150 % images, 0.75 GiB per chip"
+    assert line in [text.strip() for text in out.splitlines()]
+
+
+def test_larger_batch_that_does_not_fit_or_is_not_larger(run_with_compiler):
+    messages = iter([COUNTS, "RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm."])
+
+    def compile_step(_):
+        if isinstance(counts := next(messages), str):
+            raise jax.errors.JaxRuntimeError(counts)
+        return counts
+
+    code, out = run_with_compiler(compile_step, "--larger-batch", "128")
+    assert code == 0, out  # the config's own batch fits
+    assert "a batch of 128 instead of 4: RESOURCE_EXHAUSTED: 318.56G of 15.75G hbm." in out
+    code, out = run_with_compiler(lambda _: COUNTS, "--larger-batch", "4")
+    assert code == 0, out
+    assert "a batch of 4 is not larger than 4" in out
+
+
+@pytest.mark.slow
+def test_larger_batch_takes_the_place_of_padding(run_preflight):
+    code, out = run_preflight(
+        "--accelerator", "v5litepod-1", "--sweep.limit", "1", "--larger-batch", "8",
+        "--config.batch=1",
+    )  # fmt: skip
+    assert code == 0, out
+    (line,) = (text for text in out.splitlines() if "a batch of 8 instead of 1" in text)
+    more_bytes, more_images = (int(word) for word in line.split() if word.startswith("+"))
+    assert 0 < more_bytes < more_images / 2 == 350, line
+
+
+def test_larger_batch_than_there_are_images(run_preflight, monkeypatch):
+    monkeypatch.setattr(compiler, "compile_step", lambda _: COUNTS)
+    code, out = run_preflight("--accelerator", "cpu", "--sweep.limit", "1", "--larger-batch", "32")
+    assert code == 0, out
+    assert "a batch of 32 instead of 4: batch = 32: the subset of seed 0" in out
 
 
 def test_local_devices(run_preflight, monkeypatch):

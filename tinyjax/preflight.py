@@ -60,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
             "metavar": "FILE",
             "help": f"dollars per chip-hour, in the format of {PRICES.name}",
         },
+        "--larger-batch": {
+            "type": int,
+            "metavar": "N",
+            "help": "also compile each program with batches of N images, and print how many more "
+            "bytes a step moves",
+        },
         **{name: FLAGS[name] for name in shared},
     }
     options = configs.parse_options("preflight", __doc__, argv, flags, ("config",))
@@ -68,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     config = configs.load(options.config, options.overrides)
     members = select_members(options.config, config, options.only or (), options.limit)
     member_batching = parse_member_batching(options.member_batching)
-    return preflight(config, members, target, prices, member_batching)
+    return preflight(config, members, target, prices, member_batching, options.larger_batch)
 
 
 def preflight(
@@ -77,8 +83,12 @@ def preflight(
     target: Target,
     prices: Mapping[str, Mapping[str, float]],
     member_batching: str | None,
+    larger_batch: int | None,
 ) -> int:
-    """Compile the programs of a sweep's plan for this target, and print their costs."""
+    """Compile the programs of a sweep's plan for this target, and print their costs.
+
+    larger_batch: see `_compare_batches`; None: no comparison.
+    """
     from tinyjax.population import plan
     from tinyjax.population.cost_model import cost_model
     from tinyjax.tasks import get_task
@@ -96,7 +106,8 @@ def preflight(
     hours, fits = 0.0, True
     for number, population in enumerate(populations):
         group = [by_id[id] for id in population.members]
-        counts = _compile(number, population, (config, group, task, training), target, compiled)
+        arguments = config, group, task, training
+        counts = _compile(number, population, arguments, target, compiled, larger_batch)
         if isinstance(counts, str) or counts.memory > target.memory or counts.collectives_across:
             fits = False
         elif target.slice:
@@ -115,6 +126,7 @@ def _compile(
     arguments: tuple[Any, Any, Any, Any],
     target: Target,
     compiled: dict[str, tuple[int, Any]],
+    larger_batch: int | None,
 ) -> Any:
     """Compile a population's program, unless an earlier population has the same one, and print its
     costs. Returns `StepCounts`, or the compiler's message if the program does not fit.
@@ -142,8 +154,50 @@ def _compile(
     if target.platform == "tpu" and not isinstance(counts[method], str):
         lines = tiling.describe(counts[method].operations)
         print(*(f"{'':9}{line}" for line in lines), sep="\n", flush=True)
+    if larger_batch and not isinstance(counts[method], str):
+        moved = _member_bytes(counts[method], step.layout)
+        comparison = _compare_batches(larger_batch, moved, population, arguments, target)
+        print(f"{'':9}{comparison}", flush=True)
     compiled[text] = number, counts[method]
     return counts[method]
+
+
+def _compare_batches(
+    larger_batch: int,
+    moved: float,
+    population: Any,
+    arguments: tuple[Any, Any, Any, Any],
+    target: Target,
+) -> str:
+    """How many more bytes a member's step moves with a larger batch, by compiling it.
+
+    On a TPU a larger batch may cost nothing, because it takes the place of padding. The tiles of
+    the smaller program do not tell: XLA lays out arrays differently when a batch fills the lanes
+    (docs/scaling.md).
+
+    moved: bytes with the batch of the config.
+    """
+    from tinyjax.population.compiler import lower_step
+
+    config, members, task, training = arguments
+    batch = members[0].point.get("batch", config.batch)
+    title = f"a batch of {larger_batch} instead of {batch}"
+    if larger_batch <= batch:
+        return f"a batch of {larger_batch} is not larger than {batch}"
+    members = [m._replace(point={**m.point, "batch": larger_batch}) for m in members]
+    method, chunk_size = population.member_batching, population.chunk_size
+    try:
+        step = lower_step(config, members, task, training, target.devices, method, chunk_size)
+    except UserError as error:  # such as a subset with fewer images
+        return f"{title}: {error}"
+    counts = _step_counts(step)
+    if isinstance(counts, str):
+        return f"{title}: {counts}"
+    more_bytes = _member_bytes(counts, step.layout) / moved - 1
+    return (
+        f"{title}: {100 * more_bytes:+.0f} % bytes for {100 * (larger_batch / batch - 1):+.0f} % "
+        f"images, {counts.memory / GIB:.2f} GiB per chip"
+    )
 
 
 # ---- targets
@@ -246,13 +300,11 @@ def _describe_counts(method: str, counts: Any, layout: Any, target: Target) -> s
         max_members = free / (member_bytes + counts.scratch_bytes / members)
     else:
         max_members = (free - counts.scratch_bytes) / member_bytes
-    # A member's counts are a device's, times the shards of a batch, divided by its members.
-    scale = layout.mesh.size / layout.mesh.devices.shape[0] / members
     lines = [
         f"{counts.memory / GIB:.2f} of {target.memory / GIB:.1f} GiB per chip; "
         f"{max(0, int(max_members)):,} members per chip would fit",
-        f"a member's step: {counts.flops * scale / 1e9:.3f} GFLOP, "
-        f"{counts.bytes_moved * scale / 1e9:.3f} GB moved",
+        f"a member's step: {counts.flops * _member_share(layout) / 1e9:.3f} GFLOP, "
+        f"{_member_bytes(counts, layout) / 1e9:.3f} GB moved",
     ]
     if target.slice:
         seconds, bound = roofline(counts, target.slice.chip)
@@ -263,6 +315,15 @@ def _describe_counts(method: str, counts: Any, layout: Any, target: Target) -> s
     )
     lines.append(f"compiled in {counts.compile_seconds:.0f} s")
     return "\n".join(f"  {method if not i else '':<6} {line}" for i, line in enumerate(lines))
+
+
+def _member_share(layout: Any) -> float:
+    """A member's counts are a device's, times the shards of a batch, divided by its members."""
+    return layout.mesh.size / layout.mesh.devices.shape[0] / layout.members_per_device
+
+
+def _member_bytes(counts: Any, layout: Any) -> float:
+    return counts.bytes_moved * _member_share(layout)
 
 
 def roofline(counts: Any, chip: accelerators.Chip) -> tuple[float, str]:

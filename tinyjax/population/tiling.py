@@ -100,10 +100,7 @@ def describe(operations: Sequence[Operation]) -> list[str]:
         f"{padded / 1e9:.2f} GB of arrays in tiles, {padded / max(logical, 1):.2f} times their "
         "values; most padding:"
     ]
-    lines += [
-        f"  {(op.padded - op.logical) / 1e6:.1f} of {op.padded / 1e6:.1f} MB: {_describe(op)}"
-        for op in most_wasteful(operations)
-    ]
+    lines += [f"  {describe_padding(operation)}" for operation in most_wasteful(operations)]
     if arrays := large_float32_arrays(operations):
         array, op = max(arrays, key=lambda pair: pair[0].logical)
         shape = "x".join(map(str, array.shape))
@@ -112,6 +109,12 @@ def describe(operations: Sequence[Operation]) -> list[str]:
             f"{_describe(op)}"
         )
     return lines
+
+
+def describe_padding(operation: Operation) -> str:
+    """Such as "28.2 of 31.5 MB: backbone/stem/conv_general_dilated (fusion)"."""
+    padding = operation.padded - operation.logical
+    return f"{padding / 1e6:.1f} of {operation.padded / 1e6:.1f} MB: {_describe(operation)}"
 
 
 def _describe(operation: Operation) -> str:
