@@ -97,7 +97,8 @@ def preflight(
     check_members(config, members)
     start, task = time.time(), get_task(config.task)
     machine = plan.Machine(target.platform, len(target.devices), target.memory)
-    populations = plan.make_plan(members, cost_model(config, task), member_batching, machine)
+    model = cost_model(config, task, target.platform)
+    populations = plan.make_plan(members, model, member_batching, machine)
     training, by_id = task.load(config.data, config.data.train), {m.id: m for m in members}
     print(
         f"{len(members)} members in {len(populations)} populations for {_describe_target(target)}"

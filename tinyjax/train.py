@@ -54,14 +54,15 @@ def main(argv: list[str] | None = None) -> int:
 def describe_plan(config: Any, members: Sequence[Member], member_batching: str | None) -> str:
     """The populations that a sweep would train, as a table. Raises UserError for invalid fields."""
     from tinyjax.population.cost_model import cost_model, plan_table
-    from tinyjax.population.plan import make_plan
+    from tinyjax.population.plan import make_plan, this_machine
     from tinyjax.tasks import get_task
     from tinyjax.training.validation import check_members
 
     check_members(config, members)
     task = get_task(config.task)
-    plan = make_plan(members, cost_model(config, task), member_batching)
-    return plan_table(config, task, members, plan)
+    machine = this_machine()
+    model = cost_model(config, task, machine.platform)
+    return plan_table(model, members, make_plan(members, model, member_batching, machine))
 
 
 def train(

@@ -12,11 +12,17 @@ from tests.tiny_backbones import TINY, TINY_GHOSTNET, TINY_GHOSTNET_WIDE, TINY_W
 from tinyjax import models
 from tinyjax.config import detector
 from tinyjax.errors import UserError
-from tinyjax.models import convnext, swin
+from tinyjax.models import convnext, flops, swin
 from tinyjax.population import search_space
 from tinyjax.population.cost_model import cost_model
 from tinyjax.population.options import parse_member_batching
-from tinyjax.population.plan import MEMORY_FRACTION, group_members, load_or_make_plan
+from tinyjax.population.plan import (
+    MEMORY_FRACTION,
+    Machine,
+    group_members,
+    load_or_make_plan,
+    make_plan,
+)
 from tinyjax.population.search_space import Member, product, sweep
 from tinyjax.run import runtime
 from tinyjax.tasks import get_task
@@ -163,6 +169,40 @@ def test_members_that_do_not_fit_in_memory_are_computed_in_chunks(tmp_path, monk
     assert load_or_make_plan(config, TASK, members, file, "map") == [
         population._replace(member_batching="map", chunk_size=0)
     ]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fitting", "expected"),
+    [
+        ("mobilenetv3/s-3", 64, ("wide", 8)),
+        ("efficientnet/b-5", 3, ("wide", 3)),
+        ("efficientnet/b-5", 1, ("map", 0)),
+        ("resnet/50", 64, ("map", 0)),
+    ],
+)
+def test_members_are_side_by_side_on_a_tpu(backbone, fitting, expected):
+    """fitting: the number of members that fit into a chip's memory."""
+    config = get_config()
+    config.model.backbone = backbone
+    members = search_space.make_members(config, sweep("seed", range(16)))
+    model = cost_model(config, TASK, "tpu")
+    member_memory = model.memory(model.size_key(members[0]))
+    machine = Machine("tpu", 1, int((fitting + 0.5) * member_memory / MEMORY_FRACTION))
+    (population,) = make_plan(members, model, machine=machine)
+    assert (population.member_batching, population.chunk_size) == expected
+    (population,) = make_plan(members, model, "vmap", machine)
+    assert population.member_batching == "vmap"
+
+
+def test_costs_on_a_tpu_are_those_of_the_outputs_of_layers():
+    config, names = get_config(), ("mobilenetv3/s-1", "mobilenetv3/s-3")
+    shape = (1, *config.crop_size, 1)
+    networks = (models.build(name, classes=1) for name in names)
+    expected = [flops.count_multiply_adds_and_outputs(network, shape)[1] for network in networks]
+    model = cost_model(config, TASK, "tpu")
+    keys = [(model.size_key(Member(name, {"model.backbone": name})),) for name in names]
+    costs = [model.cost(key, 1) - model.cost(key, 0) for key in keys]
+    assert costs[0] / costs[1] == pytest.approx(expected[0] / expected[1])
 
 
 def test_networks_with_layer_norm_of_two_sizes_get_a_program_each(monkeypatch):

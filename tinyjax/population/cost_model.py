@@ -15,6 +15,11 @@ from tinyjax.population.search_space import Member
 MULTIPLY_ADDS_PER_SECOND = 1.2e10
 NETWORK_GROUPS = ("model", "roi", "proposals", "fdr")  # fields that a network is built from
 FORWARD_PASSES = 3  # a step has the multiply-adds of three forward passes
+# A TPU's time is that of its bytes. Counts of XLA:TPU for S-1 and S-3 classifiers in bfloat16, of
+# eight members side by side (docs/performance.md), and the bandwidth of a v5e.
+TPU_BYTES_PER_OUTPUT = 42  # of a layer, per window and step
+TPU_BYTES_PER_SECOND = 8.19e11
+TPU_COMPILE_SECONDS = 100
 
 
 class SizeKey(NamedTuple):
@@ -38,11 +43,13 @@ class CostModel(NamedTuple):
     parameters: Callable[[SizeKey], int]
     trained_share: Callable[[Member], float]  # fraction of the parameters that are not frozen
     memory: Callable[[SizeKey], int]  # estimated bytes of a member's step
+    family: Callable[[Member], str]  # of its backbone
 
 
-def cost_model(config: ConfigDict, task: Task) -> CostModel:
+def cost_model(config: ConfigDict, task: Task, platform: str = "cpu") -> CostModel:
     """A cost model that counts operations from shapes alone.
 
+    platform: as JAX names it; the cost of a TPU is that of its bytes.
     Networks are counted with one class and one input channel: additional ones cost the same
     for all members.
     """
@@ -67,6 +74,9 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         point = {"init": init, "model.backbone": backbone, "seed": seed}
         return member_config(config, Member("", point)).model.batchnorm_eps
 
+    def family(member: Member) -> str:
+        return backbone_of(member).partition("/")[0]
+
     def group_key(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
         must_match = ("freeze", *(VIEW_FIELDS if config.data.stream else ()))
@@ -74,8 +84,7 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
         init = point.get("init", config.init)
         # If `init` is a sweep, the seed selects one of its members.
         seed = point.get("seed", config.seed) if init else 0
-        family = backbone.partition("/")[0]
-        return family, batchnorm_eps(init, backbone, seed), repr(sorted(fields.items()))
+        return family(member), batchnorm_eps(init, backbone, seed), repr(sorted(fields.items()))
 
     @cache
     def window_costs(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
@@ -115,10 +124,18 @@ def cost_model(config: ConfigDict, task: Task) -> CostModel:
 
     def cost(keys: tuple[SizeKey, ...], num_members: int) -> float:
         _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
-        window_seconds = _window_seconds(task, crop_size, _padded_size(keys))
-        return task.compile_seconds + num_members * steps * batch * window_seconds
+        windows = num_members * steps * batch
+        if platform != "tpu":
+            seconds = _window_seconds(task, crop_size, _padded_size(keys))
+            return task.compile_seconds + windows * seconds
+        outputs = max(window_costs(k.backbone, k.network, k.crop_size)[1] for k in keys)
+        padding = _padded_size(keys) / max(keys).size
+        seconds = TPU_BYTES_PER_OUTPUT * outputs * padding / TPU_BYTES_PER_SECOND
+        return TPU_COMPILE_SECONDS + windows * seconds
 
-    return CostModel(group_key, size_key, cost, _padded_size, parameters, trained_share, memory)
+    return CostModel(
+        group_key, size_key, cost, _padded_size, parameters, trained_share, memory, family
+    )
 
 
 def _window_seconds(task: Task, crop_size: tuple[int, int], multiply_adds: float) -> float:
@@ -160,17 +177,15 @@ def _padded_size(keys: tuple[SizeKey, ...]) -> float:
     return max(keys).size * flops.multiply_adds_per_pixel(merged) / widest
 
 
-def plan_table(
-    config: ConfigDict, task: Task, members: Sequence[Member], plan: Iterable[Any]
-) -> str:
+def plan_table(model: CostModel, members: Sequence[Member], plan: Iterable[Any]) -> str:
     """A plan as text, one line per population: parameters and the fraction of them that is trained,
     the fraction of the arithmetic that is not padding, members that a device computes at once with
-    their memory, estimated minutes on two cores, and backbones.
+    their memory, estimated minutes on two cores or on one chip of a TPU, and backbones.
     """
     from tinyjax.population.devices import device_layout
     from tinyjax.run.text import text_table, value_range
 
-    model, by_id = cost_model(config, task), {member.id: member for member in members}
+    by_id = {member.id: member for member in members}
     rows, total = [], 0.0
     for number, population in enumerate(plan):
         group = [by_id[id] for id in population.members]

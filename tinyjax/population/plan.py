@@ -24,7 +24,9 @@ from tinyjax.run.files import atomic, read_json
 
 MAX_MEMBERS = 64  # per population; its results are written only when it finishes
 MEMORY_FRACTION = 0.7  # of a device's memory for a step, as the cost model estimates it
-FASTEST_BATCHING = {"tpu": "map"}  # by platform; default vmap (docs/performance.md)
+# On a TPU, networks of these families move the fewest bytes side by side (docs/performance.md).
+WIDE_FAMILIES = ("efficientnet", "mobilenetv3")
+WIDE_MEMBERS = 8  # more fill the lanes no better, and need more arithmetic
 
 
 class Machine(NamedTuple):
@@ -48,7 +50,7 @@ class PlannedPopulation(NamedTuple):
     """The ids of members that share a program, in their order in its arrays."""
 
     members: tuple[str, ...]
-    member_batching: str  # "none", "vmap", "map" or "chunks", see `batch_members`
+    member_batching: str  # "none", "vmap", "map", "chunks" or "wide", see `batch_members`
     chunk_size: int = 0
 
 
@@ -64,15 +66,23 @@ def make_plan(
     platform that fits into the devices' memory.
     """
     platform, devices, memory = machine or this_machine()
-    fastest, plan = FASTEST_BATCHING.get(platform, "vmap"), []
+    plan = []
     for group in group_members(members, model.group_key, model.size_key, model.cost):
         largest = max(model.memory(model.size_key(member)) for member in group)
         max_concurrent = max(1, int(MEMORY_FRACTION * memory / largest))
-        too_large = fastest == "vmap" and -(-len(group) // devices) > max_concurrent
+        per_device = -(-len(group) // devices)
+        fastest = _fastest(platform, model.family(group[0]), per_device, max_concurrent)
         population = PlannedPopulation(tuple(member.id for member in group), "none")
-        chosen = member_batching or (f"chunks:{max_concurrent}" if too_large else fastest)
-        plan.append(population._replace(**_batching_fields(population, chosen)))
+        plan.append(population._replace(**_batching_fields(population, member_batching or fastest)))
     return plan
+
+
+def _fastest(platform: str, family: str, members: int, max_concurrent: int) -> str:
+    """The fastest method that fits into memory. members: per device."""
+    if platform == "tpu":
+        size = min(WIDE_MEMBERS, max_concurrent)
+        return f"wide:{size}" if family in WIDE_FAMILIES and size > 1 else "map"
+    return "vmap" if members <= max_concurrent else f"chunks:{max_concurrent}"
 
 
 def load_or_make_plan(
@@ -105,7 +115,8 @@ def load_or_make_plan(
                 f"{file.parent}: holds another sweep ({len(stored['members'])} members; this one "
                 f"has {len(points)}); give another --workdir, or the config it was started with"
             )
-    plan = make_plan(members, cost_model(config, task), member_batching)
+    machine = this_machine()
+    plan = make_plan(members, cost_model(config, task, machine.platform), member_batching, machine)
     _write_plan(file, plan, points)
     return plan
 
