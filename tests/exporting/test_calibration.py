@@ -88,6 +88,16 @@ def test_the_range_of_an_outlier_is_clipped():
     assert after < before / 2
 
 
+def test_errors_are_those_of_float_tensors():
+    """A comparison has no range: its result is true or false."""
+    file = convert(lambda x: jax.numpy.where(x > 100, x * 2, x - 3))
+    assert "GREATER" in flatbuffer.operator_names(flatbuffer.read(file))
+    ranges = calibration.measure(file, batches(1))
+    errors = calibration.tensor_errors(file, ranges, batches(1))
+    assert len(errors) == 3
+    assert all(0 < row.error < 0.1 for row in errors)
+
+
 @pytest.mark.parametrize("activation", [jax.nn.hard_swish, jax.nn.silu])
 def test_an_activation_is_clipped_with_its_input(activation):
     """An output has the large values of the input: a clip of one of them alone cannot help."""

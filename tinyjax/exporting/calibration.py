@@ -226,10 +226,12 @@ def tensor_errors(file: bytes, ranges: Mapping[str, Range], inputs: Inputs) -> l
     """The errors of all activations, each alone, in descending order."""
     model = flatbuffer.read(file)
     graph, names = model.subgraphs[0], flatbuffer.operator_names(model)
+    is_float = flatbuffer.import_schema().TensorType.FLOAT32
     expected, errors = run_file(file, inputs), []
     for number, (op, name) in enumerate(zip(graph.operators, names, strict=True)):
-        if name not in SHARED:
-            tensor = graph.tensors[op.outputs[0]].name.decode()
+        output = graph.tensors[op.outputs[0]]
+        if name not in SHARED and output.type == is_float:
+            tensor = output.name.decode()
             actual = run_file(with_integers(file, number, ranges[tensor]), inputs)
             errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
     return sorted(errors, key=lambda row: -row.error)
