@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tinyjax.exporting import flatbuffer, runtimes
-from tinyjax.exporting.flatbuffer import CHANNEL_AXES
 
 Values = dict[int, np.ndarray]  # tensor -> its values for one batch
 Reduction = Callable[..., np.ndarray]  # (array, axis=..)
@@ -32,16 +31,15 @@ def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -
     batches = [{source: runtimes.quantize(batch, details)} for batch in inputs]
     last_reader = _last_readers(model)
     for number, op in enumerate(model.subgraphs[0].operators):
-        (output,) = op.outputs
-        tensor = model.subgraphs[0].tensors[output]
-        is_linear = (name := tensor.name.decode()) in expected
+        tensor = model.subgraphs[0].tensors[op.outputs[0]]
         results = _run(model, number, batches)
-        if is_linear:
-            means = [_over_positions(_dequantize(values, tensor), np.mean) for values in results]
+        if (name := tensor.name.decode()) in expected:
+            outputs = [_dequantize(values, tensor) for (values,) in results]
+            means = [_over_positions(values, np.mean) for values in outputs]
             _add_to_bias(model, op, expected[name] - np.mean(means, axis=0))
             results = _run(model, number, batches)
         for batch, values in zip(batches, results, strict=True):
-            batch[output] = values
+            batch |= dict(zip(op.outputs, values, strict=True))
             for index in [index for index in batch if last_reader[index] <= number]:
                 del batch[index]
     return flatbuffer.pack(model)
@@ -53,11 +51,7 @@ def channel_means(file: bytes, inputs: Sequence[np.ndarray]) -> dict[str, np.nda
     """
     model = flatbuffer.read(file)
     graph = model.subgraphs[0]
-    outputs = [
-        op.outputs[0]
-        for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True)
-        if name in CHANNEL_AXES and len(op.inputs) > 2 and op.inputs[2] != -1
-    ]
+    outputs = [graph.operators[number].outputs[0] for number in flatbuffer.find_layers(model)]
     names = (graph.tensors[index].name.decode() for index in outputs)
     return dict(zip(names, channel_values(file, outputs, inputs, np.mean), strict=True))
 
@@ -90,19 +84,19 @@ def _last_readers(model: Any) -> dict[int, int]:
     return result | {index: number for number, op in enumerate(operators) for index in op.inputs}
 
 
-def _run(model: Any, number: int, batches: Sequence[Values]) -> list[np.ndarray]:
-    """The output of one operator for each batch."""
+def _run(model: Any, number: int, batches: Sequence[Values]) -> list[list[np.ndarray]]:
+    """The outputs of one operator for each batch."""
     file, inputs = flatbuffer.single_operator(model, number)
     interpreter = runtimes.make_interpreter(file)
     interpreter.allocate_tensors()
     slots = [details["index"] for details in interpreter.get_input_details()]
-    (output,) = (details["index"] for details in interpreter.get_output_details())
+    outputs = [details["index"] for details in interpreter.get_output_details()]
     results = []
     for values in batches:
         for slot, index in zip(slots, inputs, strict=True):
             interpreter.set_tensor(slot, values[index])
         interpreter.invoke()
-        results.append(interpreter.get_tensor(output))
+        results.append([interpreter.get_tensor(index) for index in outputs])
     return results
 
 

@@ -5,8 +5,9 @@
 
 An int8 tensor has 256 values between the ends of its range. A few large activations make the steps
 between them so wide that the others are lost: one or two tensors then cause most of the error of
-the outputs. Three changes help, none of which needs labels:
+the outputs. Four steps help, none of which needs labels:
 
+- Channels between layers without an activation get similar ranges (`equalization`).
 - What enters hard-swish or SiLU needs no values below which the activation is 0, or almost.
 - The ranges of the most harmful tensors are clipped where this reduces the error of the outputs.
 - Biases absorb the mean error of each channel (`bias_correction`).
@@ -38,14 +39,8 @@ Outputs = list[dict[str, np.ndarray]]  # of each batch, by name
 # operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0, and
 # silu(-8) = -0.003
 FLOORS = {"HARD_SWISH": -3.0, "LOGISTIC": -8.0}
-SHARED = (
-    "PAD",
-    "PADV2",
-    "RESHAPE",
-    "RESIZE_NEAREST_NEIGHBOR",
-    "TRANSPOSE",
-    "SLICE",
-)  # range of the input
+# operators whose output has the range of their input
+SHARED = ("PAD", "PADV2", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "TRANSPOSE")
 CLIPS = (0.75, 0.5, 0.35, 0.25)  # fractions of the largest absolute value that are tried
 ERROR_IMAGES = 8  # batches on which errors of files are compared
 SCREENING_IMAGES = 2  # batches on which the errors of single tensors are compared
@@ -238,10 +233,10 @@ def tensor_errors(file: bytes, ranges: Mapping[str, Range], inputs: Inputs) -> l
 
 
 def with_integers(file: bytes, number: int, span: Range) -> bytes:
-    """A file in which the output of one operator goes through int8, as in an int8 file."""
+    """A file in which the first output of one operator goes through int8, as in an int8 file."""
     model = flatbuffer.read(file)
     graph = model.subgraphs[0]
-    (index,) = graph.operators[number].outputs
+    index = graph.operators[number].outputs[0]
     shape = graph.tensors[index].shape
     low, high = min(span[0], 0.0), max(span[1], 1e-9)
     scale = (high - low) / 255

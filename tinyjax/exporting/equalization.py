@@ -20,7 +20,7 @@ from tinyjax.exporting.bias_correction import channel_values
 from tinyjax.exporting.flatbuffer import CHANNEL_AXES
 
 KEPT = ("PAD", "RESIZE_NEAREST_NEIGHBOR")  # operators whose result scales with their input
-MAX_SCALE = 100.0  # and its inverse: channels that are always 0 need none
+MAX_SCALE = 100.0  # and its inverse
 
 
 class Link(NamedTuple):
@@ -42,7 +42,7 @@ def equalize(file: bytes, inputs: Sequence[np.ndarray]) -> bytes:
     for link, largest in zip(links, maxima, strict=True):
         first, second = graph.operators[link.first], graph.operators[link.second]
         kernel = flatbuffer.constant(model, second.inputs[1])
-        scales = largest / max(largest.max(), 1e-9)
+        scales = np.where(largest > 0, largest / max(largest.max(), 1e-9), 1)
         if names[link.second] != "DEPTHWISE_CONV_2D":  # whose channels have scales of their own
             weights = largest_size(kernel, axis=tuple(range(kernel.ndim - 1)))
             scales = np.sqrt(scales * weights.max() / np.maximum(weights, 1e-9))
@@ -67,16 +67,15 @@ def find_links(model: Any) -> list[Link]:
     for number, op in enumerate(graph.operators):
         for index in op.inputs:
             readers[index].append(number)
-    links = []
-    for number, op in enumerate(graph.operators):
-        if names[number] not in CHANNEL_AXES or len(op.inputs) < 3 or op.inputs[2] == -1:
-            continue
+    layers, links = flatbuffer.find_layers(model), []
+    for number in layers:
+        op = graph.operators[number]
         if op.builtinOptions.fusedActivationFunction not in (activations.NONE, activations.RELU):
             continue
         (tensor,) = op.outputs
         while len(readers[tensor]) == 1 and tensor not in graph.outputs:
             (reader,) = readers[tensor]
-            if names[reader] in CHANNEL_AXES:
+            if reader in layers:
                 channels = graph.tensors[tensor].shape[-1]
                 if graph.tensors[graph.operators[reader].inputs[1]].shape[-1] == channels:
                     links.append(Link(number, reader))

@@ -138,6 +138,21 @@ def add_tensor(
     return len(graph.tensors) - 1
 
 
+def find_layers(model: Any) -> list[int]:
+    """The numbers of a `ModelT`'s convolutions and linear layers with constant kernel and bias."""
+    graph, numbers = model.subgraphs[0], []
+    for number, (op, name) in enumerate(zip(graph.operators, operator_names(model), strict=True)):
+        constants = [i for i in op.inputs[1:] if i != -1 and is_constant(model, i)]
+        if name in CHANNEL_AXES and len(constants) == 2:
+            numbers.append(number)
+    return numbers
+
+
+def is_constant(model: Any, index: int) -> bool:
+    """Whether a tensor of a `ModelT` has its values in the file."""
+    return model.buffers[model.subgraphs[0].tensors[index].buffer].data is not None
+
+
 def constant(model: Any, index: int) -> np.ndarray:
     """The values of a constant float32 tensor of a `ModelT`."""
     tensor = model.subgraphs[0].tensors[index]
@@ -178,8 +193,7 @@ def single_operator(model: Any, number: int) -> tuple[bytes, list[int]]:
     graph, result = copy(model.subgraphs[0]), copy(model)
     op = copy(graph.operators[number])
     graph.tensors = [copy(tensor) for tensor in graph.tensors]
-    inputs = [i for i in dict.fromkeys(op.inputs) if i != -1]
-    inputs = [i for i in inputs if model.buffers[graph.tensors[i].buffer].data is None]
+    inputs = [i for i in dict.fromkeys(op.inputs) if i != -1 and not is_constant(model, i)]
     graph.operators, graph.inputs, graph.outputs = [op], inputs, [*op.outputs]
     result.subgraphs, result.signatureDefs, result.metadata = [graph], [], []
     prune(result)

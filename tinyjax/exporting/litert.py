@@ -121,14 +121,14 @@ def _weight_ranges(
     channel's weights, it would overflow. It has a wider range here, in which it needs 27 bits.
     """
     graph, result = model.subgraphs[0], {}
-    for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
-        if name not in CHANNEL_AXES or len(op.inputs) < 3 or op.inputs[2] == -1:
-            continue
+    names = flatbuffer.operator_names(model)
+    for number in flatbuffer.find_layers(model):
+        op, axis = graph.operators[number], CHANNEL_AXES[names[number]]
         source, kernel = (graph.tensors[index] for index in op.inputs[:2])
         if (span := ranges.get(source.name.decode())) is None:
             continue
         weights, biases = (flatbuffer.constant(model, index) for index in op.inputs[1:3])
-        others = tuple(axis for axis in range(weights.ndim) if axis != CHANNEL_AXES[name])
+        others = tuple(other for other in range(weights.ndim) if other != axis)
         largest = np.abs(weights).max(others, keepdims=True)
         input_scale = max(span[1] - span[0], 1e-9) / levels
         least = np.abs(biases).reshape(largest.shape) * 127 / input_scale / 2**27
