@@ -77,7 +77,7 @@ def test_the_range_of_an_outlier_is_clipped():
     expected = calibration.run_file(file, image)
 
     def quantize(candidate):  # of this tensor alone
-        return calibration.with_integers(file, 0, candidate["DEPTHWISE_CONV_2D_0"])
+        return calibration.with_integers(flatbuffer.read(file), 0, candidate["DEPTHWISE_CONV_2D_0"])
 
     clipped = calibration.clip(file, ranges, errors[:1], image, quantize)
     assert clipped["DEPTHWISE_CONV_2D_0"] == (0, 25500 * min(calibration.CLIPS))

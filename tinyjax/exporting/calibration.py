@@ -227,14 +227,16 @@ def tensor_errors(file: bytes, ranges: Mapping[str, Range], inputs: Inputs) -> l
         output = graph.tensors[op.outputs[0]]
         if name not in SHARED and output.type == is_float:
             tensor = output.name.decode()
-            actual = run_file(with_integers(file, number, ranges[tensor]), inputs)
+            actual = run_file(with_integers(model, number, ranges[tensor]), inputs)
             errors.append(TensorError(tensor, ranges[tensor], output_error(expected, actual)))
     return sorted(errors, key=lambda row: -row.error)
 
 
-def with_integers(file: bytes, number: int, span: Range) -> bytes:
-    """A file in which the first output of one operator goes through int8, as in an int8 file."""
-    model = flatbuffer.read(file)
+def with_integers(model: Any, number: int, span: Range) -> bytes:
+    """The file of a `ModelT` in which the first output of one operator goes through int8, as in an
+    int8 file.
+    """
+    model = flatbuffer.copy_model(model)
     graph = model.subgraphs[0]
     index = graph.operators[number].outputs[0]
     shape = graph.tensors[index].shape

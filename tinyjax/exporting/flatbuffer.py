@@ -7,7 +7,7 @@ pip install 'tinyjax[litert]'.
 
 import json
 from collections.abc import Sequence
-from copy import copy
+from copy import copy, deepcopy
 from importlib import import_module
 from typing import Any
 
@@ -188,14 +188,25 @@ def input_name(model: Any) -> str:
     return graph.tensors[graph.inputs[0]].name.decode()
 
 
+def copy_model(model: Any) -> Any:
+    """A `ModelT` with the same constants, of which graph, signatures and lists may be changed."""
+    result, graph = copy(model), copy(model.subgraphs[0])
+    graph.operators = [copy(op) for op in graph.operators]
+    graph.tensors = [copy(tensor) for tensor in graph.tensors]
+    result.subgraphs, result.signatureDefs = [graph], deepcopy(model.signatureDefs)
+    result.buffers, result.operatorCodes = [*model.buffers], [*model.operatorCodes]
+    result.metadata = [copy(entry) for entry in model.metadata or ()]
+    return result
+
+
 def single_operator(model: Any, number: int) -> tuple[bytes, list[int]]:
     """A file with one operator of a `ModelT`, and the tensors of `model` that are its inputs."""
-    graph, result = copy(model.subgraphs[0]), copy(model)
-    op = copy(graph.operators[number])
-    graph.tensors = [copy(tensor) for tensor in graph.tensors]
+    result = copy_model(model)
+    (graph,) = result.subgraphs
+    op = graph.operators[number]
     inputs = [i for i in dict.fromkeys(op.inputs) if i != -1 and not is_constant(model, i)]
     graph.operators, graph.inputs, graph.outputs = [op], inputs, [*op.outputs]
-    result.subgraphs, result.signatureDefs, result.metadata = [graph], [], []
+    result.signatureDefs, result.metadata = [], []
     prune(result)
     return pack(result), inputs
 

@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tinyjax.exporting import flatbuffer
+from tinyjax.exporting import flatbuffer, padding
 from tinyjax.exporting.flatbuffer import CHANNEL_AXES, import_package
 from tinyjax.exporting.functions import ExportedFunction
-from tinyjax.exporting.padding import fill_with_minimum, narrow_paddings
 from tinyjax.exporting.runtimes import INPUT, SIGNATURE
 from tinyjax.exporting.upsampling import resize_for_broadcast
 
@@ -52,7 +51,7 @@ def convert(function: ExportedFunction, batch: int = 1) -> bytes:
     """
     model = flatbuffer.read(_convert(function, batch))
     resize_for_broadcast(model)
-    narrow_paddings(model)
+    padding.narrow_paddings(model)
     flatbuffer.prune(model)
     flatbuffer.name_tensors(model)
     return flatbuffer.add_metadata(flatbuffer.pack(model), function.metadata)
@@ -89,13 +88,12 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
     recipes = recipe_manager.RecipeManager()
     getattr(recipes, method)(".*", "*", **arguments)
     statistics, spans = None, dict(ranges or {})
-    if scheme in INTEGER_SCHEMES:
-        file = fill_with_minimum(file, spans)
-    quantizer = quantizers.Quantizer(bytearray(file))
-    quantizer.load_quantization_recipe(recipes.get_quantization_recipe())
     model = flatbuffer.read(file)
     reads_image = flatbuffer.input_name(model) == INPUT
     if scheme in INTEGER_SCHEMES:
+        if padding.NAME in flatbuffer.operator_names(model):
+            padding.fill_with_minimum(model, spans)
+            file = flatbuffer.pack(model)
         if reads_image:
             # A gray value is then its integer, minus 128 in int8.
             spans[INPUT] = 0, INTEGER_SCHEMES[scheme]
@@ -104,6 +102,8 @@ def quantize(file: bytes, scheme: str, ranges: Mapping[str, Range] | None = None
             for name, (low, high) in spans.items()
         }
         statistics |= _weight_ranges(model, spans, INTEGER_SCHEMES[scheme])
+    quantizer = quantizers.Quantizer(bytearray(file))
+    quantizer.load_quantization_recipe(recipes.get_quantization_recipe())
     with redirect_stderr(io.StringIO()):  # progress bars that cannot be disabled
         result = quantizer.quantize(statistics, enable_progress_report=False)
     model = flatbuffer.read(bytes(result.quantized_model))

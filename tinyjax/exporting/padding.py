@@ -26,13 +26,13 @@ def narrow_paddings(model: Any) -> None:
             op.inputs[1] = flatbuffer.add_tensor(model, name, sizes.shape, "INT32", sizes)
 
 
-def fill_with_minimum(file: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
-    """A float32 file that pads with the least value of the padded tensor: the maximum is the same.
+def fill_with_minimum(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Let a float32 `ModelT` pad with the least value of the padded tensor, in place: the maximum
+    is the same.
 
     ranges: of all tensors, without the padding's value. With the least float32 in a range, the step
     between its integers would be 1e36.
     """
-    model = flatbuffer.read(file)
     graph = model.subgraphs[0]
     for op, name in zip(graph.operators, flatbuffer.operator_names(model), strict=True):
         if name == NAME and flatbuffer.constant(model, op.inputs[2]) == LEAST:
@@ -40,4 +40,3 @@ def fill_with_minimum(file: bytes, ranges: Mapping[str, tuple[float, float]]) ->
             least, name = np.array(low, np.float32), f"least_{op.outputs[0]}"
             op.inputs[2] = flatbuffer.add_tensor(model, name, (), "FLOAT32", least)
     flatbuffer.prune(model)
-    return flatbuffer.pack(model)
