@@ -81,15 +81,24 @@ def _larger_jvp(primals, tangents):
     return jnp.maximum(a, b), jnp.where((a >= b) | jnp.isnan(a), da, db)
 
 
+@jax.custom_jvp
 def spatial_max(x: Array) -> Array:
     """Maximum over each map: [B, H, W, C] -> [B, 1, 1, C].
 
-    The first of several equal values receives the gradient. Not `jnp.max`, see `max_pool_2x2`.
+    The first of several equal values receives the gradient. Not that of `jnp.max`, see
+    `max_pool_2x2`.
     """
+    return x.max((1, 2), keepdims=True)
+
+
+@spatial_max.defjvp
+def _spatial_max_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
     b, h, w, c = x.shape
-    x = x.reshape(b, h * w, c)  # b h w c -> b (h w) c
+    x, dx = (array.reshape(b, h * w, c) for array in (x, dx))  # b h w c -> b (h w) c
     is_first = jnp.arange(h * w)[:, None] == jnp.argmax(x, 1)[:, None]
-    return jnp.where(is_first, x, 0).sum(1)[:, None, None]
+    largest = spatial_max(x[:, None])
+    return largest, jnp.where(is_first, dx, 0).sum(1)[:, None, None]
 
 
 @jax.jit  # a call that exports know by its name
