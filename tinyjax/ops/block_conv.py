@@ -5,13 +5,16 @@ zeros, but on a TPU the small kernels of one member fill a fraction of the matri
 the bytes of x, of which a tile has no padding, bound the time (docs/performance.md).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = Sequence[tuple[int, int]]
+LANES = 128  # to which a TPU pads the last axis of an array
+SUBLANES = 8  # to which it pads the axis before
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -26,16 +29,19 @@ def block_conv(x: Array, kernel: Array, strides: tuple[int, int], padding: Paddi
     Returns:
         [B, h, w, M D]. A member with values that are not finite does not change those of others.
     """
-    return _conv(keep_finite(x), block_diagonal(kernel), strides, padding)
+    return _block_conv_fwd(x, kernel, strides, padding)[0]
 
 
 def _conv(x, kernel, strides, padding):
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
+    if strides[0] > 1 and strides[0] * x.shape[3] <= LANES:
+        x, kernel, padding = fold_rows(x, kernel, strides[0], padding)
+        strides = 1, strides[1]
+    return grouped_conv(x, kernel, strides, padding)
 
 
 def _block_conv_fwd(x, kernel, strides, padding):
-    return block_conv(x, kernel, strides, padding), (x, kernel)
+    x = keep_finite(x)
+    return _conv(x, block_diagonal(kernel), strides, padding), (x, kernel)
 
 
 def _block_conv_bwd(strides, padding, residuals, dy):
@@ -53,12 +59,63 @@ def _block_conv_bwd(strides, padding, residuals, dy):
 block_conv.defvjp(_block_conv_fwd, _block_conv_bwd)
 
 
+def grouped_conv(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, groups: int = 1
+) -> Array:
+    """`lax.conv_general_dilated` of x [B, H, W, C], for a small batch, too.
+
+    XLA:TPU replaces a batch smaller than `SUBLANES` by parts of the images, which moves several
+    times as many bytes. It does not with a third spatial axis, of length 1.
+    """
+    if len(x) >= SUBLANES:
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding,
+            dimension_numbers=dimensions, feature_group_count=groups,
+        )  # fmt: skip
+    dimensions = ("NHWDC", "HWDIO", "NHWDC")
+    y = lax.conv_general_dilated(
+        x[..., None, :], kernel[:, :, None], (*strides, 1), (*padding, (0, 0)),
+        dimension_numbers=dimensions, feature_group_count=groups,
+    )  # fmt: skip
+    return y.squeeze(3)
+
+
 def block_diagonal(kernel: Array) -> Array:
     """[M, k, k, C, D] -> [k, k, M C, M D], zero between members."""
     m, k, _, c, d = kernel.shape
     same_member = jnp.eye(m, dtype=bool)[:, None, :, None]
     kernel = jnp.moveaxis(kernel, 0, 2)[:, :, :, :, None]  # m k k c d -> k k m c 1 d
     return jnp.where(same_member, kernel, 0).reshape(k, k, m * c, m * d)
+
+
+def fold_rows(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, Array, Padding]:
+    """An equal convolution without stride over the rows, of blocks of s rows as channels.
+
+    The blocks of an image fill more of the lanes. The same for columns does not pay on a TPU, which
+    would have to move them between lanes.
+
+    Args:
+        x: [B, H, W, C]. kernel: [k, l, C, D]. stride: s, of the rows. padding: of rows and columns.
+
+    Returns:
+        x [B, ceil(H / s), W, s C], a kernel [.., l, s C, D], and the padding of blocks and columns.
+    """
+    (b, height, width, c), (k, columns, _, d) = x.shape, kernel.shape
+    before, after = padding[0]
+    outputs = (before + height + after - k) // stride + 1
+    lead = -before % stride  # rows of zeros, so that the first output starts with a block
+    kernel = jnp.pad(kernel, ((lead, -(lead + k) % stride), *[(0, 0)] * 3))
+    kernel = kernel.reshape(-1, stride, columns, c, d).swapaxes(1, 2)  # i s l c d -> i l s c d
+    kernel = kernel.reshape(-1, columns, stride * c, d)
+    x = jnp.pad(x, ((0, 0), (0, -height % stride), (0, 0), (0, 0)))
+    x = x.reshape(b, -1, stride, width, c).swapaxes(2, 3)  # b h s w c -> b h w s c
+    x = x.reshape(b, -1, width, stride * c)
+    before = (before + lead) // stride
+    after = outputs - 1 + len(kernel) - before - x.shape[1]
+    return x, kernel, ((before, after), padding[1])
 
 
 def keep_finite(x: Array) -> Array:
