@@ -22,14 +22,15 @@ def block_conv(x: Array, kernel: Array, strides: tuple[int, int], padding: Paddi
     """Convolve the channels of each member with its kernel.
 
     Args:
-        x: [B, H, W, M C], float.
+        x: [B, H, W, M C], finite (see `keep_finite`).
         kernel: [M, k, k, C, D], the same dtype as `x`.
         strides, padding: as in `lax.conv_general_dilated`.
 
     Returns:
-        [B, h, w, M D]. A member with values that are not finite does not change those of others.
+        [B, h, w, M D]. A kernel or a gradient of a member that is not finite does not change the
+        results of others.
     """
-    return _block_conv_fwd(x, kernel, strides, padding)[0]
+    return _conv(x, block_diagonal(kernel), strides, padding)
 
 
 def _conv(x, kernel, strides, padding):
@@ -40,8 +41,7 @@ def _conv(x, kernel, strides, padding):
 
 
 def _block_conv_fwd(x, kernel, strides, padding):
-    x = keep_finite(x)
-    return _conv(x, block_diagonal(kernel), strides, padding), (x, kernel)
+    return block_conv(x, kernel, strides, padding), (x, kernel)
 
 
 def _block_conv_bwd(strides, padding, residuals, dy):
@@ -118,10 +118,16 @@ def fold_rows(
     return x, kernel, ((before, after), padding[1])
 
 
+@jax.custom_jvp
 def keep_finite(x: Array) -> Array:
-    """x with the largest number of its dtype in the place of nan, inf and -inf.
+    """x with the largest number of its dtype in the place of nan, inf and -inf; its gradient is 1.
 
     0 times nan is nan: a member that diverges would otherwise change all others. Its own values
     stay far from finite results, so that the step still finds it (see `step.make_step`).
     """
     return jnp.where(jnp.isfinite(x), x, jnp.finfo(x.dtype).max)
+
+
+@keep_finite.defjvp
+def _keep_finite_jvp(primals, tangents):
+    return keep_finite(*primals), tangents[0]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tinyjax.ops import pooling
-from tinyjax.ops.block_conv import LANES, block_conv, grouped_conv
+from tinyjax.ops.block_conv import LANES, block_conv, grouped_conv, keep_finite
 from tinyjax.population.wide_value import Value, merge
 
 Results = list[Value] | None
@@ -163,7 +163,7 @@ def dot_general(equation: Any, inputs: Sequence[Value]) -> Results:
     if params["dimension_numbers"] != positions:
         return None
     *lead, channels = x.array.shape
-    maps = x.array.reshape(-1, 1, 1, channels)
+    maps = keep_finite(x.array).reshape(-1, 1, 1, channels)
     kernels = jnp.tile(kernel.stacked()[:, None, None], (x.groups, 1, 1, 1, 1))
     y = block_conv(maps, kernels, (1, 1), ((0, 0), (0, 0)))
     return x.with_stacked(x.with_wide(y.reshape(*lead, -1))[0].stacked())
@@ -183,6 +183,8 @@ def conv_general_dilated(equation: Any, inputs: Sequence[Value]) -> Results:
         y_shape = equation.outvars[0].aval.shape
         if not x.is_wide:  # of an image, only the output counts: regrouping it costs more
             x_shape = y_shape
+        # Before its channels are moved, which a TPU does in the same pass for an image.
+        x = x._replace(array=keep_finite(x.array))
         x = x.with_groups(image_groups(x_shape, kernel_shape, y_shape, x.size))
         kernels = jnp.tile(kernel.stacked(), (x.groups, 1, 1, 1, 1))
         return x.with_wide(block_conv(x.array, kernels, strides, padding))

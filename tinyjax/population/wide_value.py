@@ -1,5 +1,6 @@
 """The forms of a value of all members, see `population.wide`."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -40,15 +41,14 @@ class Value(NamedTuple):
 
     def wide(self, groups: int = 1) -> Array:
         """The array [B / G, .., G M C]; the value must have an axis."""
-        if self.is_wide and self.groups == groups:
-            return self.array
         if self.form == "shared":
             array = jnp.tile(self.array, self.size)
         elif self.form == "stacked":
             array = merge(jnp.moveaxis(self.array, 0, -2))  # m .. c -> .. (m c)
         else:
-            array = _ungroup(self.array, self.groups)
-        return _group(array, groups)
+            array = self.array
+        common = math.gcd(self.groups, groups)
+        return _group(_ungroup(array, self.groups // common), groups // common)
 
     def with_groups(self, groups: int) -> "Value":
         """The value as a wide one of G groups of images."""
@@ -86,8 +86,8 @@ def _group(array: Array, groups: int) -> Array:
         return array
     if len(array) == 1:
         return jnp.tile(array, groups)
-    array = array.reshape(groups, len(array) // groups, *array.shape[1:])
-    return merge(jnp.moveaxis(array, 0, -2))  # g b .. c -> b .. (g c)
+    array = array.reshape(-1, groups, *array.shape[1:])
+    return merge(jnp.moveaxis(array, 1, -2))  # b g .. c -> b .. (g c)
 
 
 def _ungroup(array: Array, groups: int) -> Array:
@@ -95,5 +95,5 @@ def _ungroup(array: Array, groups: int) -> Array:
     if groups == 1:
         return array
     array = array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
-    array = jnp.moveaxis(array, -2, 0)  # b .. (g c) -> g b .. c
+    array = jnp.moveaxis(array, -2, 1)  # b .. (g c) -> b g .. c
     return array.reshape(-1, *array.shape[2:])
