@@ -163,7 +163,7 @@ def dot_general(equation: Any, inputs: Sequence[Value]) -> Results:
     if params["dimension_numbers"] != positions:
         return None
     *lead, channels = x.array.shape
-    maps = keep_finite(x.array).reshape(-1, 1, 1, channels)
+    maps = keep_finite(x.array).reshape(lead[0], -1, lead[-1], channels)
     kernels = jnp.tile(kernel.stacked()[:, None, None], (x.groups, 1, 1, 1, 1))
     y = block_conv(maps, kernels, (1, 1), ((0, 0), (0, 0)))
     return x.with_stacked(x.with_wide(y.reshape(*lead, -1))[0].stacked())
