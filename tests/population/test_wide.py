@@ -119,6 +119,20 @@ def test_activations_have_the_channels_of_all_members_on_the_last_axis(groups):
     assert shapes == {(4 // groups, 3, 3, 18 * groups)}
 
 
+def test_one_member_of_which_images_lie_side_by_side(groups):
+    x, kernel, scale, depthwise = arrays(SHAPE, (1, 1, 4, 4), (4,), (3, 3, 1, 4), members=1)
+
+    def loss(trained, frozen):
+        x, kernel, scale, depthwise = trained
+        y, mean, _ = batch_statistics(conv2d(x, kernel), scale, frozen)
+        return (conv2d(y, depthwise, 2, 4) ** 2).sum(), mean
+
+    arguments = (x, kernel, scale, depthwise), jnp.zeros(1)
+    expected = jax.vmap(jax.value_and_grad(loss, has_aux=True))(*arguments)
+    actual = jax.vmap(wide.value_and_grad(loss))(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), actual, expected)
+
+
 def test_arrays_that_members_share():
     x, kernel = arrays(SHAPE, (3, 3, 4, 6))
 

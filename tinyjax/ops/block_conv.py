@@ -14,7 +14,6 @@ from jax import Array, lax
 
 Padding = Sequence[tuple[int, int]]
 LANES = 128  # to which a TPU pads the last axis of an array
-SUBLANES = 8  # to which it pads the axis before
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -37,7 +36,8 @@ def _conv(x, kernel, strides, padding):
     if strides[0] > 1 and strides[0] * x.shape[3] <= LANES:
         x, kernel, padding = fold_rows(x, kernel, strides[0], padding)
         strides = 1, strides[1]
-    return grouped_conv(x, kernel, strides, padding)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
 
 
 def _block_conv_fwd(x, kernel, strides, padding):
@@ -57,28 +57,6 @@ def _block_conv_bwd(strides, padding, residuals, dy):
 
 
 block_conv.defvjp(_block_conv_fwd, _block_conv_bwd)
-
-
-def grouped_conv(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, groups: int = 1
-) -> Array:
-    """`lax.conv_general_dilated` of x [B, H, W, C], for a small batch, too.
-
-    XLA:TPU replaces a batch smaller than `SUBLANES` by parts of the images, which moves several
-    times as many bytes. It does not with a third spatial axis, of length 1.
-    """
-    if len(x) >= SUBLANES:
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(
-            x, kernel, strides, padding,
-            dimension_numbers=dimensions, feature_group_count=groups,
-        )  # fmt: skip
-    dimensions = ("NHWDC", "HWDIO", "NHWDC")
-    y = lax.conv_general_dilated(
-        x[..., None, :], kernel[:, :, None], (*strides, 1), (*padding, (0, 0)),
-        dimension_numbers=dimensions, feature_group_count=groups,
-    )  # fmt: skip
-    return y.squeeze(3)
 
 
 def block_diagonal(kernel: Array) -> Array:

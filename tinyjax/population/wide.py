@@ -12,8 +12,8 @@ channels have block-diagonal kernels (`ops.block_conv`).
     stacked   [M, .., C]   as vmap has it
     wide      [.., M C], or in G groups of images [B / G, .., G M C]
 
-Where M C is below 128, or for a single member, groups of images fill the lanes as more members
-would: image G b + g of a member is part g of row b. All groups of a member have its kernels.
+Where M C is below 128, groups of images fill the lanes as more members would: image G b + g of a
+member is part g of row b. All groups of a member have its kernels.
 
 The function is traced for one member and evaluated with these forms. The output of a convolution is
 wide, and what is computed from it stays wide, until an operation has no rule for it (`wide_rules`):
