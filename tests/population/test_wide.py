@@ -9,16 +9,23 @@ from jax import lax
 from tinyjax.models.layers import ACTIVATIONS, batch_norm, interleave, resize_channels
 from tinyjax.ops import pooling
 from tinyjax.ops.conv import conv2d
-from tinyjax.population import wide
+from tinyjax.population import wide, wide_rules
 from tinyjax.population.wide import side_by_side
 
-MEMBERS, SHAPE = 3, (2, 6, 5, 4)
+MEMBERS, SHAPE = 3, (4, 6, 5, 4)
 
 
 @pytest.fixture(autouse=True)
 def float64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(params=[1, 2])
+def groups(request, monkeypatch):
+    """The number of groups of the images of `SHAPE`, which are too few for groups otherwise."""
+    monkeypatch.setattr(wide_rules, "MIN_IMAGES", SHAPE[0] // request.param)
+    return request.param
 
 
 def arrays(*shapes, members=MEMBERS):
@@ -44,7 +51,7 @@ def upsample(x):
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, -1, c)
 
 
-# Functions of the output of a convolution [2, 6, 5, 4], which is wide, and of other arrays.
+# Functions of the output of a convolution [4, 6, 5, 4], which is wide, and of other arrays.
 FUNCTIONS = {
     "dense": (lambda x, k: conv2d(x, k), (3, 3, 4, 6)),
     "dense, stride 2": (lambda x, k: conv2d(x, k, 2), (5, 5, 4, 6)),
@@ -54,15 +61,19 @@ FUNCTIONS = {
     "two groups": (lambda x, k: conv2d(x, k, 1, 2), (3, 3, 2, 6)),
     "BatchNorm": (batch_statistics, (4,), ()),
     "squeeze-excite": (squeeze_excite, (4, 2)),
-    "last layer": (lambda x, k: x.reshape(2, 30, 4) @ k, (4, 3)),
+    "last layer": (lambda x, k: x.reshape(4, 30, 4) @ k, (4, 3)),
     "gate of a member": (lambda x, gate: gate * x + (1 - gate) * x**2, ()),
     "more channels": (lambda x: resize_channels(x, 7) ** 2,),
     "fewer channels": (lambda x: resize_channels(x, 3) ** 2,),
     "interleaved channels": (lambda x: interleave(x, x**2),),
     "joined channels": (lambda x: jnp.concatenate([x, x[..., 1:3]], -1),),
+    "joined images": (lambda x: jnp.concatenate([x, x**2])[1:],),
+    "one image": (lambda x: x[1:2] * x + x[2] ** 2,),
+    "mean of images": (lambda x: x - x.mean(0) + x.sum((0, 3), keepdims=True),),
     "joined rows": (lambda x: jnp.concatenate([x, x**2], 1),),
     "rows and columns": (lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)))[:, ::2, :, :],),
     "turned over": (lambda x: x[:, ::-1].swapaxes(1, 2)[..., None] ** 2,),
+    "images turned over": (lambda x: x[::-1].swapaxes(0, 1) ** 2,),
     "upsampling": (upsample,),
     "max_pool": (pooling.max_pool,),
     "max_pool_2x2": (pooling.max_pool_2x2,),
@@ -82,7 +93,7 @@ FAST = ("dense, stride 2", "depthwise, stride 2", "BatchNorm", "squeeze-excite",
 @pytest.mark.parametrize(
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FUNCTIONS]
 )
-def test_operation_equals_vmap(name):
+def test_operation_equals_vmap(name, groups):
     function, *shapes = FUNCTIONS[name]
     x, kernel, *others = arrays(SHAPE, (1, 1, 4, 4), *shapes)
     others = [jnp.sign(others[0]), *others[1:]] if name == "gate" else others
@@ -100,12 +111,26 @@ def test_operation_equals_vmap(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_activations_have_the_channels_of_all_members_on_the_last_axis():
-    x, kernel = arrays(SHAPE, (3, 3, 4, 6))
+def test_activations_have_the_channels_of_all_members_on_the_last_axis(groups):
+    x, kernel = arrays(SHAPE, (1, 1, 4, 6))
     function = side_by_side(lambda x, k: jax.nn.hard_swish(conv2d(x, k, 2)), MEMBERS)
     traced = jax.make_jaxpr(function)(x, kernel)
     shapes = {e.outvars[0].aval.shape for e in traced.jaxpr.eqns if e.primitive.name == "mul"}
-    assert shapes == {(2, 3, 3, 18)}
+    assert shapes == {(4 // groups, 3, 3, 18 * groups)}
+
+
+def test_one_member_of_which_images_lie_side_by_side(groups):
+    x, kernel, scale, depthwise = arrays(SHAPE, (1, 1, 4, 4), (4,), (3, 3, 1, 4), members=1)
+
+    def loss(trained, frozen):
+        x, kernel, scale, depthwise = trained
+        y, mean, _ = batch_statistics(conv2d(x, kernel), scale, frozen)
+        return (conv2d(y, depthwise, 2, 4) ** 2).sum(), mean
+
+    arguments = (x, kernel, scale, depthwise), jnp.zeros(1)
+    expected = jax.vmap(jax.value_and_grad(loss, has_aux=True))(*arguments)
+    actual = jax.vmap(wide.value_and_grad(loss))(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), actual, expected)
 
 
 def test_arrays_that_members_share():
@@ -121,7 +146,7 @@ def test_arrays_that_members_share():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["image", "kernel", "cotangent"])
-def test_member_that_diverges_does_not_change_the_others(value, place):
+def test_member_that_diverges_does_not_change_the_others(value, place, groups):
     x, first, second = arrays(SHAPE, (3, 3, 4, 6), (1, 1, 6, 5))
 
     def loss(kernels, rest):

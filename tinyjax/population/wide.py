@@ -10,7 +10,10 @@ channels have block-diagonal kernels (`ops.block_conv`).
     form      a value [.., C] of one member, as an array
     shared    [.., C]      the same for all members
     stacked   [M, .., C]   as vmap has it
-    wide      [.., M C]
+    wide      [.., M C], or in G groups of images [B / G, .., G M C]
+
+Where M C is below 128, groups of images fill the lanes as more members would: image G b + g of a
+member is part g of row b. All groups of a member have its kernels.
 
 The function is traced for one member and evaluated with these forms. The output of a convolution is
 wide, and what is computed from it stays wide, until an operation has no rule for it (`wide_rules`):
@@ -49,11 +52,11 @@ def value_and_grad(loss: Callable[[Any, Any], tuple[Array, Any]]) -> Callable[..
 
     @function.def_vmap
     def _all_members(size, batched, trained, rest):
-        def repeat(leaf, is_batched):
+        def repeat(leaf, is_batched):  # each member has a gradient of its own
             return leaf if is_batched else jnp.broadcast_to(leaf, (size, *leaf.shape))
 
-        trained, rest = jax.tree.map(repeat, (trained, rest), tuple(batched))
-        losses_of = side_by_side(loss, size)
+        trained = jax.tree.map(repeat, trained, batched[0])
+        losses_of = side_by_side(loss, size, (True, batched[1]))
 
         def total(trained):  # members are independent: its gradient has that of each member
             losses, aux = losses_of(trained, rest)
@@ -66,17 +69,32 @@ def value_and_grad(loss: Callable[[Any, Any], tuple[Array, Any]]) -> Callable[..
     return function
 
 
-def side_by_side(function: Callable[..., Any], size: int) -> Callable[..., Any]:
-    """The function of `size` members: pytrees of arrays [M, ..] -> pytree of arrays [M, ..]."""
+def side_by_side(
+    function: Callable[..., Any], size: int, batched: Sequence[Any] | bool = True
+) -> Callable[..., Any]:
+    """The function of `size` members: pytrees of arrays [M, ..] -> pytree of arrays [M, ..].
 
-    def batched(*args):
-        member_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), args)
-        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*member_shapes)
-        inputs = [Value(leaf, "stacked", size) for leaf in jax.tree.leaves(args)]
+    batched: for each argument, or parts of it, whether it has axis M; members share the others.
+    """
+
+    def all_members(*args):
+        is_batched = jax.tree.leaves(jax.tree.broadcast(batched, args))
+        leaves, structure = jax.tree.flatten(args)
+        inputs = [
+            Value(leaf, "stacked" if own else "shared", size)
+            for leaf, own in zip(leaves, is_batched, strict=True)
+        ]
+        member_shapes = [
+            jax.ShapeDtypeStruct(leaf.shape[own:], leaf.dtype)
+            for leaf, own in zip(leaves, is_batched, strict=True)
+        ]
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(
+            *jax.tree.unflatten(structure, member_shapes)
+        )
         results = _evaluate(traced.jaxpr, traced.consts, inputs, size)
         return jax.tree.unflatten(jax.tree.structure(shapes), [v.stacked() for v in results])
 
-    return batched
+    return all_members
 
 
 def _evaluate(

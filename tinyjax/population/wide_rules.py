@@ -4,6 +4,7 @@ A rule `(equation, inputs) -> [results]` computes the operation without vmap, or
 it does not apply: for inputs none of which is wide, or for an operation along the last axis.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tinyjax.ops import pooling
-from tinyjax.ops.block_conv import block_conv
+from tinyjax.ops.block_conv import LANES, block_conv, keep_finite
 from tinyjax.population.wide_value import Value, merge
 
 Results = list[Value] | None
@@ -20,24 +21,26 @@ Rule = Callable[[Any, Sequence[Value]], Results]
 
 NHWC = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)  # JAX's specification of NHWC, HWIO, NHWC
 IMAGE_AXES = 4  # of the arrays that are made wide, if members' numbers are broadcast to them
+MIN_IMAGES = 8  # of a group: XLA:TPU replaces smaller batches by parts of images, at more bytes
 
 
 def elementwise(equation: Any, inputs: Sequence[Value]) -> Results:
     """All inputs become wide, except numbers that all members share."""
-    wide = next((value for value in inputs if value.is_wide), None)
+    wide = _most_groups(inputs)
     if wide is None:
         return None
     *lead, channels = equation.outvars[0].aval.shape
 
     def operand(value: Value) -> Any:
         if value.ndim:
-            array = value.wide()
+            array = value.wide(wide.groups)
             # An axis of length 1 is broadcast.
             return array if value.channels == channels else jnp.repeat(array, channels, -1)
         if value.form == "shared":
             return value.array
         per_channel = jnp.repeat(value.array, channels)  # m -> (m c)
-        return jnp.broadcast_to(per_channel, (*lead, value.size * channels))
+        (full,) = value.with_wide(jnp.broadcast_to(per_channel, (*lead, value.size * channels)))
+        return full.wide(wide.groups)
 
     result = equation.primitive.bind(*map(operand, inputs), **equation.params)
     return wide.with_wide(result)
@@ -48,13 +51,14 @@ def broadcast_in_dim(equation: Any, inputs: Sequence[Value]) -> Results:
     shape, axes = params["shape"], params["broadcast_dimensions"]
     if value.form == "shared" or not (value.is_wide or len(shape) >= IMAGE_AXES):
         return None
-    wide_shape = (*shape[:-1], value.size * shape[-1])
+    value = _per_group(value, axes[:1] == (0,) and shape[0] == value.images)
+    wide_shape = *_shape_of_group(value, shape)[:-1], value.blocks * shape[-1]
     if not value.ndim:
         channels = jnp.repeat(value.array, shape[-1])  # m -> (m c)
         return value.with_wide(jnp.broadcast_to(channels, wide_shape))
     if axes[-1] != len(shape) - 1:
         return None
-    array = value.wide()
+    array = value.wide(value.groups)
     if value.channels != shape[-1]:  # 1, which is repeated
         array = jnp.repeat(array, shape[-1], -1)
     return value.with_wide(lax.broadcast_in_dim(array, wide_shape, axes))
@@ -65,11 +69,17 @@ def reduce(equation: Any, inputs: Sequence[Value]) -> Results:
     if not value.is_wide:
         return None
     axes, last = params["axes"], value.ndim - 1
-    if last not in axes:
-        return value.with_wide(equation.primitive.bind(value.array, **params))
-    axes = tuple(axis + (axis == last) for axis in axes)  # of [.., M, C]
-    result = equation.primitive.bind(value.split(), **{**params, "axes": axes})
-    return value.with_stacked(jnp.moveaxis(result, -1, 0))  # .. m -> m ..
+    if last in axes:
+        axes = tuple(axis + (axis == last) for axis in axes)  # of [.., M, C]
+        array = value.with_groups(1).split()
+        result = equation.primitive.bind(array, **{**params, "axes": axes})
+        return value.with_stacked(jnp.moveaxis(result, -1, 0))  # .. m -> m ..
+    result = equation.primitive.bind(value.array, **params)
+    if value.groups == 1 or 0 not in axes:
+        return value.with_wide(result)
+    result = result.reshape(*result.shape[:-1], value.groups, -1)  # .. (g m c) -> .. g (m c)
+    result = equation.primitive.bind(result, **{**params, "axes": (result.ndim - 2,)})
+    return [Value(result, "wide", value.size)]
 
 
 def reshape(equation: Any, inputs: Sequence[Value]) -> Results:
@@ -77,28 +87,27 @@ def reshape(equation: Any, inputs: Sequence[Value]) -> Results:
     value, shape = inputs[0], equation.params["new_sizes"]
     if not value.is_wide or not shape or shape[-1] != value.channels:
         return None
-    return value.with_wide(value.array.reshape(*shape[:-1], value.array.shape[-1]))
+    value = _per_group(value, shape[0] == value.images)
+    lead = _shape_of_group(value, shape)[:-1]
+    return value.with_wide(value.array.reshape(*lead, value.array.shape[-1]))
 
 
-def squeeze(equation: Any, inputs: Sequence[Value]) -> Results:
-    (value,), axes = inputs, equation.params["dimensions"]
+def of_axes(equation: Any, inputs: Sequence[Value]) -> Results:
+    """Operations along the axes in parameter `dimensions`."""
+    (value,), params = inputs, equation.params
+    axes = params["dimensions"]
     if not value.is_wide or value.ndim - 1 in axes:
         return None
-    return value.with_wide(lax.squeeze(value.array, axes))
+    value = _per_group(value, 0 not in axes)
+    return value.with_wide(equation.primitive.bind(value.array, **params))
 
 
 def transpose(equation: Any, inputs: Sequence[Value]) -> Results:
     (value,), order = inputs, equation.params["permutation"]
     if not value.is_wide or order[-1] != value.ndim - 1:
         return None
+    value = _per_group(value, order[0] == 0)
     return value.with_wide(value.array.transpose(order))
-
-
-def reverse(equation: Any, inputs: Sequence[Value]) -> Results:
-    (value,), axes = inputs, equation.params["dimensions"]
-    if not value.is_wide or value.ndim - 1 in axes:
-        return None
-    return value.with_wide(lax.rev(value.array, axes))
 
 
 def slice_(equation: Any, inputs: Sequence[Value]) -> Results:
@@ -107,12 +116,14 @@ def slice_(equation: Any, inputs: Sequence[Value]) -> Results:
         return None
     start, limit = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * value.ndim
+    value = _per_group(value, (start[0], limit[0], strides[0]) == (0, value.images, 1))
+    limit = _shape_of_group(value, limit)
     if (start[-1], limit[-1], strides[-1]) == (0, value.channels, 1):
         limit = *limit[:-1], value.array.shape[-1]
         return value.with_wide(lax.slice(value.array, start, limit, strides))
     start, limit, strides = (  # of [.., M, C]
         (*sizes[:-1], whole, sizes[-1])
-        for sizes, whole in ((start, 0), (limit, value.size), (strides, 1))
+        for sizes, whole in ((start, 0), (limit, value.blocks), (strides, 1))
     )
     return value.with_wide(merge(lax.slice(value.split(), start, limit, strides)))
 
@@ -121,6 +132,7 @@ def pad(equation: Any, inputs: Sequence[Value]) -> Results:
     (value, filler), config = inputs, equation.params["padding_config"]
     if not value.is_wide or filler.form != "shared":
         return None
+    value = _per_group(value, tuple(config[0]) == (0, 0, 0))
     if tuple(config[-1]) == (0, 0, 0):
         return value.with_wide(lax.pad(value.array, filler.array, config))
     config = *config[:-1], (0, 0, 0), config[-1]  # of [.., M, C]
@@ -128,10 +140,12 @@ def pad(equation: Any, inputs: Sequence[Value]) -> Results:
 
 
 def concatenate(equation: Any, inputs: Sequence[Value]) -> Results:
-    wide = next((value for value in inputs if value.is_wide), None)
+    wide = _most_groups(inputs)
     if wide is None:
         return None
-    axis, values = equation.params["dimension"], [wide.with_wide(v.wide())[0] for v in inputs]
+    axis = equation.params["dimension"]
+    wide = _per_group(wide, axis != 0)
+    values = [value.with_groups(wide.groups) for value in inputs]
     if axis < wide.ndim - 1:
         return wide.with_wide(jnp.concatenate([value.array for value in values], axis))
     return wide.with_wide(merge(jnp.concatenate([value.split() for value in values], -1)))
@@ -149,8 +163,9 @@ def dot_general(equation: Any, inputs: Sequence[Value]) -> Results:
     if params["dimension_numbers"] != positions:
         return None
     *lead, channels = x.array.shape
-    maps = x.array.reshape(-1, 1, 1, channels)
-    y = block_conv(maps, kernel.stacked()[:, None, None], (1, 1), ((0, 0), (0, 0)))
+    maps = keep_finite(x.array).reshape(lead[0], -1, lead[-1], channels)
+    kernels = jnp.tile(kernel.stacked()[:, None, None], (x.groups, 1, 1, 1, 1))
+    y = block_conv(maps, kernels, (1, 1), ((0, 0), (0, 0)))
     return x.with_stacked(x.with_wide(y.reshape(*lead, -1))[0].stacked())
 
 
@@ -164,10 +179,37 @@ def conv_general_dilated(equation: Any, inputs: Sequence[Value]) -> Results:
         return None
     strides, padding = params["window_strides"], params["padding"]
     if groups == 1:
-        return x.with_wide(block_conv(x.wide(), kernel.stacked(), strides, padding))
+        x_shape, kernel_shape = (atom.aval.shape for atom in equation.invars)
+        y_shape = equation.outvars[0].aval.shape
+        if not x.is_wide:  # of an image, only the output counts: regrouping it costs more
+            x_shape = y_shape
+        # Before its channels are moved, which a TPU does in the same pass for an image.
+        x = x._replace(array=keep_finite(x.array))
+        x = x.with_groups(image_groups(x_shape, kernel_shape, y_shape, x.size))
+        kernels = jnp.tile(kernel.stacked(), (x.groups, 1, 1, 1, 1))
+        return x.with_wide(block_conv(x.array, kernels, strides, padding))
     # Groups of channels do not mix, nor do members: they are M times as many groups.
-    params = {**params, "feature_group_count": groups * x.size}
-    return x.with_wide(equation.primitive.bind(x.wide(), kernel.wide(), **params))
+    x = x.with_groups(x.groups)
+    params = {**params, "feature_group_count": groups * x.blocks}
+    kernels = jnp.tile(kernel.wide(), x.groups)
+    return x.with_wide(equation.primitive.bind(x.array, kernels, **params))
+
+
+def image_groups(x: Sequence[int], kernel: Sequence[int], y: Sequence[int], size: int) -> int:
+    """The number of groups of images with which a convolution moves the fewest bytes.
+
+    x, kernel, y: the shapes of one of `size` members. More groups fill more of the lanes, but have
+    larger block-diagonal kernels.
+    """
+
+    def elements(groups: int) -> int:
+        inputs, outputs = (-(-groups * size * shape[-1] // LANES) * LANES for shape in (x, y))
+        images = math.prod(x[:-1]) * inputs + math.prod(y[:-1]) * outputs
+        return images // groups + math.prod(kernel[:-1]) * groups * size * outputs
+
+    most = min(x[0] // MIN_IMAGES, -(-LANES // (size * min(x[-1], y[-1]))))
+    divisors = (groups for groups in range(1, most + 1) if x[0] % groups == 0)
+    return min(divisors, key=elements, default=1)
 
 
 def same_forms(equation: Any, inputs: Sequence[Value]) -> Results:
@@ -181,11 +223,27 @@ def channelwise(function: Callable[..., Array]) -> Rule:
     """The rule of a function that does not mix channels."""
 
     def rule(equation: Any, inputs: Sequence[Value]) -> Results:
-        if not any(value.is_wide for value in inputs):
+        wide = _most_groups(inputs)
+        if wide is None:
             return None
-        return inputs[0].with_wide(function(*(value.wide() for value in inputs)))
+        return wide.with_wide(function(*(value.wide(wide.groups) for value in inputs)))
 
     return rule
+
+
+def _most_groups(inputs: Sequence[Value]) -> Value | None:
+    """The wide value with the most groups of images, if any."""
+    return max((v for v in inputs if v.is_wide), key=lambda v: v.groups, default=None)
+
+
+def _per_group(value: Value, is_apart: bool) -> Value:
+    """The value without groups, unless an operation treats images apart."""
+    return value if is_apart or value.groups == 1 else value.with_groups(1)
+
+
+def _shape_of_group(value: Value, shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape [B, ..] as [B / G, ..]."""
+    return shape[0] // value.groups, *shape[1:]
 
 
 ELEMENTWISE = (
@@ -200,9 +258,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(REDUCTIONS, reduce),
     "broadcast_in_dim": broadcast_in_dim,
     "reshape": reshape,
-    "squeeze": squeeze,
+    "squeeze": of_axes,
     "transpose": transpose,
-    "rev": reverse,
+    "rev": of_axes,
     "slice": slice_,
     "pad": pad,
     "concatenate": concatenate,
