@@ -15,15 +15,10 @@ from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.graph import BATCH, Graph, Unsupported
 from tinyjax.exporting.layout import Layout, Value, constant
 from tinyjax.exporting.rules import CALLS, RULES
+from tinyjax.ops import calls
 
-# primitive -> the parameter with the function that it calls
 CALLED = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "checkpoint": "jaxpr",
+    **calls.CALLED,
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "call_jaxpr",
@@ -72,9 +67,8 @@ def _evaluate(
 
 def _apply(layout: Layout, equation: Any, inputs: list[Value]) -> list[Value]:
     name, params = equation.primitive.name, equation.params
-    if name == "platform_index":  # the form that is not of one platform
-        index = next(i for i, platforms in enumerate(params["platforms"]) if platforms is None)
-        return [constant(np.int32(index))]
+    if name == "platform_index":
+        return [constant(np.int32(calls.platform_form(params)))]
     if name == "cond" and inputs[0].is_constant:
         branches = params["branches"]
         branch = branches[min(max(int(inputs[0].data), 0), len(branches) - 1)]
@@ -82,7 +76,7 @@ def _apply(layout: Layout, equation: Any, inputs: list[Value]) -> list[Value]:
     variable = any(not value.is_constant for value in inputs)
     if name in CALLED:
         called = params[CALLED[name]]
-        rule = CALLS.get(_call_name(params, called)) if variable else None
+        rule = CALLS.get(calls.call_name(params, called)) if variable else None
         if rule:
             return [rule(layout, equation, *inputs)]
         return _evaluate(layout, called.jaxpr, called.consts, inputs)
@@ -92,14 +86,6 @@ def _apply(layout: Layout, equation: Any, inputs: list[Value]) -> list[Value]:
         raise Unsupported(f"the primitive {name!r} of jax")
     result = RULES[name](layout, equation, *inputs)
     return result if isinstance(result, list) else [result]
-
-
-def _call_name(params: dict[str, Any], called: Any) -> str:
-    """The name of a called function; that of a custom derivative is part of its debug info."""
-    if "name" in params:
-        return params["name"]
-    info = called.jaxpr.debug_info
-    return info.func_src_info.split(" ")[0] if info else ""
 
 
 # ---- constants

@@ -29,18 +29,9 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 from jax.extend import core as jex
 
+from tinyjax.ops import calls
 from tinyjax.population import wide_rules
 from tinyjax.population.wide_value import Value
-
-# primitive -> the parameter with the function that it calls
-CALLED = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "checkpoint": "jaxpr",
-}
 
 
 def value_and_grad(loss: Callable[[Any, Any], tuple[Array, Any]]) -> Callable[..., Any]:
@@ -116,18 +107,17 @@ def _evaluate(
 
 def _apply(equation: Any, inputs: list[Value], size: int) -> list[Value]:
     name, params = equation.primitive.name, equation.params
-    if name == "platform_index":  # the form that is not of one platform, see `ops.conv`
-        index = next(i for i, platforms in enumerate(params["platforms"]) if platforms is None)
-        return [Value(index, "shared", size)]
+    if name == "platform_index":
+        return [Value(calls.platform_form(params), "shared", size)]
     if name == "cond" and isinstance(inputs[0].array, int):
         branch = params["branches"][inputs[0].array]
         return _evaluate(branch.jaxpr, branch.consts, inputs[1:], size)
-    if name in CALLED:
-        called = params[CALLED[name]]
+    if name in calls.CALLED:
+        called = params[calls.CALLED[name]]
         return _evaluate(*_open(called), inputs, size)
     if name in ("custom_jvp_call", "custom_vjp_call"):
         called = params["call_jaxpr"]
-        call_name = _call_name(params, called)
+        call_name = calls.call_name(params, called)
         if call_name in wide_rules.INLINED:  # its derivative is that of its operations
             return _evaluate(*_open(called), inputs, size)
         rule = wide_rules.CALLS.get(call_name)
@@ -161,11 +151,3 @@ def _vmap(equation: Any, inputs: list[Value], size: int) -> list[Value]:
 def _open(called: Any) -> tuple[Any, Sequence[Any]]:
     """The jaxpr and the constants of a called function."""
     return (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
-
-
-def _call_name(params: dict[str, Any], called: Any) -> str:
-    """The name of a function with a derivative of its own."""
-    if "name" in params:
-        return params["name"]
-    info = called.jaxpr.debug_info
-    return info.func_src_info.split(" ")[0] if info else ""

@@ -276,4 +276,5 @@ CALLS: dict[str, Rule] = {
     "relu6": channelwise(jax.nn.relu6),
     "max_pool": channelwise(pooling.max_pool),
     "larger": channelwise(pooling.larger),
+    "spatial_max": channelwise(pooling.spatial_max),
 }
