@@ -45,6 +45,18 @@ def test_bytes_of_each_operation():
     assert tiling.most_wasteful([copy, conv, add], 2) == [conv, add]
 
 
+def test_a_slice_that_is_written_in_place():
+    hlo = """\
+ENTRY %main (a: f32[3,130]) -> f32[3,130] {
+  %a = f32[3,130]{1,0:T(8,128)} parameter(0)
+  %b = f32[1,130]{1,0:T(1,128)} parameter(1)
+  ROOT %c = f32[3,130]{1,0:T(8,128)} dynamic-update-slice(%a, %b, %i, %i)
+}
+"""
+    (write,) = tiling.read_operations(hlo)
+    assert (write.logical, write.padded) == (2 * 130 * 4, 2 * 256 * 4)
+
+
 def test_float32_arrays_of_a_program_in_bfloat16():
     operations = tiling.read_operations(HLO)
     assert tiling.large_float32_arrays(operations) == []  # it writes no array in bfloat16

@@ -63,7 +63,7 @@ def read_operations(hlo: str) -> list[Operation]:
     """The operations of a compiled program, those in loops once, as the compiler counts them.
 
     Arrays that stay in the chip's memory are left out. An operation that reads a slice of an array
-    is counted with the whole array.
+    is counted with the whole array, one that writes a slice in place with the slice.
     """
     computations = _split_computations(hlo)
     entry = next((name for name, (is_entry, _) in computations.items() if is_entry), None)
@@ -149,6 +149,9 @@ def _operations(computations: dict[str, tuple[bool, list[str]]], name: str) -> I
         if match["op"] in FREE:
             continue
         operands = re.findall(r"%([\w.-]+)", match["rest"].partition(")")[0])
+        if match["op"] == "dynamic-update-slice":  # in place: only the slice is moved
+            operands = operands[1:2]
+            outputs = arrays.get(operands[0], ())
         inputs = tuple(array for operand in operands for array in arrays.get(operand, ()))
         source = SOURCE.search(line)
         yield Operation(match["op"], outputs, inputs, source[1] if source else "")
