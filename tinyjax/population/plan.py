@@ -24,9 +24,9 @@ from tinyjax.run.files import atomic, read_json
 
 MAX_MEMBERS = 64  # per population; its results are written only when it finishes
 MEMORY_FRACTION = 0.7  # of a device's memory for a step, as the cost model estimates it
-# On a TPU, networks of these families move the fewest bytes side by side (docs/performance.md).
+# On a TPU, networks of these families move the fewest bytes side by side (docs/scaling.md).
 WIDE_FAMILIES = ("efficientnet", "mobilenetv3")
-WIDE_MEMBERS = 8  # more fill the lanes no better, and need more arithmetic
+WIDE_MEMBERS = 8  # more members move as many bytes each, and need more arithmetic
 
 
 class Machine(NamedTuple):
