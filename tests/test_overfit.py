@@ -13,11 +13,12 @@ from tinyjax.population.stack import hyper_arrays
 from tinyjax.tasks import detect
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "num_steps", "lr", "ema"),
     [
         (TINY_WIDE, 80, 1e-2, 0.94),
-        pytest.param("mobilenetv3/s-3", 250, 5e-3, 0.98, marks=pytest.mark.slow),
+        ("mobilenetv3/s-3", 250, 5e-3, 0.98),
     ],
 )
 def test_eight_images_reach_an_ap50_of_1(backbone, num_steps, lr, ema):

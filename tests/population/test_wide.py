@@ -119,6 +119,7 @@ def test_activations_have_the_channels_of_all_members_on_the_last_axis(groups):
     assert shapes == {(4 // groups, 3, 3, 18 * groups)}
 
 
+@pytest.mark.slow
 def test_one_member_of_which_images_lie_side_by_side(groups):
     x, kernel, scale, depthwise = arrays(SHAPE, (1, 1, 4, 4), (4,), (3, 3, 1, 4), members=1)
 

@@ -45,6 +45,7 @@ def test_tune_allocator_keeps_the_memory_of_a_program():
     assert kept < returned / 4
 
 
+@pytest.mark.slow
 def test_compile_cache_is_in_a_folder_per_processor(tmp_path):
     """A second process uses it as well; $JAX_COMPILATION_CACHE_DIR replaces it."""
     code = (
