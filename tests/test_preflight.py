@@ -48,8 +48,8 @@ def test_six_members_on_four_chips(tmp_path, run_preflight, monkeypatch):
     assert lines[0].startswith(
         "6 members in 1 populations for v5litepod-4: 4 x v5e, 2x2, one machine"
     )
-    assert lines[1] == "population 0: 6 members, 2 per chip on a grid of 4 x 1, by map"
-    assert [line.split()[0] for line in lines[2:12:5]] == ["map", "vmap"]
+    assert lines[1] == "population 0: 6 members, 2 per chip on a grid of 4 x 1, by wide"
+    assert [line.split()[0] for line in lines[2:12:5]] == ["wide", "map"]
     assert lines.count("collectives: 0 across members, 0 among shards of a batch") == 2
     milliseconds, _ = (float(line.split()[0]) for line in lines if "ms per step at best" in line)
     (cost,) = (line for line in lines if line.startswith("training takes"))
