@@ -107,8 +107,8 @@ def count_costs(options: argparse.Namespace, batching: str, members: int, chip: 
         f"{flops / 1e9:>8.2f}{moved / 1e9:>10.3f}{padded / logical:>7.2f}{peak / 2**20:>10.1f}"
         f"{seconds:>11.0f}"
     )
-    most = (tiling.describe_padding(op) for op in tiling.most_wasteful(operations, 2))
-    return "\n    ".join((row, *most))
+    wasteful = (tiling.describe_padding(op) for op in tiling.most_wasteful(operations, 2))
+    return "\n    ".join((row, *wasteful))
 
 
 if __name__ == "__main__":

@@ -43,15 +43,13 @@ class CostModel(NamedTuple):
     parameters: Callable[[SizeKey], int]
     trained_share: Callable[[Member], float]  # fraction of the parameters that are not frozen
     memory: Callable[[SizeKey], int]  # estimated bytes of a member's step
-    family: Callable[[Member], str]  # of its backbone
 
 
 def cost_model(config: ConfigDict, task: Task, platform: str = "cpu") -> CostModel:
     """A cost model that counts operations from shapes alone.
 
     platform: as JAX names it; the cost of a TPU is that of its bytes.
-    Networks are counted with one class and one input channel: additional ones cost the same
-    for all members.
+    Networks are counted with one class and one channel: others cost the same for all members.
     """
     import jax
 
@@ -74,9 +72,6 @@ def cost_model(config: ConfigDict, task: Task, platform: str = "cpu") -> CostMod
         point = {"init": init, "model.backbone": backbone, "seed": seed}
         return member_config(config, Member("", point)).model.batchnorm_eps
 
-    def family(member: Member) -> str:
-        return backbone_of(member).partition("/")[0]
-
     def group_key(member: Member) -> Hashable:
         point, backbone = member.point, backbone_of(member)
         must_match = ("freeze", *(VIEW_FIELDS if config.data.stream else ()))
@@ -84,7 +79,8 @@ def cost_model(config: ConfigDict, task: Task, platform: str = "cpu") -> CostMod
         init = point.get("init", config.init)
         # If `init` is a sweep, the seed selects one of its members.
         seed = point.get("seed", config.seed) if init else 0
-        return family(member), batchnorm_eps(init, backbone, seed), repr(sorted(fields.items()))
+        family = backbone.partition("/")[0]
+        return family, batchnorm_eps(init, backbone, seed), repr(sorted(fields.items()))
 
     @cache
     def window_costs(backbone: str, fields: tuple, crop_size: tuple[int, int]) -> tuple[int, int]:
@@ -123,19 +119,27 @@ def cost_model(config: ConfigDict, task: Task, platform: str = "cpu") -> CostMod
         return SizeKey(size, backbone, crop_size, get("batch", config.batch), steps, fields)
 
     def cost(keys: tuple[SizeKey, ...], num_members: int) -> float:
-        _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
-        windows = num_members * steps * batch
         if platform != "tpu":
-            seconds = _window_seconds(task, crop_size, _padded_size(keys))
-            return task.compile_seconds + windows * seconds
+            return _cpu_cost(task, keys, num_members)
         outputs = max(window_costs(k.backbone, k.network, k.crop_size)[1] for k in keys)
-        padding = _padded_size(keys) / max(keys).size
-        seconds = TPU_BYTES_PER_OUTPUT * outputs * padding / TPU_BYTES_PER_SECOND
-        return TPU_COMPILE_SECONDS + windows * seconds
+        return _tpu_cost(outputs, keys, num_members)
 
-    return CostModel(
-        group_key, size_key, cost, _padded_size, parameters, trained_share, memory, family
-    )
+    return CostModel(group_key, size_key, cost, _padded_size, parameters, trained_share, memory)
+
+
+def _cpu_cost(task: Task, keys: tuple[SizeKey, ...], num_members: int) -> float:
+    """Estimated seconds of a population on two cores."""
+    _, _, crop_size, batch, steps, _ = keys[0]  # equal for all keys
+    window_seconds = _window_seconds(task, crop_size, _padded_size(keys))
+    return task.compile_seconds + num_members * steps * batch * window_seconds
+
+
+def _tpu_cost(outputs: int, keys: tuple[SizeKey, ...], num_members: int) -> float:
+    """Estimated seconds of a population on one chip. outputs: of layers, of the widest member."""
+    _, _, _, batch, steps, _ = keys[0]  # equal for all keys
+    padding = _padded_size(keys) / max(keys).size
+    window_seconds = TPU_BYTES_PER_OUTPUT * outputs * padding / TPU_BYTES_PER_SECOND
+    return TPU_COMPILE_SECONDS + num_members * steps * batch * window_seconds
 
 
 def _window_seconds(task: Task, crop_size: tuple[int, int], multiply_adds: float) -> float:

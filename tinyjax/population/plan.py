@@ -71,7 +71,8 @@ def make_plan(
         largest = max(model.memory(model.size_key(member)) for member in group)
         max_concurrent = max(1, int(MEMORY_FRACTION * memory / largest))
         per_device = -(-len(group) // devices)
-        fastest = _fastest(platform, model.family(group[0]), per_device, max_concurrent)
+        family = model.size_key(group[0]).backbone.partition("/")[0]
+        fastest = _fastest(platform, family, per_device, max_concurrent)
         population = PlannedPopulation(tuple(member.id for member in group), "none")
         plan.append(population._replace(**_batching_fields(population, member_batching or fastest)))
     return plan

@@ -72,12 +72,12 @@ def side_by_side(
         is_batched = jax.tree.leaves(jax.tree.broadcast(batched, args))
         leaves, structure = jax.tree.flatten(args)
         inputs = [
-            Value(leaf, "stacked" if own else "shared", size)
-            for leaf, own in zip(leaves, is_batched, strict=True)
+            Value(leaf, "stacked" if has_members else "shared", size)
+            for leaf, has_members in zip(leaves, is_batched, strict=True)
         ]
         member_shapes = [
-            jax.ShapeDtypeStruct(leaf.shape[own:], leaf.dtype)
-            for leaf, own in zip(leaves, is_batched, strict=True)
+            jax.ShapeDtypeStruct(leaf.shape[has_members:], leaf.dtype)
+            for leaf, has_members in zip(leaves, is_batched, strict=True)
         ]
         traced, shapes = jax.make_jaxpr(function, return_shape=True)(
             *jax.tree.unflatten(structure, member_shapes)

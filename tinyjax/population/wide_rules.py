@@ -207,8 +207,8 @@ def image_groups(x: Sequence[int], kernel: Sequence[int], y: Sequence[int], size
         images = math.prod(x[:-1]) * inputs + math.prod(y[:-1]) * outputs
         return images // groups + math.prod(kernel[:-1]) * groups * size * outputs
 
-    most = min(x[0] // MIN_IMAGES, -(-LANES // (size * min(x[-1], y[-1]))))
-    divisors = (groups for groups in range(1, most + 1) if x[0] % groups == 0)
+    max_groups = min(x[0] // MIN_IMAGES, -(-LANES // (size * min(x[-1], y[-1]))))
+    divisors = (groups for groups in range(1, max_groups + 1) if x[0] % groups == 0)
     return min(divisors, key=elements, default=1)
 
 
