@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyjax import config as configs
-from tinyjax.exporting import calibration, ethos_u, litert, resources
+from tinyjax.exporting import activations, ethos_u, litert, resources
 from tinyjax.exporting.functions import make_function
 from tinyjax.inference.model import Model
 from tinyjax.models import flops
@@ -81,7 +81,7 @@ def quantize(model: Model) -> bytes:
     rng = np.random.default_rng(0)
     shape = (CALIBRATION_IMAGES, 1, *model.input_shape)
     images = [*rng.integers(0, 256, shape).astype(np.float32)]
-    return litert.quantize(file, "int8", calibration.measure(file, images))
+    return litert.quantize(file, "int8", activations.measure(file, images))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tinyjax.exporting import bias_correction, calibration, flatbuffer, litert, runtimes
+from tinyjax.exporting import activations, bias_correction, flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction
 
 RNG = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def integers(file, request):
     """With ranges 16 times as wide as measured: the rounding of int8 shifts means."""
     ranges = {
         name: (16 * low, 16 * high)
-        for name, (low, high) in calibration.measure(file, INPUTS).items()
+        for name, (low, high) in activations.measure(file, INPUTS).items()
     }
     return litert.quantize(file, request.param, ranges)
 
@@ -63,7 +63,7 @@ def linear_means(file):
 
 def test_means_of_a_float_file(file):
     expected = linear_means(file)
-    means = bias_correction.channel_means(file, INPUTS)
+    means = bias_correction.channel_means(file, INPUTS, {})
     assert len(means) == 4
     for name, mean in means.items():
         np.testing.assert_allclose(mean, expected[name], rtol=1e-5, atol=1e-6)
@@ -90,7 +90,7 @@ def test_a_file_of_one_operator_computes_the_same(integers):
 
 
 def test_means_are_those_of_the_float_file(file, integers):
-    expected = bias_correction.channel_means(file, INPUTS)
+    expected = bias_correction.channel_means(file, INPUTS, {})
     corrected = bias_correction.correct_biases(integers, file, INPUTS)
 
     before, after = linear_means(integers), linear_means(corrected)
@@ -100,3 +100,19 @@ def test_means_are_those_of_the_float_file(file, integers):
             assert np.abs(after[name] - mean).max() < np.abs(before[name] - mean).max() / 2
     operators = [flatbuffer.operator_names(flatbuffer.read(each)) for each in (integers, corrected)]
     assert operators[0] == operators[1]
+
+
+def test_values_that_a_clipped_range_loses_do_not_shift_the_others(file):
+    """The largest value of the second layer is three times its limit."""
+    ranges = activations.measure(file, INPUTS)
+    name = "CONV_2D_7" if "CONV_2D_7" in ranges else [n for n in ranges if "CONV_2D" in n][1]
+    low, high = ranges[name]
+    clipped = {**ranges, name: (low, high / 3)}
+    integers = litert.quantize(file, "int8", clipped)
+    spans = bias_correction.integer_ranges(flatbuffer.read(integers))
+    np.testing.assert_allclose(spans[name], clipped[name], rtol=0.02, atol=0.02)
+    expected = bias_correction.channel_means(file, INPUTS, spans)[name]
+    unclipped = bias_correction.channel_means(file, INPUTS, {})[name]
+    assert (unclipped - expected).max() > 0.02
+    actual = linear_means(bias_correction.correct_biases(integers, file, INPUTS))[name]
+    np.testing.assert_allclose(actual, expected, atol=0.01)

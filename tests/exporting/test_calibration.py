@@ -12,8 +12,17 @@ from tests.configs import detector
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax import config as configs
 from tinyjax.errors import UserError
-from tinyjax.exporting import calibration, flatbuffer, litert, runtimes
+from tinyjax.exporting import (
+    activations,
+    agreement,
+    calibration,
+    clipping,
+    flatbuffer,
+    litert,
+    runtimes,
+)
 from tinyjax.exporting.functions import ExportedFunction, make_function
+from tinyjax.exporting.ranges import raise_floors
 
 KERNEL = np.random.default_rng(0).normal(size=(1, 1, 1, 4)).astype(np.float32) / 100
 
@@ -34,7 +43,7 @@ def batches(count=4, shape=(1, 4, 4, 1)):
 
 def test_ranges_are_those_of_all_images():
     file = convert(lambda x: conv(x, KERNEL))
-    _, span = calibration.measure(file, batches()).values()
+    _, span = activations.measure(file, batches()).values()
     values = np.concatenate([np.asarray(conv(x, KERNEL)) for x in batches()])
     np.testing.assert_allclose(span, (values.min(), values.max()), rtol=1e-5)
 
@@ -45,8 +54,8 @@ def test_ranges_are_those_of_all_images():
 )
 def test_floor_of_what_enters_an_activation(activation, floor):
     file = convert(lambda x: activation(conv(x, KERNEL)) * 2)
-    ranges = dict.fromkeys(calibration.measure(file, batches(1)), (-50.0, 60.0))
-    changed = calibration.raise_floors(file, ranges)
+    ranges = dict.fromkeys(activations.measure(file, batches(1)), (-50.0, 60.0))
+    changed = raise_floors(file, ranges)
     # A RELU is part of the convolution.
     assert {k: v for k, v in changed.items() if v != ranges[k]} == (
         {} if floor == -50 else {"DEPTHWISE_CONV_2D_0": (floor, 60)}
@@ -55,8 +64,8 @@ def test_floor_of_what_enters_an_activation(activation, floor):
 
 def test_no_floor_for_a_tensor_that_others_read():
     file = convert(lambda x: jax.nn.hard_swish(y := conv(x, KERNEL)) + y)
-    ranges = dict.fromkeys(calibration.measure(file, batches(1)), (-50.0, 60.0))
-    assert calibration.raise_floors(file, ranges) == ranges
+    ranges = dict.fromkeys(activations.measure(file, batches(1)), (-50.0, 60.0))
+    assert raise_floors(file, ranges) == ranges
 
 
 def test_the_range_of_an_outlier_is_clipped():
@@ -70,19 +79,19 @@ def test_the_range_of_an_outlier_is_clipped():
         return jax.numpy.minimum(y, 200) * 2
 
     file = convert(call, (16, 16, 1))
-    ranges = calibration.measure(file, image)
-    errors = calibration.tensor_errors(file, ranges, image)
+    ranges = activations.measure(file, image)
+    errors = clipping.tensor_errors(file, ranges, image)
     assert (errors[0].tensor, errors[0].range) == ("DEPTHWISE_CONV_2D_0", (0, 25500))
     assert errors[0].error > 10 * errors[1].error
-    expected = calibration.run_file(file, image)
+    expected = agreement.run_file(file, image)
 
     def quantize(candidate):  # of this tensor alone
-        return calibration.with_integers(flatbuffer.read(file), 0, candidate["DEPTHWISE_CONV_2D_0"])
+        return clipping.with_integers(flatbuffer.read(file), 0, candidate["DEPTHWISE_CONV_2D_0"])
 
-    clipped = calibration.clip(file, ranges, errors[:1], image, quantize)
-    assert clipped["DEPTHWISE_CONV_2D_0"] == (0, 25500 * min(calibration.CLIPS))
+    clipped = clipping.clip(file, ranges, errors[:1], image, quantize)
+    assert clipped["DEPTHWISE_CONV_2D_0"] == (0, 25500 * min(clipping.CLIPS))
     before, after = (
-        calibration.output_error(expected, calibration.run_file(quantize(r), image))
+        agreement.output_error(expected, agreement.run_file(quantize(r), image))
         for r in (ranges, clipped)
     )
     assert after < before / 2
@@ -92,8 +101,8 @@ def test_errors_are_those_of_float_tensors():
     """A comparison has no range: its result is true or false."""
     file = convert(lambda x: jax.numpy.where(x > 100, x * 2, x - 3))
     assert "GREATER" in flatbuffer.operator_names(flatbuffer.read(file))
-    ranges = calibration.measure(file, batches(1))
-    errors = calibration.tensor_errors(file, ranges, batches(1))
+    ranges = activations.measure(file, batches(1))
+    errors = clipping.tensor_errors(file, ranges, batches(1))
     assert len(errors) == 3
     assert all(0 < row.error < 0.1 for row in errors)
 
@@ -102,26 +111,26 @@ def test_errors_are_those_of_float_tensors():
 def test_an_activation_is_clipped_with_its_input(activation):
     """An output has the large values of the input: a clip of one of them alone cannot help."""
     file = convert(lambda x: activation(conv(x, np.ones((1, 1, 1, 4), np.float32))) * 2)
-    pair, _ = calibration.activation_pairs(flatbuffer.read(file)).values()
+    pair, _ = clipping.activation_pairs(flatbuffer.read(file)).values()
     assert pair[0] == "DEPTHWISE_CONV_2D_0"
     assert pair[1] == ("HARD_SWISH_1" if activation == jax.nn.hard_swish else "MUL_2")
     image = batches(1)
-    ranges = calibration.measure(file, image)
+    ranges = activations.measure(file, image)
     ranges |= {pair[0]: (-3.0, 25500.0), pair[1]: (-0.4, 25500.0)}
-    errors = [calibration.TensorError(pair[1], ranges[pair[1]], 1.0)]
+    errors = [clipping.TensorError(pair[1], ranges[pair[1]], 1.0)]
 
     def quantize(candidate):
         return litert.quantize(file, "int8", candidate)
 
-    clipped = calibration.clip(file, ranges, errors, image, quantize)
-    limit = 25500 * min(calibration.CLIPS)
+    clipped = clipping.clip(file, ranges, errors, image, quantize)
+    limit = 25500 * min(clipping.CLIPS)
     assert (clipped[pair[0]], clipped[pair[1]]) == ((-3, limit), (-0.4, limit))
 
 
 def test_integer_file_reads_gray_values():
     for scheme, dtype in (("int8", np.int8), ("int16", np.int16)):
         file = convert(lambda x: conv(x, KERNEL))
-        ranges = calibration.measure(file, batches())
+        ranges = activations.measure(file, batches())
         integers = litert.quantize(file, scheme, ranges)
         runner = runtimes.make_interpreter(integers).get_signature_runner(runtimes.SIGNATURE)
         (image,), (y,) = (
@@ -147,7 +156,7 @@ def test_normalization_is_the_scale_of_the_gray_values():
 
     file = convert(lambda x: call((x / 255 - 0.45) / 0.25))
     assert "SUB" in flatbuffer.operator_names(flatbuffer.read(file))
-    ranges = calibration.measure(file, batches())
+    ranges = activations.measure(file, batches())
     integers = litert.quantize(file, "int8", ranges)
     counts = Counter(flatbuffer.operator_names(flatbuffer.read(integers)))
     assert counts == {"QUANTIZE": 1, "DEPTHWISE_CONV_2D": 1}
@@ -169,7 +178,7 @@ def test_bias_of_a_dead_channel(scheme):
     kernel = np.array([0, 1e-2, 1e-7, 1e-4], np.float32).reshape(1, 1, 1, 4)
     bias = np.array([5, 0, 3, 2], np.float32)
     file = convert(lambda x: conv(x - 100, kernel) + bias)
-    ranges = calibration.measure(file, batches())
+    ranges = activations.measure(file, batches())
     run = runtimes.load_litert(litert.quantize(file, scheme, ranges))
     step = 6 / 255
     for batch in batches():
@@ -215,16 +224,20 @@ def test_int8_file_of_a_detector(network):
     function = make_function(network, dtype="float32")
     file = litert.convert(function)
     images = calibration.training_images(network, 8, 1)
-    integers, record = calibration.quantize(file, "int8", images)
+    agree = agreement.make_agreement(network.config, function, file, images)
+    integers, record = calibration.quantize(file, "int8", images, agree)
     counts = Counter(flatbuffer.operator_names(flatbuffer.read(integers)))
     assert counts["QUANTIZE"] == 1
     assert not {"DEQUANTIZE", "CAST"} & {*counts}
     schema = flatbuffer.import_schema()
     types = {tensor.type for tensor in flatbuffer.read(integers).subgraphs[0].tensors}
     assert schema.TensorType.FLOAT32 not in types
-    expected, actual = (calibration.run_file(each, images[:2]) for each in (file, integers))
+    expected, actual = (agreement.run_file(each, images[:2]) for each in (file, integers))
     for name, values in expected[0].items():  # of initial weights, hardly any of them differ
         np.testing.assert_allclose(actual[0][name], values, atol=0.1 * np.abs(values).max())
+    candidates, chosen = (record["quantization"][key] for key in ("candidates", "chosen"))
+    assert len(candidates) == 8
+    assert chosen["agreement"] == max(row["agreement"] for row in candidates) == agree(integers)
     rows = record["quantization"]["tensors"]
     assert [row["error"] for row in rows] == sorted((row["error"] for row in rows), reverse=True)
     assert flatbuffer.read_metadata(integers) == function.metadata

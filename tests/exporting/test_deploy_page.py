@@ -15,7 +15,7 @@ from tests.configs import detector
 from tests.exporting.c_library import compile_c
 from tests.untrained import write_random_detector
 from tinyjax.data.images import to_uint8
-from tinyjax.exporting import calibration, decode, litert, onnx
+from tinyjax.exporting import activations, calibration, decode, litert, onnx
 from tinyjax.exporting.functions import make_function
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
@@ -98,7 +98,7 @@ def test_python_has_the_detections_of_the_run(tmp_path, monkeypatch):
     function = make_function(model, dtype="float32")
     file = litert.convert(function)
     images = calibration.training_images(model, 4, 1)
-    ranges = calibration.measure(file, images)
+    ranges = activations.measure(file, images)
     (tmp_path / "mine-int8.tflite").write_bytes(litert.quantize(file, "int8", ranges))
     (tmp_path / "mine-int8.tflite.json").write_text(json.dumps({"metadata": function.metadata}))
     shutil.copy(decode.__file__, tmp_path)

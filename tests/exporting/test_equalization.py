@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tinyjax.exporting import bias_correction, calibration, equalization, flatbuffer, litert
+from tinyjax.exporting import (
+    activations,
+    agreement,
+    equalization,
+    flatbuffer,
+    litert,
+)
 from tinyjax.exporting.functions import ExportedFunction
 
 RNG = np.random.default_rng(0)
@@ -40,14 +46,14 @@ def test_the_outputs_are_the_same(activation, count):
     links = equalization.find_links(flatbuffer.read(file))
     assert len(links) == count
     equalized = equalization.equalize(file, INPUTS)
-    expected, actual = (calibration.run_file(each, INPUTS) for each in (file, equalized))
+    expected, actual = (agreement.run_file(each, INPUTS) for each in (file, equalized))
     for x, y in zip(expected, actual, strict=True):
         np.testing.assert_allclose(x["y"], y["y"], rtol=1e-4, atol=1e-4)
 
     def spread(file):
         """Largest / smallest channel of the first convolution."""
         index = flatbuffer.read(file).subgraphs[0].operators[links[0].first].outputs[0]
-        (sizes,) = bias_correction.channel_values(file, [index], INPUTS, equalization.largest_size)
+        (sizes,) = activations.channel_values(file, [index], INPUTS, equalization.largest_size)
         return sizes.max() / sizes.min()
 
     # A channel is multiplied by at most MAX_SCALE.
@@ -57,11 +63,11 @@ def test_the_outputs_are_the_same(activation, count):
 
 def test_int8_of_channels_of_different_size():
     file = make_file(jax.nn.relu)
-    expected = calibration.run_file(file, INPUTS)
+    expected = agreement.run_file(file, INPUTS)
 
     def error(file):
-        integers = litert.quantize(file, "int8", calibration.measure(file, INPUTS))
-        return calibration.output_error(expected, calibration.run_file(integers, INPUTS))
+        integers = litert.quantize(file, "int8", activations.measure(file, INPUTS))
+        return agreement.output_error(expected, agreement.run_file(integers, INPUTS))
 
     assert error(equalization.equalize(file, INPUTS)) < error(file) / 5
 
@@ -88,7 +94,7 @@ def test_layers_that_share_a_kernel_keep_it():
 
     file = litert.convert(ExportedFunction(call, (8, 8, 1), "float32", {}))
     equalized = equalization.equalize(file, INPUTS)
-    expected, actual = (calibration.run_file(each, INPUTS) for each in (file, equalized))
+    expected, actual = (agreement.run_file(each, INPUTS) for each in (file, equalized))
     for x, y in zip(expected, actual, strict=True):
         for name in x:
             np.testing.assert_allclose(x[name], y[name], rtol=1e-4, atol=1e-3)

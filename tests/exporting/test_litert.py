@@ -13,7 +13,7 @@ from tests.exporting.networks import load_classifier, load_detector
 from tests.tiny_backbones import MINIS
 from tests.untrained import CLASSES, write_initial_weights
 from tinyjax.errors import UserError
-from tinyjax.exporting import calibration, flatbuffer, litert, runtimes
+from tinyjax.exporting import activations, flatbuffer, litert, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 # The operators of TensorFlow Lite Micro, micro_mutable_op_resolver.h, without custom operators,
@@ -121,7 +121,7 @@ def test_detectors(network, dtype, batch):
 def test_int8_detectors(network):
     file = litert.convert(make_function(network, dtype="float32"))
     images = [random_images(network.input_shape, 1, "float32")]
-    ranges = calibration.measure(file, images)
+    ranges = activations.measure(file, images)
     int8 = litert.quantize(file, "int8", ranges)
     assert not {"CAST", "DEQUANTIZE"} & {*operators(int8)}
     assert_fits_microcontrollers(int8)
@@ -149,7 +149,7 @@ def test_int8_with_padded_max_pooling(family, tmp_path):
     """The padding's value is the least float32, which no range of int8 may have."""
     function = make_function(load_classifier(family, tmp_path / "run"), dtype="float32")
     file, images = litert.convert(function), random_images(function.input_shape, 4, "float32")
-    int8 = litert.quantize(file, "int8", calibration.measure(file, [*images[:, None]]))
+    int8 = litert.quantize(file, "int8", activations.measure(file, [*images[:, None]]))
     expected, actual = (
         np.concatenate([runtimes.load_litert(each)(image[None])["logits"] for image in images])
         for each in (file, int8)

@@ -8,7 +8,7 @@ from jax import lax, nn
 
 from tests.exporting.comparison import random_images
 from tests.exporting.networks import load_classifier, load_detector
-from tinyjax.exporting import calibration, litert, micro, resources, runtimes
+from tinyjax.exporting import activations, litert, micro, resources, runtimes
 from tinyjax.exporting.functions import ExportedFunction, make_function
 
 needs_micro = pytest.mark.skipif(
@@ -20,7 +20,7 @@ def make_int8(function, count=4):
     """An int8 file with ranges of random images, and the file that it was made from."""
     file = litert.convert(function)
     images = [random_images(function.input_shape, 1, "float32") for _ in range(count)]
-    return file, litert.quantize(file, "int8", calibration.measure(file, images))
+    return file, litert.quantize(file, "int8", activations.measure(file, images))
 
 
 def assert_similar_outputs(int8, shape):

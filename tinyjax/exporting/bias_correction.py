@@ -5,27 +5,28 @@
 Rounding shifts the mean of a channel, and the shift passes on to all layers that follow. After a
 few layers it costs a detector more than the noise of rounding does. The bias of each convolution
 and linear layer, in order of computation, absorbs the difference of the means over some images
-(empirical bias correction: Nagel et al., arXiv 1906.04721, appendix D).
+(empirical bias correction: Nagel et al., arXiv 1906.04721, appendix D). Values of the float32 file
+are clipped to the range of the integers: a bias that made up for the large values that a clipped
+range loses would shift all others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyjax.exporting import flatbuffer, runtimes
+from tinyjax.exporting.activations import Inputs, Range, channel_values, over_positions
 
 Values = dict[int, np.ndarray]  # tensor -> its values for one batch
-Reduction = Callable[..., np.ndarray]  # (array, axis=..)
 
 
-def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -> bytes:
-    """An integer file with other biases. file: the float32 file that it was made from.
-
-    inputs: batches float32 that `file` reads.
+def correct_biases(integers: bytes, file: bytes, inputs: Inputs) -> bytes:
+    """An integer file with other biases. file: the float32 file that it was made from, which reads
+    `inputs`.
     """
-    expected = channel_means(file, inputs)
     model = flatbuffer.read(integers)
+    expected = channel_means(file, inputs, integer_ranges(model))
     (source,) = model.subgraphs[0].inputs
     details = runtimes.make_interpreter(integers).get_input_details()[0]
     batches = [{source: runtimes.quantize(batch, details)} for batch in inputs]
@@ -35,7 +36,7 @@ def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -
         results = _run(model, number, batches)
         if (name := tensor.name.decode()) in expected:
             outputs = [_dequantize(values, tensor) for (values,) in results]
-            means = [_over_positions(values, np.mean) for values in outputs]
+            means = [over_positions(values, np.mean) for values in outputs]
             _add_to_bias(model, op, expected[name] - np.mean(means, axis=0))
             results = _run(model, number, batches)
         for batch, values in zip(batches, results, strict=True):
@@ -45,36 +46,33 @@ def correct_biases(integers: bytes, file: bytes, inputs: Sequence[np.ndarray]) -
     return flatbuffer.pack(model)
 
 
-def channel_means(file: bytes, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def channel_means(
+    file: bytes, inputs: Inputs, ranges: Mapping[str, Range]
+) -> dict[str, np.ndarray]:
     """The mean of each channel of all convolutions and linear layers that have a bias, of a float32
-    file: name of the output -> [C].
+    file: name of the output -> [C]. ranges: values are clipped to these, by tensor.
     """
     model = flatbuffer.read(file)
     graph = model.subgraphs[0]
     outputs = [graph.operators[number].outputs[0] for number in flatbuffer.find_layers(model)]
-    names = (graph.tensors[index].name.decode() for index in outputs)
-    return dict(zip(names, channel_values(file, outputs, inputs, np.mean), strict=True))
+    names = [graph.tensors[index].name.decode() for index in outputs]
+    spans = [ranges.get(name, (-np.inf, np.inf)) for name in names]
+    means = channel_values(file, outputs, inputs, np.mean, spans)
+    return dict(zip(names, means, strict=True))
 
 
-def channel_values(
-    file: bytes, tensors: Sequence[int], inputs: Sequence[np.ndarray], reduce: Reduction
-) -> list[np.ndarray]:
-    """A number for each channel of the tensors of a float32 file over all inputs: [C] of each.
-
-    reduce: such as `np.mean`, over the positions of a batch, and then over batches.
-    """
-    interpreter = runtimes.make_interpreter(file, keep_tensors=True)
-    run, rows = interpreter.get_signature_runner(runtimes.SIGNATURE), []
-    name = flatbuffer.input_name(flatbuffer.read(file))
-    for batch in inputs:
-        run(**{name: batch})
-        rows.append([_over_positions(interpreter.get_tensor(i), reduce) for i in tensors])
-    return [reduce(np.stack(column), axis=0) for column in zip(*rows, strict=True)]
-
-
-def _over_positions(values: np.ndarray, reduce: Reduction) -> np.ndarray:
-    """[.., C] -> [C]."""
-    return reduce(values.reshape(-1, values.shape[-1]), axis=0)
+def integer_ranges(model: Any) -> dict[str, Range]:
+    """The values that the integer activations of a `ModelT` can have, by tensor."""
+    limits = {"INT8": (-128, 127), "INT16": (-32768, 32767)}
+    types = flatbuffer.import_schema().TensorType
+    limits_of = {getattr(types, name): pair for name, pair in limits.items()}
+    graph, ranges = model.subgraphs[0], {}
+    for tensor in (graph.tensors[index] for op in graph.operators for index in op.outputs):
+        if tensor.type in limits_of:
+            (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+            low, high = limits_of[tensor.type]
+            ranges[tensor.name.decode()] = (low - zero) * scale, (high - zero) * scale
+    return ranges
 
 
 def _last_readers(model: Any) -> dict[int, int]:

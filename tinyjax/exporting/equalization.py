@@ -10,13 +10,12 @@ of the next layer multiplies it: cross-layer equalization (Nagel et al., arXiv 1
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyjax.exporting import flatbuffer
-from tinyjax.exporting.bias_correction import channel_values
+from tinyjax.exporting.activations import Inputs, channel_values
 from tinyjax.exporting.flatbuffer import CHANNEL_AXES
 
 KEPT = ("PAD", "RESIZE_NEAREST_NEIGHBOR")  # operators whose result scales with their input
@@ -30,7 +29,7 @@ class Link(NamedTuple):
     second: int
 
 
-def equalize(file: bytes, inputs: Sequence[np.ndarray]) -> bytes:
+def equalize(file: bytes, inputs: Inputs) -> bytes:
     """A float32 file with the same outputs, in which channels have similar ranges where this is
     possible. inputs: batches that the file reads.
     """

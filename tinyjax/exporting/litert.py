@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from tinyjax.exporting import flatbuffer, padding
+from tinyjax.exporting.activations import Range
 from tinyjax.exporting.flatbuffer import CHANNEL_AXES, import_package
 from tinyjax.exporting.functions import ExportedFunction
 from tinyjax.exporting.runtimes import INPUT, SIGNATURE
@@ -32,8 +33,6 @@ SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 INTEGER_SCHEMES = {"int8": 255, "int16": 32767}  # name -> greatest value of the input's range
-
-Range = tuple[float, float]  # least and greatest value of a tensor
 
 
 def import_packages() -> None:
