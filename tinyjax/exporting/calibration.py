@@ -45,6 +45,7 @@ SCREENING_IMAGES = 2  # batches on which the errors of single tensors are compar
 MAX_RECORDED = 16  # tensors, the most harmful ones
 CORRECTION_IMAGES = 40  # batches on which means are compared, and ranges fitted
 AGREEMENT_IMAGES = 100  # batches on which candidates are compared
+STEPS = "fitted_ranges", "clipped_ranges", "corrected_biases"  # fields of `Candidate`
 
 
 class Candidate(NamedTuple):
@@ -58,8 +59,7 @@ class Candidate(NamedTuple):
 
     def fields(self) -> dict[str, bool]:
         """As JSON types, without content and ranges."""
-        names = "fitted_ranges", "clipped_ranges", "corrected_biases"
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in STEPS}
 
 
 def make_inputs(
@@ -164,7 +164,15 @@ def spread(inputs: Inputs, count: int) -> Inputs:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The tensors that cause most of the error of a file's outputs, as text."""
+    """The files that were compared, with their agreement, and the tensors that cause most of the
+    error of the outputs, as text.
+    """
+    fields = record["quantization"]
+    files = [
+        {"agreement": row["agreement"]} | {k: "yes" for k, v in row.items() if v is True}
+        for row in fields["candidates"]
+    ]
+    columns = *STEPS, "agreement"
     rows = [
         {
             "tensor": row["tensor"],
@@ -174,8 +182,11 @@ def table(record: Mapping[str, Any]) -> str:
             if row["clipped"] == row["range"]
             else f"{row['clipped'][0]:.3g} to {row['clipped'][1]:.3g}",
         }
-        for row in record["quantization"]["tensors"]
+        for row in fields["tensors"]
     ]
-    return "error of the outputs if only this tensor has integers\n" + text_table(
-        rows, ("tensor", "range", "error", "clipped")
+    return (
+        "files that were compared; the one with the greatest agreement is written\n"
+        + text_table(files, columns, float_format=".4f")
+        + "\nerror of the outputs if only this tensor has integers\n"
+        + text_table(rows, ("tensor", "range", "error", "clipped"))
     )
