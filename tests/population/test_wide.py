@@ -28,8 +28,8 @@ def groups(request, monkeypatch):
     return request.param
 
 
-def arrays(*shapes, members=MEMBERS):
-    rng = np.random.default_rng(0)
+def arrays(*shapes, members=MEMBERS, seed=0):
+    rng = np.random.default_rng(seed)
     return [jnp.asarray(rng.normal(size=(members, *shape))) for shape in shapes]
 
 
@@ -90,25 +90,55 @@ FUNCTIONS = {
 FAST = ("dense, stride 2", "depthwise, stride 2", "BatchNorm", "squeeze-excite", "last layer")
 
 
-@pytest.mark.parametrize(
+every_operation = pytest.mark.parametrize(
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FUNCTIONS]
 )
-def test_operation_equals_vmap(name, groups):
-    function, *shapes = FUNCTIONS[name]
-    x, kernel, *others = arrays(SHAPE, (1, 1, 4, 4), *shapes)
-    others = [jnp.sign(others[0]), *others[1:]] if name == "gate" else others
 
-    def loss(trained, others):
-        x, kernel, *rest = trained
-        outputs = function(conv2d(x, kernel), *rest)
+
+def loss_of(function):
+    """A loss of all outputs of a function of a convolution's output."""
+
+    def loss(trained, rest):
+        x, kernel, *others = trained
+        outputs = function(conv2d(x, kernel), *others)
         leaves = jax.tree.leaves(outputs)
         return sum((leaf * jnp.cos(leaf)).sum() for leaf in leaves), outputs
 
-    expected = jax.vmap(jax.value_and_grad(loss, has_aux=True))((x, kernel, *others), x)
-    actual = jax.vmap(wide.value_and_grad(loss))((x, kernel, *others), x)
+    return loss
+
+
+@every_operation
+def test_operation_equals_vmap(name, groups):
+    function, *shapes = FUNCTIONS[name]
+    loss, trained = loss_of(function), arrays(SHAPE, (1, 1, 4, 4), *shapes)
+    expected = jax.vmap(jax.value_and_grad(loss, has_aux=True))(trained, trained[0])
+    actual = jax.vmap(wide.value_and_grad(loss))(trained, trained[0])
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@every_operation
+def test_gradient_of_operation_equals_finite_differences(name, groups):
+    """In a random direction of all arrays, which has a slope in each member."""
+    function, *shapes = FUNCTIONS[name]
+    # The running statistics of BatchNorm have no gradient.
+    loss = loss_of((lambda *a: batch_statistics(*a)[0]) if name == "BatchNorm" else function)
+    trained = arrays(SHAPE, (1, 1, 4, 4), *shapes)
+    directions = arrays(*(leaf.shape[1:] for leaf in trained), seed=1)
+    _, gradients = jax.vmap(wide.value_and_grad(loss))(trained, trained[0])
+    slopes = sum(
+        (gradient * direction).reshape(MEMBERS, -1).sum(1)
+        for gradient, direction in zip(gradients, directions, strict=True)
+    )
+
+    def losses_at(distance):
+        moved = jax.tree.map(lambda leaf, d: leaf + distance * d, trained, directions)
+        return jax.vmap(loss)(moved, trained[0])[0]
+
+    distance = 1e-6
+    expected = (losses_at(distance) - losses_at(-distance)) / (2 * distance)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_activations_have_the_channels_of_all_members_on_the_last_axis(groups):
