@@ -36,15 +36,17 @@ LADDERS = {
 }
 
 
+# The learning rate is constant, because a schedule is computed in float32.
+SCHEDULE = {"schedule.steps": STEPS, "schedule.warmup": 0, "schedule.final_lr_scale": 1.0}
+
+
 def make_config(detector, neck):
     config = detectors.get_config(f"{detector},{neck}")
-    # The learning rate is constant, because a schedule is computed in float32.
-    schedule = {"schedule.steps": STEPS, "schedule.warmup": 0, "schedule.final_lr_scale": 1.0}
-    fields = {**FIELDS, **schedule, "model.neck_width": 0, "crop_size": (32, 32)}
+    fields = {**FIELDS, **SCHEDULE, "model.neck_width": 0, "crop_size": (32, 32)}
     return configs.with_fields(config, fields)
 
 
-def train(config, members, mesh_shape, training, method):
+def train(config, members, mesh_shape, training, method, chunk_size=0):
     """The losses [members, STEPS], and each member's padded and unpadded weights as two dicts."""
     task, (rows, columns) = get_task(config.task), mesh_shape
     devices = jax.devices()[: rows * columns]
@@ -54,7 +56,7 @@ def train(config, members, mesh_shape, training, method):
     networks = [build_network(config, member, task, training) for member in members]
     population = stack_members(networks, task, training, layout.axes)
     method = method if len(members) > 1 else "none"
-    batched = over_members(layout, method, len(members))
+    batched = over_members(layout, method, chunk_size or len(members))
     init, train_step = make_training(config, task, population, layout, batched, method)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), population.variables)
     # Without weak types: the learning rate of a single member would be rounded to float32.
@@ -79,15 +81,18 @@ def max_padding(padded, unpadded):
     return max(np.abs(leaf - padded_again[path]).max() for path, leaf in padded.items())
 
 
-def compare(config, backbones, mesh_shape, method="vmap"):
-    """Train a population of two backbones, and each alone: the differences of each member."""
-    points = [
+def ladder_points(backbones):
+    """The members of a population of two backbones, the second of which is frozen."""
+    return [
         {"model.backbone": backbone, "seed": seed, "optimizer.backbone_lr_scale": scale}
         for seed, (backbone, scale) in enumerate(zip(backbones, (1.0, 0.0), strict=True))
     ]
+
+
+def compare(config, training, points, mesh_shape, method="vmap", chunk_size=0):
+    """Train a population of members, and each alone: the differences of each member."""
     members = make_members(config, points)
-    training = get_task(config.task).load(config.data, config.data.train)
-    losses, weights = train(config, members, mesh_shape, training, method)
+    losses, weights = train(config, members, mesh_shape, training, method, chunk_size)
     results = []
     for member, member_losses, (padded, unpadded) in zip(members, losses, weights, strict=True):
         alone = configs.with_fields(config, member.point)
@@ -107,8 +112,14 @@ def compare(config, backbones, mesh_shape, method="vmap"):
     return results
 
 
+def compare_ladder(config, family, method="vmap"):
+    training = get_task(config.task).load(config.data, config.data.train)
+    backbones, mesh_shape = LADDERS[family]
+    return compare(config, training, ladder_points(backbones), mesh_shape, method)
+
+
 def main(detector, neck, family, method="vmap"):
-    print(json.dumps(compare(make_config(detector, neck), *LADDERS[family], method)))
+    print(json.dumps(compare_ladder(make_config(detector, neck), family, method)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 import sys
 
 from tests.configs import pretrain, reid
-from tests.population.detector_steps import FIELDS, LADDERS, STEPS, compare
+from tests.population.detector_steps import FIELDS, SCHEDULE, compare_ladder
 from tinyjax import config as configs
 
 FAMILIES = {"reid": "mobilenetv3", "pretrain": "efficientnet"}
@@ -17,9 +17,8 @@ FAMILIES = {"reid": "mobilenetv3", "pretrain": "efficientnet"}
 
 def main(task, images):
     config = {"reid": reid, "pretrain": pretrain}[task].get_config(images)
-    schedule = {"schedule.steps": STEPS, "schedule.warmup": 0, "schedule.final_lr_scale": 1.0}
-    config = configs.with_fields(config, {**FIELDS, **schedule})
-    print(json.dumps(compare(config, *LADDERS[FAMILIES[task]])))
+    config = configs.with_fields(config, {**FIELDS, **SCHEDULE})
+    print(json.dumps(compare_ladder(config, FAMILIES[task])))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def test_training_does_not_depend_on_the_number_of_shards():
         assert max(values.values()) < 1e-9, task
 
 
+@pytest.mark.slow
+def test_members_side_by_side_train_as_they_do_alone():
+    """Nine classifiers on all devices, two at a time side by side: 20 steps of SGD in float64."""
+    members = json.loads(run_on_eight_devices("-m", "tests.population.classifier_steps"))
+    assert len(members) == 9
+    for member in members:
+        assert max(member["losses"], member["weights"]) < 1e-9
+        assert member["change"] != 0
+
+
 def check_equal_losses(folder, expected_folder, steps):
     """The losses of `folder`, for all steps of its members, equal those of a run of more members on
     one device, up to rounding.
