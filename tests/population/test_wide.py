@@ -90,9 +90,11 @@ FUNCTIONS = {
 FAST = ("dense, stride 2", "depthwise, stride 2", "BatchNorm", "squeeze-excite", "last layer")
 
 
-every_operation = pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FUNCTIONS]
-)
+def every_operation(*fast):
+    """Parametrize a test over FUNCTIONS; those that are not `fast` are marked slow."""
+    slow = pytest.mark.slow
+    names = [n if n in fast else pytest.param(n, marks=slow) for n in FUNCTIONS]
+    return pytest.mark.parametrize("name", names)
 
 
 def loss_of(function):
@@ -107,7 +109,7 @@ def loss_of(function):
     return loss
 
 
-@every_operation
+@every_operation(*FAST)
 def test_operation_equals_vmap(name, groups):
     function, *shapes = FUNCTIONS[name]
     loss, trained = loss_of(function), arrays(SHAPE, (1, 1, 4, 4), *shapes)
@@ -118,7 +120,7 @@ def test_operation_equals_vmap(name, groups):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@every_operation
+@every_operation("depthwise, stride 2", "last layer")
 def test_gradient_of_operation_equals_finite_differences(name, groups):
     """In a random direction of all arrays, which has a slope in each member."""
     function, *shapes = FUNCTIONS[name]

@@ -16,7 +16,6 @@ from tinyjax.models.classifier import Classifier
 from tinyjax.population import wide, wide_rules
 
 STEPS, MEMBERS, BATCH, SIDE, CLASSES = 3, 3, 4, 32, 3
-FAST = ("shufflenetv2", 2)  # the others together compile for minutes
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +62,9 @@ def train(family, **gradient):
 train_by_vmap = cache(train)
 
 
-@pytest.mark.parametrize(
-    ("family", "groups"),
-    [
-        pytest.param(*case, marks=[] if case == FAST else pytest.mark.slow)
-        for case in ((family, groups) for family in MINIS for groups in (1, 2))
-    ],
-)
+@pytest.mark.slow  # compiles for minutes
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("family", MINIS)
 def test_members_train_as_by_vmap(family, groups, monkeypatch):
     """groups: of the images, where they move the fewest bytes; in other layers one."""
     image_groups, chosen = wide_rules.image_groups, set()
