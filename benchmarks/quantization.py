@@ -1,9 +1,8 @@
-"""Scores of the int8 files that calibration compares, and of the best one by other kernels.
+"""The score of an int8 file after each step of calibration, and by each runtime's kernels.
 
     python -m benchmarks.quantization --workdir runs/mine [--micro]
 
-On the suite `config.monitor` of a run without a second stage, with the agreement by which the best
-file is chosen, on training images without labels. The kernels of the last rows round
+On the suite `config.monitor` of a run without a second stage. The kernels of the last rows round
 differently: those of XNNPACK, which apps use, and with --micro those of TensorFlow Lite Micro,
 which take half a second per image of a large network (`pip install 'tinyjax[edge]'`).
 """
@@ -14,12 +13,13 @@ from functools import partial
 from typing import Any
 
 import tinyjax
-from tinyjax.exporting import acceptance, agreement, calibration, clipping, litert, micro, runtimes
+from tinyjax.exporting import acceptance, calibration, litert, micro, runtimes
 from tinyjax.exporting.activations import Inputs, measure
+from tinyjax.exporting.bias_correction import correct_biases
 from tinyjax.exporting.equalization import equalize
 from tinyjax.exporting.functions import make_function
 from tinyjax.exporting.predictions import make_functions
-from tinyjax.exporting.ranges import raise_floors
+from tinyjax.exporting.ranges import fit_ranges, raise_floors
 from tinyjax.exporting.runtimes import FileDescription
 from tinyjax.run.text import text_table
 
@@ -46,41 +46,35 @@ def main(argv: list[str] | None = None) -> None:
         scores = acceptance.score_file(model, split, functions)
         return scores | {"file score": scores.pop("file")}
 
-    file = litert.convert(function)
-    few = calibration.spread(inputs, calibration.AGREEMENT_IMAGES)
-    agree = agreement.make_agreement(model.config, function, file, few)
     rows: list[dict[str, Any]] = []
-    files = dict(make_files(file, inputs))
-    agreements = {step: agree(int8) for step, int8 in files.items()}
-    for step, int8 in files.items():
-        scores = score(runtimes.load_litert(int8))
-        rows.append({"file": step, "kernels": "LiteRT", "agreement": agreements[step], **scores})
-    best = max(files, key=lambda step: agreements[step])
+    int8 = b""
+    for step, int8 in make_files(litert.convert(function), inputs):
+        rows.append({"file": step, "kernels": "LiteRT", **score(runtimes.load_litert(int8))})
     kernels: dict[str, Callable[[bytes], runtimes.Runner]] = {
         "XNNPACK": partial(runtimes.load_litert, xnnpack=True)
     }
     if options.micro:
         kernels["TensorFlow Lite Micro"] = micro.load
-    rows += [
-        {"file": best, "kernels": name, "agreement": "", **score(load(files[best]))}
-        for name, load in kernels.items()
-    ]
-    columns = "file", "kernels", "agreement", "suite", "metric", "file score", "run"
+    rows += [{"file": "the same", "kernels": k, **score(load(int8))} for k, load in kernels.items()]
+    columns = "file", "kernels", "suite", "metric", "file score", "run"
     print(text_table(rows, columns, float_format=".4f"))
 
 
 def make_files(file: bytes, inputs: Inputs) -> Iterator[tuple[str, bytes]]:
-    """int8 files, with the names of their steps. file: in float32."""
+    """The int8 files after each step of `calibration.quantize`, with the name of the step."""
     yield "measured ranges", litert.quantize(file, "int8", measure(file, inputs))
-    file = equalize(file, calibration.spread(inputs, calibration.CORRECTION_IMAGES))
+    few = calibration.spread(inputs, calibration.CORRECTION_IMAGES)
+    file = equalize(file, few)
+    quantize = partial(litert.quantize, file, "int8")
     ranges = measure(file, inputs)
-    yield "equalized channels", litert.quantize(file, "int8", ranges)
+    yield "equalized channels", quantize(ranges)
     ranges = raise_floors(file, ranges)
-    few = calibration.spread(inputs, calibration.SCREENING_IMAGES)
-    errors = clipping.tensor_errors(file, ranges, few)
-    for candidate in calibration.make_candidates(file, ranges, errors, inputs):
-        steps = [name.replace("_", " ") for name, done in candidate.fields().items() if done]
-        yield ", ".join(["raised floors", *steps]), candidate.content
+    yield "raised floors", quantize(ranges)
+    yield "fitted ranges", quantize(fit_ranges(file, ranges, few))
+    ranges, _ = calibration.reduce_error(file, ranges, inputs)
+    int8 = quantize(ranges)
+    yield "clipped ranges", int8
+    yield "corrected biases", correct_biases(int8, file, few)
 
 
 if __name__ == "__main__":

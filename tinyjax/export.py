@@ -163,7 +163,6 @@ def make_stablehlo(model: Any, name: str, options: Any) -> ExportedFile:
 def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
     """A LiteRT file of a network."""
     from tinyjax.exporting import (
-        agreement,
         calibration,
         ethos_u,
         flatbuffer,
@@ -193,9 +192,7 @@ def make_litert(model: Any, name: str, options: Any) -> ExportedFile:
         inputs = calibration.make_inputs(
             model, function, options.calibration, images_per_call, name
         )
-        few = calibration.spread(inputs, calibration.AGREEMENT_IMAGES)
-        agree = agreement.make_agreement(model.config, function, content, few)
-        content, details = calibration.quantize(content, scheme, inputs, agree)
+        content, details = calibration.quantize(content, scheme, inputs)
         if options.explain:
             log.info(f"{options.output}: {calibration.table(details)}")
     elif scheme:

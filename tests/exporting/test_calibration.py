@@ -14,7 +14,6 @@ from tinyjax import config as configs
 from tinyjax.errors import UserError
 from tinyjax.exporting import (
     activations,
-    agreement,
     calibration,
     clipping,
     flatbuffer,
@@ -22,6 +21,7 @@ from tinyjax.exporting import (
     runtimes,
 )
 from tinyjax.exporting.functions import ExportedFunction, make_function
+from tinyjax.exporting.output_error import output_error, run_file
 from tinyjax.exporting.ranges import raise_floors
 
 KERNEL = np.random.default_rng(0).normal(size=(1, 1, 1, 4)).astype(np.float32) / 100
@@ -83,7 +83,7 @@ def test_the_range_of_an_outlier_is_clipped():
     errors = clipping.tensor_errors(file, ranges, image)
     assert (errors[0].tensor, errors[0].range) == ("DEPTHWISE_CONV_2D_0", (0, 25500))
     assert errors[0].error > 10 * errors[1].error
-    expected = agreement.run_file(file, image)
+    expected = run_file(file, image)
 
     def quantize(candidate):  # of this tensor alone
         return clipping.with_integers(flatbuffer.read(file), 0, candidate["DEPTHWISE_CONV_2D_0"])
@@ -91,8 +91,7 @@ def test_the_range_of_an_outlier_is_clipped():
     clipped = clipping.clip(file, ranges, errors[:1], image, quantize)
     assert clipped["DEPTHWISE_CONV_2D_0"] == (0, 25500 * min(clipping.CLIPS))
     before, after = (
-        agreement.output_error(expected, agreement.run_file(quantize(r), image))
-        for r in (ranges, clipped)
+        output_error(expected, run_file(quantize(r), image)) for r in (ranges, clipped)
     )
     assert after < before / 2
 
@@ -224,20 +223,16 @@ def test_int8_file_of_a_detector(network):
     function = make_function(network, dtype="float32")
     file = litert.convert(function)
     images = calibration.training_images(network, 8, 1)
-    agree = agreement.make_agreement(network.config, function, file, images)
-    integers, record = calibration.quantize(file, "int8", images, agree)
+    integers, record = calibration.quantize(file, "int8", images)
     counts = Counter(flatbuffer.operator_names(flatbuffer.read(integers)))
     assert counts["QUANTIZE"] == 1
     assert not {"DEQUANTIZE", "CAST"} & {*counts}
     schema = flatbuffer.import_schema()
     types = {tensor.type for tensor in flatbuffer.read(integers).subgraphs[0].tensors}
     assert schema.TensorType.FLOAT32 not in types
-    expected, actual = (agreement.run_file(each, images[:2]) for each in (file, integers))
+    expected, actual = (run_file(each, images[:2]) for each in (file, integers))
     for name, values in expected[0].items():  # of initial weights, hardly any of them differ
         np.testing.assert_allclose(actual[0][name], values, atol=0.1 * np.abs(values).max())
-    candidates, chosen = (record["quantization"][key] for key in ("candidates", "chosen"))
-    assert len(candidates) == 8
-    assert chosen["agreement"] == max(row["agreement"] for row in candidates) == agree(integers)
     rows = record["quantization"]["tensors"]
     assert [row["error"] for row in rows] == sorted((row["error"] for row in rows), reverse=True)
     assert flatbuffer.read_metadata(integers) == function.metadata

@@ -7,12 +7,12 @@ from jax import lax
 
 from tinyjax.exporting import (
     activations,
-    agreement,
     equalization,
     flatbuffer,
     litert,
 )
 from tinyjax.exporting.functions import ExportedFunction
+from tinyjax.exporting.output_error import output_error, run_file
 
 RNG = np.random.default_rng(0)
 SIZES = np.array([100, 1, 10, 0.1, 50, 1, 5, 0.01], np.float32)  # of the channels
@@ -46,7 +46,7 @@ def test_the_outputs_are_the_same(activation, count):
     links = equalization.find_links(flatbuffer.read(file))
     assert len(links) == count
     equalized = equalization.equalize(file, INPUTS)
-    expected, actual = (agreement.run_file(each, INPUTS) for each in (file, equalized))
+    expected, actual = (run_file(each, INPUTS) for each in (file, equalized))
     for x, y in zip(expected, actual, strict=True):
         np.testing.assert_allclose(x["y"], y["y"], rtol=1e-4, atol=1e-4)
 
@@ -63,11 +63,11 @@ def test_the_outputs_are_the_same(activation, count):
 
 def test_int8_of_channels_of_different_size():
     file = make_file(jax.nn.relu)
-    expected = agreement.run_file(file, INPUTS)
+    expected = run_file(file, INPUTS)
 
     def error(file):
         integers = litert.quantize(file, "int8", activations.measure(file, INPUTS))
-        return agreement.output_error(expected, agreement.run_file(integers, INPUTS))
+        return output_error(expected, run_file(integers, INPUTS))
 
     assert error(equalization.equalize(file, INPUTS)) < error(file) / 5
 
@@ -94,7 +94,7 @@ def test_layers_that_share_a_kernel_keep_it():
 
     file = litert.convert(ExportedFunction(call, (8, 8, 1), "float32", {}))
     equalized = equalization.equalize(file, INPUTS)
-    expected, actual = (agreement.run_file(each, INPUTS) for each in (file, equalized))
+    expected, actual = (run_file(each, INPUTS) for each in (file, equalized))
     for x, y in zip(expected, actual, strict=True):
         for name in x:
             np.testing.assert_allclose(x[name], y[name], rtol=1e-4, atol=1e-3)

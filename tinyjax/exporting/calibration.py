@@ -1,8 +1,7 @@
 """Integer files of which the score is that of the network: the ranges of their activations.
 
     inputs = make_inputs(model, function, count=200, batch=1)
-    agreement = make_agreement(model.config, function, file, inputs)
-    file, record = quantize(file, "int8", inputs, agreement)
+    file, record = quantize(file, "int8", inputs)
 
 An int8 tensor has 256 values between the ends of its range. A few large activations make the steps
 between them so wide that the others are lost: one or two tensors then cause most of the error of
@@ -14,14 +13,11 @@ the outputs. Some steps help, none of which needs labels:
 - The ranges of the most harmful tensors are clipped where this reduces the error of the outputs
   (`clipping`).
 - Biases absorb the mean error of each channel (`bias_correction`).
-
-Some of the last three harm some networks, even where the error of the outputs is less. Of the files
-with and without each, the one that agrees best with the float32 file is chosen (`agreement`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +26,6 @@ from tinyjax.data.modality import MODALITIES
 from tinyjax.errors import UserError
 from tinyjax.exporting import litert
 from tinyjax.exporting.activations import Inputs, Range, measure
-from tinyjax.exporting.agreement import Agreement
 from tinyjax.exporting.bias_correction import correct_biases
 from tinyjax.exporting.clipping import TensorError, clip, tensor_errors
 from tinyjax.exporting.equalization import equalize
@@ -44,22 +39,6 @@ ERROR_IMAGES = 8  # batches on which errors of files are compared
 SCREENING_IMAGES = 2  # batches on which the errors of single tensors are compared
 MAX_RECORDED = 16  # tensors, the most harmful ones
 CORRECTION_IMAGES = 40  # batches on which means are compared, and ranges fitted
-AGREEMENT_IMAGES = 100  # batches on which candidates are compared
-STEPS = "fitted_ranges", "clipped_ranges", "corrected_biases"  # fields of `Candidate`
-
-
-class Candidate(NamedTuple):
-    """An int8 file, and what was done for it."""
-
-    content: bytes
-    ranges: Mapping[str, Range]
-    fitted_ranges: bool
-    clipped_ranges: bool
-    corrected_biases: bool
-
-    def fields(self) -> dict[str, bool]:
-        """As JSON types, without content and ranges."""
-        return {name: getattr(self, name) for name in STEPS}
 
 
 def make_inputs(
@@ -101,61 +80,35 @@ def training_images(model: Model, count: int, batch: int, modality: str = "") ->
     return [images[i : i + batch] for i in range(0, len(images), batch)]
 
 
-def quantize(
-    file: bytes, scheme: str, inputs: Inputs, agreement: Agreement
-) -> tuple[bytes, dict[str, Any]]:
+def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str, Any]]:
     """An integer file, and fields of its record, as JSON types.
 
-    Args:
-        file: in float32, of a function that reads float32.
-        scheme: int8 or int16.
-        agreement: of an integer file with `file`, see `agreement.make_agreement`.
+    file: in float32, of a function that reads float32. scheme: int8 or int16.
     """
     few = spread(inputs, CORRECTION_IMAGES)
     file = equalize(file, few)
     ranges = measure(file, inputs)
     record: dict[str, Any] = {"scheme": scheme, "calibration": sum(map(len, inputs))}
-    if scheme == "int16":
-        integers = correct_biases(litert.quantize(file, scheme, ranges), file, few)
-        return integers, {"quantization": record}
-    ranges = raise_floors(file, ranges)
-    errors = tensor_errors(file, ranges, spread(inputs, SCREENING_IMAGES))
-    candidates = make_candidates(file, ranges, errors, inputs)
-    rows = [(agreement(c.content), c) for c in candidates]
-    best, chosen = max(rows, key=lambda row: row[0])
-    record["candidates"] = [c.fields() | {"agreement": value} for value, c in rows]
-    record["chosen"] = chosen.fields() | {"agreement": best}
-    record["tensors"] = [
-        {"tensor": name, "range": list(span), "error": error, "clipped": list(chosen.ranges[name])}
-        for name, span, error in errors[:MAX_RECORDED]
-    ]
-    return chosen.content, {"quantization": record}
+    if scheme == "int8":
+        ranges, errors = reduce_error(file, raise_floors(file, ranges), inputs)
+        record["tensors"] = [
+            {"tensor": name, "range": list(span), "error": error, "chosen": list(ranges[name])}
+            for name, span, error in errors[:MAX_RECORDED]
+        ]
+    integers = correct_biases(litert.quantize(file, scheme, ranges), file, few)
+    return integers, {"quantization": record}
 
 
-def make_candidates(
-    file: bytes, ranges: Mapping[str, Range], errors: Sequence[TensorError], inputs: Inputs
-) -> list[Candidate]:
-    """int8 files with and without fitted ranges, clipped ranges, and corrected biases.
-
-    ranges: measured ones. errors: of single tensors with `ranges`.
+def reduce_error(
+    file: bytes, ranges: Mapping[str, Range], inputs: Inputs
+) -> tuple[dict[str, Range], list[TensorError]]:
+    """Fitted and clipped ranges of an int8 file, and the errors of tensors before, in descending
+    order.
     """
-    few, candidates = spread(inputs, CORRECTION_IMAGES), []
-    convert = partial(litert.quantize, file, "int8")
-    for is_fitted, base in (False, ranges), (True, fit_ranges(file, ranges, few)):
-        clipped = clip(file, base, errors, spread(inputs, ERROR_IMAGES), convert)
-        for is_clipped, spans in (False, base), (True, clipped):
-            content = convert(spans)
-            candidates += [
-                Candidate(content, spans, is_fitted, is_clipped, corrected_biases=False),
-                Candidate(
-                    correct_biases(content, file, few),
-                    spans,
-                    is_fitted,
-                    is_clipped,
-                    corrected_biases=True,
-                ),
-            ]
-    return candidates
+    errors = tensor_errors(file, ranges, spread(inputs, SCREENING_IMAGES))
+    fitted = fit_ranges(file, ranges, spread(inputs, CORRECTION_IMAGES))
+    few = spread(inputs, ERROR_IMAGES)
+    return clip(file, fitted, errors, few, partial(litert.quantize, file, "int8")), errors
 
 
 def spread(inputs: Inputs, count: int) -> Inputs:
@@ -164,29 +117,16 @@ def spread(inputs: Inputs, count: int) -> Inputs:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The files that were compared, with their agreement, and the tensors that cause most of the
-    error of the outputs, as text.
-    """
-    fields = record["quantization"]
-    files = [
-        {"agreement": row["agreement"]} | {k: "yes" for k, v in row.items() if v is True}
-        for row in fields["candidates"]
-    ]
-    columns = *STEPS, "agreement"
+    """The tensors that cause most of the error of a file's outputs, as text."""
     rows = [
         {
             "tensor": row["tensor"],
             "range": f"{row['range'][0]:.3g} to {row['range'][1]:.3g}",
             "error": f"{row['error']:.4f}",
-            "clipped": ""
-            if row["clipped"] == row["range"]
-            else f"{row['clipped'][0]:.3g} to {row['clipped'][1]:.3g}",
+            "chosen": f"{row['chosen'][0]:.3g} to {row['chosen'][1]:.3g}",
         }
-        for row in fields["tensors"]
+        for row in record["quantization"]["tensors"]
     ]
-    return (
-        "files that were compared; the one with the greatest agreement is written\n"
-        + text_table(files, columns, float_format=".4f")
-        + "\nerror of the outputs if only this tensor has integers\n"
-        + text_table(rows, ("tensor", "range", "error", "clipped"))
+    return "error of the outputs if only this tensor has integers\n" + text_table(
+        rows, ("tensor", "range", "error", "chosen")
     )

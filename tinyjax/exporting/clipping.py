@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyjax.exporting import flatbuffer
 from tinyjax.exporting.activations import Inputs, Range
-from tinyjax.exporting.agreement import output_error, run_file
+from tinyjax.exporting.output_error import output_error, run_file
 
 # operators whose output has the range of their input
 SHARED = ("PAD", "PADV2", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "TRANSPOSE")
