@@ -120,7 +120,7 @@ def test_operation_equals_vmap(name, groups):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@every_operation("depthwise, stride 2", "last layer")
+@every_operation("last layer")
 def test_gradient_of_operation_equals_finite_differences(name, groups):
     """In a random direction of all arrays, which has a slope in each member."""
     function, *shapes = FUNCTIONS[name]
