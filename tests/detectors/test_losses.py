@@ -1,9 +1,12 @@
 """The detection loss by hand, against the dense loss, and its gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from tinyjax.detectors.boxes import decode, encode
 from tinyjax.detectors.grid import make_grid
@@ -129,6 +132,30 @@ def test_no_loss_inside_an_ignored_box():
     assert inside.sum() == 16 + 4
     assert (gradient[inside] == 0).all()
     assert (gradient[~inside] != 0).all()
+
+
+def test_the_forms_of_a_tpu_have_the_same_loss_and_gradients(monkeypatch):
+    """The products and comparisons that replace gathers and scatters, run on this machine."""
+    outputs = random_outputs(images=2)
+    boxes = [[[10, 10, 16, 18], [12, 8, 20, 16], [0, 0, 0, 0]], [[3, 4, 9, 12]] * 3]
+    valid, ignore = [[True, True, False], [True] * 3], [[False] * 3, [False, True, False]]
+    batch = make_batch(boxes, valid, ignore, [[1, 0, 0], [0, 1, 1]])
+
+    def loss_and_gradients(*outputs):
+        def loss(*outputs):
+            return detection_loss(*outputs, batch, WEIGHTS, GRID)
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(*outputs)
+
+    expected = jax.jit(loss_and_gradients)(*outputs)
+
+    def choose(*operands, tpu, default):
+        return tpu(*operands)
+
+    monkeypatch.setattr(lax, "platform_dependent", choose)
+    actual = jax.jit(lambda *outputs: loss_and_gradients(*outputs))(*outputs)
+    assert actual[0][1]["positives"] > 4
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), actual, expected)
 
 
 def test_gradients_are_finite_without_objects_and_for_extreme_outputs():

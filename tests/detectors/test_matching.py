@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tinyjax.detectors import matching
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.matching import MAX_POSITIVES, assign, candidate_cells
 
@@ -70,6 +71,18 @@ def test_neighboring_objects_share_no_cell():
     pairs = assign_objects(boxes, scores=jnp.asarray(scores))
     cells = np.asarray(pairs.cell)[np.asarray(pairs.is_positive)]
     assert len(cells) == len(set(cells.tolist())) > 30
+
+
+def test_pairs_keep_the_same_cells_by_scatter_and_by_comparison():
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        cell = rng.integers(0, 25, (12, MAX_POSITIVES)).astype(np.int32)
+        # Few values, so that many are equal; an object may have a cell twice.
+        metric = rng.choice([-1.0, 0.0, 0.25, 0.5], cell.shape).astype(np.float32)
+        kept = np.asarray(matching._keep_by_comparison(cell, metric))
+        np.testing.assert_array_equal(kept, matching._keep_by_scatter(cell, metric, num_cells=25))
+        assert kept.any()
+        assert not kept[metric < 0].any()
 
 
 def test_padding_has_no_positives_and_changes_no_others():

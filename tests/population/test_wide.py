@@ -166,6 +166,18 @@ def test_one_member_of_which_images_lie_side_by_side(groups):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), actual, expected)
 
 
+def test_forms_for_a_tpu_are_chosen_where_the_program_runs():
+    def function(x):
+        return lax.platform_dependent(x, tpu=jnp.sin, default=jnp.cos)
+
+    members = side_by_side(function, MEMBERS)
+    (x,) = arrays((4,))
+    np.testing.assert_array_equal(members(x), jnp.cos(x))
+    text = jax.export.export(jax.jit(members), platforms=["tpu"])(x).mlir_module()
+    assert "stablehlo.sine" in text
+    assert "stablehlo.cosine" not in text
+
+
 def test_arrays_that_members_share():
     x, kernel = arrays(SHAPE, (3, 3, 4, 6))
 

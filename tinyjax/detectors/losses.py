@@ -10,7 +10,8 @@ from jax import Array, lax
 from tinyjax.detectors.boxes import center_size, decode, diou, encode
 from tinyjax.detectors.grid import Grid
 from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
-from tinyjax.detectors.matching import assign
+from tinyjax.detectors.matching import assign, take_class
+from tinyjax.ops.gather import take_last, take_rows
 
 
 @jax.named_scope("loss")
@@ -56,17 +57,21 @@ def detection_loss(
     # Losses are normalized over all shards of the batch: a single image may have no object.
     total_quality = jnp.maximum(lax.psum(target.sum(), axes), 1)
 
-    # b n c -> b g p: for each pair, the logit of its object's class
-    image = jnp.arange(logits.shape[0])[:, None, None]
-    label = jnp.broadcast_to(batch["labels"][:, :, None], pairs.cell.shape)
-    logit = logits[image, pairs.cell, label]
     ignored_boxes = jnp.where(batch["ignore"][..., None], batch["boxes"], 0)
     not_ignored = ~covered_cells(ignored_boxes, grid)  # [B, N]
     negatives = jnp.where(classes.included, quality_focal_loss(logits, 0.0), 0)
     negative = (negatives * not_ignored[..., None]).sum()
-    pair_cells = pairs.cell.reshape(positive.shape[0], -1)
-    counted = jnp.take_along_axis(not_ignored, pair_cells, 1).reshape(positive.shape)
-    weight = jnp.broadcast_to(classes.weight, logits.shape[-1])[label]
+
+    # For each pair, the logit of its object's class, and its cell in one array.
+    logit = jax.vmap(take_class)(logits, pairs.cell, batch["labels"])  # [B, G, P]
+    geometry = jnp.concatenate([centers, strides[:, None]], 1)
+    geometry = jnp.broadcast_to(geometry, (len(offsets), *geometry.shape))
+    cells = jnp.concatenate([offsets, geometry, not_ignored[..., None]], -1)  # [B, N, 8]
+    rows = jax.vmap(take_rows)(cells, pairs.cell.reshape(len(offsets), -1))  # [B, G * P, 8]
+    rows = rows.reshape(*positive.shape, -1)
+    predicted, center, stride, counted = rows[..., :4], rows[..., 4:6], rows[..., 6], rows[..., 7]
+    class_weight = jnp.broadcast_to(classes.weight, (len(logits), logits.shape[-1]))
+    weight = take_last(class_weight, batch["labels"])[..., None]  # [B, G, 1]
     replacement = weight * quality_focal_loss(logit, target)
     replacement -= quality_focal_loss(logit, 0.0) * counted
     class_loss = (negative + jnp.where(positive, replacement, 0).sum()) / total_quality
@@ -76,11 +81,8 @@ def detection_loss(
     # `where` on the loss would not.
     unit = jnp.array([0.0, 0.0, 1.0, 1.0])
     truth = jnp.where(positive[..., None], batch["boxes"][:, :, None], unit)
-    predicted = offsets[image, pairs.cell]
-    decoded = jnp.where(
-        positive[..., None], decode(predicted, centers[pairs.cell], strides[pairs.cell]), unit
-    )
-    expected = encode(truth, centers[pairs.cell], strides[pairs.cell])
+    decoded = jnp.where(positive[..., None], decode(predicted, center, stride), unit)
+    expected = encode(truth, center, stride)
     box_loss = (jnp.where(positive, target, 0) * (1 - diou(decoded, truth))).sum() / total_quality
     distance = jnp.abs(predicted - expected).sum(-1)
     offset_loss = (jnp.where(positive, target, 0) * distance).sum() / total_quality

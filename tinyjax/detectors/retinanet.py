@@ -27,6 +27,7 @@ from tinyjax.detectors.necks import NeckConfig, build_neck, neck_config
 from tinyjax.detectors.nms import class_wise_nms
 from tinyjax.detectors.point import SharedSeparableConv, check_strides
 from tinyjax.errors import UserError, suggest
+from tinyjax.ops.gather import take_rows
 
 PRIOR_PROBABILITY = 0.01  # initial score of each class at each anchor
 # How `candidates` decodes deltas (dx, dy, dw, dh), for files that leave it to their reader.
@@ -126,7 +127,7 @@ def retinanet_loss(
     has_class_loss = (is_positive | matches.is_negative)[..., None] & classes.included
     class_loss = jnp.where(has_class_loss, focal, 0).sum() / normalizer
 
-    boxes = jnp.take_along_axis(batch["boxes"], matches.object_index[..., None], 1)
+    boxes = jax.vmap(take_rows)(batch["boxes"], matches.object_index)
     distance = jnp.abs(deltas - coder.encode(boxes, anchors)).sum(-1)
     box_loss = jnp.where(is_positive, distance, 0).sum() / normalizer
 

@@ -14,6 +14,7 @@ from tinyjax.detectors.boxes import area
 from tinyjax.detectors.deltas import encode
 from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
 from tinyjax.detectors.sampling import balanced_sample, image_keys
+from tinyjax.ops.gather import take_rows
 
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
@@ -80,7 +81,7 @@ def label_rois(
     )
     matches = jax.vmap(match_image)(rois, batch["boxes"], batch["valid"], batch["ignore"])
     labels = jnp.take_along_axis(batch["labels"], matches.object_index, 1) + 1
-    boxes = jnp.take_along_axis(batch["boxes"], matches.object_index[..., None], 1)
+    boxes = jax.vmap(take_rows)(batch["boxes"], matches.object_index)
     has_target = matches.is_positive | matches.is_negative
     return RoiTargets(
         rois,

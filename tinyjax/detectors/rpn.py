@@ -19,6 +19,7 @@ from tinyjax.detectors.anchors import AnchorLevel, all_boxes, level_sizes
 from tinyjax.detectors.nms import Proposals, select_proposals
 from tinyjax.detectors.point import SharedSeparableConv
 from tinyjax.detectors.sampling import balanced_sample, image_keys
+from tinyjax.ops.gather import take_rows
 
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
@@ -136,7 +137,7 @@ def rpn_loss(
     class_loss = jnp.where(is_valid, cross_entropy, 0).sum() / count
 
     object_index = jnp.take_along_axis(matches.object_index, index, 1)
-    boxes = jnp.take_along_axis(batch["boxes"], object_index[..., None], 1)
-    predicted = jnp.take_along_axis(deltas, index[..., None], 1)
+    boxes = jax.vmap(take_rows)(batch["boxes"], object_index)
+    predicted = jax.vmap(take_rows)(deltas, index)
     distance = smooth_l1_loss(predicted - coder.encode(boxes, anchors[index]), BETA).sum(-1)
     return class_loss, jnp.where(is_positive, distance, 0).sum() / count

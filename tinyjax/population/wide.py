@@ -107,7 +107,8 @@ def _evaluate(
 
 def _apply(equation: Any, inputs: list[Value], size: int) -> list[Value]:
     name, params = equation.primitive.name, equation.params
-    if name == "platform_index":
+    # The rules know the forms that are not for CPU. Of forms for TPU, the compiler chooses.
+    if name == "platform_index" and any("cpu" in (names or ()) for names in params["platforms"]):
         return [Value(calls.platform_form(params), "shared", size)]
     if name == "cond" and isinstance(inputs[0].array, int):
         branch = params["branches"][inputs[0].array]
