@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
+from tests.platforms import forms_of
 from tinyjax.detectors.boxes import decode, encode
 from tinyjax.detectors.grid import make_grid
 from tinyjax.detectors.long_tail import EQUAL_CLASSES, ClassTerms
@@ -134,7 +134,7 @@ def test_no_loss_inside_an_ignored_box():
     assert (gradient[~inside] != 0).all()
 
 
-def test_the_forms_of_a_tpu_have_the_same_loss_and_gradients(monkeypatch):
+def test_the_forms_of_a_tpu_have_the_same_loss_and_gradients():
     """The products and comparisons that replace gathers and scatters, run on this machine."""
     outputs = random_outputs(images=2)
     boxes = [[[10, 10, 16, 18], [12, 8, 20, 16], [0, 0, 0, 0]], [[3, 4, 9, 12]] * 3]
@@ -149,11 +149,8 @@ def test_the_forms_of_a_tpu_have_the_same_loss_and_gradients(monkeypatch):
 
     expected = jax.jit(loss_and_gradients)(*outputs)
 
-    def choose(*operands, tpu, default):
-        return tpu(*operands)
-
-    monkeypatch.setattr(lax, "platform_dependent", choose)
-    actual = jax.jit(lambda *outputs: loss_and_gradients(*outputs))(*outputs)
+    with forms_of("tpu"):
+        actual = jax.jit(lambda *outputs: loss_and_gradients(*outputs))(*outputs)
     assert actual[0][1]["positives"] > 4
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), actual, expected)
 

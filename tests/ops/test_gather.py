@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
+from tests.platforms import forms_of
 from tinyjax.ops import gather
 from tinyjax.ops.gather import take_entries, take_last, take_rows
 
@@ -13,14 +13,9 @@ N, C, K = 50, 4, 30
 
 
 @pytest.fixture(params=["cpu", "tpu"])
-def platform(request, monkeypatch):
-    """The forms of a platform, on the CPU."""
-
-    def choose(*operands, default, **forms):
-        return forms.get(request.param, default)(*operands)
-
-    monkeypatch.setattr(lax, "platform_dependent", choose)
-    return request.param
+def platform(request):
+    with forms_of(request.param):
+        yield request.param
 
 
 def make_values(seed=0):
@@ -48,6 +43,14 @@ def test_entries_of_many_columns(platform):
     values = jnp.tile(make_values(), gather.MAX_COLUMNS)
     rows, columns = make_index(N), make_index(values.shape[1], seed=2)
     np.testing.assert_array_equal(take_entries(values, rows, columns), values[rows, columns])
+
+
+def test_rows_are_exact_in_float64(platform):
+    with jax.enable_x64(True):
+        values, index = jnp.asarray(np.random.default_rng(0).normal(size=(N, C))), make_index(N)
+        rows = take_rows(values, index)
+    assert rows.dtype == np.float64
+    np.testing.assert_array_equal(rows, np.asarray(values)[index])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, bool])

@@ -6,18 +6,22 @@ In the population the smaller network is zero-padded to the larger one, whose ba
 arrays of multipliers. mobilenetv3: the members are vmapped, and their batches spread over two
 devices. efficientnet: each member has two devices of its own.
 
+METHOD `wide+tpu` trains the population with the forms that operations have on a TPU.
+
 Prints the relative differences of losses and weights, and the largest entry of the padding, as
 JSON. test_detectors.py runs this script on simulated devices.
 """
 
 import json
 import sys
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tests.configs import detectors
+from tests.platforms import forms_of
 from tests.population.device_steps import FIELDS, STEPS  # enables float64
 from tinyjax import config as configs
 from tinyjax.models.supernet import GATES
@@ -92,7 +96,9 @@ def ladder_points(backbones):
 def compare(config, training, points, mesh_shape, method="vmap", chunk_size=0):
     """Train a population of members, and each alone: the differences of each member."""
     members = make_members(config, points)
-    losses, weights = train(config, members, mesh_shape, training, method, chunk_size)
+    method, _, platform = method.partition("+")
+    with forms_of(platform) if platform else nullcontext():
+        losses, weights = train(config, members, mesh_shape, training, method, chunk_size)
     results = []
     for member, member_losses, (padded, unpadded) in zip(members, losses, weights, strict=True):
         alone = configs.with_fields(config, member.point)

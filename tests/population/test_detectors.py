@@ -40,8 +40,16 @@ def test_members_train_as_they_do_alone(detector, neck, family):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["wide", "wide+tpu"])
 @pytest.mark.parametrize(("neck", "family"), [("pan", "mobilenetv3"), ("fpn", "efficientnet")])
-def test_members_side_by_side_train_as_they_do_alone(neck, family):
-    """As above, with the channels of both members on one axis."""
+def test_members_side_by_side_train_as_they_do_alone(neck, family, method):
+    """As above, with the channels of both members on one axis, and by the operations of a TPU."""
     script = "tests.population.detector_steps"
-    check_members(run_on_eight_devices("-m", script, "point", neck, family, "wide"))
+    check_members(run_on_eight_devices("-m", script, "point", neck, family, method))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["retinanet", "cascade_rcnn"])
+def test_operations_of_a_tpu_train_detectors_with_anchors(detector):
+    script = "tests.population.detector_steps"
+    check_members(run_on_eight_devices("-m", script, detector, "fpn", "mobilenetv3", "vmap+tpu"))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-PARTS = 3  # bfloat16 values whose sum is a float32 value
+BFLOAT16_BITS = 8  # of a significand
 MAX_COLUMNS = 128  # of a product that selects one column per row: the lanes of a TPU
 
 # custom_vjp must wrap platform_dependent: the reverse order fails.
@@ -17,7 +17,7 @@ MAX_COLUMNS = 128  # of a product that selects one column per row: the lanes of 
 
 @jax.custom_vjp
 def take_rows(values: Array, index: Array) -> Array:
-    """values[index]: float32 [N, C], int [K] in 0 .. N - 1 -> [K, C].
+    """values[index]: float [N, C], int [K] in 0 .. N - 1 -> [K, C].
 
     `values` must be finite: on a TPU, one that is not makes its whole column NaN.
     """
@@ -37,7 +37,7 @@ take_rows.defvjp(_take_rows_fwd, _take_rows_bwd)
 
 
 def take_entries(values: Array, rows: Array, columns: Array) -> Array:
-    """values[rows, columns]: float32 [N, C], int [K], int [K] -> [K]. As finite as `take_rows`."""
+    """values[rows, columns]: float [N, C], int [K], int [K] -> [K]. As finite as `take_rows`."""
     if values.shape[1] > MAX_COLUMNS:
         return values.at[rows, columns].get(mode="promise_in_bounds")
     return _take_entries(values, rows, columns)
@@ -119,9 +119,9 @@ def _equal(index, n):
 
 
 def _product(axes, one_hot, values):
-    """The product of a one-hot matrix and float32 values, as exact as a sum of float32."""
+    """The product of a one-hot matrix and values, which are sums of a few bfloat16 values."""
     parts = []
-    for _ in range(PARTS):
+    for _ in range(-(-(jnp.finfo(values.dtype).nmant + 1) // BFLOAT16_BITS)):
         # A conversion to bfloat16 and back might be optimized away.
         parts.append(lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7))
         values = values - parts[-1]
