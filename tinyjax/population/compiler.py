@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tinyjax.core import Split, Task
 from tinyjax.data.sampling import StreamedBatch
 from tinyjax.population.devices import DATA, DeviceLayout, device_layout
+from tinyjax.population.input_pipeline import resident_data
 from tinyjax.population.networks import build_network, member_config
 from tinyjax.population.program import make_training, over_members
 from tinyjax.population.search_space import Member
@@ -96,7 +97,7 @@ def lower_step(
 
 def _abstract_data(config: ConfigDict, task: Task, training: Split, layout: DeviceLayout) -> Any:
     if not config.data.stream:
-        return layout.abstract_shared(task.device_arrays(training))
+        return layout.abstract_shared(resident_data(task, training, layout.platform))
     sample = task.stream_source(training, config)(0, np.random.default_rng(0))
     batch = jax.tree.map(
         lambda leaf: np.broadcast_to(leaf, (config.batch, *np.shape(leaf))), sample
@@ -122,8 +123,8 @@ def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts
     compiled = lowered.program.compile(compiler_options={"exec_time_optimization_effort": effort})
     compile_seconds = time.perf_counter() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    text, mesh = compiled.as_text(), lowered.layout.mesh
-    within, across = count_collectives(text, mesh.shape[DATA])
+    text, layout = compiled.as_text(), lowered.layout
+    within, across = count_collectives(text, layout.mesh.shape[DATA])
     return StepCounts(
         compile_seconds,
         cost["flops"] * lowered.repeats,
@@ -133,7 +134,7 @@ def compile_step(lowered: LoweredStep, effort: float = MIN_EFFORT) -> StepCounts
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         within,
         across,
-        read_operations(text) if mesh.devices.flat[0].platform == "tpu" else (),
+        read_operations(text) if layout.platform == "tpu" else (),
     )
 
 

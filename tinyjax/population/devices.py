@@ -34,6 +34,11 @@ class DeviceLayout(NamedTuple):
         return (DATA,) if self.mesh.shape[DATA] > 1 else ()
 
     @property
+    def platform(self) -> str:
+        """The platform of the devices, as JAX names it."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def members_per_device(self) -> int:
         return -(-self.num_members // self.mesh.shape[MEMBER])
 

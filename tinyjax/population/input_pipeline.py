@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from tinyjax.core import Split, Task
 from tinyjax.data import streaming
+from tinyjax.data.planar import to_planar
 from tinyjax.data.repeats import RepeatedSource, draw_repeats
 from tinyjax.data.sampling import ReplicatedBatch, StreamedBatch, gather, shard_rows
 from tinyjax.population.devices import DeviceLayout
@@ -24,7 +25,7 @@ def make_input_pipeline(
     order of `seed`, which all members share. replicated: every device gets all rows of a batch.
     """
     if not config.data.stream:
-        data = layout.replicate(task.device_arrays(training))
+        data = layout.replicate(resident_data(task, training, layout.platform))
         return lambda start=0, replicated=False: itertools.repeat(data)
     source, num_samples = task.stream_source(training, config), len(training.names)
     if threshold := config.data.repeat_threshold:
@@ -44,6 +45,12 @@ def make_input_pipeline(
     return pipeline
 
 
+def resident_data(task: Task, training: Split, platform: str) -> dict[str, Any]:
+    """The training set as `Task.device_arrays` returns it, with `PlanarImages` for a TPU."""
+    data = task.device_arrays(training)
+    return {**data, "image": to_planar(data["image"])} if platform == "tpu" else data
+
+
 def batch_at(
     sample: Callable[..., Array],
     data: Mapping[str, Any] | StreamedBatch | ReplicatedBatch,
@@ -57,7 +64,7 @@ def batch_at(
 
     Args:
         sample: `Task.sample`.
-        data: the training set, as `Task.device_arrays` returns it, or a streamed batch.
+        data: the training set, see `resident_data`, or a streamed batch.
         subset: the member's `indices` to draw from, and `arrays` that replace those of `data`.
     """
     if isinstance(data, StreamedBatch | ReplicatedBatch):
