@@ -15,8 +15,9 @@ from tinyjax.population.search_space import Member
 MULTIPLY_ADDS_PER_SECOND = 1.2e10
 NETWORK_GROUPS = ("model", "roi", "proposals", "fdr")  # fields that a network is built from
 FORWARD_PASSES = 3  # a step has the multiply-adds of three forward passes
-# A TPU's time is that of its bytes. Counts of XLA:TPU for eight classifiers side by side, in
-# bfloat16 (docs/scaling.md): 31 to 48 for S-3, S-1 and B-2; and the bandwidth of a v5e.
+# A TPU's time is that of its bytes. Counts of XLA:TPU for eight members side by side, in bfloat16
+# (docs/scaling.md): 31 to 48 for classifiers S-3, S-1 and B-2, 67 for the point detector of S-1;
+# and the bandwidth of a v5e.
 TPU_BYTES_PER_OUTPUT = 45  # of a layer, per window and step
 TPU_BYTES_PER_SECOND = 8.19e11
 TPU_COMPILE_SECONDS = 100
