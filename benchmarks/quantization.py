@@ -74,7 +74,9 @@ def make_files(file: bytes, inputs: Inputs) -> Iterator[tuple[str, bytes]]:
     ranges, _ = calibration.reduce_error(file, ranges, inputs)
     int8 = quantize(ranges)
     yield "clipped ranges", int8
-    yield "corrected biases", correct_biases(int8, file, few)
+    corrected = correct_biases(int8, file, few)
+    if calibration.reduces_errors(file, int8, corrected, inputs):
+        yield "corrected biases", corrected
 
 
 if __name__ == "__main__":

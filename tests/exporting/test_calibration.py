@@ -68,6 +68,35 @@ def test_no_floor_for_a_tensor_that_others_read():
     assert raise_floors(file, ranges) == ranges
 
 
+def test_floor_of_the_logits_of_a_detector():
+    """Their decoder takes the sigmoid; other outputs keep their range."""
+
+    def call(x):
+        y = conv(x, KERNEL)
+        return {"logits_8": y * 2, "deltas_8": y * 3}
+
+    file = litert.convert(ExportedFunction(call, (4, 4, 1), "float32", {}))
+    ranges = dict.fromkeys(activations.measure(file, batches(1)), (-50.0, 60.0))
+    assert {"logits_8", "deltas_8"} <= ranges.keys()
+    assert raise_floors(file, ranges) == ranges | {"logits_8": (-8.0, 60.0)}
+
+
+def test_other_biases_must_reduce_the_error_of_each_output():
+    image, kernel = batches(4), np.ones((1, 1, 1, 4), np.float32)
+
+    def make(*shifts):
+        def call(x):
+            y = conv(x, kernel)
+            return {f"y{i}": y + shift for i, shift in enumerate(shifts)}
+
+        return litert.convert(ExportedFunction(call, (4, 4, 1), "float32", {}))
+
+    file, shifted = make(0, 0), make(9, 9)
+    assert calibration.reduces_errors(file, shifted, make(1, 1), image)
+    assert not calibration.reduces_errors(file, shifted, make(1, 9), image)
+    assert not calibration.reduces_errors(file, shifted, make(1, 8.5), image)
+
+
 def test_the_range_of_an_outlier_is_clipped():
     """One of 256 values is 100 times as large as the others, and hardly matters for the mean."""
     image = batches(1, (1, 16, 16, 1))

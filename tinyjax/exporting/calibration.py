@@ -12,7 +12,8 @@ the outputs. Some steps help, none of which needs labels:
 - Ranges are fitted to the values of each tensor (`ranges`).
 - The ranges of the most harmful tensors are clipped where this reduces the error of the outputs
   (`clipping`).
-- Biases absorb the mean error of each channel (`bias_correction`).
+- Biases absorb the mean error of each channel, where this reduces the error of all outputs
+  (`bias_correction`).
 """
 
 from collections.abc import Mapping
@@ -27,9 +28,10 @@ from tinyjax.errors import UserError
 from tinyjax.exporting import litert
 from tinyjax.exporting.activations import Inputs, Range, measure
 from tinyjax.exporting.bias_correction import correct_biases
-from tinyjax.exporting.clipping import TensorError, clip, tensor_errors
+from tinyjax.exporting.clipping import MIN_GAIN, TensorError, clip, tensor_errors
 from tinyjax.exporting.equalization import equalize
 from tinyjax.exporting.functions import ExportedFunction
+from tinyjax.exporting.output_error import output_errors, run_file
 from tinyjax.exporting.ranges import fit_ranges, raise_floors
 from tinyjax.inference.model import Model
 from tinyjax.run.text import text_table
@@ -95,8 +97,21 @@ def quantize(file: bytes, scheme: str, inputs: Inputs) -> tuple[bytes, dict[str,
             {"tensor": name, "range": list(span), "error": error, "chosen": list(ranges[name])}
             for name, span, error in errors[:MAX_RECORDED]
         ]
-    integers = correct_biases(litert.quantize(file, scheme, ranges), file, few)
-    return integers, {"quantization": record}
+    integers = litert.quantize(file, scheme, ranges)
+    corrected = correct_biases(integers, file, few)
+    record["corrected_biases"] = reduces_errors(file, integers, corrected, inputs)
+    return corrected if record["corrected_biases"] else integers, {"quantization": record}
+
+
+def reduces_errors(file: bytes, before: bytes, after: bytes, inputs: Inputs) -> bool:
+    """Whether an integer file has a lower error than another one in each output, by MIN_GAIN.
+
+    On images that biases were not corrected on. Detectors of which only the boxes gain lose AP.
+    """
+    others = spread(inputs[1:], CORRECTION_IMAGES) or inputs
+    expected = run_file(file, others)
+    old, new = (output_errors(expected, run_file(each, others)) for each in (before, after))
+    return all(new[name] <= (1 - MIN_GAIN) * old[name] for name in old)
 
 
 def reduce_error(
@@ -113,7 +128,7 @@ def reduce_error(
 
 def spread(inputs: Inputs, count: int) -> Inputs:
     """At most `count` batches, at equal distances."""
-    return inputs[:: -(-len(inputs) // count)]
+    return inputs[:: max(1, -(-len(inputs) // count))]
 
 
 def table(record: Mapping[str, Any]) -> str:

@@ -15,10 +15,15 @@ def run_file(file: bytes, inputs: Inputs) -> Outputs:
 
 
 def output_error(expected: Outputs, actual: Outputs) -> float:
-    """The greatest, over outputs, of root mean square difference / standard deviation.
+    """The greatest of `output_errors`."""
+    return max(output_errors(expected, actual).values())
 
-    The mean over the cells of a detector is weighted by their highest score: most cells are
-    background, and whether its logit is -9 or -7 hardly matters.
+
+def output_errors(expected: Outputs, actual: Outputs) -> dict[str, float]:
+    """Root mean square difference / standard deviation of each output.
+
+    The mean over the cells of a detector is weighted by the square of their highest score: almost
+    all cells are background, and whether its logit is -9 or -7 hardly matters.
     """
 
     def relative(name: str) -> float:
@@ -27,7 +32,7 @@ def output_error(expected: Outputs, actual: Outputs) -> float:
         logits = f"logits_{name.rpartition('_')[2]}"  # of the same stride
         if logits in expected[0]:
             scores = 1 / (1 + np.exp(-np.stack([outputs[logits] for outputs in expected])))
-            weights = weights * scores.max(-1, keepdims=True)
+            weights = weights * scores.max(-1, keepdims=True) ** 2
         return float(np.sqrt(np.average(np.square(x - y), weights=weights)) / max(x.std(), 1e-12))
 
-    return max(map(relative, expected[0]))
+    return {name: relative(name) for name in expected[0]}

@@ -8,16 +8,19 @@ import numpy as np
 from tinyjax.exporting import flatbuffer
 from tinyjax.exporting.activations import Inputs, Range, count_values
 
-# operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0, and
-# silu(-8) = -0.003
+# operator -> the input below which its result is 0, or almost: hard-swish(-3) = 0,
+# silu(-8) = -0.003, and sigmoid(-8) = 0.0003
 FLOORS = {"HARD_SWISH": -3.0, "LOGISTIC": -8.0}
+SIGMOID_OUTPUT = "logits_"  # start of the names of outputs of which a decoder takes the sigmoid
 FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15)
 BINS = 2048  # of a histogram of a tensor's values
 NORM = 3  # our choice
 
 
 def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Ranges that start at FLOORS, for tensors that only hard-swish or SiLU reads."""
+    """Ranges that start at FLOORS, for tensors that only hard-swish or SiLU reads, and for the
+    logits of a detector, which can be below -80 where no object is.
+    """
     model = flatbuffer.read(file)
     graph, names = model.subgraphs[0], flatbuffer.operator_names(model)
     readers = defaultdict(list)  # tensor -> names and operators
@@ -26,15 +29,19 @@ def raise_floors(file: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
             readers[index].append((name, op))
     result = dict(ranges)
     for index, tensor in enumerate(graph.tensors):
-        floors = [FLOORS[name] for name, _ in readers[index] if name in FLOORS]
-        if not floors or index in graph.outputs:
-            continue
+        name, operators = tensor.name.decode(), list(readers[index])
+        if index in graph.outputs:
+            if not name.startswith(SIGMOID_OUTPUT):
+                continue
+            floors = [FLOORS["LOGISTIC"]]
+        else:
+            floors = [FLOORS[reader] for reader, _ in operators if reader in FLOORS]
         # The other reader of what enters SiLU multiplies it with the sigmoid.
-        sigmoids = {op.outputs[0] for name, op in readers[index] if name == "LOGISTIC"}
-        others = [op for name, op in readers[index] if name not in FLOORS]
-        if all(sigmoids & {*op.inputs} for op in others):
-            low, high = ranges[tensor.name.decode()]
-            result[tensor.name.decode()] = max(low, min(floors)), max(high, 0.0)
+        sigmoids = {op.outputs[0] for reader, op in operators if reader == "LOGISTIC"}
+        others = [op for reader, op in operators if reader not in FLOORS]
+        if floors and all(sigmoids & {*op.inputs} for op in others):
+            low, high = ranges[name]
+            result[name] = max(low, min(floors)), max(high, 0.0)
     return result
 
 
