@@ -37,7 +37,10 @@ take_rows.defvjp(_take_rows_fwd, _take_rows_bwd)
 
 
 def take_entries(values: Array, rows: Array, columns: Array) -> Array:
-    """values[rows, columns]: float [N, C], int [K], int [K] -> [K]. As finite as `take_rows`."""
+    """values[rows, columns]: float [N, C], int [K], int [K] -> [K].
+
+    `values` must be finite, see `take_rows`. With more than MAX_COLUMNS, a TPU gathers, too.
+    """
     if values.shape[1] > MAX_COLUMNS:
         return values.at[rows, columns].get(mode="promise_in_bounds")
     return _take_entries(values, rows, columns)
